@@ -1,1 +1,18 @@
 //! asyncio, in Rust.
+//!
+//! This crate is two things. It is the **engine** that the Python package `rondel` runs on: the event
+//! loop's turn, its ready ring, timers, cross-thread inbox and reactor, and the byte-moving half of
+//! transports and streams. And it is a **face** of its own: asyncio's vocabulary for Rust programs
+//! ([`run`], [`create_task`], [`gather`], [`sleep`], [`start_server`], …), built on the same engine.
+//!
+//! The engine knows nothing of Python and nothing of Rust futures. It is generic over a
+//! [`Host`](event_loop::Host): the items that it queues and the code that runs them.
+//!
+//! | module | what it owns |
+//! |---|---|
+//! | [`event_loop`] | one turn of the loop, ready items, timers, the inbox, the clock |
+//! | [`reactor`] | readiness of descriptors: the contract, its epoll backend, the wake-up |
+
+pub mod event_loop;
+pub mod reactor;
+mod sync;

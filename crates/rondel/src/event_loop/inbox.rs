@@ -1,0 +1,97 @@
+//! The inbox: how other threads get something onto the loop.
+//!
+//! A locked vector and two flags. Senders push; the loop takes the whole vector once a turn. The loop is woken
+//! by a write to its eventfd only if it sleeps or is about to, and only by the first sender: `parked` is set by
+//! the loop before it looks at the mail for the last time, and swapped back by whoever wakes it. Either the
+//! sender sees `parked`, or the loop sees the mail; `tests/inbox_loom.rs` checks every interleaving.
+//!
+//! Nothing is allocated or run by the sender while the lock is held but the vector's growth, so sending from a
+//! signal handler of an interpreter (which runs between two instructions of the program) is safe.
+
+use crate::sync::{AtomicBool, Mutex, Ordering};
+
+/// Ends the loop's wait. Called by other threads.
+pub trait WakeUp {
+    /// Makes the current or next wait of the loop return at once.
+    fn wake(&self);
+}
+
+/// A queue that many threads fill and one event loop empties.
+pub struct Inbox<T, W> {
+    mail: Mutex<Vec<T>>,
+    /// Set while `mail` may hold something: lets the loop look without taking the lock.
+    has_mail: AtomicBool,
+    /// Set while the loop waits, or is about to.
+    parked: AtomicBool,
+    wake: W,
+}
+
+impl<T, W: WakeUp> Inbox<T, W> {
+    /// An empty inbox, whose loop is woken by `wake`.
+    pub fn new(wake: W) -> Self {
+        Self {
+            mail: Mutex::new(Vec::new()),
+            has_mail: AtomicBool::new(false),
+            parked: AtomicBool::new(false),
+            wake,
+        }
+    }
+
+    /// Sends an item; wakes the loop if it waits. From any thread.
+    pub fn send(&self, item: T) {
+        self.lock().push(item);
+        self.has_mail.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Wakes the loop if it waits. From any thread.
+    pub fn wake(&self) {
+        if self.parked.swap(false, Ordering::SeqCst) {
+            self.wake.wake();
+        }
+    }
+
+    /// Whether something has come in. Only for the loop's thread.
+    #[inline]
+    pub fn has_mail(&self) -> bool {
+        self.has_mail.load(Ordering::Acquire)
+    }
+
+    /// Takes all that has come in, in the order in which it did.
+    pub fn take(&self) -> Vec<T> {
+        // The flag is cleared first: mail that arrives in between is taken now and looked for once more.
+        self.has_mail.store(false, Ordering::SeqCst);
+        std::mem::take(&mut *self.lock())
+    }
+
+    /// Announces a wait. If it answers `false` there is mail, and the loop must not block.
+    #[must_use]
+    pub fn prepare_to_park(&self) -> bool {
+        self.parked.store(true, Ordering::SeqCst);
+        if self.has_mail.load(Ordering::SeqCst) {
+            self.parked.store(false, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+
+    /// Ends a wait.
+    pub fn unpark(&self) {
+        self.parked.store(false, Ordering::SeqCst);
+    }
+
+    #[cfg(not(loom))]
+    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<T>> {
+        // A panic while the lock was held can only be the vector's allocation: its contents are whole.
+        self.mail
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    #[cfg(loom)]
+    fn lock(&self) -> loom::sync::MutexGuard<'_, Vec<T>> {
+        self.mail
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+}

@@ -1,0 +1,246 @@
+//! The event loop: what it holds, and the contract of its host.
+//!
+//! [`EventLoop`] is generic over a [`Host`]: the host says what a queued item is and runs it, the loop says
+//! when. Read `turn.rs` first: it is one iteration, in asyncio's order. Around it stand `ready.rs` (items
+//! that run next), `timers.rs` (items that run later), `inbox.rs` (items from other threads), `clock.rs`
+//! (what time it is) and `../reactor` (descriptors).
+//!
+//! All methods take `&self`, because items that run on the loop call back into it. No borrow of the loop's
+//! state is ever held while host code runs.
+
+pub mod clock;
+pub mod inbox;
+pub mod ready;
+pub mod timers;
+mod turn;
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use crate::reactor::{Events, Reactor, Wake};
+use clock::Clock;
+use inbox::Inbox;
+use ready::Ready;
+use timers::{Timer, Timers};
+
+/// What an event loop works for: the items that it queues and the code that runs them.
+///
+/// Nothing is boxed and nothing is dispatched dynamically per item; the loop is compiled once for each host.
+pub trait Host: Sized {
+    /// One entry of the ready ring.
+    type Item;
+    /// What a descriptor is registered with: turned into an item each time the descriptor is ready.
+    type Source;
+    /// What waits in the timer heap.
+    type Timer: Timer;
+    /// What other threads send in.
+    type Remote: Send;
+    /// Why the loop ends before it was told to stop.
+    type Exit: From<io::Error>;
+
+    /// Runs one item. `Break` ends the turn at once and leaves the items behind it queued.
+    fn run(&self, item: Self::Item) -> ControlFlow<Self::Exit>;
+    /// The descriptor can be read, or has failed or hung up.
+    fn readable(&self, source: &Self::Source) -> Option<Self::Item>;
+    /// The descriptor can be written, or has failed or hung up.
+    fn writable(&self, source: &Self::Source) -> Option<Self::Item>;
+    /// The timer has left the heap because it is due. `None` if it was cancelled meanwhile.
+    fn due(&self, timer: Self::Timer) -> Option<Self::Item>;
+    /// Something has come in from another thread.
+    fn received(&self, remote: Self::Remote) -> Option<Self::Item>;
+
+    /// The loop's time in nanoseconds; a host whose users may move the time overrides it.
+    fn now(&self, clock: &Clock) -> u64 {
+        clock.now()
+    }
+    /// Wraps a wait that may block, e.g. to let other interpreter threads run.
+    fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
+        wait()
+    }
+    /// A signal has interrupted the wait.
+    fn interrupted(&self) -> ControlFlow<Self::Exit> {
+        ControlFlow::Continue(())
+    }
+}
+
+/// One thread's event loop.
+pub struct EventLoop<H: Host> {
+    /// The host. Public so that a host can be reached from the loop that it is embedded in.
+    pub host: H,
+    ready: Ready<H::Item>,
+    timers: RefCell<Timers<H::Timer>>,
+    inbox: Arc<Inbox<H::Remote, Wake>>,
+    reactor: RefCell<Reactor<H::Source>>,
+    events: RefCell<Events>,
+    clock: Clock,
+    stopping: Cell<bool>,
+    /// Turns since the reactor was last asked; see `turn.rs`.
+    unpolled_turns: Cell<u32>,
+    /// Coarse clock reading of the last poll, in nanoseconds.
+    polled_at: Cell<u64>,
+}
+
+impl<H: Host> EventLoop<H> {
+    /// A loop on the given clock.
+    ///
+    /// # Errors
+    /// What `epoll_create1` and `eventfd` fail with: `EMFILE`, `ENFILE`, `ENOMEM`.
+    pub fn new(host: H, clock: Clock) -> io::Result<Self> {
+        let reactor = Reactor::new()?;
+        let wake = reactor.wake();
+        Ok(Self {
+            host,
+            ready: Ready::new(),
+            timers: RefCell::new(Timers::new()),
+            inbox: Arc::new(Inbox::new(wake)),
+            reactor: RefCell::new(reactor),
+            events: RefCell::new(Events::with_capacity(1024)),
+            clock,
+            stopping: Cell::new(false),
+            unpolled_turns: Cell::new(0),
+            polled_at: Cell::new(0),
+        })
+    }
+
+    /// Queues an item behind those that are ready already.
+    #[inline]
+    pub fn call_soon(&self, item: H::Item) {
+        self.ready.push(item);
+    }
+
+    /// Queues a timer; `deadline` is in nanoseconds of this loop's clock.
+    /// Equal deadlines fire in the order of these calls.
+    #[inline]
+    pub fn call_at(&self, deadline: u64, timer: H::Timer) {
+        self.timers.borrow_mut().push(deadline, timer);
+    }
+
+    /// To be called after a queued timer was marked as cancelled. `is_it` recognises it.
+    ///
+    /// Constant time: the newest entry is taken out at once, any other is left until it comes up or until
+    /// cancelled timers are the greater part of the heap.
+    #[inline]
+    pub fn timer_cancelled(&self, is_it: impl Fn(&H::Timer) -> bool) {
+        let dropped = self.timers.borrow_mut().cancelled(is_it);
+        drop(dropped);
+    }
+
+    /// The loop's time in nanoseconds, as its timers see it.
+    pub fn now(&self) -> u64 {
+        self.host.now(&self.clock)
+    }
+
+    /// The clock this loop was made with.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// Lets the current turn be the last one of the run.
+    pub fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    /// Whether [`stop`](Self::stop) was called in this run or before it.
+    pub fn is_stopping(&self) -> bool {
+        self.stopping.get()
+    }
+
+    /// The way in for other threads.
+    pub fn inbox(&self) -> &Arc<Inbox<H::Remote, Wake>> {
+        &self.inbox
+    }
+
+    /// How many items are ready.
+    pub fn ready_len(&self) -> usize {
+        self.ready.len()
+    }
+
+    /// How many timers wait, cancelled ones that are still in the heap included.
+    pub fn timers_len(&self) -> usize {
+        self.timers.borrow().len()
+    }
+
+    /// Calls `f` for each queued item, e.g. for a garbage collector's traversal.
+    pub fn for_each_ready(&self, f: impl FnMut(&H::Item)) {
+        self.ready.for_each(f);
+    }
+
+    /// Calls `f` for each timer in the heap.
+    pub fn for_each_timer(&self, mut f: impl FnMut(&H::Timer)) {
+        self.timers.borrow().iter().for_each(&mut f);
+    }
+
+    /// Calls `f` for each registered source.
+    pub fn for_each_source(&self, mut f: impl FnMut(&H::Source)) {
+        self.reactor.borrow().sources().for_each(&mut f);
+    }
+
+    /// Watches `fd` for reading. Gives back the source that was registered before.
+    ///
+    /// # Errors
+    /// What `epoll_ctl` fails with: `EBADF`, `EPERM` (a regular file), `ENOMEM`, `ENOSPC`.
+    pub fn add_reader(&self, fd: RawFd, source: H::Source) -> io::Result<Option<H::Source>> {
+        self.reactor.borrow_mut().add_reader(fd, source)
+    }
+
+    /// Watches `fd` for writing. Errors as [`add_reader`](Self::add_reader).
+    ///
+    /// # Errors
+    /// What `epoll_ctl` fails with.
+    pub fn add_writer(&self, fd: RawFd, source: H::Source) -> io::Result<Option<H::Source>> {
+        self.reactor.borrow_mut().add_writer(fd, source)
+    }
+
+    /// Ends watching `fd` for reading; gives the source back.
+    pub fn remove_reader(&self, fd: RawFd) -> Option<H::Source> {
+        self.reactor.borrow_mut().remove_reader(fd)
+    }
+
+    /// Ends watching `fd` for writing; gives the source back.
+    pub fn remove_writer(&self, fd: RawFd) -> Option<H::Source> {
+        self.reactor.borrow_mut().remove_writer(fd)
+    }
+
+    /// Ends watching `fd` for reading, but tells the kernel only if data does arrive. For the owner of the
+    /// descriptor, who will call [`remove_reader`](Self::remove_reader) before closing it.
+    pub fn mute_reader(&self, fd: RawFd) -> Option<H::Source> {
+        self.reactor.borrow_mut().mute_reader(fd)
+    }
+
+    /// Applies `f` to the reader and the writer registered for `fd`.
+    pub fn with_sources<R>(
+        &self,
+        fd: RawFd,
+        f: impl FnOnce(Option<&H::Source>, Option<&H::Source>) -> R,
+    ) -> R {
+        let reactor = self.reactor.borrow();
+        let (reader, writer) = reactor.registered(fd);
+        f(reader, writer)
+    }
+
+    /// Takes everything out that is queued, registered or sent in, so that the caller can drop it where
+    /// running foreign destructors is safe.
+    pub fn drain(&self) -> Drained<H> {
+        Drained {
+            ready: self.ready.take(),
+            timers: self.timers.borrow_mut().take(),
+            sources: self.reactor.borrow_mut().take_sources(),
+            remotes: self.inbox.take(),
+        }
+    }
+}
+
+/// What a loop held when it was closed; see [`EventLoop::drain`].
+pub struct Drained<H: Host> {
+    /// Items that did not run.
+    pub ready: Vec<H::Item>,
+    /// Timers that did not fire.
+    pub timers: Vec<H::Timer>,
+    /// Sources of the descriptors that were still registered.
+    pub sources: Vec<H::Source>,
+    /// What other threads had sent.
+    pub remotes: Vec<H::Remote>,
+}

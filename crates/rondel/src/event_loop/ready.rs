@@ -1,0 +1,61 @@
+//! The ready ring: items that run next, first in, first out.
+//!
+//! A ring buffer behind a `RefCell`. Each borrow lasts for one push or pop, so an item that runs may queue
+//! others.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+
+/// A queue of items that can be pushed to while one of them runs.
+pub struct Ready<T> {
+    ring: RefCell<VecDeque<T>>,
+}
+
+impl<T> Ready<T> {
+    /// An empty ring.
+    pub fn new() -> Self {
+        Self {
+            ring: RefCell::new(VecDeque::with_capacity(64)),
+        }
+    }
+
+    /// Adds an item at the end.
+    #[inline]
+    pub fn push(&self, item: T) {
+        self.ring.borrow_mut().push_back(item);
+    }
+
+    /// Takes the first item.
+    #[inline]
+    pub fn pop(&self) -> Option<T> {
+        self.ring.borrow_mut().pop_front()
+    }
+
+    /// How many items there are.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.ring.borrow().len()
+    }
+
+    /// Whether there are none.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.ring.borrow().is_empty()
+    }
+
+    /// Calls `f` for each item, first to last.
+    pub fn for_each(&self, f: impl FnMut(&T)) {
+        self.ring.borrow().iter().for_each(f);
+    }
+
+    /// Takes all items out.
+    pub fn take(&self) -> Vec<T> {
+        self.ring.take().into()
+    }
+}
+
+impl<T> Default for Ready<T> {
+    fn default() -> Self {
+        Self::new()
+    }
+}

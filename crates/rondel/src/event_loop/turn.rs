@@ -1,0 +1,169 @@
+//! One iteration of the loop. Read this first.
+//!
+//! The order is asyncio's (`BaseEventLoop._run_once`): ask the reactor, queue what became ready; queue the
+//! timers that are due; queue what other threads sent; then run exactly the items that were queued at that
+//! moment. Items queued by these run in the next turn, so I/O can't starve and neither can callbacks.
+//!
+//! One thing differs, and can't be seen in the order of anything that is ready: while items keep coming, the
+//! reactor is not asked in *every* turn. `epoll_wait` with a zero timeout costs more than running a callback
+//! does, so it is skipped for at most [`MAX_UNPOLLED_TURNS`] turns and at most one tick of the coarse clock
+//! (1–10 ms, the kernel's `CONFIG_HZ`).
+
+use std::io;
+use std::ops::ControlFlow;
+
+use super::clock::{COARSE_SLACK, coarse_now};
+use super::timers::Timer;
+use super::{EventLoop, Host};
+
+/// How many turns may pass without asking the reactor while there is always something ready.
+const MAX_UNPOLLED_TURNS: u32 = 64;
+
+impl<H: Host> EventLoop<H> {
+    /// Runs turns until [`stop`](Self::stop) is called, or an item breaks out.
+    ///
+    /// # Errors
+    /// The host's reason to end the run; an error of the reactor, converted to it.
+    pub fn run_forever(&self) -> Result<(), H::Exit> {
+        // The first turn of a run always asks the reactor: programs that run single turns rely on it.
+        self.unpolled_turns.set(MAX_UNPOLLED_TURNS);
+        loop {
+            self.turn()?;
+            if self.stopping.get() {
+                self.stopping.set(false);
+                return Ok(());
+            }
+        }
+    }
+
+    /// One turn.
+    ///
+    /// # Errors
+    /// As [`run_forever`](Self::run_forever).
+    pub fn turn(&self) -> Result<(), H::Exit> {
+        let idle = self.ready.is_empty() && !self.stopping.get();
+        if idle || self.poll_is_overdue() {
+            self.poll(idle)?;
+        }
+        self.queue_due_timers(idle);
+        if self.inbox.has_mail() {
+            for remote in self.inbox.take() {
+                if let Some(item) = self.host.received(remote) {
+                    self.ready.push(item);
+                }
+            }
+        }
+        for _ in 0..self.ready.len() {
+            let Some(item) = self.ready.pop() else { break };
+            if let ControlFlow::Break(exit) = self.host.run(item) {
+                return Err(exit);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether descriptors have waited long enough, though there are items to run.
+    #[inline]
+    fn poll_is_overdue(&self) -> bool {
+        let turns = self.unpolled_turns.get();
+        if turns >= MAX_UNPOLLED_TURNS {
+            return true;
+        }
+        self.unpolled_turns.set(turns + 1);
+        !self.reactor.borrow().is_empty() && coarse_now() != self.polled_at.get()
+    }
+
+    /// Asks the reactor, waiting if `idle`, and queues an item for each side of each ready descriptor.
+    fn poll(&self, idle: bool) -> Result<(), H::Exit> {
+        self.unpolled_turns.set(0);
+        let until_due = if idle { self.time_to_wait() } else { Some(0) };
+        // Virtual time does not pass while the kernel waits: look, and jump if there is nothing.
+        let timeout = match until_due {
+            Some(_) if !self.clock.is_real() => Some(0),
+            other => other,
+        };
+        let mut events = self.events.borrow_mut();
+        let waited = {
+            // No borrow is held over the wait: `park` may let other threads of an interpreter run, and what
+            // they register meanwhile is seen by the kernel at once.
+            let poller = self.reactor.borrow().poller();
+            if timeout == Some(0) {
+                poller.wait(&mut events, timeout)
+            } else if self.inbox.prepare_to_park() {
+                let waited = self.host.park(|| poller.wait(&mut events, timeout));
+                self.inbox.unpark();
+                waited
+            } else {
+                poller.wait(&mut events, Some(0))
+            }
+        };
+        self.polled_at.set(coarse_now());
+        match waited {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                drop(events);
+                return match self.host.interrupted() {
+                    ControlFlow::Continue(()) => Ok(()),
+                    ControlFlow::Break(exit) => Err(exit),
+                };
+            }
+            Err(error) => return Err(error.into()),
+        }
+        if events.is_empty() {
+            self.clock.advance(until_due.unwrap_or(0));
+            return Ok(());
+        }
+        let mut reactor = self.reactor.borrow_mut();
+        for event in events.iter() {
+            let Some((reader, writer)) = reactor.dispatch(event) else {
+                continue;
+            };
+            if let Some(item) = reader.and_then(|source| self.host.readable(source)) {
+                self.ready.push(item);
+            }
+            if let Some(item) = writer.and_then(|source| self.host.writable(source)) {
+                self.ready.push(item);
+            }
+        }
+        Ok(())
+    }
+
+    /// How long the reactor may wait, in nanoseconds: until the first timer that is not cancelled.
+    /// `None`: until something happens.
+    fn time_to_wait(&self) -> Option<u64> {
+        loop {
+            let mut timers = self.timers.borrow_mut();
+            let (deadline, head) = timers.first()?;
+            if !head.is_cancelled() {
+                drop(timers);
+                return Some(deadline.saturating_sub(self.now()));
+            }
+            let cancelled = timers.pop();
+            drop(timers);
+            drop(cancelled); // with the heap free: a foreign destructor may use it
+        }
+    }
+
+    /// Moves the timers whose time has come to the ready ring.
+    #[inline]
+    fn queue_due_timers(&self, idle: bool) {
+        let Some(deadline) = self.timers.borrow().first().map(|(deadline, _)| deadline) else {
+            return;
+        };
+        // With work at hand turns are short, and reading the precise clock would be much of each.
+        if !idle && self.clock.is_real() && deadline > coarse_now().saturating_add(COARSE_SLACK) {
+            return;
+        }
+        let now = self.now();
+        loop {
+            let mut timers = self.timers.borrow_mut();
+            let Some(timer) = timers.pop_due(now) else {
+                return;
+            };
+            drop(timers);
+            if let Some(item) = self.host.due(timer) {
+                self.ready.push(item);
+            }
+        }
+    }
+}

@@ -1,0 +1,184 @@
+//! The epoll backend: the system calls, and nothing else.
+//!
+//! `epoll_pwait2` (Linux 5.11) takes its timeout in nanoseconds, so a sleep of 0.2 ms is neither none nor
+//! 1.1 ms. Older kernels get `epoll_wait` with the timeout rounded up to a millisecond.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::interest::Interest;
+use crate::event_loop::clock::NANOS_PER_SEC;
+
+/// One epoll instance.
+pub(super) struct Epoll {
+    poller: Arc<Poller>,
+}
+
+/// The waiting half of an epoll instance.
+pub struct Poller {
+    fd: OwnedFd,
+    has_pwait2: AtomicBool,
+}
+
+impl Epoll {
+    pub(super) fn new() -> io::Result<Self> {
+        // SAFETY: a system call without pointers; the result is checked.
+        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        Ok(Self {
+            poller: Arc::new(Poller {
+                // SAFETY: `fd` was just made and has no other owner.
+                fd: unsafe { OwnedFd::from_raw_fd(fd) },
+                has_pwait2: AtomicBool::new(true),
+            }),
+        })
+    }
+
+    pub(super) fn poller(&self) -> Arc<Poller> {
+        Arc::clone(&self.poller)
+    }
+
+    pub(super) fn add(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_ADD, fd, interest, token)
+    }
+
+    pub(super) fn modify(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_MOD, fd, interest, token)
+    }
+
+    pub(super) fn delete(&self, fd: RawFd) -> io::Result<()> {
+        self.control(libc::EPOLL_CTL_DEL, fd, Interest::NONE, 0)
+    }
+
+    fn control(
+        &self,
+        op: libc::c_int,
+        fd: RawFd,
+        interest: Interest,
+        token: u64,
+    ) -> io::Result<()> {
+        let mut events = 0;
+        if interest.contains(Interest::READABLE) {
+            events |= libc::EPOLLIN;
+        }
+        if interest.contains(Interest::WRITABLE) {
+            events |= libc::EPOLLOUT;
+        }
+        let mut event = libc::epoll_event {
+            events: events as u32,
+            u64: token,
+        };
+        // SAFETY: `event` is a valid epoll_event that outlives the call; bad descriptors give an error.
+        check(unsafe { libc::epoll_ctl(self.poller.fd.as_raw_fd(), op, fd, &mut event) }).map(drop)
+    }
+}
+
+impl Poller {
+    /// Waits until something is ready, for at most `timeout` nanoseconds, or for ever.
+    ///
+    /// # Errors
+    /// `EINTR` when a signal was handled.
+    pub fn wait(&self, events: &mut Events, timeout: Option<u64>) -> io::Result<()> {
+        events.ready = 0;
+        let capacity = events.buffer.len() as libc::c_int;
+        let epfd = self.fd.as_raw_fd();
+        let timed = timeout.filter(|&nanos| nanos > 0);
+        if let Some(nanos) = timed
+            && self.has_pwait2.load(Ordering::Relaxed)
+        {
+            let time = libc::timespec {
+                tv_sec: libc::time_t::try_from(nanos / NANOS_PER_SEC).unwrap_or(libc::time_t::MAX),
+                tv_nsec: (nanos % NANOS_PER_SEC) as libc::c_long,
+            };
+            // SAFETY: the buffer has room for `capacity` events, `time` outlives the call, and no signal
+            // mask is passed. The raw system call, as the C library may be older than the kernel.
+            let count = unsafe {
+                libc::syscall(
+                    libc::SYS_epoll_pwait2,
+                    epfd,
+                    events.buffer.as_mut_ptr(),
+                    capacity,
+                    ptr::from_ref(&time),
+                    ptr::null::<libc::sigset_t>(),
+                    0_usize,
+                )
+            };
+            match check(count as libc::c_int) {
+                Ok(count) => {
+                    events.ready = count as usize;
+                    return Ok(());
+                }
+                // ENOSYS before Linux 5.11; EPERM from seccomp filters older than the call.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
+                    self.has_pwait2.store(false, Ordering::Relaxed);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        let millis = timeout.map_or(-1, |nanos| {
+            libc::c_int::try_from(nanos.div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
+        });
+        // SAFETY: the buffer has room for `capacity` events.
+        let count =
+            check(unsafe { libc::epoll_wait(epfd, events.buffer.as_mut_ptr(), capacity, millis) })?;
+        events.ready = count as usize;
+        Ok(())
+    }
+}
+
+/// Room for the events of one wait.
+pub struct Events {
+    buffer: Vec<libc::epoll_event>,
+    ready: usize,
+}
+
+impl Events {
+    /// Room for `capacity` events; descriptors beyond that are reported by the next wait.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self {
+            buffer: vec![libc::epoll_event { events: 0, u64: 0 }; capacity.max(1)],
+            ready: 0,
+        }
+    }
+
+    /// Whether the last wait reported nothing.
+    pub fn is_empty(&self) -> bool {
+        self.ready == 0
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Event> + '_ {
+        self.buffer[..self.ready].iter().map(|event| Event(*event))
+    }
+}
+
+/// One descriptor's report.
+#[derive(Clone, Copy)]
+pub(crate) struct Event(libc::epoll_event);
+
+impl Event {
+    pub(super) fn token(self) -> u64 {
+        self.0.u64
+    }
+
+    pub(super) fn readiness(self) -> Interest {
+        let events = self.0.events as libc::c_int;
+        let mut ready = Interest::NONE;
+        if events & !libc::EPOLLOUT != 0 {
+            ready |= Interest::READABLE;
+        }
+        if events & !libc::EPOLLIN != 0 {
+            ready |= Interest::WRITABLE;
+        }
+        ready
+    }
+}
+
+fn check(result: libc::c_int) -> io::Result<libc::c_int> {
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}

@@ -1,0 +1,199 @@
+//! The reactor: which descriptors are ready.
+//!
+//! [`Reactor`] keeps what is registered for each descriptor (`interest.rs`) and tells the kernel about it
+//! through a backend (`epoll.rs`). `wake.rs` ends its wait from another thread.
+//!
+//! # What a backend must do
+//! * `add`, `modify`, `delete` a descriptor with an [`Interest`] and a `u64` token; errors as `epoll_ctl`'s.
+//! * Level-triggered: a descriptor is reported as long as it is ready.
+//! * `wait(events, timeout)`: the timeout in nanoseconds, never shorter than asked; `EINTR` is reported.
+//! * Failure and hang-up count as readable *and* writable, as `select.epoll` under Python's `selectors` has it.
+//!
+//! Nothing outside this folder may assume epoll.
+
+mod epoll;
+mod interest;
+mod wake;
+
+pub use epoll::{Events, Poller};
+pub use interest::Interest;
+pub use wake::Wake;
+
+use std::io;
+use std::os::fd::RawFd;
+use std::sync::Arc;
+
+use epoll::{Epoll, Event};
+use interest::Registry;
+
+/// The token of the wake-up's descriptor; no descriptor's own token is this large (see `interest.rs`).
+const WAKE_TOKEN: u64 = u64::MAX;
+
+/// Descriptors and what is to happen when they are ready.
+pub struct Reactor<S> {
+    epoll: Epoll,
+    registry: Registry<S>,
+    wake: Wake,
+}
+
+impl<S> Reactor<S> {
+    /// A reactor that watches only its own wake-up.
+    ///
+    /// # Errors
+    /// What `epoll_create1` and `eventfd` fail with.
+    pub fn new() -> io::Result<Self> {
+        let epoll = Epoll::new()?;
+        let wake = Wake::new()?;
+        epoll.add(wake.fd(), Interest::READABLE, WAKE_TOKEN)?;
+        Ok(Self {
+            epoll,
+            registry: Registry::new(),
+            wake,
+        })
+    }
+
+    /// Whether no descriptor is registered.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.registry.is_empty()
+    }
+
+    /// The wake-up, to be sent to other threads.
+    pub fn wake(&self) -> Wake {
+        Wake::clone(&self.wake)
+    }
+
+    /// What waits for events, independent of any borrow of the reactor.
+    pub fn poller(&self) -> Arc<Poller> {
+        self.epoll.poller()
+    }
+
+    /// See [`EventLoop::add_reader`](crate::event_loop::EventLoop::add_reader).
+    ///
+    /// # Errors
+    /// What the backend's registration fails with; then nothing has changed.
+    pub fn add_reader(&mut self, fd: RawFd, source: S) -> io::Result<Option<S>> {
+        self.want(fd, Interest::READABLE)?;
+        Ok(self.registry.slot(fd).reader.replace(source))
+    }
+
+    /// See [`EventLoop::add_writer`](crate::event_loop::EventLoop::add_writer).
+    ///
+    /// # Errors
+    /// What the backend's registration fails with; then nothing has changed.
+    pub fn add_writer(&mut self, fd: RawFd, source: S) -> io::Result<Option<S>> {
+        self.want(fd, Interest::WRITABLE)?;
+        Ok(self.registry.slot(fd).writer.replace(source))
+    }
+
+    /// Ends watching for reading.
+    pub fn remove_reader(&mut self, fd: RawFd) -> Option<S> {
+        let source = self.registry.get(fd)?.reader.take();
+        self.unwant(fd, Interest::READABLE);
+        source
+    }
+
+    /// Ends watching for writing.
+    pub fn remove_writer(&mut self, fd: RawFd) -> Option<S> {
+        let source = self.registry.get(fd)?.writer.take();
+        self.unwant(fd, Interest::WRITABLE);
+        source
+    }
+
+    /// Ends watching for reading without telling the kernel before data arrives.
+    pub fn mute_reader(&mut self, fd: RawFd) -> Option<S> {
+        self.registry.get(fd)?.reader.take()
+    }
+
+    /// What is registered for a descriptor: its reader, its writer.
+    pub fn registered(&self, fd: RawFd) -> (Option<&S>, Option<&S>) {
+        self.registry.sources_of(fd)
+    }
+
+    /// All sources.
+    pub fn sources(&self) -> impl Iterator<Item = &S> {
+        self.registry.iter()
+    }
+
+    /// Forgets all descriptors without telling the kernel, and gives their sources back.
+    pub fn take_sources(&mut self) -> Vec<S> {
+        self.registry.take()
+    }
+
+    /// The sources that an event is for. A side that nobody reads any more is taken from the kernel's interest.
+    pub(crate) fn dispatch(&mut self, event: Event) -> Option<(Option<&S>, Option<&S>)> {
+        if event.token() == WAKE_TOKEN {
+            self.wake.acknowledge();
+            return None;
+        }
+        let fd = self.registry.fd_of(event.token())?;
+        let ready = event.readiness();
+        let (reader, writer) = self.registry.sources_of(fd);
+        let mut wanted = Interest::NONE;
+        if reader.is_some() {
+            wanted |= Interest::READABLE;
+        }
+        if writer.is_some() {
+            wanted |= Interest::WRITABLE;
+        }
+        if !wanted.contains(ready & self.registry.registered(fd)) || wanted.is_empty() {
+            self.settle(fd, wanted);
+        }
+        let (reader, writer) = self.registry.sources_of(fd);
+        Some((
+            reader.filter(|_| ready.contains(Interest::READABLE)),
+            writer.filter(|_| ready.contains(Interest::WRITABLE)),
+        ))
+    }
+
+    /// Adds a side to what the kernel watches.
+    fn want(&mut self, fd: RawFd, side: Interest) -> io::Result<()> {
+        if fd < 0 {
+            return Err(io::Error::from_raw_os_error(libc::EBADF));
+        }
+        let token = self.registry.token(fd);
+        let slot = self.registry.slot(fd);
+        let (before, after) = (slot.registered, slot.registered | side);
+        if before == after {
+            return Ok(());
+        }
+        let result = if before.is_empty() {
+            self.epoll.add(fd, after, token)
+        } else {
+            self.epoll.modify(fd, after, token)
+        };
+        match result.as_ref().err().and_then(io::Error::raw_os_error) {
+            // The descriptor was closed without being removed here first, and its number is in use again.
+            Some(libc::ENOENT) => {
+                let token = self.registry.renew(fd);
+                self.epoll.add(fd, side, token)?;
+                self.registry.set_registered(fd, side);
+                return Ok(());
+            }
+            // Registered through a duplicate that this loop has lost sight of.
+            Some(libc::EEXIST) => self.epoll.modify(fd, after, token)?,
+            _ => result?,
+        }
+        self.registry.set_registered(fd, after);
+        Ok(())
+    }
+
+    /// Takes a side from what the kernel watches.
+    fn unwant(&mut self, fd: RawFd, side: Interest) {
+        let registered = self.registry.registered(fd);
+        if registered.contains(side) {
+            self.settle(fd, registered & !side);
+        }
+    }
+
+    fn settle(&mut self, fd: RawFd, wanted: Interest) {
+        let token = self.registry.token(fd);
+        // A failure means that the descriptor is closed, and then the kernel has forgotten it already.
+        let _ = if wanted.is_empty() {
+            self.epoll.delete(fd)
+        } else {
+            self.epoll.modify(fd, wanted, token)
+        };
+        self.registry.set_registered(fd, wanted);
+    }
+}
