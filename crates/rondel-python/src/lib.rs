@@ -1,9 +1,35 @@
-//! The extension module `rondel._rondel`.
+//! The extension module `rondel._rondel`: nothing here but its contents.
+//!
+//! Python imports the package `rondel`, which re-exports what is made here. See `ARCHITECTURE.md` for the map.
+
+mod cpython;
+mod event_loop;
+mod future;
+mod handle;
+mod task;
+mod transport;
+
+use cpython::{Owned, Raised, Res};
 use pyo3::prelude::*;
+
+fn fill(module: &cpython::Object) -> Res<()> {
+    let add = |name: &str, value: Owned| module.setattr(&*Owned::from_str(name)?, &value);
+    cpython::names::init()?;
+    cpython::stop_iteration::init()?;
+    task::current::init()?;
+    let (handle, timer_handle) = handle::init_types()?;
+    add("Handle", handle)?;
+    add("TimerHandle", timer_handle)?;
+    add("Future", future::init_types()?)?;
+    add("Task", task::init_type()?)?;
+    add("LoopCore", event_loop::core::init_type()?)?;
+    add("__version__", Owned::from_str(env!("CARGO_PKG_VERSION"))?)
+}
 
 /// The native part of the package `rondel`.
 #[pymodule]
-fn _rondel(m: &Bound<'_, PyModule>) -> PyResult<()> {
-    m.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    Ok(())
+fn _rondel(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // SAFETY: PyO3 passes a live module while attached.
+    let object = unsafe { cpython::Object::from_ptr(module.as_ptr()) };
+    fill(object).map_err(|Raised| PyErr::fetch(module.py()))
 }

@@ -56,6 +56,10 @@ pub trait Host: Sized {
     fn now(&self, clock: &Clock) -> u64 {
         clock.now()
     }
+    /// The loop is about to wait. `Break` ends the run instead.
+    fn before_wait(&self) -> ControlFlow<Self::Exit> {
+        ControlFlow::Continue(())
+    }
     /// Wraps a wait that may block, e.g. to let other interpreter threads run.
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
         wait()
@@ -143,6 +147,11 @@ impl<H: Host> EventLoop<H> {
         self.stopping.set(true);
     }
 
+    /// Sets or takes back what [`stop`](Self::stop) sets.
+    pub fn set_stopping(&self, stopping: bool) {
+        self.stopping.set(stopping);
+    }
+
     /// Whether [`stop`](Self::stop) was called in this run or before it.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()
@@ -219,6 +228,11 @@ impl<H: Host> EventLoop<H> {
         let reactor = self.reactor.borrow();
         let (reader, writer) = reactor.registered(fd);
         f(reader, writer)
+    }
+
+    /// Closes the loop's own descriptors. It must not run any more; what is registered is not touched.
+    pub fn close(&self) {
+        self.reactor.borrow_mut().close();
     }
 
     /// Takes everything out that is queued, registered or sent in, so that the caller can drop it where

@@ -76,6 +76,9 @@ impl<H: Host> EventLoop<H> {
     /// Asks the reactor, waiting if `idle`, and queues an item for each side of each ready descriptor.
     fn poll(&self, idle: bool) -> Result<(), H::Exit> {
         self.unpolled_turns.set(0);
+        if idle && let ControlFlow::Break(exit) = self.host.before_wait() {
+            return Err(exit);
+        }
         let until_due = if idle { self.time_to_wait() } else { Some(0) };
         // Virtual time does not pass while the kernel waits: look, and jump if there is nothing.
         let timeout = match until_due {
@@ -86,7 +89,7 @@ impl<H: Host> EventLoop<H> {
         let waited = {
             // No borrow is held over the wait: `park` may let other threads of an interpreter run, and what
             // they register meanwhile is seen by the kernel at once.
-            let poller = self.reactor.borrow().poller();
+            let poller = self.reactor.borrow().poller()?;
             if timeout == Some(0) {
                 poller.wait(&mut events, timeout)
             } else if self.inbox.prepare_to_park() {

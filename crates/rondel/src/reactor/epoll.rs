@@ -12,9 +12,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::interest::Interest;
 use crate::event_loop::clock::NANOS_PER_SEC;
 
-/// One epoll instance.
+/// One epoll instance, until it is closed.
 pub(super) struct Epoll {
-    poller: Arc<Poller>,
+    poller: Option<Arc<Poller>>,
 }
 
 /// The waiting half of an epoll instance.
@@ -28,16 +28,20 @@ impl Epoll {
         // SAFETY: a system call without pointers; the result is checked.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         Ok(Self {
-            poller: Arc::new(Poller {
+            poller: Some(Arc::new(Poller {
                 // SAFETY: `fd` was just made and has no other owner.
                 fd: unsafe { OwnedFd::from_raw_fd(fd) },
                 has_pwait2: AtomicBool::new(true),
-            }),
+            })),
         })
     }
 
-    pub(super) fn poller(&self) -> Arc<Poller> {
-        Arc::clone(&self.poller)
+    pub(super) fn poller(&self) -> io::Result<Arc<Poller>> {
+        self.poller.clone().ok_or_else(closed)
+    }
+
+    pub(super) fn close(&mut self) {
+        self.poller = None;
     }
 
     pub(super) fn add(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
@@ -70,8 +74,9 @@ impl Epoll {
             events: events as u32,
             u64: token,
         };
+        let epfd = self.poller.as_ref().ok_or_else(closed)?.fd.as_raw_fd();
         // SAFETY: `event` is a valid epoll_event that outlives the call; bad descriptors give an error.
-        check(unsafe { libc::epoll_ctl(self.poller.fd.as_raw_fd(), op, fd, &mut event) }).map(drop)
+        check(unsafe { libc::epoll_ctl(epfd, op, fd, &mut event) }).map(drop)
     }
 }
 
@@ -173,6 +178,10 @@ impl Event {
         }
         ready
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::from_raw_os_error(libc::EBADF)
 }
 
 fn check(result: libc::c_int) -> io::Result<libc::c_int> {

@@ -44,7 +44,7 @@ impl<S> Reactor<S> {
     pub fn new() -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let wake = Wake::new()?;
-        epoll.add(wake.fd(), Interest::READABLE, WAKE_TOKEN)?;
+        epoll.add(wake.fd().unwrap_or(-1), Interest::READABLE, WAKE_TOKEN)?;
         Ok(Self {
             epoll,
             registry: Registry::new(),
@@ -63,8 +63,17 @@ impl<S> Reactor<S> {
         Wake::clone(&self.wake)
     }
 
+    /// Closes the backend and the wake-up. Registering fails from now on, removing does nothing.
+    pub fn close(&mut self) {
+        self.epoll.close();
+        self.wake.close();
+    }
+
     /// What waits for events, independent of any borrow of the reactor.
-    pub fn poller(&self) -> Arc<Poller> {
+    ///
+    /// # Errors
+    /// `EBADF` if the reactor is closed.
+    pub fn poller(&self) -> io::Result<Arc<Poller>> {
         self.epoll.poller()
     }
 

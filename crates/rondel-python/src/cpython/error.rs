@@ -1,0 +1,231 @@
+//! Python exceptions: raising, taking, and what becomes of a Rust panic.
+
+use std::any::Any;
+use std::ffi::CString;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr;
+
+use pyo3::ffi;
+
+use super::{Object, Owned};
+
+/// A Python exception is set on this thread.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Raised;
+
+/// The result of whatever may raise.
+pub(crate) type Res<T> = Result<T, Raised>;
+
+/// The built-in exception classes that are raised from here.
+#[derive(Clone, Copy)]
+pub(crate) enum Builtin {
+    Attribute,
+    Os,
+    Runtime,
+    Type,
+    Value,
+}
+
+impl Builtin {
+    fn class(self) -> &'static Object {
+        // SAFETY: built-in exception classes live as long as the interpreter.
+        unsafe {
+            Object::from_ptr(match self {
+                Self::Attribute => ffi::PyExc_AttributeError,
+                Self::Os => ffi::PyExc_OSError,
+                Self::Runtime => ffi::PyExc_RuntimeError,
+                Self::Type => ffi::PyExc_TypeError,
+                Self::Value => ffi::PyExc_ValueError,
+            })
+        }
+    }
+
+    /// An instance that is not raised yet.
+    pub(crate) fn new(self, message: &str) -> Res<Owned> {
+        self.class().call(&[&*Owned::from_str(message)?])
+    }
+}
+
+/// Raises `class(message)`.
+#[cold]
+pub(crate) fn raise<T>(class: &Object, message: &str) -> Res<T> {
+    let message = CString::new(message.replace('\0', "\\0")).unwrap_or_default();
+    // SAFETY: a live class and a NUL-terminated text.
+    unsafe { ffi::PyErr_SetString(class.as_ptr(), message.as_ptr()) };
+    Err(Raised)
+}
+
+#[cold]
+pub(crate) fn type_error<T>(message: &str) -> Res<T> {
+    raise(Builtin::Type.class(), message)
+}
+
+#[cold]
+pub(crate) fn value_error<T>(message: &str) -> Res<T> {
+    raise(Builtin::Value.class(), message)
+}
+
+#[cold]
+pub(crate) fn runtime_error<T>(message: &str) -> Res<T> {
+    raise(Builtin::Runtime.class(), message)
+}
+
+#[cold]
+pub(crate) fn attribute_error<T>(message: &str) -> Res<T> {
+    raise(Builtin::Attribute.class(), message)
+}
+
+/// The `OSError` for an `io::Error`, of the subclass that belongs to its number, not raised yet.
+/// The one place where the two worlds' errors meet.
+pub(crate) fn os_error(error: &io::Error) -> Res<Owned> {
+    let class = Builtin::Os.class();
+    match error.raw_os_error() {
+        Some(number) => {
+            // `OSError.__new__` chooses the subclass by the number; the text is what `os.strerror` gives.
+            // SAFETY: strerror gives a NUL-terminated text, copied at once while attached.
+            let text = unsafe {
+                Owned::steal(ffi::PyUnicode_DecodeLocale(
+                    libc::strerror(number),
+                    c"surrogateescape".as_ptr(),
+                ))?
+            };
+            class.call(&[&*Owned::from_i64(number.into())?, &*text])
+        }
+        None => class.call(&[&*Owned::from_str(&error.to_string())?]),
+    }
+}
+
+/// Raises the `OSError` for an `io::Error`.
+#[cold]
+pub(crate) fn raise_os_error<T>(error: &io::Error) -> Res<T> {
+    raise_instance(os_error(error)?)
+}
+
+/// Raises an exception instance.
+#[cold]
+pub(crate) fn raise_instance<T>(exception: Owned) -> Res<T> {
+    // SAFETY: live objects; the class is that of the instance.
+    unsafe { ffi::PyErr_SetObject(exception.class().as_ptr(), exception.as_ptr()) };
+    Err(Raised)
+}
+
+/// Takes the exception that is set, with its traceback in place. Must only be called when one is.
+pub(crate) fn take_exception() -> Owned {
+    // SAFETY: the C API hands over references; null is replaced by a real exception below.
+    unsafe {
+        #[cfg(Py_3_12)]
+        let exception = ffi::PyErr_GetRaisedException();
+        #[cfg(not(Py_3_12))]
+        let exception = {
+            let (mut class, mut value, mut traceback) =
+                (ptr::null_mut(), ptr::null_mut(), ptr::null_mut());
+            ffi::PyErr_Fetch(&mut class, &mut value, &mut traceback);
+            ffi::PyErr_NormalizeException(&mut class, &mut value, &mut traceback);
+            if !traceback.is_null() {
+                ffi::PyException_SetTraceback(value, traceback);
+                ffi::Py_DECREF(traceback);
+            }
+            ffi::Py_XDECREF(class);
+            value
+        };
+        if exception.is_null() {
+            // An error return without an exception is a bug of somebody's extension: say so, as CPython does.
+            ffi::PyErr_SetString(
+                ffi::PyExc_SystemError,
+                c"error return without exception set".as_ptr(),
+            );
+            return take_exception();
+        }
+        Owned::steal_unchecked(exception)
+    }
+}
+
+/// Sets an exception again that was taken, its traceback untouched.
+pub(crate) fn restore(exception: Owned) -> Raised {
+    // SAFETY: the reference is handed over.
+    unsafe {
+        #[cfg(Py_3_12)]
+        ffi::PyErr_SetRaisedException(exception.into_ptr());
+        #[cfg(not(Py_3_12))]
+        {
+            let class = exception.class().own().into_ptr();
+            let traceback = ffi::PyException_GetTraceback(exception.as_ptr());
+            ffi::PyErr_Restore(class, exception.into_ptr(), traceback);
+        }
+    }
+    Raised
+}
+
+/// Whether the exception that is set is an instance of `class` (or of one of a tuple).
+pub(crate) fn raised_matches(class: &Object) -> bool {
+    // SAFETY: a live class.
+    unsafe { ffi::PyErr_ExceptionMatches(class.as_ptr()) != 0 }
+}
+
+/// Whether an exception instance, or class, matches `class`.
+pub(crate) fn exception_matches(exception: &Object, class: &Object) -> bool {
+    // SAFETY: live objects.
+    unsafe { ffi::PyErr_GivenExceptionMatches(exception.as_ptr(), class.as_ptr()) != 0 }
+}
+
+/// Whether an exception is one that must end the loop: `KeyboardInterrupt`, `SystemExit`.
+pub(crate) fn is_exit(exception: &Object) -> bool {
+    // SAFETY: built-in classes.
+    let (interrupt, exit) = unsafe {
+        (
+            Object::from_ptr(ffi::PyExc_KeyboardInterrupt),
+            Object::from_ptr(ffi::PyExc_SystemExit),
+        )
+    };
+    exception_matches(exception, interrupt) || exception_matches(exception, exit)
+}
+
+/// Reports an exception that has nowhere to go through `sys.unraisablehook`.
+pub(crate) fn write_unraisable(source: Option<&Object>) {
+    // SAFETY: a live object or null.
+    unsafe { ffi::PyErr_WriteUnraisable(source.map_or(ptr::null_mut(), Object::as_ptr)) };
+}
+
+/// Runs the body of a function that the interpreter calls. A panic becomes a `SystemError`, never an abort.
+#[inline]
+pub(crate) fn guard<T>(on_error: T, body: impl FnOnce() -> Res<T>) -> T {
+    match catch_unwind(AssertUnwindSafe(body)) {
+        Ok(Ok(value)) => value,
+        Ok(Err(Raised)) => on_error,
+        Err(panic) => {
+            raise_panic(panic);
+            on_error
+        }
+    }
+}
+
+/// As [`guard`], for functions that return an object.
+#[inline]
+pub(crate) fn guard_object(body: impl FnOnce() -> Res<Owned>) -> *mut ffi::PyObject {
+    guard(ptr::null_mut(), || body().map(Owned::into_ptr))
+}
+
+/// As [`guard`], for functions that can't raise.
+#[inline]
+pub(crate) fn guard_quiet(body: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(body)) {
+        raise_panic(panic);
+        write_unraisable(None);
+    }
+}
+
+#[cold]
+fn raise_panic(panic: Box<dyn Any + Send>) {
+    let text = panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "unknown cause".to_owned());
+    // SAFETY: a built-in class.
+    let class = unsafe { Object::from_ptr(ffi::PyExc_SystemError) };
+    let _ = raise::<()>(
+        class,
+        &format!("rondel: internal error (a Rust panic): {text}"),
+    );
+}

@@ -1,0 +1,359 @@
+//! Method tables and argument parsing.
+//!
+//! The macros wrap a Rust function `fn(&Object, …) -> Res<Owned>` in the C function that the interpreter calls,
+//! with the panic guard around it.
+
+use std::ffi::{CStr, c_void};
+use std::ptr;
+
+use pyo3::ffi;
+
+use super::error::type_error;
+use super::object::{tuple_item, tuple_len};
+use super::{Object, Res};
+
+/// An entry of a type's method table.
+pub(crate) struct Method(pub(crate) ffi::PyMethodDef);
+
+/// An entry of a type's attribute table.
+pub(crate) struct GetSet(pub(crate) ffi::PyGetSetDef);
+
+pub(crate) type NoArgsFn =
+    unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject;
+pub(crate) type FastFn = unsafe extern "C" fn(
+    *mut ffi::PyObject,
+    *const *mut ffi::PyObject,
+    ffi::Py_ssize_t,
+    *mut ffi::PyObject,
+) -> *mut ffi::PyObject;
+pub(crate) type Getter =
+    unsafe extern "C" fn(*mut ffi::PyObject, *mut c_void) -> *mut ffi::PyObject;
+pub(crate) type Setter =
+    unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut c_void) -> std::ffi::c_int;
+
+pub(crate) fn noargs(name: &'static CStr, function: NoArgsFn, doc: &'static CStr) -> Method {
+    Method(ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer {
+            PyCFunction: function,
+        },
+        ml_flags: ffi::METH_NOARGS,
+        ml_doc: doc.as_ptr(),
+    })
+}
+
+pub(crate) fn onearg(name: &'static CStr, function: NoArgsFn, doc: &'static CStr) -> Method {
+    Method(ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer {
+            PyCFunction: function,
+        },
+        ml_flags: ffi::METH_O,
+        ml_doc: doc.as_ptr(),
+    })
+}
+
+pub(crate) fn fast(name: &'static CStr, function: FastFn, doc: &'static CStr) -> Method {
+    Method(ffi::PyMethodDef {
+        ml_name: name.as_ptr(),
+        ml_meth: ffi::PyMethodDefPointer {
+            PyCFunctionFastWithKeywords: function,
+        },
+        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
+        ml_doc: doc.as_ptr(),
+    })
+}
+
+impl Method {
+    /// Replaces the wrapper that a slot of the same name would put into the type.
+    pub(crate) fn over_slot(mut self) -> Self {
+        self.0.ml_flags |= ffi::METH_COEXIST;
+        self
+    }
+
+    /// A class method.
+    pub(crate) fn of_class(mut self) -> Self {
+        self.0.ml_flags |= ffi::METH_CLASS;
+        self
+    }
+}
+
+pub(crate) fn getset(name: &'static CStr, get: Getter, set: Option<Setter>) -> GetSet {
+    GetSet(ffi::PyGetSetDef {
+        name: name.as_ptr(),
+        get: Some(get),
+        set,
+        doc: ptr::null(),
+        closure: ptr::null_mut(),
+    })
+}
+
+/// `method!(noargs "name" function "doc")`, `method!(onearg …)`, `method!(fast …)`.
+macro_rules! method {
+    (noargs $name:literal $function:path, $doc:literal) => {{
+        unsafe extern "C" fn wrapper(
+            this: *mut pyo3::ffi::PyObject,
+            _: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: the interpreter passes a live `self`.
+            let this = unsafe { $crate::cpython::Object::from_ptr(this) };
+            $crate::cpython::error::guard_object(|| $function(this))
+        }
+        $crate::cpython::method::noargs($name, wrapper, $doc)
+    }};
+    (onearg $name:literal $function:path, $doc:literal) => {{
+        unsafe extern "C" fn wrapper(
+            this: *mut pyo3::ffi::PyObject,
+            arg: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: the interpreter passes a live `self` and argument.
+            let (this, arg) =
+                unsafe { ($crate::cpython::Object::from_ptr(this), $crate::cpython::Object::from_ptr(arg)) };
+            $crate::cpython::error::guard_object(|| $function(this, arg))
+        }
+        $crate::cpython::method::onearg($name, wrapper, $doc)
+    }};
+    (fast $name:literal $function:path, $doc:literal) => {{
+        unsafe extern "C" fn wrapper(
+            this: *mut pyo3::ffi::PyObject,
+            args: *const *mut pyo3::ffi::PyObject,
+            nargs: pyo3::ffi::Py_ssize_t,
+            kwnames: *mut pyo3::ffi::PyObject,
+        ) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: the interpreter passes a live `self` and a vector as the calling convention has it.
+            let (this, args) = unsafe {
+                (
+                    $crate::cpython::Object::from_ptr(this),
+                    $crate::cpython::method::Args::new(args, nargs as usize, kwnames),
+                )
+            };
+            $crate::cpython::error::guard_object(|| $function(this, args))
+        }
+        $crate::cpython::method::fast($name, wrapper, $doc)
+    }};
+}
+pub(crate) use method;
+
+/// `attribute!("name" getter)`, `attribute!("name" getter, setter)`. A setter gets `None` for a deletion.
+macro_rules! attribute {
+    (@get $getter:path) => {{
+        unsafe extern "C" fn get(
+            this: *mut pyo3::ffi::PyObject,
+            _: *mut std::ffi::c_void,
+        ) -> *mut pyo3::ffi::PyObject {
+            // SAFETY: the interpreter passes a live `self`.
+            let this = unsafe { $crate::cpython::Object::from_ptr(this) };
+            $crate::cpython::error::guard_object(|| $getter(this))
+        }
+        get
+    }};
+    ($name:literal $getter:path) => {
+        $crate::cpython::method::getset($name, $crate::cpython::method::attribute!(@get $getter), None)
+    };
+    ($name:literal $getter:path, $setter:path) => {{
+        unsafe extern "C" fn set(
+            this: *mut pyo3::ffi::PyObject,
+            value: *mut pyo3::ffi::PyObject,
+            _: *mut std::ffi::c_void,
+        ) -> std::ffi::c_int {
+            // SAFETY: the interpreter passes a live `self`, and a live value or null.
+            let (this, value) = unsafe {
+                (
+                    $crate::cpython::Object::from_ptr(this),
+                    $crate::cpython::Object::from_nullable(value),
+                )
+            };
+            $crate::cpython::error::guard(-1, || $setter(this, value).map(|()| 0))
+        }
+        $crate::cpython::method::getset($name, $crate::cpython::method::attribute!(@get $getter), Some(set))
+    }};
+}
+pub(crate) use attribute;
+
+/// The arguments of one call: positional ones, then the values of those that `kwnames` names.
+#[derive(Clone, Copy)]
+pub(crate) struct Args<'a> {
+    items: &'a [&'a Object],
+    positional: usize,
+    names: Option<&'a Object>,
+}
+
+impl<'a> Args<'a> {
+    /// # Safety
+    /// As the vectorcall protocol has it: `nargs` objects, and as many more as `kwnames` has names.
+    #[inline]
+    pub(crate) unsafe fn new(
+        args: *const *mut ffi::PyObject,
+        nargs: usize,
+        kwnames: *mut ffi::PyObject,
+    ) -> Self {
+        // SAFETY: by the caller's word; `&Object` is a non-null pointer to an object.
+        unsafe {
+            let names = Object::from_nullable(kwnames);
+            let len = nargs + names.map_or(0, tuple_len);
+            let items = if len == 0 {
+                &[]
+            } else {
+                std::slice::from_raw_parts(args.cast::<&Object>(), len)
+            };
+            Self {
+                items,
+                positional: nargs,
+                names,
+            }
+        }
+    }
+
+    /// The positional arguments.
+    #[inline]
+    pub(crate) fn positional(&self) -> &'a [&'a Object] {
+        &self.items[..self.positional]
+    }
+
+    /// Whether any argument was named.
+    #[inline]
+    pub(crate) fn has_named(&self) -> bool {
+        self.names.is_some()
+    }
+
+    /// The named arguments.
+    pub(crate) fn named(&self) -> impl Iterator<Item = (&'a Object, &'a Object)> + use<'a> {
+        let (names, values) = (self.names, &self.items[self.positional..]);
+        values
+            .iter()
+            .enumerate()
+            .filter_map(move |(index, value)| Some((tuple_item(names?, index), *value)))
+    }
+
+    /// The one keyword that a function with `*args` takes, as in `call_soon(callback, *args, context=None)`.
+    #[inline]
+    pub(crate) fn only_keyword(
+        &self,
+        function: &str,
+        keyword: &'static Object,
+    ) -> Res<Option<&'a Object>> {
+        let Some(names) = self.names else {
+            return Ok(None);
+        };
+        let mut found = None;
+        for index in 0..tuple_len(names) {
+            let name = tuple_item(names, index);
+            if !name.is(keyword) && !name.equals(keyword)? {
+                let name = name.to_text()?;
+                return type_error(&format!(
+                    "{function}() got an unexpected keyword argument '{name}'"
+                ));
+            }
+            found = Some(self.items[self.positional + index]);
+        }
+        Ok(found)
+    }
+
+    /// Assigns the arguments to parameters: the first `positional` of `names` may be given by position, the first
+    /// `required` must be given.
+    pub(crate) fn parse<const N: usize>(
+        &self,
+        function: &str,
+        names: [&str; N],
+        positional: usize,
+        required: usize,
+    ) -> Res<[Option<&'a Object>; N]> {
+        let mut values = [None; N];
+        if self.positional > positional {
+            let (least, given) = (required.min(positional), self.positional);
+            let (takes, plural) = if least == positional {
+                (
+                    format!("takes {} positional argument", positional + 1),
+                    positional + 1 != 1,
+                )
+            } else {
+                (
+                    format!(
+                        "takes from {} to {} positional argument",
+                        least + 1,
+                        positional + 1
+                    ),
+                    true,
+                )
+            };
+            let plural = if plural { "s" } else { "" };
+            return type_error(&format!(
+                "{function}() {takes}{plural} but {} were given",
+                given + 1
+            ));
+        }
+        for (value, arg) in values.iter_mut().zip(self.positional()) {
+            *value = Some(*arg);
+        }
+        for (name, value) in self.named() {
+            let name = name.to_text()?;
+            match names.iter().position(|known| *known == name) {
+                Some(index) if values[index].is_none() => values[index] = Some(value),
+                Some(_) => {
+                    return type_error(&format!(
+                        "{function}() got multiple values for argument '{name}'"
+                    ));
+                }
+                None => {
+                    return type_error(&format!(
+                        "{function}() got an unexpected keyword argument '{name}'"
+                    ));
+                }
+            }
+        }
+        let missing: Vec<_> = (0..required)
+            .filter(|&index| values[index].is_none())
+            .collect();
+        if let Some((last, first)) = missing.split_last() {
+            let quoted = |index: &usize| format!("'{}'", names[*index]);
+            let list = if first.is_empty() {
+                quoted(last)
+            } else {
+                let first: Vec<_> = first.iter().map(quoted).collect();
+                format!("{} and {}", first.join(", "), quoted(last))
+            };
+            let plural = if missing.len() == 1 { "" } else { "s" };
+            return type_error(&format!(
+                "{function}() missing {} required positional argument{plural}: {list}",
+                missing.len()
+            ));
+        }
+        Ok(values)
+    }
+}
+
+/// Arguments of a `tp_new` or `tp_init`: a tuple and a dict, as one vector.
+///
+/// # Safety
+/// `args` is a tuple and `kwargs` a dict or null, as the slot's contract has it.
+pub(crate) unsafe fn with_tuple_and_dict<R>(
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+    body: impl FnOnce(Args<'_>) -> Res<R>,
+) -> Res<R> {
+    // SAFETY: by the caller's word; both keep their items alive while the call lasts.
+    unsafe {
+        let args = Object::from_ptr(args);
+        let mut items: Vec<&Object> = (0..tuple_len(args))
+            .map(|index| tuple_item(args, index))
+            .collect();
+        let positional = items.len();
+        let mut names: Vec<&Object> = Vec::new();
+        if !kwargs.is_null() {
+            let (mut position, mut key, mut value) = (0, ptr::null_mut(), ptr::null_mut());
+            while ffi::PyDict_Next(kwargs, &mut position, &mut key, &mut value) != 0 {
+                names.push(Object::from_ptr(key));
+                items.push(Object::from_ptr(value));
+            }
+        }
+        let names = match names.is_empty() {
+            true => None,
+            false => Some(super::Owned::tuple(&names)?),
+        };
+        body(Args {
+            items: &items,
+            positional,
+            names: names.as_deref(),
+        })
+    }
+}

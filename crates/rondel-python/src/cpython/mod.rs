@@ -1,0 +1,34 @@
+//! Everything that relies on the C API or on CPython's internals.
+//!
+//! PyO3's wrappers cost more than what is wrapped where a callback takes 0.1 µs, so the hot classes are made
+//! with the C API directly. This folder is the safe surface for that; the rest of the crate has little `unsafe`.
+//!
+//! # The invariant
+//! Code of this crate runs with the thread attached to the interpreter (with the GIL, where there is one). It
+//! enters through the slots and methods of our types, which the interpreter calls attached; the only place that
+//! detaches is `event_loop::host::PyHost::park`, whose closure touches no object. The safe functions here
+//! rely on that: an [`Object`] reference or an [`Owned`] can only be held by attached code.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `object.rs` | references: [`Object`] (borrowed), [`Owned`] (counted), [`Slot`] (a field) |
+//! | `error.rs` | [`Raised`]: an exception is set; making and taking exceptions; the panic guard |
+//! | `types.rs` | heap types whose fields stand behind those of a base class |
+//! | `method.rs` | method tables and argument parsing |
+//! | `freelist.rs` | memory of dead objects, kept for the next ones |
+//! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
+//! | `context.rs` | `contextvars` contexts |
+//! | `names.rs` | interned names, and the objects of the standard library that are used often |
+
+pub(crate) mod context;
+pub(crate) mod error;
+pub(crate) mod freelist;
+pub(crate) mod method;
+pub(crate) mod names;
+pub(crate) mod object;
+pub(crate) mod stop_iteration;
+pub(crate) mod types;
+
+pub(crate) use error::{Raised, Res};
+pub(crate) use names::{imports, names};
+pub(crate) use object::{Object, Owned, Slot, none};

@@ -1,0 +1,164 @@
+//! Interned names, and the objects of the standard library that are used often. Filled once, at import.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::{Object, Owned, Res};
+
+macro_rules! interned {
+    ($($name:ident $text:literal),+ $(,)?) => {
+        /// Names of attributes, methods and keywords, interned.
+        pub(crate) struct Names {
+            $(pub(crate) $name: Owned,)+
+        }
+
+        impl Names {
+            fn new() -> Res<Self> {
+                Ok(Self { $($name: intern($text)?,)+ })
+            }
+        }
+    };
+}
+
+interned! {
+    add_done_callback "add_done_callback",
+    asyncio_future_blocking "_asyncio_future_blocking",
+    call_at "call_at",
+    call_exception_handler "call_exception_handler",
+    call_later "call_later",
+    call_soon "call_soon",
+    cancel "cancel",
+    context "context",
+    cr_frame "cr_frame",
+    default_exception_handler "default_exception_handler",
+    dict "__dict__",
+    eager_start "eager_start",
+    get_debug "get_debug",
+    get_loop "get_loop",
+    is_running "is_running",
+    loop_attr "_loop",
+    loop_kw "loop",
+    msg "msg",
+    name "name",
+    result "result",
+    send "send",
+    set_name "set_name",
+    slow_callback_duration "slow_callback_duration",
+    throw "throw",
+    time "time",
+    timer_handle_cancelled "_timer_handle_cancelled",
+    warning "warning",
+}
+
+/// Objects of the standard library.
+pub(crate) struct Imports {
+    pub(crate) cancelled_error: Owned,
+    pub(crate) invalid_state_error: Owned,
+    pub(crate) stock_future: Owned,
+    pub(crate) stock_task: Owned,
+    pub(crate) stock_handle: Owned,
+    pub(crate) stock_timer_handle: Owned,
+    pub(crate) extract_stack: Owned,
+    pub(crate) format_callback_source: Owned,
+    pub(crate) future_repr: Owned,
+    pub(crate) task_repr: Owned,
+    pub(crate) task_get_stack: Owned,
+    pub(crate) task_print_stack: Owned,
+    pub(crate) iscoroutine: Owned,
+    pub(crate) iscoroutinefunction: Owned,
+    pub(crate) generic_alias: Owned,
+    pub(crate) get_event_loop: Owned,
+    pub(crate) get_running_loop: Owned,
+    pub(crate) getframe: Owned,
+    pub(crate) logger: Owned,
+    pub(crate) coroutine_type: Owned,
+    pub(crate) generator_type: Owned,
+    /// `{"context"}` as the names of a call.
+    pub(crate) kw_context: Owned,
+    /// `{"msg"}`.
+    pub(crate) kw_msg: Owned,
+    /// `{"loop"}`.
+    pub(crate) kw_loop: Owned,
+}
+
+impl Imports {
+    fn new(names: &Names) -> Res<Self> {
+        let exceptions = import("asyncio.exceptions")?;
+        let events = import("asyncio.events")?;
+        let format_helpers = import("asyncio.format_helpers")?;
+        let base_futures = import("asyncio.base_futures")?;
+        let base_tasks = import("asyncio.base_tasks")?;
+        let coroutines = import("asyncio.coroutines")?;
+        let types = import("types")?;
+        let get = |module: &Object, name: &str| module.getattr(&*Owned::from_str(name)?);
+        Ok(Self {
+            cancelled_error: get(&exceptions, "CancelledError")?,
+            invalid_state_error: get(&exceptions, "InvalidStateError")?,
+            stock_future: get(&*import("_asyncio")?, "Future")?,
+            stock_task: get(&*import("_asyncio")?, "Task")?,
+            stock_handle: get(&events, "Handle")?,
+            stock_timer_handle: get(&events, "TimerHandle")?,
+            extract_stack: get(&format_helpers, "extract_stack")?,
+            format_callback_source: get(&format_helpers, "_format_callback_source")?,
+            future_repr: get(&base_futures, "_future_repr")?,
+            task_repr: get(&base_tasks, "_task_repr")?,
+            task_get_stack: get(&base_tasks, "_task_get_stack")?,
+            task_print_stack: get(&base_tasks, "_task_print_stack")?,
+            iscoroutine: get(&coroutines, "iscoroutine")?,
+            // asyncio.iscoroutinefunction is deprecated from 3.14 on; inspect's has always done for this.
+            iscoroutinefunction: get(&*import("inspect")?, "iscoroutinefunction")?,
+            generic_alias: get(&types, "GenericAlias")?,
+            get_event_loop: get(&events, "get_event_loop")?,
+            get_running_loop: get(&events, "_get_running_loop")?,
+            getframe: get(&*import("sys")?, "_getframe")?,
+            logger: get(&*import("asyncio.log")?, "logger")?,
+            coroutine_type: get(&types, "CoroutineType")?,
+            generator_type: get(&types, "GeneratorType")?,
+            kw_context: Owned::tuple(&[&names.context])?,
+            kw_msg: Owned::tuple(&[&names.msg])?,
+            kw_loop: Owned::tuple(&[&names.loop_kw])?,
+        })
+    }
+}
+
+static NAMES: AtomicPtr<Names> = AtomicPtr::new(ptr::null_mut());
+static IMPORTS: AtomicPtr<Imports> = AtomicPtr::new(ptr::null_mut());
+
+/// Fills both tables. Once, at import, before anything else of this crate runs.
+pub(crate) fn init() -> Res<()> {
+    let names = Names::new()?;
+    let imports = Imports::new(&names)?;
+    NAMES.store(Box::into_raw(Box::new(names)), Ordering::Release);
+    IMPORTS.store(Box::into_raw(Box::new(imports)), Ordering::Release);
+    Ok(())
+}
+
+#[inline]
+pub(crate) fn names() -> &'static Names {
+    // SAFETY: filled by `init` before any type of this crate exists, and never freed.
+    unsafe { &*NAMES.load(Ordering::Relaxed) }
+}
+
+#[inline]
+pub(crate) fn imports() -> &'static Imports {
+    // SAFETY: as in `names`.
+    unsafe { &*IMPORTS.load(Ordering::Relaxed) }
+}
+
+/// Imports a module by its full name.
+pub(crate) fn import(name: &str) -> Res<Owned> {
+    let name = Owned::from_str(name)?;
+    // SAFETY: a live `str`.
+    unsafe { Owned::steal(ffi::PyImport_Import(name.as_ptr())) }
+}
+
+fn intern(text: &str) -> Res<Owned> {
+    let mut string = Owned::from_str(text)?.into_ptr();
+    // SAFETY: takes a reference to a `str` and gives one back in its place.
+    unsafe {
+        ffi::PyUnicode_InternInPlace(&mut string);
+        Owned::steal(string)
+    }
+}

@@ -1,0 +1,227 @@
+//! Heap types whose fields stand behind those of their base class.
+//!
+//! `rondel.Future` must be an `_asyncio.Future`, a transport an `asyncio.Transport`, and so on; but their own
+//! fields are of no use to us. So each of our types derives from the real one, leaves its part of the object
+//! zeroed, overrides every slot and method, and has its fields behind. Where that is, is known at import: the
+//! base's `tp_basicsize`, which differs between versions and builds.
+
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
+
+use pyo3::ffi;
+
+use super::method::{GetSet, Method};
+use super::object::check;
+use super::{Object, Owned, Res};
+
+/// Describes a type to be made.
+pub(crate) struct TypeBuilder {
+    name: &'static CStr,
+    base: Option<Owned>,
+    basicsize: usize,
+    flags: u64,
+    slots: Vec<ffi::PyType_Slot>,
+    methods: Vec<Method>,
+    getset: Vec<GetSet>,
+    members: Vec<ffi::PyMemberDef>,
+}
+
+impl TypeBuilder {
+    /// A type whose instances have `T` behind `offset` bytes. `name` is qualified by the module.
+    pub(crate) fn new<T>(name: &'static CStr, base: Option<&Object>, offset: usize) -> Self {
+        Self {
+            name,
+            base: base.map(Object::own),
+            basicsize: offset + size_of::<T>(),
+            flags: u64::from(ffi::Py_TPFLAGS_DEFAULT) | u64::from(ffi::Py_TPFLAGS_HAVE_GC),
+            slots: Vec::new(),
+            methods: Vec::new(),
+            getset: Vec::new(),
+            members: Vec::new(),
+        }
+    }
+
+    /// May be subclassed in Python.
+    pub(crate) fn subclassable(mut self) -> Self {
+        self.flags |= u64::from(ffi::Py_TPFLAGS_BASETYPE);
+        self
+    }
+
+    /// Has no constructor for Python code.
+    pub(crate) fn not_instantiable(mut self) -> Self {
+        self.flags |= u64::from(ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION);
+        self
+    }
+
+    /// Fills a slot with a C function of the slot's signature.
+    pub(crate) fn slot(mut self, slot: c_int, function: *mut c_void) -> Self {
+        self.slots.push(ffi::PyType_Slot {
+            slot,
+            pfunc: function,
+        });
+        self
+    }
+
+    pub(crate) fn doc(self, doc: &'static CStr) -> Self {
+        self.slot(ffi::Py_tp_doc, doc.as_ptr().cast_mut().cast())
+    }
+
+    pub(crate) fn methods(mut self, methods: impl IntoIterator<Item = Method>) -> Self {
+        self.methods.extend(methods);
+        self
+    }
+
+    pub(crate) fn getset(mut self, getset: impl IntoIterator<Item = GetSet>) -> Self {
+        self.getset.extend(getset);
+        self
+    }
+
+    /// The offset of a `PyObject *` field for weak references, if the base has none.
+    pub(crate) fn weaklist(mut self, offset: usize) -> Self {
+        self.members.push(ffi::PyMemberDef {
+            name: c"__weaklistoffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: offset as isize,
+            flags: ffi::Py_READONLY,
+            doc: ptr::null(),
+        });
+        self
+    }
+
+    /// Makes the type. Its tables live as long as the process.
+    pub(crate) fn build(mut self) -> Res<Owned> {
+        // SAFETY: an all-zero entry ends each of these tables.
+        let end_of_methods: ffi::PyMethodDef = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let end_of_getset: ffi::PyGetSetDef = unsafe { std::mem::zeroed() };
+        // SAFETY: as above.
+        let end_of_members: ffi::PyMemberDef = unsafe { std::mem::zeroed() };
+        let mut methods: Vec<_> = self.methods.iter().map(|method| method.0).collect();
+        methods.push(end_of_methods);
+        let mut getset: Vec<_> = self.getset.iter().map(|getset| getset.0).collect();
+        getset.push(end_of_getset);
+        self.slots.push(ffi::PyType_Slot {
+            slot: ffi::Py_tp_methods,
+            pfunc: Box::leak(methods.into_boxed_slice()).as_mut_ptr().cast(),
+        });
+        self.slots.push(ffi::PyType_Slot {
+            slot: ffi::Py_tp_getset,
+            pfunc: Box::leak(getset.into_boxed_slice()).as_mut_ptr().cast(),
+        });
+        if !self.members.is_empty() {
+            self.members.push(end_of_members);
+            self.slots.push(ffi::PyType_Slot {
+                slot: ffi::Py_tp_members,
+                pfunc: Box::leak(self.members.into_boxed_slice())
+                    .as_mut_ptr()
+                    .cast(),
+            });
+        }
+        self.slots.push(ffi::PyType_Slot {
+            slot: 0,
+            pfunc: ptr::null_mut(),
+        });
+        let mut spec = ffi::PyType_Spec {
+            name: self.name.as_ptr(),
+            basicsize: self.basicsize as c_int,
+            itemsize: 0,
+            flags: self.flags as u32,
+            slots: self.slots.as_mut_ptr(),
+        };
+        let bases = match &self.base {
+            Some(base) => Some(Owned::tuple(&[base])?),
+            None => None,
+        };
+        // SAFETY: the spec is complete, and its tables are leaked on purpose.
+        unsafe {
+            Owned::steal(ffi::PyType_FromSpecWithBases(
+                &mut spec,
+                bases.as_deref().map_or(ptr::null_mut(), Object::as_ptr),
+            ))
+        }
+    }
+}
+
+impl Object {
+    /// `tp_basicsize`, for a type.
+    pub(crate) fn basicsize(&self) -> usize {
+        debug_assert!(self.is_type());
+        // SAFETY: callers pass types only.
+        unsafe { (*self.as_ptr().cast::<ffi::PyTypeObject>()).tp_basicsize as usize }
+    }
+
+    /// This object as a type pointer, for a type.
+    pub(crate) fn as_type_ptr(&self) -> *mut ffi::PyTypeObject {
+        debug_assert!(self.is_type());
+        self.as_ptr().cast()
+    }
+}
+
+/// A function pointer as a slot's value.
+macro_rules! slot_fn {
+    ($function:expr, $signature:ty) => {{
+        let function: $signature = $function;
+        function as *mut std::ffi::c_void
+    }};
+}
+pub(crate) use slot_fn;
+
+/// Visits slots for `tp_traverse`; leaves the calling function when a visit asks for it.
+macro_rules! visit {
+    ($visit:expr, $arg:expr, $($slot:expr),+ $(,)?) => {
+        $(if let Some(object) = $slot.get() {
+            // SAFETY: the collector's own visitor, with a live object and the collector's argument.
+            let result = unsafe { $visit(object.as_ptr(), $arg) };
+            if result != 0 {
+                return result;
+            }
+        })+
+    };
+}
+pub(crate) use visit;
+
+/// A fresh instance: zeroed behind the header, with one reference, tracked by the collector.
+///
+/// # Safety
+/// All-zero bytes are a valid state of the type's fields.
+pub(crate) unsafe fn allocate(class: *mut ffi::PyTypeObject) -> Res<Owned> {
+    // SAFETY: a live, ready type; tp_alloc is never null in one.
+    unsafe {
+        match (*class).tp_alloc {
+            Some(alloc) => Owned::steal(alloc(class, 0)),
+            None => Owned::steal(ffi::PyType_GenericAlloc(class, 0)),
+        }
+    }
+}
+
+/// The last act of a `tp_dealloc`: gives the memory and the reference to the type back.
+///
+/// # Safety
+/// `object` has no references left, is untracked, and owns nothing any more.
+pub(crate) unsafe fn free(object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let class = ffi::Py_TYPE(object);
+        match (*class).tp_free {
+            Some(free) => free(object.cast()),
+            None => ffi::PyObject_GC_Del(object.cast()),
+        }
+        ffi::Py_DECREF(class.cast());
+    }
+}
+
+/// Weak references to a dying object are cleared and their callbacks run.
+///
+/// # Safety
+/// `object` is in its `tp_dealloc`.
+#[inline]
+pub(crate) unsafe fn clear_weakrefs(object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word; types without weak references are left alone by the C API.
+    unsafe { ffi::PyObject_ClearWeakRefs(object) };
+}
+
+/// Replaces `type.attribute`, e.g. after the type was made.
+pub(crate) fn set_type_attribute(class: &Object, name: &CStr, value: &Object) -> Res<()> {
+    // SAFETY: live objects and a NUL-terminated name.
+    check(unsafe { ffi::PyObject_SetAttrString(class.as_ptr(), name.as_ptr(), value.as_ptr()) })
+}

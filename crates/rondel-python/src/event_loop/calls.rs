@@ -1,0 +1,208 @@
+//! What puts something onto the loop: `call_soon` and its kin, `create_future`, `create_task`.
+
+use super::core::LoopCore;
+use super::host::{Kind, Remote};
+use super::running::{self, check_closed, this_thread};
+use crate::cpython::error::{runtime_error, type_error};
+use crate::cpython::method::{Args, Method, method};
+use crate::cpython::{Object, Owned, Res, imports, names, none};
+use crate::{future, handle, task};
+
+fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    let context = args.only_keyword("call_soon", &names().context)?;
+    let [callback, args @ ..] = args.positional() else {
+        return type_error("call_soon() missing 1 required positional argument: 'callback'");
+    };
+    check_closed(core)?;
+    if core.is_debug() {
+        check_thread(core)?;
+        check_callback(callback, "call_soon")?;
+    }
+    let handle = handle::new_handle(this, callback, args, context)?;
+    if core.is_debug() {
+        handle::note_origin(&handle)?;
+    }
+    core.push(Kind::Handle, handle.clone());
+    Ok(handle)
+}
+
+fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    let context = args.only_keyword("call_soon_threadsafe", &names().context)?;
+    let [callback, args @ ..] = args.positional() else {
+        return type_error(
+            "call_soon_threadsafe() missing 1 required positional argument: 'callback'",
+        );
+    };
+    check_closed(core)?;
+    if core.is_debug() {
+        check_callback(callback, "call_soon_threadsafe")?;
+    }
+    let handle = handle::new_handle(this, callback, args, context)?;
+    if core.is_debug() {
+        handle::note_origin(&handle)?;
+    }
+    // In the loop's own thread, and where the interpreter's lock orders everything, it keeps its place among
+    // what `call_soon` queues.
+    if core.thread.get() == this_thread() || (cfg!(not(Py_GIL_DISABLED)) && !core.is_running()) {
+        core.push(Kind::Handle, handle.clone());
+    } else {
+        core.engine().inbox().send(Remote(handle.clone()));
+    }
+    Ok(handle)
+}
+
+fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    let context = args.only_keyword("call_later", &names().context)?;
+    let [delay, callback, args @ ..] = args.positional() else {
+        return missing("call_later", "delay", args.positional().len());
+    };
+    if delay.is_none() {
+        return type_error("delay must not be None");
+    }
+    // A replaced `time` or `call_at` is honoured by asking for it, as asyncio's own `call_later` does.
+    let now = if core.is_time_overridden() {
+        this.call_method(&names().time, &[])?.to_f64()?
+    } else {
+        core.time()
+    };
+    set_timer(
+        core,
+        now + delay.to_f64()?,
+        callback,
+        args,
+        context,
+        "call_later",
+    )
+}
+
+fn call_at(this: &Object, args: Args<'_>) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    let context = args.only_keyword("call_at", &names().context)?;
+    let [when, callback, args @ ..] = args.positional() else {
+        return missing("call_at", "when", args.positional().len());
+    };
+    if when.is_none() {
+        return type_error("when cannot be None");
+    }
+    set_timer(core, when.to_f64()?, callback, args, context, "call_at")
+}
+
+fn set_timer(
+    core: &LoopCore,
+    when: f64,
+    callback: &Object,
+    args: &[&Object],
+    context: Option<&Object>,
+    function: &str,
+) -> Res<Owned> {
+    check_closed(core)?;
+    if core.is_debug() {
+        check_thread(core)?;
+        check_callback(callback, function)?;
+    }
+    let timer = handle::new_timer(core.object(), when, callback, args, context)?;
+    if core.is_debug() {
+        handle::note_origin(&timer)?;
+    }
+    handle::fields(&timer).set_scheduled(true);
+    core.push_timer(when, timer.clone());
+    Ok(timer)
+}
+
+#[cold]
+fn missing<T>(function: &str, first: &str, given: usize) -> Res<T> {
+    type_error(&if given == 0 {
+        format!("{function}() missing 2 required positional arguments: '{first}' and 'callback'")
+    } else {
+        format!("{function}() missing 1 required positional argument: 'callback'")
+    })
+}
+
+#[cold]
+fn check_thread(core: &LoopCore) -> Res<()> {
+    if core.is_running() && core.thread.get() != this_thread() {
+        return runtime_error(
+            "Non-thread-safe operation invoked on an event loop other than the current one",
+        );
+    }
+    Ok(())
+}
+
+#[cold]
+pub(super) fn check_callback(callback: &Object, function: &str) -> Res<()> {
+    let imports = imports();
+    if imports.iscoroutine.call(&[callback])?.is_true()?
+        || imports.iscoroutinefunction.call(&[callback])?.is_true()?
+    {
+        return type_error(&format!("coroutines cannot be used with {function}()"));
+    }
+    if !callback.is_callable() {
+        let callback = callback.repr()?.to_text()?;
+        return type_error(&format!(
+            "a callable object was expected by {function}(), got {callback}"
+        ));
+    }
+    Ok(())
+}
+
+fn time(this: &Object) -> Res<Owned> {
+    Owned::from_f64(LoopCore::of_loop(this).time())
+}
+
+fn create_future(this: &Object) -> Res<Owned> {
+    future::new_future(this)
+}
+
+fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    if core.task_factory.is_empty()
+        && !args.has_named()
+        && let [coroutine] = args.positional()
+    {
+        check_closed(core)?;
+        return task::new_task(this, coroutine, None, None, false);
+    }
+    if !core.task_factory.is_empty() {
+        // How a factory is called differs between versions: asyncio's own method knows.
+        return running::base_method(this, c"create_task", args);
+    }
+    let names = ["coro", "name", "context", "eager_start"];
+    let known = if cfg!(Py_3_14) { 4 } else { 3 };
+    if known == 3
+        && args
+            .named()
+            .any(|(name, _)| name.is(&crate::cpython::names().eager_start))
+    {
+        return type_error("create_task() got an unexpected keyword argument 'eager_start'");
+    }
+    let [coroutine, name, context, eager_start] = args.parse("create_task", names, 1, 1)?;
+    check_closed(core)?;
+    let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
+    task::new_task(
+        this,
+        coroutine.unwrap_or(none()),
+        name,
+        context,
+        eager_start,
+    )
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        method!(fast c"call_soon" call_soon,
+            c"call_soon(callback, *args, context=None): calls back in the next turn of the loop. Returns a Handle."),
+        method!(fast c"call_soon_threadsafe" call_soon_threadsafe,
+            c"As call_soon, from any thread; wakes the loop."),
+        method!(fast c"call_later" call_later,
+            c"call_later(delay, callback, *args, context=None): calls back after delay seconds. Returns a TimerHandle."),
+        method!(fast c"call_at" call_at,
+            c"call_at(when, callback, *args, context=None): calls back when time() is at least when."),
+        method!(noargs c"time" time, c"The loop's time in seconds, as time.monotonic()."),
+        method!(noargs c"create_future" create_future, c"A rondel.Future on this loop."),
+        method!(fast c"create_task" create_task,
+            c"create_task(coro, *, name=None, context=None): runs a coroutine as a Task."),
+    ]
+}

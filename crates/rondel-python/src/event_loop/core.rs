@@ -1,0 +1,398 @@
+//! The loop object: the engine, the loop's state, and its life as a Python object.
+//!
+//! `LoopCore` stands directly behind the object header of `rondel._rondel.LoopCore` and of every subclass. It is
+//! made by `tp_new` and never moves, so that the engine's host can point back to it.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::mem::ManuallyDrop;
+use std::ptr::{self, NonNull};
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+use rondel::event_loop::clock::{Clock, NANOS_PER_SEC};
+
+use super::host::{Engine, Item, Kind, PyHost, TimerRef};
+use super::{calls, descriptors, running};
+use crate::cpython::error::{guard, guard_object, raise_os_error};
+use crate::cpython::method::with_tuple_and_dict;
+use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
+use crate::cpython::{Object, Owned, Res, Slot, names};
+use crate::task::current::CurrentTask;
+use crate::task::registry::TaskList;
+use crate::transport;
+
+const TIME: u8 = 1;
+const CALL_SOON: u8 = 2;
+const CALL_LATER: u8 = 4;
+
+/// A loop's state behind the object header.
+#[repr(C)]
+pub(crate) struct LoopCore {
+    engine: ManuallyDrop<Engine>,
+    /// The thread that runs the loop, as `threading.get_ident()` has it; 0 if none does.
+    pub(super) thread: Cell<u64>,
+    pub(super) closed: Cell<bool>,
+    pub(super) debug: Cell<bool>,
+    /// Which methods were replaced on the instance or by a subclass: internal calls then go there.
+    overridden: Cell<u8>,
+    /// Like `overridden`, but by a subclass, and for ever.
+    overridden_by_class: Cell<u8>,
+    pub(super) task_factory: Slot,
+    /// Which task `asyncio.current_task()` gives.
+    pub(crate) current: CurrentTask,
+    /// All tasks of this loop that are not done.
+    pub(crate) tasks: TaskList,
+    /// Transports that were written to in the running step.
+    written: RefCell<Vec<Owned>>,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+/// The class of the loop that was asked for last: nearly always the only one.
+static RECENT: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+const OFFSET: usize = size_of::<ffi::PyObject>();
+
+impl LoopCore {
+    /// The core of a loop, if it is one of ours.
+    #[inline]
+    pub(crate) fn of(object: &Object) -> Option<&Self> {
+        let class = object.type_ptr();
+        if !ptr::eq(class, RECENT.load(Ordering::Relaxed)) {
+            // SAFETY: live types.
+            if unsafe { ffi::PyType_IsSubtype(class, CLASS.load(Ordering::Relaxed)) } == 0 {
+                return None;
+            }
+            RECENT.store(class, Ordering::Relaxed);
+        }
+        Some(Self::of_loop(object))
+    }
+
+    /// The core of an object that is known to be a loop of ours.
+    #[inline]
+    pub(crate) fn of_loop(object: &Object) -> &Self {
+        // SAFETY: instances of our class have the core behind the header, filled by `tp_new`.
+        unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Self>() }
+    }
+
+    /// The loop object.
+    #[inline]
+    pub(crate) fn object(&self) -> &Object {
+        // SAFETY: the core stands behind its object's header and dies with it.
+        unsafe {
+            Object::from_ptr(
+                ptr::from_ref(self)
+                    .byte_sub(OFFSET)
+                    .cast::<ffi::PyObject>()
+                    .cast_mut(),
+            )
+        }
+    }
+
+    #[inline]
+    pub(crate) fn engine(&self) -> &Engine {
+        &self.engine
+    }
+
+    #[inline]
+    pub(crate) fn is_debug(&self) -> bool {
+        self.debug.get()
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.closed.get()
+    }
+
+    #[inline]
+    pub(crate) fn is_running(&self) -> bool {
+        self.thread.get() != 0
+    }
+
+    /// Queues a task's step.
+    #[inline]
+    pub(crate) fn push(&self, kind: Kind, object: Owned) {
+        self.engine.call_soon(Item::new(kind, object));
+    }
+
+    /// Queues a timer handle.
+    #[inline]
+    pub(crate) fn push_timer(&self, when: f64, handle: Owned) {
+        self.engine.call_at(nanos(when), TimerRef(handle));
+    }
+
+    /// A timer handle was marked as cancelled.
+    pub(crate) fn timer_cancelled(&self, handle: &Object) {
+        self.engine.timer_cancelled(|timer| timer.0.is(handle));
+    }
+
+    /// The loop's time in seconds.
+    #[inline]
+    pub(crate) fn time(&self) -> f64 {
+        self.engine.clock().now() as f64 / NANOS_PER_SEC as f64
+    }
+
+    // ---- methods that were replaced ----
+
+    pub(crate) fn is_time_overridden(&self) -> bool {
+        self.overridden.get() & TIME != 0
+    }
+
+    /// Whether internal calls may queue items without `call_soon`.
+    #[inline]
+    pub(crate) fn calls_directly(&self) -> bool {
+        self.overridden.get() & CALL_SOON == 0
+    }
+
+    /// Whether internal calls may set timers without `call_later` or `call_at`.
+    pub(crate) fn times_directly(&self) -> bool {
+        self.overridden.get() & (TIME | CALL_LATER) == 0
+    }
+
+    /// What a `time` that was replaced says, in nanoseconds.
+    pub(crate) fn overridden_time(&self) -> Res<u64> {
+        Ok(nanos(
+            self.object().call_method(&names().time, &[])?.to_f64()?,
+        ))
+    }
+
+    fn watched_bit(name: &Object) -> u8 {
+        let names = names();
+        let is = |known: &Object| name.is(known) || name.equals(known).unwrap_or(false);
+        if is(&names.time) {
+            TIME
+        } else if is(&names.call_soon) {
+            CALL_SOON
+        } else if is(&names.call_later) || is(&names.call_at) {
+            CALL_LATER
+        } else {
+            0
+        }
+    }
+
+    fn note_override(&self, name: &Object, set: bool) {
+        let bit = Self::watched_bit(name);
+        if bit != 0 {
+            let rest = self.overridden.get() & !bit;
+            let kept = self.overridden_by_class.get() & bit;
+            self.overridden
+                .set(if set { rest | bit } else { rest | kept });
+        }
+    }
+
+    /// Looks for methods that a subclass replaced.
+    fn note_class(&self) -> Res<()> {
+        let class = self.object().class();
+        // SAFETY: our live type.
+        let native = unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) };
+        let names = names();
+        let mut bits = 0;
+        for name in [
+            &names.time,
+            &names.call_soon,
+            &names.call_later,
+            &names.call_at,
+        ] {
+            if !class.getattr(name)?.is(&*native.getattr(name)?) {
+                bits |= Self::watched_bit(name);
+            }
+        }
+        self.overridden_by_class.set(bits);
+        self.overridden.set(bits);
+        Ok(())
+    }
+
+    // ---- the current task ----
+
+    /// No task is the current one any more.
+    #[inline]
+    pub(crate) fn leave_task(&self) {
+        self.current.leave(self.object());
+    }
+
+    // ---- writes of a step ----
+
+    /// A transport has something to send when the running step ends. Answers whether a step is running; if none
+    /// is, the transport must send at once.
+    pub(crate) fn note_written(&self, transport: &Object) -> bool {
+        if !self.is_running() {
+            return false;
+        }
+        self.written.borrow_mut().push(transport.own());
+        true
+    }
+
+    /// Sends what the step wrote.
+    #[inline]
+    pub(crate) fn flush_written(&self) {
+        loop {
+            let Some(transport) = self.written.borrow_mut().pop() else {
+                return;
+            };
+            transport::flush(&transport);
+        }
+    }
+}
+
+/// Seconds as nanoseconds: what is before zero is zero, what is too late is never.
+#[inline]
+pub(crate) fn nanos(seconds: f64) -> u64 {
+    // A float's conversion saturates, and gives 0 for NaN.
+    (seconds * NANOS_PER_SEC as f64) as u64
+}
+
+/// `loop.get_debug()`, of any loop.
+pub(crate) fn is_debug(event_loop: &Object) -> Res<bool> {
+    match LoopCore::of(event_loop) {
+        Some(core) => Ok(core.is_debug()),
+        None => event_loop.call_method(&names().get_debug, &[])?.is_true(),
+    }
+}
+
+// ---- the type ----
+
+unsafe extern "C" fn new(
+    class: *mut ffi::PyTypeObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the slot's contract.
+        let clock = unsafe {
+            with_tuple_and_dict(args, kwargs, |args| {
+                let [virtual_start] = args.parse("LoopCore", ["virtual_start"], 0, 0)?;
+                match virtual_start.filter(|start| !start.is_none()) {
+                    Some(start) => Ok(Clock::at(nanos(start.to_f64()?))),
+                    None => Ok(Clock::Monotonic),
+                }
+            })?
+        };
+        // SAFETY: the object is not seen by anyone before the core is whole; should making the engine fail, the
+        // zeroed object is freed without its destructor.
+        unsafe {
+            let object = allocate(class)?;
+            let core = object.as_ptr().byte_add(OFFSET).cast::<LoopCore>();
+            let engine = match Engine::new(PyHost::new(NonNull::new_unchecked(core)), clock) {
+                Ok(engine) => engine,
+                Err(error) => {
+                    let object = object.into_ptr();
+                    ffi::PyObject_GC_UnTrack(object.cast());
+                    free(object);
+                    return raise_os_error(&error);
+                }
+            };
+            core.write(LoopCore {
+                engine: ManuallyDrop::new(engine),
+                thread: Cell::new(0),
+                closed: Cell::new(false),
+                debug: Cell::new(false),
+                overridden: Cell::new(0),
+                overridden_by_class: Cell::new(0),
+                task_factory: Slot::default(),
+                current: CurrentTask::default(),
+                tasks: TaskList::default(),
+                written: RefCell::new(Vec::new()),
+            });
+            (*core).current.init(&object)?;
+            (*core).note_class()?;
+            Ok(object)
+        }
+    })
+}
+
+unsafe extern "C" fn traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let core = unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        LoopCore::of_loop(Object::from_ptr(object))
+    };
+    let mut result = 0;
+    let mut see = |object: &Object| {
+        if result == 0 {
+            // SAFETY: the collector's own visitor, with a live object.
+            result = unsafe { visit(object.as_ptr(), arg) };
+        }
+    };
+    core.engine.for_each_ready(|item| see(item.object()));
+    core.engine.for_each_timer(|timer| see(&timer.0));
+    core.engine.for_each_source(|source| see(source.object()));
+    if let Some(factory) = core.task_factory.get() {
+        see(factory);
+    }
+    if let Ok(written) = core.written.try_borrow() {
+        written.iter().for_each(|transport| see(transport));
+    }
+    result
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let core = LoopCore::of_loop(unsafe { Object::from_ptr(object) });
+    core.release();
+    0
+}
+
+impl LoopCore {
+    /// Drops whatever the loop holds, with no borrow of it held while destructors run.
+    pub(super) fn release(&self) {
+        drop(self.engine.drain());
+        self.task_factory.clear();
+        drop(self.written.take());
+    }
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance; the core is dropped once and not used after that.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        let core = object.byte_add(OFFSET).cast::<LoopCore>();
+        (*core).release();
+        (*core).tasks.orphan();
+        ManuallyDrop::drop(&mut (*core).engine);
+        ptr::drop_in_place(&raw mut (*core).written);
+        free(object);
+    }
+}
+
+unsafe extern "C" fn setattro(
+    object: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        unsafe {
+            let result = ffi::PyObject_GenericSetAttr(object, name, value);
+            if result == 0 {
+                LoopCore::of_loop(Object::from_ptr(object))
+                    .note_override(Object::from_ptr(name), !value.is_null());
+            }
+            Ok(result)
+        }
+    })
+}
+
+/// Makes the class.
+pub(crate) fn init_type() -> Res<Owned> {
+    let class = TypeBuilder::new::<LoopCore>(c"rondel._rondel.LoopCore", None, OFFSET)
+        .subclassable()
+        .doc(c"The native half of rondel.EventLoop.")
+        .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
+        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
+        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .slot(ffi::Py_tp_setattro, slot_fn!(setattro, ffi::setattrofunc))
+        .methods(calls::methods())
+        .methods(descriptors::methods())
+        .methods(running::methods())
+        .getset(running::attributes())
+        .build()?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

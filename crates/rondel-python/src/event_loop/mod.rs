@@ -1,0 +1,18 @@
+//! The event loop as Python sees it: `rondel._rondel.LoopCore`, the native base of `rondel.EventLoop`.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `core.rs` | the object: the engine and the loop's state; its life |
+//! | `host.rs` | what the engine queues here, and how each kind of item runs |
+//! | `calls.rs` | `call_soon`, `call_later`, `call_at`, `call_soon_threadsafe`, `create_future`, `create_task` |
+//! | `descriptors.rs` | `add_reader` and its kin |
+//! | `running.rs` | running, stopping, closing; the attributes that asyncio's own code reads |
+//!
+//! `python/rondel/event_loop.py` derives `EventLoop` from this and from asyncio's selector loop: whatever is not
+//! here works through asyncio's own code.
+
+pub(crate) mod calls;
+pub(crate) mod core;
+mod descriptors;
+pub(crate) mod host;
+mod running;

@@ -1,0 +1,222 @@
+//! Running, stopping and closing, and the attributes that asyncio's own code reads on a loop.
+
+use std::ffi::CStr;
+
+use pyo3::ffi;
+
+use super::core::LoopCore;
+use crate::cpython::error::{runtime_error, type_error};
+use crate::cpython::method::{Args, GetSet, Method, attribute, method};
+use crate::cpython::names::import;
+use crate::cpython::{Object, Owned, Res, none};
+
+/// `threading.get_ident()`.
+pub(super) fn this_thread() -> u64 {
+    // SAFETY: no preconditions.
+    #[allow(
+        clippy::useless_conversion,
+        reason = "the type differs between platforms"
+    )]
+    unsafe {
+        u64::from(ffi::PyThread_get_thread_ident())
+    }
+}
+
+#[inline]
+pub(crate) fn check_closed(core: &LoopCore) -> Res<()> {
+    if core.is_closed() {
+        return runtime_error("Event loop is closed");
+    }
+    Ok(())
+}
+
+/// Calls asyncio's own method of that name.
+pub(super) fn base_method(this: &Object, name: &CStr, args: Args<'_>) -> Res<Owned> {
+    let base = import("asyncio.base_events")?.getattr(&*Owned::from_str("BaseEventLoop")?)?;
+    let method = base.getattr(&*Owned::from_str(&name.to_string_lossy())?)?;
+    let mut items = vec![this];
+    items.extend(args.positional());
+    let (names, values): (Vec<_>, Vec<_>) = args.named().unzip();
+    items.extend(values);
+    let names = Owned::tuple(&names)?;
+    method.call_with(&items, Some(&names))
+}
+
+/// Runs turns until `stop()`. `run_forever` in `python/rondel/event_loop.py` is around it.
+fn run(this: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    check_closed(core)?;
+    if core.is_running() {
+        return runtime_error("This event loop is already running");
+    }
+    core.thread.set(this_thread());
+    let result = core.engine().run_forever();
+    core.thread.set(0);
+    core.leave_task();
+    core.flush_written();
+    match result {
+        Ok(()) => Ok(Owned::none()),
+        Err(exit) => exit.raise(),
+    }
+}
+
+fn stop(this: &Object) -> Res<Owned> {
+    LoopCore::of_loop(this).engine().stop();
+    Ok(Owned::none())
+}
+
+/// The native part of `close()`: everything queued is dropped, the descriptors are closed.
+fn close_core(this: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    core.closed.set(true);
+    drop(core.engine().drain());
+    core.engine().close();
+    Ok(Owned::none())
+}
+
+fn is_running(this: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(LoopCore::of_loop(this).is_running()))
+}
+
+fn is_closed(this: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(LoopCore::of_loop(this).is_closed()))
+}
+
+fn check_closed_method(this: &Object) -> Res<Owned> {
+    check_closed(LoopCore::of_loop(this))?;
+    Ok(Owned::none())
+}
+
+fn get_debug(this: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(LoopCore::of_loop(this).is_debug()))
+}
+
+fn set_debug_attribute(this: &Object, value: Option<&Object>) -> Res<()> {
+    LoopCore::of_loop(this)
+        .debug
+        .set(value.map_or(Ok(false), Object::is_true)?);
+    Ok(())
+}
+
+fn set_closed(this: &Object, value: Option<&Object>) -> Res<()> {
+    LoopCore::of_loop(this)
+        .closed
+        .set(value.map_or(Ok(false), Object::is_true)?);
+    Ok(())
+}
+
+fn thread_id(this: &Object) -> Res<Owned> {
+    match LoopCore::of_loop(this).thread.get() {
+        0 => Ok(Owned::none()),
+        thread => Owned::from_u64(thread),
+    }
+}
+
+/// asyncio's `BaseEventLoop.__init__` sets this to None; who runs the loop is known here.
+fn set_thread_id(_: &Object, _: Option<&Object>) -> Res<()> {
+    Ok(())
+}
+
+fn stopping(this: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(
+        LoopCore::of_loop(this).engine().is_stopping(),
+    ))
+}
+
+fn set_stopping(this: &Object, value: Option<&Object>) -> Res<()> {
+    LoopCore::of_loop(this)
+        .engine()
+        .set_stopping(value.map_or(Ok(false), Object::is_true)?);
+    Ok(())
+}
+
+fn get_task_factory(this: &Object) -> Res<Owned> {
+    Ok(LoopCore::of_loop(this).task_factory.or_none())
+}
+
+fn set_task_factory_attribute(this: &Object, value: Option<&Object>) -> Res<()> {
+    let value = value.filter(|value| !value.is_none()).map(Object::own);
+    drop(LoopCore::of_loop(this).task_factory.replace(value));
+    Ok(())
+}
+
+fn set_task_factory(this: &Object, factory: &Object) -> Res<Owned> {
+    if !factory.is_none() && !factory.is_callable() {
+        return type_error("task factory must be a callable or None");
+    }
+    set_task_factory_attribute(this, Some(factory))?;
+    Ok(Owned::none())
+}
+
+/// What is ready, as a list: tasks and handles, in order. A copy; asyncio's deque is not.
+fn ready(this: &Object) -> Res<Owned> {
+    let list = Owned::list()?;
+    let mut items = Vec::new();
+    LoopCore::of_loop(this)
+        .engine()
+        .for_each_ready(|item| items.push(item.object().own()));
+    for item in items {
+        list.append(&item)?;
+    }
+    Ok(list)
+}
+
+/// The timer handles that wait, as a list in no order. A copy.
+fn scheduled(this: &Object) -> Res<Owned> {
+    let list = Owned::list()?;
+    let mut timers = Vec::new();
+    LoopCore::of_loop(this)
+        .engine()
+        .for_each_timer(|timer| timers.push(timer.0.clone()));
+    for timer in timers {
+        list.append(&timer)?;
+    }
+    Ok(list)
+}
+
+/// asyncio's `BaseEventLoop.__init__` fills these with empty containers, which are not used.
+fn ignore(_: &Object, _: Option<&Object>) -> Res<()> {
+    Ok(())
+}
+
+/// The tasks of this loop that are not done.
+fn tasks(this: &Object) -> Res<Owned> {
+    let list = Owned::list()?;
+    for task in LoopCore::of_loop(this).tasks.snapshot() {
+        list.append(&task)?;
+    }
+    Ok(list)
+}
+
+fn timer_handle_cancelled(_: &Object, _: &Object) -> Res<Owned> {
+    // Our own timer handles tell the heap directly; what calls this is none of them.
+    Ok(none().own())
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        method!(noargs c"_run" run, c"Runs turns until stop() is called."),
+        method!(noargs c"stop" stop, c"Ends the run after the current turn."),
+        method!(noargs c"_close_core" close_core, c"Drops what is queued and closes the descriptors."),
+        method!(noargs c"is_running" is_running, c"Whether the loop runs."),
+        method!(noargs c"is_closed" is_closed, c"Whether the loop was closed."),
+        method!(noargs c"_check_closed" check_closed_method, c"Raises RuntimeError if the loop was closed."),
+        method!(noargs c"get_debug" get_debug, c"Whether debug mode is on."),
+        method!(onearg c"set_task_factory" set_task_factory, c"Sets what create_task() makes tasks with."),
+        method!(noargs c"get_task_factory" get_task_factory, c"What create_task() makes tasks with, or None."),
+        method!(noargs c"_tasks" tasks, c"The tasks of this loop that are not done."),
+        method!(onearg c"_timer_handle_cancelled" timer_handle_cancelled, c"Called by foreign timer handles."),
+    ]
+}
+
+pub(super) fn attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"_debug" get_debug, set_debug_attribute),
+        attribute!(c"_closed" is_closed, set_closed),
+        attribute!(c"_thread_id" thread_id, set_thread_id),
+        attribute!(c"_stopping" stopping, set_stopping),
+        attribute!(c"_task_factory" get_task_factory, set_task_factory_attribute),
+        attribute!(c"_ready" ready, ignore),
+        attribute!(c"_scheduled" scheduled, ignore),
+    ]
+}

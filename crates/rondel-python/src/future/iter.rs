@@ -1,0 +1,268 @@
+//! What `await future` does.
+//!
+//! A future is its own iterator: `await` needs no second object. The first `__next__` of a pending one marks it
+//! as *blocking* and yields it to the task, which takes the mark away and waits; the next one returns the result.
+//! `__await__()` and `__iter__()`, where a program calls them itself, give a [`FutureIter`] that has `send`,
+//! `throw` and `close` besides, as asyncio's does. (The future itself must not have these: it would then pass
+//! for a coroutine.)
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::{Outcome, fields, outcome, uninitialized};
+use crate::cpython::error::{guard_object, raise_instance, runtime_error, type_error};
+use crate::cpython::method::{Args, Method, method};
+use crate::cpython::stop_iteration::stop_iteration;
+use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
+use crate::cpython::{Object, Owned, Raised, Res, Slot};
+
+/// One step of an iteration.
+pub(super) enum Step {
+    Yield(Owned),
+    Return(Owned),
+}
+
+#[inline]
+pub(super) fn advance(future: &Object) -> Res<Step> {
+    let this = fields(future);
+    if this.is_done() {
+        return match outcome(this)? {
+            Outcome::Value(value) => Ok(Step::Return(value)),
+            Outcome::Error(error) => raise_instance(error),
+        };
+    }
+    if this.event_loop().is_none() {
+        return uninitialized();
+    }
+    if this.is_blocking() {
+        return runtime_error("await wasn't used with future");
+    }
+    this.set_blocking(true);
+    Ok(Step::Yield(future.own()))
+}
+
+#[inline]
+fn next_of(step: Step) -> Res<Owned> {
+    match step {
+        Step::Yield(object) => Ok(object),
+        Step::Return(value) => Err(stop_iteration(value)),
+    }
+}
+
+pub(super) unsafe extern "C" fn am_await(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a live instance; a new reference is returned.
+    unsafe {
+        ffi::Py_INCREF(future);
+    }
+    future
+}
+
+pub(super) unsafe extern "C" fn tp_iternext(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let future = unsafe { Object::from_ptr(future) };
+    guard_object(|| next_of(advance(future)?))
+}
+
+pub(super) unsafe extern "C" fn am_send(
+    future: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    // SAFETY: the interpreter passes a live instance.
+    let future = unsafe { Object::from_ptr(future) };
+    let mut status = ffi::PySendResult::PYGEN_ERROR;
+    let value = guard_object(|| {
+        Ok(match advance(future)? {
+            Step::Yield(object) => {
+                status = ffi::PySendResult::PYGEN_NEXT;
+                object
+            }
+            Step::Return(value) => {
+                status = ffi::PySendResult::PYGEN_RETURN;
+                value
+            }
+        })
+    });
+    // SAFETY: the caller's place for the result; null with PYGEN_ERROR.
+    unsafe { *result = value };
+    status
+}
+
+/// The iterator that `__await__()` and `__iter__()` give to programs.
+#[repr(C)]
+struct FutureIter {
+    /// Empty when the iteration is over.
+    future: Slot,
+    started: Cell<bool>,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+const OFFSET: usize = size_of::<ffi::PyObject>();
+
+fn iter_fields(object: &Object) -> &FutureIter {
+    // SAFETY: only called for instances of our class.
+    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<FutureIter>() }
+}
+
+pub(super) fn new_iter(future: &Object) -> Res<Owned> {
+    if fields(future).event_loop().is_none() {
+        return uninitialized();
+    }
+    // SAFETY: all-zero fields are valid.
+    let iter = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
+    iter_fields(&iter).future.set(future.own());
+    Ok(iter)
+}
+
+fn iter_next(iter: &Object) -> Res<Owned> {
+    let this = iter_fields(iter);
+    let Some(future) = this.future.cloned() else {
+        return Err(Raised); // exhausted: no exception, no value
+    };
+    let inner = fields(&future);
+    if !inner.is_done() {
+        if this.started.replace(true) {
+            return runtime_error("await wasn't used with future");
+        }
+        inner.set_blocking(true);
+        return Ok(future);
+    }
+    this.future.clear();
+    match outcome(inner)? {
+        Outcome::Value(value) => Err(stop_iteration(value)),
+        Outcome::Error(error) => raise_instance(error),
+    }
+}
+
+unsafe extern "C" fn iter_iternext(iter: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let iter = unsafe { Object::from_ptr(iter) };
+    guard_object(|| iter_next(iter))
+}
+
+/// `send` must not return without an exception, unlike `tp_iternext`.
+fn iter_send(iter: &Object, _: &Object) -> Res<Owned> {
+    iter_next(iter).map_err(|Raised| {
+        // SAFETY: attached; sets a plain StopIteration where none is set.
+        unsafe {
+            if ffi::PyErr_Occurred().is_null() {
+                ffi::PyErr_SetNone(ffi::PyExc_StopIteration);
+            }
+        }
+        Raised
+    })
+}
+
+fn iter_throw(iter: &Object, args: Args<'_>) -> Res<Owned> {
+    let (first, rest) = match args.positional() {
+        [first, rest @ ..] if rest.len() <= 2 => (*first, rest),
+        _ => return type_error("throw expected 1 to 3 arguments"),
+    };
+    iter_fields(iter).future.clear();
+    // SAFETY: live objects; types are checked before they are relied on.
+    unsafe {
+        let exception = if ffi::PyExceptionClass_Check(first.as_ptr()) != 0 {
+            match rest.first().filter(|value| !value.is_none()) {
+                Some(value) if ffi::PyExceptionInstance_Check(value.as_ptr()) != 0 => {
+                    (*value).own()
+                }
+                Some(value) => first.call(&[value])?,
+                None => first.call(&[])?,
+            }
+        } else if ffi::PyExceptionInstance_Check(first.as_ptr()) != 0 {
+            if rest.first().is_some_and(|value| !value.is_none()) {
+                return type_error("instance exception may not have a separate value");
+            }
+            first.own()
+        } else {
+            return type_error(
+                "exceptions must be classes deriving BaseException or instances of such a class",
+            );
+        };
+        if let Some(traceback) = rest.get(1).filter(|traceback| !traceback.is_none()) {
+            if ffi::PyTraceBack_Check(traceback.as_ptr()) == 0 {
+                return type_error("throw() third argument must be a traceback");
+            }
+            ffi::PyException_SetTraceback(exception.as_ptr(), traceback.as_ptr());
+        }
+        raise_instance(exception)
+    }
+}
+
+fn iter_close(iter: &Object) -> Res<Owned> {
+    iter_fields(iter).future.clear();
+    Ok(Owned::none())
+}
+
+unsafe extern "C" fn iter_traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let this = unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        iter_fields(Object::from_ptr(object))
+    };
+    visit!(visit, arg, this.future);
+    0
+}
+
+unsafe extern "C" fn iter_clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    iter_fields(unsafe { Object::from_ptr(object) })
+        .future
+        .clear();
+    0
+}
+
+unsafe extern "C" fn iter_dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        iter_clear(object);
+        free(object);
+    }
+}
+
+fn iter_methods() -> Vec<Method> {
+    vec![
+        method!(onearg c"send" iter_send, c"Continues the iteration."),
+        method!(fast c"throw" iter_throw, c"Raises an exception at the await."),
+        method!(noargs c"close" iter_close, c"Ends the iteration."),
+    ]
+}
+
+pub(super) fn init_type() -> Res<()> {
+    let class = TypeBuilder::new::<FutureIter>(c"rondel.FutureIter", None, OFFSET)
+        .not_instantiable()
+        .slot(
+            ffi::Py_tp_iter,
+            slot_fn!(ffi::PyObject_SelfIter, ffi::getiterfunc),
+        )
+        .slot(
+            ffi::Py_am_await,
+            slot_fn!(ffi::PyObject_SelfIter, ffi::unaryfunc),
+        )
+        .slot(
+            ffi::Py_tp_iternext,
+            slot_fn!(iter_iternext, ffi::iternextfunc),
+        )
+        .slot(
+            ffi::Py_tp_traverse,
+            slot_fn!(iter_traverse, ffi::traverseproc),
+        )
+        .slot(ffi::Py_tp_clear, slot_fn!(iter_clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(iter_dealloc, ffi::destructor))
+        .methods(iter_methods())
+        .build()?;
+    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
+    Ok(())
+}

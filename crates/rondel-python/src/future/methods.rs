@@ -1,0 +1,363 @@
+//! What Python sees of a future: methods, attributes, the class.
+
+use std::ffi::c_int;
+use std::sync::atomic::Ordering;
+
+use pyo3::ffi;
+
+use super::{
+    CLASS, Callback, Future, OFFSET, State, add, callbacks, cancel, fail, fields, finish, init,
+    iter, set_callbacks, take_result, tp_clear, tp_dealloc, tp_finalize, tp_traverse,
+    uninitialized,
+};
+use crate::cpython::error::{guard, guard_object, raise, raise_instance, type_error, value_error};
+use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::types::{TypeBuilder, slot_fn};
+use crate::cpython::{Object, Owned, Res, context, imports, names, none};
+use crate::task;
+
+/// The fields of a future whose `__init__` has run.
+pub(crate) fn alive(future: &Object) -> Res<&Future> {
+    let this = fields(future);
+    if this.event_loop().is_none() {
+        return uninitialized();
+    }
+    Ok(this)
+}
+
+fn result(future: &Object) -> Res<Owned> {
+    let this = alive(future)?;
+    if this.state() == State::Pending {
+        return raise(&imports().invalid_state_error, "Result is not set.");
+    }
+    take_result(this)
+}
+
+fn exception(future: &Object) -> Res<Owned> {
+    let this = alive(future)?;
+    match this.state() {
+        State::Cancelled => raise_instance(this.cancelled_error()?),
+        State::Pending => raise(&imports().invalid_state_error, "Exception is not set."),
+        State::Finished => {
+            this.set_log_traceback(false);
+            get_exception(future)
+        }
+    }
+}
+
+fn set_result(future: &Object, value: &Object) -> Res<Owned> {
+    alive(future)?;
+    finish(future, value.own())?;
+    Ok(Owned::none())
+}
+
+fn set_exception(future: &Object, exception: &Object) -> Res<Owned> {
+    alive(future)?;
+    fail(future, exception)?;
+    Ok(Owned::none())
+}
+
+pub(crate) fn message_of<'a>(args: Args<'a>, function: &str) -> Res<Option<&'a Object>> {
+    if args.positional().is_empty() && !args.has_named() {
+        return Ok(None);
+    }
+    let [message] = args.parse(function, ["msg"], 1, 0)?;
+    Ok(message)
+}
+
+fn cancel_method(future: &Object, args: Args<'_>) -> Res<Owned> {
+    let message = message_of(args, "cancel")?;
+    alive(future)?;
+    Ok(Owned::from_bool(cancel(future, message)?))
+}
+
+fn cancelled(future: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(fields(future).state() == State::Cancelled))
+}
+
+fn done(future: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(fields(future).is_done()))
+}
+
+fn add_done_callback(future: &Object, args: Args<'_>) -> Res<Owned> {
+    let context = args.only_keyword("add_done_callback", &names().context)?;
+    let [callback] = args.positional() else {
+        return type_error(&format!(
+            "add_done_callback() takes exactly 1 positional argument ({} given)",
+            args.positional().len()
+        ));
+    };
+    alive(future)?;
+    let context = match context.filter(|context| !context.is_none()) {
+        Some(context) => context.own(),
+        None => context::copy_current()?,
+    };
+    add(
+        future,
+        Callback {
+            target: (*callback).own(),
+            context: Some(context),
+        },
+    )?;
+    Ok(Owned::none())
+}
+
+impl Callback {
+    /// The callable as Python sees it.
+    fn callable(&self) -> Res<Owned> {
+        match self.context {
+            Some(_) => Ok(self.target.clone()),
+            None => task::wakeup_callable(&self.target),
+        }
+    }
+}
+
+fn remove_done_callback(future: &Object, callback: &Object) -> Res<Owned> {
+    let this = alive(future)?;
+    let before = callbacks(this);
+    let len = before.len();
+    let mut kept = Vec::with_capacity(len);
+    for candidate in before {
+        if !candidate.callable()?.equals(callback)? {
+            kept.push(candidate);
+        }
+    }
+    let removed = len - kept.len();
+    if removed > 0 {
+        set_callbacks(this, kept);
+    }
+    Owned::from_u64(removed as u64)
+}
+
+fn get_loop(future: &Object) -> Res<Owned> {
+    let this = alive(future)?;
+    Ok(this.event_loop().unwrap_or(none()).own())
+}
+
+fn make_cancelled_error(future: &Object) -> Res<Owned> {
+    fields(future).cancelled_error()
+}
+
+fn get_state(future: &Object) -> Res<Owned> {
+    Owned::from_str(match alive(future)?.state() {
+        State::Pending => "PENDING",
+        State::Cancelled => "CANCELLED",
+        State::Finished => "FINISHED",
+    })
+}
+
+fn get_blocking(future: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(
+        fields(future).event_loop().is_some() && fields(future).is_blocking(),
+    ))
+}
+
+fn set_blocking(future: &Object, value: Option<&Object>) -> Res<()> {
+    let this = alive(future)?;
+    match value {
+        None => type_error("cannot delete attribute"),
+        Some(value) => {
+            this.set_blocking(value.is_true()?);
+            Ok(())
+        }
+    }
+}
+
+fn get_log_traceback(future: &Object) -> Res<Owned> {
+    alive(future)?;
+    Ok(Owned::from_bool(fields(future).logs_traceback()))
+}
+
+fn set_log_traceback(future: &Object, value: Option<&Object>) -> Res<()> {
+    match value {
+        None => type_error("cannot delete attribute"),
+        Some(value) if value.is_true()? => value_error("_log_traceback can only be set to False"),
+        Some(_) => {
+            fields(future).set_log_traceback(false);
+            Ok(())
+        }
+    }
+}
+
+fn get_loop_attribute(future: &Object) -> Res<Owned> {
+    Ok(fields(future).event_loop().unwrap_or(none()).own())
+}
+
+fn get_callbacks(future: &Object) -> Res<Owned> {
+    let all = callbacks(alive(future)?);
+    if all.is_empty() {
+        return Ok(Owned::none());
+    }
+    let list = Owned::list()?;
+    for callback in all {
+        let context = match &callback.context {
+            Some(context) => context.clone(),
+            None => task::context_of(&callback.target),
+        };
+        list.append(&*Owned::tuple(&[&*callback.callable()?, &*context])?)?;
+    }
+    Ok(list)
+}
+
+fn get_result(future: &Object) -> Res<Owned> {
+    let this = alive(future)?;
+    Ok(if this.has(super::FAILED) {
+        Owned::none()
+    } else {
+        this.result.or_none()
+    })
+}
+
+fn get_exception(future: &Object) -> Res<Owned> {
+    let this = alive(future)?;
+    Ok(if this.has(super::FAILED) {
+        this.result.or_none()
+    } else {
+        Owned::none()
+    })
+}
+
+fn get_source_traceback(future: &Object) -> Res<Owned> {
+    Ok(alive(future)?
+        .source_traceback()
+        .unwrap_or_else(Owned::none))
+}
+
+fn get_cancel_message(future: &Object) -> Res<Owned> {
+    Ok(fields(future).cancel_message().unwrap_or_else(Owned::none))
+}
+
+fn set_cancel_message(future: &Object, value: Option<&Object>) -> Res<()> {
+    match value {
+        None => type_error("cannot delete attribute"),
+        value => {
+            fields(future).set_cancel_message(value);
+            Ok(())
+        }
+    }
+}
+
+fn new_iter(future: &Object) -> Res<Owned> {
+    iter::new_iter(future)
+}
+
+unsafe extern "C" fn tp_iter(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let future = unsafe { Object::from_ptr(future) };
+    guard_object(|| iter::new_iter(future))
+}
+
+unsafe extern "C" fn tp_repr(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let future = unsafe { Object::from_ptr(future) };
+    guard_object(|| {
+        alive(future)?;
+        imports().future_repr.call(&[future])
+    })
+}
+
+unsafe extern "C" fn tp_init(
+    future: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        unsafe {
+            let future = Object::from_ptr(future);
+            with_tuple_and_dict(args, kwargs, |args| {
+                let [event_loop] = args.parse("Future", ["loop"], 0, 0)?;
+                reset(future);
+                init(future, &*loop_or_default(event_loop)?)
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+/// Takes back whatever an earlier `__init__` did.
+pub(crate) fn reset(future: &Object) {
+    super::clear(future);
+    let this = fields(future);
+    this.state.set(0);
+    this.flags.set(0);
+}
+
+/// The loop that was passed, or the current one.
+pub(crate) fn loop_or_default(event_loop: Option<&Object>) -> Res<Owned> {
+    match event_loop.filter(|event_loop| !event_loop.is_none()) {
+        Some(event_loop) => Ok(event_loop.own()),
+        None => imports().get_event_loop.call(&[]),
+    }
+}
+
+/// Methods that futures and tasks share.
+pub(crate) fn shared_methods() -> Vec<Method> {
+    vec![
+        method!(noargs c"result" result, c"The result; raises the exception, CancelledError, or InvalidStateError."),
+        method!(noargs c"exception" exception, c"The exception that was set, or None."),
+        method!(noargs c"cancelled" cancelled, c"Whether it was cancelled."),
+        method!(noargs c"done" done, c"Whether it has a result or an exception, or was cancelled."),
+        method!(fast c"add_done_callback" add_done_callback,
+            c"add_done_callback(fn, *, context=None): calls fn(future) by call_soon when it is done."),
+        method!(onearg c"remove_done_callback" remove_done_callback,
+            c"Removes all instances of a callback; returns how many there were."),
+        method!(noargs c"get_loop" get_loop, c"The event loop that it is bound to."),
+        method!(noargs c"_make_cancelled_error" make_cancelled_error, c"The CancelledError to raise."),
+        method!(noargs c"__await__" new_iter, c"An iterator for await.").over_slot(),
+    ]
+}
+
+/// Attributes that futures and tasks share.
+pub(crate) fn shared_attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"_state" get_state),
+        attribute!(c"_asyncio_future_blocking" get_blocking, set_blocking),
+        attribute!(c"_log_traceback" get_log_traceback, set_log_traceback),
+        attribute!(c"_loop" get_loop_attribute),
+        attribute!(c"_callbacks" get_callbacks),
+        attribute!(c"_result" get_result),
+        attribute!(c"_exception" get_exception),
+        attribute!(c"_source_traceback" get_source_traceback),
+        attribute!(c"_cancel_message" get_cancel_message, set_cancel_message),
+    ]
+}
+
+/// Slots that make a future its own iterator.
+pub(crate) fn iterator_slots(builder: TypeBuilder) -> TypeBuilder {
+    builder
+        .slot(ffi::Py_am_await, slot_fn!(iter::am_await, ffi::unaryfunc))
+        .slot(ffi::Py_am_send, slot_fn!(iter::am_send, ffi::sendfunc))
+        .slot(ffi::Py_tp_iter, slot_fn!(tp_iter, ffi::getiterfunc))
+        .slot(
+            ffi::Py_tp_iternext,
+            slot_fn!(iter::tp_iternext, ffi::iternextfunc),
+        )
+}
+
+/// Makes the class.
+pub(crate) fn init_types() -> Res<Owned> {
+    let base = &imports().stock_future;
+    let offset = base.basicsize().max(imports().stock_task.basicsize());
+    OFFSET.store(offset, Ordering::Relaxed);
+    iter::init_type()?;
+    let builder = TypeBuilder::new::<Future>(c"rondel.Future", Some(base), offset)
+        .subclassable()
+        .doc(c"A result that is not there yet, as asyncio.Future.")
+        .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
+        .slot(ffi::Py_tp_repr, slot_fn!(tp_repr, ffi::reprfunc))
+        .slot(ffi::Py_tp_traverse, slot_fn!(tp_traverse, ffi::traverseproc))
+        .slot(ffi::Py_tp_clear, slot_fn!(tp_clear, ffi::inquiry))
+        .slot(ffi::Py_tp_finalize, slot_fn!(tp_finalize, ffi::destructor))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
+        .methods(shared_methods())
+        .methods([
+            method!(onearg c"set_result" set_result, c"Ends it with a result."),
+            method!(onearg c"set_exception" set_exception, c"Ends it with an exception."),
+            method!(fast c"cancel" cancel_method, c"cancel(msg=None): cancels it; false if it is done already."),
+        ])
+        .getset(shared_attributes());
+    let class = iterator_slots(builder).build()?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

@@ -1,0 +1,262 @@
+//! What Python sees of a task: methods, attributes, the class.
+
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
+
+use pyo3::ffi;
+
+use super::{
+    CLASS, MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, fields, init, step, tp_clear, tp_dealloc,
+    tp_finalize, tp_traverse,
+};
+use crate::cpython::error::{guard, guard_object, runtime_error, type_error};
+use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::names::names;
+use crate::cpython::types::{TypeBuilder, slot_fn};
+use crate::cpython::{Object, Owned, Res, imports, none};
+use crate::future::{self, Future};
+
+fn cancel_method(task: &Object, args: Args<'_>) -> Res<Owned> {
+    let message = future::message_of(args, "cancel")?;
+    future::alive(task)?;
+    Ok(Owned::from_bool(cancel(task, message)?))
+}
+
+fn cancelling(task: &Object) -> Res<Owned> {
+    Owned::from_u64(fields(task).cancels_requested.get().into())
+}
+
+fn uncancel(task: &Object) -> Res<Owned> {
+    let this = fields(task);
+    let requested = this.cancels_requested.get();
+    if requested > 0 {
+        this.cancels_requested.set(requested - 1);
+        // From 3.13 on a cancellation that was taken back is not delivered either.
+        if cfg!(Py_3_13) && requested == 1 {
+            this.set(MUST_CANCEL, false);
+        }
+    }
+    cancelling(task)
+}
+
+fn set_result(_: &Object, _: &Object) -> Res<Owned> {
+    runtime_error("Task does not support set_result operation")
+}
+
+fn set_exception(_: &Object, _: &Object) -> Res<Owned> {
+    runtime_error("Task does not support set_exception operation")
+}
+
+fn get_name(task: &Object) -> Res<Owned> {
+    if fields(task).coroutine.is_empty()
+        && fields(task).number.get() == 0
+        && fields(task).name.is_empty()
+    {
+        return Ok(Owned::none());
+    }
+    fields(task).name()
+}
+
+fn set_name(task: &Object, name: &Object) -> Res<Owned> {
+    fields(task).name.set(name.str()?);
+    Ok(Owned::none())
+}
+
+fn get_coro(task: &Object) -> Res<Owned> {
+    Ok(fields(task).coroutine.or_none())
+}
+
+#[cfg(Py_3_12)]
+fn get_context(task: &Object) -> Res<Owned> {
+    Ok(fields(task).context.or_none())
+}
+
+fn get_stack(task: &Object, args: Args<'_>) -> Res<Owned> {
+    let [limit] = args.parse("get_stack", ["limit"], 0, 0)?;
+    imports()
+        .task_get_stack
+        .call(&[task, limit.unwrap_or(none())])
+}
+
+fn print_stack(task: &Object, args: Args<'_>) -> Res<Owned> {
+    let [limit, file] = args.parse("print_stack", ["limit", "file"], 0, 0)?;
+    imports()
+        .task_print_stack
+        .call(&[task, limit.unwrap_or(none()), file.unwrap_or(none())])
+}
+
+fn get_must_cancel(task: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(fields(task).has(MUST_CANCEL)))
+}
+
+fn set_must_cancel(task: &Object, value: Option<&Object>) -> Res<()> {
+    fields(task).set(MUST_CANCEL, value.map_or(Ok(false), Object::is_true)?);
+    Ok(())
+}
+
+fn get_waits_for(task: &Object) -> Res<Owned> {
+    Ok(fields(task).waits_for.or_none())
+}
+
+fn get_log_destroy_pending(task: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(!fields(task).has(NO_DESTROY_LOG)))
+}
+
+fn set_log_destroy_pending(task: &Object, value: Option<&Object>) -> Res<()> {
+    match value {
+        None => type_error("cannot delete attribute"),
+        Some(value) => {
+            fields(task).set(NO_DESTROY_LOG, !value.is_true()?);
+            Ok(())
+        }
+    }
+}
+
+// ---- a step and a wake-up as callables, for loops and futures that are not ours ----
+
+fn task_step(task: &Object, args: Args<'_>) -> Res<Owned> {
+    let [exception] = args.parse("__step", ["exc"], 1, 0)?;
+    step::step_by_call(task, exception)?;
+    Ok(Owned::none())
+}
+
+fn task_wakeup(task: &Object, awaited: &Object) -> Res<Owned> {
+    step::wakeup_by_call(task, awaited)?;
+    Ok(Owned::none())
+}
+
+struct Definition(Method);
+
+// SAFETY: a method definition is never written to after it was made.
+unsafe impl Sync for Definition {}
+// SAFETY: as above.
+unsafe impl Send for Definition {}
+
+static STEP: OnceLock<Definition> = OnceLock::new();
+static WAKEUP: OnceLock<Definition> = OnceLock::new();
+
+fn bound(definition: &'static Definition, task: &Object) -> Res<Owned> {
+    // SAFETY: the definition lives for ever, and the C API only reads it.
+    unsafe {
+        Owned::steal(ffi::PyCFunction_NewEx(
+            ptr::from_ref(&definition.0.0).cast_mut(),
+            task.as_ptr(),
+            ptr::null_mut(),
+        ))
+    }
+}
+
+/// A callable that steps the task: `callable(exception=None)`.
+pub(crate) fn step_callable(task: &Object) -> Res<Owned> {
+    let definition = STEP
+        .get_or_init(|| Definition(method!(fast c"task_step" task_step, c"The task's next step.")));
+    bound(definition, task)
+}
+
+/// A callable that wakes the task: `callable(future)`. Two of the same task are equal.
+pub(crate) fn wakeup_callable(task: &Object) -> Res<Owned> {
+    let definition = WAKEUP.get_or_init(|| {
+        Definition(
+            method!(onearg c"task_wakeup" task_wakeup, c"The task's next step, after a future."),
+        )
+    });
+    bound(definition, task)
+}
+
+// ---- the type ----
+
+unsafe extern "C" fn tp_init(
+    task: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        unsafe {
+            let task = Object::from_ptr(task);
+            with_tuple_and_dict(args, kwargs, |args| {
+                let known = ["coro", "loop", "name", "context", "eager_start"];
+                if cfg!(not(Py_3_12)) && args.named().any(|(name, _)| name.is(&names().eager_start))
+                {
+                    return type_error("'eager_start' is an invalid keyword argument for Task()");
+                }
+                let [coroutine, event_loop, name, context, eager_start] =
+                    args.parse("Task", known, 1, 1)?;
+                let event_loop = future::loop_or_default(event_loop)?;
+                let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
+                future::reset(task);
+                init(
+                    task,
+                    &event_loop,
+                    coroutine.unwrap_or(none()),
+                    name,
+                    context,
+                    eager_start,
+                )
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn tp_repr(task: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let task = unsafe { Object::from_ptr(task) };
+    guard_object(|| imports().task_repr.call(&[task]))
+}
+
+fn methods() -> Vec<Method> {
+    vec![
+        method!(fast c"cancel" cancel_method,
+            c"cancel(msg=None): throws CancelledError into the coroutine in the next turn of the loop."),
+        method!(noargs c"cancelling" cancelling, c"How many cancellations were requested and not taken back."),
+        method!(noargs c"uncancel" uncancel, c"Takes one request for cancellation back; returns how many are left."),
+        method!(onearg c"set_result" set_result, c"Not supported by tasks."),
+        method!(onearg c"set_exception" set_exception, c"Not supported by tasks."),
+        method!(noargs c"get_name" get_name, c"The task's name."),
+        method!(onearg c"set_name" set_name, c"Sets the task's name."),
+        method!(noargs c"get_coro" get_coro, c"The coroutine."),
+        #[cfg(Py_3_12)]
+        method!(noargs c"get_context" get_context, c"The context that the coroutine runs in."),
+        method!(fast c"get_stack" get_stack, c"get_stack(*, limit=None): the frames of the coroutine."),
+        method!(fast c"print_stack" print_stack, c"print_stack(*, limit=None, file=None): prints the frames."),
+    ]
+}
+
+fn attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"_must_cancel" get_must_cancel, set_must_cancel),
+        attribute!(c"_coro" get_coro),
+        attribute!(c"_fut_waiter" get_waits_for),
+        attribute!(c"_log_destroy_pending" get_log_destroy_pending, set_log_destroy_pending),
+        attribute!(c"_num_cancels_requested" cancelling),
+    ]
+}
+
+/// Makes the class.
+pub(crate) fn init_type() -> Res<Owned> {
+    #[repr(C)]
+    struct Fields(Future, Task);
+    let base = &imports().stock_task;
+    let builder = TypeBuilder::new::<Fields>(c"rondel.Task", Some(base), future::offset())
+        .subclassable()
+        .doc(c"A coroutine that an event loop runs, as asyncio.Task.")
+        .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
+        .slot(ffi::Py_tp_repr, slot_fn!(tp_repr, ffi::reprfunc))
+        .slot(
+            ffi::Py_tp_traverse,
+            slot_fn!(tp_traverse, ffi::traverseproc),
+        )
+        .slot(ffi::Py_tp_clear, slot_fn!(tp_clear, ffi::inquiry))
+        .slot(ffi::Py_tp_finalize, slot_fn!(tp_finalize, ffi::destructor))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
+        .methods(future::shared_methods())
+        .methods(methods())
+        .getset(future::shared_attributes())
+        .getset(attributes());
+    let class = future::iterator_slots(builder).build()?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

@@ -1,0 +1,329 @@
+//! `Task`: a coroutine that the loop runs.
+//!
+//! A task is a future (its fields, and behind them these) that steps its coroutine. While it is queued, the ready
+//! ring owns a reference to the task itself; while it waits for a future of ours, that future does.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `step.rs` | one step: the coroutine runs, and what it yields decides what comes next |
+//! | `current.rs` | which task `asyncio.current_task()` gives |
+//! | `registry.rs` | which tasks `asyncio.all_tasks()` gives |
+//! | `methods.rs` | what Python sees |
+
+pub(crate) mod current;
+mod methods;
+pub(crate) mod registry;
+mod step;
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::error::{runtime_error, type_error};
+use crate::cpython::freelist::free_list;
+use crate::cpython::types::{allocate, clear_weakrefs, free, visit};
+use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::Kind;
+use crate::future;
+use registry::Node;
+
+pub(crate) use methods::{init_type, wakeup_callable};
+pub(crate) use step::{step, wakeup};
+
+const MUST_CANCEL: u8 = 1;
+/// Not to be logged when it is destroyed while it is pending.
+const NO_DESTROY_LOG: u8 = 2;
+
+/// A task's fields behind those of its future. All zero is a valid one that was not initialized.
+#[repr(C)]
+pub(crate) struct Task {
+    node: Node,
+    coroutine: Slot,
+    context: Slot,
+    /// The future that it waits for.
+    waits_for: Slot,
+    /// Thrown into the coroutine at the next step.
+    pending_exception: Slot,
+    /// Empty as long as it is `Task-<number>` and nobody asked.
+    name: Slot,
+    number: Cell<u64>,
+    cancels_requested: Cell<u32>,
+    flags: Cell<u8>,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
+
+free_list!(FREE, 256);
+
+/// Whether this is exactly a `rondel.Task`.
+#[inline]
+pub(crate) fn is_exact(object: &Object) -> bool {
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+}
+
+/// The fields of a task of ours, which `object` must be.
+#[inline]
+pub(crate) fn fields(object: &Object) -> &Task {
+    let offset = future::offset() + size_of::<future::Future>();
+    // SAFETY: instances of our class and of its subclasses have these fields at this offset.
+    unsafe { &*object.as_ptr().byte_add(offset).cast::<Task>() }
+}
+
+/// `Task(coroutine, loop=event_loop, name=name, context=context, eager_start=eager_start)`.
+#[inline]
+pub(crate) fn new_task(
+    event_loop: &Object,
+    coroutine: &Object,
+    name: Option<&Object>,
+    context: Option<&Object>,
+    eager_start: bool,
+) -> Res<Owned> {
+    let class = CLASS.load(Ordering::Relaxed);
+    let task = match FREE.with(|list| list.revive(class, true)) {
+        Some(task) => task,
+        // SAFETY: all-zero fields are valid.
+        None => unsafe { allocate(class)? },
+    };
+    init(&task, event_loop, coroutine, name, context, eager_start)?;
+    Ok(task)
+}
+
+/// What `__init__` does.
+#[inline]
+fn init(
+    task: &Object,
+    event_loop: &Object,
+    coroutine: &Object,
+    name: Option<&Object>,
+    context: Option<&Object>,
+    eager_start: bool,
+) -> Res<()> {
+    future::init(task, event_loop)?;
+    let this = fields(task);
+    this.flags.set(NO_DESTROY_LOG);
+    if !is_coroutine(coroutine)? {
+        let text = coroutine.repr()?.to_text()?;
+        return type_error(&format!("a coroutine was expected, got {text}"));
+    }
+    let context = match context.filter(|context| !context.is_none()) {
+        Some(context) => context.own(),
+        None => context::copy_current()?,
+    };
+    match name.filter(|name| !name.is_none()) {
+        Some(name) => this.name.set(name.str()?),
+        None => {
+            this.name.clear();
+            this.number.set(NEXT_NUMBER.fetch_add(1, Ordering::Relaxed));
+        }
+    }
+    this.context.set(context);
+    this.coroutine.set(coroutine.own());
+    this.waits_for.clear();
+    this.pending_exception.clear();
+    this.cancels_requested.set(0);
+    this.flags.set(0);
+    let core = LoopCore::of(event_loop);
+    if eager_start {
+        let running = match core {
+            Some(core) => core.is_running(),
+            None => event_loop
+                .call_method(&names().is_running, &[])?
+                .is_true()?,
+        };
+        if running {
+            return step::start_eagerly(task, event_loop);
+        }
+    }
+    schedule_step(task, event_loop)?;
+    registry::register(task, event_loop)
+}
+
+#[inline]
+fn is_coroutine(object: &Object) -> Res<bool> {
+    if ptr::eq(object.type_ptr(), imports().coroutine_type.as_type_ptr()) {
+        return Ok(true);
+    }
+    imports().iscoroutine.call(&[object])?.is_true()
+}
+
+/// Queues the next step.
+#[inline]
+fn schedule_step(task: &Object, event_loop: &Object) -> Res<()> {
+    if let Some(core) = LoopCore::of(event_loop)
+        && core.calls_directly()
+    {
+        if core.is_closed() {
+            return runtime_error("Event loop is closed");
+        }
+        core.push(Kind::Step, task.own());
+        return Ok(());
+    }
+    let context = fields(task).context.or_none();
+    future::call_soon(event_loop, &*methods::step_callable(task)?, &[], &context)
+}
+
+/// Queues the next step of a task whose future is done.
+#[inline]
+pub(crate) fn wake(event_loop: &Object, task: Owned, awaited: &Object) -> Res<()> {
+    if let Some(core) = LoopCore::of(event_loop)
+        && core.calls_directly()
+    {
+        if core.is_closed() {
+            return runtime_error("Event loop is closed");
+        }
+        core.push(Kind::Wakeup, task);
+        return Ok(());
+    }
+    let context = fields(&task).context.or_none();
+    future::call_soon(event_loop, &*wakeup_callable(&task)?, &[awaited], &context)
+}
+
+/// The context that a task runs in.
+pub(crate) fn context_of(task: &Object) -> Owned {
+    fields(task).context.or_none()
+}
+
+/// `Task.cancel`.
+pub(crate) fn cancel(task: &Object, message: Option<&Object>) -> Res<bool> {
+    let (this, base) = (fields(task), future::fields(task));
+    base.set_log_traceback(false);
+    if base.is_done() {
+        return Ok(false);
+    }
+    this.cancels_requested.set(this.cancels_requested.get() + 1);
+    if let Some(awaited) = this.waits_for.cloned()
+        && future::cancel_any(&awaited, message)?
+    {
+        // It stays `waits_for`: it may be a task that ignores this, and has to be cancelled again.
+        return Ok(true);
+    }
+    this.set(MUST_CANCEL, true);
+    base.set_cancel_message(message);
+    Ok(true)
+}
+
+impl Task {
+    #[inline]
+    fn has(&self, flag: u8) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    #[inline]
+    fn set(&self, flag: u8, on: bool) {
+        let rest = self.flags.get() & !flag;
+        self.flags.set(if on { rest | flag } else { rest });
+    }
+
+    fn name(&self) -> Res<Owned> {
+        if let Some(name) = self.name.cloned() {
+            return Ok(name);
+        }
+        let name = Owned::from_str(&format!("Task-{}", self.number.get()))?;
+        self.name.set(name.clone());
+        Ok(name)
+    }
+}
+
+// ---- life as an object ----
+
+/// `__del__`: a task that is destroyed before it is done is reported.
+fn finalize(task: &Object) -> Res<()> {
+    let (this, base) = (fields(task), future::fields(task));
+    if !base.is_done()
+        && !this.has(NO_DESTROY_LOG)
+        && let Some(event_loop) = base.event_loop().map(Object::own)
+    {
+        let context = Owned::dict()?;
+        context.set_item(c"task", task)?;
+        context.set_item(
+            c"message",
+            &*Owned::from_str("Task was destroyed but it is pending!")?,
+        )?;
+        if let Some(traceback) = base.source_traceback() {
+            context.set_item(c"source_traceback", &traceback)?;
+        }
+        event_loop.call_method(&names().call_exception_handler, &[&*context])?;
+    }
+    future::finalize(task)
+}
+
+unsafe extern "C" fn tp_finalize(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a live instance.
+    let object = unsafe { Object::from_ptr(object) };
+    crate::cpython::error::guard_quiet(|| future::with_exception_kept(object, finalize));
+}
+
+unsafe extern "C" fn tp_traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let object = unsafe {
+        let result = future::traverse_base(&imports().stock_task, object, visit, arg);
+        if result != 0 {
+            return result;
+        }
+        Object::from_ptr(object)
+    };
+    let this = fields(object);
+    visit!(
+        visit,
+        arg,
+        this.coroutine,
+        this.context,
+        this.waits_for,
+        this.pending_exception,
+        this.name,
+    );
+    future::traverse(object, visit, arg)
+}
+
+fn clear(object: &Object) {
+    let this = fields(object);
+    this.node.unlink();
+    this.coroutine.clear();
+    this.context.clear();
+    this.waits_for.clear();
+    this.pending_exception.clear();
+    this.name.clear();
+    future::clear(object);
+}
+
+unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    unsafe {
+        future::clear_base(&imports().stock_task, object);
+        clear(Object::from_ptr(object));
+    }
+    0
+}
+
+unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        let task = Object::from_ptr(object);
+        let (exact, base) = (is_exact(task), future::fields(task));
+        let quiet = exact && base.is_done() && !base.logs_traceback();
+        if !quiet && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+            return; // resurrected
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        registry::unregister(task);
+        clear_weakrefs(object);
+        future::clear_base(&imports().stock_task, object);
+        clear(task);
+        future::reset(task);
+        fields(task).flags.set(0);
+        if exact && FREE.with(|list| list.keep(object)) {
+            ffi::Py_DECREF(CLASS.load(Ordering::Relaxed).cast());
+        } else {
+            free(object);
+        }
+    }
+}

@@ -1,0 +1,376 @@
+//! One step of a task. This is where a program's own code runs.
+//!
+//! The coroutine is resumed in the task's context. It returns: the task is done. It raises: the task has failed,
+//! or was cancelled. It yields: a future of ours takes the task as its waiter; any other future gets a callback;
+//! `None` queues the task again; anything else is an error that is thrown into the coroutine.
+
+use std::ops::ControlFlow;
+use std::ptr;
+
+use pyo3::ffi;
+
+use super::{MUST_CANCEL, fields, methods, registry, schedule_step};
+use crate::cpython::error::{
+    Builtin, Raised, exception_matches, is_exit, raise, raised_matches, restore, take_exception,
+};
+use crate::cpython::{Object, Owned, Res, context, imports, names, none};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::Exit;
+use crate::future::{self, Outcome, State};
+
+/// A queued step.
+#[inline]
+pub(crate) fn step(core: &LoopCore, task: &Object) -> ControlFlow<Exit> {
+    let exception = fields(task).pending_exception.take();
+    run_on(core, task, exception)
+}
+
+/// A queued step of a task whose future, one of ours, is done.
+#[inline]
+pub(crate) fn wakeup(core: &LoopCore, task: &Object) -> ControlFlow<Exit> {
+    match error_of_awaited(task) {
+        Ok(exception) => run_on(core, task, exception),
+        Err(raised) => failed(core, task, raised),
+    }
+}
+
+#[inline]
+fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
+    let Some(awaited) = fields(task).waits_for.get() else {
+        return Ok(None);
+    };
+    if !future::is_native(awaited) {
+        return Ok(None);
+    }
+    let awaited = future::fields(awaited);
+    // The common case without touching the result: `await` takes it itself.
+    if awaited.state() == State::Finished && !awaited.has_failed() {
+        return Ok(None);
+    }
+    match future::outcome(awaited)? {
+        Outcome::Value(_) => Ok(None),
+        Outcome::Error(error) => Ok(Some(error)),
+    }
+}
+
+#[inline]
+fn run_on(core: &LoopCore, task: &Object, exception: Option<Owned>) -> ControlFlow<Exit> {
+    if let Err(raised) = core.current.enter(core.object(), task) {
+        return failed(core, task, raised);
+    }
+    match run_in_context(task, exception) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(raised) => failed(core, task, raised),
+    }
+}
+
+/// What a step raises, as opposed to what its coroutine does, is a `KeyboardInterrupt` or `SystemExit` that goes
+/// on to end the loop, or an error of the step itself, which asyncio reports as that of a callback.
+#[cold]
+fn failed(core: &LoopCore, task: &Object, Raised: Raised) -> ControlFlow<Exit> {
+    let exception = take_exception();
+    if is_exit(&exception) {
+        return ControlFlow::Break(Exit::Raised(restore(exception)));
+    }
+    let report = || -> Res<()> {
+        let context = Owned::dict()?;
+        let text = format!(
+            "Exception in callback {}",
+            methods::step_callable(task)?.repr()?.to_text()?
+        );
+        context.set_item(c"message", &*Owned::from_str(&text)?)?;
+        context.set_item(c"exception", &exception)?;
+        context.set_item(c"task", task)?;
+        core.object()
+            .call_method(&names().call_exception_handler, &[&*context])?;
+        Ok(())
+    };
+    match report() {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
+    }
+}
+
+#[inline]
+fn run_in_context(task: &Object, exception: Option<Owned>) -> Res<()> {
+    let context = fields(task).context.or_none();
+    context::enter(&context)?;
+    let result = run(task, exception);
+    context::exit(&context).and(result)
+}
+
+/// A step that a foreign loop, or a foreign future, calls for.
+pub(super) fn step_by_call(task: &Object, exception: Option<&Object>) -> Res<()> {
+    let event_loop = future::fields(task).event_loop().map(Object::own);
+    let Some(event_loop) = event_loop else {
+        return future::uninitialized();
+    };
+    let exception = exception
+        .filter(|exception| !exception.is_none())
+        .map(Object::own);
+    let exception = exception.or_else(|| fields(task).pending_exception.take());
+    if let Some(core) = LoopCore::of(&event_loop) {
+        core.current.enter(&event_loop, task)?;
+        return run(task, exception);
+    }
+    super::current::enter_foreign(&event_loop, task)?;
+    let result = run(task, exception);
+    super::current::leave_foreign(&event_loop, task, result)
+}
+
+/// The wake-up as a callback: the future is done, and may be any kind of future.
+pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
+    match awaited.call_method(&names().result, &[]) {
+        Ok(_) => step_by_call(task, None),
+        Err(Raised) => step_by_call(task, Some(&*take_exception())),
+    }
+}
+
+/// The first step right away, in `Task(eager_start=True)`.
+pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
+    let previous = super::current::swap(event_loop, Some(task))?;
+    registry::register_eager(task)?;
+    let result = run_in_context(task, None);
+    // Whatever the step raised must survive the tidying up.
+    let raised = result.err().map(|Raised| take_exception());
+    registry::unregister_eager(task)?;
+    super::current::swap(event_loop, previous.as_deref())?;
+    if future::fields(task).is_done() {
+        fields(task).coroutine.clear();
+    } else {
+        registry::register(task, event_loop)?;
+    }
+    match raised {
+        None => Ok(()),
+        Some(exception) => Err(restore(exception)),
+    }
+}
+
+/// Resumes the coroutine, and acts on what comes out.
+#[inline]
+fn run(task: &Object, exception: Option<Owned>) -> Res<()> {
+    let (this, base) = (fields(task), future::fields(task));
+    if base.is_done() {
+        return already_done(task, exception.as_deref());
+    }
+    let mut exception = exception;
+    if this.has(MUST_CANCEL) {
+        let is_cancellation = exception
+            .as_deref()
+            .is_some_and(|exception| exception_matches(exception, &imports().cancelled_error));
+        if !is_cancellation {
+            exception = Some(base.cancelled_error()?);
+        }
+        this.set(MUST_CANCEL, false);
+    }
+    this.waits_for.clear();
+    let Some(coroutine) = this.coroutine.cloned() else {
+        return crate::cpython::error::runtime_error("uninitialized Task object");
+    };
+    let mut result = ptr::null_mut();
+    let status = match exception {
+        // SAFETY: a live coroutine, and a place for the result.
+        None => unsafe { ffi::PyIter_Send(coroutine.as_ptr(), none().as_ptr(), &mut result) },
+        Some(exception) => match coroutine.call_method(&names().throw, &[&*exception]) {
+            Ok(yielded) => {
+                result = yielded.into_ptr();
+                ffi::PySendResult::PYGEN_NEXT
+            }
+            Err(Raised) => returned_value(&mut result),
+        },
+    };
+    match status {
+        ffi::PySendResult::PYGEN_NEXT => {
+            // SAFETY: PYGEN_NEXT comes with a reference.
+            yielded(task, unsafe { Owned::steal_unchecked(result) })
+        }
+        ffi::PySendResult::PYGEN_RETURN => {
+            // SAFETY: PYGEN_RETURN comes with a reference.
+            let value = unsafe { Owned::steal_unchecked(result) };
+            returned(task, value)
+        }
+        ffi::PySendResult::PYGEN_ERROR => raised(task),
+    }
+}
+
+unsafe extern "C" {
+    fn _PyGen_FetchStopIterationValue(value: *mut *mut ffi::PyObject) -> std::ffi::c_int;
+}
+
+/// `throw` reports a return by `StopIteration`, unlike `PyIter_Send`.
+fn returned_value(result: &mut *mut ffi::PyObject) -> ffi::PySendResult {
+    // SAFETY: a built-in class; exported by every supported version; null stays null on failure.
+    unsafe {
+        if raised_matches(Object::from_ptr(ffi::PyExc_StopIteration))
+            && _PyGen_FetchStopIterationValue(result) == 0
+        {
+            return ffi::PySendResult::PYGEN_RETURN;
+        }
+    }
+    ffi::PySendResult::PYGEN_ERROR
+}
+
+#[cold]
+fn already_done(task: &Object, exception: Option<&Object>) -> Res<()> {
+    let text = format!(
+        "__step(): already done: {} {}",
+        task.repr()?.to_text()?,
+        exception.unwrap_or(none()).repr()?.to_text()?
+    );
+    raise(&imports().invalid_state_error, &text)
+}
+
+#[inline]
+fn returned(task: &Object, value: Owned) -> Res<()> {
+    let this = fields(task);
+    registry::unregister(task);
+    if this.has(MUST_CANCEL) {
+        // Cancelled right before the coroutine returned.
+        this.set(MUST_CANCEL, false);
+        let message = future::fields(task).cancel_message();
+        return future::cancel(task, message.as_deref()).map(drop);
+    }
+    future::finish(task, value)
+}
+
+fn raised(task: &Object) -> Res<()> {
+    let exception = take_exception();
+    registry::unregister(task);
+    if exception_matches(&exception, &imports().cancelled_error) {
+        // Kept, so that it is raised again, with its traceback, to whoever awaits the task.
+        future::fields(task).set_cancelled_error(exception);
+        return future::cancel(task, None).map(drop);
+    }
+    future::fail(task, &exception)?;
+    if is_exit(&exception) {
+        return Err(restore(exception));
+    }
+    Ok(())
+}
+
+#[inline]
+fn yielded(task: &Object, result: Owned) -> Res<()> {
+    if future::is_native(&result) {
+        return wait_for(task, result);
+    }
+    let event_loop = future::fields(task).event_loop().unwrap_or(none()).own();
+    if result.is_none() {
+        return schedule_step(task, &event_loop);
+    }
+    yielded_other(task, result, &event_loop)
+}
+
+/// A future or task of ours.
+#[inline]
+fn wait_for(task: &Object, awaited: Owned) -> Res<()> {
+    let (this, other) = (fields(task), future::fields(&awaited));
+    if awaited.is(task) {
+        return throw_soon(
+            task,
+            format!("Task cannot await on itself: {}", task.repr()?.to_text()?),
+        );
+    }
+    let same_loop = match (other.event_loop(), future::fields(task).event_loop()) {
+        (Some(theirs), Some(ours)) => theirs.is(ours),
+        _ => false,
+    };
+    if !same_loop {
+        return other_loop(task, &awaited);
+    }
+    if !other.is_blocking() {
+        return not_awaited(task, &awaited);
+    }
+    other.set_blocking(false);
+    future::add_waiter(&awaited, task)?;
+    this.waits_for.set(awaited);
+    if this.has(MUST_CANCEL) {
+        cancel_awaited(task)?;
+    }
+    Ok(())
+}
+
+#[cold]
+fn cancel_awaited(task: &Object) -> Res<()> {
+    let this = fields(task);
+    let message = future::fields(task).cancel_message();
+    if let Some(awaited) = this.waits_for.cloned()
+        && future::cancel_any(&awaited, message.as_deref())?
+    {
+        this.set(MUST_CANCEL, false);
+    }
+    Ok(())
+}
+
+#[cold]
+fn other_loop(task: &Object, awaited: &Object) -> Res<()> {
+    let (task_text, awaited_text) = (task.repr()?.to_text()?, awaited.repr()?.to_text()?);
+    throw_soon(
+        task,
+        format!("Task {task_text} got Future {awaited_text} attached to a different loop"),
+    )
+}
+
+#[cold]
+fn not_awaited(task: &Object, awaited: &Object) -> Res<()> {
+    let (task_text, awaited_text) = (task.repr()?.to_text()?, awaited.repr()?.to_text()?);
+    throw_soon(
+        task,
+        format!("yield was used instead of yield from in task {task_text} with {awaited_text}"),
+    )
+}
+
+/// Anything that is neither a future of ours nor `None`: a foreign future, or a mistake.
+fn yielded_other(task: &Object, result: Owned, event_loop: &Object) -> Res<()> {
+    let names = names();
+    let blocking = result.getattr_optional(&names.asyncio_future_blocking)?;
+    let Some(blocking) = blocking.filter(|blocking| !blocking.is_none()) else {
+        let text = result.repr()?.to_text()?;
+        if result.is_instance(&imports().generator_type)? {
+            let task_text = task.repr()?.to_text()?;
+            return throw_soon(
+                task,
+                format!(
+                    "yield was used instead of yield from for generator in task {task_text} with {text}"
+                ),
+            );
+        }
+        return throw_soon(task, format!("Task got bad yield: {text}"));
+    };
+    let get_loop = match result.getattr_optional(&names.get_loop)? {
+        Some(get_loop) => get_loop.call(&[])?,
+        None => result.getattr(&names.loop_attr)?,
+    };
+    if !get_loop.is(event_loop) {
+        return other_loop(task, &result);
+    }
+    if !blocking.is_true()? {
+        return not_awaited(task, &result);
+    }
+    if result.is(task) {
+        return throw_soon(
+            task,
+            format!("Task cannot await on itself: {}", task.repr()?.to_text()?),
+        );
+    }
+    result.setattr(&names.asyncio_future_blocking, &*Owned::from_bool(false))?;
+    let this = fields(task);
+    result.call_method_with(
+        &names.add_done_callback,
+        &[&*methods::wakeup_callable(task)?, &*this.context.or_none()],
+        Some(&imports().kw_context),
+    )?;
+    this.waits_for.set(result);
+    if this.has(MUST_CANCEL) {
+        cancel_awaited(task)?;
+    }
+    Ok(())
+}
+
+/// Lets the next step raise `RuntimeError(message)` in the coroutine.
+#[cold]
+fn throw_soon(task: &Object, message: String) -> Res<()> {
+    let error = Builtin::Runtime.new(&message)?;
+    fields(task).pending_exception.set(error);
+    let event_loop = future::fields(task).event_loop().unwrap_or(none()).own();
+    schedule_step(task, &event_loop)
+}

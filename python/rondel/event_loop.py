@@ -1,0 +1,119 @@
+"""``EventLoop``: the native core, completed by asyncio's own selector loop.
+
+What runs per callback, per task step or per packet is native (``_rondel.LoopCore``). What runs once per loop or per
+connection attempt, such as name resolution and happy eyeballs, is asyncio's code of the running version, which
+works on the native parts through ``call_soon``, ``_add_reader`` and the like.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+import weakref
+from asyncio import events, tasks
+from collections.abc import Iterator
+from typing import Any
+
+from . import _rondel
+
+__all__ = ("EventLoop", "new_event_loop")
+
+
+class _NoSelector:
+    """Stands where asyncio's loop keeps its selector; the native reactor does the work."""
+
+    def close(self) -> None:
+        """There is nothing to close."""
+
+
+_loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
+
+
+class EventLoop(_rondel.LoopCore, asyncio.SelectorEventLoop):
+    """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
+
+    def __init__(self, *, virtual_start: float | None = None) -> None:
+        # `virtual_start` is for `_rondel.LoopCore.__new__`: a virtual clock that begins at that time.
+        self._self_pipe_made = False
+        super().__init__(_NoSelector())  # type: ignore[arg-type]
+        _loops.add(self)
+
+    # ---- the self-pipe: only signal handlers need one, the engine wakes itself ----
+
+    def _make_self_pipe(self) -> None:
+        if self._self_pipe_made:
+            super()._make_self_pipe()  # type: ignore[misc]
+        else:
+            self._ssock = self._csock = None
+
+    def _close_self_pipe(self) -> None:
+        if self._self_pipe_made:
+            super()._close_self_pipe()  # type: ignore[misc]
+            self._self_pipe_made = False
+
+    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+        if not self._self_pipe_made and not self.is_closed():
+            self._self_pipe_made = True
+            self._make_self_pipe()
+        super().add_signal_handler(sig, callback, *args)
+
+    # ---- running ----
+
+    def run_forever(self) -> None:
+        """Run until ``stop()`` is called."""
+        self._check_closed()
+        self._check_running()  # type: ignore[attr-defined]
+        self._set_coroutine_origin_tracking(self._debug)  # type: ignore[attr-defined]
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(
+            firstiter=self._asyncgen_firstiter_hook,  # type: ignore[attr-defined]
+            finalizer=self._asyncgen_finalizer_hook,  # type: ignore[attr-defined]
+        )
+        running = events._get_running_loop()
+        try:
+            events._set_running_loop(self)
+            self._run()
+        finally:
+            self._stopping = False
+            events._set_running_loop(running)
+            self._set_coroutine_origin_tracking(False)  # type: ignore[attr-defined]
+            sys.set_asyncgen_hooks(*hooks)
+
+    def close(self) -> None:
+        """Close the loop: what is queued is dropped, the loop's own descriptors are closed."""
+        was_closed = self.is_closed()
+        super().close()
+        if not was_closed:
+            self._close_core()
+
+    def set_debug(self, enabled: bool) -> None:
+        """Switch debug mode on or off."""
+        self._debug = enabled
+        if self.is_running():
+            self.call_soon_threadsafe(self._set_coroutine_origin_tracking, enabled)  # type: ignore[attr-defined]
+
+
+def new_event_loop() -> EventLoop:
+    """Return a new event loop, for ``asyncio.run(main(), loop_factory=rondel.new_event_loop)``."""
+    return EventLoop()
+
+
+class _AllTasks(weakref.WeakSet[Any]):
+    """asyncio's set of tasks, which shows those of our loops too (they are kept in lists of the loops)."""
+
+    def __iter__(self) -> Iterator[Any]:
+        yield from super().__iter__()
+        for loop in list(_loops):
+            yield from loop._tasks()
+
+    def __len__(self) -> int:
+        return super().__len__() + sum(len(loop._tasks()) for loop in list(_loops))
+
+    def __contains__(self, item: object) -> bool:
+        return super().__contains__(item) or any(item in loop._tasks() for loop in list(_loops))
+
+
+if sys.version_info < (3, 12):
+    tasks._all_tasks.__class__ = _AllTasks  # type: ignore[attr-defined]
+elif sys.version_info < (3, 14):
+    tasks._scheduled_tasks.__class__ = _AllTasks  # type: ignore[attr-defined]
