@@ -12,7 +12,11 @@
 //! |---|---|
 //! | [`event_loop`] | one turn of the loop, ready items, timers, the inbox, the clock |
 //! | [`reactor`] | readiness of descriptors: the contract, its epoll backend, the wake-up |
+//! | [`transport`] | connected stream sockets, listeners, write queues, flow control |
+//! | [`streams`] | what a stream reader has buffered, and how reads take it |
 
 pub mod event_loop;
 pub mod reactor;
+pub mod streams;
 mod sync;
+pub mod transport;

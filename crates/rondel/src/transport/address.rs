@@ -1,0 +1,110 @@
+//! The address of a socket's end.
+//!
+//! A connection keeps its peer's address, because it must be told even after the connection is gone. IPv4
+//! addresses stand inline, anything else (IPv6, Unix paths, vsock, …) is boxed.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{SocketAddr, SocketAddrV4, SocketAddrV6};
+use std::os::fd::RawFd;
+
+use socket2::{SockAddr, SockAddrStorage};
+
+/// An address as the kernel gave it.
+#[derive(Clone, Debug)]
+pub enum Address {
+    /// Host and port.
+    V4(SocketAddrV4),
+    /// Host, port, flow label and scope.
+    V6(Box<SocketAddrV6>),
+    /// Any other family.
+    Other(Box<SockAddr>),
+}
+
+impl From<SockAddr> for Address {
+    fn from(address: SockAddr) -> Self {
+        match address.as_socket() {
+            Some(SocketAddr::V4(v4)) => Self::V4(v4),
+            Some(SocketAddr::V6(v6)) => Self::V6(Box::new(v6)),
+            None => Self::Other(Box::new(address)),
+        }
+    }
+}
+
+impl Address {
+    /// The address this end is bound to.
+    ///
+    /// # Errors
+    /// What `getsockname` fails with.
+    pub fn of_socket(fd: RawFd) -> io::Result<Self> {
+        // SAFETY: `fill` passes a buffer of `len` bytes.
+        Self::fill(|address, len| unsafe { libc::getsockname(fd, address, len) }).map(|(_, it)| it)
+    }
+
+    /// The address of the other end.
+    ///
+    /// # Errors
+    /// What `getpeername` fails with, `ENOTCONN` above all.
+    pub fn of_peer(fd: RawFd) -> io::Result<Self> {
+        // SAFETY: `fill` passes a buffer of `len` bytes.
+        Self::fill(|address, len| unsafe { libc::getpeername(fd, address, len) }).map(|(_, it)| it)
+    }
+
+    /// Lets a system call fill in an address; gives its result, too.
+    pub(super) fn fill(
+        call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
+    ) -> io::Result<(libc::c_int, Self)> {
+        let mut storage = MaybeUninit::<SockAddrStorage>::zeroed();
+        let mut len = size_of::<SockAddrStorage>() as libc::socklen_t;
+        let result = call(storage.as_mut_ptr().cast(), &raw mut len);
+        if result < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // A truncated address (only of families whose addresses are longer than any the kernel gives here).
+        len = len.min(size_of::<SockAddrStorage>() as libc::socklen_t);
+        // SAFETY: all-zero is a valid storage, and the kernel has written `len` bytes of it.
+        let address = unsafe { SockAddr::new(storage.assume_init(), len) };
+        Ok((result, address.into()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    #[test]
+    fn both_ends_agree() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let Ok(listener) = TcpListener::bind(host) else {
+                continue; // no IPv6 here
+            };
+            let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+            let (server, from) = listener.accept().unwrap();
+            let seen = Address::of_peer(server.as_raw_fd()).unwrap();
+            let told = Address::of_socket(client.as_raw_fd()).unwrap();
+            for address in [seen, told] {
+                match (address, from) {
+                    (Address::V4(a), SocketAddr::V4(b)) => assert_eq!(a, b),
+                    (Address::V6(a), SocketAddr::V6(b)) => assert_eq!(*a, b),
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn an_unnamed_unix_socket_has_an_address_and_an_idle_address_is_small() {
+        let (one, _two) = UnixStream::pair().unwrap();
+        assert!(matches!(
+            Address::of_peer(one.as_raw_fd()),
+            Ok(Address::Other(a)) if a.is_unnamed()
+        ));
+        assert!(size_of::<Address>() <= 16);
+        let unconnected = TcpListener::bind("127.0.0.1:0").unwrap();
+        let error = Address::of_peer(unconnected.as_raw_fd()).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENOTCONN));
+    }
+}

@@ -1,0 +1,124 @@
+//! Accepting connections.
+//!
+//! One readiness of a listening socket may stand for many connections, so it is emptied in a batch, as large as
+//! the backlog at most, so that other descriptors get their turn. Each connection comes out non-blocking,
+//! close-on-exec and with one owner.
+
+use std::io;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+
+use super::address::Address;
+
+/// asyncio's `ACCEPT_RETRY_DELAY`: how long a host that is out of resources waits before it tries again, in
+/// nanoseconds.
+pub const ACCEPT_RETRY_DELAY: u64 = 1_000_000_000;
+
+/// Why a batch ended with an error.
+#[derive(Debug)]
+pub enum AcceptError {
+    /// Out of descriptors or memory. The listener would be reported again and again: stop watching it for
+    /// [`ACCEPT_RETRY_DELAY`].
+    Exhausted(io::Error),
+    /// Anything else: the listener is broken or closed.
+    Failed(io::Error),
+}
+
+/// The connections that wait at a listening socket, `backlog` at most; see [`accept_batch`].
+#[derive(Debug)]
+pub struct Batch {
+    fd: RawFd,
+    left: usize,
+}
+
+/// Accepts what waits at `fd`, at most `backlog` connections, each when it is asked for. The batch is at its
+/// end, too, when a peer has given up or a signal came: the listener will be reported again.
+pub fn accept_batch(fd: RawFd, backlog: usize) -> Batch {
+    Batch { fd, left: backlog }
+}
+
+impl Iterator for Batch {
+    type Item = Result<(OwnedFd, Address), AcceptError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.left = self.left.checked_sub(1)?;
+        let accepted = Address::fill(|address, len| {
+            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+            // SAFETY: `fill` passes a buffer of `len` bytes.
+            unsafe { libc::accept4(self.fd, address, len, flags) }
+        });
+        let error = match accepted {
+            Ok((fd, address)) => {
+                // SAFETY: `fd` was just made and has no other owner.
+                return Some(Ok((unsafe { OwnedFd::from_raw_fd(fd) }, address)));
+            }
+            Err(error) => error,
+        };
+        self.left = 0;
+        match error.raw_os_error() {
+            Some(libc::EAGAIN | libc::EINTR | libc::ECONNABORTED) => None,
+            Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM) => {
+                Some(Err(AcceptError::Exhausted(error)))
+            }
+            _ => Some(Err(AcceptError::Failed(error))),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsRawFd;
+
+    fn listener() -> TcpListener {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        listener.set_nonblocking(true).unwrap();
+        listener
+    }
+
+    #[test]
+    fn a_batch_takes_all_that_wait_but_no_more_than_the_backlog() {
+        let listener = listener();
+        let address = listener.local_addr().unwrap();
+        let clients: Vec<_> = (0..5)
+            .map(|_| TcpStream::connect(address).unwrap())
+            .collect();
+        let first: Vec<_> = accept_batch(listener.as_raw_fd(), 3)
+            .map(Result::unwrap)
+            .collect();
+        let second: Vec<_> = accept_batch(listener.as_raw_fd(), 100)
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!((first.len(), second.len()), (3, 2));
+        let mut dialled: Vec<_> = clients
+            .iter()
+            .map(|client| client.local_addr().unwrap().port())
+            .collect();
+        for (fd, peer) in first.iter().chain(&second) {
+            let Address::V4(peer) = peer else {
+                panic!("{peer:?}")
+            };
+            assert!(peer.ip().is_loopback());
+            dialled.retain(|&port| port != peer.port());
+            // SAFETY: plain queries of a descriptor that is open.
+            let (status, flags) = unsafe {
+                (
+                    libc::fcntl(fd.as_raw_fd(), libc::F_GETFL),
+                    libc::fcntl(fd.as_raw_fd(), libc::F_GETFD),
+                )
+            };
+            assert!(status & libc::O_NONBLOCK != 0 && flags & libc::FD_CLOEXEC != 0);
+        }
+        assert!(dialled.is_empty());
+    }
+
+    #[test]
+    fn nothing_waiting_is_not_an_error_and_a_broken_listener_is() {
+        let listener = listener();
+        assert!(accept_batch(listener.as_raw_fd(), 10).next().is_none());
+        let not_listening = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+        let mut batch = accept_batch(not_listening.as_raw_fd(), 10);
+        assert!(matches!(batch.next(), Some(Err(AcceptError::Failed(_)))));
+        assert!(batch.next().is_none());
+    }
+}

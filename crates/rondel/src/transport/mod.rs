@@ -1,0 +1,19 @@
+//! The byte-moving half of asyncio's transports.
+//!
+//! Everything here is state and system calls; nothing calls back. A host asks ("the descriptor is readable",
+//! "the program closes") and does what the answer says: register a reader, tell the protocol, schedule
+//! `connection_lost`. So both faces drive the same code, and tests need no loop.
+//!
+//! * `stream.rs`: a connected stream socket, asyncio's `_SelectorSocketTransport` without its callbacks.
+//! * `write_queue.rs`: what waits to be sent, and the system calls that send it.
+//! * `flow_control.rs`: when a writer is paused and resumed.
+//! * `recv_size.rs`: how much room a peer's next bytes get, and the system call that receives them.
+//! * `listener.rs`: accepting connections.
+//! * `address.rs`: a peer's address in as little memory as it takes.
+
+pub mod address;
+pub mod flow_control;
+pub mod listener;
+pub mod recv_size;
+pub mod stream;
+pub mod write_queue;

@@ -1,0 +1,172 @@
+//! How much room the next bytes of a peer get.
+//!
+//! A peer that sends small messages is read into a buffer that all connections share, and the message is
+//! copied out of it: one copy of a few hundred bytes is cheaper than an allocation of the wrong size. A peer
+//! that has been sending large ones is read straight into an object of about the size it sends.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::RawFd;
+
+/// The size of the shared buffer, in bytes.
+pub const SCRATCH_SIZE: usize = 64 * 1024;
+/// The most that one readiness delivers, in bytes; asyncio's `max_size`.
+pub const MAX_RECV: usize = 256 * 1024;
+/// Below this, in bytes, messages pass through the shared buffer.
+const DIRECT_FROM: usize = 4 * 1024;
+
+/// What one peer has been sending.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RecvSize {
+    expected: u32,
+    /// Whether the last message used less than half of the room.
+    shrinking: bool,
+}
+
+/// Where the next bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Room {
+    /// Into the buffer that all connections share.
+    Scratch,
+    /// Into an object with room for as many bytes.
+    Direct(usize),
+}
+
+/// What one receive found.
+#[derive(Debug)]
+pub enum Received {
+    /// So many bytes, at least one.
+    Data(usize),
+    /// The peer sends no more.
+    Eof,
+    /// Nothing now.
+    Blocked,
+    /// The connection has failed.
+    Failed(io::Error),
+}
+
+impl RecvSize {
+    /// Where the next bytes go.
+    #[inline]
+    pub fn room(&self) -> Room {
+        match self.expected as usize {
+            small if small < DIRECT_FROM => Room::Scratch,
+            large => Room::Direct(large),
+        }
+    }
+
+    /// Takes note that `received` bytes came into `room` bytes. Grows at once, shrinks at the second hint.
+    #[inline]
+    pub fn note(&mut self, received: usize, room: usize) {
+        let expected = self.expected as usize;
+        if received >= room {
+            self.expected = (room * 2).min(MAX_RECV) as u32;
+            self.shrinking = false;
+        } else if received > expected {
+            // One byte to spare: a message of just this size must not look like part of a larger one.
+            let roomy = match received < DIRECT_FROM {
+                true => received,
+                false => (received + 1).next_multiple_of(DIRECT_FROM),
+            };
+            self.expected = roomy.min(MAX_RECV) as u32;
+            self.shrinking = false;
+        } else if received < expected / 2 {
+            if self.shrinking {
+                self.expected /= 2;
+            }
+            self.shrinking = !self.shrinking;
+        } else {
+            self.shrinking = false;
+        }
+    }
+}
+
+/// One `recv`. A call that a signal interrupts counts as blocked: the descriptor will be reported again.
+#[inline]
+pub fn recv(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Received {
+    // SAFETY: the kernel writes at most `room.len()` bytes there.
+    let count = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), 0) };
+    match usize::try_from(count) {
+        Ok(0) => Received::Eof,
+        Ok(count) => Received::Data(count),
+        Err(_) => {
+            let error = io::Error::last_os_error();
+            match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Received::Blocked,
+                _ => Received::Failed(error),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn message(size: &mut RecvSize, mut len: usize) -> usize {
+        let mut calls = 0;
+        while len > 0 {
+            let room = match size.room() {
+                Room::Scratch => SCRATCH_SIZE,
+                Room::Direct(room) => room,
+            };
+            let received = len.min(room);
+            size.note(received, room);
+            len -= received;
+            calls += 1;
+        }
+        calls
+    }
+
+    #[test]
+    fn small_messages_stay_in_the_shared_buffer() {
+        let mut size = RecvSize::default();
+        for _ in 0..100 {
+            assert_eq!(message(&mut size, 1024), 1);
+            assert_eq!(size.room(), Room::Scratch);
+        }
+    }
+
+    #[test]
+    fn large_messages_get_an_object_of_their_own_that_they_fit_in() {
+        let mut size = RecvSize::default();
+        message(&mut size, 16 * 1024);
+        for _ in 0..100 {
+            let Room::Direct(room) = size.room() else {
+                panic!("16 KiB are large")
+            };
+            assert!(room >= 16 * 1024, "{room}");
+            assert_eq!(message(&mut size, 16 * 1024), 1);
+        }
+        // Some room to spare, so that a message of the usual size doesn't look like a part of a larger one.
+        assert!(size.room() != Room::Direct(16 * 1024));
+    }
+
+    #[test]
+    fn a_single_small_message_changes_nothing_but_a_habit_does() {
+        let mut size = RecvSize::default();
+        assert_eq!(message(&mut size, 100_000), 2);
+        assert_eq!(message(&mut size, 100_000), 1);
+        let before = size.room();
+        message(&mut size, 10);
+        assert_eq!(size.room(), before);
+        for _ in 0..40 {
+            message(&mut size, 10);
+        }
+        assert_eq!(size.room(), Room::Scratch);
+    }
+
+    proptest! {
+        #[test]
+        fn room_is_bounded(lens in proptest::collection::vec(1_usize..2_000_000, 0..50)) {
+            let mut size = RecvSize::default();
+            for len in lens {
+                message(&mut size, len);
+                if let Room::Direct(room) = size.room() {
+                    prop_assert!((DIRECT_FROM..=MAX_RECV).contains(&room));
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,505 @@
+//! A connected stream socket: asyncio's `_SelectorSocketTransport` without its callbacks.
+//!
+//! [`Stream`] holds the socket, what waits to be sent (`write_queue.rs`), the flow control
+//! (`flow_control.rs`) and the flags that say what may still happen. Its host owns everything else: the
+//! registrations with the reactor, the protocol, the calls of `connection_lost`. Each method says what the host
+//! has to do now, and the host does it before it calls the next one.
+//!
+//! # The way of a write
+//! [`write`](Stream::write) queues, and tells the host when to [`flush`](Stream::flush): when the running step is
+//! over, so that all its writes leave together, or at once. asyncio sends at once; so that no program can tell the
+//! difference, the host also flushes before anything that lets it see how much waits or whether sending fails.
+//!
+//! # The end
+//! `conn_lost` counts from 1 on when the call of `connection_lost` is certain: after [`close`](Stream::close) once the
+//! queue is empty, and after [`force_close`](Stream::force_close) at once. The socket stays open until the host
+//! takes it with [`take_socket`](Stream::take_socket), after the protocol has been told.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::flow_control::FlowControl;
+use super::recv_size::{self, MAX_RECV, Received, RecvSize, Room};
+use super::write_queue::{Flushed, WriteQueue};
+
+/// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`: from this many writes to a lost connection on, each is warned of.
+pub const LOST_WRITES_THRESHOLD: u32 = 5;
+
+/// This much queued, in bytes, isn't held back until the step is over.
+const FLUSH_AT_ONCE: usize = 64 * 1024;
+
+/// A connected stream socket `S` with chunks of type `C` to send.
+#[derive(Debug)]
+pub struct Stream<S, C> {
+    socket: Option<S>,
+    queue: WriteQueue<C>,
+    /// When the writer is paused; the host passes its edges on.
+    pub flow: FlowControl,
+    recv_size: RecvSize,
+    conn_lost: u32,
+    closing: bool,
+    paused: bool,
+    eof: bool,
+    /// The kernel took no more: the descriptor is watched for writing.
+    blocked: bool,
+    /// The host was told to flush later, and has not done it yet.
+    dirty: bool,
+}
+
+/// What became of a chunk; see [`Stream::write`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Written {
+    /// Queued, and a flush is due already.
+    Queued,
+    /// Queued: flush when the running step is over.
+    FlushLater,
+    /// Queued: flush now.
+    FlushNow,
+    /// Queued behind what the kernel does not take yet: see whether the writer has to pause.
+    Waiting,
+    /// Thrown away, because the connection is lost.
+    Lost {
+        /// Whether the program goes on writing and deserves asyncio's warning.
+        warn: bool,
+    },
+}
+
+/// How a flush ended; see [`Stream::flush`].
+#[derive(Debug)]
+pub enum Sent {
+    /// There was nothing to send.
+    Nothing,
+    /// Everything went. If the descriptor was watched for writing, it stays so until the host calls
+    /// [`Stream::drained`].
+    All,
+    /// Some is left, and the descriptor is not watched for writing yet: do so, then see whether the writer has to pause.
+    Watch,
+    /// Some is left, and the descriptor is watched already.
+    Some,
+    /// The connection has failed.
+    Failed(io::Error),
+}
+
+/// What follows when a queue that had been blocked is empty; see [`Stream::drained`].
+#[derive(Debug)]
+pub enum Drained {
+    /// Nothing more: the program may write again.
+    Open,
+    /// The program has closed the transport: tell the protocol now that the connection is over.
+    Close,
+    /// The program has ended its side, and that end has been sent, or not.
+    Eof(io::Result<()>),
+}
+
+/// What [`Stream::close`] asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Close {
+    /// Nothing: it was called before.
+    Already,
+    /// Watch for reading no more. The rest follows when the queue has drained.
+    WhenDrained,
+    /// Watch for nothing any more, and schedule `connection_lost`.
+    Now,
+}
+
+impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
+    /// A connected, non-blocking socket of which this is the only owner.
+    pub fn new(socket: S) -> Self {
+        Self {
+            socket: Some(socket),
+            queue: WriteQueue::new(),
+            flow: FlowControl::default(),
+            recv_size: RecvSize::default(),
+            conn_lost: 0,
+            closing: false,
+            paused: false,
+            eof: false,
+            blocked: false,
+            dirty: false,
+        }
+    }
+
+    /// The socket, until it is taken.
+    #[inline]
+    pub fn socket(&self) -> Option<&S> {
+        self.socket.as_ref()
+    }
+
+    /// Takes the socket, for good; the host closes it.
+    pub fn take_socket(&mut self) -> Option<S> {
+        self.socket.take()
+    }
+
+    /// Exchanges the socket for another owner of the same descriptor.
+    pub fn replace_socket(&mut self, exchange: impl FnOnce(S) -> S) {
+        self.socket = self.socket.take().map(exchange);
+    }
+
+    #[inline]
+    fn fd(&self) -> RawFd {
+        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// Whether the program has closed the transport, or the connection is lost.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Zero while the connection lives; then one, and one more for each write.
+    #[inline]
+    pub fn conn_lost(&self) -> u32 {
+        self.conn_lost
+    }
+
+    /// Whether the program has paused reading.
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Whether the program has ended its side.
+    #[inline]
+    pub fn eof_written(&self) -> bool {
+        self.eof
+    }
+
+    /// Whether the descriptor is watched for writing.
+    #[inline]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Whether a flush was put off until the step is over.
+    #[inline]
+    pub fn is_dirty(&self) -> bool {
+        self.dirty
+    }
+
+    /// What waits to be sent.
+    #[inline]
+    pub fn queue(&self) -> &WriteQueue<C> {
+        &self.queue
+    }
+
+    // Reading
+
+    /// Whether bytes that come are wanted.
+    #[inline]
+    pub fn is_reading(&self) -> bool {
+        !self.closing && !self.paused
+    }
+
+    /// Pauses reading. True: watch for reading no more.
+    pub fn pause_reading(&mut self) -> bool {
+        let edge = self.is_reading();
+        self.paused |= edge;
+        edge
+    }
+
+    /// Resumes reading. True: watch for reading again.
+    pub fn resume_reading(&mut self) -> bool {
+        let edge = self.paused && !self.closing;
+        self.paused &= !edge;
+        edge
+    }
+
+    /// Where the next bytes should go.
+    #[inline]
+    pub fn room(&self) -> Room {
+        self.recv_size.room()
+    }
+
+    /// Receives once, into as much room as the host has. A host that got as much as it had room for may ask again
+    /// at once, if [`is_reading`](Self::is_reading) still holds and it has delivered less than [`MAX_RECV`] in this readiness.
+    #[inline]
+    pub fn recv(&mut self, room: &mut [MaybeUninit<u8>]) -> Received {
+        let received = recv_size::recv(self.fd(), room);
+        if let Received::Data(count) = received {
+            self.recv_size.note(count, room.len());
+        }
+        received
+    }
+
+    /// The most that one readiness delivers, in bytes.
+    pub const MAX_RECV: usize = MAX_RECV;
+
+    // Writing
+
+    /// Takes a chunk to send, which should not be empty. Not to be called after [`write_eof`](Self::write_eof).
+    #[inline]
+    pub fn write(&mut self, chunk: C) -> Written {
+        if self.conn_lost > 0 {
+            let warn = self.conn_lost >= LOST_WRITES_THRESHOLD;
+            self.conn_lost = self.conn_lost.saturating_add(1);
+            return Written::Lost { warn };
+        }
+        self.queue.push(chunk);
+        if self.blocked {
+            Written::Waiting
+        } else if self.queue.len() > self.flow.high().min(FLUSH_AT_ONCE) {
+            // Only beyond the high-water mark could the writer have to pause, and it has to learn that now.
+            Written::FlushNow
+        } else if self.dirty {
+            Written::Queued
+        } else {
+            self.dirty = true;
+            Written::FlushLater
+        }
+    }
+
+    /// Sends what waits. To be called when [`write`](Self::write) says so and when the descriptor can be written.
+    #[inline]
+    pub fn flush(&mut self) -> Sent {
+        self.dirty = false;
+        if self.queue.is_empty() || self.conn_lost > 0 {
+            return Sent::Nothing;
+        }
+        match self.queue.flush(self.fd()) {
+            Flushed::Drained => Sent::All,
+            Flushed::Blocked if self.blocked => Sent::Some,
+            Flushed::Blocked => {
+                self.blocked = true;
+                Sent::Watch
+            }
+            Flushed::Failed(error) => Sent::Failed(error),
+        }
+    }
+
+    /// To be called when a blocked queue may have drained, after the writer was told to go on (it may have written
+    /// again: then this is `None`). Otherwise watch for writing no more, and do what the answer says.
+    pub fn drained(&mut self) -> Option<Drained> {
+        if !self.queue.is_empty() {
+            return None;
+        }
+        self.blocked = false;
+        if self.closing {
+            return Some(Drained::Close);
+        }
+        Some(match self.eof {
+            true => Drained::Eof(self.shut_down()),
+            false => Drained::Open,
+        })
+    }
+
+    /// Ends this side, once everything is sent. The host has flushed before.
+    ///
+    /// # Errors
+    /// What `shutdown` fails with, if nothing waits.
+    pub fn write_eof(&mut self) -> io::Result<()> {
+        if self.closing || self.eof {
+            return Ok(());
+        }
+        self.eof = true;
+        if self.queue.is_empty() {
+            self.shut_down()
+        } else {
+            Ok(())
+        }
+    }
+
+    fn shut_down(&self) -> io::Result<()> {
+        // SAFETY: a system call without pointers; a bad descriptor gives an error.
+        if unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        Ok(())
+    }
+
+    // The end
+
+    /// Closes once everything is sent. The host has flushed before.
+    pub fn close(&mut self) -> Close {
+        if self.closing {
+            return Close::Already;
+        }
+        self.closing = true;
+        if !self.queue.is_empty() {
+            return Close::WhenDrained;
+        }
+        self.conn_lost += 1;
+        self.blocked = false;
+        Close::Now
+    }
+
+    /// Ends the connection without sending what waits, which is given back to be dropped. `Some`: watch for nothing
+    /// any more, and schedule `connection_lost`. `None`: that was done before.
+    #[must_use]
+    pub fn force_close(&mut self) -> Option<WriteQueue<C>> {
+        if self.conn_lost > 0 {
+            return None;
+        }
+        self.closing = true;
+        self.blocked = false;
+        self.dirty = false;
+        self.conn_lost += 1;
+        Some(self.queue.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+
+    type Tested = Stream<UnixStream, Vec<u8>>;
+
+    fn pair() -> (Tested, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        (Stream::new(ours), theirs)
+    }
+
+    /// Writes until the kernel takes no more.
+    fn block(stream: &mut Tested) -> usize {
+        let mut written = 0;
+        loop {
+            written += 100_000;
+            assert_eq!(stream.write(vec![b'x'; 100_000]), Written::FlushNow);
+            if let Sent::Watch = stream.flush() {
+                return written;
+            }
+        }
+    }
+
+    fn read_exactly(peer: &mut UnixStream, count: usize) {
+        peer.read_exact(&mut vec![0; count]).unwrap();
+    }
+
+    #[test]
+    fn small_writes_of_one_step_leave_together() {
+        let (mut stream, mut peer) = pair();
+        assert_eq!(stream.write(b"a".to_vec()), Written::FlushLater);
+        assert_eq!(stream.write(b"b".to_vec()), Written::Queued);
+        assert!(stream.is_dirty());
+        assert!(matches!(stream.flush(), Sent::All));
+        assert!(!stream.is_dirty());
+        assert!(matches!(stream.flush(), Sent::Nothing));
+        let mut got = [0; 10];
+        assert_eq!(peer.read(&mut got).unwrap(), 2);
+        assert_eq!(&got[..2], b"ab");
+    }
+
+    #[test]
+    fn without_high_water_each_write_is_sent_at_once() {
+        let (mut stream, _peer) = pair();
+        stream.flow.set_limits(Some(0), None).unwrap();
+        assert_eq!(stream.write(b"a".to_vec()), Written::FlushNow);
+    }
+
+    #[test]
+    fn a_blocked_stream_pauses_drains_and_goes_on() {
+        let (mut stream, mut peer) = pair();
+        let mut written = block(&mut stream);
+        assert!(stream.is_blocked());
+        while !stream.flow.pauses_at(stream.queue().len()) {
+            assert_eq!(stream.write(vec![b'x'; 1000]), Written::Waiting);
+            written += 1000;
+        }
+        assert!(stream.drained().is_none());
+        read_exactly(&mut peer, written - stream.queue().len());
+        let left = stream.queue().len();
+        assert!(matches!(stream.flush(), Sent::All));
+        assert!(stream.flow.resumes_at(stream.queue().len()));
+        assert!(matches!(stream.drained(), Some(Drained::Open)));
+        assert!(!stream.is_blocked());
+        read_exactly(&mut peer, left);
+        assert_eq!(stream.write(b"a".to_vec()), Written::FlushLater);
+    }
+
+    #[test]
+    fn eof_follows_what_was_written() {
+        let (mut stream, mut peer) = pair();
+        let written = block(&mut stream);
+        stream.write_eof().unwrap();
+        assert!(stream.eof_written());
+        read_exactly(&mut peer, written - stream.queue().len());
+        let left = stream.queue().len();
+        assert!(matches!(stream.flush(), Sent::All));
+        assert!(matches!(stream.drained(), Some(Drained::Eof(Ok(())))));
+        let mut rest = Vec::new();
+        peer.read_to_end(&mut rest).unwrap();
+        assert_eq!(rest.len(), left);
+    }
+
+    #[test]
+    fn close_lets_what_was_written_go_first() {
+        let (mut stream, mut peer) = pair();
+        let written = block(&mut stream);
+        assert_eq!(stream.close(), Close::WhenDrained);
+        assert_eq!(stream.close(), Close::Already);
+        assert_eq!(stream.conn_lost(), 0);
+        assert!(!stream.is_reading() && !stream.resume_reading() && !stream.pause_reading());
+        read_exactly(&mut peer, written - stream.queue().len());
+        assert!(matches!(stream.flush(), Sent::All));
+        assert!(matches!(stream.drained(), Some(Drained::Close)));
+    }
+
+    #[test]
+    fn writes_to_a_lost_connection_are_counted_and_warned_of() {
+        let (mut stream, _peer) = pair();
+        assert_eq!(stream.close(), Close::Now);
+        let warnings: Vec<_> = (0..6).map(|_| stream.write(b"x".to_vec())).collect();
+        let expected = [false, false, false, false, true, true].map(|warn| Written::Lost { warn });
+        assert_eq!(warnings, expected);
+        assert!(stream.queue().is_empty());
+        assert!(stream.force_close().is_none());
+        assert!(stream.take_socket().is_some() && stream.socket().is_none());
+    }
+
+    #[test]
+    fn force_close_drops_what_waits() {
+        let (mut stream, _peer) = pair();
+        block(&mut stream);
+        let dropped = stream.force_close().unwrap();
+        assert!(!dropped.is_empty());
+        assert!(stream.queue().is_empty() && stream.is_closing() && !stream.is_blocked());
+        assert_eq!(stream.close(), Close::Already);
+        assert!(matches!(stream.flush(), Sent::Nothing));
+    }
+
+    #[test]
+    fn reading_sees_data_then_nothing_then_the_end() {
+        let (mut stream, mut peer) = pair();
+        let mut room = [MaybeUninit::uninit(); 16];
+        assert!(matches!(stream.recv(&mut room), Received::Blocked));
+        peer.write_all(b"abc").unwrap();
+        assert!(matches!(stream.recv(&mut room), Received::Data(3)));
+        drop(peer);
+        assert!(matches!(stream.recv(&mut room), Received::Eof));
+    }
+
+    #[test]
+    fn a_reset_by_the_peer_is_an_error_of_reading_and_of_writing() {
+        use std::net::{TcpListener, TcpStream};
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (peer, _) = listener.accept().unwrap();
+        socket2::SockRef::from(&peer)
+            .set_linger(Some(std::time::Duration::ZERO))
+            .unwrap();
+        drop(peer);
+        let mut stream: Stream<TcpStream, Vec<u8>> = Stream::new(client);
+        let mut room = [MaybeUninit::uninit(); 16];
+        let Received::Failed(error) = stream.recv(&mut room) else {
+            panic!("the connection was reset")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::ConnectionReset);
+        stream.write(b"x".to_vec());
+        let Sent::Failed(error) = stream.flush() else {
+            panic!("the connection was reset")
+        };
+        assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn pausing_and_resuming_are_edges() {
+        let (mut stream, _peer) = pair();
+        assert!(!stream.resume_reading());
+        assert!(stream.pause_reading());
+        assert!(!stream.pause_reading() && !stream.is_reading());
+        assert!(stream.resume_reading() && stream.is_reading());
+    }
+}

@@ -1,0 +1,303 @@
+//! What a transport has still to send.
+//!
+//! Chunks are kept as the program handed them over, without copying, and leave by one `send` or, if there are
+//! several, one `sendmsg` for as many as the kernel takes. A queue of no or one chunk owns no memory of its own:
+//! an idle connection stays small, and the usual one write per step allocates nothing.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::RawFd;
+
+/// The most chunks that one `sendmsg` takes; the kernel's `UIO_MAXIOV`, Python's `SC_IOV_MAX`.
+const IOV_MAX: usize = 1024;
+/// As many as are described on the stack; more are described in a vector.
+const IOV_INLINE: usize = 16;
+
+/// Chunks in the order they will be sent.
+#[derive(Debug)]
+pub struct WriteQueue<C> {
+    first: Option<C>,
+    /// Bytes of `first` that are sent already.
+    sent: usize,
+    /// What follows `first`. Boxed and made when a second chunk comes, dropped when the queue drains.
+    #[allow(
+        clippy::box_collection,
+        reason = "most queues never have a second chunk"
+    )]
+    rest: Option<Box<VecDeque<C>>>,
+    /// Bytes that are still to be sent.
+    len: usize,
+}
+
+/// How far [`WriteQueue::flush`] came.
+#[derive(Debug)]
+pub enum Flushed {
+    /// Everything is with the kernel.
+    Drained,
+    /// The kernel takes no more now. Go on when the descriptor can be written.
+    Blocked,
+    /// The connection has failed; what was not sent is still queued.
+    Failed(io::Error),
+}
+
+impl<C> Default for WriteQueue<C> {
+    fn default() -> Self {
+        Self {
+            first: None,
+            sent: 0,
+            rest: None,
+            len: 0,
+        }
+    }
+}
+
+impl<C: AsRef<[u8]>> WriteQueue<C> {
+    /// An empty queue.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Bytes that wait.
+    #[inline]
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Adds a chunk behind all others. An empty one is dropped: it has nothing to send.
+    #[inline]
+    pub fn push(&mut self, chunk: C) {
+        let len = chunk.as_ref().len();
+        if len == 0 {
+            return;
+        }
+        self.len += len;
+        if self.first.is_none() {
+            self.first = Some(chunk);
+        } else {
+            self.rest.get_or_insert_default().push_back(chunk);
+        }
+    }
+
+    /// Takes everything out unsent. The chunks come back to be dropped where foreign destructors may run.
+    #[must_use]
+    pub fn take(&mut self) -> Self {
+        mem::take(self)
+    }
+
+    /// The chunks, as they will be sent; the first without what is sent of it already.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let first = self.first.iter().map(|chunk| &chunk.as_ref()[self.sent..]);
+        let rest = self.rest.iter().flat_map(|rest| rest.iter());
+        first.chain(rest.map(AsRef::as_ref))
+    }
+
+    /// The chunks themselves, for a collector's traversal.
+    pub fn chunks(&self) -> impl Iterator<Item = &C> {
+        self.first
+            .iter()
+            .chain(self.rest.iter().flat_map(|rest| rest.iter()))
+    }
+
+    /// Sends as much as the kernel takes now. A descriptor that is interrupted by a signal counts as blocked:
+    /// it will be reported writable again.
+    pub fn flush(&mut self, fd: RawFd) -> Flushed {
+        while !self.is_empty() {
+            match self.send(fd) {
+                Ok((sent, offered)) => {
+                    self.advance(sent);
+                    if sent < offered {
+                        return Flushed::Blocked;
+                    }
+                }
+                Err(error) => {
+                    return match error.kind() {
+                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Flushed::Blocked,
+                        _ => Flushed::Failed(error),
+                    };
+                }
+            }
+        }
+        Flushed::Drained
+    }
+
+    /// One system call. Gives how many bytes went, and how many it was offered.
+    fn send(&self, fd: RawFd) -> io::Result<(usize, usize)> {
+        match (&self.first, &self.rest) {
+            (Some(first), None) => {
+                let bytes = &first.as_ref()[self.sent..];
+                // SAFETY: `bytes` is readable for its length. A signal for a broken pipe is not wanted.
+                let sent = unsafe {
+                    libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
+                };
+                Ok((count(sent)?, bytes.len()))
+            }
+            _ => {
+                const NONE: libc::iovec = libc::iovec {
+                    iov_base: std::ptr::null_mut(),
+                    iov_len: 0,
+                };
+                let mut inline = [NONE; IOV_INLINE];
+                let chunks = 1 + self.rest.as_ref().map_or(0, |rest| rest.len());
+                let mut spilled;
+                let vectors = if chunks <= IOV_INLINE {
+                    &mut inline[..chunks]
+                } else {
+                    spilled = vec![NONE; chunks.min(IOV_MAX)];
+                    &mut spilled[..]
+                };
+                let mut offered = 0;
+                for (vector, bytes) in vectors.iter_mut().zip(self.iter()) {
+                    vector.iov_base = bytes.as_ptr().cast_mut().cast();
+                    vector.iov_len = bytes.len();
+                    offered += bytes.len();
+                }
+                // SAFETY: all-zero is a valid `msghdr` without address and control data.
+                let mut message: libc::msghdr = unsafe { mem::zeroed() };
+                message.msg_iov = vectors.as_mut_ptr();
+                message.msg_iovlen = vectors.len() as _;
+                // SAFETY: each vector describes a chunk that this queue holds; the kernel only reads them.
+                let sent = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
+                Ok((count(sent)?, offered))
+            }
+        }
+    }
+
+    /// Forgets the first `sent` bytes.
+    fn advance(&mut self, mut sent: usize) {
+        self.len -= sent;
+        while let Some(first) = &self.first {
+            let left = first.as_ref().len() - self.sent;
+            if sent < left {
+                self.sent += sent;
+                return;
+            }
+            sent -= left;
+            self.sent = 0;
+            let rest = self.rest.as_mut();
+            self.first = rest.and_then(|rest| rest.pop_front());
+        }
+        self.rest = None;
+    }
+}
+
+fn count(result: isize) -> io::Result<usize> {
+    usize::try_from(result).map_err(|_| io::Error::last_os_error())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::io::Read;
+    use std::os::fd::AsRawFd;
+    use std::os::unix::net::UnixStream;
+
+    fn pair() -> (UnixStream, UnixStream) {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        theirs.set_nonblocking(true).unwrap();
+        (ours, theirs)
+    }
+
+    fn read_available(peer: &mut UnixStream, into: &mut Vec<u8>) {
+        let error = peer.read_to_end(into).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+    }
+
+    #[test]
+    fn one_chunk_owns_no_memory_of_the_queue() {
+        let mut queue = WriteQueue::new();
+        queue.push(&b"abc"[..]);
+        assert!(queue.rest.is_none());
+        queue.push(b"");
+        assert!(queue.rest.is_none());
+        queue.push(b"d");
+        assert_eq!(queue.len(), 4);
+        let (ours, mut theirs) = pair();
+        assert!(matches!(queue.flush(ours.as_raw_fd()), Flushed::Drained));
+        assert!(queue.rest.is_none());
+        let mut got = Vec::new();
+        read_available(&mut theirs, &mut got);
+        assert_eq!(got, b"abcd");
+    }
+
+    #[test]
+    fn more_chunks_than_one_call_takes_all_leave() {
+        let mut queue = WriteQueue::new();
+        for i in 0..3000_u32 {
+            queue.push(vec![i as u8; (i % 3) as usize]);
+        }
+        let expected: Vec<u8> = queue.iter().flatten().copied().collect();
+        let (ours, mut theirs) = pair();
+        assert!(matches!(queue.flush(ours.as_raw_fd()), Flushed::Drained));
+        let mut got = Vec::new();
+        read_available(&mut theirs, &mut got);
+        assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn a_closed_peer_fails_the_flush_without_a_signal_and_keeps_the_bytes() {
+        let (ours, theirs) = pair();
+        drop(theirs);
+        let mut queue = WriteQueue::new();
+        queue.push(b"abc");
+        let Flushed::Failed(error) = queue.flush(ours.as_raw_fd()) else {
+            panic!("the peer is gone")
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+        assert_eq!(queue.take().len(), 3);
+        assert!(queue.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn bytes_arrive_in_order_whatever_the_kernel_takes(
+            sizes in proptest::collection::vec(0_usize..60_000, 1..40),
+        ) {
+            let (ours, mut theirs) = pair();
+            let mut queue = WriteQueue::new();
+            let (mut expected, mut got) = (Vec::new(), Vec::new());
+            for (i, size) in sizes.into_iter().enumerate() {
+                let chunk = vec![i as u8; size];
+                expected.extend_from_slice(&chunk);
+                queue.push(chunk);
+                if i % 3 == 0 && matches!(queue.flush(ours.as_raw_fd()), Flushed::Blocked) {
+                    read_available(&mut theirs, &mut got);
+                }
+                prop_assert_eq!(queue.len(), queue.iter().map(<[u8]>::len).sum::<usize>());
+            }
+            while !matches!(queue.flush(ours.as_raw_fd()), Flushed::Drained) {
+                read_available(&mut theirs, &mut got);
+            }
+            drop(ours);
+            theirs.read_to_end(&mut got).unwrap();
+            prop_assert_eq!(got, expected);
+        }
+
+        #[test]
+        fn advancing_equals_cutting_off_the_front(
+            chunks in proptest::collection::vec(proptest::collection::vec(any::<u8>(), 1..20), 1..20),
+            steps in proptest::collection::vec(0_usize..40, 1..40),
+        ) {
+            let mut model: Vec<u8> = chunks.concat();
+            let mut queue = WriteQueue::new();
+            for chunk in chunks {
+                queue.push(chunk);
+            }
+            for step in steps {
+                let step = step.min(queue.len());
+                queue.advance(step);
+                model.drain(..step);
+                prop_assert_eq!(queue.len(), model.len());
+                prop_assert_eq!(queue.iter().flatten().copied().collect::<Vec<_>>(), model.clone());
+            }
+        }
+    }
+}
