@@ -1,6 +1,7 @@
 //! The inbox: how other threads get something onto the loop.
 //!
-//! A locked vector and two flags. Senders push; the loop takes the whole vector once a turn. The loop is woken
+//! A locked vector and two flags, and a third that ends it: what is sent to a loop that is closed is dropped by
+//! the sender. Senders push; the loop takes the whole vector once a turn. The loop is woken
 //! by a write to its eventfd only if it sleeps or is about to, and only by the first sender: `parked` is set by
 //! the loop before it looks at the mail for the last time, and swapped back by whoever wakes it. Either the
 //! sender sees `parked`, or the loop sees the mail; `tests/inbox_loom.rs` checks every interleaving.
@@ -18,7 +19,7 @@ pub trait WakeUp {
 
 /// A queue that many threads fill and one event loop empties.
 pub struct Inbox<T, W> {
-    mail: Mutex<Vec<T>>,
+    mail: Mutex<Mail<T>>,
     /// Set while `mail` may hold something: lets the loop look without taking the lock.
     has_mail: AtomicBool,
     /// Set while the loop waits, or is about to.
@@ -26,22 +27,41 @@ pub struct Inbox<T, W> {
     wake: W,
 }
 
+struct Mail<T> {
+    items: Vec<T>,
+    closed: bool,
+}
+
 impl<T, W: WakeUp> Inbox<T, W> {
     /// An empty inbox, whose loop is woken by `wake`.
     pub fn new(wake: W) -> Self {
         Self {
-            mail: Mutex::new(Vec::new()),
+            mail: Mutex::new(Mail {
+                items: Vec::new(),
+                closed: false,
+            }),
             has_mail: AtomicBool::new(false),
             parked: AtomicBool::new(false),
             wake,
         }
     }
 
-    /// Sends an item; wakes the loop if it waits. From any thread.
+    /// Sends an item; wakes the loop if it waits. From any thread. If the inbox is closed the item is dropped.
     pub fn send(&self, item: T) {
-        self.lock().push(item);
+        let mut mail = self.lock();
+        if mail.closed {
+            drop(mail); // first the lock: the item's destructor may be anything
+            return;
+        }
+        mail.items.push(item);
+        drop(mail);
         self.has_mail.store(true, Ordering::SeqCst);
         self.wake();
+    }
+
+    /// Refuses all that is sent from now on. What is in stays until it is taken.
+    pub fn close(&self) {
+        self.lock().closed = true;
     }
 
     /// Wakes the loop if it waits. From any thread.
@@ -61,7 +81,7 @@ impl<T, W: WakeUp> Inbox<T, W> {
     pub fn take(&self) -> Vec<T> {
         // The flag is cleared first: mail that arrives in between is taken now and looked for once more.
         self.has_mail.store(false, Ordering::SeqCst);
-        std::mem::take(&mut *self.lock())
+        std::mem::take(&mut self.lock().items)
     }
 
     /// Announces a wait. If it answers `false` there is mail, and the loop must not block.
@@ -81,7 +101,7 @@ impl<T, W: WakeUp> Inbox<T, W> {
     }
 
     #[cfg(not(loom))]
-    fn lock(&self) -> std::sync::MutexGuard<'_, Vec<T>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, Mail<T>> {
         // A panic while the lock was held can only be the vector's allocation: its contents are whole.
         self.mail
             .lock()
@@ -89,7 +109,7 @@ impl<T, W: WakeUp> Inbox<T, W> {
     }
 
     #[cfg(loom)]
-    fn lock(&self) -> loom::sync::MutexGuard<'_, Vec<T>> {
+    fn lock(&self) -> loom::sync::MutexGuard<'_, Mail<T>> {
         self.mail
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())

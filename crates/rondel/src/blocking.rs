@@ -1,0 +1,299 @@
+//! Work that blocks, on threads of its own, so that the loop doesn't.
+//!
+//! A [`Pool`] starts threads as jobs come, up to a limit, and lets them go when they have been idle for a while.
+//! A job and its [`BlockingTask`] share a slot: the thread puts the result in and wakes the waiting task,
+//! through the loop's inbox.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::fmt;
+use std::future::Future;
+use std::mem;
+use std::num::NonZero;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::Pin;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use crate::runtime;
+use crate::task::{JoinError, report_panic};
+
+/// After this long without work a thread ends.
+const IDLE: Duration = Duration::from_secs(10);
+
+type Job = Box<dyn FnOnce() + Send>;
+
+/// Threads that run jobs. Dropping it lets the threads end by themselves.
+pub(crate) struct Pool {
+    shared: Arc<Shared>,
+    name: &'static str,
+    max_threads: usize,
+}
+
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+struct State {
+    jobs: VecDeque<Job>,
+    threads: Vec<JoinHandle<()>>,
+    /// Threads that run or wait; `threads` may have handles of ended ones besides.
+    alive: usize,
+    /// Threads that wait for a job.
+    idle: usize,
+    closed: bool,
+}
+
+impl Pool {
+    pub(crate) fn new(name: &'static str, max_threads: usize) -> Self {
+        Self {
+            shared: Arc::new(Shared {
+                state: Mutex::new(State {
+                    jobs: VecDeque::new(),
+                    threads: Vec::new(),
+                    alive: 0,
+                    idle: 0,
+                    closed: false,
+                }),
+                changed: Condvar::new(),
+            }),
+            name,
+            max_threads,
+        }
+    }
+
+    /// The pool of [`spawn_blocking`], as large as asyncio's default executor.
+    pub(crate) fn for_blocking() -> Self {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        Self::new("rondel-blocking", (cores + 4).min(32))
+    }
+
+    /// Runs `work` on one of the threads.
+    pub(crate) fn spawn<T, W>(&self, work: W) -> BlockingTask<T>
+    where
+        T: Send + 'static,
+        W: FnOnce() -> T + Send + 'static,
+    {
+        let slot = Arc::new(Slot {
+            stage: Mutex::new(Stage::Queued(None)),
+        });
+        let of_thread = Arc::clone(&slot);
+        let started = self.submit(Box::new(move || of_thread.run(work)));
+        if let Err(error) = started {
+            slot.finish(Err(Box::new(format!("can't start new thread: {error}"))));
+        }
+        BlockingTask { slot }
+    }
+
+    fn submit(&self, job: Job) -> std::io::Result<()> {
+        let mut state = self.shared.lock();
+        if state.jobs.len() >= state.idle && state.alive < self.max_threads {
+            let shared = Arc::clone(&self.shared);
+            let thread = thread::Builder::new()
+                .name(self.name.to_owned())
+                .spawn(move || shared.work());
+            match thread {
+                Ok(thread) => {
+                    state.threads.retain(|thread| !thread.is_finished());
+                    state.threads.push(thread);
+                    state.alive += 1;
+                }
+                // The threads there are will come to it.
+                Err(_) if state.alive > 0 => {}
+                Err(error) => return Err(error),
+            }
+        }
+        state.jobs.push_back(job);
+        drop(state);
+        self.shared.changed.notify_one();
+        Ok(())
+    }
+
+    /// Waits until all jobs that were not cancelled are done and all threads have ended.
+    pub(crate) fn join(&self) {
+        let mut state = self.shared.lock();
+        state.closed = true;
+        let threads = mem::take(&mut state.threads);
+        drop(state);
+        self.shared.changed.notify_all();
+        for thread in threads {
+            // Jobs catch their panics.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Pool {
+    fn drop(&mut self) {
+        self.shared.lock().closed = true;
+        self.shared.changed.notify_all();
+    }
+}
+
+impl Shared {
+    fn work(&self) {
+        let mut state = self.lock();
+        loop {
+            if let Some(job) = state.jobs.pop_front() {
+                drop(state);
+                job();
+                state = self.lock();
+                continue;
+            }
+            if state.closed {
+                break;
+            }
+            state.idle += 1;
+            let timed_out;
+            (state, timed_out) = match self.changed.wait_timeout(state, IDLE) {
+                Ok((state, waited)) => (state, waited.timed_out()),
+                Err(poisoned) => {
+                    let (state, waited) = poisoned.into_inner();
+                    (state, waited.timed_out())
+                }
+            };
+            state.idle -= 1;
+            if timed_out && state.jobs.is_empty() {
+                break;
+            }
+        }
+        state.alive -= 1;
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
+    }
+}
+
+/// What a job and its future share.
+struct Slot<T> {
+    stage: Mutex<Stage<T>>,
+}
+
+enum Stage<T> {
+    /// No thread has begun; who waits.
+    Queued(Option<Waker>),
+    /// A thread is at it; who waits.
+    Running(Option<Waker>),
+    Done(Result<T, Box<dyn Any + Send>>),
+    /// The future is gone, or has the result.
+    Over,
+}
+
+impl<T> Slot<T> {
+    fn run(&self, work: impl FnOnce() -> T) {
+        let mut stage = lock(&self.stage);
+        match &mut *stage {
+            Stage::Queued(waker) => *stage = Stage::Running(waker.take()),
+            _ => return,
+        }
+        drop(stage);
+        self.finish(catch_unwind(AssertUnwindSafe(work)));
+    }
+
+    fn finish(&self, result: Result<T, Box<dyn Any + Send>>) {
+        let mut stage = lock(&self.stage);
+        match mem::replace(&mut *stage, Stage::Over) {
+            Stage::Queued(waker) | Stage::Running(waker) => {
+                *stage = Stage::Done(result);
+                drop(stage);
+                if let Some(waker) = waker {
+                    waker.wake();
+                }
+            }
+            // Nobody waits any more; a panic is not to go unheard.
+            Stage::Done(_) | Stage::Over => {
+                drop(stage);
+                if let Err(panic) = result {
+                    report_panic("Exception in spawn_blocking was never retrieved", &*panic);
+                }
+            }
+        }
+    }
+}
+
+/// Runs a function that blocks on a thread of a small pool; the future gives its result.
+///
+/// The pool has as many threads as asyncio's default executor: five to thirty-two. The function starts as soon as
+/// a thread is free, whether or not the future is awaited. Dropping the future before that cancels it;
+/// after that the function runs to its end, and its result is dropped. At its end [`run`](crate::run) waits
+/// for the functions that have begun, as `asyncio.run` does.
+///
+/// # Panics
+/// If no loop runs on this thread.
+///
+/// ```
+/// rondel::run(async {
+///     let sum = rondel::spawn_blocking(|| (1..=1000_u64).sum::<u64>()).await?;
+///     assert_eq!(sum, 500_500);
+///     Ok::<(), rondel::JoinError>(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn spawn_blocking<T, W>(work: W) -> BlockingTask<T>
+where
+    T: Send + 'static,
+    W: FnOnce() -> T + Send + 'static,
+{
+    runtime::with_current(|runtime| runtime.blocking.get_or_init(Pool::for_blocking).spawn(work))
+}
+
+/// The future of [`spawn_blocking`]: the function's result, or its panic.
+#[must_use = "the result is lost, and the work may be cancelled, when this is dropped"]
+pub struct BlockingTask<T> {
+    slot: Arc<Slot<T>>,
+}
+
+impl<T> Future for BlockingTask<T> {
+    type Output = Result<T, JoinError>;
+
+    /// # Panics
+    /// If it is polled again after it was ready.
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut stage = lock(&self.slot.stage);
+        match &mut *stage {
+            Stage::Queued(waker) | Stage::Running(waker) => {
+                let before = match waker {
+                    Some(waker) if waker.will_wake(context.waker()) => None,
+                    _ => waker.replace(context.waker().clone()),
+                };
+                drop(stage);
+                drop(before);
+                Poll::Pending
+            }
+            Stage::Done(_) => {
+                let Stage::Done(result) = mem::replace(&mut *stage, Stage::Over) else {
+                    return Poll::Pending;
+                };
+                Poll::Ready(result.map_err(JoinError::Panicked))
+            }
+            Stage::Over => panic!("a BlockingTask was polled after it had given its result"),
+        }
+    }
+}
+
+impl<T> Drop for BlockingTask<T> {
+    fn drop(&mut self) {
+        let stage = mem::replace(&mut *lock(&self.slot.stage), Stage::Over);
+        if let Stage::Done(Err(panic)) = stage {
+            report_panic("Exception in spawn_blocking was never retrieved", &*panic);
+        }
+    }
+}
+
+impl<T> fmt::Debug for BlockingTask<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BlockingTask").finish_non_exhaustive()
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // No foreign code runs under these locks: a poisoned one guards whole values.
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}

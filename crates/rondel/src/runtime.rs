@@ -1,0 +1,401 @@
+//! The Rust face's host: what the event loop queues for Rust programs, and how a program is run on it.
+//!
+//! A [`Runtime`] is one event loop with its tasks. [`run`] makes one, runs the main task on it, and takes
+//! everything down again. While it runs, the thread's [`current`] runtime is this one; that is how
+//! `create_task`, `sleep` and the streams find it.
+
+use std::cell::{Cell, OnceCell};
+use std::error::Error;
+use std::fmt;
+use std::future::Future;
+use std::io;
+use std::ops::ControlFlow;
+use std::ptr::NonNull;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use crate::blocking::Pool;
+use crate::event_loop::clock::Clock;
+use crate::event_loop::inbox::Inbox;
+use crate::event_loop::{EventLoop, Host};
+use crate::reactor::Wake;
+use crate::signal::Interrupts;
+use crate::task::{self, CancelledError, Header, JoinError, SentWake, TaskList, TaskRef};
+use crate::time::TimerEntry;
+
+/// The inbox of a loop of this face.
+pub(crate) type LoopInbox = Inbox<Remote, Wake>;
+
+/// One entry of the ready ring.
+pub(crate) enum Item {
+    /// A step of a task.
+    Task(TaskRef),
+    /// A waker that isn't a task's own.
+    Wake(Box<Waker>),
+    /// Ctrl-C.
+    Interrupt,
+}
+
+/// What comes from other threads.
+pub(crate) struct Remote(pub(crate) SentWake);
+
+/// What descriptors are registered with.
+pub(crate) enum Source {
+    /// The eventfd that the signal handler writes to.
+    Interrupt,
+}
+
+/// The host: it has no state of its own, for the current runtime has it.
+pub(crate) struct RustHost;
+
+impl Host for RustHost {
+    type Item = Item;
+    type Source = Source;
+    type Timer = TimerEntry;
+    type Remote = Remote;
+    type Exit = io::Error;
+
+    #[inline]
+    fn run(&self, item: Item) -> ControlFlow<io::Error> {
+        match item {
+            Item::Task(task) => with_current(|runtime| task::step(runtime, &task)),
+            Item::Wake(waker) => waker.wake(),
+            Item::Interrupt => with_current(Runtime::interrupt),
+        }
+        ControlFlow::Continue(())
+    }
+
+    fn readable(&self, source: &Source) -> Option<Item> {
+        match source {
+            Source::Interrupt => Some(Item::Interrupt),
+        }
+    }
+
+    fn writable(&self, source: &Source) -> Option<Item> {
+        match source {
+            Source::Interrupt => None,
+        }
+    }
+
+    #[inline]
+    fn due(&self, timer: TimerEntry) -> Option<Item> {
+        timer.fire()
+    }
+
+    #[inline]
+    fn received(&self, remote: Remote) -> Option<Item> {
+        remote.0.receive()
+    }
+}
+
+/// One loop and its tasks.
+pub(crate) struct Runtime {
+    pub(crate) event_loop: EventLoop<RustHost>,
+    /// The address of the loop's inbox, by which tasks know whose they are.
+    inbox: *const LoopInbox,
+    pub(crate) tasks: TaskList,
+    /// The task whose step runs.
+    pub(crate) current_task: Cell<Option<NonNull<Header>>>,
+    /// Set once the loop has ended: no task starts any more.
+    closing: Cell<bool>,
+    main: Cell<Option<task::CancelHandle>>,
+    interrupted: Cell<bool>,
+    /// The threads of `spawn_blocking`.
+    pub(crate) blocking: OnceCell<Pool>,
+}
+
+thread_local! {
+    static CURRENT: Cell<Option<NonNull<Runtime>>> = const { Cell::new(None) };
+}
+
+/// Applies `f` to the runtime that runs on this thread; `None` if there is none.
+#[inline]
+pub(crate) fn try_current<R>(f: impl FnOnce(&Runtime) -> R) -> Option<R> {
+    // SAFETY: `Entered` keeps the runtime alive as long as the pointer is set.
+    CURRENT.get().map(|runtime| f(unsafe { runtime.as_ref() }))
+}
+
+/// Applies `f` to the runtime that runs on this thread.
+///
+/// # Panics
+/// If there is none.
+#[inline]
+#[track_caller]
+pub(crate) fn with_current<R>(f: impl FnOnce(&Runtime) -> R) -> R {
+    match try_current(f) {
+        Some(result) => result,
+        None => no_running_event_loop(),
+    }
+}
+
+/// The runtime that runs on this thread, for what may outlive it.
+///
+/// # Panics
+/// If there is none.
+#[inline]
+#[track_caller]
+pub(crate) fn current() -> Rc<Runtime> {
+    let Some(runtime) = CURRENT.get() else {
+        no_running_event_loop()
+    };
+    // SAFETY: the pointer is that of the `Rc` in `Entered`, which is alive.
+    unsafe {
+        Rc::increment_strong_count(runtime.as_ptr());
+        Rc::from_raw(runtime.as_ptr())
+    }
+}
+
+#[cold]
+#[track_caller]
+fn no_running_event_loop() -> ! {
+    panic!("no running event loop on this thread: call this from within rondel::run")
+}
+
+/// Makes a runtime the thread's current one for as long as it lives.
+struct Entered(Rc<Runtime>);
+
+impl Entered {
+    fn new(runtime: Rc<Runtime>) -> Self {
+        CURRENT.set(NonNull::new(Rc::as_ptr(&runtime).cast_mut()));
+        Self(runtime)
+    }
+}
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        // Also when a panic passes through: the main task may borrow what is about to go.
+        self.0.close();
+        CURRENT.set(None);
+    }
+}
+
+impl Runtime {
+    fn new(clock: Clock) -> io::Result<Self> {
+        let event_loop = EventLoop::new(RustHost, clock)?;
+        Ok(Self {
+            inbox: Arc::as_ptr(event_loop.inbox()),
+            event_loop,
+            tasks: TaskList::default(),
+            current_task: Cell::new(None),
+            closing: Cell::new(false),
+            main: Cell::new(None),
+            interrupted: Cell::new(false),
+            blocking: OnceCell::new(),
+        })
+    }
+
+    #[inline]
+    pub(crate) fn inbox_ptr(&self) -> *const LoopInbox {
+        self.inbox
+    }
+
+    /// Whether the loop has ended.
+    pub(crate) fn is_closing(&self) -> bool {
+        self.closing.get()
+    }
+
+    /// Ctrl-C: the main task is cancelled, and `run` will say why.
+    fn interrupt(&self) {
+        Interrupts::acknowledge();
+        if let Some(main) = self.main.take() {
+            self.interrupted.set(main.cancel());
+        }
+    }
+
+    /// Drops the futures of all tasks, then everything that is queued or registered.
+    fn close(&self) {
+        self.closing.set(true);
+        task::cancel_all(self);
+        self.main.take();
+        self.event_loop.inbox().close();
+        drop(self.event_loop.drain());
+        if let Some(pool) = self.blocking.get() {
+            pool.join();
+        }
+    }
+}
+
+/// Runs a future and all the tasks that it creates; returns its output.
+///
+/// As `asyncio.run`: makes a loop of its own, and when `main` is done it cancels the tasks that are left. On
+/// the program's main thread, Ctrl-C cancels `main` (unless the program handles SIGINT by itself), and the
+/// answer is [`RunError::KeyboardInterrupt`]; a second Ctrl-C that finds the first one not yet
+/// taken notice of kills the process.
+///
+/// # Errors
+/// See [`RunError`]. If the output is a `Result` itself, both are unpacked by `rondel::run(main())??`, or by one
+/// `?` where the function returns that type.
+///
+/// # Panics
+/// With the panic of `main`, if it panics, after everything is taken down.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// fn main() -> std::io::Result<()> {
+///     rondel::run(async {
+///         println!("hello");
+///         rondel::sleep(Duration::from_millis(10)).await;
+///         println!("world");
+///         Ok(())
+///     })?
+/// }
+/// ```
+pub fn run<F: Future>(main: F) -> Result<F::Output, RunError> {
+    Builder::new().run(main)
+}
+
+/// How a loop is to be made; [`run`] is `Builder::new().run(…)`.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// // Two hours on the virtual clock take no time.
+/// let slept = rondel::Builder::new().virtual_clock().run(async {
+///     let start = rondel::Instant::now();
+///     rondel::sleep(Duration::from_secs(7200)).await;
+///     start.elapsed()
+/// })?;
+/// assert_eq!(slept, Duration::from_secs(7200));
+/// # Ok::<(), rondel::RunError>(())
+/// ```
+#[derive(Clone, Debug)]
+#[must_use]
+pub struct Builder {
+    virtual_time: Option<Duration>,
+    handle_interrupts: bool,
+}
+
+impl Default for Builder {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Builder {
+    /// The settings of [`run`].
+    pub fn new() -> Self {
+        Self {
+            virtual_time: None,
+            handle_interrupts: true,
+        }
+    }
+
+    /// Time stands still while there is anything to run, and jumps to the next timer when there is not: for
+    /// tests. Descriptors and other threads work, but what takes them real time takes none here.
+    pub fn virtual_clock(mut self) -> Self {
+        self.virtual_time = Some(Duration::ZERO);
+        self
+    }
+
+    /// Whether Ctrl-C cancels the main future (the default). Only ever on the program's main thread, and only
+    /// if SIGINT has no handler yet.
+    pub fn handle_interrupts(mut self, handle: bool) -> Self {
+        self.handle_interrupts = handle;
+        self
+    }
+
+    /// Runs a future to its end; see [`run`].
+    ///
+    /// # Errors
+    /// As [`run`].
+    ///
+    /// # Panics
+    /// As [`run`].
+    pub fn run<F: Future>(self, main: F) -> Result<F::Output, RunError> {
+        if CURRENT.get().is_some() {
+            return Err(RunError::AlreadyRunning);
+        }
+        let clock = match self.virtual_time {
+            None => Clock::Monotonic,
+            Some(start) => Clock::at(crate::time::nanos(start)),
+        };
+        let runtime = Rc::new(Runtime::new(clock)?);
+        let interrupts = if self.handle_interrupts {
+            Interrupts::install(&runtime.event_loop)?
+        } else {
+            None
+        };
+        let entered = Entered::new(Rc::clone(&runtime));
+        // SAFETY: `entered` cancels all tasks at the latest when it is dropped, before `main`'s borrows end.
+        let mut main = unsafe { task::create_main_task(&runtime, main) };
+        runtime.main.set(Some(main.cancel_handle()));
+        let ran = runtime.event_loop.run_forever();
+        drop(entered);
+        drop(interrupts);
+        ran?;
+        match main.result() {
+            Some(Ok(output)) => Ok(output),
+            Some(Err(JoinError::Panicked(panic))) => std::panic::resume_unwind(panic),
+            Some(Err(JoinError::Cancelled(_))) | None if runtime.interrupted.get() => {
+                Err(RunError::KeyboardInterrupt)
+            }
+            Some(Err(JoinError::Cancelled(cancelled))) => Err(RunError::Cancelled(cancelled)),
+            None => Err(RunError::Cancelled(CancelledError)),
+        }
+    }
+}
+
+/// Why [`run`] has no output.
+///
+/// ```
+/// let error = rondel::run(async {
+///     rondel::current_task().unwrap().cancel();
+///     std::future::pending::<()>().await
+/// })
+/// .unwrap_err();
+/// assert!(matches!(error, rondel::RunError::Cancelled(_)));
+/// ```
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum RunError {
+    /// The loop could not be made, or its reactor failed.
+    Io(io::Error),
+    /// Ctrl-C.
+    KeyboardInterrupt,
+    /// The main task was cancelled by the program.
+    Cancelled(CancelledError),
+    /// There is a running loop on this thread already.
+    AlreadyRunning,
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => error.fmt(f),
+            Self::KeyboardInterrupt => f.write_str("KeyboardInterrupt"),
+            Self::Cancelled(cancelled) => cancelled.fmt(f),
+            Self::AlreadyRunning => {
+                f.write_str("rondel::run() cannot be called from a running event loop")
+            }
+        }
+    }
+}
+
+impl Error for RunError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        match self {
+            Self::Io(error) => Some(error),
+            Self::Cancelled(cancelled) => Some(cancelled),
+            Self::KeyboardInterrupt | Self::AlreadyRunning => None,
+        }
+    }
+}
+
+impl From<io::Error> for RunError {
+    fn from(error: io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
+impl From<RunError> for io::Error {
+    fn from(error: RunError) -> Self {
+        match error {
+            RunError::Io(error) => error,
+            RunError::KeyboardInterrupt => Self::new(io::ErrorKind::Interrupted, error),
+            RunError::Cancelled(_) | RunError::AlreadyRunning => Self::other(error),
+        }
+    }
+}

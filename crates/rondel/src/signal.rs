@@ -1,0 +1,120 @@
+//! Ctrl-C while a program runs, as `asyncio.run` has it since Python 3.11.
+//!
+//! The handler does the two things that a signal handler may: it sets a flag and writes to an eventfd. The
+//! eventfd is in the reactor of the one loop that runs on the main thread, whose turn then cancels the main
+//! task. A second SIGINT that finds the flag still set means that the loop is stuck: then the default action is
+//! restored and taken, as Python's second KeyboardInterrupt breaks through.
+//!
+//! The eventfd is made once and stays open as long as the process: the handler may be running in any thread at
+//! the moment when a loop ends.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+
+use crate::event_loop::EventLoop;
+use crate::runtime::{RustHost, Source};
+
+static EVENT: OnceLock<OwnedFd> = OnceLock::new();
+/// The eventfd's number for the handler, which may not use a `OnceLock`.
+static EVENT_FD: AtomicI32 = AtomicI32::new(-1);
+/// A SIGINT came and no loop has taken notice.
+static PENDING: AtomicBool = AtomicBool::new(false);
+
+/// SIGINT is handled as long as this lives.
+pub(crate) struct Interrupts(());
+
+impl Interrupts {
+    /// Handles SIGINT for a loop; `None` on any thread but the main one, and if SIGINT has a handler already
+    /// or is ignored.
+    pub(crate) fn install(event_loop: &EventLoop<RustHost>) -> io::Result<Option<Self>> {
+        // SAFETY: two system calls without arguments.
+        if unsafe { libc::gettid() != libc::getpid() } || !has_default_action()? {
+            return Ok(None);
+        }
+        let fd = event()?;
+        event_loop.add_reader(fd, Source::Interrupt)?;
+        PENDING.store(false, Ordering::SeqCst);
+        set_action(on_interrupt as *const () as libc::sighandler_t)?;
+        Ok(Some(Self(())))
+    }
+
+    /// Resets the eventfd and the flag.
+    pub(crate) fn acknowledge() {
+        PENDING.store(false, Ordering::SeqCst);
+        let mut count = 0_u64;
+        let fd = EVENT_FD.load(Ordering::SeqCst);
+        // SAFETY: eight bytes of room.
+        unsafe { libc::read(fd, (&raw mut count).cast(), size_of::<u64>()) };
+    }
+}
+
+impl Drop for Interrupts {
+    fn drop(&mut self) {
+        // It can't fail: SIGINT is a signal whose action may be set, as it was before.
+        let _ = set_action(libc::SIG_DFL);
+        if PENDING.load(Ordering::SeqCst) {
+            // Came after the loop's last turn: it is the program's to end.
+            Self::acknowledge();
+            // SAFETY: the default action, which ends the process.
+            unsafe { libc::raise(libc::SIGINT) };
+        }
+    }
+}
+
+fn event() -> io::Result<RawFd> {
+    if let Some(event) = EVENT.get() {
+        return Ok(event.as_raw_fd());
+    }
+    // SAFETY: a system call without pointers; the result is checked.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: just made, no other owner.
+    let event = EVENT.get_or_init(|| unsafe { OwnedFd::from_raw_fd(fd) });
+    EVENT_FD.store(event.as_raw_fd(), Ordering::SeqCst);
+    Ok(event.as_raw_fd())
+}
+
+fn has_default_action() -> io::Result<bool> {
+    let mut action = MaybeUninit::<libc::sigaction>::uninit();
+    // SAFETY: asks only, into room that is large enough.
+    if unsafe { libc::sigaction(libc::SIGINT, ptr::null(), action.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: filled in by the successful call.
+    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL)
+}
+
+fn set_action(handler: libc::sighandler_t) -> io::Result<()> {
+    // SAFETY: all zeros is a valid sigaction: the default action, an empty mask, no flags.
+    let mut action: libc::sigaction = unsafe { MaybeUninit::zeroed().assume_init() };
+    action.sa_sigaction = handler;
+    action.sa_flags = libc::SA_RESTART;
+    // SAFETY: the handler does only what is safe in one; see below.
+    if unsafe { libc::sigaction(libc::SIGINT, &action, ptr::null_mut()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(())
+}
+
+extern "C" fn on_interrupt(_: libc::c_int) {
+    // SAFETY: errno's address is valid in every thread; what the handler interrupted may be about to read it.
+    let errno = unsafe { *libc::__errno_location() };
+    if PENDING.swap(true, Ordering::SeqCst) {
+        let _ = set_action(libc::SIG_DFL);
+        // SAFETY: async-signal-safe. It takes effect when this handler returns.
+        unsafe { libc::raise(libc::SIGINT) };
+    } else {
+        let one = 1_u64;
+        let fd = EVENT_FD.load(Ordering::SeqCst);
+        // SAFETY: async-signal-safe; eight readable bytes.
+        unsafe { libc::write(fd, (&raw const one).cast(), size_of::<u64>()) };
+    }
+    // SAFETY: as above.
+    unsafe { *libc::__errno_location() = errno };
+}

@@ -1,0 +1,303 @@
+//! What every task has, whatever its future: references, state, links, the function table.
+//!
+//! A task is one allocation: this header, then the future, whose place the output takes (`cell.rs`). Who may
+//! touch which field:
+//!
+//! * **Any thread**: `refs`, `sent`, `inbox`, `vtable`. The first two are atomic, the others never change.
+//! * **The loop's thread alone**: everything else. [`TaskRef`], `Task` and the ready ring's items are `!Send`,
+//!   and wakers look at the fields only after [`Header::is_local`] has found that they are on that thread.
+//!
+//! # References
+//! Most references are held on the loop's thread: by the list of all tasks, the ready ring, the `Task` handle,
+//! whoever waits for the task. They are counted in `local`, without atomics, and hold **one** share of `refs`
+//! together. Wakers that were cloned hold one share each, as they may go anywhere. So a task that is spawned,
+//! run, joined and freed by its own thread costs no atomic read-modify-write at all.
+//!
+//! Why freeing is sound on any thread: while a future or an output is in the cell there is a local reference
+//! (the list of all tasks holds one until the future is gone, the handle holds one until the output is). When
+//! the last local reference goes, what is left in the cell is plain memory.
+//!
+//! The inbox's count is not taken for each task either: the first waker that is cloned takes it on the task's
+//! behalf ([`SHARED`]). Before that all wakers are borrowed from a step, and the loop outlives its steps.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::NonNull;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+
+use super::waiter::Waiter;
+use crate::runtime::{self, Item, LoopInbox, Remote};
+
+/// The bit of `refs` that says that the task owns a reference to its loop's inbox.
+const SHARED: usize = 1;
+/// One reference in `refs`.
+const REF: usize = 2;
+
+/// The task is in the ready ring.
+pub(super) const QUEUED: u8 = 1;
+/// The future is gone; the output is there, or has been.
+pub(super) const COMPLETE: u8 = 2;
+/// The next step drops the future.
+pub(super) const CANCEL: u8 = 4;
+/// There is a `Task` handle that wants the output.
+pub(super) const HANDLE: u8 = 8;
+/// The loop stops when this task is complete.
+pub(super) const MAIN: u8 = 16;
+
+/// What differs from one type of future to another.
+pub(super) struct TaskVTable {
+    /// Polls the future. `true`: the output is in place.
+    pub(super) poll: unsafe fn(NonNull<Header>) -> bool,
+    /// Drops the future; the output is `CancelledError`, or the panic of a destructor.
+    pub(super) cancel: unsafe fn(NonNull<Header>),
+    /// Drops the output; reports it if it is a panic.
+    pub(super) drop_output: unsafe fn(NonNull<Header>),
+    /// Frees the memory.
+    pub(super) free: unsafe fn(NonNull<Header>),
+}
+
+/// The part of a task that does not depend on its future.
+pub(crate) struct Header {
+    /// Shares of ownership times [`REF`], and [`SHARED`].
+    refs: AtomicUsize,
+    /// Set while a wake from another thread is in the inbox.
+    sent: AtomicBool,
+    /// The way to the loop from other threads; owned if [`SHARED`] is set.
+    inbox: *const LoopInbox,
+    pub(super) vtable: &'static TaskVTable,
+    /// References on the loop's thread.
+    local: Cell<u32>,
+    /// `QUEUED`, `COMPLETE`, …
+    pub(super) state: Cell<u8>,
+    /// Neighbours in the list of all tasks.
+    pub(super) previous: Cell<Option<NonNull<Header>>>,
+    pub(super) next: Cell<Option<NonNull<Header>>>,
+    /// Who awaits the handle.
+    joiner: UnsafeCell<Option<Waiter>>,
+}
+
+impl Header {
+    /// A header with one local reference, which the caller turns into a [`TaskRef`].
+    pub(super) fn new(vtable: &'static TaskVTable, inbox: *const LoopInbox, state: u8) -> Self {
+        Self {
+            refs: AtomicUsize::new(REF),
+            sent: AtomicBool::new(false),
+            inbox,
+            vtable,
+            local: Cell::new(1),
+            state: Cell::new(state),
+            previous: Cell::new(None),
+            next: Cell::new(None),
+            joiner: UnsafeCell::new(None),
+        }
+    }
+
+    /// Whether this thread runs the task's loop right now.
+    #[inline]
+    pub(super) fn is_local(&self) -> bool {
+        runtime::try_current(|runtime| runtime.inbox_ptr() == self.inbox).unwrap_or(false)
+    }
+
+    /// Adds a share of ownership, on behalf of a waker that is being cloned.
+    #[inline]
+    pub(super) fn retain(&self) {
+        // Relaxed: whoever clones has a share, or a step's borrow of one.
+        if self.refs.fetch_add(REF, Ordering::Relaxed) & SHARED == 0 {
+            self.share_inbox();
+        }
+    }
+
+    #[cold]
+    fn share_inbox(&self) {
+        // SAFETY: the pointer came from the loop's `Arc`, and the loop lives: without SHARED, the waker that
+        // is being cloned is borrowed from a step.
+        unsafe { Arc::increment_strong_count(self.inbox) };
+        if self.refs.fetch_or(SHARED, Ordering::Relaxed) & SHARED != 0 {
+            // SAFETY: gives back the count just taken: another clone was faster.
+            unsafe { Arc::decrement_strong_count(self.inbox) };
+        }
+    }
+
+    /// Gives up one share of ownership.
+    ///
+    /// # Safety
+    /// The caller owns that share and never uses `this` again.
+    #[inline]
+    pub(super) unsafe fn release(this: NonNull<Self>) {
+        // SAFETY: the caller's share keeps the header alive up to the subtraction.
+        let refs = unsafe { &this.as_ref().refs };
+        // The only share there is can't become more meanwhile, so no read-modify-write is needed.
+        if refs.load(Ordering::Acquire) & !SHARED != REF {
+            if refs.fetch_sub(REF, Ordering::Release) & !SHARED != REF {
+                return;
+            }
+            fence(Ordering::Acquire);
+        }
+        // SAFETY: that was the last share.
+        unsafe { Self::free(this) };
+    }
+
+    /// # Safety
+    /// There is no reference left but the caller's.
+    unsafe fn free(this: NonNull<Self>) {
+        // SAFETY: nobody else has it.
+        let header = unsafe { this.as_ref() };
+        let inbox = (header.refs.load(Ordering::Relaxed) & SHARED != 0).then_some(header.inbox);
+        // SAFETY: the table was made for this cell.
+        unsafe { (header.vtable.free)(this) };
+        if let Some(inbox) = inbox {
+            // SAFETY: SHARED says that the task owned this count.
+            unsafe { Arc::decrement_strong_count(inbox) };
+        }
+    }
+
+    /// Wakes the task from wherever the caller is.
+    #[inline]
+    pub(super) fn wake(&self) {
+        if self.is_local() {
+            self.schedule();
+        } else {
+            self.send();
+        }
+    }
+
+    /// Puts the task into the ready ring, unless it is there or complete. Only on the loop's thread.
+    #[inline]
+    pub(super) fn schedule(&self) {
+        if let Some(task) = self.queue() {
+            runtime::with_current(|runtime| runtime.event_loop.call_soon(Item::Task(task)));
+        }
+    }
+
+    /// Marks the task as queued; `None` if it need not be. Only on the loop's thread.
+    #[inline]
+    pub(super) fn queue(&self) -> Option<TaskRef> {
+        let state = self.state.get();
+        if state & (QUEUED | COMPLETE) != 0 {
+            return None;
+        }
+        self.state.set(state | QUEUED);
+        self.local.set(self.local.get() + 1);
+        Some(TaskRef(NonNull::from(self)))
+    }
+
+    /// Sends a wake through the inbox, unless one is under way.
+    fn send(&self) {
+        if self.sent.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        self.retain();
+        // SAFETY: the waker in use is a clone, then SHARED keeps the inbox alive, or borrowed from a step,
+        // then the loop does.
+        let inbox = unsafe { &*self.inbox };
+        inbox.send(Remote(SentWake(NonNull::from(self))));
+    }
+
+    pub(super) fn is_complete(&self) -> bool {
+        self.state.get() & COMPLETE != 0
+    }
+
+    pub(super) fn set(&self, bits: u8) {
+        self.state.set(self.state.get() | bits);
+    }
+
+    pub(super) fn clear(&self, bits: u8) {
+        self.state.set(self.state.get() & !bits);
+    }
+
+    /// Replaces who is woken when the task is complete. Only on the loop's thread.
+    pub(super) fn set_joiner(&self, waiter: Option<Waiter>) -> Option<Waiter> {
+        // SAFETY: only this function and `joined_by` touch the field, on one thread, and neither runs foreign
+        // code while the reference lives.
+        std::mem::replace(unsafe { &mut *self.joiner.get() }, waiter)
+    }
+
+    /// Whether the joiner is the one that `context` stands for.
+    pub(super) fn joined_by(&self, context: &std::task::Context<'_>) -> bool {
+        // SAFETY: as in `set_joiner`.
+        unsafe { &*self.joiner.get() }
+            .as_ref()
+            .is_some_and(|waiter| waiter.is(context))
+    }
+}
+
+/// A reference to a task, held and dropped on its loop's thread.
+pub(crate) struct TaskRef(NonNull<Header>);
+
+impl TaskRef {
+    /// # Safety
+    /// The caller gives up one local reference to a live header, on the loop's thread.
+    pub(super) unsafe fn from_raw(header: NonNull<Header>) -> Self {
+        Self(header)
+    }
+
+    /// Another local reference to the task behind `header`.
+    ///
+    /// # Safety
+    /// The header is alive and this is its loop's thread.
+    pub(super) unsafe fn borrow_raw(header: NonNull<Header>) -> Self {
+        // SAFETY: the caller's promise.
+        let local = unsafe { &header.as_ref().local };
+        local.set(local.get() + 1);
+        Self(header)
+    }
+
+    /// Gives up the reference without dropping it.
+    pub(super) fn into_raw(self) -> NonNull<Header> {
+        std::mem::ManuallyDrop::new(self).0
+    }
+
+    pub(super) fn header(&self) -> &Header {
+        // SAFETY: a reference keeps the header alive.
+        unsafe { self.0.as_ref() }
+    }
+
+    pub(super) fn as_ptr(&self) -> NonNull<Header> {
+        self.0
+    }
+}
+
+impl Clone for TaskRef {
+    #[inline]
+    fn clone(&self) -> Self {
+        // SAFETY: alive, and on its thread, as `self` is.
+        unsafe { Self::borrow_raw(self.0) }
+    }
+}
+
+impl Drop for TaskRef {
+    #[inline]
+    fn drop(&mut self) {
+        let local = &self.header().local;
+        let left = local.get() - 1;
+        local.set(left);
+        if left == 0 {
+            // SAFETY: the local references' common share, given up by the last of them.
+            unsafe { Header::release(self.0) };
+        }
+    }
+}
+
+/// A wake on its way through the inbox; holds a share of the task.
+pub(crate) struct SentWake(NonNull<Header>);
+
+// SAFETY: it touches nothing but the fields that are for any thread, until `receive`, which says more.
+unsafe impl Send for SentWake {}
+
+impl SentWake {
+    /// Turns the wake into a queued item. Only on the loop's thread.
+    pub(crate) fn receive(self) -> Option<Item> {
+        // SAFETY: `self` holds a share.
+        let header = unsafe { self.0.as_ref() };
+        // A read-modify-write, so that what any of the coalesced senders wrote before is seen by the step.
+        header.sent.swap(false, Ordering::AcqRel);
+        header.queue().map(Item::Task)
+    }
+}
+
+impl Drop for SentWake {
+    fn drop(&mut self) {
+        // SAFETY: the share that `send` took.
+        unsafe { Header::release(self.0) };
+    }
+}

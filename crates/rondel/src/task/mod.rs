@@ -1,0 +1,145 @@
+//! Tasks: Rust futures that the event loop runs.
+//!
+//! A task is one allocation (`header.rs`, `cell.rs`). Its way: [`create_task`] puts it into the loop's list of
+//! tasks (`list.rs`) and into the ready ring; [`step`] polls it; whoever is to wake it holds a waker
+//! (`waker.rs`) or, on the loop's own thread, a [`Waiter`] (`waiter.rs`), both of which lead to the ready ring
+//! again, from other threads through the inbox. When its future is done the output takes the future's place,
+//! and the one who awaits the handle (`join.rs`) is woken. `gather.rs` and `group.rs` await many.
+
+mod cell;
+mod errors;
+mod gather;
+mod group;
+mod header;
+mod join;
+mod list;
+mod waiter;
+mod waker;
+
+use std::any::Any;
+use std::future::Future;
+use std::marker::PhantomData;
+
+use crate::runtime::{self, Runtime};
+
+pub(crate) use errors::panic_message;
+pub use errors::{CancelledError, JoinError, TimeoutError};
+pub use gather::{Gather, GatherFuture, gather};
+pub use group::{ExceptionGroup, TaskFailure, TaskGroup, task_group};
+use header::{CANCEL, COMPLETE, HANDLE, MAIN, QUEUED};
+pub(crate) use header::{Header, SentWake, TaskRef};
+pub use join::{CancelHandle, Task, current_task};
+pub(crate) use list::TaskList;
+pub(crate) use waiter::Waiter;
+
+/// Schedules a future to run on the current loop, soon, concurrently with whoever called.
+///
+/// The future need not be `Send`. It starts in the loop's next turn, after all that is ready already. It runs
+/// to its end even if the handle is dropped, as long as the loop runs; [`run`](crate::run) drops what is left
+/// at its end.
+///
+/// # Panics
+/// If no loop runs on this thread.
+///
+/// ```
+/// rondel::run(async {
+///     let task = rondel::create_task(async { 6 * 7 });
+///     assert_eq!(task.await?, 42);
+///     Ok::<(), rondel::JoinError>(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[track_caller]
+pub fn create_task<F>(future: F) -> Task<F::Output>
+where
+    F: Future + 'static,
+{
+    let runtime = runtime::current();
+    let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE);
+    start(&runtime, &task);
+    // SAFETY: the future's output is what the handle says.
+    unsafe { Task::new::<F>(task) }
+}
+
+/// The task in which [`run`](crate::run) wraps its argument; the loop stops when it is complete.
+///
+/// # Safety
+/// The future may borrow: the caller sees to it that the task is complete before the borrows end.
+pub(crate) unsafe fn create_main_task<F: Future>(runtime: &Runtime, future: F) -> Task<F::Output> {
+    let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE | MAIN);
+    start(runtime, &task);
+    // SAFETY: the future's output is what the handle says.
+    unsafe { Task::new::<F>(task) }
+}
+
+fn start(runtime: &Runtime, task: &TaskRef) {
+    runtime.tasks.push(task.clone());
+    if runtime.is_closing() {
+        cancel_now(runtime, task);
+    } else if let Some(item) = task.header().queue() {
+        runtime.event_loop.call_soon(runtime::Item::Task(item));
+    }
+}
+
+/// Runs one step of a task that was taken from the ready ring.
+#[inline]
+pub(crate) fn step(runtime: &Runtime, task: &TaskRef) {
+    let header = task.header();
+    header.clear(QUEUED);
+    let state = header.state.get();
+    if state & (COMPLETE | CANCEL) != 0 {
+        if state & COMPLETE == 0 {
+            cancel_now(runtime, task);
+        }
+        return;
+    }
+    let outer = runtime.current_task.replace(Some(task.as_ptr()));
+    // SAFETY: the table is the cell's, this is its thread, `task` is a reference, and steps don't nest.
+    let done = unsafe { (header.vtable.poll)(task.as_ptr()) };
+    runtime.current_task.set(outer);
+    if done {
+        complete(runtime, task);
+    }
+}
+
+/// Drops a task's future now; the task is complete then.
+fn cancel_now(runtime: &Runtime, task: &TaskRef) {
+    let outer = runtime.current_task.replace(Some(task.as_ptr()));
+    // SAFETY: as in `step`. The task isn't running: it was taken from the ring, has not started, or the loop
+    // has ended.
+    unsafe { (task.header().vtable.cancel)(task.as_ptr()) };
+    runtime.current_task.set(outer);
+    complete(runtime, task);
+}
+
+fn complete(runtime: &Runtime, task: &TaskRef) {
+    let header = task.header();
+    header.set(COMPLETE);
+    // SAFETY: a task that was not complete is in its loop's list.
+    drop(unsafe { runtime.tasks.remove(task.as_ptr()) });
+    let state = header.state.get();
+    if state & MAIN != 0 {
+        runtime.event_loop.stop();
+    }
+    if state & HANDLE == 0 {
+        // SAFETY: complete, and nobody wants it.
+        unsafe { (header.vtable.drop_output)(task.as_ptr()) };
+    } else if let Some(joiner) = header.set_joiner(None) {
+        joiner.wake();
+    }
+}
+
+/// Drops the futures of all tasks, oldest first, as the end of [`run`](crate::run).
+pub(crate) fn cancel_all(runtime: &Runtime) {
+    while let Some(task) = runtime.tasks.first() {
+        cancel_now(runtime, &task);
+    }
+}
+
+/// Says on standard error that a panic went nowhere else.
+pub(crate) fn report_panic(what: &str, panic: &(dyn Any + Send)) {
+    eprintln!("{what}: {}", panic_message(panic));
+}
+
+/// Keeps a type on the thread where it was made.
+pub(crate) type NotSend = PhantomData<*const ()>;

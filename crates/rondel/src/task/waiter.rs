@@ -1,0 +1,55 @@
+//! Who waits for something that happens on the loop's thread.
+//!
+//! Nearly always a task of the same loop: then this is a plain local reference, and waking is a push onto the
+//! ready ring. Otherwise (an adapter between the task and us that brings its own waker) it is a clone of that.
+
+use std::task::{Context, Waker};
+
+use super::header::TaskRef;
+use super::waker;
+use crate::runtime::Item;
+
+/// A task or a waker that is to be woken. Lives on the loop's thread.
+pub(crate) enum Waiter {
+    Task(TaskRef),
+    Foreign(Waker),
+}
+
+impl Waiter {
+    /// Whoever polls with `context`.
+    #[inline]
+    pub(crate) fn new(context: &Context<'_>) -> Self {
+        match waker::local_task(context.waker()) {
+            // SAFETY: the waker keeps the header alive, and this is its loop's thread.
+            Some(header) => Self::Task(unsafe { TaskRef::borrow_raw(header) }),
+            None => Self::Foreign(context.waker().clone()),
+        }
+    }
+
+    /// Whether this is whoever polls with `context`.
+    #[inline]
+    pub(crate) fn is(&self, context: &Context<'_>) -> bool {
+        match self {
+            Self::Task(task) => waker::local_task(context.waker()) == Some(task.as_ptr()),
+            Self::Foreign(waker) => waker.will_wake(context.waker()),
+        }
+    }
+
+    /// Wakes it. A foreign waker's code may do anything: no borrow may be held.
+    #[inline]
+    pub(crate) fn wake(self) {
+        match self {
+            Self::Task(task) => task.header().schedule(),
+            Self::Foreign(waker) => waker.wake(),
+        }
+    }
+
+    /// Turns the wake into an item for the ready ring, without running any foreign code.
+    #[inline]
+    pub(crate) fn into_item(self) -> Option<Item> {
+        match self {
+            Self::Task(task) => task.header().queue().map(Item::Task),
+            Self::Foreign(waker) => Some(Item::Wake(Box::new(waker))),
+        }
+    }
+}

@@ -1,0 +1,374 @@
+//! Time: the loop's clock as programs see it, `sleep`, `timeout`.
+//!
+//! A sleeping future shares one small entry with the loop's timer heap. The heap's side marks it as fired and
+//! wakes the sleeper; the future's side marks it as cancelled when it is dropped first, and the heap forgets
+//! it (at once if it is the newest, see `event_loop/timers.rs`).
+
+use std::cell::Cell;
+use std::fmt;
+use std::future::{Future, IntoFuture};
+use std::ops::{Add, AddAssign, Sub, SubAssign};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use crate::event_loop::timers::Timer;
+use crate::runtime::{self, Item};
+use crate::task::{TimeoutError, Waiter};
+
+/// A point of the running loop's time: nanoseconds of a clock that never goes back, or of the virtual clock.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// rondel::run(async {
+///     let start = rondel::Instant::now();
+///     rondel::sleep(Duration::from_millis(2)).await;
+///     assert!(start.elapsed() >= Duration::from_millis(2));
+///     assert!(start + Duration::from_millis(2) <= rondel::Instant::now());
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Instant(u64);
+
+impl Instant {
+    /// Now, by the running loop's clock; by the monotonic clock if there is none.
+    pub fn now() -> Self {
+        Self(
+            runtime::try_current(|runtime| runtime.event_loop.now())
+                .unwrap_or_else(|| crate::event_loop::clock::Clock::Monotonic.now()),
+        )
+    }
+
+    /// How much time has passed since then; zero if it lies ahead.
+    pub fn elapsed(self) -> Duration {
+        Self::now() - self
+    }
+
+    /// How much later this is than `earlier`; zero if it isn't.
+    pub fn duration_since(self, earlier: Self) -> Duration {
+        Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl Add<Duration> for Instant {
+    type Output = Self;
+    fn add(self, duration: Duration) -> Self {
+        Self(self.0.saturating_add(nanos(duration)))
+    }
+}
+
+impl AddAssign<Duration> for Instant {
+    fn add_assign(&mut self, duration: Duration) {
+        *self = *self + duration;
+    }
+}
+
+impl Sub<Duration> for Instant {
+    type Output = Self;
+    fn sub(self, duration: Duration) -> Self {
+        Self(self.0.saturating_sub(nanos(duration)))
+    }
+}
+
+impl SubAssign<Duration> for Instant {
+    fn sub_assign(&mut self, duration: Duration) {
+        *self = *self - duration;
+    }
+}
+
+impl Sub for Instant {
+    type Output = Duration;
+    fn sub(self, earlier: Self) -> Duration {
+        self.duration_since(earlier)
+    }
+}
+
+impl fmt::Debug for Instant {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Instant({:?})", Duration::from_nanos(self.0))
+    }
+}
+
+/// A duration in nanoseconds, as far as they fit: 584 years.
+pub(crate) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
+}
+
+/// What the loop's timer heap holds.
+pub(crate) struct TimerEntry(Rc<Entry>);
+
+struct Entry {
+    state: Cell<TimerState>,
+    waiter: Cell<Option<Waiter>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum TimerState {
+    Waiting,
+    Fired,
+    Cancelled,
+}
+
+impl Timer for TimerEntry {
+    #[inline]
+    fn is_cancelled(&self) -> bool {
+        self.0.state.get() == TimerState::Cancelled
+    }
+}
+
+impl TimerEntry {
+    /// The time has come.
+    #[inline]
+    pub(crate) fn fire(self) -> Option<Item> {
+        if self.is_cancelled() {
+            return None;
+        }
+        self.0.state.set(TimerState::Fired);
+        self.0.waiter.take()?.into_item()
+    }
+}
+
+impl Drop for TimerEntry {
+    #[inline]
+    fn drop(&mut self) {
+        // Still waiting: the loop is closed, and no heap is to hear of this entry again.
+        if self.0.state.get() == TimerState::Waiting {
+            self.0.state.set(TimerState::Cancelled);
+        }
+    }
+}
+
+/// Waits for `duration`, by the loop's clock, from when it is first awaited. Zero lets all others that are
+/// ready run once, as [`yield_now`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// rondel::run(async {
+///     rondel::sleep(Duration::from_micros(200)).await;
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
+pub fn sleep(duration: Duration) -> Sleep {
+    Sleep(if duration.is_zero() {
+        SleepState::Yield
+    } else {
+        SleepState::For(nanos(duration))
+    })
+}
+
+/// Waits until a point of the loop's time.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// rondel::run(async {
+///     let mut tick = rondel::Instant::now();
+///     for _ in 0..3 {
+///         tick += Duration::from_millis(1);
+///         rondel::sleep_until(tick).await;
+///     }
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
+pub fn sleep_until(deadline: Instant) -> Sleep {
+    Sleep(SleepState::Until(deadline.0))
+}
+
+/// Lets everything that is ready run before going on: asyncio's `sleep(0)`.
+///
+/// ```
+/// use std::{cell::RefCell, rc::Rc};
+///
+/// let order = Rc::new(RefCell::new(Vec::new()));
+/// let of_task = Rc::clone(&order);
+/// rondel::run(async {
+///     rondel::create_task(async move { of_task.borrow_mut().push("task") }).detach();
+///     order.borrow_mut().push("before");
+///     rondel::yield_now().await;
+///     order.borrow_mut().push("after");
+/// })?;
+/// assert_eq!(*order.borrow(), ["before", "task", "after"]);
+/// # Ok::<(), rondel::RunError>(())
+/// ```
+pub fn yield_now() -> Sleep {
+    Sleep(SleepState::Yield)
+}
+
+/// The future of [`sleep`], [`sleep_until`] and [`yield_now`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Sleep(SleepState);
+
+enum SleepState {
+    /// Sleeps that long from now on, in nanoseconds.
+    For(u64),
+    /// Sleeps until then, in nanoseconds of the loop's clock.
+    Until(u64),
+    /// Is to yield once.
+    Yield,
+    /// In the timer heap.
+    Queued(Rc<Entry>),
+    Done,
+}
+
+impl Future for Sleep {
+    type Output = ();
+
+    #[inline]
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
+        let this = &mut self.0;
+        match this {
+            SleepState::Yield => {
+                context.waker().wake_by_ref();
+                *this = SleepState::Done;
+                return Poll::Pending;
+            }
+            SleepState::For(duration) => {
+                let duration = *duration;
+                *this = SleepState::queued(context, |now| now.saturating_add(duration));
+            }
+            SleepState::Until(deadline) => {
+                let deadline = *deadline;
+                *this = SleepState::queued(context, |_| deadline);
+            }
+            SleepState::Queued(entry) => {
+                if entry.state.get() == TimerState::Fired {
+                    *this = SleepState::Done;
+                    return Poll::Ready(());
+                }
+                let waiter = entry.waiter.take();
+                entry.waiter.set(Some(match waiter {
+                    Some(waiter) if waiter.is(context) => waiter,
+                    _ => Waiter::new(context),
+                }));
+            }
+            SleepState::Done => return Poll::Ready(()),
+        }
+        Poll::Pending
+    }
+}
+
+impl SleepState {
+    fn queued(context: &Context<'_>, deadline: impl FnOnce(u64) -> u64) -> Self {
+        let entry = Rc::new(Entry {
+            state: Cell::new(TimerState::Waiting),
+            waiter: Cell::new(Some(Waiter::new(context))),
+        });
+        runtime::with_current(|runtime| {
+            let deadline = deadline(runtime.event_loop.now());
+            runtime
+                .event_loop
+                .call_at(deadline, TimerEntry(Rc::clone(&entry)));
+        });
+        Self::Queued(entry)
+    }
+}
+
+impl Drop for Sleep {
+    #[inline]
+    fn drop(&mut self) {
+        if let SleepState::Queued(entry) = &self.0
+            && entry.state.get() == TimerState::Waiting
+        {
+            entry.state.set(TimerState::Cancelled);
+            drop(entry.waiter.take());
+            // Without a loop the heap is gone already.
+            runtime::try_current(|runtime| {
+                runtime
+                    .event_loop
+                    .timer_cancelled(|timer| Rc::ptr_eq(&timer.0, entry));
+            });
+        }
+    }
+}
+
+impl fmt::Debug for Sleep {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sleep").finish_non_exhaustive()
+    }
+}
+
+/// Awaits `future` for at most `duration`; drops it, which cancels it, when the time is over.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// rondel::run(async {
+///     let quick = rondel::timeout(Duration::from_secs(5), async { "done" }).await;
+///     assert_eq!(quick, Ok("done"));
+///
+///     let never = rondel::timeout(Duration::from_millis(1), std::future::pending::<()>()).await;
+///     assert_eq!(never, Err(rondel::TimeoutError));
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
+pub fn timeout<F: IntoFuture>(duration: Duration, future: F) -> Timeout<F::IntoFuture> {
+    Timeout {
+        future: Some(future.into_future()),
+        // Not `sleep`: a timeout of zero is over at once, it does not yield first.
+        sleep: Sleep(SleepState::For(nanos(duration))),
+    }
+}
+
+/// Awaits `future` until `deadline`; see [`timeout`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// rondel::run(async {
+///     let deadline = rondel::Instant::now() + Duration::from_millis(1);
+///     let both = async {
+///         rondel::sleep(Duration::from_secs(1)).await;
+///         rondel::sleep(Duration::from_secs(1)).await;
+///     };
+///     assert!(rondel::timeout_at(deadline, both).await.is_err());
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
+pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::IntoFuture> {
+    Timeout {
+        future: Some(future.into_future()),
+        sleep: sleep_until(deadline),
+    }
+}
+
+/// The future of [`timeout`] and [`timeout_at`].
+#[must_use = "futures do nothing unless awaited"]
+pub struct Timeout<F> {
+    /// `None` once it has ended or was cancelled.
+    future: Option<F>,
+    sleep: Sleep,
+}
+
+impl<F: Future> Future for Timeout<F> {
+    type Output = Result<F::Output, TimeoutError>;
+
+    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // SAFETY: `future` is pinned as `self` is: never moved, dropped in place. `sleep` is `Unpin`.
+        let this = unsafe { self.get_unchecked_mut() };
+        // SAFETY: the same.
+        let mut future = unsafe { Pin::new_unchecked(&mut this.future) };
+        if let Some(inner) = future.as_mut().as_pin_mut()
+            && let Poll::Ready(output) = inner.poll(context)
+        {
+            return Poll::Ready(Ok(output));
+        }
+        match Pin::new(&mut this.sleep).poll(context) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(()) => {
+                // The future is gone before whoever waits for it goes on, as a cancelled task is in asyncio.
+                future.set(None);
+                Poll::Ready(Err(TimeoutError))
+            }
+        }
+    }
+}
+
+impl<F> fmt::Debug for Timeout<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Timeout").finish_non_exhaustive()
+    }
+}
