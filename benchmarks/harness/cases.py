@@ -1,0 +1,103 @@
+"""What is measured. To add a case: a line here, and for one in process a function in `programs/in_process.py`."""
+
+from dataclasses import dataclass
+
+from .loops import PYTHON_LOOPS
+
+RUST = ("tokio", "rondel-rust")
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """A case without sockets: CPU time of a fixed number of operations."""
+
+    #: Name of the case in `programs/in_process.py`, or the mode of the program in Rust.
+    program: str
+    #: ``loop`` or ``module``, see `programs/binding.py`.
+    form: str = "loop"
+
+
+@dataclass(frozen=True)
+class Echo:
+    """An echo server under load: CPU time of the server for each message, and latencies."""
+
+    #: Kind of server in `programs/echo_server.py`.
+    server: str
+    connections: int
+    #: Bytes of one message.
+    size: int
+    #: How often the server answers with a message.
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Idle:
+    """An echo server whose connections are idle: memory of the server for each connection."""
+
+    server: str
+    connections: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of panels: a workload and those who run it."""
+
+    name: str
+    group: str
+    workload: InProcess | Echo | Idle
+    loops: tuple[str, ...]
+    #: The contender that ratios refer to.
+    baseline: str = "uvloop"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the figure that counts is memory and not CPU time."""
+        return isinstance(self.workload, Idle)
+
+
+def _size(size: int) -> str:
+    return f"{size // 1024}KiB" if size >= 1024 else f"{size}B"
+
+
+def _in_process() -> list[Case]:
+    group = "in process"
+    loop_only = ["call-soon", "timer-cancelled", "timer-fired", "future-ping-pong"]
+    # These exist in asyncio's module too: measured through asyncio's own function on each loop, and through the
+    # function of the loop's own module where it has one.
+    both = ["sleep-0", "create-task", "gather"]
+    cases = [Case(name, group, InProcess(name), PYTHON_LOOPS) for name in loop_only + both]
+    for name in both:
+        cases.append(Case(f"{name}/own", group, InProcess(name, "module"), PYTHON_LOOPS))
+    return cases
+
+
+def _echo() -> list[Case]:
+    cases = []
+    for server in ("streams", "protocol"):
+        for connections in (1, 100, 1000):
+            for size in (64, 1024, 16 * 1024):
+                name = f"{server}-echo/{connections}x{_size(size)}"
+                workload = Echo(server, connections, size)
+                cases.append(Case(name, f"{server} echo", workload, (*PYTHON_LOOPS, "floor")))
+    two = Echo("two-writes", 100, 1024, copies=2)
+    cases.append(Case("two-writes/100x1KiB", "protocol echo", two, PYTHON_LOOPS))
+    return cases
+
+
+def _rust() -> list[Case]:
+    group = "Rust face"
+    cases = []
+    for connections, size in ((1, 64), (100, 1024), (1000, 1024), (100, 16 * 1024)):
+        name = f"rust-echo/{connections}x{_size(size)}"
+        workload = Echo("echo", connections, size)
+        cases.append(Case(name, group, workload, (*RUST, "floor"), "tokio"))
+    for mode in ("spawn-join", "yield", "timers-cancelled", "timers-fired"):
+        cases.append(Case(f"rust-{mode}", group, InProcess(mode), RUST, "tokio"))
+    return cases
+
+
+def _idle() -> list[Case]:
+    return [Case("idle-memory/10000", "idle memory", Idle("streams", 10_000), PYTHON_LOOPS)]
+
+
+CASES: list[Case] = [*_in_process(), *_echo(), *_idle(), *_rust()]
