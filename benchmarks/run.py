@@ -89,12 +89,8 @@ def _cases(patterns: str | None, only_goals: bool) -> list[Case]:
     return CASES
 
 
-def _lines(
-    options: argparse.Namespace, facts: dict[str, str], contenders: loops.Contenders
-) -> list[str]:
-    versions = ", ".join(
-        f"{loop} {version}" for loop, version in contenders.versions.items() if loop != "floor"
-    )
+def _lines(options: argparse.Namespace, facts: dict[str, str], contenders: loops.Contenders) -> list[str]:
+    versions = ", ".join(f"{loop} {version}" for loop, version in contenders.versions.items() if loop != "floor")
     skipped = "; ".join(f"{loop} ({reason})" for loop, reason in contenders.skipped.items())
     return [
         f"{facts['cpu']}, {facts['cores']} cores, {facts['kernel']}, load {facts['load']} at the start",
@@ -134,8 +130,7 @@ def _write(
         "skipped": contenders.skipped,
         "settings": {"rounds": options.rounds, "seconds": options.seconds},
         "failures": [
-            {"case": case, "loop": loop, "reason": reason}
-            for (case, loop), reason in results.failures.items()
+            {"case": case, "loop": loop, "reason": reason} for (case, loop), reason in results.failures.items()
         ],
         "results": results.as_json(),
         "goals": [verdict.as_json() for verdict in goals.judge(results)],
@@ -143,7 +138,7 @@ def _write(
     for path, text in (
         (options.json, json.dumps(data, indent=1, ensure_ascii=False) + "\n"),
         (options.svg, plot.svg(results, _lines(options, facts, contenders))),
-        (OUT / "results.txt", report + "\n"),
+        (options.json.with_suffix(".txt"), report + "\n"),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text)

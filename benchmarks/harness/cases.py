@@ -66,9 +66,8 @@ def _in_process() -> list[Case]:
     # function of the loop's own module where it has one.
     both = ["sleep-0", "create-task", "gather"]
     cases = [Case(name, group, InProcess(name), PYTHON_LOOPS) for name in loop_only + both]
-    for name in both:
-        cases.append(Case(f"{name}/own", group, InProcess(name, "module"), PYTHON_LOOPS))
-    return cases
+    own = [Case(f"{name}/own", group, InProcess(name, "module"), PYTHON_LOOPS) for name in both]
+    return cases + own
 
 
 def _echo() -> list[Case]:
@@ -86,14 +85,18 @@ def _echo() -> list[Case]:
 
 def _rust() -> list[Case]:
     group = "Rust face"
-    cases = []
-    for connections, size in ((1, 64), (100, 1024), (1000, 1024), (100, 16 * 1024)):
-        name = f"rust-echo/{connections}x{_size(size)}"
-        workload = Echo("echo", connections, size)
-        cases.append(Case(name, group, workload, (*RUST, "floor"), "tokio"))
-    for mode in ("spawn-join", "yield", "timers-cancelled", "timers-fired"):
-        cases.append(Case(f"rust-{mode}", group, InProcess(mode), RUST, "tokio"))
-    return cases
+    echo = [
+        Case(
+            f"rust-echo/{connections}x{_size(size)}",
+            group,
+            Echo("echo", connections, size),
+            (*RUST, "floor"),
+            "tokio",
+        )
+        for connections, size in ((1, 64), (100, 1024), (1000, 1024), (100, 16 * 1024))
+    ]
+    modes = ("spawn-join", "yield", "timers-cancelled", "timers-fired")
+    return [*echo, *(Case(f"rust-{mode}", group, InProcess(mode), RUST, "tokio") for mode in modes)]
 
 
 def _idle() -> list[Case]:

@@ -27,14 +27,14 @@ class Goal:
 
 GOALS = [
     Goal(
-        "streams echo, 100 × 1 KiB",
+        "streams echo, 100 x 1 KiB",
         "streams-echo/100x1KiB",
         "rondel",
         (Limit(1.20, "floor"), Limit(0.62, "uvloop")),
     ),
-    Goal("protocol echo, 100 × 1 KiB", "protocol-echo/100x1KiB", "rondel", (Limit(1.15, "floor"),)),
+    Goal("protocol echo, 100 x 1 KiB", "protocol-echo/100x1KiB", "rondel", (Limit(1.15, "floor"),)),
     Goal(
-        "two write() in one callback, 100 × 1 KiB",
+        "two write() in one callback, 100 x 1 KiB",
         "two-writes/100x1KiB",
         "rondel",
         (Limit(0.5, "uvloop"),),
@@ -72,8 +72,8 @@ class Verdict:
         if self.limit.baseline is None:
             measured = "—" if self.measured is None else f"{self.measured / 1024:.2f} KiB"
             return f"≤ {self.limit.value / 1024:g} KiB", measured
-        measured = "—" if self.measured is None else f"{self.measured:.3f} ×"
-        return f"≤ {self.limit.value:.2f} × {self.limit.baseline}", measured
+        measured = "—" if self.measured is None else f"{self.measured:.3f} x"
+        return f"≤ {self.limit.value:.2f} x {self.limit.baseline}", measured
 
     def as_json(self) -> dict[str, Any]:
         """The verdict as plain data."""

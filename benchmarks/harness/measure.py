@@ -58,9 +58,7 @@ def measure(contenders: Contenders, settings: Settings, case: Case, loop: str) -
             return _idle(contenders, settings, workload, loop)
 
 
-def _in_process(
-    contenders: Contenders, settings: Settings, workload: InProcess, loop: str
-) -> Figures:
+def _in_process(contenders: Contenders, settings: Settings, workload: InProcess, loop: str) -> Figures:
     arguments = ["--seconds", str(settings.seconds)]
     if loop in NATIVE:
         command = contenders.command(loop, workload.program, *arguments)
@@ -114,9 +112,7 @@ def _idle(contenders: Contenders, settings: Settings, workload: Idle, loop: str)
     }
 
 
-def _load(
-    contenders: Contenders, mode: str, port: int, connections: int, size: int
-) -> list[str]:
+def _load(contenders: Contenders, mode: str, port: int, connections: int, size: int) -> list[str]:
     numbers = ["--port", str(port), "--connections", str(connections), "--size", str(size)]
     return [contenders.load_generator, mode, *numbers]
 
@@ -134,9 +130,7 @@ def _per_operation(figures: Figures) -> Figures:
 
 
 @contextmanager
-def _server(
-    contenders: Contenders, settings: Settings, kind: str, loop: str
-) -> Iterator[tuple["Process", int]]:
+def _server(contenders: Contenders, settings: Settings, kind: str, loop: str) -> Iterator[tuple["Process", int]]:
     if loop in NATIVE:
         command = contenders.command(loop, "echo")
     else:
@@ -157,7 +151,8 @@ class Process:
 
     def __init__(self, command: list[str], cpu: int | None) -> None:
         self._name = Path(command[0]).name
-        self._errors = tempfile.TemporaryFile()
+        # Closed by `dispose`, which also ends the process that writes to it.
+        self._errors = tempfile.TemporaryFile()  # noqa: SIM115
         self._unread = b""
 
         def prepare() -> None:

@@ -1,7 +1,7 @@
 """The plot: one panel for each case, one bar for each contender, drawn as SVG without any dependency.
 
 The bars of a panel share a linear scale; a dashed line marks the baseline. Who is far beyond it (asyncio, mostly) has a
-bar that is cut and says so, so that the others stay comparable. The figures stand beside the bars.
+bar that is cut and says so, so that the others stay comparable. The figures stand in columns of their own.
 """
 
 from html import escape
@@ -14,7 +14,7 @@ PANEL_WIDTH = 372
 MARGIN = 24
 GAP = 28
 LABEL = 78
-FIGURES = 112
+FIGURES = 118
 BAR = 13
 STEP = 18
 TITLE = 30
@@ -64,7 +64,7 @@ def svg(results: Results, subtitle: list[str]) -> str:
 
 def _heading(case: Case) -> str:
     unit = "memory per connection" if case.in_memory else "CPU per operation"
-    return f"{case.group}: {unit}, less is better (× = ratio to {case.baseline})"
+    return f"{case.group}: {unit}, less is better (x = ratio to {case.baseline})"
 
 
 def _panel(results: Results, case: Case, left: float, top: float) -> str:
@@ -84,19 +84,16 @@ def _panel(results: Results, case: Case, left: float, top: float) -> str:
         bold = "bold" if loop.startswith("rondel") else "normal"
         parts.append(_text(left + LABEL - 6, y + 10.5, loop, size=11, anchor="end", weight=bold))
         parts.append(
-            f'<rect x="{left + LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" rx="1.5" '
-            f'fill="{COLOURS[loop]}"/>'
+            f'<rect x="{left + LABEL}" y="{y}" width="{length:.1f}" height="{BAR}" rx="1.5" fill="{COLOURS[loop]}"/>'
         )
         if value > longest * 1.001:
             x = left + LABEL + length - 14
-            parts.append(
-                f'<path d="M{x:.1f} {y + BAR + 1} l4 -{BAR + 2} h4 l-4 {BAR + 2} z" fill="#ffffff"/>'
-            )
-        label = _value(case, value)
+            parts.append(f'<path d="M{x:.1f} {y + BAR + 1} l4 -{BAR + 2} h4 l-4 {BAR + 2} z" fill="#ffffff"/>')
+        right = left + PANEL_WIDTH
+        parts.append(_text(right - 46, y + 10.5, _value(case, value), size=11, anchor="end", weight=bold))
         if baseline:
-            label += f"  {value / baseline:.2f}×"
-        x = left + LABEL + length + 6
-        parts.append(_text(x, y + 10.5, label, size=11, weight=bold))
+            ratio = f"{value / baseline:.2f}x"
+            parts.append(_text(right, y + 10.5, ratio, size=11, anchor="end", weight=bold))
     if baseline:
         x = left + LABEL + min(baseline * scale, room)
         bottom = top + TITLE + len(loops) * STEP - (STEP - BAR) + 2

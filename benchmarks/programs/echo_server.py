@@ -1,11 +1,13 @@
-"""Echo servers under load: `python echo_server.py --loop NAME --form FORM --server KIND` prints `{"port": N}` and serves
-127.0.0.1 until it is killed.
+"""Echo servers under load: `python echo_server.py --loop NAME --form FORM --server KIND`.
+
+Prints `{"port": N}` and serves 127.0.0.1 until it is killed.
 
 Nothing here measures anything: the load generator reads this process's CPU clock from outside.
 """
 
 import argparse
 import json
+import socket
 from typing import Any
 
 from binding import bind
@@ -16,7 +18,7 @@ READ = 64 * 1024
 BACKLOG = 4096
 
 
-async def streams(asyncio: Any) -> Any:
+async def streams(asyncio: Any, listener: socket.socket) -> Any:
     """A task for each connection: read, write, drain."""
 
     async def echo(reader: Any, writer: Any) -> None:
@@ -25,10 +27,10 @@ async def streams(asyncio: Any) -> Any:
             await writer.drain()
         writer.close()
 
-    return await asyncio.start_server(echo, "127.0.0.1", 0, backlog=BACKLOG)
+    return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
 
 
-async def protocol(asyncio: Any) -> Any:
+async def protocol(asyncio: Any, listener: socket.socket) -> Any:
     """One `write` in each `data_received`."""
 
     class Echo(asyncio.Protocol):  # type: ignore[misc]
@@ -39,10 +41,10 @@ async def protocol(asyncio: Any) -> Any:
             self.transport.write(data)
 
     loop = asyncio.get_running_loop()
-    return await loop.create_server(Echo, "127.0.0.1", 0, backlog=BACKLOG)
+    return await loop.create_server(Echo, sock=listener, backlog=BACKLOG)
 
 
-async def two_writes(asyncio: Any) -> Any:
+async def two_writes(asyncio: Any, listener: socket.socket) -> Any:
     """Two `write`s in each `data_received`, as a head and a body are written: the reply is the message twice."""
 
     class EchoTwice(asyncio.Protocol):  # type: ignore[misc]
@@ -54,16 +56,23 @@ async def two_writes(asyncio: Any) -> Any:
             self.transport.write(data)
 
     loop = asyncio.get_running_loop()
-    return await loop.create_server(EchoTwice, "127.0.0.1", 0, backlog=BACKLOG)
+    return await loop.create_server(EchoTwice, sock=listener, backlog=BACKLOG)
 
 
 SERVERS = {"streams": streams, "protocol": protocol, "two-writes": two_writes}
 
 
 async def serve(asyncio: Any, start: Any) -> None:
-    server = await start(asyncio)
-    print(json.dumps({"port": server.sockets[0].getsockname()[1]}), flush=True)
-    await server.serve_forever()
+    # rloop closes its listener when somebody looks at `server.sockets` or starts a server that is started, as
+    # `serve_forever` does: so the socket is ours and the wait is a future's. The protocol number must be there:
+    # asyncio turns Nagle's algorithm off only where it reads IPPROTO_TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server = await start(asyncio, listener)
+    print(json.dumps({"port": port}), flush=True)
+    await asyncio.get_running_loop().create_future()
+    server.close()
 
 
 def main() -> None:

@@ -21,9 +21,7 @@ def probe(name: str) -> None:
         module = bind(name, "module")
         module.run(main(module.asyncio, name))
     python = ".".join(map(str, sys.version_info[:3]))
-    print(
-        json.dumps({"python": python, "build": sys.version, "version": binding.version or python})
-    )
+    print(json.dumps({"python": python, "build": sys.version, "version": binding.version or python}))
 
 
 if __name__ == "__main__":

@@ -96,6 +96,27 @@ mod tests {
     }
 
     #[test]
+    fn agrees_with_getrusage() {
+        let before = (CpuTime::of_this_process().unwrap(), rusage());
+        while rusage() - before.1 < Duration::from_millis(30) {}
+        let spent = CpuTime::of_this_process().unwrap().since(&before.0).total;
+        let by_rusage = rusage() - before.1;
+        assert!(spent.abs_diff(by_rusage) < Duration::from_millis(5));
+    }
+
+    fn rusage() -> Duration {
+        let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
+        // SAFETY: a rusage of zeros is valid, and the call writes to ours alone.
+        let usage = unsafe {
+            assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
+            usage.assume_init()
+        };
+        let time =
+            |time: libc::timeval| Duration::new(time.tv_sec as u64, time.tv_usec as u32 * 1000);
+        time(usage.ru_utime) + time(usage.ru_stime)
+    }
+
+    #[test]
     fn a_process_that_does_not_exist_is_an_error() {
         assert!(CpuTime::of_process(0x3fff_fff0 >> 4).is_err());
     }
