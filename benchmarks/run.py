@@ -56,7 +56,7 @@ def _parse() -> argparse.Namespace:
     add("--cases", metavar="GLOB", help="which cases, e.g. 'streams-echo/*' (a comma between several)")
     add("--loops", default=",".join(loops.ALL), help="which contenders (default: %(default)s)")
     add("--rounds", type=int, help="how often everything is measured (default: 3; with --quick 1)")
-    add("--seconds", type=float, help="length of one measurement (default: 0.7; with --quick 0.15)")
+    add("--seconds", type=float, help="length of one measurement (default: 0.6; with --quick 0.15)")
     add("--quick", action="store_true", help="one short round: shows that all works, proves no figure")
     add("--goals", action="store_true", help="measure what the figures to reach need, and judge them")
     add("--python", default=sys.executable, help="interpreter with the loops (default: this one)")
@@ -75,7 +75,7 @@ def _parse() -> argparse.Namespace:
     if not options.cases:
         parser.error("no case matches; --list shows them")
     options.rounds = options.rounds or (1 if options.quick else 3)
-    options.seconds = options.seconds or (0.15 if options.quick else 0.7)
+    options.seconds = options.seconds or (0.15 if options.quick else 0.6)
     return options
 
 

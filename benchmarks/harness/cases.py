@@ -59,15 +59,29 @@ def _size(size: int) -> str:
     return f"{size // 1024}KiB" if size >= 1024 else f"{size}B"
 
 
+#: Cases in process, and whether asyncio's module has the function that is measured. If so, it is measured twice:
+#: through asyncio's own function on each loop, and through that of the loop's own module where it has one.
+IN_PROCESS = {
+    "call-soon": False,
+    "timer-cancelled": False,
+    "timer-fired": False,
+    "future-ping-pong": False,
+    "sleep-0": True,
+    "sleep-0-alone": False,
+    "create-task": True,
+    "create-task-alone": False,
+    "gather": True,
+}
+
+
 def _in_process() -> list[Case]:
-    group = "in process"
-    loop_only = ["call-soon", "timer-cancelled", "timer-fired", "future-ping-pong"]
-    # These exist in asyncio's module too: measured through asyncio's own function on each loop, and through the
-    # function of the loop's own module where it has one.
-    both = ["sleep-0", "create-task", "gather"]
-    cases = [Case(name, group, InProcess(name), PYTHON_LOOPS) for name in loop_only + both]
-    own = [Case(f"{name}/own", group, InProcess(name, "module"), PYTHON_LOOPS) for name in both]
-    return cases + own
+    cases = []
+    for name, in_module in IN_PROCESS.items():
+        cases.append(Case(name, "in process", InProcess(name), PYTHON_LOOPS))
+        if in_module:
+            own = InProcess(name, "module")
+            cases.append(Case(f"{name}/own", "in process", own, PYTHON_LOOPS))
+    return cases
 
 
 def _echo() -> list[Case]:

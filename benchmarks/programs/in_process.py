@@ -22,8 +22,8 @@ CASES: dict[str, Case] = {}
 
 #: Timers pending at the same time in the timer cases.
 TIMERS = 5_000
-#: Awaitables in one gather.
-GATHERED = 100
+#: Tasks that are alive at the same time in the task cases.
+TASKS = 100
 
 
 def case(function: Case) -> Case:
@@ -103,32 +103,64 @@ async def timer_fired(asyncio: Any, count: int) -> int:
 
 @case
 async def sleep_0(asyncio: Any, count: int) -> int:
-    """`sleep(0)` in one task. A few callbacks show first that a sleep gives way."""
+    """`sleep(0)` in a hundred tasks at a time; an operation is one sleep."""
+    return await _sleeps(asyncio, count, TASKS)
+
+
+@case
+async def sleep_0_alone(asyncio: Any, count: int) -> int:
+    """`sleep(0)` in one task: each sleep is a whole turn of the loop."""
+    return await _sleeps(asyncio, count, 1)
+
+
+async def _sleeps(asyncio: Any, count: int, tasks: int) -> int:
     sleep = asyncio.sleep
-    turns = 0
+    each = math.ceil(count / tasks)
     loop = asyncio.get_running_loop()
+    turns = 0
 
     def turn() -> None:
         nonlocal turns
         turns += 1
 
+    # A few callbacks show first that a sleep gives way; in every sleep that would be measured too.
     for _ in range(10):
         loop.call_soon(turn)
         await sleep(0)
     check(turns == 10, f"10 sleeps let the loop turn {turns} times")
-    for _ in range(count):
-        await sleep(0)
-    return count
+
+    async def sleeper() -> int:
+        for _ in range(each):
+            await sleep(0)
+        return each
+
+    slept = await asyncio.gather(*[sleeper() for _ in range(tasks)])
+    check(sum(slept) == each * tasks, "not every task slept to its end")
+    return each * tasks
 
 
 @case
 async def create_task(asyncio: Any, count: int) -> int:
-    """A task created and awaited, one after another."""
+    """A hundred tasks created, then each awaited; an operation is one task."""
+    create = asyncio.create_task
+    batches = math.ceil(count / TASKS)
+    total = 0
+    for _ in range(batches):
+        tasks = [create(_give(number)) for number in range(TASKS)]
+        for task in tasks:
+            total += await task
+    check(total == batches * sum(range(TASKS)), "a task's result is wrong")
+    return batches * TASKS
+
+
+@case
+async def create_task_alone(asyncio: Any, count: int) -> int:
+    """A task created and awaited, one after another: each takes whole turns of the loop."""
     create = asyncio.create_task
     total = 0
     for number in range(count):
         total += await create(_give(number))
-    check(total == count * (count - 1) // 2, "a task's result is wrong")
+    check(total == sum(range(count)), "a task's result is wrong")
     return count
 
 
@@ -136,12 +168,12 @@ async def create_task(asyncio: Any, count: int) -> int:
 async def gather(asyncio: Any, count: int) -> int:
     """A gather of 100 coroutines; an operation is one of them."""
     together = asyncio.gather
-    batches = math.ceil(count / GATHERED)
-    expected = list(range(GATHERED))
+    batches = math.ceil(count / TASKS)
+    expected = list(range(TASKS))
     for _ in range(batches):
-        results = await together(*[_give(number) for number in range(GATHERED)])
+        results = await together(*[_give(number) for number in range(TASKS)])
         check(results == expected, "gather's results are wrong")
-    return batches * GATHERED
+    return batches * TASKS
 
 
 @case

@@ -19,8 +19,8 @@ use tokio::runtime::Runtime;
 
 /// Timers that run at the same time in the timer cases.
 const BATCH: u64 = 5_000;
-/// Tasks that take turns in the yield case.
-const YIELDING: u64 = 100;
+/// Tasks that are alive at the same time in the task cases.
+const TASKS: u64 = 100;
 
 fn main() -> ExitCode {
     match run() {
@@ -85,26 +85,31 @@ async fn echo(mut stream: TcpStream) {
     }
 }
 
+/// A hundred tasks spawned, then each joined.
 async fn spawn_join(count: u64) -> Result<u64, String> {
+    let batches = count.div_ceil(TASKS);
     let mut sum = 0;
-    for number in 0..count {
-        sum += tokio::spawn(async move { number })
-            .await
-            .map_err(|error| error.to_string())?;
+    for _ in 0..batches {
+        let tasks: Vec<_> = (0..TASKS)
+            .map(|number| tokio::spawn(async move { number }))
+            .collect();
+        for task in tasks {
+            sum += task.await.map_err(|error| error.to_string())?;
+        }
     }
-    if sum != count * (count - 1) / 2 {
+    if sum != batches * (0..TASKS).sum::<u64>() {
         return Err("a task's result is wrong".to_owned());
     }
-    Ok(count)
+    Ok(batches * TASKS)
 }
 
 /// A hundred tasks yield to each other, and each turn notes whose turn it was before: a yield that lets nobody else
 /// run is not counted as one.
 async fn yield_now(count: u64) -> Result<u64, String> {
-    let each = count.div_ceil(YIELDING);
-    let last = Arc::new(AtomicU64::new(YIELDING));
+    let each = count.div_ceil(TASKS);
+    let last = Arc::new(AtomicU64::new(TASKS));
     let switches = Arc::new(AtomicU64::new(0));
-    let tasks: Vec<_> = (0..YIELDING)
+    let tasks: Vec<_> = (0..TASKS)
         .map(|name| {
             let (last, switches) = (last.clone(), switches.clone());
             tokio::spawn(async move {
@@ -121,7 +126,7 @@ async fn yield_now(count: u64) -> Result<u64, String> {
     for task in tasks {
         task.await.map_err(|error| error.to_string())?;
     }
-    let (yields, switches) = (each * YIELDING, switches.load(Relaxed));
+    let (yields, switches) = (each * TASKS, switches.load(Relaxed));
     if switches < yields - yields / 20 {
         return Err(format!(
             "{yields} yields changed tasks only {switches} times"
