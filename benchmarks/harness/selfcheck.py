@@ -68,7 +68,12 @@ def check_broken(contenders: Contenders, wrong: str) -> str | None:
     with tempfile.TemporaryDirectory() as folder:
         program = Path(folder) / "server.py"
         program.write_text(BROKEN_SERVER)
-        server = subprocess.Popen([sys.executable, str(program), wrong], stdout=subprocess.PIPE, text=True)
+        server = subprocess.Popen(
+            [sys.executable, str(program), wrong],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+        )
         try:
             assert server.stdout is not None
             port = server.stdout.readline().partition(":")[2].strip(" }\n")
