@@ -146,4 +146,8 @@ def _write(
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except KeyboardInterrupt:
+        print("benchmarks: interrupted, nothing written", file=sys.stderr)
+        sys.exit(130)

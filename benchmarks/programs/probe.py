@@ -2,11 +2,12 @@
 
 import json
 import sys
+from typing import Any
 
 from binding import WITH_MODULE, bind
 
 
-async def main(asyncio, loop_name):  # type: ignore[no-untyped-def]
+async def main(asyncio: Any, loop_name: str) -> None:
     running = asyncio.get_running_loop()
     if loop_name != "asyncio" and not type(running).__module__.startswith(loop_name):
         raise RuntimeError(f"the running loop is {type(running)!r}, not one of {loop_name}")

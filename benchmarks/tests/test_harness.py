@@ -108,7 +108,9 @@ def test_rounds_are_interleaved_and_alternate_their_order() -> None:
 
 def test_a_contender_that_fails_once_has_no_figure_and_breaks_nothing() -> None:
     case = Case("c", "g", InProcess("c"), ("asyncio", "uvloop"))
-    rounds = iter([figures(1.0), figures(2.0), MeasurementError("boom"), figures(3.0)])
+    made: list[Figures | MeasurementError]
+    made = [figures(1.0), figures(2.0), MeasurementError("boom"), figures(3.0)]
+    rounds = iter(made)
 
     def fake(*_: object) -> Figures:
         given = next(rounds)
