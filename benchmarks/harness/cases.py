@@ -1,0 +1,120 @@
+"""What is measured. To add a case: a line here, and for one in process a function in `programs/in_process.py`."""
+
+from dataclasses import dataclass
+
+from .loops import PYTHON_LOOPS
+
+RUST = ("tokio", "rondel-rust")
+
+
+@dataclass(frozen=True)
+class InProcess:
+    """A case without sockets: CPU time of a fixed number of operations."""
+
+    #: Name of the case in `programs/in_process.py`, or the mode of the program in Rust.
+    program: str
+    #: ``loop`` or ``module``, see `programs/binding.py`.
+    form: str = "loop"
+
+
+@dataclass(frozen=True)
+class Echo:
+    """An echo server under load: CPU time of the server for each message, and latencies."""
+
+    #: Kind of server in `programs/echo_server.py`.
+    server: str
+    connections: int
+    #: Bytes of one message.
+    size: int
+    #: How often the server answers with a message.
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Idle:
+    """An echo server whose connections are idle: memory of the server for each connection."""
+
+    server: str
+    connections: int
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of panels: a workload and those who run it."""
+
+    name: str
+    group: str
+    workload: InProcess | Echo | Idle
+    loops: tuple[str, ...]
+    #: The contender that ratios refer to.
+    baseline: str = "uvloop"
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether the figure that counts is memory and not CPU time."""
+        return isinstance(self.workload, Idle)
+
+
+def _size(size: int) -> str:
+    return f"{size // 1024}KiB" if size >= 1024 else f"{size}B"
+
+
+#: Cases in process, and whether asyncio's module has the function that is measured. If so, it is measured twice:
+#: through asyncio's own function on each loop, and through that of the loop's own module where it has one.
+IN_PROCESS = {
+    "call-soon": False,
+    "timer-cancelled": False,
+    "timer-fired": False,
+    "future-ping-pong": False,
+    "sleep-0": True,
+    "sleep-0-alone": False,
+    "create-task": True,
+    "create-task-alone": False,
+    "gather": True,
+}
+
+
+def _in_process() -> list[Case]:
+    cases = []
+    for name, in_module in IN_PROCESS.items():
+        cases.append(Case(name, "in process", InProcess(name), PYTHON_LOOPS))
+        if in_module:
+            own = InProcess(name, "module")
+            cases.append(Case(f"{name}/own", "in process", own, PYTHON_LOOPS))
+    return cases
+
+
+def _echo() -> list[Case]:
+    cases = []
+    for server in ("streams", "protocol"):
+        for connections in (1, 100, 1000):
+            for size in (64, 1024, 16 * 1024):
+                name = f"{server}-echo/{connections}x{_size(size)}"
+                workload = Echo(server, connections, size)
+                cases.append(Case(name, f"{server} echo", workload, (*PYTHON_LOOPS, "floor")))
+    two = Echo("two-writes", 100, 1024, copies=2)
+    cases.append(Case("two-writes/100x1KiB", "protocol echo", two, PYTHON_LOOPS))
+    return cases
+
+
+def _rust() -> list[Case]:
+    group = "Rust face"
+    echo = [
+        Case(
+            f"rust-echo/{connections}x{_size(size)}",
+            group,
+            Echo("echo", connections, size),
+            (*RUST, "floor"),
+            "tokio",
+        )
+        for connections, size in ((1, 64), (100, 1024), (1000, 1024), (100, 16 * 1024))
+    ]
+    modes = ("spawn-join", "yield", "timers-cancelled", "timers-fired")
+    return [*echo, *(Case(f"rust-{mode}", group, InProcess(mode), RUST, "tokio") for mode in modes)]
+
+
+def _idle() -> list[Case]:
+    return [Case("idle-memory/10000", "idle memory", Idle("streams", 10_000), PYTHON_LOOPS)]
+
+
+CASES: list[Case] = [*_in_process(), *_echo(), *_idle(), *_rust()]

@@ -1,0 +1,105 @@
+"""The figures to reach, each as a ratio within one run or as an absolute limit, and whether they are reached."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .cases import CASES
+from .results import Results, key
+
+
+@dataclass(frozen=True)
+class Limit:
+    """At most `value`: times the figure of `baseline`, or without one the figure itself (bytes)."""
+
+    value: float
+    baseline: str | None
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What `loop` has to reach in `case`."""
+
+    title: str
+    case: str
+    loop: str
+    limits: tuple[Limit, ...]
+
+
+GOALS = [
+    Goal(
+        "streams echo, 100 x 1 KiB",
+        "streams-echo/100x1KiB",
+        "rondel",
+        (Limit(1.20, "floor"), Limit(0.62, "uvloop")),
+    ),
+    Goal("protocol echo, 100 x 1 KiB", "protocol-echo/100x1KiB", "rondel", (Limit(1.15, "floor"),)),
+    Goal(
+        "two write() in one callback, 100 x 1 KiB",
+        "two-writes/100x1KiB",
+        "rondel",
+        (Limit(0.5, "uvloop"),),
+    ),
+    Goal("call_soon", "call-soon", "rondel", (Limit(0.20, "uvloop"),)),
+    Goal("sleep(0) through asyncio's own sleep", "sleep-0", "rondel", (Limit(0.55, "uvloop"),)),
+    Goal("create_task + await", "create-task", "rondel", (Limit(0.25, "uvloop"),)),
+    Goal("future ping-pong", "future-ping-pong", "rondel", (Limit(0.17, "uvloop"),)),
+    Goal("timer set + cancel", "timer-cancelled", "rondel", (Limit(0.30, "uvloop"),)),
+    Goal("Rust face: spawn + join", "rust-spawn-join", "rondel-rust", (Limit(1.0, "tokio"),)),
+    Goal("Rust face: yield", "rust-yield", "rondel-rust", (Limit(1.0, "tokio"),)),
+    Goal("Rust face: echo", "rust-echo/100x1KiB", "rondel-rust", (Limit(1.05, "floor"),)),
+    Goal("10,000 idle stream connections", "idle-memory/10000", "rondel", (Limit(3072, None),)),
+]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One limit of one goal, and what was measured."""
+
+    goal: Goal
+    limit: Limit
+    measured: float | None
+
+    @property
+    def outcome(self) -> str:
+        """``reached``, ``missed`` or ``not measured``."""
+        if self.measured is None:
+            return "not measured"
+        return "reached" if self.measured <= self.limit.value else "missed"
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        """Limit and measured figure, for people."""
+        if self.limit.baseline is None:
+            measured = "—" if self.measured is None else f"{self.measured / 1024:.2f} KiB"
+            return f"≤ {self.limit.value / 1024:g} KiB", measured
+        measured = "—" if self.measured is None else f"{self.measured:.3f} x"
+        return f"≤ {self.limit.value:.2f} x {self.limit.baseline}", measured
+
+    def as_json(self) -> dict[str, Any]:
+        """The verdict as plain data."""
+        return {
+            "goal": self.goal.title,
+            "case": self.goal.case,
+            "loop": self.goal.loop,
+            "limit": self.limit.value,
+            "relative_to": self.limit.baseline,
+            "measured": self.measured,
+            "outcome": self.outcome,
+        }
+
+
+def judge(results: Results) -> list[Verdict]:
+    """A verdict on every limit of every goal."""
+    by_name = {case.name: case for case in CASES}
+    verdicts = []
+    for goal in GOALS:
+        case = by_name[goal.case]
+        for limit in goal.limits:
+            if limit.baseline is not None:
+                measured = results.ratio(case, goal.loop, limit.baseline)
+            elif goal.loop in results.rounds.get(case.name, {}):
+                measured = results.best(case, goal.loop)[key(case)]
+            else:
+                measured = None
+            verdicts.append(Verdict(goal, limit, measured))
+    return verdicts

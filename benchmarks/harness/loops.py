@@ -1,0 +1,82 @@
+"""The contenders: which there are, how their programs are started, and which of them work here."""
+
+import json
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from . import build
+
+PROGRAMS = Path(__file__).parent.parent / "programs"
+
+#: Event loops for Python, in the order of tables and plots. uvloop is what ratios refer to.
+PYTHON_LOOPS = ("asyncio", "uvloop", "rloop", "blazio", "rondel")
+#: Programs in Rust: the raw epoll server and the runtimes.
+NATIVE = {"floor": "bench-floor", "tokio": "bench-tokio", "rondel-rust": "bench-rondel"}
+ALL = (*PYTHON_LOOPS, *NATIVE)
+
+
+@dataclass(frozen=True)
+class Contenders:
+    """What a run can measure, and what it can't."""
+
+    python: str
+    binaries: Path
+    #: Version by contender, of those that work.
+    versions: dict[str, str]
+    #: Reason by contender, of those that do not.
+    skipped: dict[str, str]
+    #: Version and build of the Python interpreter.
+    interpreter: str
+
+    def command(self, loop: str, program: str, *arguments: str) -> list[str]:
+        """The command line that starts `program` (a Python program's name, or a Rust program's mode) on `loop`."""
+        if loop in NATIVE:
+            return [str(self.binaries / NATIVE[loop]), program, *arguments]
+        return [self.python, str(PROGRAMS / f"{program}.py"), "--loop", loop, *arguments]
+
+    @property
+    def load_generator(self) -> str:
+        """Path of the load generator."""
+        return str(self.binaries / "bench-load")
+
+
+def find(python: str, binaries: Path, wanted: list[str]) -> Contenders:
+    """Tries every contender in `wanted`; what does not work is kept with the reason, never an error."""
+    versions: dict[str, str] = {}
+    skipped: dict[str, str] = {}
+    interpreter = ""
+    for loop in wanted:
+        if loop in NATIVE:
+            if (binaries / NATIVE[loop]).exists():
+                versions[loop] = build.version(loop)
+            else:
+                skipped[loop] = f"{NATIVE[loop]} is not built"
+            continue
+        found = _probe(python, loop)
+        if isinstance(found, str):
+            skipped[loop] = found
+        else:
+            versions[loop] = found["version"]
+            interpreter = found["build"]
+    return Contenders(python, binaries, versions, skipped, interpreter)
+
+
+def _probe(python: str, loop: str) -> dict[str, str] | str:
+    command = [python, str(PROGRAMS / "probe.py"), loop]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=30, check=False)
+    except subprocess.TimeoutExpired:
+        return "hangs on a sleep of 1 ms"
+    except OSError as error:
+        return f"{python}: {error.strerror}"
+    try:
+        if done.returncode == 0:
+            found: dict[str, str] = json.loads(done.stdout)
+            return found
+    except json.JSONDecodeError:
+        pass
+    if done.returncode < 0:
+        return f"its process was killed by signal {-done.returncode}"
+    lines = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+    return lines[-1]

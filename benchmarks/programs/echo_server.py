@@ -1,0 +1,89 @@
+"""Echo servers under load: `python echo_server.py --loop NAME --form FORM --server KIND`.
+
+Prints `{"port": N}` and serves 127.0.0.1 until it is killed.
+
+Nothing here measures anything: the load generator reads this process's CPU clock from outside.
+"""
+
+import argparse
+import json
+import socket
+from typing import Any
+
+from binding import bind
+
+#: Bytes a stream reads at once, as much as the floor receives at once.
+READ = 64 * 1024
+#: Connections that may wait to be accepted.
+BACKLOG = 4096
+
+
+async def streams(asyncio: Any, listener: socket.socket) -> Any:
+    """A task for each connection: read, write, drain."""
+
+    async def echo(reader: Any, writer: Any) -> None:
+        while data := await reader.read(READ):
+            writer.write(data)
+            await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
+
+
+async def protocol(asyncio: Any, listener: socket.socket) -> Any:
+    """One `write` in each `data_received`."""
+
+    class Echo(asyncio.Protocol):  # type: ignore[misc]
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(Echo, sock=listener, backlog=BACKLOG)
+
+
+async def two_writes(asyncio: Any, listener: socket.socket) -> Any:
+    """Two `write`s in each `data_received`, as a head and a body are written: the reply is the message twice."""
+
+    class EchoTwice(asyncio.Protocol):  # type: ignore[misc]
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def data_received(self, data: bytes) -> None:
+            self.transport.write(data)
+            self.transport.write(data)
+
+    loop = asyncio.get_running_loop()
+    return await loop.create_server(EchoTwice, sock=listener, backlog=BACKLOG)
+
+
+SERVERS = {"streams": streams, "protocol": protocol, "two-writes": two_writes}
+
+
+async def serve(asyncio: Any, start: Any) -> None:
+    # rloop closes its listener when somebody looks at `server.sockets` or starts a server that is started, as
+    # `serve_forever` does: so the socket is ours and the wait is a future's. The protocol number must be there:
+    # asyncio turns Nagle's algorithm off only where it reads IPPROTO_TCP.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener.bind(("127.0.0.1", 0))
+    port = listener.getsockname()[1]
+    server = await start(asyncio, listener)
+    print(json.dumps({"port": port}), flush=True)
+    await asyncio.get_running_loop().create_future()
+    server.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loop", required=True)
+    parser.add_argument("--form", choices=["loop", "module"], required=True)
+    parser.add_argument("--server", choices=SERVERS, required=True)
+    options = parser.parse_args()
+    binding = bind(options.loop, options.form)
+    binding.run(serve(binding.asyncio, SERVERS[options.server]))
+
+
+if __name__ == "__main__":
+    main()

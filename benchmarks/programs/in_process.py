@@ -1,0 +1,255 @@
+"""The cases that need no socket: `python in_process.py --loop NAME --form FORM --case CASE --seconds S`.
+
+A case is one coroutine function that gets the module to call `asyncio` and a number of operations, does exactly that
+many (rounded up to whole batches), proves it, and returns how many it did. The driver finds out how many fill the time
+wanted, runs that many and prints the CPU time they took as a line of JSON.
+"""
+
+import argparse
+import gc
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from binding import bind
+
+Case = Callable[[Any, int], Awaitable[int]]
+CASES: dict[str, Case] = {}
+
+#: Timers pending at the same time in the timer cases.
+TIMERS = 5_000
+#: Tasks that are alive at the same time in the task cases.
+TASKS = 100
+
+
+def case(function: Case) -> Case:
+    """Registers a case under its function's name."""
+    CASES[function.__name__.replace("_", "-")] = function
+    return function
+
+
+def check(condition: bool, message: str) -> None:
+    """Fails the measurement: a figure for work that was not done is worse than none."""
+    if not condition:
+        raise RuntimeError(message)
+
+
+@case
+async def call_soon(asyncio: Any, count: int) -> int:
+    """A chain of callbacks, each scheduling the next."""
+    loop = asyncio.get_running_loop()
+    done = loop.create_future()
+    left = count
+
+    def step() -> None:
+        nonlocal left
+        left -= 1
+        if left:
+            loop.call_soon(step)
+        else:
+            done.set_result(None)
+
+    loop.call_soon(step)
+    await done
+    check(left == 0, f"{left} of {count} callbacks did not run")
+    return count
+
+
+@case
+async def timer_cancelled(asyncio: Any, count: int) -> int:
+    """Timers set and cancelled before they are due, as timeouts mostly are."""
+    loop = asyncio.get_running_loop()
+    fired: list[int] = []
+    batches = math.ceil(count / TIMERS)
+    for _ in range(batches):
+        for number in range(TIMERS):
+            handle = loop.call_later(10, fired.append, number)
+            handle.cancel()
+        check(handle.cancelled(), "a cancelled timer does not say so")
+        # A turn, so that whoever puts cancelled timers away later does it within the measured time.
+        await asyncio.sleep(0)
+    check(not fired, "a cancelled timer fired")
+    return batches * TIMERS
+
+
+@case
+async def timer_fired(asyncio: Any, count: int) -> int:
+    """Timers due within 1 to 10 ms, set in no order; each has to fire, once."""
+    loop = asyncio.get_running_loop()
+    batches = math.ceil(count / TIMERS)
+    delays = [(1 + number * 7 % 10) / 1000 for number in range(TIMERS)]
+    for _ in range(batches):
+        fired = bytearray(TIMERS)
+        left = TIMERS
+        done = loop.create_future()
+
+        def fire(number: int) -> None:
+            nonlocal left
+            fired[number] += 1  # noqa: B023 - the batch is over before the next one rebinds it
+            left -= 1
+            if not left:
+                done.set_result(None)  # noqa: B023
+
+        for number, delay in enumerate(delays):
+            loop.call_later(delay, fire, number)
+        await done
+        check(fired.count(1) == TIMERS, "not every timer fired exactly once")
+    return batches * TIMERS
+
+
+@case
+async def sleep_0(asyncio: Any, count: int) -> int:
+    """`sleep(0)` in a hundred tasks at a time; an operation is one sleep."""
+    return await _sleeps(asyncio, count, TASKS)
+
+
+@case
+async def sleep_0_alone(asyncio: Any, count: int) -> int:
+    """`sleep(0)` in one task: each sleep is a whole turn of the loop."""
+    return await _sleeps(asyncio, count, 1)
+
+
+async def _sleeps(asyncio: Any, count: int, tasks: int) -> int:
+    sleep = asyncio.sleep
+    each = math.ceil(count / tasks)
+    loop = asyncio.get_running_loop()
+    turns = 0
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+
+    # A few callbacks show first that a sleep gives way; in every sleep that would be measured too.
+    for _ in range(10):
+        loop.call_soon(turn)
+        await sleep(0)
+    check(turns == 10, f"10 sleeps let the loop turn {turns} times")
+
+    async def sleeper() -> int:
+        for _ in range(each):
+            await sleep(0)
+        return each
+
+    slept = await asyncio.gather(*[sleeper() for _ in range(tasks)])
+    check(sum(slept) == each * tasks, "not every task slept to its end")
+    return each * tasks
+
+
+@case
+async def create_task(asyncio: Any, count: int) -> int:
+    """A hundred tasks created, then each awaited; an operation is one task."""
+    create = asyncio.create_task
+    batches = math.ceil(count / TASKS)
+    total = 0
+    for _ in range(batches):
+        tasks = [create(_give(number)) for number in range(TASKS)]
+        for task in tasks:
+            total += await task
+    check(total == batches * sum(range(TASKS)), "a task's result is wrong")
+    return batches * TASKS
+
+
+@case
+async def create_task_alone(asyncio: Any, count: int) -> int:
+    """A task created and awaited, one after another: each takes whole turns of the loop."""
+    create = asyncio.create_task
+    total = 0
+    for number in range(count):
+        total += await create(_give(number))
+    check(total == sum(range(count)), "a task's result is wrong")
+    return count
+
+
+@case
+async def gather(asyncio: Any, count: int) -> int:
+    """A gather of 100 coroutines; an operation is one of them."""
+    together = asyncio.gather
+    batches = math.ceil(count / TASKS)
+    expected = list(range(TASKS))
+    for _ in range(batches):
+        results = await together(*[_give(number) for number in range(TASKS)])
+        check(results == expected, "gather's results are wrong")
+    return batches * TASKS
+
+
+@case
+async def future_ping_pong(asyncio: Any, count: int) -> int:
+    """Two tasks wake each other through futures; an operation is one waking."""
+    loop = asyncio.get_running_loop()
+    create_future = loop.create_future
+    rounds = math.ceil(count / 2)
+    ball = create_future()
+    wakings = 0
+
+    async def pong() -> None:
+        nonlocal ball, wakings
+        for _ in range(rounds):
+            back = await ball
+            wakings += 1
+            ball = create_future()
+            back.set_result(ball)
+
+    player = asyncio.create_task(pong())
+    mine = ball
+    for _ in range(rounds):
+        back = create_future()
+        mine.set_result(back)
+        mine = await back
+        wakings += 1
+    await player
+    check(wakings == rounds * 2, f"{wakings} wakings, {rounds * 2} expected")
+    return rounds * 2
+
+
+async def _give(value: int) -> int:
+    return value
+
+
+async def drive(asyncio: Any, body: Case, seconds: float) -> dict[str, float]:
+    """Warms up until the number of operations that fill `seconds` is known, then measures that many."""
+    warm_up = min(max(seconds / 4, 0.02), 0.3)
+    count = 500
+    while True:
+        start = time.perf_counter()
+        done = await body(asyncio, count)
+        took = time.perf_counter() - start
+        if took >= warm_up:
+            break
+        count *= 2
+    wanted = max(int(done * seconds / took), 1)
+    gc.collect()
+
+    usage, cpu, start = resource.getrusage(resource.RUSAGE_SELF), time.process_time(), time.perf_counter()
+    done = await body(asyncio, wanted)
+    cpu, elapsed = time.process_time() - cpu, time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF)
+    check(done >= wanted, f"{done} operations done, {wanted} wanted")
+    return {
+        "operations": done,
+        "seconds": elapsed,
+        "user": after.ru_utime - usage.ru_utime,
+        "system": after.ru_stime - usage.ru_stime,
+        "cpu": cpu,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--loop", required=True)
+    parser.add_argument("--form", choices=["loop", "module"], required=True)
+    parser.add_argument("--case", choices=CASES, required=True)
+    parser.add_argument("--seconds", type=float, required=True)
+    options = parser.parse_args()
+    binding = bind(options.loop, options.form)
+    figures = binding.run(drive(binding.asyncio, CASES[options.case], options.seconds))
+    print(json.dumps(figures), flush=True)
+    # The harness reads this process's memory before it closes our input.
+    sys.stdin.read()
+
+
+if __name__ == "__main__":
+    main()
