@@ -4,6 +4,7 @@ Every line that a program prints must be the one described here, so a tour that 
 are run unmodified by `python -m rondel FILE`; then their twins in Rust, from crates/rondel/examples, if cargo is there.
 """
 
+import os
 import re
 import shutil
 import signal
@@ -123,7 +124,8 @@ def echo(server_command: list[str], *, client: list[str] | None, ctrl_c: list[Li
         server_command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as server:
         try:
-            assert server.stdout is not None and server.stderr is not None
+            assert server.stdout is not None
+            assert server.stderr is not None
             steps = iter(ECHO_SERVER)
             first = server.stdout.readline().rstrip("\n")
             if not first:
@@ -196,7 +198,7 @@ def rust_programs() -> None:
 
 
 def rust_echo(command: list[str]) -> None:
-    target = ROOT / "target/release/examples/echo_server"
+    target = ROOT / os.environ.get("CARGO_TARGET_DIR", "target") / "release/examples/echo_server"
     command_line([*command, "&"])
     with subprocess.Popen([str(target)], cwd=ROOT, stdout=subprocess.PIPE, text=True) as server:
         try:
@@ -224,7 +226,9 @@ def main() -> None:
         rust_programs()
     except Failed as failed:
         sys.exit(f"\nThe tour stops here: {failed.what}")
-    print("\nThat was the tour. The programs are in examples/; change one and run it: python -m rondel examples/NAME.py")
+    print(
+        "\nThat was the tour. The programs are in examples/; change one and run it: python -m rondel examples/NAME.py"
+    )
 
 
 if __name__ == "__main__":

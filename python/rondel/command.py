@@ -150,7 +150,7 @@ def _run_file(program: ModuleType, arguments: list[str]) -> None:
 def _read_program(path: str) -> CodeType:
     if path.endswith(".pyc"):
         with io.open_code(path) as file:
-            code: CodeType | None = pkgutil.read_code(file)  # type: ignore[attr-defined]
+            code: CodeType | None = pkgutil.read_code(file)
         if code is not None:
             return code
     with io.open_code(path) as file:

@@ -20,7 +20,7 @@ _T = TypeVar("_T")
 _StockRunner = runners.Runner
 
 
-class Runner(_StockRunner):
+class Runner(_StockRunner):  # type: ignore[misc]  # final to typeshed; at run time it is not
     """A context manager that makes an event loop, runs coroutines in it and closes it at the end.
 
     As `asyncio.Runner`; without a `loop_factory` the loop is a `rondel.EventLoop`.
@@ -37,7 +37,7 @@ class Runner(_StockRunner):
     def _default_loop(self) -> asyncio.AbstractEventLoop:
         # asyncio makes the loop current in the thread when it chose it itself, and not when a factory was given;
         # the flag has its close() undo that.
-        loop = EventLoop()
+        loop: asyncio.AbstractEventLoop = EventLoop()
         events.set_event_loop(loop)
         self._set_event_loop = True
         return loop
