@@ -1,0 +1,100 @@
+# Two commands do it all: `make run` and `make test`. `make help` lists the rest.
+#
+# PYTHON chooses the interpreter (3.11 or newer). Each version has a virtual environment and build directory of its own, so
+# that changing to and fro rebuilds nothing.
+
+PYTHON ?= python3
+CARGO  ?= cargo
+
+TAG    := $(shell $(PYTHON) -c 'import sys; print("%d.%d%s" % (*sys.version_info[:2], getattr(sys, "abiflags", "")))' 2>/dev/null)
+VENV   ?= .venv-$(TAG)
+PY     := $(VENV)/bin/python
+BUILD  := target/python-$(TAG)
+
+# What the extension module is built from.
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/rondel/src crates/rondel-python -name target -prune -o -type f -print)
+RUST    := --workspace --exclude rondel-python
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-rust test-python test-loom build bench lint lint-rust lint-python deny fmt docs wheel clean tools
+
+help: ## List what can be made
+	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+run: build ## Build everything and take the tour of the example programs
+	@$(PY) examples/tour.py $(ARGS)
+
+test: test-rust test-python ## Build and run every test, Rust and Python
+
+test-rust: tools ## Run the tests of the Rust crates
+	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
+	    echo "$(CARGO) nextest run $(RUST)"; $(CARGO) nextest run $(RUST) --no-tests pass; \
+	else \
+	    echo "$(CARGO) test --all-targets $(RUST)"; $(CARGO) test $(RUST) --lib --bins --tests --examples; \
+	fi
+	$(CARGO) test --doc $(RUST)
+
+test-python: build ## Run the Python tests; ARGS go to pytest
+	$(PY) -m pytest $(ARGS)
+
+build: $(VENV)/.built ## Build the extension module, optimised, and install it in the virtual environment
+
+bench: build ## Run the benchmarks; ARGS go to benchmarks/run.py
+	@$(PY) -m pip install --quiet uvloop || echo "skipped: uvloop does not install here"
+	@$(PY) -m pip install --quiet rloop || echo "skipped: rloop does not install here"
+	@$(PY) -m pip install --quiet blazio || echo "skipped: blazio does not install here"
+	$(PY) benchmarks/run.py $(ARGS)
+
+lint: lint-rust lint-python deny ## Run every linter; warnings are errors
+
+lint-rust: tools $(VENV)/.tools
+	$(CARGO) fmt --all --check
+	PYO3_PYTHON=$(abspath $(PY)) $(CARGO) clippy --workspace --all-targets -- -D warnings -D clippy::undocumented_unsafe_blocks
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --package rondel
+
+lint-python: $(VENV)/.tools
+	$(PY) -m ruff check .
+	$(PY) -m ruff format --check .
+	$(PY) -m mypy
+
+deny: tools
+	@if $(CARGO) deny --version >/dev/null 2>&1; then \
+	    echo "$(CARGO) deny check licenses bans sources"; $(CARGO) deny --log-level warn check licenses bans sources; \
+	else echo "SKIPPED: cargo deny is not installed (cargo install --locked cargo-deny)"; fi
+
+fmt: tools $(VENV)/.tools ## Format the Rust and the Python code
+	$(CARGO) fmt --all
+	$(PY) -m ruff format .
+	$(PY) -m ruff check --fix .
+
+docs: tools ## Build the documentation of the Rust crate
+	$(CARGO) doc --no-deps --package rondel
+
+wheel: $(VENV)/.tools ## Build a wheel into dist/
+	$(PY) -m maturin build --release --interpreter $(PY) --target-dir $(BUILD) --out dist
+
+clean: ## Remove what was built, the virtual environments included
+	rm -rf target dist .venv-* python/rondel/*.so .pytest_cache .mypy_cache .ruff_cache
+
+# Says what is missing before a tool fails over it.
+tools:
+	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it from https://rustup.rs (1.90 or newer)" >&2; exit 1; }
+	@command -v cc >/dev/null || { echo "A linker is missing; on Debian: sudo apt install gcc libc6-dev" >&2; exit 1; }
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is missing; on Debian: sudo apt install python3 python3-venv (or PYTHON=...)" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than 3.11: choose another with PYTHON=..." >&2; exit 1; }
+	@[ -x $(PY) ] || $(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	    echo "$(PYTHON) cannot make virtual environments; on Debian: sudo apt install python3-venv" >&2; exit 1; }
+
+$(PY): | tools
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.tools: tests/requirements.txt | $(PY)
+	$(PY) -m pip install --quiet -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/.built: $(SOURCES) $(VENV)/.tools | tools
+	$(PY) -m maturin develop --release --target-dir $(BUILD)
+	@touch $@

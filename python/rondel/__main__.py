@@ -1,0 +1,8 @@
+"""`python -m rondel`: the same as the command `rondel`."""
+
+from .command import main
+
+__all__ = ("main",)
+
+if __name__ == "__main__":
+    main()

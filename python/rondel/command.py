@@ -1,0 +1,180 @@
+"""The command line, `rondel` and `python -m rondel`: a program run as `python` runs it, with Rondel installed.
+
+The program gets a `__main__` module, `sys.argv` and `sys.path[0]` of its own, as from the interpreter. When it
+raises, the exception goes on to the interpreter, which prints it and chooses the exit status (130 by signal for
+Ctrl-C, for one); all that is done here is to hide this module's frames from `sys.excepthook`.
+"""
+
+import builtins
+import importlib.machinery
+import io
+import os
+import pkgutil
+import runpy
+import sys
+from types import CodeType, ModuleType, TracebackType
+
+from . import __version__, installation
+
+_USAGE = """\
+usage: rondel [--debug] [-m MODULE | -c CODE | FILE | -] [ARGUMENT ...]
+"""
+
+_HELP = f"""\
+{_USAGE}
+Run a Python program with Rondel in the place of asyncio.
+
+  FILE         run a script, or a directory or zip file that holds a __main__.py
+  -m MODULE    run a module or package as a script
+  -c CODE      run a program given as text
+  -            run a program read from standard input
+  --debug      run it in asyncio's debug mode
+  --version    print the version and exit
+  --help       print this and exit
+
+Without a program, and with a terminal to read from, asyncio's interactive console (await at top level) is started.
+The same as: python -m rondel ...
+"""
+
+
+def main() -> None:
+    """Run the program that `sys.argv` asks for; exits as that program exits."""
+    arguments = sys.argv[1:]
+    while arguments:
+        option = arguments[0]
+        if option == "-" or not option.startswith("-"):
+            break
+        del arguments[0]
+        if option in ("-h", "--help"):
+            print(_HELP, end="")
+            return
+        if option in ("-V", "--version"):
+            print(f"rondel {__version__} (Python {sys.version.split()[0]})")
+            return
+        if option == "--debug":
+            # asyncio reads it when a loop is made, in this process and in those the program starts.
+            os.environ["PYTHONASYNCIODEBUG"] = "1"
+            continue
+        if option == "--":
+            break
+        if option[:2] in ("-m", "-c"):
+            if option[2:]:
+                arguments.insert(0, option[2:])
+            if not arguments:
+                _refuse(f"argument expected for the {option} option")
+            _start(option[:2], arguments)
+            return
+        _refuse(f"unknown option {option}")
+    if arguments:
+        _start("file" if arguments[0] != "-" else "-", arguments)
+    else:
+        _start("console" if sys.stdin is not None and sys.stdin.isatty() else "-", [""])
+
+
+def _refuse(message: str) -> None:
+    print(f"rondel: {message}\n{_USAGE}", end="", file=sys.stderr)
+    sys.exit(2)
+
+
+def _start(kind: str, arguments: list[str]) -> None:
+    """Install Rondel and run one program: `arguments` is what stands after the options, the program first."""
+    installation.install()
+    program = ModuleType("__main__")
+    vars(program).update(__builtins__=builtins, __loader__=importlib.machinery.BuiltinImporter)
+    if sys.version_info < (3, 14):
+        program.__annotations__ = {}
+    sys.modules["__main__"] = program
+    try:
+        if kind == "-m":
+            _run_module(arguments[0], arguments[1:])
+        elif kind == "-c":
+            _set_program(["-c", *arguments[1:]], "")
+            source = arguments[0] + "\n"
+            _show_source_of("<string>", source)
+            exec(compile(source, "<string>", "exec", dont_inherit=True), vars(program))
+        elif kind == "-":
+            _set_program(arguments, "")
+            source_bytes = sys.stdin.buffer.read() if sys.stdin is not None else b""
+            exec(compile(source_bytes, "<stdin>", "exec", dont_inherit=True), vars(program))
+        elif kind == "console":
+            _run_module("asyncio", [])
+        else:
+            _run_file(program, arguments)
+    except SystemExit:
+        raise
+    except BaseException as error:
+        _hide_our_frames(error)
+        raise
+
+
+def _set_program(argv: list[str], directory: str) -> None:
+    sys.argv[:] = argv
+    if not sys.flags.safe_path:
+        # What stands there is the directory of the command, or the current one for `python -m rondel`.
+        sys.path[0] = directory
+
+
+def _run_module(name: str, arguments: list[str]) -> None:
+    _set_program(["-m", *arguments], os.getcwd())
+    runpy._run_module_as_main(name)  # type: ignore[attr-defined]  # what the interpreter's own -m calls
+
+
+def _run_file(program: ModuleType, arguments: list[str]) -> None:
+    path = os.path.abspath(arguments[0])
+    if pkgutil.get_importer(path) is not None:
+        # A directory or a zip file: the interpreter searches it first, even with -P.
+        sys.argv[:] = arguments
+        if sys.flags.safe_path:
+            sys.path.insert(0, path)
+        else:
+            sys.path[0] = path
+        runpy._run_module_as_main("__main__", False)  # type: ignore[attr-defined]
+        return
+    try:
+        code = _read_program(path)
+    except OSError as error:
+        print(
+            f"{sys.executable}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}",
+            file=sys.stderr,
+        )
+        sys.exit(2)
+    _set_program(arguments, os.path.dirname(os.path.realpath(path)))
+    vars(program).update(
+        __file__=path,
+        __cached__=None,
+        __loader__=importlib.machinery.SourceFileLoader("__main__", path),
+    )
+    exec(code, vars(program))
+
+
+def _read_program(path: str) -> CodeType:
+    if path.endswith(".pyc"):
+        with io.open_code(path) as file:
+            code: CodeType | None = pkgutil.read_code(file)
+        if code is not None:
+            return code
+    with io.open_code(path) as file:
+        return compile(file.read(), path, "exec", dont_inherit=True)
+
+
+def _show_source_of(filename: str, source: str) -> None:
+    """From 3.13 on, the interpreter shows the lines of a -c program in its tracebacks."""
+    if sys.version_info >= (3, 13):
+        import linecache
+
+        linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+
+
+def _hide_our_frames(error: BaseException) -> None:
+    """Have the traceback that the interpreter is about to print begin with the program's first frame."""
+    program_hook = sys.excepthook
+    traceback = error.__traceback__
+    while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:
+        traceback = traceback.tb_next
+
+    def show(kind: type[BaseException], value: BaseException, _all: TracebackType | None) -> None:
+        sys.excepthook = program_hook
+        sys.last_traceback = value.__traceback__ = traceback
+        program_hook(kind, value, traceback)
+
+    sys.excepthook = show

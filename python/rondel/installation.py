@@ -1,0 +1,68 @@
+"""`install` and `uninstall`: the package's names in place of asyncio's, and back.
+
+`install` goes through asyncio and its loaded submodules and replaces each public name that Rondel has natively wherever
+the stock object stands under that same name. What it replaced is remembered, and `uninstall` puts exactly that back.
+"""
+
+import asyncio
+import asyncio.events
+import sys
+from types import ModuleType
+
+__all__ = ("install", "uninstall")
+
+_replaced: list[tuple[ModuleType, str, object, object]] = []
+_ABSENT = object()
+
+
+def _pairs() -> list[tuple[ModuleType, ModuleType]]:
+    """Rondel beside asyncio, then each submodule that Rondel has natively (`rondel.subprocess`) beside asyncio's."""
+    ours = sys.modules[__package__ or "rondel"]
+    pairs = [(ours, sys.modules["asyncio"])]
+    for name, stock in vars(asyncio).items():
+        mine = vars(ours).get(name)
+        if isinstance(stock, ModuleType) and isinstance(mine, ModuleType) and mine is not stock:
+            pairs.append((mine, stock))
+    return pairs
+
+
+def _replace(module: ModuleType, name: str, new: object) -> None:
+    _replaced.append((module, name, vars(module).get(name, _ABSENT), new))
+    setattr(module, name, new)
+
+
+def install() -> None:
+    """Put Rondel's functions and classes in the place of asyncio's, for this process.
+
+    Code that is imported later, and code that looks names up when it runs (`asyncio.run(...)`), gets Rondel's. Names
+    that were copied before (`from asyncio import sleep`) stay as they are, and so do loops that already run. Where
+    Python still has event loop policies, Rondel's becomes the current one. Installing twice is the same as once.
+    """
+    if _replaced:
+        return
+    holders = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "asyncio"]
+    for ours, stock in _pairs():
+        for name in ours.__all__:
+            # By vars(), because asyncio's module __getattr__ warns for names on their way out.
+            old, new = vars(stock).get(name), vars(ours).get(name)
+            if old is None or new is None or new is old or isinstance(new, ModuleType):
+                continue
+            for holder in holders:
+                if vars(holder).get(name) is old:
+                    _replace(holder, name, new)
+    policy = getattr(sys.modules[__package__ or "rondel"], "EventLoopPolicy", None)
+    if policy is not None and hasattr(asyncio.events, "_event_loop_policy"):
+        # What asyncio.set_event_loop_policy() does, which is deprecated from 3.14 on.
+        _replace(asyncio.events, "_event_loop_policy", policy())
+
+
+def uninstall() -> None:
+    """Undo `install()`: every name it replaced is asyncio's again. What was changed by others since is left alone."""
+    while _replaced:
+        module, name, old, new = _replaced.pop()
+        if vars(module).get(name, _ABSENT) is not new:
+            continue
+        if old is _ABSENT:
+            delattr(module, name)
+        else:
+            setattr(module, name, old)

@@ -1,0 +1,72 @@
+"""`rondel.run` and `rondel.Runner`: asyncio's own, with Rondel's loop where none is asked for.
+
+Everything a runner does besides choosing the loop (Ctrl-C, cancelling what is left, shutting down generators and
+the executor) is the running version's `asyncio.Runner`; nothing here is on the path of a callback.
+"""
+
+import asyncio
+import sys
+from asyncio import events, runners
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from .event_loop import EventLoop
+
+__all__ = ("Runner", "run")
+
+_T = TypeVar("_T")
+
+# Taken now: `install()` later puts this module's classes where asyncio keeps its own.
+_StockRunner = runners.Runner
+
+
+class Runner(_StockRunner):  # type: ignore[misc]  # final to typeshed; at run time it is not
+    """A context manager that makes an event loop, runs coroutines in it and closes it at the end.
+
+    As `asyncio.Runner`; without a `loop_factory` the loop is a `rondel.EventLoop`.
+    """
+
+    def __init__(
+        self,
+        *,
+        debug: bool | None = None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> None:
+        super().__init__(debug=debug, loop_factory=loop_factory or self._default_loop)
+
+    def _default_loop(self) -> asyncio.AbstractEventLoop:
+        # asyncio makes the loop current in the thread when it chose it itself, and not when a factory was given;
+        # the flag has its close() undo that.
+        loop: asyncio.AbstractEventLoop = EventLoop()
+        events.set_event_loop(loop)
+        self._set_event_loop = True
+        return loop
+
+
+def _run(
+    main: Coroutine[Any, Any, _T],
+    debug: bool | None,
+    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
+) -> _T:
+    if asyncio._get_running_loop() is not None:
+        raise RuntimeError("asyncio.run() cannot be called from a running event loop")
+    with Runner(debug=debug, loop_factory=loop_factory) as runner:
+        return runner.run(main)
+
+
+if sys.version_info >= (3, 12):
+
+    def run(
+        main: Coroutine[Any, Any, _T],
+        *,
+        debug: bool | None = None,
+        loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
+    ) -> _T:
+        """Run a coroutine in a new Rondel loop and return its result, as `asyncio.run` does."""
+        return _run(main, debug, loop_factory)
+
+else:
+
+    def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
+        """Run a coroutine in a new Rondel loop and return its result, as `asyncio.run` does."""
+        return _run(main, debug, None)
