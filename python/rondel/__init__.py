@@ -1,6 +1,29 @@
-"""Python's asyncio, implemented in Rust."""
+"""Python's asyncio, implemented in Rust.
 
+`import rondel as asyncio` gives every name of the running version's `asyncio`: what Rondel has natively is Rondel's, the
+rest is asyncio's own object. Other ways in are `rondel.run(main())`, `asyncio.run(main(), loop_factory=rondel.new_event_loop)`,
+`rondel.install()` and `python -m rondel app.py`.
+"""
+
+import asyncio as _asyncio
+from asyncio import *  # noqa: F403
+
+from . import policy as _policy
 from ._rondel import Future, Handle, Task, TimerHandle, __version__
 from .event_loop import EventLoop, new_event_loop
+from .installation import install, uninstall
+from .runners import Runner, run
 
-__all__ = ("EventLoop", "Future", "Handle", "Task", "TimerHandle", "__version__", "new_event_loop")
+__all__ = [*_asyncio.__all__]
+for _name in ("EventLoop", "install", "uninstall"):
+    if _name not in __all__:
+        __all__.append(_name)
+if hasattr(_policy, "EventLoopPolicy"):
+    EventLoopPolicy = _policy.EventLoopPolicy
+    __all__.append("EventLoopPolicy")
+del _name
+
+
+def __getattr__(name: str) -> object:
+    """Whatever else asyncio has: its submodules, names that it is about to drop."""
+    return getattr(_asyncio, name)
