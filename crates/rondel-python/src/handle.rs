@@ -39,6 +39,8 @@ pub(crate) struct Handle {
     /// Its text from before it was cancelled, in debug mode.
     repr: Slot,
     when: Cell<f64>,
+    /// What the program gave for `when`, if it was no float.
+    when_object: Slot,
     nargs: Cell<u8>,
     flags: Cell<u8>,
 }
@@ -275,12 +277,12 @@ pub(crate) fn cancel(handle: &Object) -> Res<Owned> {
     }
     let event_loop = this.event_loop.cloned();
     let core = event_loop.as_deref().and_then(LoopCore::of);
+    this.flags.set(this.flags.get() | CANCELLED);
     if let Some(event_loop) = &event_loop
         && is_debug(event_loop)?
     {
         this.repr.set(handle.repr()?);
     }
-    this.flags.set(this.flags.get() | CANCELLED);
     if this.flags.get() & TIMER != 0 {
         match (core, &event_loop) {
             (Some(core), _) if this.is_scheduled() => core.timer_cancelled(handle),
@@ -310,7 +312,19 @@ fn run_method(handle: &Object) -> Res<Owned> {
 }
 
 fn when(handle: &Object) -> Res<Owned> {
-    Owned::from_f64(fields(handle).when.get())
+    let this = fields(handle);
+    match this.when_object.cloned() {
+        Some(when) => Ok(when),
+        None => Owned::from_f64(this.when.get()),
+    }
+}
+
+/// Keeps a deadline as the program gave it.
+pub(crate) fn note_when(handle: &Object, when: &Object) {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyFloat_CheckExact(when.as_ptr()) } == 0 {
+        fields(handle).when_object.set(when.own());
+    }
 }
 
 fn get_callback(handle: &Object) -> Res<Owned> {
@@ -324,7 +338,7 @@ fn set_callback(handle: &Object, value: Option<&Object>) -> Res<()> {
 
 fn get_args(handle: &Object) -> Res<Owned> {
     let this = fields(handle);
-    if this.is_cancelled() {
+    if this.is_cancelled() && this.callback.is_empty() {
         return Ok(Owned::none());
     }
     this.args_tuple()
@@ -383,7 +397,10 @@ fn set_repr(handle: &Object, value: Option<&Object>) -> Res<()> {
 }
 
 fn set_when(handle: &Object, value: Option<&Object>) -> Res<()> {
-    fields(handle).when.set(value.unwrap_or(none()).to_f64()?);
+    let value = value.unwrap_or(none());
+    fields(handle).when.set(value.to_f64()?);
+    fields(handle).when_object.clear();
+    note_when(handle, value);
     Ok(())
 }
 
@@ -433,9 +450,11 @@ unsafe extern "C" fn init_timer(
                 let names = ["when", "callback", "args", "loop", "context"];
                 let [when, callback, args, event_loop, context] =
                     args.parse("TimerHandle.__init__", names, 5, 4)?;
-                let when = when.unwrap_or(none()).to_f64()?;
+                let when = when.unwrap_or(none());
+                let seconds = when.to_f64()?;
                 init(this, callback, args, event_loop, context)?;
-                fields(this).when.set(when);
+                fields(this).when.set(seconds);
+                note_when(this, when);
                 fields(this).flags.set(TIMER);
                 Ok(())
             })?;
@@ -494,6 +513,7 @@ unsafe extern "C" fn traverse(
         this.context,
         this.source_traceback,
         this.repr,
+        this.when_object,
     );
     0
 }
@@ -506,6 +526,7 @@ unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
     this.context.clear();
     this.source_traceback.clear();
     this.repr.clear();
+    this.when_object.clear();
     0
 }
 

@@ -210,6 +210,17 @@ pub(crate) unsafe fn free(object: *mut ffi::PyObject) {
     }
 }
 
+/// Whether the finalizer of an object has not run. One that has must not come back to life from a freelist, as the
+/// collector would not run the finalizer again.
+///
+/// # Safety
+/// `object` is of a collected type.
+#[inline]
+pub(crate) unsafe fn is_fresh(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: by the caller's word.
+    unsafe { ffi::PyObject_GC_IsFinalized(object) == 0 }
+}
+
 /// Weak references to a dying object are cleared and their callbacks run.
 ///
 /// # Safety

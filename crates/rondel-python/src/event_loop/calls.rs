@@ -87,7 +87,9 @@ fn call_at(this: &Object, args: Args<'_>) -> Res<Owned> {
     if when.is_none() {
         return type_error("when cannot be None");
     }
-    set_timer(core, when.to_f64()?, callback, args, context, "call_at")
+    let timer = set_timer(core, when.to_f64()?, callback, args, context, "call_at")?;
+    handle::note_when(&timer, when);
+    Ok(timer)
 }
 
 fn set_timer(
@@ -148,6 +150,24 @@ pub(super) fn check_callback(callback: &Object, function: &str) -> Res<()> {
     Ok(())
 }
 
+/// Queues a handle that asyncio's own code made, e.g. for a signal.
+fn add_callback(this: &Object, handle: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    if handle::is_handle(handle) {
+        core.push(Kind::Handle, handle.own());
+    } else {
+        let run = handle.getattr(&*Owned::from_str("_run")?)?;
+        core.push(Kind::Handle, handle::new_handle(this, &run, &[], None)?);
+    }
+    core.engine().inbox().wake();
+    Ok(Owned::none())
+}
+
+fn write_to_self(this: &Object) -> Res<Owned> {
+    LoopCore::of_loop(this).engine().inbox().wake();
+    Ok(Owned::none())
+}
+
 fn time(this: &Object) -> Res<Owned> {
     Owned::from_f64(LoopCore::of_loop(this).time())
 }
@@ -200,6 +220,9 @@ pub(super) fn methods() -> Vec<Method> {
             c"call_later(delay, callback, *args, context=None): calls back after delay seconds. Returns a TimerHandle."),
         method!(fast c"call_at" call_at,
             c"call_at(when, callback, *args, context=None): calls back when time() is at least when."),
+        method!(onearg c"_add_callback" add_callback, c"Queues a handle."),
+        method!(onearg c"_add_callback_signalsafe" add_callback, c"Queues a handle and wakes the loop."),
+        method!(noargs c"_write_to_self" write_to_self, c"Wakes the loop."),
         method!(noargs c"time" time, c"The loop's time in seconds, as time.monotonic()."),
         method!(noargs c"create_future" create_future, c"A rondel.Future on this loop."),
         method!(fast c"create_task" create_task,

@@ -221,6 +221,10 @@ impl Host for PyHost {
         clock.now()
     }
 
+    fn moves_time(&self) -> bool {
+        self.core().is_time_overridden()
+    }
+
     fn before_wait(&self) -> ControlFlow<Exit> {
         self.core().leave_task();
         // A signal that came while no Python code ran would otherwise wait for the next event.

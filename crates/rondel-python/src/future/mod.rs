@@ -20,7 +20,7 @@ use crate::cpython::error::{
     Builtin, exception_matches, raise, raise_instance, runtime_error, type_error, write_unraisable,
 };
 use crate::cpython::freelist::free_list;
-use crate::cpython::types::{allocate, clear_weakrefs, free};
+use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names};
 use crate::event_loop::core::{LoopCore, is_debug};
 use crate::event_loop::host::Kind;
@@ -686,7 +686,7 @@ unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
         clear(Object::from_ptr(object));
         this.state.set(0);
         this.flags.set(0);
-        if exact && FREE.with(|list| list.keep(object)) {
+        if exact && is_fresh(object) && FREE.with(|list| list.keep(object)) {
             ffi::Py_DECREF(CLASS.load(Ordering::Relaxed).cast());
         } else {
             free(object);

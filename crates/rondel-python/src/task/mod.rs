@@ -24,7 +24,7 @@ use pyo3::ffi;
 
 use crate::cpython::error::{runtime_error, type_error};
 use crate::cpython::freelist::free_list;
-use crate::cpython::types::{allocate, clear_weakrefs, free, visit};
+use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh, visit};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
@@ -320,7 +320,7 @@ unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
         clear(task);
         future::reset(task);
         fields(task).flags.set(0);
-        if exact && FREE.with(|list| list.keep(object)) {
+        if exact && is_fresh(object) && FREE.with(|list| list.keep(object)) {
             ffi::Py_DECREF(CLASS.load(Ordering::Relaxed).cast());
         } else {
             free(object);

@@ -56,6 +56,10 @@ pub trait Host: Sized {
     fn now(&self, clock: &Clock) -> u64 {
         clock.now()
     }
+    /// Whether [`now`](Self::now) may differ from the clock. Then it is asked in every turn that has timers.
+    fn moves_time(&self) -> bool {
+        false
+    }
     /// The loop is about to wait. `Break` ends the run instead.
     fn before_wait(&self) -> ControlFlow<Self::Exit> {
         ControlFlow::Continue(())

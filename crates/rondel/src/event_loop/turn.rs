@@ -154,7 +154,11 @@ impl<H: Host> EventLoop<H> {
             return;
         };
         // With work at hand turns are short, and reading the precise clock would be much of each.
-        if !idle && self.clock.is_real() && deadline > coarse_now().saturating_add(COARSE_SLACK) {
+        if !idle
+            && self.clock.is_real()
+            && !self.host.moves_time()
+            && deadline > coarse_now().saturating_add(COARSE_SLACK)
+        {
             return;
         }
         let now = self.now();
