@@ -23,6 +23,7 @@
 mod blocking;
 pub mod event_loop;
 pub mod reactor;
+mod resolver;
 mod runtime;
 mod signal;
 pub mod streams;
@@ -32,7 +33,13 @@ mod time;
 pub mod transport;
 
 pub use blocking::{BlockingTask, spawn_blocking};
+pub use resolver::{HostPort, getaddrinfo};
 pub use runtime::{Builder, RunError, run};
+pub use streams::{
+    HandlerOutput, IncompleteReadError, LimitOverrunError, ReadError, Server, ServerOptions,
+    StreamReader, StreamWriter, open_connection, open_connection_with_limit, open_unix_connection,
+    start_server, start_server_with, start_unix_server,
+};
 pub use task::{
     CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture, JoinError, Task,
     TaskFailure, TaskGroup, TimeoutError, create_task, current_task, gather, task_group,

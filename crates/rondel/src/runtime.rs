@@ -4,7 +4,7 @@
 //! everything down again. While it runs, the thread's [`current`] runtime is this one; that is how
 //! `create_task`, `sleep` and the streams find it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -22,6 +22,7 @@ use crate::event_loop::inbox::Inbox;
 use crate::event_loop::{EventLoop, Host};
 use crate::reactor::Wake;
 use crate::signal::Interrupts;
+use crate::streams::{Connecting, Connection, Listener};
 use crate::task::{self, CancelledError, Header, JoinError, SentWake, TaskList, TaskRef};
 use crate::time::TimerEntry;
 
@@ -34,6 +35,12 @@ pub(crate) enum Item {
     Task(TaskRef),
     /// A waker that isn't a task's own.
     Wake(Box<Waker>),
+    /// A connection has something to receive, and nobody waits for it.
+    Receive(Rc<Connection>),
+    /// A connection that was blocked can send again.
+    Send(Rc<Connection>),
+    /// Connections wait at a listening socket.
+    Accept(Rc<Listener>),
     /// Ctrl-C.
     Interrupt,
 }
@@ -43,6 +50,12 @@ pub(crate) struct Remote(pub(crate) SentWake);
 
 /// What descriptors are registered with.
 pub(crate) enum Source {
+    /// A connection, for both sides.
+    Stream(Rc<Connection>),
+    /// A listening socket.
+    Listener(Rc<Listener>),
+    /// A socket that is being connected.
+    Connecting(Rc<Connecting>),
     /// The eventfd that the signal handler writes to.
     Interrupt,
 }
@@ -60,7 +73,13 @@ impl Host for RustHost {
     #[inline]
     fn run(&self, item: Item) -> ControlFlow<io::Error> {
         match item {
-            Item::Task(task) => with_current(|runtime| task::step(runtime, &task)),
+            Item::Task(task) => with_current(|runtime| {
+                task::step(runtime, &task);
+                runtime.flush();
+            }),
+            Item::Receive(connection) => connection.receive_unasked(),
+            Item::Send(connection) => connection.send_queued(),
+            Item::Accept(listener) => listener.accept(),
             Item::Wake(waker) => waker.wake(),
             Item::Interrupt => with_current(Runtime::interrupt),
         }
@@ -69,13 +88,18 @@ impl Host for RustHost {
 
     fn readable(&self, source: &Source) -> Option<Item> {
         match source {
+            Source::Stream(connection) => connection.readable(),
+            Source::Listener(listener) => Some(Item::Accept(Rc::clone(listener))),
             Source::Interrupt => Some(Item::Interrupt),
+            Source::Connecting(_) => None,
         }
     }
 
     fn writable(&self, source: &Source) -> Option<Item> {
         match source {
-            Source::Interrupt => None,
+            Source::Stream(connection) => connection.writable(),
+            Source::Connecting(connecting) => connecting.writable(),
+            Source::Listener(_) | Source::Interrupt => None,
         }
     }
 
@@ -102,8 +126,12 @@ pub(crate) struct Runtime {
     closing: Cell<bool>,
     main: Cell<Option<task::CancelHandle>>,
     interrupted: Cell<bool>,
+    /// Connections that were written to in the step that runs.
+    unflushed: RefCell<Vec<Rc<Connection>>>,
     /// The threads of `spawn_blocking`.
     pub(crate) blocking: OnceCell<Pool>,
+    /// The threads that look names up: apart, so that slow names hold up nothing else.
+    pub(crate) resolver: OnceCell<Pool>,
 }
 
 thread_local! {
@@ -182,7 +210,9 @@ impl Runtime {
             closing: Cell::new(false),
             main: Cell::new(None),
             interrupted: Cell::new(false),
+            unflushed: RefCell::new(Vec::new()),
             blocking: OnceCell::new(),
+            resolver: OnceCell::new(),
         })
     }
 
@@ -194,6 +224,25 @@ impl Runtime {
     /// Whether the loop has ended.
     pub(crate) fn is_closing(&self) -> bool {
         self.closing.get()
+    }
+
+    /// Has a connection flushed when the step is over.
+    pub(crate) fn flush_later(&self, connection: Rc<Connection>) {
+        self.unflushed.borrow_mut().push(connection);
+    }
+
+    /// Sends what the step has written.
+    #[inline]
+    fn flush(&self) {
+        if self.unflushed.borrow().is_empty() {
+            return;
+        }
+        let mut listed = self.unflushed.take();
+        for connection in listed.drain(..) {
+            connection.flush_listed();
+        }
+        // Flushing lists nothing; the vector goes back for its capacity.
+        *self.unflushed.borrow_mut() = listed;
     }
 
     /// Ctrl-C: the main task is cancelled, and `run` will say why.
@@ -208,6 +257,7 @@ impl Runtime {
     fn close(&self) {
         self.closing.set(true);
         task::cancel_all(self);
+        self.flush();
         self.main.take();
         self.event_loop.inbox().close();
         drop(self.event_loop.drain());

@@ -1,5 +1,29 @@
-//! What `StreamReader` is made of, in both faces.
+//! Streams: bytes with asyncio's reads and writes.
 //!
 //! * `read_buffer.rs`: the bytes that have arrived and are not read yet, and what each kind of read makes of them.
+//!   Both faces use it; the rest is the Rust face's.
+//! * `connection.rs`: what a reader and a writer share: a transport's stream, driven by the reactor.
+//! * `chunk.rs`: the buffers that go round.
+//! * `reader.rs`, `writer.rs`: the two halves that programs have.
+//! * `connect.rs`: connections that are made. `server.rs`: connections that are accepted.
+//! * `errors.rs`: why a read has no result.
 
+mod chunk;
+mod connect;
+mod connection;
+mod errors;
 pub mod read_buffer;
+mod reader;
+mod server;
+mod writer;
+
+pub(crate) use connect::Connecting;
+pub use connect::{open_connection, open_connection_with_limit, open_unix_connection};
+pub(crate) use connection::Connection;
+pub use errors::{IncompleteReadError, LimitOverrunError, ReadError};
+pub use reader::StreamReader;
+pub(crate) use server::Listener;
+pub use server::{
+    HandlerOutput, Server, ServerOptions, start_server, start_server_with, start_unix_server,
+};
+pub use writer::StreamWriter;

@@ -234,7 +234,7 @@ impl<E> Drop for Member<E> {
 }
 
 /// Awaits a future, a panic of which becomes an error.
-async fn catch<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
+pub(crate) async fn catch<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
     let mut future = pin!(future);
     poll_fn(
         |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {

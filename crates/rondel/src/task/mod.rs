@@ -25,6 +25,7 @@ use crate::runtime::{self, Runtime};
 pub(crate) use errors::panic_message;
 pub use errors::{CancelledError, JoinError, TimeoutError};
 pub use gather::{Gather, GatherFuture, gather};
+pub(crate) use group::catch;
 pub use group::{ExceptionGroup, TaskFailure, TaskGroup, task_group};
 use header::{CANCEL, COMPLETE, HANDLE, MAIN, QUEUED};
 pub(crate) use header::{Header, SentWake, TaskRef};
@@ -138,7 +139,12 @@ pub(crate) fn cancel_all(runtime: &Runtime) {
 
 /// Says on standard error that a panic went nowhere else.
 pub(crate) fn report_panic(what: &str, panic: &(dyn Any + Send)) {
-    eprintln!("{what}: {}", panic_message(panic));
+    report(what, &panic_message(panic));
+}
+
+/// Says on standard error what asyncio says to its exception handler.
+pub(crate) fn report(what: &str, error: &dyn std::fmt::Display) {
+    eprintln!("{what}: {error}");
 }
 
 /// Keeps a type on the thread where it was made.

@@ -1,0 +1,157 @@
+//! Names to addresses.
+//!
+//! Literal addresses are answered at once. Anything else is a blocking `getaddrinfo` on threads of its own, so that
+//! slow names hold up neither the loop nor `spawn_blocking`.
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
+
+use crate::blocking::Pool;
+use crate::runtime;
+
+/// How many names are looked up at once.
+const THREADS: usize = 4;
+
+/// A host, by name or address, and a port: what [`open_connection`](crate::open_connection) and
+/// [`start_server`](crate::start_server) take.
+///
+/// ```
+/// use rondel::HostPort;
+///
+/// let same: [HostPort; 3] = [
+///     ("127.0.0.1", 8888).into(),
+///     "127.0.0.1:8888".into(),
+///     std::net::SocketAddr::from(([127, 0, 0, 1], 8888)).into(),
+/// ];
+/// assert!(same.iter().all(|address| address.to_string() == "127.0.0.1:8888"));
+/// ```
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct HostPort(Kind);
+
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Kind {
+    Address(SocketAddr),
+    Name(String, u16),
+    /// A text without a port; an error once it is used.
+    Invalid(String),
+}
+
+impl From<SocketAddr> for HostPort {
+    fn from(address: SocketAddr) -> Self {
+        Self(Kind::Address(address))
+    }
+}
+
+impl From<(IpAddr, u16)> for HostPort {
+    fn from((host, port): (IpAddr, u16)) -> Self {
+        Self(Kind::Address(SocketAddr::new(host, port)))
+    }
+}
+
+impl From<(&str, u16)> for HostPort {
+    fn from((host, port): (&str, u16)) -> Self {
+        Self(match host.parse::<IpAddr>() {
+            Ok(address) => Kind::Address(SocketAddr::new(address, port)),
+            Err(_) => Kind::Name(host.to_owned(), port),
+        })
+    }
+}
+
+impl From<(String, u16)> for HostPort {
+    fn from((host, port): (String, u16)) -> Self {
+        (&*host, port).into()
+    }
+}
+
+impl From<&str> for HostPort {
+    fn from(text: &str) -> Self {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return address.into();
+        }
+        let parts = text.rsplit_once(':');
+        match parts.and_then(|(host, port)| Some((host, port.parse::<u16>().ok()?))) {
+            Some((host, port)) => Self(Kind::Name(host.to_owned(), port)),
+            None => Self(Kind::Invalid(text.to_owned())),
+        }
+    }
+}
+
+impl From<String> for HostPort {
+    fn from(text: String) -> Self {
+        (&*text).into()
+    }
+}
+
+impl std::fmt::Display for HostPort {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Kind::Address(address) => address.fmt(f),
+            Kind::Name(host, port) => write!(f, "{host}:{port}"),
+            Kind::Invalid(text) => f.write_str(text),
+        }
+    }
+}
+
+impl HostPort {
+    /// The addresses to connect to. At least one.
+    pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
+        match &self.0 {
+            Kind::Address(address) => Ok(vec![*address]),
+            Kind::Name(host, port) => getaddrinfo(host, *port).await,
+            Kind::Invalid(text) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!("no port in address {text:?}"),
+            )),
+        }
+    }
+
+    /// The addresses to listen on: as [`resolve`](Self::resolve), but no host at all is every interface.
+    pub(crate) async fn resolve_passive(&self) -> io::Result<Vec<SocketAddr>> {
+        match &self.0 {
+            Kind::Name(host, port) if host.is_empty() => Ok(vec![
+                SocketAddr::from(([0, 0, 0, 0], *port)),
+                SocketAddr::from(([0_u16; 8], *port)),
+            ]),
+            _ => self.resolve().await,
+        }
+    }
+}
+
+/// Looks a name up, as the system does it, without blocking the loop: the addresses of `host`, with `port`, in
+/// the order of preference. Literal addresses are given back at once.
+///
+/// # Errors
+/// What the system's resolver says, e.g. that the name isn't known.
+///
+/// ```
+/// rondel::run(async {
+///     let addresses = rondel::getaddrinfo("127.0.0.1", 80).await?;
+///     assert_eq!(addresses, ["127.0.0.1:80".parse().unwrap()]);
+///     Ok::<(), std::io::Error>(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub async fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    if let Ok(address) = host.parse::<IpAddr>() {
+        return Ok(vec![SocketAddr::new(address, port)]);
+    }
+    let name = host.to_owned();
+    let lookup = runtime::with_current(|runtime| {
+        runtime
+            .resolver
+            .get_or_init(|| Pool::new("rondel-resolver", THREADS))
+            .spawn(move || {
+                let found = (&*name, port).to_socket_addrs()?;
+                Ok::<Vec<_>, io::Error>(found.collect())
+            })
+    });
+    let mut found = lookup.await??;
+    found.dedup();
+    if found.is_empty() {
+        return Err(io::Error::new(
+            io::ErrorKind::NotFound,
+            "getaddrinfo() returned empty list",
+        ));
+    }
+    Ok(found)
+}

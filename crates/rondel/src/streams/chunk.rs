@@ -1,0 +1,91 @@
+//! Buffers that go round: the chunks that the Rust face receives into and sends from.
+//!
+//! A connection holds a chunk only while it has unread or unsent bytes; then it goes back to its thread's pool.
+//! So a server that answers message by message allocates nothing per message, and an idle connection holds
+//! no buffer at all.
+
+use std::cell::RefCell;
+use std::io;
+use std::mem::{self, MaybeUninit};
+
+use crate::transport::recv_size::{Received, Room};
+
+/// What small messages are received into, in bytes.
+const SMALL: usize = 4 * 1024;
+/// Larger buffers than this, in bytes, go back to the allocator,
+const MAX_POOLED: usize = 64 * 1024;
+/// and so do more than this many.
+const MAX_POOL: usize = 64;
+
+thread_local! {
+    static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
+}
+
+/// Bytes in a buffer of the pool.
+#[derive(Debug)]
+pub(crate) struct Chunk(Vec<u8>);
+
+impl Chunk {
+    fn with_capacity(capacity: usize) -> Self {
+        let pooled = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
+        if pooled.capacity() >= capacity {
+            return Self(pooled);
+        }
+        Self(Vec::with_capacity(capacity.max(SMALL)))
+    }
+
+    /// A copy of `bytes`.
+    pub(crate) fn copy_of(bytes: &[u8]) -> Self {
+        let mut chunk = Self::with_capacity(bytes.len());
+        chunk.0.extend_from_slice(bytes);
+        chunk
+    }
+
+    /// The same, as `ReadBuffer` asks for it.
+    pub(crate) fn try_copy_of(bytes: &[u8]) -> io::Result<Self> {
+        Ok(Self::copy_of(bytes))
+    }
+
+    /// Receives into a new chunk. Gives it with what `recv` found, and how much room there was.
+    pub(crate) fn receive(
+        room: Room,
+        recv: impl FnOnce(&mut [MaybeUninit<u8>]) -> Received,
+    ) -> (Self, Received, usize) {
+        let size = match room {
+            Room::Scratch => SMALL,
+            Room::Direct(size) => size,
+        };
+        let mut chunk = Self::with_capacity(size);
+        let received = recv(&mut chunk.0.spare_capacity_mut()[..size]);
+        if let Received::Data(count) = received {
+            // SAFETY: the kernel has written so many bytes at the front of the spare capacity.
+            unsafe { chunk.0.set_len(count) };
+        }
+        (chunk, received, size)
+    }
+}
+
+impl AsRef<[u8]> for Chunk {
+    #[inline]
+    fn as_ref(&self) -> &[u8] {
+        &self.0
+    }
+}
+
+impl Drop for Chunk {
+    #[inline]
+    fn drop(&mut self) {
+        let mut buffer = mem::take(&mut self.0);
+        if buffer.capacity() > MAX_POOLED {
+            return;
+        }
+        buffer.clear();
+        // A thread that ends drops what it has left without its pool.
+        let _ = POOL.try_with(|pool| {
+            let mut pool = pool.borrow_mut();
+            if pool.len() < MAX_POOL {
+                pool.push(buffer);
+            }
+        });
+    }
+}

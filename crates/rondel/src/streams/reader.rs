@@ -1,0 +1,253 @@
+//! `StreamReader`: the receiving half of a connection.
+//!
+//! What a read makes of the bytes is `read_buffer.rs`'s; where they come from is `connection.rs`'s. A read gives
+//! a slice of the reader's own buffer: nothing is copied or allocated for it. The bytes leave the buffer when
+//! the next read begins.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::rc::Rc;
+use std::task::{Context, Poll};
+
+use super::chunk::Chunk;
+use super::connection::Connection;
+use super::errors::{IncompleteReadError, ReadError};
+use super::read_buffer::{self, ReadBuffer, Search, Step};
+
+/// Reads from a connection, in asyncio's ways. Comes in a pair with a [`StreamWriter`](crate::StreamWriter).
+///
+/// A read that is dropped before it is ready (cancelled, timed out) has taken nothing from the stream.
+///
+/// ```
+/// # use rondel::{open_connection, start_server};
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let server = start_server(async |_, writer| {
+///         writer.write(b"one\ntwo\n12345rest");
+///     }, ("127.0.0.1", 0)).await?;
+///
+///     let (mut reader, _writer) = open_connection(server.addresses()[0]).await?;
+///     assert_eq!(reader.readline().await?, b"one\n");
+///     assert_eq!(reader.readuntil(b"\n").await?, b"two\n");
+///     assert_eq!(reader.readexactly(5).await?, b"12345");
+///     assert_eq!(reader.read_to_end().await?, b"rest");
+///     assert!(reader.at_eof());
+///     Ok(())
+/// })?
+/// # }
+/// ```
+pub struct StreamReader {
+    connection: Rc<Connection>,
+    buffer: ReadBuffer<Chunk>,
+    /// Bytes at the buffer's front that the last read has given out.
+    given: usize,
+}
+
+impl StreamReader {
+    pub(super) fn new(connection: Rc<Connection>) -> Self {
+        Self {
+            connection,
+            buffer: ReadBuffer::new(),
+            given: 0,
+        }
+    }
+
+    /// Reads up to `n` bytes: waits until there is at least one, then takes what there is. Empty at the end of the stream, and for
+    /// `n == 0`.
+    ///
+    /// # Errors
+    /// What has broken the connection, `ECONNRESET` above all.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let echo = rondel::start_server(async |mut reader: rondel::StreamReader, writer| {
+    ///         let data = reader.read(100).await?;
+    ///         writer.write(data);
+    ///         writer.drain().await
+    ///     }, ("127.0.0.1", 0)).await?;
+    ///
+    ///     let (mut reader, writer) = rondel::open_connection(echo.addresses()[0]).await?;
+    ///     writer.write(b"hello");
+    ///     assert_eq!(reader.read(100).await?, b"hello");
+    ///     assert_eq!(reader.read(100).await?, b"");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
+    pub async fn read(&mut self, n: usize) -> io::Result<&[u8]> {
+        self.begin()?;
+        if n == 0 {
+            return Ok(&[]);
+        }
+        match self
+            .step(|bytes, eof| read_buffer::read(bytes.len(), eof, n))
+            .await?
+        {
+            Step::Take(n) => Ok(self.give(n)),
+            _ => Ok(&[]),
+        }
+    }
+
+    /// Reads until the end of the stream: asyncio's `read()` without a number.
+    ///
+    /// # Errors
+    /// What has broken the connection.
+    pub async fn read_to_end(&mut self) -> io::Result<&[u8]> {
+        self.begin()?;
+        self.step(|_, eof| if eof { Step::Incomplete } else { Step::Wait })
+            .await?;
+        let all = self.buffer.len();
+        Ok(self.give(all))
+    }
+
+    /// Reads a line with its `\n`. At the end of the stream: what is left, without one, or nothing.
+    ///
+    /// # Errors
+    /// `InvalidData` if the line is longer than the limit; it is thrown away then, as asyncio does. What has
+    /// broken the connection.
+    pub async fn readline(&mut self) -> io::Result<&[u8]> {
+        const NEWLINE: &[u8] = b"\n";
+        self.begin()?;
+        let limit = self.connection.limit();
+        let mut search = Search::default();
+        match self
+            .step(|bytes, eof| search.one(bytes, eof, NEWLINE, limit))
+            .await?
+        {
+            Step::Take(n) => Ok(self.give(n)),
+            Step::Overrun(overrun) => {
+                let line = read_buffer::overlong_line(self.buffer.as_slice(), NEWLINE, overrun);
+                self.buffer.discard(line);
+                Err(io::Error::new(io::ErrorKind::InvalidData, overrun))
+            }
+            Step::Incomplete | Step::Wait => {
+                let rest = self.buffer.len();
+                Ok(self.give(rest))
+            }
+        }
+    }
+
+    /// Reads exactly `n` bytes.
+    ///
+    /// # Errors
+    /// [`ReadError::Incomplete`], with what there was, if the stream ends before; the stream is at its end then.
+    pub async fn readexactly(&mut self, n: usize) -> Result<&[u8], ReadError> {
+        self.begin()?;
+        match self
+            .step(|bytes, eof| read_buffer::read_exactly(bytes.len(), eof, n))
+            .await?
+        {
+            Step::Take(n) => Ok(self.give(n)),
+            _ => Err(self.incomplete(Some(n))),
+        }
+    }
+
+    /// Reads until `separator` has come, and gives it with what is before it.
+    ///
+    /// # Errors
+    /// [`ReadError::Incomplete`] if the stream ends before, [`ReadError::LimitOverrun`] if more than the limit
+    /// comes without it; what came is left in the buffer then.
+    ///
+    /// # Panics
+    /// If the separator is empty.
+    pub async fn readuntil(&mut self, separator: &[u8]) -> Result<&[u8], ReadError> {
+        assert!(
+            !separator.is_empty(),
+            "Separator should be at least one-byte string"
+        );
+        self.begin()?;
+        let limit = self.connection.limit();
+        let mut search = Search::default();
+        match self
+            .step(|bytes, eof| search.one(bytes, eof, separator, limit))
+            .await?
+        {
+            Step::Take(n) => Ok(self.give(n)),
+            Step::Overrun(overrun) => Err(ReadError::LimitOverrun(overrun.into())),
+            Step::Incomplete | Step::Wait => Err(self.incomplete(None)),
+        }
+    }
+
+    /// Whether the stream has ended and everything is read.
+    pub fn at_eof(&self) -> bool {
+        self.connection.is_eof()
+            && self.buffer.len() == self.given
+            && !self.connection.has_arrived()
+    }
+
+    /// Takes away what the last read has given out.
+    fn begin(&mut self) -> io::Result<()> {
+        let given = std::mem::take(&mut self.given);
+        if given > 0 {
+            self.buffer.discard(given);
+        }
+        self.connection.check()
+    }
+
+    fn give(&mut self, n: usize) -> &[u8] {
+        self.given = n;
+        &self.buffer.as_slice()[..n]
+    }
+
+    #[cold]
+    fn incomplete(&mut self, expected: Option<usize>) -> ReadError {
+        let partial = self.buffer.as_slice().to_vec();
+        self.buffer.discard(partial.len());
+        ReadError::Incomplete(IncompleteReadError { partial, expected })
+    }
+
+    /// Asks what to do with the bytes there are, and waits for more as long as the answer is to wait.
+    async fn step(&mut self, mut ask: impl FnMut(&[u8], bool) -> Step) -> io::Result<Step> {
+        let _waiting = Waiting(Rc::clone(&self.connection));
+        let this = &mut *self;
+        poll_fn(|context| this.poll_step(context, &mut ask)).await
+    }
+
+    fn poll_step(
+        &mut self,
+        context: &Context<'_>,
+        ask: &mut impl FnMut(&[u8], bool) -> Step,
+    ) -> Poll<io::Result<Step>> {
+        loop {
+            let eof = self.connection.is_eof() && !self.connection.has_arrived();
+            match ask(self.buffer.as_slice(), eof) {
+                Step::Wait => {}
+                step => return Poll::Ready(Ok(step)),
+            }
+            if let Err(error) = self.connection.check() {
+                return Poll::Ready(Err(error));
+            }
+            match self.connection.fill(&mut self.buffer, context) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(error) => return Poll::Ready(Err(error)),
+            }
+        }
+    }
+}
+
+/// Leaves no waiter behind when a read is dropped.
+struct Waiting(Rc<Connection>);
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        self.0.forget_reader();
+    }
+}
+
+impl Drop for StreamReader {
+    fn drop(&mut self) {
+        self.connection.reader_dropped();
+    }
+}
+
+impl fmt::Debug for StreamReader {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamReader")
+            .field("buffered", &(self.buffer.len() - self.given))
+            .field("eof", &self.connection.is_eof())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,514 @@
+//! Servers: listening sockets, and the handlers of what they accept.
+//!
+//! A [`Listener`] is registered with the reactor as long as its server listens. When it is reported, what waits there
+//! is accepted in a batch, and each connection's handler becomes a task. [`Serving`] is what the handle, the
+//! listeners and the connections share: it counts the connections, so that `wait_closed` can wait for the last.
+
+use std::any::Any;
+use std::cell::{Cell, RefCell};
+use std::fmt;
+use std::future::{Future, poll_fn};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::path::{Path, PathBuf};
+use std::rc::{Rc, Weak};
+use std::task::Poll;
+use std::time::Duration;
+
+use slab::Slab;
+use socket2::{Domain, SockAddr, Socket, Type};
+
+use super::connection::Connection;
+use super::read_buffer::DEFAULT_LIMIT;
+use super::{StreamReader, StreamWriter};
+use crate::resolver::HostPort;
+use crate::runtime::{self, Runtime, Source};
+use crate::task::{Waiter, catch, create_task, report, report_panic};
+use crate::time::sleep;
+use crate::transport::address::Address;
+use crate::transport::listener::{ACCEPT_RETRY_DELAY, AcceptError, accept_batch};
+
+/// How a server listens; [`start_server`] takes the defaults, which are asyncio's.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ServerOptions {
+    /// How many connections may wait to be accepted: 100.
+    pub backlog: i32,
+    /// The limit of the handlers' readers, in bytes: 64 KiB. The longest line, and half of what is buffered
+    /// before the peer has to wait.
+    pub limit: usize,
+    /// Whether other sockets may listen on the same port and share its connections: no.
+    pub reuse_port: bool,
+}
+
+impl Default for ServerOptions {
+    fn default() -> Self {
+        Self {
+            backlog: 100,
+            limit: DEFAULT_LIMIT,
+            reuse_port: false,
+        }
+    }
+}
+
+/// What a handler may give: nothing, or a `Result` whose error is reported on standard error.
+pub trait HandlerOutput {
+    /// Says that the handler has failed, if it has.
+    fn report(self);
+}
+
+impl HandlerOutput for () {
+    fn report(self) {}
+}
+
+impl<E: fmt::Display> HandlerOutput for Result<(), E> {
+    fn report(self) {
+        if let Err(error) = self {
+            report("Unhandled exception in client_connected_cb", &error);
+        }
+    }
+}
+
+/// Listens on a TCP address and runs `handler` in a new task for each connection.
+///
+/// The handler is an `async fn(StreamReader, StreamWriter)` or a closure like it. A name may have several
+/// addresses: the server listens on all of them. Port 0 is a free port: see [`Server::addresses`].
+/// A handler that fails or panics is reported on standard error; its connection is closed when the handler's
+/// `StreamWriter` goes.
+///
+/// # Errors
+/// `AddrInUse` and others, with asyncio's text; a name that is not known.
+///
+/// ```
+/// use rondel::{StreamReader, StreamWriter};
+///
+/// async fn echo(mut reader: StreamReader, writer: StreamWriter) -> std::io::Result<()> {
+///     loop {
+///         let data = reader.read(1024).await?;
+///         if data.is_empty() {
+///             return Ok(());
+///         }
+///         writer.write(data);
+///         writer.drain().await?;
+///     }
+/// }
+///
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let server = rondel::start_server(echo, ("127.0.0.1", 0)).await?;
+///     let (mut reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+///     writer.write("hello");
+///     assert_eq!(reader.readexactly(5).await?, b"hello");
+///     Ok(())
+/// })?
+/// # }
+/// ```
+pub async fn start_server<H, F>(handler: H, address: impl Into<HostPort>) -> io::Result<Server>
+where
+    H: Fn(StreamReader, StreamWriter) -> F + 'static,
+    F: Future<Output: HandlerOutput> + 'static,
+{
+    start_server_with(handler, address, ServerOptions::default()).await
+}
+
+/// As [`start_server`], with options.
+///
+/// # Errors
+/// As [`start_server`].
+pub async fn start_server_with<H, F>(
+    handler: H,
+    address: impl Into<HostPort>,
+    options: ServerOptions,
+) -> io::Result<Server>
+where
+    H: Fn(StreamReader, StreamWriter) -> F + 'static,
+    F: Future<Output: HandlerOutput> + 'static,
+{
+    let mut sockets = Vec::new();
+    for address in address.into().resolve_passive().await? {
+        sockets.push(bind(address, &options)?);
+    }
+    serve(handler, sockets, options, None)
+}
+
+/// Listens on a Unix socket, and removes it from the file system when it is closed. A socket that someone has left
+/// there is replaced.
+///
+/// # Errors
+/// What `bind` fails with, `AddrInUse` if the path is something else than a socket.
+///
+/// See [`open_unix_connection`](crate::open_unix_connection) for an example.
+pub async fn start_unix_server<H, F>(handler: H, path: impl AsRef<Path>) -> io::Result<Server>
+where
+    H: Fn(StreamReader, StreamWriter) -> F + 'static,
+    F: Future<Output: HandlerOutput> + 'static,
+{
+    let path = path.as_ref();
+    let address = SockAddr::unix(path)?;
+    if path
+        .symlink_metadata()
+        .is_ok_and(|found| found.file_type().is_socket())
+    {
+        // If it can't be removed, `bind` says what there is to say.
+        let _ = std::fs::remove_file(path);
+    }
+    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
+    socket.bind(&address).map_err(|error| match error.kind() {
+        io::ErrorKind::AddrInUse => io::Error::new(
+            error.kind(),
+            format!("Address '{}' is already in use", path.display()),
+        ),
+        _ => error,
+    })?;
+    let file = path.symlink_metadata()?;
+    let unlink = UnixPath {
+        path: path.to_owned(),
+        inode: (file.dev(), file.ino()),
+    };
+    let options = ServerOptions::default();
+    socket.listen(options.backlog)?;
+    serve(handler, vec![socket], options, Some(unlink))
+}
+
+fn bind(address: SocketAddr, options: &ServerOptions) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking().cloexec(),
+        None,
+    )?;
+    socket.set_reuse_address(true)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    if address.is_ipv6() {
+        // So that a dual-stack default does not take the IPv4 address that is bound beside it.
+        socket.set_only_v6(true)?;
+    }
+    let bound = socket.bind(&address.into());
+    bound
+        .and_then(|()| socket.listen(options.backlog))
+        .map_err(|error| {
+            let code = error.raw_os_error().unwrap_or(0);
+            let text = error.to_string().to_lowercase();
+            let text = text.split(" (os error").next().unwrap_or_default();
+            io::Error::new(
+                error.kind(),
+                format!(
+                    "[Errno {code}] error while attempting to bind on address ('{}', {}): {text}",
+                    address.ip(),
+                    address.port(),
+                ),
+            )
+        })?;
+    Ok(socket)
+}
+
+fn serve<H, F>(
+    handler: H,
+    sockets: Vec<Socket>,
+    options: ServerOptions,
+    unlink: Option<UnixPath>,
+) -> io::Result<Server>
+where
+    H: Fn(StreamReader, StreamWriter) -> F + 'static,
+    F: Future<Output: HandlerOutput> + 'static,
+{
+    let runtime = runtime::current();
+    let serving = Rc::new(Serving {
+        runtime: Rc::clone(&runtime),
+        listeners: RefCell::new(Vec::new()),
+        connections: RefCell::new(Slab::new()),
+        waiters: RefCell::new(Vec::new()),
+        unlink: Cell::new(unlink),
+    });
+    let server = Server {
+        addresses: sockets
+            .iter()
+            .filter_map(|socket| socket.local_addr().ok()?.as_socket())
+            .collect(),
+        serving,
+    };
+    let handler: Rc<Handler> = Rc::new(move |reader, writer| {
+        let handled = handler(reader, writer);
+        create_task(async move {
+            match catch(handled).await {
+                Ok(output) => output.report(),
+                Err(panic) => report_handler_panic(&*panic),
+            }
+        })
+        .detach();
+    });
+    for socket in sockets {
+        let listener = Rc::new(Listener {
+            socket: socket.into(),
+            backlog: usize::try_from(options.backlog).unwrap_or(1).max(1),
+            limit: options.limit,
+            serving: Rc::downgrade(&server.serving),
+            handler: Rc::clone(&handler),
+        });
+        listener.watch(&runtime)?;
+        server.serving.listeners.borrow_mut().push(listener);
+    }
+    Ok(server)
+}
+
+fn report_handler_panic(panic: &(dyn Any + Send)) {
+    report_panic("Unhandled exception in client_connected_cb", panic);
+}
+
+type Handler = dyn Fn(StreamReader, StreamWriter);
+
+/// One listening socket.
+pub(crate) struct Listener {
+    socket: OwnedFd,
+    backlog: usize,
+    limit: usize,
+    serving: Weak<Serving>,
+    handler: Rc<Handler>,
+}
+
+impl Listener {
+    fn watch(self: &Rc<Self>, runtime: &Runtime) -> io::Result<()> {
+        let source = Source::Listener(Rc::clone(self));
+        drop(
+            runtime
+                .event_loop
+                .add_reader(self.socket.as_raw_fd(), source)?,
+        );
+        Ok(())
+    }
+
+    /// Accepts what waits.
+    pub(crate) fn accept(self: &Rc<Self>) {
+        for accepted in accept_batch(self.socket.as_raw_fd(), self.backlog) {
+            // A handler, started by an earlier one of the batch, can't have closed the server: it has not run yet.
+            let Some(serving) = self.serving.upgrade() else {
+                return;
+            };
+            match accepted {
+                Ok((socket, peer)) => {
+                    if matches!(peer, Address::V4(_) | Address::V6(_)) {
+                        // As asyncio: small messages are not to wait for acknowledgements.
+                        let _ = socket2::SockRef::from(&socket).set_tcp_nodelay(true);
+                    }
+                    let connection = Connection::new(
+                        Rc::clone(&serving.runtime),
+                        socket,
+                        Some(peer),
+                        self.limit,
+                    );
+                    match connection {
+                        Ok(connection) => self.handle(&serving, connection),
+                        Err(error) => report(
+                            "Error on transport creation for incoming connection",
+                            &error,
+                        ),
+                    }
+                }
+                Err(AcceptError::Exhausted(error)) => {
+                    report("socket.accept() out of system resource", &error);
+                    self.pause(&serving);
+                }
+                Err(AcceptError::Failed(error)) => report("socket.accept() failed", &error),
+            }
+        }
+    }
+
+    fn handle(&self, serving: &Rc<Serving>, connection: Rc<Connection>) {
+        let key = serving
+            .connections
+            .borrow_mut()
+            .insert(Rc::downgrade(&connection));
+        connection.set_server(Rc::downgrade(serving), key);
+        let reader = StreamReader::new(Rc::clone(&connection));
+        (self.handler)(reader, StreamWriter::new(connection));
+    }
+
+    /// Looks away for a while: the descriptor would be reported in every turn.
+    fn pause(self: &Rc<Self>, serving: &Serving) {
+        drop(
+            serving
+                .runtime
+                .event_loop
+                .remove_reader(self.socket.as_raw_fd()),
+        );
+        let listener = Rc::downgrade(self);
+        create_task(async move {
+            sleep(Duration::from_nanos(ACCEPT_RETRY_DELAY)).await;
+            // Gone, if the server was closed meanwhile.
+            if let Some(listener) = listener.upgrade()
+                && let Some(serving) = listener.serving.upgrade()
+                && let Err(error) = listener.watch(&serving.runtime)
+            {
+                report("socket.accept() failed", &error);
+            }
+        })
+        .detach();
+    }
+}
+
+/// What a server's handle, listeners and connections share.
+pub(crate) struct Serving {
+    runtime: Rc<Runtime>,
+    /// Empty once the server is closed.
+    listeners: RefCell<Vec<Rc<Listener>>>,
+    connections: RefCell<Slab<Weak<Connection>>>,
+    /// Who waits for the server to close, or for its connections to end.
+    waiters: RefCell<Vec<Waiter>>,
+    unlink: Cell<Option<UnixPath>>,
+}
+
+/// A Unix socket's place in the file system.
+struct UnixPath {
+    path: PathBuf,
+    inode: (u64, u64),
+}
+
+impl Serving {
+    fn is_serving(&self) -> bool {
+        !self.listeners.borrow().is_empty()
+    }
+
+    fn close(&self) {
+        let listeners = self.listeners.take();
+        for listener in &listeners {
+            let fd = listener.socket.as_raw_fd();
+            drop(self.runtime.event_loop.remove_reader(fd));
+        }
+        drop(listeners);
+        if let Some(UnixPath { path, inode }) = self.unlink.take()
+            // Somebody else's by now, if it is another file.
+            && path.symlink_metadata().is_ok_and(|file| (file.dev(), file.ino()) == inode)
+        {
+            let _ = std::fs::remove_file(path);
+        }
+        self.wake();
+    }
+
+    /// A connection is over.
+    pub(super) fn detach(&self, key: usize) {
+        let mut connections = self.connections.borrow_mut();
+        drop(connections.try_remove(key));
+        let last = connections.is_empty();
+        drop(connections);
+        if last {
+            self.wake();
+        }
+    }
+
+    fn wake(&self) {
+        for waiter in self.waiters.take() {
+            waiter.wake();
+        }
+    }
+
+    async fn wait_until(&self, done: impl Fn(&Self) -> bool) {
+        poll_fn(|context| {
+            if done(self) {
+                return Poll::Ready(());
+            }
+            let mut waiters = self.waiters.borrow_mut();
+            if !waiters.iter().any(|waiter| waiter.is(context)) {
+                waiters.push(Waiter::new(context));
+            }
+            Poll::Pending
+        })
+        .await;
+    }
+
+    fn clients(&self) -> Vec<Rc<Connection>> {
+        let connections = self.connections.borrow();
+        connections
+            .iter()
+            .filter_map(|(_, weak)| weak.upgrade())
+            .collect()
+    }
+}
+
+/// A listening server, as [`start_server`] gives it. Dropping it closes it; connections live on.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+///     assert!(server.is_serving());
+///     println!("Serving on {:?}", server.addresses());
+///     server.close();
+///     server.wait_closed().await;
+///     Ok(())
+/// })?
+/// # }
+/// ```
+#[must_use = "a server that is dropped is closed"]
+pub struct Server {
+    addresses: Vec<SocketAddr>,
+    serving: Rc<Serving>,
+}
+
+impl Server {
+    /// The addresses it was bound to; asyncio's `[s.getsockname() for s in server.sockets]`. Empty for a Unix server.
+    pub fn addresses(&self) -> &[SocketAddr] {
+        &self.addresses
+    }
+
+    /// Whether it accepts connections.
+    pub fn is_serving(&self) -> bool {
+        self.serving.is_serving()
+    }
+
+    /// Serves until the task is cancelled (by Ctrl-C, say), which closes the server, or until somebody
+    /// [closes](Self::close) it and its connections are over.
+    pub async fn serve_forever(&self) {
+        struct CloseOnDrop<'a>(&'a Serving);
+        impl Drop for CloseOnDrop<'_> {
+            fn drop(&mut self) {
+                self.0.close();
+            }
+        }
+        let _close = CloseOnDrop(&self.serving);
+        self.wait_closed().await;
+    }
+
+    /// Stops listening. Connections live on.
+    pub fn close(&self) {
+        self.serving.close();
+    }
+
+    /// Waits until the server is closed and all its connections are over.
+    pub async fn wait_closed(&self) {
+        self.serving
+            .wait_until(|serving| !serving.is_serving() && serving.connections.borrow().is_empty())
+            .await;
+    }
+
+    /// Closes all connections, each when what was written to it is sent.
+    pub fn close_clients(&self) {
+        for connection in self.serving.clients() {
+            connection.close();
+        }
+    }
+
+    /// Closes all connections at once.
+    pub fn abort_clients(&self) {
+        for connection in self.serving.clients() {
+            connection.abort();
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.serving.close();
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server")
+            .field("addresses", &self.addresses)
+            .field("serving", &self.is_serving())
+            .finish_non_exhaustive()
+    }
+}

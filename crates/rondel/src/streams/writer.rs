@@ -1,0 +1,188 @@
+//! `StreamWriter`: the sending half of a connection.
+//!
+//! Writing queues; what is written in one step of a task leaves together, at the latest when the step is over.
+//! All methods take `&self`, so that tasks may share a writer.
+
+use std::fmt;
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::rc::Rc;
+use std::task::Poll;
+
+use super::connection::Connection;
+use crate::time::yield_now;
+use crate::transport::address::Address;
+
+/// Writes to a connection, in asyncio's ways. Comes in a pair with a [`StreamReader`](crate::StreamReader).
+///
+/// Dropping it closes the connection, once everything that was written is sent.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let server = rondel::start_server(async |mut reader: rondel::StreamReader, writer| {
+///         let all = reader.read_to_end().await?;
+///         writer.write(format!("{} bytes", all.len()));
+///         writer.drain().await
+///     }, ("127.0.0.1", 0)).await?;
+///
+///     let (mut reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+///     writer.write(b"some ");
+///     writer.writelines(["more ", "text"]);
+///     writer.drain().await?;
+///     writer.write_eof()?;
+///     assert_eq!(reader.read_to_end().await?, b"14 bytes");
+///     writer.close();
+///     writer.wait_closed().await
+/// })?
+/// # }
+/// ```
+pub struct StreamWriter {
+    connection: Rc<Connection>,
+}
+
+impl StreamWriter {
+    pub(super) fn new(connection: Rc<Connection>) -> Self {
+        Self { connection }
+    }
+
+    /// Writes bytes. They are copied; [`drain`](Self::drain) waits if too many are on the way.
+    ///
+    /// After the connection is lost nothing happens, but a warning on standard error after a few times.
+    ///
+    /// # Panics
+    /// After [`write_eof`](Self::write_eof).
+    pub fn write(&self, data: impl AsRef<[u8]>) {
+        self.connection.write(data.as_ref());
+    }
+
+    /// Writes several pieces, which leave together.
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    pub fn writelines<D: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = D>) {
+        for piece in pieces {
+            self.connection.write(piece.as_ref());
+        }
+    }
+
+    /// Sends what was written, and waits until it is appropriate to write more: that is at once as long as the
+    /// connection takes it, and when less than a quarter of the buffer's limit is left, if it does not.
+    ///
+    /// # Errors
+    /// What has broken the connection; `ConnectionReset` if it is closed.
+    pub async fn drain(&self) -> io::Result<()> {
+        let connection = &self.connection;
+        if connection.is_dirty() {
+            connection.flush();
+        }
+        if connection.is_closing() {
+            connection.check()?;
+            // As asyncio: so that a loop that writes and drains lets the connection end.
+            yield_now().await;
+        }
+        poll_fn(|context| match connection.must_drain(context) {
+            Ok(false) => Poll::Ready(Ok(())),
+            Ok(true) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        })
+        .await
+    }
+
+    /// Ends this side of the connection, after what was written. The peer can go on writing.
+    ///
+    /// # Errors
+    /// What `shutdown` fails with.
+    pub fn write_eof(&self) -> io::Result<()> {
+        self.connection.write_eof()
+    }
+
+    /// Closes the connection, after what was written is sent. Nothing is received any more.
+    pub fn close(&self) {
+        self.connection.close();
+    }
+
+    /// Closes the connection at once; what was not sent is lost.
+    pub fn abort(&self) {
+        self.connection.abort();
+    }
+
+    /// Whether the connection is closed, or about to be.
+    pub fn is_closing(&self) -> bool {
+        self.connection.is_closing()
+    }
+
+    /// Waits until the connection is closed, which somebody has to ask for: [`close`](Self::close).
+    ///
+    /// # Errors
+    /// What has broken the connection.
+    pub async fn wait_closed(&self) -> io::Result<()> {
+        poll_fn(|context| match self.connection.is_closed(context) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        })
+        .await
+    }
+
+    /// `get_extra_info("peername")`: the other end's address. `None` for Unix sockets.
+    pub fn peername(&self) -> Option<SocketAddr> {
+        self.connection.peer().and_then(inet)
+    }
+
+    /// `get_extra_info("sockname")`: this end's address. `None` for Unix sockets and closed ones.
+    pub fn sockname(&self) -> Option<SocketAddr> {
+        self.connection
+            .with_socket(|socket| Address::of_socket(socket.as_raw_fd()).ok())
+            .flatten()
+            .as_ref()
+            .and_then(inet)
+    }
+
+    /// `get_extra_info("socket")`: lends the socket, e.g. to set an option. `None` once it is closed.
+    ///
+    /// # Panics
+    /// If `f` itself uses the connection.
+    pub fn with_socket<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
+        self.connection.with_socket(|socket| f(socket.as_fd()))
+    }
+
+    /// How many bytes are written but not sent.
+    pub fn write_buffer_size(&self) -> usize {
+        self.connection.write_buffer_size()
+    }
+
+    /// Sets between which numbers of unsent bytes [`drain`](Self::drain) waits: from more than `high` on, until
+    /// at most `low`. To begin with: 64 KiB and 16 KiB.
+    ///
+    /// # Errors
+    /// `InvalidInput` if `high < low`.
+    pub fn set_write_buffer_limits(&self, high: usize, low: usize) -> io::Result<()> {
+        self.connection.set_write_buffer_limits(high, low)
+    }
+}
+
+fn inet(address: &Address) -> Option<SocketAddr> {
+    match address {
+        Address::V4(address) => Some(SocketAddr::V4(*address)),
+        Address::V6(address) => Some(SocketAddr::V6(**address)),
+        Address::Other(_) => None,
+    }
+}
+
+impl Drop for StreamWriter {
+    fn drop(&mut self) {
+        self.connection.close();
+    }
+}
+
+impl fmt::Debug for StreamWriter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("StreamWriter")
+            .field("peername", &self.peername())
+            .field("closing", &self.is_closing())
+            .finish_non_exhaustive()
+    }
+}
