@@ -32,8 +32,8 @@ def main() -> int:
         print(f"benchmarks: {error}", file=sys.stderr)
         return 1
     contenders = loops.find(options.python, binaries, options.loops)
-    for loop, reason in contenders.skipped.items():
-        print(f"SKIPPED: {loop}: {reason}", file=sys.stderr)
+    for notice in contenders.notices():
+        print(f"SKIPPED: {notice}", file=sys.stderr)
     machine.raise_descriptor_limit(DESCRIPTORS)
     server_cpu, load_cpu = machine.cores()
     if server_cpu is None:
@@ -91,7 +91,7 @@ def _cases(patterns: str | None, only_goals: bool) -> list[Case]:
 
 def _lines(options: argparse.Namespace, facts: dict[str, str], contenders: loops.Contenders) -> list[str]:
     versions = ", ".join(f"{loop} {version}" for loop, version in contenders.versions.items() if loop != "floor")
-    skipped = "; ".join(f"{loop} ({reason})" for loop, reason in contenders.skipped.items())
+    skipped = "; ".join(contenders.notices())
     return [
         f"{facts['cpu']}, {facts['cores']} cores, {facts['kernel']}, load {facts['load']} at the start",
         f"Python {contenders.interpreter or 'not measured'}",
@@ -127,7 +127,7 @@ def _write(
         "machine": facts,
         "python": contenders.interpreter,
         "versions": contenders.versions,
-        "skipped": contenders.skipped,
+        "skipped": contenders.notices(),
         "settings": {"rounds": options.rounds, "seconds": options.seconds},
         "failures": [
             {"case": case, "loop": loop, "reason": reason} for (case, loop), reason in results.failures.items()

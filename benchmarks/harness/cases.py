@@ -54,6 +54,11 @@ class Case:
         """Whether the figure that counts is memory and not CPU time."""
         return isinstance(self.workload, Idle)
 
+    @property
+    def form(self) -> str:
+        """``loop`` or ``module``: what stands in asyncio's place."""
+        return self.workload.form if isinstance(self.workload, InProcess) else "module"
+
 
 def _size(size: int) -> str:
     return f"{size // 1024}KiB" if size >= 1024 else f"{size}B"

@@ -26,6 +26,8 @@ class Contenders:
     versions: dict[str, str]
     #: Reason by contender, of those that do not.
     skipped: dict[str, str]
+    #: Reason by contender, of loops that work but whose module cannot stand in asyncio's place.
+    without_module: dict[str, str]
     #: Version and build of the Python interpreter.
     interpreter: str
 
@@ -34,6 +36,15 @@ class Contenders:
         if loop in NATIVE:
             return [str(self.binaries / NATIVE[loop]), program, *arguments]
         return [self.python, str(PROGRAMS / f"{program}.py"), "--loop", loop, *arguments]
+
+    def can_run(self, loop: str, form: str) -> bool:
+        """Whether `loop` works in `form` (``loop`` or ``module``)."""
+        return loop in self.versions and not (form == "module" and loop in self.without_module)
+
+    def notices(self) -> list[str]:
+        """What is not measured, and why."""
+        modules = {f"{loop} as a module": reason for loop, reason in self.without_module.items()}
+        return [f"{what}: {reason}" for what, reason in {**self.skipped, **modules}.items()]
 
     @property
     def load_generator(self) -> str:
@@ -45,6 +56,7 @@ def find(python: str, binaries: Path, wanted: list[str]) -> Contenders:
     """Tries every contender in `wanted`; what does not work is kept with the reason, never an error."""
     versions: dict[str, str] = {}
     skipped: dict[str, str] = {}
+    without_module: dict[str, str] = {}
     interpreter = ""
     for loop in wanted:
         if loop in NATIVE:
@@ -59,7 +71,9 @@ def find(python: str, binaries: Path, wanted: list[str]) -> Contenders:
         else:
             versions[loop] = found["version"]
             interpreter = found["build"]
-    return Contenders(python, binaries, versions, skipped, interpreter)
+            if "module_error" in found:
+                without_module[loop] = found["module_error"]
+    return Contenders(python, binaries, versions, skipped, without_module, interpreter)
 
 
 def _probe(python: str, loop: str) -> dict[str, str] | str:

@@ -51,7 +51,7 @@ def run(
 
 
 def _measured(case: Case, contenders: Contenders) -> list[str]:
-    return [loop for loop in case.loops if loop in contenders.versions]
+    return [loop for loop in case.loops if contenders.can_run(loop, case.form)]
 
 
 def _say(text: str) -> None:

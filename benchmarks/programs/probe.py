@@ -1,4 +1,7 @@
-"""Finds out whether a loop works at all: `python probe.py LOOP` prints its version as JSON, or fails aloud."""
+"""Finds out whether a loop works at all: `python probe.py LOOP` prints its version as JSON, or fails aloud.
+
+A loop whose module does not work in asyncio's place, though the loop itself does, says so under `module_error`.
+"""
 
 import json
 import sys
@@ -18,11 +21,14 @@ async def main(asyncio: Any, loop_name: str) -> None:
 def probe(name: str) -> None:
     binding = bind(name, "loop")
     binding.run(main(binding.asyncio, name))
+    found = {"build": sys.version, "version": binding.version or sys.version.split()[0]}
     if name in WITH_MODULE:
-        module = bind(name, "module")
-        module.run(main(module.asyncio, name))
-    python = ".".join(map(str, sys.version_info[:3]))
-    print(json.dumps({"python": python, "build": sys.version, "version": binding.version or python}))
+        try:
+            module = bind(name, "module")
+            module.run(main(module.asyncio, name))
+        except Exception as error:
+            found["module_error"] = f"{type(error).__name__}: {error}"
+    print(json.dumps(found))
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def figures(cpu: float, **more: float) -> Figures:
 
 
 def contenders_of(*names: str) -> loops.Contenders:
-    return loops.Contenders("python", Path(), dict.fromkeys(names, "1"), {}, "3")
+    return loops.Contenders("python", Path(), dict.fromkeys(names, "1"), {}, {}, "3")
 
 
 def test_rounds_are_interleaved_and_alternate_their_order() -> None:
@@ -104,6 +104,15 @@ def test_rounds_are_interleaved_and_alternate_their_order() -> None:
     first = [("c", "asyncio"), ("c", "uvloop"), ("d", "uvloop")]
     second = [("c", "uvloop"), ("c", "asyncio"), ("d", "uvloop")]
     assert order == first + second
+
+
+def test_a_loop_whose_module_does_not_work_is_measured_as_a_loop_alone() -> None:
+    in_form = {form: Case(form, "g", InProcess("c", form), ("rondel",)) for form in ("loop", "module")}
+    broken = loops.Contenders("python", Path(), {"rondel": "1"}, {}, {"rondel": "no run"}, "3")
+    cases = list(in_form.values())
+    results = session.run(broken, SHORT, cases, 1, lambda *_: figures(1.0))
+    assert list(results.rounds) == ["loop"]
+    assert broken.notices() == ["rondel as a module: no run"]
 
 
 def test_a_contender_that_fails_once_has_no_figure_and_breaks_nothing() -> None:
