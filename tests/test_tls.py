@@ -172,33 +172,3 @@ def test_start_tls_of_the_loop(run, aio, server_context, client_context):
             await loop.start_tls(plain, client, None)
 
     run(main())
-
-
-def test_a_slow_reader(run, aio, server_context, client_context):
-    size = 20_000_000
-
-    async def slow(reader, writer):
-        await go.wait()
-        left = size
-        while left:
-            left -= len(await reader.read(100_000))
-        writer.write(b"all")
-        writer.close()
-
-    async def main():
-        nonlocal go
-        go = aio.Event()
-        async with await aio.start_server(slow, "127.0.0.1", 0, ssl=server_context) as server:
-            reader, writer = await aio.open_connection(
-                *server.sockets[0].getsockname(), ssl=client_context, server_hostname="localhost"
-            )
-            writer.write(b"x" * size)
-            assert writer.transport.get_write_buffer_size() > 0
-            go.set()
-            await writer.drain()
-            assert await reader.read() == b"all"
-            writer.close()
-            await writer.wait_closed()
-
-    go = None
-    run(main())
