@@ -16,8 +16,13 @@ import pytest
 LOOPS = {
     "asyncio": "import asyncio\n",
     "rondel": "import rondel as asyncio\n",
-    "factory": "import asyncio, rondel\nasyncio.run = lambda main: rondel.Runner(\n"
-    "    loop_factory=rondel.new_event_loop).run(main)\n",
+    "factory": """
+import asyncio, rondel
+def run(main):
+    with asyncio.Runner(loop_factory=rondel.new_event_loop) as runner:
+        return runner.run(main)
+asyncio.run, asyncio.new_event_loop = run, rondel.new_event_loop
+""",
 }
 
 
