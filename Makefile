@@ -43,9 +43,8 @@ test-python: build ## Run the Python tests; ARGS go to pytest
 build: $(VENV)/.built ## Build the extension module, optimised, and install it in the virtual environment
 
 bench: build ## Run the benchmarks; ARGS go to benchmarks/run.py
-	@$(PY) -m pip install --quiet uvloop || echo "skipped: uvloop does not install here"
-	@$(PY) -m pip install --quiet rloop || echo "skipped: rloop does not install here"
-	@$(PY) -m pip install --quiet blazio || echo "skipped: blazio does not install here"
+	@sed -e '/^#/d' benchmarks/requirements.txt | while read -r peer; do \
+	    $(PY) -m pip install --quiet "$$peer" || echo "skipped: $$peer does not install here"; done
 	$(PY) benchmarks/run.py $(ARGS)
 
 lint: lint-rust lint-python deny ## Run every linter; warnings are errors
@@ -96,5 +95,5 @@ $(VENV)/.tools: tests/requirements.txt | $(PY)
 	@touch $@
 
 $(VENV)/.built: $(SOURCES) $(VENV)/.tools | tools
-	$(PY) -m maturin develop --release --target-dir $(BUILD)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --target-dir $(BUILD)
 	@touch $@

@@ -226,9 +226,9 @@ def main() -> None:
         rust_programs()
     except Failed as failed:
         sys.exit(f"\nThe tour stops here: {failed.what}")
-    print(
-        "\nThat was the tour. The programs are in examples/; change one and run it: python -m rondel examples/NAME.py"
-    )
+    python = Path(sys.executable)
+    shown = python.relative_to(ROOT) if python.is_relative_to(ROOT) else python
+    print(f"\nThat was the tour. Change a program and run it: {shown} -m rondel examples/crawler.py")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,8 @@ Without a program, and with a terminal to read from, asyncio's interactive conso
 The same as: python -m rondel ...
 """
 
+_started_by: list[ModuleType] = []
+
 
 def main() -> None:
     """Run the program that `sys.argv` asks for; exits as that program exits."""
@@ -83,6 +85,8 @@ def _start(kind: str, arguments: list[str]) -> None:
     vars(program).update(__builtins__=builtins, __loader__=importlib.machinery.BuiltinImporter)
     if sys.version_info < (3, 14):
         program.__annotations__ = {}
+    # When a script fails, CPython releases the module it began with and then still clears names in it.
+    _started_by.append(sys.modules["__main__"])
     sys.modules["__main__"] = program
     try:
         if kind == "-m":
@@ -94,6 +98,8 @@ def _start(kind: str, arguments: list[str]) -> None:
             exec(compile(source, "<string>", "exec", dont_inherit=True), vars(program))
         elif kind == "-":
             _set_program(arguments, "")
+            program.__file__ = "<stdin>"
+            vars(program)["__cached__"] = None
             source_bytes = sys.stdin.buffer.read() if sys.stdin is not None else b""
             exec(compile(source_bytes, "<stdin>", "exec", dont_inherit=True), vars(program))
         elif kind == "console":

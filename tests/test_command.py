@@ -1,0 +1,221 @@
+"""`python -m rondel` and `rondel`: a program sees what it would see from `python`, and ends as it would end."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+PROBE = """
+import asyncio, sys
+print(__name__, globals().get("__file__"), __spec__ and __spec__.name, __package__, sorted(set(globals()) - {"loop"}))
+print(type(__loader__).__name__ if not isinstance(__loader__, type) else __loader__.__name__)
+print(sys.argv, sys.path[0])
+print(sys.modules["__main__"].__dict__ is globals())
+"""
+
+
+def run(*arguments, cwd=None, command=None, input=None, env=None):
+    return subprocess.run(
+        [*(command or [sys.executable]), *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        input=input,
+        timeout=50,
+        env=env,
+    )
+
+
+def same(*arguments, cwd=None, input=None):
+    """Run with `python` and with `python -m rondel`; they must print and return the same. Returns the first."""
+    oracle = run(*arguments, cwd=cwd, input=input)
+    ours = run(*arguments, cwd=cwd, input=input, command=[sys.executable, "-m", "rondel"])
+    assert (ours.stdout, ours.stderr, ours.returncode) == (oracle.stdout, oracle.stderr, oracle.returncode)
+    command = Path(sys.executable).with_name("rondel")
+    if command.exists():
+        script = run(*arguments, cwd=cwd, input=input, command=[str(command)])
+        assert (script.stdout, script.stderr, script.returncode) == (oracle.stdout, oracle.stderr, oracle.returncode)
+    return oracle
+
+
+def test_a_file(tmp_path):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "probe.py").write_text(PROBE + "import neighbour\n")
+    (folder / "neighbour.py").write_text("print('found the neighbour')\n")
+    assert "found the neighbour" in same(str(folder / "probe.py"), "a", "--debug", "-m", cwd=tmp_path).stdout
+    assert "folder/probe.py" in same("folder/probe.py", cwd=tmp_path).stdout
+    (tmp_path / "link.py").symlink_to(folder / "probe.py")
+    assert "found the neighbour" in same("link.py", cwd=tmp_path).stdout
+
+
+def test_a_module(tmp_path):
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "__init__.py").write_text("")
+    (package / "__main__.py").write_text(PROBE)
+    (package / "module.py").write_text(PROBE)
+    assert "__main__" in same("-m", "package", "x", cwd=tmp_path).stdout
+    assert "package.module" in same("-m", "package.module", "--version", cwd=tmp_path).stdout
+    assert same("-mpackage.module", cwd=tmp_path).returncode == 0
+
+
+def test_code():
+    assert "['-c', 'x', '-y']" in same("-c", PROBE, "x", "-y").stdout
+
+
+@pytest.mark.parametrize("arguments", [["-"], ["-", "a", "b"], []])
+def test_standard_input(arguments):
+    assert "__main__" in same(*arguments, input=PROBE).stdout
+
+
+def test_folders_and_zip_files(tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app" / "__main__.py").write_text(PROBE + "import inside\n")
+    (tmp_path / "app" / "inside.py").write_text("print('inside')\n")
+    assert same("app", "x", cwd=tmp_path).stdout.endswith("inside\n")
+    with zipfile.ZipFile(tmp_path / "app.zip", "w") as archive:
+        archive.write(tmp_path / "app" / "__main__.py", "__main__.py")
+        archive.writestr("inside.py", "print('zipped')\n")
+    assert same("app.zip", cwd=tmp_path).stdout.endswith("zipped\n")
+    (tmp_path / "empty").mkdir()
+    assert same("empty", cwd=tmp_path).returncode == 1
+
+
+ENDINGS = {
+    "falls off": "pass",
+    "status": "import sys; sys.exit(7)",
+    "text": "import sys; sys.exit('a message')",
+    "exception": "def f():\n    1/0\nf()",
+    "chained": "try:\n    1/0\nexcept ZeroDivisionError as error:\n    raise ValueError('x') from error",
+    "syntax": "x = = 1",
+    "interrupt": "raise KeyboardInterrupt",
+    "hook": "import sys\nsys.excepthook = lambda *a: print('hooked', a[0].__name__, a[2].tb_frame.f_code.co_name)\n1/0",
+    "atexit": "import atexit; atexit.register(print, 'at exit'); 1/0",
+    "thread": "import threading; threading.Timer(0.01, print, ['thread']).start(); 1/0",
+    "group": "raise ExceptionGroup('several', [ValueError(1), TypeError(2)])",
+    "killed": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
+}
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_endings(ending, tmp_path):
+    (tmp_path / "program.py").write_text(ENDINGS[ending] + "\n")
+    result = same("program.py", cwd=tmp_path)
+    assert result.returncode == {
+        "falls off": 0, "status": 7, "interrupt": -signal.SIGINT, "killed": -signal.SIGTERM
+    }.get(ending, 1)  # fmt: skip
+    same("-c", ENDINGS[ending])
+
+
+def test_a_traceback_from_a_module(tmp_path):
+    (tmp_path / "broken.py").write_text("def f():\n    1/0\nf()\n")
+    assert "ZeroDivisionError" in same("-m", "broken", cwd=tmp_path).stderr
+
+
+def test_what_cannot_be_run(tmp_path):
+    assert "can't open file" in same("missing.py", cwd=tmp_path).stderr
+    assert "No module named missing" in same("-m", "missing", cwd=tmp_path).stderr
+
+
+def test_a_compiled_file(tmp_path):
+    import py_compile
+
+    (tmp_path / "program.py").write_text("print('compiled', __file__)\n")
+    py_compile.compile(str(tmp_path / "program.py"), str(tmp_path / "program.pyc"))
+    assert "compiled" in same("program.pyc", cwd=tmp_path).stdout
+
+
+def test_main_can_be_pickled_and_spawned(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import multiprocessing, pickle\n"
+        "class Thing:\n"
+        "    def __init__(self, n): self.n = n\n"
+        "def work(thing): return Thing(thing.n + 1)\n"
+        "if __name__ == '__main__':\n"
+        "    print(type(pickle.loads(pickle.dumps(Thing(1)))) is Thing)\n"
+        "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
+        "        print(pool.map(work, [Thing(1)])[0].n)\n"
+    )
+    assert same("program.py", cwd=tmp_path).stdout == "True\n2\n"
+    assert same("-m", "program", cwd=tmp_path).stdout == "True\n2\n"
+
+
+def rondel(*arguments, **options):
+    return run(*arguments, command=[sys.executable, "-m", "rondel"], **options)
+
+
+LOOP = "import asyncio\nasync def main():\n    return asyncio.get_running_loop()\nloop = asyncio.run(main())\n"
+
+
+def test_the_program_runs_on_rondel():
+    assert rondel("-c", LOOP + "print(type(loop).__module__.partition('.')[0])").stdout == "rondel\n"
+
+
+def test_debug():
+    program = LOOP + "print(loop.get_debug())"
+    assert rondel("-c", program).stdout == "False\n"
+    assert rondel("--debug", "-c", program).stdout == "True\n"
+
+
+def test_version_and_help():
+    import rondel as package
+
+    version = rondel("--version")
+    assert version.stdout == f"rondel {package.__version__} (Python {sys.version.split()[0]})\n"
+    text = rondel("--help")
+    assert text.returncode == 0
+    assert text.stdout.startswith("usage: rondel [--debug] [-m MODULE | -c CODE | FILE | -] [ARGUMENT ...]\n")
+
+
+@pytest.mark.parametrize("arguments", [["-x"], ["--nonsense"], ["-m"], ["-c"]])
+def test_wrong_options(arguments):
+    result = rondel(*arguments)
+    assert result.returncode == 2
+    assert result.stderr.startswith("rondel: ")
+    assert "usage: rondel" in result.stderr
+
+
+def test_ctrl_c(tmp_path):
+    (tmp_path / "program.py").write_text(
+        "import asyncio\n"
+        "async def main():\n"
+        "    print('ready', flush=True)\n"
+        "    try:\n"
+        "        await asyncio.sleep(60)\n"
+        "    finally:\n"
+        "        print('cleaned up', flush=True)\n"
+        "asyncio.run(main())\n"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-m", "rondel", "program.py"],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert out == "cleaned up\n"
+    assert process.returncode == -signal.SIGINT
+    assert err.endswith("KeyboardInterrupt\n")
+    assert "command.py" not in err
+
+
+@pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
+def test_the_console_without_a_program():
+    result = subprocess.run(
+        ["script", "-qec", f"{sys.executable} -m rondel", "/dev/null"],
+        input="print(type(asyncio.get_running_loop()).__module__)\nawait asyncio.sleep(0, 'slept')\nexit()\n",
+        capture_output=True,
+        text=True,
+        timeout=50,
+        env={"TERM": "dumb", "PYTHON_BASIC_REPL": "1", "PATH": "/usr/bin:/bin"},
+    )
+    assert "rondel.event_loop" in result.stdout, result.stdout
+    assert "'slept'" in result.stdout

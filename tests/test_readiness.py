@@ -1,0 +1,233 @@
+"""add_reader and add_writer, and the sock_* calls that stand on them."""
+
+import asyncio
+import os
+import socket
+
+import pytest
+
+
+@pytest.fixture
+def pair():
+    left, right = socket.socketpair()
+    left.setblocking(False)
+    right.setblocking(False)
+    yield left, right
+    left.close()
+    right.close()
+
+
+def run_until(loop, condition):
+    def check():
+        if condition():
+            loop.stop()
+        else:
+            loop.call_later(0.001, check)
+
+    loop.call_soon(check)
+    loop.run_forever()
+
+
+def test_reader(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left, lambda *args: seen.append((args, left.recv(10))), "a", "b")
+    right.send(b"one")
+    run_until(loop, lambda: seen)
+    assert seen == [(("a", "b"), b"one")]
+    right.send(b"two")
+    run_until(loop, lambda: len(seen) == 2)
+    assert loop.remove_reader(left) is True
+    assert loop.remove_reader(left) is False
+    right.send(b"three")
+    loop.call_later(0.005, loop.stop)
+    loop.run_forever()
+    assert len(seen) == 2
+
+
+def test_level_triggered(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left.fileno(), lambda: seen.append(left.recv(1)))
+    right.send(b"abc")
+    run_until(loop, lambda: len(seen) == 3)
+    assert seen == [b"a", b"b", b"c"]
+    loop.remove_reader(left.fileno())
+
+
+def test_writer(loop, pair):
+    left, right = pair
+    calls = []
+    loop.add_writer(left, calls.append, 1)
+    run_until(loop, lambda: len(calls) > 2)
+    assert loop.remove_writer(left) is True
+    assert loop.remove_writer(left) is False
+
+
+def test_both_on_one_descriptor(loop, pair):
+    left, right = pair
+    reads, writes = [], []
+    loop.add_reader(left, lambda: reads.append(left.recv(10)))
+    loop.add_writer(left, lambda: (writes.append(1), loop.remove_writer(left)))
+    right.send(b"x")
+    run_until(loop, lambda: reads and writes)
+    right.send(b"y")
+    run_until(loop, lambda: len(reads) == 2)
+    assert writes == [1]
+    assert loop.remove_reader(left)
+
+
+def test_a_new_callback_replaces_the_old(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left, seen.append, "old")
+    loop.add_reader(left, lambda: (seen.append("new"), left.recv(10)))
+    right.send(b"x")
+    run_until(loop, lambda: seen)
+    assert seen == ["new"]
+    loop.remove_reader(left)
+
+
+def test_keyword_names(loop, pair):
+    left, right = pair
+    loop.add_reader(fd=left, callback=print)
+    loop.add_writer(fd=left, callback=print)
+    assert loop.remove_writer(fd=left)
+    assert loop.remove_reader(fd=left)
+
+
+def test_removing_inside_the_callback(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left, lambda: (seen.append(1), loop.remove_reader(left)))
+    right.send(b"xyz")
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    assert seen == [1]
+
+
+def test_closed_peers_are_readable(loop, pair):
+    left, right = pair
+    seen = []
+    loop.add_reader(left, lambda: (seen.append(left.recv(10)), loop.remove_reader(left)))
+    right.close()
+    run_until(loop, lambda: seen)
+    assert seen == [b""]
+
+
+def test_pipes(loop):
+    reader, writer = os.pipe()
+    seen = []
+    loop.add_reader(reader, lambda: seen.append(os.read(reader, 10)))
+    os.write(writer, b"pipe")
+    run_until(loop, lambda: seen)
+    assert seen == [b"pipe"]
+    loop.remove_reader(reader)
+    os.close(reader)
+    os.close(writer)
+
+
+def test_exceptions_go_to_the_handler(loop, pair, problems):
+    left, right = pair
+
+    def bad():
+        loop.remove_reader(left)
+        raise ValueError("in a reader")
+
+    loop.add_reader(left, bad)
+    right.send(b"x")
+    run_until(loop, lambda: problems)
+    assert [str(context["exception"]) for context in problems] == ["in a reader"]
+
+
+def test_refusals(loop, pair):
+    left, _ = pair
+    with pytest.raises(ValueError, match="Invalid file object"):
+        loop.add_reader("text", print)
+    with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+        loop.add_reader(-1, print)
+    with pytest.raises(PermissionError):  # epoll does not take regular files
+        with open(__file__) as file:
+            loop.add_reader(file, print)
+    loop.close()
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.add_reader(left, print)
+    with pytest.raises(RuntimeError, match="Event loop is closed"):
+        loop.add_writer(left, print)
+    assert loop.remove_reader(left) is False
+
+
+def test_a_descriptor_of_a_transport_is_refused(run, pair):
+    left, right = pair
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+        for method in (loop.add_reader, loop.add_writer):
+            with pytest.raises(RuntimeError, match=r"File descriptor .* is used by transport <"):
+                method(left, print)
+        for method in (loop.remove_reader, loop.remove_writer):
+            with pytest.raises(RuntimeError, match=r"File descriptor .* is used by transport <"):
+                method(left)
+        transport.close()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_a_number_that_is_used_again(loop):
+    seen = []
+    for turn in range(5):
+        left, right = socket.socketpair()
+        loop.add_reader(left, lambda left=left, turn=turn: (seen.append(turn), left.recv(1)))
+        right.send(b"x")
+        run_until(loop, lambda turn=turn: turn in seen)
+        loop.remove_reader(left)
+        left.close()
+        right.close()
+    assert seen == [0, 1, 2, 3, 4]
+
+
+def test_sock_calls(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        client = socket.socket()
+        client.setblocking(False)
+        accepting = asyncio.ensure_future(loop.sock_accept(listener))
+        await loop.sock_connect(client, listener.getsockname())
+        accepted, address = await accepting
+        assert address == client.getsockname()
+        sending = asyncio.ensure_future(loop.sock_sendall(client, b"x" * 3_000_000))
+        size = 0
+        while size < 3_000_000:
+            size += len(await loop.sock_recv(accepted, 100_000))
+        await sending
+        await loop.sock_sendall(accepted, b"back")
+        buffer = bytearray(10)
+        assert await loop.sock_recv_into(client, buffer) == 4
+        assert buffer[:4] == b"back"
+        for each in (listener, client, accepted):
+            each.close()
+
+    run(main())
+
+
+def test_datagram_sock_calls(run):
+    async def main():
+        loop = asyncio.get_running_loop()
+        first, second = (socket.socket(type=socket.SOCK_DGRAM) for _ in range(2))
+        for each in (first, second):
+            each.bind(("127.0.0.1", 0))
+            each.setblocking(False)
+        assert await loop.sock_sendto(first, b"datagram", second.getsockname()) == 8
+        assert await loop.sock_recvfrom(second, 100) == (b"datagram", first.getsockname())
+        await loop.sock_sendto(first, b"again", second.getsockname())
+        buffer = bytearray(10)
+        assert await loop.sock_recvfrom_into(second, buffer) == (5, first.getsockname())
+        first.close()
+        second.close()
+
+    run(main())
