@@ -8,6 +8,7 @@ works on the native parts through ``call_soon``, ``_add_reader`` and the like.
 from __future__ import annotations
 
 import asyncio
+import selectors
 import sys
 import weakref
 from asyncio import events, tasks
@@ -19,11 +20,23 @@ from . import _rondel
 __all__ = ("EventLoop", "new_event_loop")
 
 
-class _NoSelector:
-    """Stands where asyncio's loop keeps its selector; the native reactor does the work."""
+class _ReactorView:
+    """Stands where asyncio's loop keeps its selector: shows what the native reactor watches, and changes nothing."""
+
+    def __init__(self, loop: EventLoop) -> None:
+        self._loop = weakref.ref(loop)
+
+    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
+        """The events that a descriptor is watched for, as `repr` of asyncio's own transports asks."""
+        loop = self._loop()
+        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
+        events = loop._watched(fd) if loop is not None and not loop.is_closed() else 0
+        if not events:
+            raise KeyError(f"{fileobj!r} is not registered")
+        return selectors.SelectorKey(fileobj, fd, events, None)
 
     def close(self) -> None:
-        """There is nothing to close."""
+        """The native part of the loop closes the reactor."""
 
 
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
@@ -35,7 +48,7 @@ class EventLoop(_rondel.LoopCore, asyncio.SelectorEventLoop):
     def __init__(self, *, virtual_start: float | None = None) -> None:
         # `virtual_start` is for `_rondel.LoopCore.__new__`: a virtual clock that begins at that time.
         self._self_pipe_made = False
-        super().__init__(_NoSelector())  # type: ignore[arg-type]
+        super().__init__(_ReactorView(self))  # type: ignore[arg-type]
         _loops.add(self)
 
     # ---- the self-pipe: only signal handlers need one, the engine wakes itself ----

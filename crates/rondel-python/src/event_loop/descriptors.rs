@@ -128,6 +128,16 @@ fn remove_writer_unchecked(this: &Object, fd: &Object) -> Res<Owned> {
     remove(this, fd, Side::Write)
 }
 
+/// What is watched, in the bits of `selectors.EVENT_READ` and `EVENT_WRITE`.
+fn watched(this: &Object, fd: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    let number = descriptor(fd)?;
+    let mask = core.engine().with_sources(number, |reader, writer| {
+        i64::from(reader.is_some()) | i64::from(writer.is_some()) << 1
+    });
+    Owned::from_i64(mask)
+}
+
 /// A descriptor that a transport has must be left alone.
 fn ensure_fd_no_transport(this: &Object, fd: &Object) -> Res<Owned> {
     let number = descriptor(fd)?;
@@ -172,6 +182,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(fast c"_add_writer" private_add_writer, c"add_writer without a look for transports."),
         method!(onearg c"_remove_reader" remove_reader_unchecked, c"remove_reader without a look for transports."),
         method!(onearg c"_remove_writer" remove_writer_unchecked, c"remove_writer without a look for transports."),
+        method!(onearg c"_watched" watched, c"The sides of a descriptor that are watched: 1 read, 2 write."),
         method!(onearg c"_ensure_fd_no_transport" ensure_fd_no_transport,
             c"Raises RuntimeError if a transport has the descriptor."),
     ]
