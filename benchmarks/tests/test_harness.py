@@ -16,6 +16,9 @@ from harness.cases import CASES, Case, Echo, Idle, InProcess  # noqa: E402
 from harness.measure import Figures, MeasurementError, Process, Settings, measure  # noqa: E402
 from harness.results import Results  # noqa: E402
 
+# The first test waits for cargo, which may have everything to build.
+pytestmark = pytest.mark.timeout(900)
+
 PYTHON_CASES = [case for case in CASES if "asyncio" in case.loops]
 RUST_CASES = [case for case in CASES if "tokio" in case.loops]
 SHORT = Settings(seconds=0.03, warm_up=0.01, server_cpu=None, load_cpu=None)
