@@ -55,7 +55,7 @@ impl<T, W: WakeUp> Inbox<T, W> {
         }
         mail.items.push(item);
         drop(mail);
-        self.has_mail.store(true, Ordering::SeqCst);
+        self.has_mail.store(true, Ordering::Release);
         self.wake();
     }
 
@@ -66,7 +66,7 @@ impl<T, W: WakeUp> Inbox<T, W> {
 
     /// Wakes the loop if it waits. From any thread.
     pub fn wake(&self) {
-        if self.parked.swap(false, Ordering::SeqCst) {
+        if self.parked.swap(false, Ordering::AcqRel) {
             self.wake.wake();
         }
     }
@@ -80,16 +80,18 @@ impl<T, W: WakeUp> Inbox<T, W> {
     /// Takes all that has come in, in the order in which it did.
     pub fn take(&self) -> Vec<T> {
         // The flag is cleared first: mail that arrives in between is taken now and looked for once more.
-        self.has_mail.store(false, Ordering::SeqCst);
+        self.has_mail.store(false, Ordering::Relaxed);
         std::mem::take(&mut self.lock().items)
     }
 
     /// Announces a wait. If it answers `false` there is mail, and the loop must not block.
     #[must_use]
     pub fn prepare_to_park(&self) -> bool {
-        self.parked.store(true, Ordering::SeqCst);
-        if self.has_mail.load(Ordering::SeqCst) {
-            self.parked.store(false, Ordering::SeqCst);
+        // A read-modify-write, not a store: it either comes before the sender's own in `wake`, which then sees it,
+        // or it reads what that one has written, and with it everything that the sender did before.
+        self.parked.swap(true, Ordering::AcqRel);
+        if self.has_mail.load(Ordering::Acquire) {
+            self.unpark();
             return false;
         }
         true
@@ -97,7 +99,8 @@ impl<T, W: WakeUp> Inbox<T, W> {
 
     /// Ends a wait.
     pub fn unpark(&self) {
-        self.parked.store(false, Ordering::SeqCst);
+        // Again no plain store: it would hide what a sender has just written there from the next wait.
+        self.parked.swap(false, Ordering::Acquire);
     }
 
     #[cfg(not(loom))]

@@ -1,0 +1,197 @@
+"""Nothing leaks: descriptors, objects and memory are counted before and after whole loops and many connections."""
+
+import asyncio
+import collections
+import gc
+import os
+import resource
+import weakref
+
+import pytest
+
+
+def descriptors():
+    return len(os.listdir("/proc/self/fd"))
+
+
+def objects():
+    """How many objects of each type that Rondel or asyncio define the collector knows of."""
+    gc.collect()
+    gc.collect()
+    return collections.Counter(
+        f"{type(each).__module__}.{type(each).__qualname__}"
+        for each in gc.get_objects()
+        if type(each).__module__.partition(".")[0] in ("asyncio", "_asyncio", "rondel")
+    )
+
+
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * resource.getpagesize()
+
+
+async def exercise(aio):
+    """A little of everything."""
+
+    async def handle(reader, writer):
+        while line := await reader.readline():
+            writer.write(line)
+            await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    async def visit(number):
+        reader, writer = await aio.open_connection(*address)
+        writer.write(b"%d\n" % number)
+        assert await reader.readline() == b"%d\n" % number
+        writer.close()
+        await writer.wait_closed()
+
+    async with await aio.start_server(handle, "127.0.0.1", 0) as server:
+        address = server.sockets[0].getsockname()
+        await aio.gather(*(visit(number) for number in range(5)))
+    with pytest.raises(TimeoutError):
+        await aio.wait_for(aio.get_running_loop().create_future(), 0.001)
+    cancelled = aio.create_task(aio.sleep(60))
+    await aio.sleep(0)
+    cancelled.cancel()
+    failed = aio.create_task(aio.wait_for(failing(), 1))
+    await aio.wait([cancelled, failed])
+    failed.exception()
+    await aio.to_thread(int)
+    aio.get_running_loop().call_later(3600, print, "never")
+    with pytest.raises(ConnectionRefusedError):
+        await aio.open_connection(*address)
+
+
+async def failing():
+    raise ValueError("expected")
+
+
+def test_whole_loops_leave_nothing(run, aio, problems):
+    run(exercise(aio))
+    before_objects, before_descriptors = objects(), descriptors()
+    for _ in range(3):
+        run(exercise(aio))
+    problems.clear()
+    grown = objects() - before_objects
+    assert not grown
+    assert descriptors() == before_descriptors
+
+
+def test_a_closed_loop_is_freed(impl):
+    class Marker:
+        pass
+
+    loop = impl.new_event_loop()
+    marker = Marker()
+    alive = weakref.ref(marker)
+    loop.marker = marker
+
+    async def main():
+        await asyncio.sleep(0.001)
+
+    loop.run_until_complete(main())
+    loop.close()
+    del loop, marker
+    gc.collect()
+    assert alive() is None
+
+
+def test_a_loop_that_never_ran_is_freed(impl):
+    before = descriptors()
+    for _ in range(20):
+        loop = impl.new_event_loop()
+        loop.call_later(10, print, loop)
+        loop.close()
+    del loop
+    gc.collect()
+    assert descriptors() == before
+
+
+def test_what_waits_in_a_closed_loop_is_freed(impl, recwarn):
+    class Marker:
+        pass
+
+    alive = []
+
+    async def wait(marker):
+        await asyncio.get_running_loop().create_future()
+
+    loop = impl.new_event_loop()
+    loop.set_exception_handler(lambda loop, context: None)
+    for _ in range(10):
+        marker = Marker()
+        alive.append(weakref.ref(marker))
+        loop.create_task(wait(marker))
+    loop.call_soon(loop.stop)
+    loop.run_forever()
+    loop.close()
+    del loop, marker
+    gc.collect()
+    assert [ref() for ref in alive if ref() is not None] == []
+
+
+@pytest.mark.one_mode
+def test_memory_does_not_grow_with_the_number_of_calls(impl):
+    loop = impl.new_event_loop()
+
+    async def work():
+        for _ in range(100):
+            await asyncio.sleep(0)
+            future = loop.create_future()
+            loop.call_soon(future.set_result, "x" * 100)
+            await future
+            loop.call_later(1000, print).cancel()
+            await asyncio.gather(asyncio.sleep(0), asyncio.sleep(0))
+
+    async def main(rounds):
+        for _ in range(rounds):
+            await asyncio.create_task(work())
+
+    loop.run_until_complete(main(20))
+    gc.collect()
+    before = resident()
+    loop.run_until_complete(main(200))
+    gc.collect()
+    grown = resident() - before
+    loop.close()
+    # 20,000 rounds of the above: 8 MB would be 400 bytes for each.
+    assert grown < 8_000_000
+
+
+@pytest.mark.one_mode
+def test_thousands_of_closed_connections_are_freed(run, aio):
+    async def main():
+        count = 0
+
+        async def handle(reader, writer):
+            nonlocal count
+            count += 1
+            await reader.read()
+            writer.close()
+            await writer.wait_closed()
+
+        async def visit():
+            async with gate:
+                reader, writer = await aio.open_connection(*address)
+                writer.close()
+                await writer.wait_closed()
+
+        gate = aio.Semaphore(20)
+        async with await aio.start_server(handle, "127.0.0.1", 0) as server:
+            address = server.sockets[0].getsockname()
+            await aio.gather(*(visit() for _ in range(200)))
+            while len(aio.all_tasks()) > 1:
+                await aio.sleep(0.001)
+            before_objects, before_descriptors = objects(), descriptors()
+            await aio.gather(*(visit() for _ in range(2000)))
+            while len(aio.all_tasks()) > 1:
+                await aio.sleep(0.001)
+            await aio.sleep(0.001)
+            grown = {name: more for name, more in (objects() - before_objects).items() if more > 5}
+            assert not grown
+            assert descriptors() == before_descriptors
+        assert count == 2200
+
+    run(main())
