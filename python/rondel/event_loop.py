@@ -13,6 +13,7 @@ import sys
 import weakref
 from asyncio import events, tasks
 from collections.abc import Iterator
+from types import FunctionType
 from typing import Any
 
 from . import _rondel
@@ -109,6 +110,22 @@ class EventLoop(_rondel.LoopCore, asyncio.SelectorEventLoop):
 def new_event_loop() -> EventLoop:
     """Return a new event loop, for ``asyncio.run(main(), loop_factory=rondel.new_event_loop)``."""
     return EventLoop()
+
+
+def _keep_attributes_natively() -> None:
+    """Have the attributes that asyncio's `__init__` methods set kept by the core: see `event_loop/attributes.rs`."""
+    for base in EventLoop.__mro__[1:]:
+        init = vars(base).get("__init__")
+        if isinstance(init, FunctionType):
+            for name in init.__code__.co_names:
+                if (name[0] == "_" or name == "slow_callback_duration") and not hasattr(EventLoop, name):
+                    setattr(EventLoop, name, _rondel.LoopAttribute(name))
+    for name in ("_self_pipe_made", "_ssock", "_csock"):
+        setattr(EventLoop, name, _rondel.LoopAttribute(name))
+
+
+_keep_attributes_natively()
+_rondel.bind_methods(EventLoop)
 
 
 class _AllTasks(weakref.WeakSet[Any]):

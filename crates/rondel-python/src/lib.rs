@@ -9,6 +9,7 @@ mod handle;
 mod task;
 mod transport;
 
+use cpython::method::{function, method};
 use cpython::{Owned, Raised, Res};
 use pyo3::prelude::*;
 
@@ -22,7 +23,15 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("TimerHandle", timer_handle)?;
     add("Future", future::init_types()?)?;
     add("Task", task::init_type()?)?;
+    add("LoopAttribute", event_loop::attributes::init_type()?)?;
     add("LoopCore", event_loop::core::init_type()?)?;
+    add(
+        "bind_methods",
+        function(
+            method!(onearg c"bind_methods" event_loop::core::bind_methods,
+            c"Puts the hot methods of LoopCore into a subclass."),
+        )?,
+    )?;
     add("__version__", Owned::from_str(env!("CARGO_PKG_VERSION"))?)
 }
 

@@ -10,7 +10,7 @@ use pyo3::ffi;
 
 use super::error::type_error;
 use super::object::{tuple_item, tuple_len};
-use super::{Object, Res};
+use super::{Object, Owned, Res};
 
 /// An entry of a type's method table.
 pub(crate) struct Method(pub(crate) ffi::PyMethodDef);
@@ -62,6 +62,19 @@ pub(crate) fn fast(name: &'static CStr, function: FastFn, doc: &'static CStr) ->
         ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
         ml_doc: doc.as_ptr(),
     })
+}
+
+/// A function of the module, from a method whose `self` is the module or nothing.
+pub(crate) fn function(method: Method) -> Res<Owned> {
+    let definition = Box::leak(Box::new(method.0));
+    // SAFETY: the definition lives for ever. `None` stands where a method has its object.
+    unsafe {
+        Owned::steal(ffi::PyCFunction_NewEx(
+            definition,
+            super::none().as_ptr(),
+            ptr::null_mut(),
+        ))
+    }
 }
 
 impl Method {
@@ -348,7 +361,7 @@ pub(crate) unsafe fn with_tuple_and_dict<R>(
         }
         let names = match names.is_empty() {
             true => None,
-            false => Some(super::Owned::tuple(&names)?),
+            false => Some(Owned::tuple(&names)?),
         };
         body(Args {
             items: &items,

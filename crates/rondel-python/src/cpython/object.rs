@@ -123,7 +123,7 @@ impl Object {
         let named = kwnames.map_or(0, tuple_len);
         // SAFETY: `stack` holds live objects in the places that the callee may read.
         unsafe {
-            Owned::steal(ffi::PyObject_Vectorcall(
+            Owned::steal(vectorcall(
                 self.as_ptr(),
                 stack.as_ptr().add(1),
                 (args.len() - named) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
@@ -488,6 +488,31 @@ impl Slot {
     #[inline]
     pub(crate) fn clear(&self) {
         drop(self.take());
+    }
+}
+
+/// `PyObject_Vectorcall` without its look for the thread's state, and without the check that a result and an exception
+/// exclude each other, which a debug build of the interpreter is for.
+///
+/// # Safety
+/// As `PyObject_Vectorcall`.
+#[inline]
+unsafe fn vectorcall(
+    callable: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: usize,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: a type with the flag has a function pointer, or null, at its offset (PEP 590).
+    unsafe {
+        let class = ffi::Py_TYPE(callable);
+        if (*class).tp_flags & ffi::Py_TPFLAGS_HAVE_VECTORCALL != 0 {
+            let place = callable.byte_offset((*class).tp_vectorcall_offset);
+            if let Some(function) = *place.cast::<Option<ffi::vectorcallfunc>>() {
+                return function(callable, args, nargs, kwnames);
+            }
+        }
+        ffi::PyObject_Vectorcall(callable, args, nargs, kwnames)
     }
 }
 

@@ -227,8 +227,14 @@ pub(crate) unsafe fn is_fresh(object: *mut ffi::PyObject) -> bool {
 /// `object` is in its `tp_dealloc`.
 #[inline]
 pub(crate) unsafe fn clear_weakrefs(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word; types without weak references are left alone by the C API.
-    unsafe { ffi::PyObject_ClearWeakRefs(object) };
+    // SAFETY: by the caller's word; the offset is that of a `PyObject *` in the object, or (from 3.12 on, then
+    // negative) before it.
+    unsafe {
+        let offset = (*ffi::Py_TYPE(object)).tp_weaklistoffset;
+        if offset != 0 && !(*object.byte_offset(offset).cast::<*mut ffi::PyObject>()).is_null() {
+            ffi::PyObject_ClearWeakRefs(object);
+        }
+    }
 }
 
 /// Replaces `type.attribute`, e.g. after the type was made.

@@ -178,28 +178,48 @@ fn create_future(this: &Object) -> Res<Owned> {
 
 fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    if core.task_factory.is_empty()
-        && !args.has_named()
-        && let [coroutine] = args.positional()
-    {
-        check_closed(core)?;
-        return task::new_task(this, coroutine, None, None, false);
-    }
     if !core.task_factory.is_empty() {
         // How a factory is called differs between versions: asyncio's own method knows.
         return running::base_method(this, c"create_task", args);
     }
-    let names = ["coro", "name", "context", "eager_start"];
-    let known = if cfg!(Py_3_14) { 4 } else { 3 };
-    if known == 3
-        && args
-            .named()
-            .any(|(name, _)| name.is(&crate::cpython::names().eager_start))
-    {
-        return type_error("create_task() got an unexpected keyword argument 'eager_start'");
+    let (mut name, mut context, mut eager_start) = (None, None, None);
+    let [coroutine] = args.positional() else {
+        return create_task_by_keyword(this, args);
+    };
+    let names = names();
+    for (keyword, value) in args.named() {
+        // Keywords of a call in a program's text are interned.
+        if keyword.is(&names.name) {
+            name = Some(value);
+        } else if keyword.is(&names.context) {
+            context = Some(value);
+        } else if cfg!(Py_3_14) && keyword.is(&names.eager_start) {
+            eager_start = Some(value);
+        } else {
+            return create_task_by_keyword(this, args);
+        }
     }
-    let [coroutine, name, context, eager_start] = args.parse("create_task", names, 1, 1)?;
     check_closed(core)?;
+    let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
+    task::new_task(this, coroutine, name, context, eager_start)
+}
+
+/// Any call that does not pass just the coroutine by position.
+#[cold]
+fn create_task_by_keyword(this: &Object, args: Args<'_>) -> Res<Owned> {
+    let [coroutine, name, context, eager_start] = if cfg!(Py_3_14) {
+        args.parse(
+            "create_task",
+            ["coro", "name", "context", "eager_start"],
+            1,
+            1,
+        )?
+    } else {
+        let [coroutine, name, context] =
+            args.parse("create_task", ["coro", "name", "context"], 1, 1)?;
+        [coroutine, name, context, None]
+    };
+    check_closed(LoopCore::of_loop(this))?;
     let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
     task::new_task(
         this,

@@ -14,8 +14,9 @@ use rondel::event_loop::clock::{Clock, NANOS_PER_SEC};
 
 use super::host::{Engine, Item, Kind, PyHost, TimerRef};
 use super::{calls, descriptors, running};
-use crate::cpython::error::{guard, guard_object, raise_os_error};
+use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
+use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::task::current::CurrentTask;
@@ -39,6 +40,8 @@ pub(crate) struct LoopCore {
     /// Like `overridden`, but by a subclass, and for ever.
     overridden_by_class: Cell<u8>,
     pub(super) task_factory: Slot,
+    /// What [`super::attributes`] keeps: a dict, once there is something.
+    pub(super) attributes: Slot,
     /// Which task `asyncio.current_task()` gives.
     pub(crate) current: CurrentTask,
     /// All tasks of this loop that are not done.
@@ -50,6 +53,9 @@ pub(crate) struct LoopCore {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 /// The class of the loop that was asked for last: nearly always the only one.
 static RECENT: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+/// The class that [`bind_methods`] was called for; `CLASS` before that.
+static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
@@ -183,7 +189,7 @@ impl LoopCore {
     fn note_class(&self) -> Res<()> {
         let class = self.object().class();
         // SAFETY: our live type.
-        let native = unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) };
+        let native = unsafe { Object::from_ptr(BOUND.load(Ordering::Relaxed).cast()) };
         let names = names();
         let mut bits = 0;
         for name in [
@@ -288,6 +294,7 @@ unsafe extern "C" fn new(
                 overridden: Cell::new(0),
                 overridden_by_class: Cell::new(0),
                 task_factory: Slot::default(),
+                attributes: Slot::default(),
                 current: CurrentTask::default(),
                 tasks: TaskList::default(),
                 written: RefCell::new(Vec::new()),
@@ -322,8 +329,10 @@ unsafe extern "C" fn traverse(
     core.engine.for_each_ready(|item| see(item.object()));
     core.engine.for_each_timer(|timer| see(&timer.0));
     core.engine.for_each_source(|source| see(source.object()));
-    if let Some(factory) = core.task_factory.get() {
-        see(factory);
+    for slot in [&core.task_factory, &core.attributes] {
+        if let Some(object) = slot.get() {
+            see(object);
+        }
     }
     if let Ok(written) = core.written.try_borrow() {
         written.iter().for_each(|transport| see(transport));
@@ -343,6 +352,7 @@ impl LoopCore {
     pub(super) fn release(&self) {
         drop(self.engine.drain());
         self.task_factory.clear();
+        self.attributes.clear();
         drop(self.written.take());
     }
 }
@@ -394,5 +404,28 @@ pub(crate) fn init_type() -> Res<Owned> {
         .getset(running::attributes())
         .build()?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    BOUND.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
+}
+
+/// `_rondel.bind_methods(cls)`: puts the hot methods into a subclass as its own. The interpreter calls a method
+/// directly only if the object is exactly of the class that the method's descriptor names.
+pub(crate) fn bind_methods(_: &Object, class: &Object) -> Res<Owned> {
+    if !class.is_type() {
+        return type_error("bind_methods() takes a class");
+    }
+    for method in calls::methods() {
+        let definition = Box::leak(Box::new(method.0));
+        // SAFETY: a live type; the definition lives for ever, and its name is a C string.
+        unsafe {
+            let descriptor = Owned::steal(ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?;
+            check(ffi::PyObject_SetAttrString(
+                class.as_ptr(),
+                definition.ml_name,
+                descriptor.as_ptr(),
+            ))?;
+        }
+    }
+    BOUND.store(class.own().into_ptr().cast(), Ordering::Relaxed);
+    Ok(Owned::none())
 }

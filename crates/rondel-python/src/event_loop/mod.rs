@@ -6,11 +6,13 @@
 //! | `host.rs` | what the engine queues here, and how each kind of item runs |
 //! | `calls.rs` | `call_soon`, `call_later`, `call_at`, `call_soon_threadsafe`, `create_future`, `create_task` |
 //! | `descriptors.rs` | `add_reader` and its kin |
+//! | `attributes.rs` | where asyncio's own code keeps its attributes |
 //! | `running.rs` | running, stopping, closing; the attributes that asyncio's own code reads |
 //!
 //! `python/rondel/event_loop.py` derives `EventLoop` from this and from asyncio's selector loop: whatever is not
 //! here works through asyncio's own code.
 
+pub(crate) mod attributes;
 pub(crate) mod calls;
 pub(crate) mod core;
 mod descriptors;
