@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from . import _rondel
+from .connections import Connections
 
 __all__ = ("EventLoop", "new_event_loop")
 
@@ -29,7 +30,7 @@ class _NoSelector:
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
 
 
-class EventLoop(_rondel.LoopCore, asyncio.SelectorEventLoop):
+class EventLoop(_rondel.LoopCore, Connections, asyncio.SelectorEventLoop):
     """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
 
     def __init__(self, *, virtual_start: float | None = None) -> None:

@@ -38,7 +38,7 @@ pub(crate) struct LoopCore {
     overridden: Cell<u8>,
     /// Like `overridden`, but by a subclass, and for ever.
     overridden_by_class: Cell<u8>,
-    pub(super) task_factory: Slot,
+    pub(crate) task_factory: Slot,
     /// Which task `asyncio.current_task()` gives.
     pub(crate) current: CurrentTask,
     /// All tasks of this loop that are not done.
