@@ -63,6 +63,15 @@ class Connections(_Base):
         _rondel.make_socket_transport(self, rawsock, ssl_protocol, None, extra, server)
         return ssl_protocol._app_transport  # type: ignore[no-any-return]
 
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.
+        fd = transp._sock_fd
+        self._transports[fd] = transp  # type: ignore[attr-defined]
+        try:
+            return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
+        finally:
+            self._transports.pop(fd, None)  # type: ignore[attr-defined]
+
     def _start_serving(
         self,
         protocol_factory: Any,

@@ -93,6 +93,7 @@ interned! {
 pub(crate) struct Imports {
     pub(crate) protocol: Owned,
     pub(crate) buffered_protocol: Owned,
+    /// What asyncio's own transports derive from; its `sendfile` insists on it.
     pub(crate) transport: Owned,
     pub(crate) sendfile_try_native: Owned,
     pub(crate) limit_overrun_error: Owned,
@@ -129,7 +130,7 @@ impl Imports {
         Ok(Self {
             protocol: get("asyncio.protocols", "Protocol")?,
             buffered_protocol: get("asyncio.protocols", "BufferedProtocol")?,
-            transport: get("asyncio.transports", "Transport")?,
+            transport: get("asyncio.transports", "_FlowControlMixin")?,
             sendfile_try_native: modes.getattr(&*Owned::from_str("TRY_NATIVE")?)?,
             limit_overrun_error: get("asyncio.exceptions", "LimitOverrunError")?,
             incomplete_read_error: get("asyncio.exceptions", "IncompleteReadError")?,
