@@ -13,6 +13,15 @@ from ._rondel import Future, Handle, Task, TimerHandle, __version__
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall
 from .runners import Runner, run
+from .streams import (
+    StreamReader,
+    StreamReaderProtocol,
+    StreamWriter,
+    open_connection,
+    open_unix_connection,
+    start_server,
+    start_unix_server,
+)
 
 __all__ = [*_asyncio.__all__]
 for _name in ("EventLoop", "install", "uninstall"):

@@ -17,6 +17,7 @@ from types import FunctionType
 from typing import Any
 
 from . import _rondel
+from .connections import Connections
 
 __all__ = ("EventLoop", "new_event_loop")
 
@@ -43,7 +44,7 @@ class _ReactorView:
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
 
 
-class EventLoop(_rondel.LoopCore, asyncio.SelectorEventLoop):
+class EventLoop(_rondel.LoopCore, Connections, asyncio.SelectorEventLoop):
     """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
 
     def __init__(self, *, virtual_start: float | None = None) -> None:

@@ -6,6 +6,7 @@ mod cpython;
 mod event_loop;
 mod future;
 mod handle;
+mod streams;
 mod task;
 mod transport;
 
@@ -23,6 +24,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("TimerHandle", timer_handle)?;
     add("Future", future::init_types()?)?;
     add("Task", task::init_type()?)?;
+    for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {
+        add(name, value)?;
+    }
     add("LoopAttribute", event_loop::attributes::init_type()?)?;
     add("LoopCore", event_loop::core::init_type()?)?;
     add(

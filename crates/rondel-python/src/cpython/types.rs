@@ -76,10 +76,19 @@ impl TypeBuilder {
         self
     }
 
+    /// The offset of a `PyObject *` field for the instance's dict, which is made when it is needed.
+    pub(crate) fn dict(self, offset: usize) -> Self {
+        self.member(c"__dictoffset__", offset)
+    }
+
     /// The offset of a `PyObject *` field for weak references, if the base has none.
-    pub(crate) fn weaklist(mut self, offset: usize) -> Self {
+    pub(crate) fn weaklist(self, offset: usize) -> Self {
+        self.member(c"__weaklistoffset__", offset)
+    }
+
+    fn member(mut self, name: &'static CStr, offset: usize) -> Self {
         self.members.push(ffi::PyMemberDef {
-            name: c"__weaklistoffset__".as_ptr(),
+            name: name.as_ptr(),
             type_code: ffi::Py_T_PYSSIZET,
             offset: offset as isize,
             flags: ffi::Py_READONLY,

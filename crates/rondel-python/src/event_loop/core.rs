@@ -39,7 +39,7 @@ pub(crate) struct LoopCore {
     overridden: Cell<u8>,
     /// Like `overridden`, but by a subclass, and for ever.
     overridden_by_class: Cell<u8>,
-    pub(super) task_factory: Slot,
+    pub(crate) task_factory: Slot,
     /// What [`super::attributes`] keeps: a dict, once there is something.
     pub(super) attributes: Slot,
     /// Which task `asyncio.current_task()` gives.

@@ -17,4 +17,4 @@ pub(crate) mod calls;
 pub(crate) mod core;
 mod descriptors;
 pub(crate) mod host;
-mod running;
+pub(crate) mod running;

@@ -1,24 +1,92 @@
-//! Transports.
+//! Transports: native classes that are asyncio's (`asyncio.Transport`) to whoever looks.
+//!
+//! The loop queues a transport itself, without a handle, and calls [`readable`], [`writable`] or [`deferred`] here.
+//! The state behind is the engine's (`rondel::transport`); what is here is the callbacks around it, to asyncio's
+//! letter.
+//!
+//! The way of a byte in: `reading.rs` → a protocol, or `streams/reader.rs`. Out: `writing.rs`, queued, and sent when
+//! the step is over ([`flush`]).
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `socket.rs` | `SocketTransport`: the object and its life |
+//! | `reading.rs`, `writing.rs`, `closing.rs` | what happens to it |
+//! | `extra.rs`, `attributes.rs`, `address.rs` | what can be asked of it |
+//! | `listener.rs` | accepting connections |
+//! | `chunk.rs` | bytes objects as the engine's chunks |
+//! | `loop_calls.rs`, `finalize.rs`, `names.rs` | what these and the streams need of Python |
+
+mod address;
+mod attributes;
+pub(crate) mod chunk;
+mod closing;
+mod extra;
+pub(crate) mod finalize;
+mod listener;
+pub(crate) mod loop_calls;
+pub(crate) mod names;
+mod reading;
+pub(crate) mod socket;
+pub(crate) mod writing;
 
 use std::ops::ControlFlow;
 
-use crate::cpython::Object;
+use crate::cpython::error::{restore, take_exception, write_unraisable};
+use crate::cpython::{Object, Owned, Raised, Res};
 use crate::event_loop::host::Exit;
 
-/// The descriptor can be read.
-pub(crate) fn readable(_: &Object) -> ControlFlow<Exit> {
-    ControlFlow::Continue(())
+/// A descriptor can be read: a transport's, or a listener's.
+#[inline]
+pub(crate) fn readable(object: &Object) -> ControlFlow<Exit> {
+    if socket::is_socket(object) {
+        return finish(reading::read_ready(object), object, "_read_ready");
+    }
+    listener::accept_ready(object)
 }
 
-/// The descriptor can be written.
-pub(crate) fn writable(_: &Object) -> ControlFlow<Exit> {
-    ControlFlow::Continue(())
+/// A transport's descriptor can be written.
+pub(crate) fn writable(object: &Object) -> ControlFlow<Exit> {
+    finish(writing::write_ready(object), object, "_write_ready")
 }
 
-/// What was put off has its turn.
-pub(crate) fn deferred(_: &Object) -> ControlFlow<Exit> {
-    ControlFlow::Continue(())
+/// A transport has something to do that asyncio would do by `call_soon`: start reading, or tell of its end.
+pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
+    if !socket::is_socket(object) {
+        return ControlFlow::Continue(());
+    }
+    if socket::fields(object).has(socket::STARTING) {
+        return finish(reading::start(object), object, "_add_reader");
+    }
+    finish(
+        closing::deferred_end(object),
+        object,
+        "_call_connection_lost",
+    )
 }
 
-/// The step that wrote has ended.
-pub(crate) fn flush(_: &Object) {}
+/// Sends what a transport was given in the step that has just run.
+#[inline]
+pub(crate) fn flush(object: &Object) {
+    if let Err(Raised) = writing::flush_if_dirty(object) {
+        write_unraisable(Some(object));
+    }
+}
+
+#[inline]
+fn finish(result: Res<()>, transport: &Object, callback: &str) -> ControlFlow<Exit> {
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(Raised) => match closing::report_callback(transport, callback) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(Raised) => ControlFlow::Break(Exit::Raised(restore(take_exception()))),
+        },
+    }
+}
+
+/// The classes and functions that the module exports, by name.
+pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
+    names::init()?;
+    let mut exports = vec![("SocketTransport", socket::init_type()?)];
+    exports.extend(listener::init()?);
+    Ok(exports)
+}

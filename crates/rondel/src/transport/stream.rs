@@ -70,7 +70,7 @@ pub enum Written {
 pub enum Sent {
     /// There was nothing to send.
     Nothing,
-    /// Everything went. If the descriptor was watched for writing, it stays so until the host calls
+    /// Everything went. If the descriptor is watched for writing, tell the writer that it may go on, and then ask
     /// [`Stream::drained`].
     All,
     /// Some is left, and the descriptor is not watched for writing yet: do so, then see whether the writer has to pause.
@@ -165,7 +165,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.eof
     }
 
-    /// Whether the descriptor is watched for writing.
+    /// Whether the kernel took no more when it was last asked, so that writes wait for the descriptor.
     #[inline]
     pub fn is_blocked(&self) -> bool {
         self.blocked
@@ -257,7 +257,10 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             return Sent::Nothing;
         }
         match self.queue.flush(self.fd()) {
-            Flushed::Drained => Sent::All,
+            Flushed::Drained => {
+                self.blocked = false;
+                Sent::All
+            }
             Flushed::Blocked if self.blocked => Sent::Some,
             Flushed::Blocked => {
                 self.blocked = true;
@@ -267,8 +270,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
     }
 
-    /// To be called when a blocked queue may have drained, after the writer was told to go on (it may have written
-    /// again: then this is `None`). Otherwise watch for writing no more, and do what the answer says.
+    /// To be called when the descriptor was watched for writing and a flush is over, after the writer was told to go
+    /// on and what it wrote then was flushed. `None`: something is left. Otherwise watch for writing no more, and do
+    /// what the answer says.
     pub fn drained(&mut self) -> Option<Drained> {
         if !self.queue.is_empty() {
             return None;

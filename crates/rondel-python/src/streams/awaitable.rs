@@ -1,0 +1,577 @@
+//! Native awaitables: what `reader.read()` and `writer.drain()` return.
+//!
+//! Such an object is a coroutine in all but type: `await` it, or make a task of it. Its steps are a
+//! [`Steps`] implementation: a state that goes on until it has the result or something else to await first. The
+//! way through is here: `send`, `throw`, `close`, `__await__`, the type slots behind them, and the freelist.
+//!
+//! A step that has its result at once costs no future and no suspension.
+
+use std::cell::Cell;
+use std::ffi::{CStr, c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::error::{
+    guard, guard_object, guard_quiet, raise_instance, raised_matches, runtime_error,
+    take_exception, type_error, value_error,
+};
+use crate::cpython::method::{self, Args, GetSet};
+use crate::cpython::stop_iteration::stop_iteration;
+use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::transport::names::names;
+
+/// What a step ends with.
+pub(super) enum Next {
+    /// The awaitable is done, with this result.
+    Return(Owned),
+    /// This has to be awaited first; an iterator as `__await__` gives it.
+    Await(Owned),
+    /// Let the loop make a turn first, as `sleep(0)` does.
+    Yield,
+}
+
+/// The steps of one kind of awaitable. All zero bytes are its state before it is filled.
+pub(super) trait Steps: Sized + 'static {
+    /// Whether it may be awaited again once it is done.
+    const REUSABLE: bool = false;
+    /// The qualified name, which a task's repr shows.
+    fn name(&self) -> &'static str;
+    /// Goes on. The first time with `None`, then with what was awaited last gave or raised.
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next>;
+    /// Lets go of everything: it is done, or will never be.
+    fn release(&self);
+    /// Calls `see` for each field that holds an object.
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot));
+    /// The type and the freelist of these awaitables.
+    fn class() -> &'static Class;
+}
+
+/// A type of awaitables, once it is made, and its dead instances.
+pub(super) struct Class {
+    class: AtomicPtr<ffi::PyTypeObject>,
+    keep: fn(*mut ffi::PyObject) -> bool,
+    revive: fn(*mut ffi::PyTypeObject) -> Option<Owned>,
+}
+
+impl Class {
+    pub(super) const fn new(
+        keep: fn(*mut ffi::PyObject) -> bool,
+        revive: fn(*mut ffi::PyTypeObject) -> Option<Owned>,
+    ) -> Self {
+        Self {
+            class: AtomicPtr::new(ptr::null_mut()),
+            keep,
+            revive,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    /// As zeroed memory is.
+    Fresh = 0,
+    Suspended,
+    Running,
+    Done,
+}
+
+/// An awaitable behind its object header.
+#[repr(C)]
+struct Awaitable<T> {
+    stage: Cell<Stage>,
+    /// What is awaited now; empty while a bare yield is.
+    inner: Slot,
+    steps: T,
+}
+
+const OFFSET: usize = size_of::<ffi::PyObject>();
+
+#[inline]
+fn fields<T: Steps>(object: &Object) -> &Awaitable<T> {
+    // SAFETY: only ever called for instances of the type that was made for `T`.
+    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Awaitable<T>>() }
+}
+
+/// A new awaitable, with `fill` setting its state.
+#[inline]
+pub(super) fn make<T: Steps>(fill: impl FnOnce(&T)) -> Res<Owned> {
+    let class = T::class();
+    let type_ptr = class.class.load(Ordering::Relaxed);
+    let object = match (class.revive)(type_ptr) {
+        Some(object) => object,
+        // SAFETY: zeroed memory is a valid state, by the trait's word.
+        None => unsafe { allocate(type_ptr)? },
+    };
+    let this = fields::<T>(&object);
+    this.stage.set(Stage::Fresh);
+    fill(&this.steps);
+    Ok(object)
+}
+
+/// What became of a `send` or `throw`.
+enum Progress {
+    Yielded(Owned),
+    Returned(Owned),
+}
+
+impl<T: Steps> Awaitable<T> {
+    fn send(&self, value: &Object) -> Res<Progress> {
+        match self.stage.get() {
+            Stage::Fresh if !value.is_none() => {
+                type_error("can't send non-None value to a just-started coroutine")
+            }
+            Stage::Fresh => self.advance(None),
+            Stage::Suspended => {
+                self.stage.set(Stage::Running);
+                let Some(inner) = self.inner.cloned() else {
+                    return self.advance(Some(Ok(Owned::none())));
+                };
+                self.after(poll(&inner, value))
+            }
+            stage => self.misused(stage),
+        }
+    }
+
+    /// The awaited object has yielded, returned or raised.
+    fn after(&self, polled: Res<Progress>) -> Res<Progress> {
+        match polled {
+            Ok(Progress::Yielded(value)) => {
+                self.stage.set(Stage::Suspended);
+                Ok(Progress::Yielded(value))
+            }
+            Ok(Progress::Returned(value)) => {
+                self.inner.clear();
+                self.advance(Some(Ok(value)))
+            }
+            Err(Raised) => {
+                // The awaited object's destructor must not see the exception.
+                if let Some(inner) = self.inner.take() {
+                    let exception = take_exception();
+                    drop(inner);
+                    crate::cpython::error::restore(exception);
+                }
+                self.advance(Some(Err(Raised)))
+            }
+        }
+    }
+
+    #[inline]
+    fn advance(&self, mut awaited: Option<Res<Owned>>) -> Res<Progress> {
+        loop {
+            self.stage.set(Stage::Running);
+            match self.steps.advance(awaited.take()) {
+                Ok(Next::Return(value)) => {
+                    self.finish();
+                    return Ok(Progress::Returned(value));
+                }
+                Ok(Next::Yield) => {
+                    self.stage.set(Stage::Suspended);
+                    return Ok(Progress::Yielded(Owned::none()));
+                }
+                Ok(Next::Await(inner)) => match poll(&inner, none()) {
+                    Ok(Progress::Yielded(value)) => {
+                        self.inner.set(inner);
+                        self.stage.set(Stage::Suspended);
+                        return Ok(Progress::Yielded(value));
+                    }
+                    Ok(Progress::Returned(value)) => awaited = Some(Ok(value)),
+                    Err(Raised) => awaited = Some(Err(Raised)),
+                },
+                Err(Raised) => {
+                    let exception = take_exception();
+                    self.finish();
+                    return Err(crate::cpython::error::restore(exception));
+                }
+            }
+        }
+    }
+
+    fn finish(&self) {
+        self.stage.set(if T::REUSABLE {
+            Stage::Fresh
+        } else {
+            Stage::Done
+        });
+        self.inner.clear();
+        self.steps.release();
+    }
+
+    /// The exception to be thrown is set.
+    fn throw(&self) -> Res<Progress> {
+        match self.stage.get() {
+            Stage::Fresh => {
+                let exception = take_exception();
+                self.finish();
+                Err(crate::cpython::error::restore(exception))
+            }
+            Stage::Suspended => {
+                self.stage.set(Stage::Running);
+                let Some(inner) = self.inner.cloned() else {
+                    return self.advance(Some(Err(Raised)));
+                };
+                self.after(throw_into(&inner))
+            }
+            stage => {
+                drop(take_exception());
+                self.misused(stage)
+            }
+        }
+    }
+
+    fn close(&self) -> Res<()> {
+        match self.stage.get() {
+            Stage::Done => Ok(()),
+            Stage::Fresh => {
+                self.finish();
+                Ok(())
+            }
+            stage @ Stage::Running => self.misused(stage).map(drop),
+            Stage::Suspended => {
+                self.stage.set(Stage::Running);
+                if let Some(inner) = self.inner.take()
+                    && let Some(close) = inner.getattr_optional(&names().close)?
+                {
+                    close.call(&[])?;
+                }
+                // SAFETY: a built-in class lives as long as the interpreter.
+                let exit = unsafe { Object::from_ptr(ffi::PyExc_GeneratorExit) };
+                let _set = raise_instance::<()>(exit.call(&[])?);
+                match self.advance(Some(Err(Raised))) {
+                    Ok(Progress::Returned(_)) => Ok(()),
+                    Ok(Progress::Yielded(_)) => runtime_error("coroutine ignored GeneratorExit"),
+                    Err(Raised) if raised_matches(exit) => {
+                        drop(take_exception());
+                        Ok(())
+                    }
+                    Err(Raised) => Err(Raised),
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn misused(&self, stage: Stage) -> Res<Progress> {
+        match stage {
+            Stage::Running => value_error("coroutine already executing"),
+            _ => runtime_error("cannot reuse already awaited coroutine"),
+        }
+    }
+}
+
+/// Sends into what is awaited.
+#[inline]
+fn poll(inner: &Object, value: &Object) -> Res<Progress> {
+    let mut result = ptr::null_mut();
+    // SAFETY: live objects; what comes back is a reference of ours.
+    unsafe {
+        match ffi::PyIter_Send(inner.as_ptr(), value.as_ptr(), &mut result) {
+            ffi::PySendResult::PYGEN_NEXT => Owned::steal(result).map(Progress::Yielded),
+            ffi::PySendResult::PYGEN_RETURN => Owned::steal(result).map(Progress::Returned),
+            ffi::PySendResult::PYGEN_ERROR => Err(Raised),
+        }
+    }
+}
+
+/// Throws the exception that is set into what is awaited. What has no `throw` raises it itself.
+fn throw_into(inner: &Object) -> Res<Progress> {
+    let exception = take_exception();
+    let Some(throw) = inner.getattr_optional(&names().throw)? else {
+        return raise_instance(exception);
+    };
+    match throw.call(&[&exception]) {
+        Ok(value) => Ok(Progress::Yielded(value)),
+        Err(Raised) => returned(),
+    }
+}
+
+/// What a `StopIteration` that is set carries; any other exception stays.
+fn returned() -> Res<Progress> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    if !raised_matches(unsafe { Object::from_ptr(ffi::PyExc_StopIteration) }) {
+        return Err(Raised);
+    }
+    let stop = take_exception();
+    let value = stop.getattr(&*Owned::from_str("value")?)?;
+    Ok(Progress::Returned(value))
+}
+
+/// The iterator that awaiting `object` goes through.
+pub(super) fn iterator_of(object: &Object) -> Res<Owned> {
+    // SAFETY: a live object; its type's slots are read while it is alive.
+    unsafe {
+        let slots = (*object.type_ptr()).tp_as_async;
+        if let Some(am_await) = slots.as_ref().and_then(|slots| slots.am_await) {
+            return Owned::steal(am_await(object.as_ptr()));
+        }
+        // A coroutine made by `async def` under `types.coroutine`: a generator.
+        if ffi::PyIter_Check(object.as_ptr()) != 0 {
+            return Ok(object.own());
+        }
+    }
+    let class = object
+        .class()
+        .getattr(&*Owned::from_str("__name__")?)?
+        .to_text()?;
+    type_error(&format!(
+        "object {class} can't be used in 'await' expression"
+    ))
+}
+
+// ---- slots and methods ----
+
+fn value_of(progress: Progress) -> Res<Owned> {
+    match progress {
+        Progress::Yielded(value) => Ok(value),
+        Progress::Returned(value) if value.is_none() => {
+            // SAFETY: a built-in class lives as long as the interpreter.
+            raise_instance(unsafe { Object::from_ptr(ffi::PyExc_StopIteration) }.call(&[])?)
+        }
+        Progress::Returned(value) => Err(stop_iteration(value)),
+    }
+}
+
+unsafe extern "C" fn send<T: Steps>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes a live instance and argument.
+        let (object, value) = unsafe { (Object::from_ptr(object), Object::from_ptr(value)) };
+        fields::<T>(object).send(value).and_then(value_of)
+    })
+}
+
+unsafe extern "C" fn throw<T: Steps>(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes a live instance and a vector as the calling convention has it.
+        let (object, args) = unsafe {
+            (
+                Object::from_ptr(object),
+                Args::new(args, nargs as usize, kwnames),
+            )
+        };
+        raise_thrown(args)?;
+        fields::<T>(object).throw().and_then(value_of)
+    })
+}
+
+unsafe extern "C" fn close<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes a live instance.
+        fields::<T>(unsafe { Object::from_ptr(object) }).close()?;
+        Ok(Owned::none())
+    })
+}
+
+unsafe extern "C" fn itself(
+    object: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    unsafe { am_await(object) }
+}
+
+unsafe extern "C" fn name<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let object = unsafe { Object::from_ptr(object) };
+    guard_object(|| Owned::from_str(fields::<T>(object).steps.name()))
+}
+
+unsafe extern "C" fn running<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let stage = fields::<T>(unsafe { Object::from_ptr(object) }).stage.get();
+    Owned::from_bool(stage == Stage::Running).into_ptr()
+}
+
+unsafe extern "C" fn awaited<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    fields::<T>(unsafe { Object::from_ptr(object) })
+        .inner
+        .or_none()
+        .into_ptr()
+}
+
+unsafe extern "C" fn nothing(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    Owned::none().into_ptr()
+}
+
+/// `throw(exception)`, or its old form `throw(type, value, traceback)`.
+fn raise_thrown(args: Args<'_>) -> Res<()> {
+    let [kind, value, traceback] = args.parse("throw", ["type", "value", "traceback"], 3, 1)?;
+    let kind = kind.unwrap_or(none());
+    let value = value.filter(|value| !value.is_none());
+    // SAFETY: a built-in class lives as long as the interpreter.
+    let base = unsafe { Object::from_ptr(ffi::PyExc_BaseException) };
+    let exception = if kind.is_instance(base)? {
+        kind.own()
+    } else if kind.is_type() {
+        match value {
+            Some(value) if value.is_instance(kind)? => value.own(),
+            Some(value) => kind.call(&[value])?,
+            None => kind.call(&[])?,
+        }
+    } else {
+        return type_error("exceptions must be classes or instances deriving from BaseException");
+    };
+    if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
+        // SAFETY: a live exception and object; the C API checks the type.
+        crate::cpython::object::check(unsafe {
+            ffi::PyException_SetTraceback(exception.as_ptr(), traceback.as_ptr())
+        })?;
+    }
+    // Set, and meant to be: the caller goes on with it.
+    let _set = raise_instance::<()>(exception);
+    Ok(())
+}
+
+unsafe extern "C" fn next<T: Steps>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes a live instance.
+        match fields::<T>(unsafe { Object::from_ptr(object) }).send(none())? {
+            Progress::Yielded(value) => Ok(value),
+            Progress::Returned(value) => Err(stop_iteration(value)),
+        }
+    })
+}
+
+unsafe extern "C" fn am_send<T: Steps>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    guard(ffi::PySendResult::PYGEN_ERROR, || {
+        // SAFETY: the slot's contract: live objects, and room for a reference.
+        unsafe {
+            *result = ptr::null_mut();
+            let progress = fields::<T>(Object::from_ptr(object)).send(Object::from_ptr(value))?;
+            let (value, kind) = match progress {
+                Progress::Yielded(value) => (value, ffi::PySendResult::PYGEN_NEXT),
+                Progress::Returned(value) => (value, ffi::PySendResult::PYGEN_RETURN),
+            };
+            *result = value.into_ptr();
+            Ok(kind)
+        }
+    })
+}
+
+unsafe extern "C" fn am_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    unsafe { Object::from_ptr(object).own().into_ptr() }
+}
+
+unsafe extern "C" fn traverse<T: Steps>(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
+    unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        let this = fields::<T>(Object::from_ptr(object));
+        let mut result = 0;
+        let mut see = |slot: &Slot| {
+            if let (0, Some(held)) = (result, slot.get()) {
+                result = visit(held.as_ptr(), arg);
+            }
+        };
+        see(&this.inner);
+        this.steps.for_each_slot(&mut see);
+        result
+    }
+}
+
+unsafe extern "C" fn clear<T: Steps>(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let this = fields::<T>(unsafe { Object::from_ptr(object) });
+    guard_quiet(|| this.finish());
+    0
+}
+
+unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        let this = fields::<T>(Object::from_ptr(object));
+        if this.stage.get() != Stage::Done {
+            guard_quiet(|| this.finish());
+        }
+        let class = ffi::Py_TYPE(object);
+        if (T::class().keep)(object) {
+            ffi::Py_DECREF(class.cast());
+        } else {
+            free(object);
+        }
+    }
+}
+
+fn read_only(name: &'static CStr, get: method::Getter) -> GetSet {
+    GetSet(ffi::PyGetSetDef {
+        name: name.as_ptr(),
+        get: Some(get),
+        set: None,
+        doc: ptr::null(),
+        closure: ptr::null_mut(),
+    })
+}
+
+/// Makes the type.
+pub(super) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
+    let class = TypeBuilder::new::<Awaitable<T>>(type_name, None, OFFSET)
+        .not_instantiable()
+        .slot(
+            ffi::Py_tp_traverse,
+            slot_fn!(traverse::<T>, ffi::traverseproc),
+        )
+        .slot(ffi::Py_tp_clear, slot_fn!(clear::<T>, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor))
+        .slot(ffi::Py_tp_iternext, slot_fn!(next::<T>, ffi::iternextfunc))
+        .slot(ffi::Py_am_await, slot_fn!(am_await, ffi::unaryfunc))
+        .slot(ffi::Py_am_send, slot_fn!(am_send::<T>, ffi::sendfunc))
+        .methods([
+            method::onearg(
+                c"send",
+                send::<T>,
+                c"Goes on until something has to be waited for.",
+            ),
+            method::fast(c"throw", throw::<T>, c"Goes on with an exception."),
+            method::noargs(c"close", close::<T>, c"Gives up."),
+            method::noargs(c"__await__", itself, c"This object.").over_slot(),
+        ])
+        .getset([
+            read_only(c"__name__", name::<T>),
+            read_only(c"__qualname__", name::<T>),
+            read_only(c"cr_running", running::<T>),
+            read_only(c"cr_await", awaited::<T>),
+            read_only(c"cr_frame", nothing),
+            read_only(c"cr_code", nothing),
+        ])
+        .build()?;
+    T::class()
+        .class
+        .store(class.into_ptr().cast(), Ordering::Relaxed);
+    Ok(())
+}

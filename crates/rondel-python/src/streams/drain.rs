@@ -1,0 +1,260 @@
+//! `drain` and `wait_closed`: the awaitables of a `StreamWriter`, and `_drain_helper` behind the first.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::awaitable::{Class, Next, Steps, iterator_of, make};
+use super::{protocol, reader, writer};
+use crate::cpython::error::{raise, raise_instance, runtime_error};
+use crate::cpython::freelist::free_list;
+use crate::cpython::{Object, Owned, Raised, Res, Slot};
+use crate::transport::loop_calls::{create_future, with_exception_kept};
+use crate::transport::names::names;
+use crate::transport::socket;
+
+free_list!(FREE, 64);
+static CLASS: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE.with(|list| unsafe { list.keep(object) }),
+    |class| FREE.with(|list| list.revive(class, true)),
+);
+static READY_CLASS: Class = Class::new(|_| false, |_| None);
+/// The one awaitable that is ready.
+static READY: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    /// `drain` looks at the reader and the transport.
+    Drain = 0,
+    /// `_drain_helper` looks whether writing is paused.
+    Helper,
+    /// The future in `waiter` tells that writing goes on.
+    Waiting,
+    /// What was awaited last has the result.
+    Last,
+    /// `wait_closed` asks the protocol what to wait for.
+    WaitClosed,
+}
+
+/// One `drain`, `_drain_helper` or `wait_closed`.
+pub(super) struct Drain {
+    /// Empty for `_drain_helper`.
+    writer: Slot,
+    /// For `_drain_helper`.
+    protocol: Slot,
+    waiter: Slot,
+    stage: Cell<Stage>,
+}
+
+impl Steps for Drain {
+    fn name(&self) -> &'static str {
+        match (self.writer.is_empty(), self.stage.get()) {
+            (true, _) => "FlowControlMixin._drain_helper",
+            (_, Stage::WaitClosed) => "StreamWriter.wait_closed",
+            _ => "StreamWriter.drain",
+        }
+    }
+
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        if self.stage.get() == Stage::Waiting {
+            let result = awaited.unwrap_or(Err(Raised)).map(drop);
+            let left = self.leave();
+            if let Err(Raised) = result {
+                return Err(left.map_or(Raised, |()| Raised));
+            }
+            left?;
+            return Ok(Next::Return(Owned::none()));
+        }
+        awaited.transpose()?;
+        loop {
+            match self.stage.get() {
+                Stage::Last => return Ok(Next::Return(Owned::none())),
+                Stage::Drain => {
+                    let writer = self.writer.or_none();
+                    let writer = writer::fields(&writer);
+                    if let Some(reader) = writer.reader.cloned() {
+                        let exception = reader_exception(&reader)?;
+                        if !exception.is_none() {
+                            return raise_instance(exception);
+                        }
+                    }
+                    let protocol = writer.protocol.or_none();
+                    self.stage.set(Stage::Helper);
+                    self.protocol.set(protocol);
+                    let transport = writer.transport.or_none();
+                    if transport.call_method(&names().is_closing, &[])?.is_true()? {
+                        // `connection_lost` is on its way; let it come, or a program that only writes and drains
+                        // would never see why it should stop.
+                        return Ok(Next::Yield);
+                    }
+                }
+                Stage::Helper => {
+                    let protocol = self.protocol.or_none();
+                    // A subclass may have a helper of its own, which may call this one.
+                    let this = match self.writer.is_empty() {
+                        true => Some(protocol::fields(&protocol)),
+                        false => protocol::exact(&protocol),
+                    };
+                    let Some(this) = this else {
+                        self.stage.set(Stage::Last);
+                        let helper = protocol.call_method(&names().drain_helper, &[])?;
+                        return Ok(Next::Await(iterator_of(&helper)?));
+                    };
+                    if this.connection_lost.get() {
+                        // SAFETY: a built-in class lives as long as the interpreter.
+                        let class = unsafe { Object::from_ptr(ffi::PyExc_ConnectionResetError) };
+                        return raise(class, "Connection lost");
+                    }
+                    if !this.paused.get() {
+                        return Ok(Next::Return(Owned::none()));
+                    }
+                    let waiter = create_future(&this.event_loop.or_none())?;
+                    let iterator = iterator_of(&waiter)?;
+                    this.drain_waiters()?
+                        .call_method(&names().append, &[&waiter])?;
+                    self.waiter.set(waiter);
+                    self.stage.set(Stage::Waiting);
+                    return Ok(Next::Await(iterator));
+                }
+                Stage::WaitClosed => {
+                    let writer = self.writer.or_none();
+                    let protocol = writer::fields(&writer).protocol.or_none();
+                    let waiter = protocol.call_method(&names().get_close_waiter, &[&writer])?;
+                    self.stage.set(Stage::Last);
+                    return Ok(Next::Await(iterator_of(&waiter)?));
+                }
+                Stage::Waiting => return runtime_error("drain() went on without having waited"),
+            }
+        }
+    }
+
+    fn release(&self) {
+        if !self.waiter.is_empty() && self.leave().is_err() {
+            crate::cpython::error::write_unraisable(None);
+        }
+        self.writer.clear();
+        self.protocol.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.writer);
+        see(&self.protocol);
+        see(&self.waiter);
+    }
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+}
+
+impl Drain {
+    /// Takes the future out of the protocol's queue; an exception that is set stays so.
+    fn leave(&self) -> Res<()> {
+        let (Some(waiter), Some(protocol)) = (self.waiter.take(), self.protocol.cloned()) else {
+            return Ok(());
+        };
+        let remove = || {
+            let waiters = protocol::fields(&protocol).drain_waiters()?;
+            waiters.call_method(&names().remove, &[&waiter]).map(drop)
+        };
+        // SAFETY: attached.
+        if unsafe { ffi::PyErr_Occurred() }.is_null() {
+            return remove();
+        }
+        with_exception_kept(remove);
+        Ok(())
+    }
+}
+
+fn reader_exception(object: &Object) -> Res<Owned> {
+    match reader::is_exact(object) {
+        true => Ok(reader::fields(object).exception.or_none()),
+        false => object.call_method(&names().exception, &[]),
+    }
+}
+
+/// What is ready at once, as often as it is awaited.
+pub(super) struct Ready;
+
+impl Steps for Ready {
+    const REUSABLE: bool = true;
+
+    fn name(&self) -> &'static str {
+        "StreamWriter.drain"
+    }
+
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        awaited.transpose()?;
+        Ok(Next::Return(Owned::none()))
+    }
+
+    fn release(&self) {}
+
+    fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
+
+    fn class() -> &'static Class {
+        &READY_CLASS
+    }
+}
+
+/// Whether draining would end at once. What the program wrote is sent first, as that tells.
+fn is_drained(this: &writer::Writer) -> Res<bool> {
+    let Some(transport) = this.transport.get().and_then(socket::exact) else {
+        return Ok(false);
+    };
+    if let Some(reader) = this.reader.get()
+        && !(reader::is_exact(reader) && reader::fields(reader).exception.is_empty())
+    {
+        return Ok(false);
+    }
+    if transport.is_dirty() {
+        let transport = this.transport.or_none();
+        socket::flush_now(&transport)?;
+    }
+    Ok(!transport.is_closing()
+        && this
+            .protocol
+            .get()
+            .and_then(protocol::exact)
+            .is_some_and(|protocol| !protocol.connection_lost.get() && !protocol.paused.get()))
+}
+
+/// `StreamWriter.drain()`.
+#[inline]
+pub(super) fn drain(writer: &Object) -> Res<Owned> {
+    if is_drained(writer::fields(writer))? {
+        // SAFETY: made at import, and kept for ever.
+        return Ok(unsafe { Object::from_ptr(READY.load(Ordering::Relaxed)) }.own());
+    }
+    start(Some(writer), None, Stage::Drain)
+}
+
+/// `StreamWriter.wait_closed()`.
+pub(super) fn wait_closed(writer: &Object) -> Res<Owned> {
+    start(Some(writer), None, Stage::WaitClosed)
+}
+
+/// `StreamReaderProtocol._drain_helper()`.
+pub(super) fn drain_helper(protocol: &Object) -> Res<Owned> {
+    start(None, Some(protocol), Stage::Helper)
+}
+
+fn start(writer: Option<&Object>, protocol: Option<&Object>, stage: Stage) -> Res<Owned> {
+    make::<Drain>(|drain| {
+        drop(drain.writer.replace(writer.map(Object::own)));
+        drop(drain.protocol.replace(protocol.map(Object::own)));
+        drain.stage.set(stage);
+    })
+}
+
+/// Makes the types.
+pub(super) fn init_types() -> Res<()> {
+    super::awaitable::init_type::<Drain>(c"rondel._rondel.Drain")?;
+    super::awaitable::init_type::<Ready>(c"rondel._rondel.Ready")?;
+    READY.store(make::<Ready>(|_| ())?.into_ptr(), Ordering::Relaxed);
+    Ok(())
+}

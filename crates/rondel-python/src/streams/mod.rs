@@ -1,0 +1,37 @@
+//! `StreamReader`, `StreamWriter`, `StreamReaderProtocol`: asyncio's streams, native.
+//!
+//! The way of a byte: a transport receives it and, its protocol being exactly ours, feeds the reader
+//! (`reader.rs`); that completes the future that a `read()` (`read.rs`) waits on, whose task is then on the ready
+//! ring. Back: `writer.write()` (`writer.rs`) hands the bytes to the transport.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `reader.rs` | `StreamReader`: buffering and pausing |
+//! | `read.rs` | what its `read…()` methods return |
+//! | `writer.rs` | `StreamWriter` |
+//! | `drain.rs` | what `drain()` and `wait_closed()` return |
+//! | `protocol.rs` | `StreamReaderProtocol` |
+//! | `awaitable.rs` | what all those awaitables have in common |
+//! | `factory.rs` | the protocol factory of `start_server` |
+
+mod awaitable;
+mod drain;
+pub(crate) mod factory;
+pub(crate) mod protocol;
+mod read;
+pub(crate) mod reader;
+mod writer;
+
+use crate::cpython::{Owned, Res};
+
+/// The classes that the module exports, by name.
+pub(crate) fn init_types() -> Res<Vec<(&'static str, Owned)>> {
+    read::init_type()?;
+    drain::init_types()?;
+    Ok(vec![
+        ("StreamReader", reader::init_type()?),
+        ("StreamWriter", writer::init_type()?),
+        ("StreamReaderProtocol", protocol::init_type()?),
+        ("StreamFactory", factory::init_type()?),
+    ])
+}

@@ -1,0 +1,657 @@
+//! `StreamReaderProtocol`: what stands between a transport and a `StreamReader`.
+//!
+//! A transport of ours that has exactly this as its protocol calls the functions here, and feeds the reader
+//! itself ([`Protocol::reader`]); anything else, subclasses included, goes through the methods.
+//!
+//! As in asyncio, the protocol of a client's connection holds its reader weakly, and the one of a server's strongly until
+//! the connection is there. `_closed` and `_drain_waiters` are made when somebody asks for them: an idle connection
+//! never has them.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use pyo3::ffi;
+
+use super::{drain, reader, writer};
+use crate::cpython::error::guard;
+use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::event_loop::core::is_debug;
+use crate::transport::finalize::{finalize_from_dealloc, finalizing};
+use crate::transport::loop_calls::{
+    call_exception_handler, create_future, create_task, debug_in_log,
+};
+use crate::transport::names::{imports, names};
+use crate::transport::socket;
+use crate::{cpython, task};
+
+/// A protocol's fields, behind those of `asyncio.Protocol`. All zero bytes are its state before `__init__`.
+#[repr(C)]
+pub(crate) struct Protocol {
+    dict: Cell<*mut ffi::PyObject>,
+    weakrefs: Cell<*mut ffi::PyObject>,
+    pub(super) event_loop: Slot,
+    reader_ref: Slot,
+    strong_reader: Slot,
+    transport: Slot,
+    client_connected_cb: Slot,
+    task: Slot,
+    writer: Slot,
+    source_traceback: Slot,
+    closed: Slot,
+    /// The exception that the connection was lost with.
+    lost_with: Slot,
+    waiters: Slot,
+    pub(super) paused: Cell<bool>,
+    pub(super) connection_lost: Cell<bool>,
+    reject_connection: Cell<bool>,
+    over_ssl: Cell<bool>,
+    /// Whether `connection_lost` was called while `closed` had not been asked for.
+    closed_early: Cell<bool>,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static OFFSET: AtomicUsize = AtomicUsize::new(0);
+
+#[inline]
+pub(super) fn fields(object: &Object) -> &Protocol {
+    // SAFETY: instances of our class have the fields at that offset; zeroed ones are valid.
+    unsafe {
+        &*object
+            .as_ptr()
+            .byte_add(OFFSET.load(Ordering::Relaxed))
+            .cast::<Protocol>()
+    }
+}
+
+/// The fields of an object that is a protocol of ours, not of a subclass, with no attribute put over a method.
+#[inline]
+pub(crate) fn exact(object: &Object) -> Option<&Protocol> {
+    if !ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) {
+        return None;
+    }
+    let this = fields(object);
+    this.dict.get().is_null().then_some(this)
+}
+
+/// The protocol of one connection that a server accepts, with its reader.
+pub(crate) fn make_for_server(
+    client_connected_cb: &Object,
+    limit: usize,
+    event_loop: &Object,
+) -> Res<Owned> {
+    let reader = reader::make(limit, event_loop)?;
+    // SAFETY: zeroed fields are valid.
+    let protocol = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
+    fill(
+        &protocol,
+        Some(&reader),
+        Some(client_connected_cb),
+        event_loop,
+    )?;
+    Ok(protocol)
+}
+
+fn fill(
+    protocol: &Object,
+    stream_reader: Option<&Object>,
+    client_connected_cb: Option<&Object>,
+    event_loop: &Object,
+) -> Res<()> {
+    let this = fields(protocol);
+    this.event_loop.set(event_loop.own());
+    if let Some(stream_reader) = stream_reader {
+        // SAFETY: a live object; no callback.
+        let weak = unsafe {
+            Owned::steal(ffi::PyWeakref_NewRef(
+                stream_reader.as_ptr(),
+                ptr::null_mut(),
+            ))?
+        };
+        this.reader_ref.set(weak);
+        if reader::is_exact(stream_reader) {
+            drop(
+                this.source_traceback
+                    .replace(reader::fields(stream_reader).source_traceback.cloned()),
+            );
+        } else {
+            set_source_traceback(
+                protocol,
+                Some(&*stream_reader.getattr(&names().source_traceback)?),
+            )?;
+        }
+        if client_connected_cb.is_some() {
+            this.strong_reader.set(stream_reader.own());
+        }
+    }
+    drop(
+        this.client_connected_cb
+            .replace(client_connected_cb.map(Object::own)),
+    );
+    Ok(())
+}
+
+impl Protocol {
+    /// The reader, if it is still alive.
+    #[inline]
+    pub(crate) fn reader(&self) -> Option<Owned> {
+        let weak = self.reader_ref.get()?;
+        #[cfg(Py_3_13)]
+        // SAFETY: a live weak reference; what comes out is a reference of ours, or null.
+        unsafe {
+            let mut reader = ptr::null_mut();
+            ffi::compat::PyWeakref_GetRef(weak.as_ptr(), &mut reader);
+            Owned::steal(reader).ok()
+        }
+        #[cfg(not(Py_3_13))]
+        // SAFETY: a live weak reference; it gives a borrowed object, or None.
+        unsafe {
+            let reader = Object::from_ptr(ffi::PyWeakref_GetObject(weak.as_ptr()));
+            (!reader.is_none()).then(|| reader.own())
+        }
+    }
+
+    /// The queue of futures that `drain` waits on.
+    pub(super) fn drain_waiters(&self) -> Res<Owned> {
+        if let Some(waiters) = self.waiters.cloned() {
+            return Ok(waiters);
+        }
+        let waiters = imports().deque.call(&[])?;
+        self.waiters.set(waiters.clone());
+        Ok(waiters)
+    }
+
+    /// Completes the futures that `drain` waits on.
+    fn release_drains(&self, exception: Option<&Object>) -> Res<()> {
+        let Some(waiters) = self.waiters.cloned() else {
+            return Ok(());
+        };
+        // A copy: completing one may run code that changes the queue.
+        // SAFETY: a live iterable.
+        let list = unsafe { Owned::steal(ffi::PySequence_Tuple(waiters.as_ptr()))? };
+        for index in 0..crate::cpython::object::tuple_len(&list) {
+            let waiter = crate::cpython::object::tuple_item(&list, index);
+            if waiter.call_method(&names().done, &[])?.is_true()? {
+                continue;
+            }
+            match exception {
+                None => waiter.call_method(&names().set_result, &[none()])?,
+                Some(exception) => waiter.call_method(&names().set_exception, &[exception])?,
+            };
+        }
+        Ok(())
+    }
+}
+
+/// `protocol.connection_made(transport)`.
+pub(crate) fn connection_made(protocol: &Object, transport: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    let event_loop = this.event_loop.or_none();
+    if this.reject_connection.get() {
+        let message = "An open stream was garbage collected prior to establishing network connection; \
+                       call \"stream.close()\" explicitly.";
+        match this.source_traceback.cloned() {
+            Some(origin) => {
+                call_exception_handler(&event_loop, message, &[(c"source_traceback", &origin)])?;
+            }
+            None => call_exception_handler(&event_loop, message, &[])?,
+        }
+        transport.call_method(&names().abort, &[])?;
+        return Ok(Owned::none());
+    }
+    this.transport.set(transport.own());
+    let stream_reader = this.reader();
+    if let Some(stream_reader) = &stream_reader {
+        match reader::is_exact(stream_reader) {
+            true => reader::set_transport(stream_reader, transport)?,
+            false => stream_reader.call_method(&names().set_transport, &[transport])?,
+        };
+    }
+    this.over_ssl.set(is_over_ssl(transport)?);
+    let Some(callback) = this.client_connected_cb.cloned() else {
+        return Ok(Owned::none());
+    };
+    let stream_writer = writer::make(transport, protocol, stream_reader.as_deref(), &event_loop)?;
+    if imports().protocol_keeps_writer {
+        this.writer.set(stream_writer.clone());
+    }
+    let stream_reader = stream_reader.unwrap_or_else(Owned::none);
+    let result = callback.call(&[&stream_reader, &stream_writer])?;
+    if is_coroutine(&result)? {
+        let task = create_task(&event_loop, &result)?;
+        this.task.set(task.clone());
+        let done = task_done_callback(transport)?;
+        match task::is_exact(&task) {
+            // In the task's own context: another copy of the current one would only be kept alive for it.
+            true => task.call_method_with(
+                &names().add_done_callback,
+                &[&done, &task::context_of(&task)],
+                Some(&cpython::imports().kw_context),
+            )?,
+            false => task.call_method(&names().add_done_callback, &[&done])?,
+        };
+    }
+    this.strong_reader.clear();
+    Ok(Owned::none())
+}
+
+fn is_over_ssl(transport: &Object) -> Res<bool> {
+    if socket::exact(transport).is_some_and(|transport| !transport.has_given_extra()) {
+        return Ok(false);
+    }
+    let context = transport.call_method(&names().get_extra_info, &[&names().sslcontext])?;
+    Ok(!context.is_none())
+}
+
+#[inline]
+fn is_coroutine(object: &Object) -> Res<bool> {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) } != 0 {
+        return Ok(true);
+    }
+    imports().iscoroutine.call(&[object])?.is_true()
+}
+
+/// What runs when the handler's task is done: bound to the transport, which it closes if the handler failed.
+fn task_done_callback(transport: &Object) -> Res<Owned> {
+    static DEFINITION: AtomicPtr<ffi::PyMethodDef> = AtomicPtr::new(ptr::null_mut());
+    let mut definition = DEFINITION.load(Ordering::Relaxed);
+    if definition.is_null() {
+        let made = method!(onearg c"client_connected_cb_done" handler_done,
+            c"Closes the connection of a handler that failed.");
+        definition = Box::into_raw(Box::new(made.0));
+        DEFINITION.store(definition, Ordering::Relaxed);
+    }
+    // SAFETY: a definition that lives for ever, and a live object to bind to.
+    unsafe {
+        Owned::steal(ffi::PyCFunction_NewEx(
+            definition,
+            transport.as_ptr(),
+            ptr::null_mut(),
+        ))
+    }
+}
+
+fn handler_done(transport: &Object, task: &Object) -> Res<Owned> {
+    if task.call_method(&names().cancelled, &[])?.is_true()? {
+        transport.call_method(&names().close, &[])?;
+        return Ok(Owned::none());
+    }
+    let exception = task.call_method(&names().exception, &[])?;
+    if !exception.is_none() {
+        let event_loop = task.call_method(&names().get_loop, &[])?;
+        let rest = [(c"exception", &*exception), (c"transport", transport)];
+        call_exception_handler(
+            &event_loop,
+            "Unhandled exception in client_connected_cb",
+            &rest,
+        )?;
+        transport.call_method(&names().close, &[])?;
+    }
+    Ok(Owned::none())
+}
+
+/// `protocol.connection_lost(exception)`.
+pub(crate) fn connection_lost(protocol: &Object, exception: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    let exception = (!exception.is_none()).then_some(exception);
+    if let Some(stream_reader) = this.reader() {
+        let native = reader::is_exact(&stream_reader);
+        match exception {
+            None if native => reader::feed_eof(&stream_reader)?,
+            None => stream_reader.call_method(&names().feed_eof, &[])?,
+            Some(exception) if native => reader::set_exception(&stream_reader, exception)?,
+            Some(exception) => stream_reader.call_method(&names().set_exception, &[exception])?,
+        };
+    }
+    match this.closed.cloned() {
+        Some(closed) => {
+            if !closed.call_method(&names().done, &[])?.is_true()? {
+                settle(&closed, exception)?;
+            }
+        }
+        None => {
+            this.closed_early.set(true);
+            drop(this.lost_with.replace(exception.map(Object::own)));
+        }
+    }
+    this.connection_lost.set(true);
+    if this.paused.get() {
+        this.release_drains(exception)?;
+    }
+    this.reader_ref.clear();
+    this.writer.clear();
+    this.task.clear();
+    this.transport.clear();
+    Ok(Owned::none())
+}
+
+fn settle(closed: &Object, exception: Option<&Object>) -> Res<()> {
+    match exception {
+        None => closed.call_method(&names().set_result, &[none()]),
+        Some(exception) => closed.call_method(&names().set_exception, &[exception]),
+    }
+    .map(drop)
+}
+
+/// `protocol.eof_received()`: whether the transport stays open for writing.
+pub(crate) fn eof_received_natively(this: &Protocol) -> Res<bool> {
+    if let Some(stream_reader) = this.reader() {
+        match reader::is_exact(&stream_reader) {
+            true => reader::feed_eof(&stream_reader)?,
+            false => stream_reader.call_method(&names().feed_eof, &[])?,
+        };
+    }
+    // A TLS transport closes anyway, and warns of a protocol that wants otherwise.
+    Ok(!this.over_ssl.get())
+}
+
+// ---- methods ----
+
+fn data_received(protocol: &Object, data: &Object) -> Res<Owned> {
+    if let Some(stream_reader) = fields(protocol).reader() {
+        stream_reader.call_method(&names().feed_data, &[data])?;
+    }
+    Ok(Owned::none())
+}
+
+fn eof_received(protocol: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(eof_received_natively(fields(protocol))?))
+}
+
+pub(crate) fn pause_writing(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    if this.paused.replace(true) {
+        return reader::assertion_error("");
+    }
+    if is_debug(&this.event_loop.or_none())? {
+        debug_in_log("%r pauses writing", &[protocol])?;
+    }
+    Ok(Owned::none())
+}
+
+pub(crate) fn resume_writing(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    if !this.paused.replace(false) {
+        return reader::assertion_error("");
+    }
+    if is_debug(&this.event_loop.or_none())? {
+        debug_in_log("%r resumes writing", &[protocol])?;
+    }
+    this.release_drains(None)?;
+    Ok(Owned::none())
+}
+
+fn close_waiter(protocol: &Object, _stream: &Object) -> Res<Owned> {
+    get_closed(protocol)
+}
+
+fn replace_transport(protocol: &Object, transport: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    this.transport.set(transport.own());
+    this.over_ssl.set(is_over_ssl(transport)?);
+    Ok(Owned::none())
+}
+
+/// The same before 3.13 (and late patch releases of 3.12): the writer has the new transport.
+fn replace_writer(protocol: &Object, stream_writer: &Object) -> Res<Owned> {
+    let transport = stream_writer.getattr(&names().transport)?;
+    fields(protocol).writer.set(stream_writer.own());
+    replace_transport(protocol, &transport)
+}
+
+// ---- attributes ----
+
+fn get_closed(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    if let Some(closed) = this.closed.cloned() {
+        return Ok(closed);
+    }
+    let closed = create_future(&this.event_loop.or_none())?;
+    this.closed.set(closed.clone());
+    if this.closed_early.get() {
+        let exception = this.lost_with.take();
+        settle(&closed, exception.as_deref())?;
+    }
+    Ok(closed)
+}
+
+fn get_drain_waiters(protocol: &Object) -> Res<Owned> {
+    fields(protocol).drain_waiters()
+}
+
+fn get_stream_reader(protocol: &Object) -> Res<Owned> {
+    Ok(fields(protocol).reader().unwrap_or_else(Owned::none))
+}
+
+macro_rules! flag {
+    ($get:ident, $set:ident, $field:ident) => {
+        fn $get(protocol: &Object) -> Res<Owned> {
+            Ok(Owned::from_bool(fields(protocol).$field.get()))
+        }
+        fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
+            fields(protocol)
+                .$field
+                .set(value.map_or(Ok(false), Object::is_true)?);
+            Ok(())
+        }
+    };
+}
+
+macro_rules! object {
+    ($get:ident, $set:ident, $field:ident) => {
+        fn $get(protocol: &Object) -> Res<Owned> {
+            Ok(fields(protocol).$field.or_none())
+        }
+        fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
+            let value = value.filter(|value| !value.is_none()).map(Object::own);
+            drop(fields(protocol).$field.replace(value));
+            Ok(())
+        }
+    };
+}
+
+flag!(get_paused, set_paused, paused);
+flag!(get_connection_lost, set_connection_lost, connection_lost);
+flag!(get_reject, set_reject, reject_connection);
+flag!(get_over_ssl, set_over_ssl, over_ssl);
+object!(get_loop, set_loop, event_loop);
+object!(get_reader_ref, set_reader_ref, reader_ref);
+object!(get_strong_reader, set_strong_reader, strong_reader);
+object!(get_transport, set_transport, transport);
+object!(
+    get_client_connected_cb,
+    set_client_connected_cb,
+    client_connected_cb
+);
+object!(get_task, set_task, task);
+object!(get_writer, set_writer, writer);
+object!(get_source_traceback, set_source_traceback, source_traceback);
+
+fn set_closed(protocol: &Object, value: Option<&Object>) -> Res<()> {
+    drop(fields(protocol).closed.replace(value.map(Object::own)));
+    Ok(())
+}
+
+// ---- the type ----
+
+unsafe extern "C" fn init(
+    protocol: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        let protocol = unsafe { Object::from_ptr(protocol) };
+        // SAFETY: the slot's contract.
+        unsafe {
+            with_tuple_and_dict(args, kwargs, |args| {
+                let parameters = ["stream_reader", "client_connected_cb", "loop"];
+                let given = args.parse("StreamReaderProtocol.__init__", parameters, 3, 1)?;
+                let [stream_reader, callback, event_loop] =
+                    given.map(|argument| argument.filter(|argument| !argument.is_none()));
+                let event_loop = match event_loop {
+                    Some(event_loop) => event_loop.own(),
+                    None => imports().get_event_loop.call(&[])?,
+                };
+                fill(protocol, stream_reader, callback, &event_loop)
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+/// Whoever waited for the end has seen its exception, or didn't care.
+unsafe extern "C" fn finalize(protocol: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a live instance.
+    let protocol = unsafe { Object::from_ptr(protocol) };
+    let Some(closed) = fields(protocol).closed.cloned() else {
+        return;
+    };
+    finalizing(protocol, || {
+        if closed.call_method(&names().done, &[])?.is_true()?
+            && !closed.call_method(&names().cancelled, &[])?.is_true()?
+        {
+            closed.call_method(&names().exception, &[])?;
+        }
+        Ok(())
+    });
+}
+
+unsafe extern "C" fn traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
+    let this = unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        fields(Object::from_ptr(object))
+    };
+    if !this.dict.get().is_null() {
+        // SAFETY: a live dict, with the collector's argument.
+        let result = unsafe { visit(this.dict.get(), arg) };
+        if result != 0 {
+            return result;
+        }
+    }
+    visit!(
+        visit,
+        arg,
+        this.event_loop,
+        this.reader_ref,
+        this.strong_reader,
+        this.transport,
+        this.client_connected_cb,
+        this.task,
+        this.writer,
+        this.source_traceback,
+        this.closed,
+        this.lost_with,
+        this.waiters,
+    );
+    0
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance; the dict's reference is given up once.
+    unsafe {
+        let this = fields(Object::from_ptr(object));
+        ffi::Py_XDECREF(this.dict.replace(ptr::null_mut()));
+        for slot in [
+            &this.event_loop,
+            &this.reader_ref,
+            &this.strong_reader,
+            &this.transport,
+            &this.client_connected_cb,
+            &this.task,
+            &this.writer,
+            &this.source_traceback,
+            &this.closed,
+            &this.lost_with,
+            &this.waiters,
+        ] {
+            slot.clear();
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        if finalize_from_dealloc(object) {
+            return;
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear_weakrefs(object);
+        clear(object);
+        free(object);
+    }
+}
+
+fn methods() -> Vec<Method> {
+    let mut methods = vec![
+        method!(onearg c"connection_made" connection_made, c"The connection is there."),
+        method!(onearg c"connection_lost" connection_lost, c"The connection is gone."),
+        method!(onearg c"data_received" data_received, c"Bytes have come."),
+        method!(noargs c"eof_received" eof_received, c"The peer has ended its side."),
+        method!(noargs c"pause_writing" pause_writing, c"Too much waits to be sent."),
+        method!(noargs c"resume_writing" resume_writing, c"Writing may go on."),
+        method!(noargs c"_drain_helper" drain::drain_helper, c"Await that writing may go on."),
+        method!(onearg c"_get_close_waiter" close_waiter, c"The future that is done when the connection is gone."),
+    ];
+    methods.push(match imports().protocol_keeps_writer {
+        true => method!(onearg c"_replace_writer" replace_writer, c"Takes the transport of another writer."),
+        false => method!(onearg c"_replace_transport" replace_transport, c"Takes another transport."),
+    });
+    methods
+}
+
+fn attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"_stream_reader" get_stream_reader),
+        attribute!(c"_stream_reader_wr" get_reader_ref, set_reader_ref),
+        attribute!(c"_strong_reader" get_strong_reader, set_strong_reader),
+        attribute!(c"_loop" get_loop, set_loop),
+        attribute!(c"_transport" get_transport, set_transport),
+        attribute!(c"_client_connected_cb" get_client_connected_cb, set_client_connected_cb),
+        attribute!(c"_task" get_task, set_task),
+        attribute!(c"_source_traceback" get_source_traceback, set_source_traceback),
+        attribute!(c"_closed" get_closed, set_closed),
+        attribute!(c"_drain_waiters" get_drain_waiters),
+        attribute!(c"_paused" get_paused, set_paused),
+        attribute!(c"_connection_lost" get_connection_lost, set_connection_lost),
+        attribute!(c"_reject_connection" get_reject, set_reject),
+        attribute!(c"_over_ssl" get_over_ssl, set_over_ssl),
+        attribute!(c"_stream_writer" get_writer, set_writer),
+    ]
+}
+
+/// Makes the class.
+pub(super) fn init_type() -> Res<Owned> {
+    let base = &imports().protocol;
+    let offset = base.basicsize();
+    OFFSET.store(offset, Ordering::Relaxed);
+    let class = TypeBuilder::new::<Protocol>(c"rondel.StreamReaderProtocol", Some(base), offset)
+        .subclassable()
+        .doc(c"StreamReaderProtocol(stream_reader, client_connected_cb=None, loop=None)\n--\n\nFeeds a StreamReader from a transport, as asyncio.StreamReaderProtocol.")
+        .dict(offset + std::mem::offset_of!(Protocol, dict))
+        .weaklist(offset + std::mem::offset_of!(Protocol, weakrefs))
+        .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
+        .slot(ffi::Py_tp_finalize, slot_fn!(finalize, ffi::destructor))
+        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
+        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .methods(methods())
+        .getset(attributes())
+        .build()?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

@@ -1,0 +1,389 @@
+//! `read`, `readexactly`, `readuntil`, `readline`: the awaitables that take bytes out of a `StreamReader`.
+//!
+//! What is to be done is decided by the engine (`rondel::streams::read_buffer`); here it is done: bytes are taken,
+//! a future is waited on, asyncio's exceptions are raised. Nothing is taken before the result is certain, so a
+//! read that is cancelled loses nothing.
+
+use std::cell::Cell;
+
+use pyo3::ffi;
+use rondel::streams::read_buffer::{self, Overrun, Search, Step, overlong_line};
+
+use super::awaitable::{Class, Next, Steps, iterator_of, make};
+use super::reader::{self, Reader, fields};
+use crate::cpython::error::{raise_instance, runtime_error, value_error};
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::{Args, Method, method};
+use crate::cpython::object::{tuple_item, tuple_len};
+use crate::cpython::{Object, Owned, Res, Slot};
+use crate::transport::chunk::Chunk;
+use crate::transport::loop_calls::create_future;
+use crate::transport::names::{imports, names};
+
+free_list!(FREE, 256);
+static CLASS: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE.with(|list| unsafe { list.keep(object) }),
+    |class| FREE.with(|list| list.revive(class, true)),
+);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Kind {
+    /// `read(n)`.
+    Some = 0,
+    /// `read(-1)`.
+    All,
+    Exactly,
+    Until,
+    Line,
+    /// `__anext__`.
+    NextLine,
+    /// `_wait_for_data`.
+    Wait,
+}
+
+/// One read.
+pub(super) struct Read {
+    reader: Slot,
+    /// The future that it waits on.
+    waiter: Slot,
+    /// The separator, or a tuple of them sorted by length; for `_wait_for_data` the name of its caller; for
+    /// `read(-1)` the list of what has come.
+    extra: Slot,
+    n: Cell<isize>,
+    search: Cell<Search>,
+    kind: Cell<Kind>,
+}
+
+impl Steps for Read {
+    fn name(&self) -> &'static str {
+        match self.kind.get() {
+            Kind::Some | Kind::All => "StreamReader.read",
+            Kind::Exactly => "StreamReader.readexactly",
+            Kind::Until => "StreamReader.readuntil",
+            Kind::Line => "StreamReader.readline",
+            Kind::NextLine => "StreamReader.__anext__",
+            Kind::Wait => "StreamReader._wait_for_data",
+        }
+    }
+
+    #[inline]
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        let Some(reader) = self.reader.cloned() else {
+            return runtime_error("cannot reuse already awaited coroutine");
+        };
+        let this = fields(&reader);
+        let woken = awaited.is_some();
+        self.leave_waiter(this);
+        if let Some(result) = awaited {
+            result?;
+        }
+        match self.kind.get() {
+            Kind::Some => self.some(this, woken),
+            Kind::All => self.all(this, woken),
+            Kind::Exactly => self.exactly(this, woken),
+            Kind::Until | Kind::Line | Kind::NextLine => self.until(this, woken),
+            Kind::Wait if woken => Ok(Next::Return(Owned::none())),
+            Kind::Wait => {
+                let name = self.extra.or_none().str()?.to_text()?;
+                self.wait(this, &name)
+            }
+        }
+    }
+
+    fn release(&self) {
+        if let Some(reader) = self.reader.take() {
+            self.leave_waiter(fields(&reader));
+        }
+        self.extra.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.reader);
+        see(&self.waiter);
+        see(&self.extra);
+    }
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+}
+
+impl Read {
+    /// This read waits no more.
+    #[inline]
+    fn leave_waiter(&self, reader: &Reader) {
+        if let Some(waiter) = self.waiter.take()
+            && reader.waiter.holds(&waiter)
+        {
+            reader.waiter.clear();
+        }
+    }
+
+    /// Waits until something is fed.
+    #[inline]
+    fn wait(&self, reader: &Reader, function: &str) -> Res<Next> {
+        if !reader.waiter.is_empty() {
+            return runtime_error(&format!(
+                "{function}() called while another coroutine is already waiting for incoming data"
+            ));
+        }
+        if reader.eof.get() {
+            return reader::assertion_error("_wait_for_data after EOF");
+        }
+        // Waiting while the transport is paused would last for ever.
+        reader.resume()?;
+        let waiter = create_future(&reader.event_loop.or_none())?;
+        let iterator = iterator_of(&waiter)?;
+        reader.waiter.set(waiter.clone());
+        self.waiter.set(waiter);
+        Ok(Next::Await(iterator))
+    }
+
+    /// The result: the first `n` bytes.
+    #[inline]
+    fn take(reader: &Reader, n: usize) -> Res<Next> {
+        let taken = reader.take(n)?;
+        reader.maybe_resume()?;
+        Ok(Next::Return(taken))
+    }
+
+    fn some(&self, reader: &Reader, woken: bool) -> Res<Next> {
+        if !woken {
+            check_exception(reader)?;
+            if self.n.get() == 0 {
+                return empty();
+            }
+        }
+        // Whoever was woken takes what there is, be it nothing: asyncio doesn't wait twice.
+        match read_buffer::read(
+            reader.len(),
+            reader.eof.get() || woken,
+            self.n.get() as usize,
+        ) {
+            Step::Take(n) => Self::take(reader, n),
+            _ => self.wait(reader, "read"),
+        }
+    }
+
+    /// Reads of `limit` bytes each, until one gives nothing.
+    fn all(&self, reader: &Reader, woken: bool) -> Res<Next> {
+        let blocks = match self.extra.cloned() {
+            Some(blocks) => blocks,
+            None => {
+                let blocks = Owned::list()?;
+                self.extra.set(blocks.clone());
+                blocks
+            }
+        };
+        let mut woken = woken;
+        loop {
+            if !woken {
+                check_exception(reader)?;
+            }
+            match read_buffer::read(reader.len(), reader.eof.get() || woken, reader.limit()) {
+                Step::Take(0) => break,
+                Step::Take(n) => {
+                    blocks.append(&*reader.take(n)?)?;
+                    reader.maybe_resume()?;
+                }
+                _ => return self.wait(reader, "read"),
+            }
+            woken = false;
+        }
+        let joined = imports()
+            .empty_bytes
+            .call_method(&names().join, &[&blocks])?;
+        Ok(Next::Return(joined))
+    }
+
+    fn exactly(&self, reader: &Reader, woken: bool) -> Res<Next> {
+        let Ok(n) = usize::try_from(self.n.get()) else {
+            return value_error("readexactly size can not be less than zero");
+        };
+        if !woken {
+            check_exception(reader)?;
+            if n == 0 {
+                return empty();
+            }
+        }
+        match read_buffer::read_exactly(reader.len(), reader.eof.get(), n) {
+            Step::Take(n) => Self::take(reader, n),
+            Step::Wait => self.wait(reader, "readexactly"),
+            _ => incomplete(reader, Some(n)),
+        }
+    }
+
+    fn until(&self, reader: &Reader, woken: bool) -> Res<Next> {
+        let line = self.kind.get() != Kind::Until;
+        if !woken {
+            if !line {
+                self.sort_separators()?;
+            }
+            check_exception(reader)?;
+        }
+        let (mut search, limit, eof) = (self.search.get(), reader.limit(), reader.eof.get());
+        let step = match self.extra.get() {
+            None => reader.with_bytes(|bytes| search.one(bytes, eof, b"\n", limit)),
+            Some(one) if one.bytes().is_some() => {
+                let separator = one.bytes().unwrap_or_default();
+                reader.with_bytes(|bytes| search.one(bytes, eof, separator, limit))
+            }
+            Some(many) => {
+                let many: Vec<&[u8]> = (0..tuple_len(many))
+                    .filter_map(|index| tuple_item(many, index).bytes())
+                    .collect();
+                reader.with_bytes(|bytes| search.any(bytes, eof, &many, limit))
+            }
+        };
+        self.search.set(search);
+        match step {
+            Step::Take(n) => Self::take(reader, n),
+            Step::Wait => self.wait(reader, "readuntil"),
+            Step::Incomplete if line => {
+                let rest = reader.take(usize::MAX)?;
+                if self.kind.get() == Kind::NextLine && rest.bytes().is_none_or(<[u8]>::is_empty) {
+                    // SAFETY: a built-in class lives as long as the interpreter.
+                    let stop = unsafe { Object::from_ptr(ffi::PyExc_StopAsyncIteration) };
+                    return raise_instance(stop.call(&[])?);
+                }
+                Ok(Next::Return(rest))
+            }
+            Step::Incomplete => incomplete(reader, None),
+            Step::Overrun(overrun) if line => {
+                let overlong = reader.with_bytes(|bytes| overlong_line(bytes, b"\n", overrun));
+                reader.discard(overlong)?;
+                reader.maybe_resume()?;
+                value_error(&overrun.to_string())
+            }
+            Step::Overrun(overrun) => limit_overrun(overrun),
+        }
+    }
+
+    /// Checks the separators as `readuntil` does when it starts, and makes bytes of them.
+    fn sort_separators(&self) -> Res<()> {
+        let Some(given) = self.extra.cloned() else {
+            return Ok(());
+        };
+        // SAFETY: a live object.
+        let many = unsafe { ffi::PyTuple_Check(given.as_ptr()) } != 0 && imports().many_separators;
+        if !many {
+            let one = Chunk::of_buffer(&given)?;
+            if one.as_ref().is_empty() {
+                return value_error("Separator should be at least one-byte string");
+            }
+            self.extra.set(one.into_object());
+            return Ok(());
+        }
+        let mut separators = Vec::new();
+        for index in 0..tuple_len(&given) {
+            separators.push(Chunk::of_buffer(tuple_item(&given, index))?);
+        }
+        separators.sort_by_key(|separator| separator.as_ref().len());
+        match separators.first() {
+            None => value_error("Separator should contain at least one element"),
+            Some(shortest) if shortest.as_ref().is_empty() => {
+                value_error("Separator should be at least one-byte string")
+            }
+            Some(_) => {
+                let items: Vec<&Object> = separators.iter().map(Chunk::object).collect();
+                self.extra.set(Owned::tuple(&items)?);
+                Ok(())
+            }
+        }
+    }
+}
+
+#[inline]
+fn check_exception(reader: &Reader) -> Res<()> {
+    match reader.exception.cloned() {
+        Some(exception) => raise_instance(exception),
+        None => Ok(()),
+    }
+}
+
+fn empty() -> Res<Next> {
+    Ok(Next::Return(imports().empty_bytes.clone()))
+}
+
+/// Raises `IncompleteReadError(partial, expected)`; what is there is taken.
+fn incomplete(reader: &Reader, expected: Option<usize>) -> Res<Next> {
+    let partial = reader.take(usize::MAX)?;
+    let expected = match expected {
+        Some(expected) => Owned::from_u64(expected as u64)?,
+        None => Owned::none(),
+    };
+    raise_instance(
+        imports()
+            .incomplete_read_error
+            .call(&[&partial, &expected])?,
+    )
+}
+
+/// Raises `LimitOverrunError(message, consumed)`; everything stays to be read again.
+fn limit_overrun(overrun: Overrun) -> Res<Next> {
+    let message = Owned::from_str(&overrun.to_string())?;
+    let consumed = Owned::from_u64(overrun.consumed as u64)?;
+    raise_instance(imports().limit_overrun_error.call(&[&message, &consumed])?)
+}
+
+// ---- the methods of StreamReader that return these ----
+
+#[inline]
+fn start(reader: &Object, kind: Kind, n: isize, extra: Option<Owned>) -> Res<Owned> {
+    make::<Read>(|read| {
+        read.reader.set(reader.own());
+        drop(read.extra.replace(extra));
+        read.n.set(n);
+        read.search.set(Search::default());
+        read.kind.set(kind);
+    })
+}
+
+fn read(reader: &Object, args: Args<'_>) -> Res<Owned> {
+    let n = match args.parse("StreamReader.read", ["n"], 1, 0)? {
+        [Some(n)] => n.to_isize()?,
+        [None] => -1,
+    };
+    start(reader, if n < 0 { Kind::All } else { Kind::Some }, n, None)
+}
+
+fn readexactly(reader: &Object, args: Args<'_>) -> Res<Owned> {
+    let [n] = args.parse("StreamReader.readexactly", ["n"], 1, 1)?;
+    let n = n.map_or(Ok(0), Object::to_isize)?;
+    start(reader, Kind::Exactly, n, None)
+}
+
+fn readuntil(reader: &Object, args: Args<'_>) -> Res<Owned> {
+    let [separator] = args.parse("StreamReader.readuntil", ["separator"], 1, 0)?;
+    start(reader, Kind::Until, 0, separator.map(Object::own))
+}
+
+fn readline(reader: &Object) -> Res<Owned> {
+    start(reader, Kind::Line, 0, None)
+}
+
+/// `__anext__`.
+pub(super) fn next_line(reader: &Object) -> Res<Owned> {
+    start(reader, Kind::NextLine, 0, None)
+}
+
+fn wait_for_data(reader: &Object, function: &Object) -> Res<Owned> {
+    start(reader, Kind::Wait, 0, Some(function.own()))
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        method!(fast c"read" read, c"read($self, n=-1)\n--\n\nAwait up to n bytes, or all until the end."),
+        method!(fast c"readexactly" readexactly, c"readexactly($self, n)\n--\n\nAwait exactly n bytes, or raise IncompleteReadError."),
+        method!(fast c"readuntil" readuntil, c"readuntil($self, separator=b'\\n')\n--\n\nAwait bytes up to and with a separator."),
+        method!(noargs c"readline" readline, c"readline($self)\n--\n\nAwait a line with its newline, or what is left at the end."),
+        method!(onearg c"_wait_for_data" wait_for_data, c"Await that something is fed."),
+    ]
+}
+
+/// Makes the type.
+pub(super) fn init_type() -> Res<()> {
+    super::awaitable::init_type::<Read>(c"rondel._rondel.Read")
+}

@@ -1,0 +1,625 @@
+//! `StreamReader`: the object, and how bytes get into it. How they get out is in `read.rs`.
+//!
+//! A transport of ours feeds it without a Python call ([`feed`], [`feed_slice`], [`feed_eof`]); anything else uses
+//! its methods. Feeding completes the future that a read waits on, and the reading task is on the ring.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+use rondel::streams::read_buffer::{DEFAULT_LIMIT, ReadBuffer};
+
+use super::read;
+use crate::cpython::error::{
+    guard, guard_object, raise, raised_matches, take_exception, value_error,
+};
+use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::object::check;
+use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::event_loop::core::is_debug;
+use crate::transport::chunk::{Chunk, with_buffer};
+use crate::transport::loop_calls::{set_exception_unless_cancelled, set_result_unless_cancelled};
+use crate::transport::names::{imports, names};
+use crate::transport::socket;
+
+/// A reader's fields behind the object header.
+#[repr(C)]
+pub(crate) struct Reader {
+    dict: Cell<*mut ffi::PyObject>,
+    weakrefs: Cell<*mut ffi::PyObject>,
+    buffer: RefCell<ReadBuffer<Chunk>>,
+    /// Once somebody has asked for `_buffer`: the bytearray that is used from then on.
+    exposed: Slot,
+    limit: Cell<usize>,
+    pub(super) event_loop: Slot,
+    pub(super) waiter: Slot,
+    pub(super) exception: Slot,
+    pub(super) transport: Slot,
+    pub(super) source_traceback: Slot,
+    pub(super) eof: Cell<bool>,
+    paused: Cell<bool>,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+const OFFSET: usize = size_of::<ffi::PyObject>();
+
+/// The fields of an object that is known to be a reader.
+#[inline]
+pub(crate) fn fields(object: &Object) -> &Reader {
+    // SAFETY: instances of our class have the fields behind the header, filled by `tp_new`.
+    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Reader>() }
+}
+
+/// Whether an object is a reader of ours, not of a subclass, with no attribute put over a method.
+#[inline]
+pub(crate) fn is_exact(object: &Object) -> bool {
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) && fields(object).dict.get().is_null()
+}
+
+/// Whether an object is a reader of ours, of asyncio, or of a subclass.
+pub(crate) fn is_any_reader(object: &Object) -> Res<bool> {
+    // SAFETY: live types.
+    let ours = unsafe { ffi::PyType_IsSubtype(object.type_ptr(), CLASS.load(Ordering::Relaxed)) };
+    Ok(ours != 0 || object.is_instance(&imports().stock_reader)?)
+}
+
+/// A new reader.
+pub(crate) fn make(limit: usize, event_loop: &Object) -> Res<Owned> {
+    let reader = allocate_in(CLASS.load(Ordering::Relaxed))?;
+    let this = fields(&reader);
+    this.limit.set(limit);
+    this.event_loop.set(event_loop.own());
+    note_origin(&reader, event_loop)?;
+    Ok(reader)
+}
+
+fn allocate_in(class: *mut ffi::PyTypeObject) -> Res<Owned> {
+    // SAFETY: the fields are filled before anyone sees the object; zeroed `dict` and `weakrefs` are as they must be.
+    unsafe {
+        let object = allocate(class)?;
+        let this = object.as_ptr().byte_add(OFFSET).cast::<Reader>();
+        (&raw mut (*this).buffer).write(RefCell::new(ReadBuffer::new()));
+        (*this).limit.set(DEFAULT_LIMIT);
+        Ok(object)
+    }
+}
+
+/// In debug mode, notes where the reader was made.
+fn note_origin(reader: &Object, event_loop: &Object) -> Res<()> {
+    if is_debug(event_loop)? {
+        let frame = imports().getframe.call(&[&*Owned::from_i64(0)?])?;
+        let traceback = imports().extract_stack.call(&[&frame])?;
+        fields(reader).source_traceback.set(traceback);
+    }
+    Ok(())
+}
+
+impl Reader {
+    /// The limit in bytes.
+    #[inline]
+    pub(super) fn limit(&self) -> usize {
+        self.limit.get()
+    }
+
+    /// How many bytes are buffered.
+    #[inline]
+    pub(super) fn len(&self) -> usize {
+        match self.exposed.get() {
+            None => self.buffer.borrow().len(),
+            // SAFETY: only a bytearray is ever put into `exposed`.
+            Some(exposed) => unsafe { ffi::PyByteArray_Size(exposed.as_ptr()) as usize },
+        }
+    }
+
+    /// Lets `body`, which must run no Python code, see what is buffered.
+    #[inline]
+    pub(super) fn with_bytes<R>(&self, body: impl FnOnce(&[u8]) -> R) -> R {
+        match self.exposed.get() {
+            None => body(self.buffer.borrow().as_slice()),
+            // SAFETY: only a bytearray is ever put into `exposed`; its memory stays put while no Python code runs.
+            Some(exposed) => unsafe {
+                let len = ffi::PyByteArray_Size(exposed.as_ptr()) as usize;
+                let data = ffi::PyByteArray_AsString(exposed.as_ptr()).cast();
+                body(std::slice::from_raw_parts(data, len))
+            },
+        }
+    }
+
+    /// Takes the first `n` bytes, or all if there are fewer, as an exact `bytes`.
+    #[inline]
+    pub(super) fn take(&self, n: usize) -> Res<Owned> {
+        if self.exposed.is_empty() {
+            let taken = self.buffer.borrow_mut().take(n, Chunk::copy)?;
+            return Ok(taken.into_object());
+        }
+        let taken = self.with_bytes(|bytes| Owned::from_bytes(&bytes[..n.min(bytes.len())]))?;
+        self.discard(n)?;
+        Ok(taken)
+    }
+
+    /// Throws the first `n` bytes away, or all if there are fewer.
+    pub(super) fn discard(&self, n: usize) -> Res<()> {
+        match self.exposed.cloned() {
+            None => {
+                self.buffer.borrow_mut().discard(n);
+                Ok(())
+            }
+            // SAFETY: a live bytearray.
+            Some(exposed) => check(unsafe {
+                let n = isize::try_from(n).unwrap_or(isize::MAX);
+                ffi::PySequence_DelSlice(exposed.as_ptr(), 0, n)
+            }),
+        }
+    }
+
+    /// The bytearray that stands for the buffer from now on.
+    fn expose(&self) -> Res<Owned> {
+        if let Some(exposed) = self.exposed.cloned() {
+            return Ok(exposed);
+        }
+        // SAFETY: a valid buffer of that length.
+        let array = self.with_bytes(|bytes| unsafe {
+            Owned::steal(ffi::PyByteArray_FromStringAndSize(
+                bytes.as_ptr().cast(),
+                bytes.len() as isize,
+            ))
+        })?;
+        *self.buffer.borrow_mut() = ReadBuffer::new();
+        self.exposed.set(array.clone());
+        Ok(array)
+    }
+
+    /// Completes the future that a read waits on.
+    #[inline]
+    pub(super) fn wake(&self) -> Res<()> {
+        match self.waiter.take() {
+            Some(waiter) => set_result_unless_cancelled(&waiter, none()),
+            None => Ok(()),
+        }
+    }
+
+    /// Something was fed: whoever waits for it goes on, and too much of it pauses the transport.
+    #[inline]
+    fn fed(&self) -> Res<()> {
+        self.wake()?;
+        if self.paused.get() || self.len() <= self.limit().saturating_mul(2) {
+            return Ok(());
+        }
+        let Some(transport) = self.transport.cloned() else {
+            return Ok(());
+        };
+        let paused = match socket::exact(&transport) {
+            Some(_) => socket::pause_reading(&transport),
+            None => transport.call_method(&names().pause_reading, &[]),
+        };
+        // SAFETY: a built-in class lives as long as the interpreter.
+        let not_implemented = unsafe { Object::from_ptr(ffi::PyExc_NotImplementedError) };
+        match paused {
+            Ok(_) => self.paused.set(true),
+            Err(Raised) if raised_matches(not_implemented) => {
+                // It can't be paused, so everything has to be buffered: ask no more.
+                drop(take_exception());
+                self.transport.clear();
+            }
+            Err(Raised) => return Err(Raised),
+        }
+        Ok(())
+    }
+
+    /// Something was taken: a transport that was paused may go on.
+    #[inline]
+    pub(super) fn maybe_resume(&self) -> Res<()> {
+        if self.paused.get() && self.len() <= self.limit() {
+            return self.resume();
+        }
+        Ok(())
+    }
+
+    /// A transport that was paused goes on.
+    #[inline]
+    pub(super) fn resume(&self) -> Res<()> {
+        if !self.paused.replace(false) {
+            return Ok(());
+        }
+        let transport = self.transport.or_none();
+        match socket::exact(&transport) {
+            Some(_) => socket::resume_reading(&transport).map(drop),
+            None => transport
+                .call_method(&names().resume_reading, &[])
+                .map(drop),
+        }
+    }
+}
+
+fn check_open(this: &Reader) -> Res<()> {
+    if this.eof.get() {
+        return assertion_error("feed_data after feed_eof");
+    }
+    Ok(())
+}
+
+#[cold]
+pub(super) fn assertion_error<T>(message: &str) -> Res<T> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    raise(
+        unsafe { Object::from_ptr(ffi::PyExc_AssertionError) },
+        message,
+    )
+}
+
+/// Feeds a received chunk, without copying it if the buffer is empty.
+#[inline]
+pub(crate) fn feed(reader: &Object, chunk: Chunk) -> Res<()> {
+    let this = fields(reader);
+    check_open(this)?;
+    match this.exposed.cloned() {
+        None => this.buffer.borrow_mut().feed(chunk),
+        Some(exposed) => drop(exposed.call_method(&names().extend, &[chunk.object()])?),
+    }
+    this.fed()
+}
+
+/// Notes that nothing more will come.
+pub(crate) fn feed_eof(reader: &Object) -> Res<Owned> {
+    let this = fields(reader);
+    this.eof.set(true);
+    this.wake()?;
+    Ok(Owned::none())
+}
+
+/// Lets each read raise `exception`, the one that waits included.
+pub(crate) fn set_exception(reader: &Object, exception: &Object) -> Res<Owned> {
+    let this = fields(reader);
+    this.exception.set(exception.own());
+    if let Some(waiter) = this.waiter.take() {
+        set_exception_unless_cancelled(&waiter, exception)?;
+    }
+    Ok(Owned::none())
+}
+
+/// Notes the transport that is to be paused when too much comes.
+pub(crate) fn set_transport(reader: &Object, transport: &Object) -> Res<Owned> {
+    let this = fields(reader);
+    if !this.transport.is_empty() {
+        return assertion_error("Transport already set");
+    }
+    this.transport.set(transport.own());
+    Ok(Owned::none())
+}
+
+// ---- methods ----
+
+fn feed_data(reader: &Object, data: &Object) -> Res<Owned> {
+    let this = fields(reader);
+    check_open(this)?;
+    if let Some(chunk) = Chunk::exact(data) {
+        if !chunk.as_ref().is_empty() {
+            feed(reader, chunk)?;
+        }
+        return Ok(Owned::none());
+    }
+    if !data.is_true()? {
+        return Ok(Owned::none());
+    }
+    // SAFETY: a live object.
+    if unsafe { ffi::PyObject_CheckBuffer(data.as_ptr()) } != 0 {
+        let chunk = with_buffer(data, Chunk::copy)??;
+        feed(reader, chunk)?;
+    } else {
+        // Whatever `bytearray.extend` takes, or its TypeError.
+        // SAFETY: no buffer is passed.
+        let array = unsafe { Owned::steal(ffi::PyByteArray_FromStringAndSize(ptr::null(), 0))? };
+        array.call_method(&names().extend, &[data])?;
+        feed(reader, with_buffer(&array, Chunk::copy)??)?;
+    }
+    Ok(Owned::none())
+}
+
+fn exception(reader: &Object) -> Res<Owned> {
+    Ok(fields(reader).exception.or_none())
+}
+
+fn at_eof(reader: &Object) -> Res<Owned> {
+    let this = fields(reader);
+    Ok(Owned::from_bool(this.eof.get() && this.len() == 0))
+}
+
+fn wakeup_waiter(reader: &Object) -> Res<Owned> {
+    fields(reader).wake()?;
+    Ok(Owned::none())
+}
+
+fn maybe_resume_transport(reader: &Object) -> Res<Owned> {
+    fields(reader).maybe_resume()?;
+    Ok(Owned::none())
+}
+
+fn iter(reader: &Object) -> Res<Owned> {
+    Ok(reader.own())
+}
+
+fn describe(reader: &Object) -> Res<Owned> {
+    let this = fields(reader);
+    let mut info = vec!["StreamReader".to_owned()];
+    if this.len() > 0 {
+        info.push(format!("{} bytes", this.len()));
+    }
+    if this.eof.get() {
+        info.push("eof".to_owned());
+    }
+    if this.limit() != DEFAULT_LIMIT {
+        info.push(format!("limit={}", this.limit()));
+    }
+    for (name, slot) in [
+        ("waiter", &this.waiter),
+        ("exception", &this.exception),
+        ("transport", &this.transport),
+    ] {
+        if let Some(value) = slot.cloned() {
+            info.push(format!("{name}={}", value.repr()?.to_text()?));
+        }
+    }
+    if this.paused.get() {
+        info.push("paused".to_owned());
+    }
+    Owned::from_str(&format!("<{}>", info.join(" ")))
+}
+
+// ---- attributes ----
+
+fn get_buffer(reader: &Object) -> Res<Owned> {
+    fields(reader).expose()
+}
+
+fn set_buffer(reader: &Object, value: Option<&Object>) -> Res<()> {
+    let this = fields(reader);
+    let value = value.unwrap_or(none());
+    // SAFETY: a live object.
+    let array = unsafe {
+        match ffi::PyByteArray_Check(value.as_ptr()) {
+            0 => Owned::steal(ffi::PyByteArray_FromObject(value.as_ptr()))?,
+            _ => value.own(),
+        }
+    };
+    *this.buffer.borrow_mut() = ReadBuffer::new();
+    this.exposed.set(array);
+    Ok(())
+}
+
+fn get_limit(reader: &Object) -> Res<Owned> {
+    Owned::from_u64(fields(reader).limit() as u64)
+}
+
+fn set_limit(reader: &Object, value: Option<&Object>) -> Res<()> {
+    fields(reader).limit.set(limit_of(value.unwrap_or(none()))?);
+    Ok(())
+}
+
+/// A limit in bytes; one too large to be counted is no limit.
+pub(super) fn limit_of(value: &Object) -> Res<usize> {
+    // SAFETY: a live object; without an exception class, numbers out of range are clipped.
+    let limit = unsafe {
+        if ffi::PyFloat_Check(value.as_ptr()) != 0 {
+            ffi::PyFloat_AS_DOUBLE(value.as_ptr()).ceil() as isize
+        } else {
+            let limit = ffi::PyNumber_AsSsize_t(value.as_ptr(), ptr::null_mut());
+            if limit == -1 && !ffi::PyErr_Occurred().is_null() {
+                return Err(Raised);
+            }
+            limit
+        }
+    };
+    match usize::try_from(limit) {
+        Ok(limit) if limit > 0 => Ok(limit),
+        _ => value_error("Limit cannot be <= 0"),
+    }
+}
+
+macro_rules! flag {
+    ($get:ident, $set:ident, $field:ident) => {
+        fn $get(reader: &Object) -> Res<Owned> {
+            Ok(Owned::from_bool(fields(reader).$field.get()))
+        }
+        fn $set(reader: &Object, value: Option<&Object>) -> Res<()> {
+            fields(reader)
+                .$field
+                .set(value.map_or(Ok(false), Object::is_true)?);
+            Ok(())
+        }
+    };
+}
+
+macro_rules! object {
+    ($get:ident, $set:ident, $field:ident) => {
+        fn $get(reader: &Object) -> Res<Owned> {
+            Ok(fields(reader).$field.or_none())
+        }
+        fn $set(reader: &Object, value: Option<&Object>) -> Res<()> {
+            let value = value.filter(|value| !value.is_none()).map(Object::own);
+            drop(fields(reader).$field.replace(value));
+            Ok(())
+        }
+    };
+}
+
+flag!(get_eof, set_eof, eof);
+flag!(get_paused, set_paused, paused);
+object!(get_loop, set_loop, event_loop);
+object!(get_waiter, set_waiter, waiter);
+object!(get_exception, set_exception_attribute, exception);
+object!(get_transport, set_transport_attribute, transport);
+object!(get_source_traceback, set_source_traceback, source_traceback);
+
+// ---- the type ----
+
+unsafe extern "C" fn new(
+    class: *mut ffi::PyTypeObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| allocate_in(class))
+}
+
+unsafe extern "C" fn init(
+    reader: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        let reader = unsafe { Object::from_ptr(reader) };
+        // SAFETY: the slot's contract.
+        unsafe {
+            with_tuple_and_dict(args, kwargs, |args| {
+                let [limit, event_loop] =
+                    args.parse("StreamReader.__init__", ["limit", "loop"], 2, 0)?;
+                let this = fields(reader);
+                if let Some(limit) = limit {
+                    this.limit.set(limit_of(limit)?);
+                }
+                let event_loop = match event_loop.filter(|given| !given.is_none()) {
+                    Some(event_loop) => event_loop.own(),
+                    None => imports().get_event_loop.call(&[])?,
+                };
+                this.event_loop.set(event_loop.clone());
+                note_origin(reader, &event_loop)
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+unsafe extern "C" fn repr(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    guard_object(|| describe(unsafe { Object::from_ptr(reader) }))
+}
+
+unsafe extern "C" fn aiter(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    guard_object(|| iter(unsafe { Object::from_ptr(reader) }))
+}
+
+unsafe extern "C" fn anext(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    guard_object(|| read::next_line(unsafe { Object::from_ptr(reader) }))
+}
+
+unsafe extern "C" fn traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
+    let this = unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        fields(Object::from_ptr(object))
+    };
+    if !this.dict.get().is_null() {
+        // SAFETY: a live dict, with the collector's argument.
+        let result = unsafe { visit(this.dict.get(), arg) };
+        if result != 0 {
+            return result;
+        }
+    }
+    visit!(
+        visit,
+        arg,
+        this.exposed,
+        this.event_loop,
+        this.waiter,
+        this.exception,
+        this.transport,
+        this.source_traceback,
+    );
+    0
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance; the dict's reference is given up once.
+    unsafe {
+        let this = fields(Object::from_ptr(object));
+        ffi::Py_XDECREF(this.dict.replace(ptr::null_mut()));
+        for slot in [
+            &this.exposed,
+            &this.event_loop,
+            &this.waiter,
+            &this.exception,
+            &this.transport,
+            &this.source_traceback,
+        ] {
+            slot.clear();
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear_weakrefs(object);
+        clear(object);
+        let this = object.byte_add(OFFSET).cast::<Reader>();
+        ptr::drop_in_place(&raw mut (*this).buffer);
+        free(object);
+    }
+}
+
+fn methods() -> Vec<Method> {
+    let mut methods = vec![
+        method!(noargs c"exception" exception, c"The exception that reading raises, or None."),
+        method!(onearg c"set_exception" set_exception, c"Lets each read raise an exception."),
+        method!(onearg c"set_transport" set_transport, c"Sets the transport that is paused when too much comes."),
+        method!(noargs c"feed_eof" feed_eof, c"Notes that nothing more will come."),
+        method!(noargs c"at_eof" at_eof, c"Whether feed_eof was called and everything is read."),
+        method!(onearg c"feed_data" feed_data, c"Adds bytes that have come."),
+        method!(noargs c"_wakeup_waiter" wakeup_waiter, c"Lets the read that waits look again."),
+        method!(noargs c"_maybe_resume_transport" maybe_resume_transport, c"Resumes a transport that was paused."),
+    ];
+    methods.extend(read::methods());
+    methods
+}
+
+fn attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"_buffer" get_buffer, set_buffer),
+        attribute!(c"_limit" get_limit, set_limit),
+        attribute!(c"_eof" get_eof, set_eof),
+        attribute!(c"_paused" get_paused, set_paused),
+        attribute!(c"_loop" get_loop, set_loop),
+        attribute!(c"_waiter" get_waiter, set_waiter),
+        attribute!(c"_exception" get_exception, set_exception_attribute),
+        attribute!(c"_transport" get_transport, set_transport_attribute),
+        attribute!(c"_source_traceback" get_source_traceback, set_source_traceback),
+    ]
+}
+
+/// Makes the class.
+pub(super) fn init_type() -> Res<Owned> {
+    let dict = OFFSET + std::mem::offset_of!(Reader, dict);
+    let weakrefs = OFFSET + std::mem::offset_of!(Reader, weakrefs);
+    let class = TypeBuilder::new::<Reader>(c"rondel.StreamReader", None, OFFSET)
+        .subclassable()
+        .doc(c"StreamReader(limit=65536, loop=None)\n--\n\nThe reading half of a stream, as asyncio.StreamReader.")
+        .dict(dict)
+        .weaklist(weakrefs)
+        .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
+        .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
+        .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
+        .slot(ffi::Py_am_aiter, slot_fn!(aiter, ffi::unaryfunc))
+        .slot(ffi::Py_am_anext, slot_fn!(anext, ffi::unaryfunc))
+        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
+        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .methods(methods())
+        .getset(attributes())
+        .build()?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

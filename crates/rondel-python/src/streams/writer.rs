@@ -1,0 +1,345 @@
+//! `StreamWriter`: the object. It passes everything on to its transport, directly if that is one of ours.
+//!
+//! `drain` and `wait_closed` are in `drain.rs`; `start_tls` is in `python/rondel/streams.py`.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::{drain, reader};
+use crate::cpython::error::{guard, guard_object};
+use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::transport::finalize::{finalize_from_dealloc, finalizing};
+use crate::transport::loop_calls::{create_future, is_closed, warn_of_resource};
+use crate::transport::names::names;
+use crate::transport::{socket, writing};
+
+/// A writer's fields behind the object header. All zero bytes are its state before `__init__`.
+#[repr(C)]
+pub(crate) struct Writer {
+    dict: Cell<*mut ffi::PyObject>,
+    weakrefs: Cell<*mut ffi::PyObject>,
+    pub(super) transport: Slot,
+    pub(super) protocol: Slot,
+    pub(super) reader: Slot,
+    event_loop: Slot,
+    /// asyncio keeps a future here that is done; made when somebody asks.
+    complete: Slot,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+const OFFSET: usize = size_of::<ffi::PyObject>();
+
+#[inline]
+pub(super) fn fields(object: &Object) -> &Writer {
+    // SAFETY: instances of our class have the fields behind the header; zeroed ones are valid.
+    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Writer>() }
+}
+
+/// A new writer.
+pub(crate) fn make(
+    transport: &Object,
+    protocol: &Object,
+    reader: Option<&Object>,
+    event_loop: &Object,
+) -> Res<Owned> {
+    // SAFETY: zeroed fields are valid.
+    let writer = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
+    fill(&writer, transport, protocol, reader, event_loop);
+    Ok(writer)
+}
+
+fn fill(
+    writer: &Object,
+    transport: &Object,
+    protocol: &Object,
+    reader: Option<&Object>,
+    event_loop: &Object,
+) {
+    let this = fields(writer);
+    this.transport.set(transport.own());
+    this.protocol.set(protocol.own());
+    drop(this.reader.replace(reader.map(Object::own)));
+    this.event_loop.set(event_loop.own());
+}
+
+// ---- methods ----
+
+fn write(writer: &Object, data: &Object) -> Res<Owned> {
+    let transport = fields(writer).transport.or_none();
+    match socket::exact(&transport) {
+        Some(_) => writing::write(&transport, data),
+        None => transport
+            .call_method(&names().write, &[data])
+            .map(|_| Owned::none()),
+    }
+}
+
+fn writelines(writer: &Object, data: &Object) -> Res<Owned> {
+    let transport = fields(writer).transport.or_none();
+    transport.call_method(&names().writelines, &[data])?;
+    Ok(Owned::none())
+}
+
+fn write_eof(writer: &Object) -> Res<Owned> {
+    fields(writer)
+        .transport
+        .or_none()
+        .call_method(&names().write_eof, &[])
+}
+
+fn can_write_eof(writer: &Object) -> Res<Owned> {
+    fields(writer)
+        .transport
+        .or_none()
+        .call_method(&names().can_write_eof, &[])
+}
+
+fn close(writer: &Object) -> Res<Owned> {
+    fields(writer)
+        .transport
+        .or_none()
+        .call_method(&names().close, &[])
+}
+
+fn is_closing(writer: &Object) -> Res<Owned> {
+    fields(writer)
+        .transport
+        .or_none()
+        .call_method(&names().is_closing, &[])
+}
+
+fn get_extra_info(writer: &Object, args: Args<'_>) -> Res<Owned> {
+    let [name, default] = args.parse("StreamWriter.get_extra_info", ["name", "default"], 2, 1)?;
+    let (name, default) = (name.unwrap_or(none()), default.unwrap_or(none()));
+    fields(writer)
+        .transport
+        .or_none()
+        .call_method(&names().get_extra_info, &[name, default])
+}
+
+// ---- attributes ----
+
+macro_rules! object {
+    ($get:ident, $set:ident, $field:ident) => {
+        fn $get(writer: &Object) -> Res<Owned> {
+            Ok(fields(writer).$field.or_none())
+        }
+        fn $set(writer: &Object, value: Option<&Object>) -> Res<()> {
+            let value = value.filter(|value| !value.is_none()).map(Object::own);
+            drop(fields(writer).$field.replace(value));
+            Ok(())
+        }
+    };
+}
+
+object!(get_transport, set_transport, transport);
+object!(get_protocol, set_protocol, protocol);
+object!(get_reader, set_reader, reader);
+object!(get_loop, set_loop, event_loop);
+
+fn get_complete(writer: &Object) -> Res<Owned> {
+    let this = fields(writer);
+    if let Some(complete) = this.complete.cloned() {
+        return Ok(complete);
+    }
+    let complete = create_future(&this.event_loop.or_none())?;
+    complete.call_method(&names().set_result, &[none()])?;
+    this.complete.set(complete.clone());
+    Ok(complete)
+}
+
+// ---- the type ----
+
+unsafe extern "C" fn init(
+    writer: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        let writer = unsafe { Object::from_ptr(writer) };
+        // SAFETY: the slot's contract.
+        unsafe {
+            with_tuple_and_dict(args, kwargs, |args| {
+                let parameters = ["transport", "protocol", "reader", "loop"];
+                let [transport, protocol, reader, event_loop] =
+                    args.parse("StreamWriter.__init__", parameters, 4, 4)?;
+                let reader = reader.filter(|reader| !reader.is_none());
+                if let Some(reader) = reader
+                    && !reader::is_any_reader(reader)?
+                {
+                    return reader::assertion_error("reader must be a StreamReader or None");
+                }
+                let given = |argument: Option<&Object>| argument.unwrap_or(none()).own();
+                fill(
+                    writer,
+                    &given(transport),
+                    &given(protocol),
+                    reader,
+                    &given(event_loop),
+                );
+                Ok(())
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+fn describe(writer: &Object) -> Res<Owned> {
+    let this = fields(writer);
+    let class = writer
+        .class()
+        .getattr(&*Owned::from_str("__name__")?)?
+        .to_text()?;
+    let transport = this.transport.or_none().repr()?.to_text()?;
+    let mut text = format!("<{class} transport={transport}");
+    if let Some(reader) = this.reader.cloned() {
+        text.push_str(&format!(" reader={}", reader.repr()?.to_text()?));
+    }
+    text.push('>');
+    Owned::from_str(&text)
+}
+
+unsafe extern "C" fn repr(writer: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    guard_object(|| describe(unsafe { Object::from_ptr(writer) }))
+}
+
+/// A writer that nobody has any more closes its transport, and says that the program should have.
+unsafe extern "C" fn finalize(writer: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a live instance.
+    let writer = unsafe { Object::from_ptr(writer) };
+    let this = fields(writer);
+    let Some(transport) = this.transport.cloned() else {
+        return;
+    };
+    if socket::exact(&transport).is_some_and(socket::Socket::is_closing) {
+        return;
+    }
+    finalizing(writer, || {
+        if transport.call_method(&names().is_closing, &[])?.is_true()? {
+            return Ok(());
+        }
+        if is_closed(&this.event_loop.or_none())? {
+            return warn_of_resource("loop is closed", None);
+        }
+        writer.call_method(&names().close, &[])?;
+        let text = format!("unclosed {}", writer.repr()?.to_text()?);
+        warn_of_resource(&text, None)
+    });
+}
+
+unsafe extern "C" fn traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
+    let this = unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        fields(Object::from_ptr(object))
+    };
+    if !this.dict.get().is_null() {
+        // SAFETY: a live dict, with the collector's argument.
+        let result = unsafe { visit(this.dict.get(), arg) };
+        if result != 0 {
+            return result;
+        }
+    }
+    visit!(
+        visit,
+        arg,
+        this.transport,
+        this.protocol,
+        this.reader,
+        this.event_loop,
+        this.complete
+    );
+    0
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance; the dict's reference is given up once.
+    unsafe {
+        let this = fields(Object::from_ptr(object));
+        ffi::Py_XDECREF(this.dict.replace(ptr::null_mut()));
+        for slot in [
+            &this.transport,
+            &this.protocol,
+            &this.reader,
+            &this.event_loop,
+            &this.complete,
+        ] {
+            slot.clear();
+        }
+    }
+    0
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        if finalize_from_dealloc(object) {
+            return;
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear_weakrefs(object);
+        clear(object);
+        free(object);
+    }
+}
+
+fn methods() -> Vec<Method> {
+    vec![
+        method!(onearg c"write" write, c"Writes bytes, without waiting."),
+        method!(onearg c"writelines" writelines, c"Writes several bytes objects, without waiting."),
+        method!(noargs c"write_eof" write_eof, c"Ends the writing half once everything is sent."),
+        method!(noargs c"can_write_eof" can_write_eof, c"Whether the transport has write_eof()."),
+        method!(noargs c"close" close, c"Closes the transport once everything is sent."),
+        method!(noargs c"is_closing" is_closing, c"Whether the stream is closed or about to be."),
+        method!(noargs c"wait_closed" drain::wait_closed, c"Await that the stream is closed."),
+        method!(noargs c"drain" drain::drain, c"Await that writing may go on."),
+        method!(fast c"get_extra_info" get_extra_info, c"Optional information on the transport."),
+    ]
+}
+
+fn attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"transport" get_transport),
+        attribute!(c"_transport" get_transport, set_transport),
+        attribute!(c"_protocol" get_protocol, set_protocol),
+        attribute!(c"_reader" get_reader, set_reader),
+        attribute!(c"_loop" get_loop, set_loop),
+        attribute!(c"_complete_fut" get_complete),
+    ]
+}
+
+/// Makes the class.
+pub(super) fn init_type() -> Res<Owned> {
+    let class = TypeBuilder::new::<Writer>(c"rondel.StreamWriter", None, OFFSET)
+        .subclassable()
+        .doc(c"StreamWriter(transport, protocol, reader, loop)\n--\n\nThe writing half of a stream, as asyncio.StreamWriter.")
+        .dict(OFFSET + std::mem::offset_of!(Writer, dict))
+        .weaklist(OFFSET + std::mem::offset_of!(Writer, weakrefs))
+        .slot(ffi::Py_tp_new, slot_fn!(ffi::PyType_GenericNew, ffi::newfunc))
+        .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
+        .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
+        .slot(ffi::Py_tp_finalize, slot_fn!(finalize, ffi::destructor))
+        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
+        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .methods(methods())
+        .getset(attributes())
+        .build()?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

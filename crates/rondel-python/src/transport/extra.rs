@@ -1,0 +1,173 @@
+//! `get_extra_info`, and the socket object of a transport.
+//!
+//! An accepted connection has no socket object until somebody asks for it; from then on that object owns the
+//! descriptor. Addresses are made when they are asked for, and are known after the end, too.
+
+use rondel::transport::address::Address;
+
+use super::address;
+use super::names::{imports, names};
+use super::socket::{Descriptor, EXTRA_IS_WHOLE, Socket, fields};
+use crate::cpython::error::take_exception;
+use crate::cpython::method::{Args, GetSet, Method, attribute, method};
+use crate::cpython::{Object, Owned, Raised, Res, none};
+
+/// The socket object, which owns the descriptor from now on. `None` once it is closed.
+fn socket_object(this: &Socket) -> Res<Option<Owned>> {
+    let fd = match this.stream.borrow().socket() {
+        None => return Ok(None),
+        Some(Descriptor::Python(_, socket)) => return Ok(Some(socket.clone())),
+        Some(Descriptor::Ours(_)) => this.fd.get(),
+    };
+    // Made of the bare number: while this can fail the descriptor stays ours, and what can fail after the object has it
+    // gives it back first.
+    let socket = {
+        let nothing = Owned::from_i64(-1)?;
+        let fd = Owned::from_i64(fd.into())?;
+        imports()
+            .socket
+            .call(&[&nothing, &nothing, &nothing, &fd])?
+    };
+    if let Err(Raised) = socket.call_method(&names().setblocking, &[&*Owned::from_bool(false)]) {
+        let exception = take_exception();
+        socket.call_method(&names().detach_socket, &[])?;
+        return Err(crate::cpython::error::restore(exception));
+    }
+    this.stream.borrow_mut().replace_socket(|before| {
+        if let Descriptor::Ours(ours) = before {
+            use std::os::fd::IntoRawFd;
+            // The object owns it now.
+            let _ = ours.into_raw_fd();
+        }
+        Descriptor::Python(fd, socket.clone())
+    });
+    Ok(Some(socket))
+}
+
+/// The `TransportSocket`. After the end it is one of a closed socket.
+fn socket_info(this: &Socket) -> Res<Owned> {
+    if let Some(info) = this.socket_info.cloned() {
+        return Ok(info);
+    }
+    let socket = match socket_object(this)? {
+        Some(socket) => socket,
+        None => {
+            let closed = imports().socket.call(&[])?;
+            closed.call_method(&names().close, &[])?;
+            closed
+        }
+    };
+    let info = imports().transport_socket.call(&[&socket])?;
+    this.socket_info.set(info.clone());
+    Ok(info)
+}
+
+fn address_info(this: &Socket, address: Option<Address>, method: &Object) -> Res<Owned> {
+    let Some(address) = address else {
+        return Ok(Owned::none());
+    };
+    if let Some(address) = address::to_python(&address)? {
+        return Ok(address);
+    }
+    // A family that only Python's socket module knows how to show.
+    match socket_object(this)? {
+        None => Ok(Owned::none()),
+        Some(socket) => match socket.call_method(method, &[]) {
+            Ok(address) => Ok(address),
+            Err(Raised) => {
+                drop(take_exception());
+                Ok(Owned::none())
+            }
+        },
+    }
+}
+
+fn sockname(this: &Socket) -> Res<Owned> {
+    if this.local.borrow().is_none() && this.stream.borrow().socket().is_some() {
+        *this.local.borrow_mut() = Address::of_socket(this.fd.get()).ok();
+    }
+    let local = this.local.borrow().clone();
+    address_info(this, local, &names().getsockname)
+}
+
+fn peername(this: &Socket) -> Res<Owned> {
+    let peer = this.peer.borrow().clone();
+    address_info(this, peer, &names().getpeername)
+}
+
+/// One entry of what asyncio keeps in a dict.
+pub(crate) fn get_extra(transport: &Object, name: &Object, default: &Object) -> Res<Owned> {
+    let this = fields(transport);
+    let names = names();
+    let is = |known: &Object| -> Res<bool> { Ok(name.is(known) || name.equals(known)?) };
+    if !this.has(EXTRA_IS_WHOLE) {
+        if is(&names.peername)? {
+            let given = match this.extra.cloned() {
+                Some(extra) => extra.call_method(&names.get, &[name])?,
+                None => Owned::none(),
+            };
+            return if given.is_none() {
+                peername(this)
+            } else {
+                Ok(given)
+            };
+        }
+        if is(&names.socket)? {
+            return socket_info(this);
+        }
+        if is(&names.sockname)? {
+            return sockname(this);
+        }
+    }
+    match this.extra.cloned() {
+        Some(extra) => extra.call_method(&names.get, &[name, default]),
+        None => Ok(default.own()),
+    }
+}
+
+fn get_extra_info(transport: &Object, args: Args<'_>) -> Res<Owned> {
+    let parameters = ["name", "default"];
+    let [name, default] = args.parse("get_extra_info", parameters, 2, 1)?;
+    get_extra(transport, name.unwrap_or(none()), default.unwrap_or(none()))
+}
+
+/// The dict, whole from now on.
+fn get_dict(transport: &Object) -> Res<Owned> {
+    let this = fields(transport);
+    if this.has(EXTRA_IS_WHOLE) {
+        return Ok(this.extra.or_none());
+    }
+    let peer = get_extra(transport, &names().peername, none())?;
+    let extra = match this.extra.cloned() {
+        Some(extra) => extra,
+        None => Owned::dict()?,
+    };
+    extra.set_item(c"socket", &*socket_info(this)?)?;
+    extra.set_item(c"sockname", &*sockname(this)?)?;
+    extra.set_item(c"peername", &peer)?;
+    this.extra.set(extra.clone());
+    this.set(EXTRA_IS_WHOLE, true);
+    Ok(extra)
+}
+
+fn set_dict(transport: &Object, value: Option<&Object>) -> Res<()> {
+    let this = fields(transport);
+    this.extra.set(value.unwrap_or(none()).own());
+    this.set(EXTRA_IS_WHOLE, true);
+    Ok(())
+}
+
+fn get_sock(transport: &Object) -> Res<Owned> {
+    Ok(socket_object(fields(transport))?.unwrap_or_else(Owned::none))
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![method!(fast c"get_extra_info" get_extra_info, c"Optional information on the connection.")]
+}
+
+pub(super) fn attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"_extra" get_dict, set_dict),
+        attribute!(c"_sock" get_sock),
+    ]
+}

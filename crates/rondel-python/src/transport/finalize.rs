@@ -1,0 +1,29 @@
+//! `__del__` of native objects, as PEP 442 has it.
+
+use pyo3::ffi;
+
+use crate::cpython::error::{guard_quiet, restore, take_exception, write_unraisable};
+use crate::cpython::{Object, Raised, Res};
+
+/// Runs the body of a `tp_finalize`: an exception that is being handled stays, one that is raised is reported.
+pub(crate) fn finalizing(object: &Object, body: impl FnOnce() -> Res<()>) {
+    // SAFETY: attached.
+    let pending = unsafe { !ffi::PyErr_Occurred().is_null() }.then(take_exception);
+    guard_quiet(|| {
+        if let Err(Raised) = body() {
+            write_unraisable(Some(object));
+        }
+    });
+    if let Some(pending) = pending {
+        restore(pending);
+    }
+}
+
+/// To be called first in a `tp_dealloc`. True if the finalizer has brought the object back to life.
+///
+/// # Safety
+/// `object` is in its `tp_dealloc`, and still tracked.
+pub(crate) unsafe fn finalize_from_dealloc(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: by the caller's word.
+    unsafe { ffi::PyObject_CallFinalizerFromDealloc(object) < 0 }
+}

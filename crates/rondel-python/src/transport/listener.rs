@@ -1,0 +1,313 @@
+//! Accepting connections: a listener is registered with the reactor like a transport, and makes one of each
+//! connection that waits, with its protocol, natively.
+//!
+//! asyncio accepts in a callback and starts a task for each connection; nothing that a program sees comes of it but
+//! the order: factory, `connection_made`, reading. In debug mode, and for TLS, asyncio's own code does it
+//! (`python/rondel/connections.py`).
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ops::ControlFlow;
+use std::os::fd::{OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+use rondel::transport::address::Address;
+use rondel::transport::listener::{AcceptError, accept_batch};
+
+use super::loop_calls::{call_exception_handler, take_unless_exit};
+use super::names::{imports, names};
+use super::socket::{self, Descriptor};
+use crate::cpython::error::{os_error, raise_os_error, restore, runtime_error, take_exception};
+use crate::cpython::method::{Args, method};
+use crate::cpython::names::import;
+use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::{Exit, Source};
+use crate::streams::factory;
+
+/// A listener's fields behind the object header. All zero bytes are its state before it is filled.
+#[repr(C)]
+struct Listener {
+    event_loop: Slot,
+    protocol_factory: Slot,
+    /// The listening `socket.socket`, which owns the descriptor.
+    sock: Slot,
+    server: Slot,
+    /// What connections are made in: the context of whoever started to serve.
+    context: Slot,
+    backlog: Cell<usize>,
+    fd: Cell<RawFd>,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+const OFFSET: usize = size_of::<ffi::PyObject>();
+
+#[inline]
+fn fields(object: &Object) -> &Listener {
+    // SAFETY: instances of our class have the fields behind the header; zeroed ones are valid.
+    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Listener>() }
+}
+
+/// `start_serving(loop, protocol_factory, sock, server, backlog)`: accepts what comes, until the socket is removed
+/// from the loop.
+fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let parameters = ["loop", "protocol_factory", "sock", "server", "backlog"];
+    let given = args.parse("start_serving", parameters, 5, 5)?;
+    let [event_loop, protocol_factory, sock, server, backlog] =
+        given.map(|argument| argument.unwrap_or(none()));
+    let Some(core) = LoopCore::of(event_loop) else {
+        return runtime_error("the loop is not a rondel.EventLoop");
+    };
+    crate::event_loop::running::check_closed(core)?;
+    let fd = sock.call_method(&names().fileno, &[])?.to_isize()?;
+    if fd < 0 {
+        // Closed while it waited for resources.
+        return Ok(Owned::none());
+    }
+    // SAFETY: zeroed fields are valid.
+    let listener = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
+    let this = fields(&listener);
+    this.event_loop.set(event_loop.own());
+    this.protocol_factory.set(protocol_factory.own());
+    this.sock.set(sock.own());
+    this.server.set(server.own());
+    this.context.set(context::copy_current()?);
+    this.backlog.set(backlog.to_isize()?.max(1) as usize);
+    this.fd.set(fd as RawFd);
+    match core
+        .engine()
+        .add_reader(fd as RawFd, Source::Transport(listener))
+    {
+        Ok(before) => drop(before),
+        Err(error) => return raise_os_error(&error),
+    }
+    Ok(Owned::none())
+}
+
+/// The listening socket can be read: connections wait.
+pub(super) fn accept_ready(listener: &Object) -> ControlFlow<Exit> {
+    match accept(listener) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(Raised) => ControlFlow::Break(Exit::Raised(restore(take_exception()))),
+    }
+}
+
+/// Whether the listener is still the one that the loop watches its descriptor for. If it is not, the number may be
+/// somebody else's by now.
+fn is_watched(listener: &Object, core: &LoopCore) -> bool {
+    !core.is_closed()
+        && core
+            .engine()
+            .with_sources(fields(listener).fd.get(), |reader, _| {
+                reader.is_some_and(|source| source.object().is(listener))
+            })
+}
+
+fn accept(listener: &Object) -> Res<()> {
+    let this = fields(listener);
+    let event_loop = this.event_loop.or_none();
+    let Some(core) = LoopCore::of(&event_loop) else {
+        return Ok(());
+    };
+    let mut batch = accept_batch(this.fd.get(), this.backlog.get());
+    while is_watched(listener, core) {
+        match batch.next() {
+            None => break,
+            Some(Ok((fd, peer))) => {
+                if let Err(Raised) = connect_in_context(this, &event_loop, fd, peer) {
+                    let exception = take_unless_exit()?;
+                    if core.is_debug() {
+                        let message = "Error on transport creation for incoming connection";
+                        let rest = [(c"exception", &*exception)];
+                        call_exception_handler(&event_loop, message, &rest)?;
+                    }
+                }
+            }
+            Some(Err(AcceptError::Exhausted(error))) => {
+                let exception = os_error(&error)?;
+                let sock = imports().transport_socket.call(&[&*this.sock.or_none()])?;
+                let rest = [(c"exception", &*exception), (c"socket", &*sock)];
+                let message = "socket.accept() out of system resource";
+                call_exception_handler(&event_loop, message, &rest)?;
+                drop(core.engine().remove_reader(this.fd.get()));
+                return try_again_later(this, &event_loop);
+            }
+            Some(Err(AcceptError::Failed(error))) => {
+                let exception = os_error(&error)?;
+                let rest = [(c"exception", &*exception)];
+                return call_exception_handler(
+                    &event_loop,
+                    "Exception in callback _accept_connection()",
+                    &rest,
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+/// `call_later(ACCEPT_RETRY_DELAY, self._start_serving, …)`.
+fn try_again_later(this: &Listener, event_loop: &Object) -> Res<()> {
+    let constants = import("asyncio.constants")?;
+    let delay = constants.getattr(&*Owned::from_str("ACCEPT_RETRY_DELAY")?)?;
+    let start = event_loop.getattr(&names().start_serving)?;
+    let (factory, sock, server) = (
+        this.protocol_factory.or_none(),
+        this.sock.or_none(),
+        this.server.or_none(),
+    );
+    let backlog = Owned::from_u64(this.backlog.get() as u64)?;
+    event_loop
+        .call_method(
+            &names().call_later,
+            &[&delay, &start, &factory, &sock, none(), &server, &backlog],
+        )
+        .map(drop)
+}
+
+fn connect_in_context(this: &Listener, event_loop: &Object, fd: OwnedFd, peer: Address) -> Res<()> {
+    let factory = this.protocol_factory.or_none();
+    let shared = this.context.or_none();
+    let own = match factory::is_native(&factory) {
+        // Nothing of the program's runs in it before it is copied.
+        true => shared,
+        // SAFETY: a live context.
+        false => unsafe { Owned::steal(ffi::PyContext_Copy(shared.as_ptr()))? },
+    };
+    context::enter(&own)?;
+    let result = connect(this, event_loop, &factory, fd, peer);
+    context::exit(&own).and(result)
+}
+
+fn connect(
+    this: &Listener,
+    event_loop: &Object,
+    protocol_factory: &Object,
+    fd: OwnedFd,
+    peer: Address,
+) -> Res<()> {
+    let protocol = factory::make_protocol(protocol_factory)?;
+    let server = this.server.or_none();
+    let descriptor = Descriptor::Ours(fd);
+    socket::make(
+        event_loop,
+        descriptor,
+        &protocol,
+        None,
+        None,
+        Some(&server),
+        Some(peer),
+    )
+    .map(drop)
+}
+
+/// `make_socket_transport(loop, sock, protocol, waiter, extra, server)`.
+fn make_socket_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let parameters = ["loop", "sock", "protocol", "waiter", "extra", "server"];
+    let given = args.parse("make_socket_transport", parameters, 6, 3)?;
+    let [event_loop, sock, protocol, waiter, extra, server] = given;
+    let (event_loop, sock, protocol) = (
+        event_loop.unwrap_or(none()),
+        sock.unwrap_or(none()),
+        protocol.unwrap_or(none()),
+    );
+    let fd = sock.call_method(&names().fileno, &[])?.to_isize()? as RawFd;
+    let descriptor = Descriptor::Python(fd, sock.own());
+    socket::make(
+        event_loop, descriptor, protocol, waiter, extra, server, None,
+    )
+}
+
+/// A listener is no transport: whoever asks whether one has the descriptor is told that it is closing.
+fn is_closing(_: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(true))
+}
+
+unsafe extern "C" fn traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
+    let this = unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        fields(Object::from_ptr(object))
+    };
+    visit!(
+        visit,
+        arg,
+        this.event_loop,
+        this.protocol_factory,
+        this.sock,
+        this.server,
+        this.context
+    );
+    0
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let this = fields(unsafe { Object::from_ptr(object) });
+    for slot in [
+        &this.event_loop,
+        &this.protocol_factory,
+        &this.sock,
+        &this.server,
+        &this.context,
+    ] {
+        slot.clear();
+    }
+    0
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear(object);
+        free(object);
+    }
+}
+
+/// A function of the module.
+fn function(definition: crate::cpython::method::Method) -> Res<Owned> {
+    let definition = Box::into_raw(Box::new(definition.0));
+    // SAFETY: a definition that lives for ever; functions of a module have `None` for self here.
+    unsafe {
+        Owned::steal(ffi::PyCFunction_NewEx(
+            definition,
+            none().as_ptr(),
+            ptr::null_mut(),
+        ))
+    }
+}
+
+/// Makes the class, and what the module exports.
+pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
+    let class = TypeBuilder::new::<Listener>(c"rondel._rondel.Listener", None, OFFSET)
+        .not_instantiable()
+        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
+        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .methods([method!(noargs c"is_closing" is_closing, c"True: a listener is no transport.")])
+        .build()?;
+    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
+    Ok(vec![
+        (
+            "start_serving",
+            function(method!(fast c"start_serving" start_serving,
+                c"Accepts connections of a listening socket."))?,
+        ),
+        (
+            "make_socket_transport",
+            function(method!(fast c"make_socket_transport" make_socket_transport,
+                c"A transport for a connected socket."))?,
+        ),
+    ])
+}

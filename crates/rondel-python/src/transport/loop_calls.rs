@@ -1,0 +1,135 @@
+//! What transports and streams ask of a loop and of futures, whoever's they are.
+//!
+//! Streams can be used on any loop, so what is not worth a native path goes through the loop's Python methods.
+
+use crate::cpython::error::{restore, take_exception};
+use crate::cpython::{Object, Owned, Raised, Res};
+
+use super::names::{imports, names};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::running::check_closed;
+use crate::future::{self, State};
+use crate::task;
+
+/// `loop.create_future()`.
+pub(crate) fn create_future(event_loop: &Object) -> Res<Owned> {
+    match LoopCore::of(event_loop) {
+        Some(_) => future::new_future(event_loop),
+        None => event_loop.call_method(&names().create_future, &[]),
+    }
+}
+
+/// `loop.create_task(coroutine)`.
+pub(crate) fn create_task(event_loop: &Object, coroutine: &Object) -> Res<Owned> {
+    match LoopCore::of(event_loop) {
+        Some(core) if core.task_factory.is_empty() && core.calls_directly() => {
+            check_closed(core)?;
+            task::new_task(event_loop, coroutine, None, None, false)
+        }
+        _ => event_loop.call_method(&names().create_task, &[coroutine]),
+    }
+}
+
+/// `loop.is_closed()`.
+pub(crate) fn is_closed(event_loop: &Object) -> Res<bool> {
+    match LoopCore::of(event_loop) {
+        Some(core) => Ok(core.is_closed()),
+        None => event_loop.call_method(&names().is_closed, &[])?.is_true(),
+    }
+}
+
+/// `loop.call_exception_handler({...})`.
+pub(crate) fn call_exception_handler(
+    event_loop: &Object,
+    message: &str,
+    rest: &[(&std::ffi::CStr, &Object)],
+) -> Res<()> {
+    let context = Owned::dict()?;
+    context.set_item(c"message", &*Owned::from_str(message)?)?;
+    for (key, value) in rest {
+        context.set_item(key, value)?;
+    }
+    event_loop
+        .call_method(&names().call_exception_handler, &[&context])
+        .map(drop)
+}
+
+/// `if not future.cancelled(): future.set_result(value)`.
+#[inline]
+pub(crate) fn set_result_unless_cancelled(future: &Object, value: &Object) -> Res<()> {
+    if future::is_native(future) {
+        return match future::fields(future).state() {
+            State::Cancelled => Ok(()),
+            _ => future::finish(future, value.own()),
+        };
+    }
+    if future.call_method(&names().cancelled, &[])?.is_true()? {
+        return Ok(());
+    }
+    future.call_method(&names().set_result, &[value]).map(drop)
+}
+
+/// `if not future.cancelled(): future.set_exception(exception)`.
+pub(crate) fn set_exception_unless_cancelled(future: &Object, exception: &Object) -> Res<()> {
+    if future::is_native(future) {
+        return match future::fields(future).state() {
+            State::Cancelled => Ok(()),
+            _ => future::fail(future, exception),
+        };
+    }
+    if future.call_method(&names().cancelled, &[])?.is_true()? {
+        return Ok(());
+    }
+    future
+        .call_method(&names().set_exception, &[exception])
+        .map(drop)
+}
+
+/// `asyncio.log.logger.warning(text)`.
+pub(crate) fn warn_in_log(text: &str) -> Res<()> {
+    let text = Owned::from_str(text)?;
+    imports()
+        .logger
+        .call_method(&names().warning, &[&text])
+        .map(drop)
+}
+
+/// `asyncio.log.logger.debug(format, *args)`.
+pub(crate) fn debug_in_log(format: &str, args: &[&Object]) -> Res<()> {
+    let format = Owned::from_str(format)?;
+    let mut all = vec![&*format];
+    all.extend_from_slice(args);
+    imports().logger.call_method(&names().debug, &all).map(drop)
+}
+
+/// `warnings.warn(text, ResourceWarning)`, with `source` if given.
+pub(crate) fn warn_of_resource(text: &str, source: Option<&Object>) -> Res<()> {
+    let text = Owned::from_str(text)?;
+    // SAFETY: a built-in class lives as long as the interpreter.
+    let class = unsafe { Object::from_ptr(pyo3::ffi::PyExc_ResourceWarning) };
+    match source {
+        None => imports().warn.call(&[&text, class]),
+        Some(source) => imports()
+            .warn
+            .call_with(&[&text, class, source], Some(&imports().kw_source)),
+    }
+    .map(drop)
+}
+
+/// Runs `cleanup` while an exception is set, which stays set unless `cleanup` raises another.
+pub(crate) fn with_exception_kept(cleanup: impl FnOnce() -> Res<()>) -> Raised {
+    let exception = take_exception();
+    match cleanup() {
+        Ok(()) => restore(exception),
+        Err(Raised) => Raised,
+    }
+}
+
+/// Takes the exception that is set; `KeyboardInterrupt` and `SystemExit` are passed on instead.
+pub(crate) fn take_unless_exit() -> Res<Owned> {
+    let exception = take_exception();
+    if crate::cpython::error::is_exit(&exception) {
+        return Err(restore(exception));
+    }
+    Ok(exception)
+}

@@ -1,0 +1,209 @@
+//! Interned names and library objects that transports and streams use, besides those of `cpython/names.rs`.
+//! Filled once, at import.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::names::import;
+use crate::cpython::{Owned, Res};
+
+macro_rules! interned {
+    ($($name:ident $text:literal),+ $(,)?) => {
+        /// Names of attributes and methods, interned.
+        pub(crate) struct Names {
+            $(pub(crate) $name: Owned,)+
+        }
+
+        impl Names {
+            fn new() -> Res<Self> {
+                Ok(Self { $($name: intern($text)?,)+ })
+            }
+        }
+    };
+}
+
+interned! {
+    abort "abort",
+    add_done_callback "add_done_callback",
+    append "append",
+    attach "_attach",
+    buffer_updated "buffer_updated",
+    call_exception_handler "call_exception_handler",
+    call_connection_lost "_call_connection_lost",
+    call_later "call_later",
+    call_soon "call_soon",
+    can_write_eof "can_write_eof",
+    cancelled "cancelled",
+    close "close",
+    connection_lost "connection_lost",
+    connection_made "connection_made",
+    create_future "create_future",
+    create_task "create_task",
+    data_received "data_received",
+    debug "debug",
+    detach "_detach",
+    detach_socket "detach",
+    done "done",
+    drain_helper "_drain_helper",
+    eof_received "eof_received",
+    exc_info "exc_info",
+    exception "exception",
+    extend "extend",
+    feed_data "feed_data",
+    feed_eof "feed_eof",
+    fileno "fileno",
+    get "get",
+    get_buffer "get_buffer",
+    get_close_waiter "_get_close_waiter",
+    get_extra_info "get_extra_info",
+    get_loop "get_loop",
+    getpeername "getpeername",
+    getsockname "getsockname",
+    is_closed "is_closed",
+    is_closing "is_closing",
+    join "join",
+    pause_reading "pause_reading",
+    pause_writing "pause_writing",
+    peername "peername",
+    remove "remove",
+    replace_transport "_replace_transport",
+    resume_reading "resume_reading",
+    resume_writing "resume_writing",
+    set_exception "set_exception",
+    set_result "set_result",
+    set_transport "set_transport",
+    setblocking "setblocking",
+    socket "socket",
+    sockname "sockname",
+    source "source",
+    source_traceback "_source_traceback",
+    sslcontext "sslcontext",
+    start_serving "_start_serving",
+    throw "throw",
+    transport "transport",
+    warning "warning",
+    write "write",
+    write_eof "write_eof",
+    writelines "writelines",
+}
+
+/// Objects of the standard library.
+pub(crate) struct Imports {
+    pub(crate) protocol: Owned,
+    pub(crate) buffered_protocol: Owned,
+    /// What asyncio's own transports derive from; its `sendfile` insists on it.
+    pub(crate) transport: Owned,
+    pub(crate) sendfile_try_native: Owned,
+    pub(crate) limit_overrun_error: Owned,
+    pub(crate) incomplete_read_error: Owned,
+    pub(crate) transport_socket: Owned,
+    pub(crate) socket: Owned,
+    pub(crate) deque: Owned,
+    pub(crate) stock_reader: Owned,
+    pub(crate) warn: Owned,
+    pub(crate) logger: Owned,
+    pub(crate) iscoroutine: Owned,
+    pub(crate) extract_stack: Owned,
+    pub(crate) getframe: Owned,
+    pub(crate) get_event_loop: Owned,
+    pub(crate) empty_bytes: Owned,
+    /// `("exc_info",)`, the names of a call.
+    pub(crate) kw_exc_info: Owned,
+    /// `("source",)`.
+    pub(crate) kw_source: Owned,
+    /// Up to some patch release of 3.12 a stream's protocol keeps its writer; from then on it doesn't.
+    pub(crate) protocol_keeps_writer: bool,
+    /// From 3.13 on `readuntil` takes a tuple of separators.
+    pub(crate) many_separators: bool,
+    /// From 3.13 on a server is told which transport is attached and detached.
+    pub(crate) server_knows_transports: bool,
+}
+
+impl Imports {
+    fn new(names: &Names) -> Res<Self> {
+        let get = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
+        let version = |minor: u8| cfg_minor() >= minor;
+        let stock_protocol = get("asyncio.streams", "StreamReaderProtocol")?;
+        let modes = get("asyncio.constants", "_SendfileMode")?;
+        Ok(Self {
+            protocol: get("asyncio.protocols", "Protocol")?,
+            buffered_protocol: get("asyncio.protocols", "BufferedProtocol")?,
+            transport: get("asyncio.transports", "_FlowControlMixin")?,
+            sendfile_try_native: modes.getattr(&*Owned::from_str("TRY_NATIVE")?)?,
+            limit_overrun_error: get("asyncio.exceptions", "LimitOverrunError")?,
+            incomplete_read_error: get("asyncio.exceptions", "IncompleteReadError")?,
+            transport_socket: get("asyncio.trsock", "TransportSocket")?,
+            socket: get("socket", "socket")?,
+            deque: get("collections", "deque")?,
+            stock_reader: get("asyncio.streams", "StreamReader")?,
+            warn: get("warnings", "warn")?,
+            logger: get("asyncio.log", "logger")?,
+            iscoroutine: get("asyncio.coroutines", "iscoroutine")?,
+            extract_stack: get("asyncio.format_helpers", "extract_stack")?,
+            getframe: get("sys", "_getframe")?,
+            // 3.11's streams call the variant that points its deprecation warning at the caller.
+            get_event_loop: match version(12) {
+                true => get("asyncio.events", "get_event_loop")?,
+                false => get("asyncio.events", "_get_event_loop")?,
+            },
+            empty_bytes: Owned::from_bytes(b"")?,
+            kw_exc_info: Owned::tuple(&[&names.exc_info])?,
+            kw_source: Owned::tuple(&[&names.source])?,
+            protocol_keeps_writer: stock_protocol
+                .getattr_optional(&names.replace_transport)?
+                .is_none(),
+            many_separators: version(13),
+            server_knows_transports: version(13),
+        })
+    }
+}
+
+/// The minor version of the interpreter this was built for.
+pub(crate) const fn cfg_minor() -> u8 {
+    if cfg!(Py_3_15) {
+        15
+    } else if cfg!(Py_3_14) {
+        14
+    } else if cfg!(Py_3_13) {
+        13
+    } else if cfg!(Py_3_12) {
+        12
+    } else {
+        11
+    }
+}
+
+static NAMES: AtomicPtr<Names> = AtomicPtr::new(ptr::null_mut());
+static IMPORTS: AtomicPtr<Imports> = AtomicPtr::new(ptr::null_mut());
+
+/// Fills both tables. Once, at import, before any type of these modules is made.
+pub(crate) fn init() -> Res<()> {
+    let names = Names::new()?;
+    let imports = Imports::new(&names)?;
+    NAMES.store(Box::into_raw(Box::new(names)), Ordering::Release);
+    IMPORTS.store(Box::into_raw(Box::new(imports)), Ordering::Release);
+    Ok(())
+}
+
+#[inline]
+pub(crate) fn names() -> &'static Names {
+    // SAFETY: filled by `init` before any type of these modules exists, and never freed.
+    unsafe { &*NAMES.load(Ordering::Relaxed) }
+}
+
+#[inline]
+pub(crate) fn imports() -> &'static Imports {
+    // SAFETY: as in `names`.
+    unsafe { &*IMPORTS.load(Ordering::Relaxed) }
+}
+
+fn intern(text: &str) -> Res<Owned> {
+    let mut string = Owned::from_str(text)?.into_ptr();
+    // SAFETY: takes a reference to a `str` and gives one back in its place.
+    unsafe {
+        ffi::PyUnicode_InternInPlace(&mut string);
+        Owned::steal(string)
+    }
+}

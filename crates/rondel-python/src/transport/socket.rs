@@ -1,0 +1,534 @@
+//! `SocketTransport`: the object. asyncio's `_SelectorSocketTransport`, on the engine's `Stream`.
+//!
+//! The state is the engine's (`rondel::transport::stream`); this type adds what Python sees. What happens to it is
+//! told by area: `reading.rs`, `writing.rs`, `closing.rs`; `extra.rs` has `get_extra_info` and the socket object,
+//! `attributes.rs` the attributes that libraries read.
+//!
+//! No borrow of `stream` is ever held while Python code runs.
+
+use std::cell::{Cell, RefCell};
+use std::ffi::{c_int, c_void};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use pyo3::ffi;
+use rondel::transport::address::Address;
+use rondel::transport::stream::Stream;
+
+use super::chunk::Chunk;
+use super::finalize::{finalize_from_dealloc, finalizing};
+use super::loop_calls::warn_of_resource;
+use super::names::imports;
+use super::{attributes, closing, extra, reading, writing};
+use crate::cpython::error::{guard_object, runtime_error};
+use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::{Object, Owned, Res, Slot, context};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::{Kind, Source};
+use crate::streams::protocol;
+use crate::{handle, transport::names::names};
+
+/// Who owns the descriptor.
+pub(crate) enum Descriptor {
+    /// We do: it was accepted here, and nobody has asked for its socket object.
+    Ours(OwnedFd),
+    /// A `socket.socket` does.
+    Python(RawFd, Owned),
+}
+
+impl AsRawFd for Descriptor {
+    #[inline]
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Ours(fd) => fd.as_raw_fd(),
+            Self::Python(fd, _) => *fd,
+        }
+    }
+}
+
+/// A transport's fields, behind those of `asyncio.Transport`.
+#[repr(C)]
+pub(crate) struct Socket {
+    pub(super) dict: Cell<*mut ffi::PyObject>,
+    weakrefs: Cell<*mut ffi::PyObject>,
+    pub(super) stream: RefCell<Stream<Descriptor, Chunk>>,
+    /// Empty once the connection is lost.
+    pub(super) event_loop: Slot,
+    pub(super) protocol: Slot,
+    pub(super) server: Slot,
+    /// What the maker gave for `get_extra_info`; with [`EXTRA_IS_WHOLE`], all there is.
+    pub(super) extra: Slot,
+    /// The `TransportSocket`, once it was asked for.
+    pub(super) socket_info: Slot,
+    /// Done when reading has started.
+    pub(super) waiter: Slot,
+    /// Done when everything is sent; `sendfile` waits for it.
+    pub(super) empty_waiter: Slot,
+    /// What the protocol's `data_received` and so on run in.
+    pub(super) context: Slot,
+    /// The exception for a `connection_lost` that is scheduled natively.
+    pub(super) lost_with: Slot,
+    pub(super) peer: RefCell<Option<Address>>,
+    pub(super) local: RefCell<Option<Address>>,
+    pub(super) fd: Cell<RawFd>,
+    flags: Cell<u16>,
+}
+
+/// The reactor watches the descriptor for reading.
+pub(super) const WATCHED_FOR_READING: u16 = 1;
+/// The reactor watches the descriptor for writing.
+pub(super) const WATCHED_FOR_WRITING: u16 = 2;
+/// The deferred item that starts reading has not run yet.
+pub(super) const STARTING: u16 = 4;
+/// The protocol is a `BufferedProtocol`.
+pub(super) const BUFFERED: u16 = 8;
+/// `set_protocol` was called, as it always is.
+pub(super) const PROTOCOL_CONNECTED: u16 = 16;
+/// `extra` has `socket`, `sockname` and `peername`, too.
+pub(super) const EXTRA_IS_WHOLE: u16 = 32;
+/// The maker gave an `extra`.
+pub(super) const EXTRA_WAS_GIVEN: u16 = 64;
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static OFFSET: AtomicUsize = AtomicUsize::new(0);
+
+/// The fields of an object that is known to be a transport of ours.
+#[inline]
+pub(crate) fn fields(object: &Object) -> &Socket {
+    // SAFETY: instances of our class have the fields at that offset, filled by `make`.
+    unsafe {
+        &*object
+            .as_ptr()
+            .byte_add(OFFSET.load(Ordering::Relaxed))
+            .cast::<Socket>()
+    }
+}
+
+#[inline]
+pub(crate) fn is_socket(object: &Object) -> bool {
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+}
+
+/// The fields of an object that is a transport of ours with no attribute put over a method.
+#[inline]
+pub(crate) fn exact(object: &Object) -> Option<&Socket> {
+    if !is_socket(object) {
+        return None;
+    }
+    let this = fields(object);
+    this.dict.get().is_null().then_some(this)
+}
+
+impl Socket {
+    #[inline]
+    pub(super) fn has(&self, flag: u16) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    #[inline]
+    pub(super) fn set(&self, flag: u16, on: bool) {
+        let rest = self.flags.get() & !flag;
+        self.flags.set(if on { rest | flag } else { rest });
+    }
+
+    /// Whether the program has closed it, or the connection is lost.
+    #[inline]
+    pub(crate) fn is_closing(&self) -> bool {
+        self.stream.borrow().is_closing()
+    }
+
+    /// Whether something was written in the running step.
+    #[inline]
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.stream.borrow().is_dirty()
+    }
+
+    /// Whether `get_extra_info` may know other names than every transport does.
+    pub(crate) fn has_given_extra(&self) -> bool {
+        self.has(EXTRA_WAS_GIVEN | EXTRA_IS_WHOLE)
+    }
+
+    /// The loop, until the connection is lost.
+    #[inline]
+    pub(super) fn event_loop(&self) -> Option<Owned> {
+        self.event_loop.cloned()
+    }
+
+    /// Whether `connection_lost` is certain.
+    #[inline]
+    pub(super) fn is_lost(&self) -> bool {
+        self.stream.borrow().conn_lost() > 0
+    }
+}
+
+/// A transport for a connected, non-blocking socket. Schedules `connection_made`, then the start of reading, then
+/// the waiter, as asyncio's does.
+pub(crate) fn make(
+    event_loop: &Object,
+    descriptor: Descriptor,
+    protocol: &Object,
+    waiter: Option<&Object>,
+    given_extra: Option<&Object>,
+    server: Option<&Object>,
+    peer: Option<Address>,
+) -> Res<Owned> {
+    let Some(core) = LoopCore::of(event_loop) else {
+        return runtime_error("the loop is not a rondel.EventLoop");
+    };
+    let fd = descriptor.as_raw_fd();
+    let accepted = peer.is_some();
+    // SAFETY: the fields are filled before anyone sees the object.
+    let transport = unsafe {
+        let object = allocate(CLASS.load(Ordering::Relaxed))?;
+        let this = object
+            .as_ptr()
+            .byte_add(OFFSET.load(Ordering::Relaxed))
+            .cast::<Socket>();
+        this.write(Socket {
+            dict: Cell::new(ptr::null_mut()),
+            weakrefs: Cell::new(ptr::null_mut()),
+            stream: RefCell::new(Stream::new(descriptor)),
+            event_loop: Slot::default(),
+            protocol: Slot::default(),
+            server: Slot::default(),
+            extra: Slot::default(),
+            socket_info: Slot::default(),
+            waiter: Slot::default(),
+            empty_waiter: Slot::default(),
+            context: Slot::default(),
+            lost_with: Slot::default(),
+            peer: RefCell::new(peer),
+            local: RefCell::new(None),
+            fd: Cell::new(fd),
+            flags: Cell::new(STARTING),
+        });
+        object
+    };
+    let this = fields(&transport);
+    this.event_loop.set(event_loop.own());
+    if !accepted {
+        // Once the peer has reset the connection, nobody could tell any more.
+        *this.peer.borrow_mut() = Address::of_peer(fd).ok();
+    }
+    if let Some(given) = given_extra.filter(|given| !given.is_none()) {
+        this.extra.set(given.own());
+        this.set(EXTRA_WAS_GIVEN, true);
+    }
+    set_protocol(&transport, protocol)?;
+    if let Some(server) = server.filter(|server| !server.is_none()) {
+        match imports().server_knows_transports {
+            true => server.call_method(&names().attach, &[&transport])?,
+            false => server.call_method(&names().attach, &[])?,
+        };
+        this.server.set(server.own());
+    }
+    set_nodelay(fd);
+    drop(
+        this.waiter
+            .replace(waiter.filter(|waiter| !waiter.is_none()).map(Object::own)),
+    );
+    let connection_made = protocol.getattr(&names().connection_made)?;
+    let handle = handle::new_handle(event_loop, &connection_made, &[&transport], None)?;
+    if core.is_debug() {
+        handle::note_origin(&handle)?;
+    }
+    core.push(Kind::Handle, handle);
+    core.push(Kind::Deferred, transport.clone());
+    Ok(transport)
+}
+
+/// Small writes of ours leave together anyway; waiting for the peer's acknowledgement only adds latency.
+fn set_nodelay(fd: RawFd) {
+    let on: libc::c_int = 1;
+    // Fails for anything but TCP, which is fine.
+    // SAFETY: a readable `int` of that size.
+    unsafe {
+        libc::setsockopt(
+            fd,
+            libc::IPPROTO_TCP,
+            libc::TCP_NODELAY,
+            ptr::from_ref(&on).cast(),
+            size_of::<libc::c_int>() as libc::socklen_t,
+        );
+    }
+}
+
+/// Lets another protocol have what comes.
+pub(super) fn set_protocol(transport: &Object, protocol: &Object) -> Res<Owned> {
+    let this = fields(transport);
+    this.set(
+        BUFFERED,
+        protocol.is_instance(&imports().buffered_protocol)?,
+    );
+    this.set(PROTOCOL_CONNECTED, true);
+    if this.context.is_empty() && protocol::exact(protocol).is_none() {
+        this.context.set(context::copy_current()?);
+    }
+    this.protocol.set(protocol.own());
+    Ok(Owned::none())
+}
+
+// ---- the reactor ----
+
+/// Watches for reading, if bytes are wanted.
+pub(super) fn start_reading(transport: &Object) -> Res<()> {
+    let this = fields(transport);
+    let Some(event_loop) = this.event_loop() else {
+        return Ok(());
+    };
+    let Some(core) = LoopCore::of(&event_loop) else {
+        return Ok(());
+    };
+    if !this.stream.borrow().is_reading() {
+        return Ok(());
+    }
+    crate::event_loop::running::check_closed(core)?;
+    match core
+        .engine()
+        .add_reader(this.fd.get(), Source::Transport(transport.own()))
+    {
+        Ok(before) => drop(before),
+        Err(error) => return crate::cpython::error::raise_os_error(&error),
+    }
+    this.set(WATCHED_FOR_READING, true);
+    Ok(())
+}
+
+/// Watches for reading no more.
+pub(super) fn stop_reading(this: &Socket) {
+    if !this.has(WATCHED_FOR_READING) {
+        return;
+    }
+    this.set(WATCHED_FOR_READING, false);
+    if let Some(event_loop) = this.event_loop()
+        && let Some(core) = LoopCore::of(&event_loop)
+        && !core.is_closed()
+    {
+        drop(core.engine().remove_reader(this.fd.get()));
+    }
+}
+
+/// Watches for writing.
+pub(super) fn start_writing(transport: &Object) -> Res<()> {
+    let this = fields(transport);
+    let Some(event_loop) = this.event_loop() else {
+        return Ok(());
+    };
+    let Some(core) = LoopCore::of(&event_loop) else {
+        return Ok(());
+    };
+    crate::event_loop::running::check_closed(core)?;
+    match core
+        .engine()
+        .add_writer(this.fd.get(), Source::Transport(transport.own()))
+    {
+        Ok(before) => drop(before),
+        Err(error) => return crate::cpython::error::raise_os_error(&error),
+    }
+    this.set(WATCHED_FOR_WRITING, true);
+    Ok(())
+}
+
+/// Watches for writing no more.
+pub(super) fn stop_writing(this: &Socket) {
+    if !this.has(WATCHED_FOR_WRITING) {
+        return;
+    }
+    this.set(WATCHED_FOR_WRITING, false);
+    if let Some(event_loop) = this.event_loop()
+        && let Some(core) = LoopCore::of(&event_loop)
+        && !core.is_closed()
+    {
+        drop(core.engine().remove_writer(this.fd.get()));
+    }
+}
+
+pub(crate) use reading::{pause_reading, resume_reading};
+pub(crate) use writing::flush_now;
+
+// ---- the type ----
+
+fn describe(transport: &Object) -> Res<Owned> {
+    let this = fields(transport);
+    let class = transport
+        .class()
+        .getattr(&*Owned::from_str("__name__")?)?
+        .to_text()?;
+    let mut info = vec![class];
+    let (closed, closing) = {
+        let stream = this.stream.borrow();
+        (stream.socket().is_none(), stream.is_closing())
+    };
+    if closed {
+        info.push("closed".to_owned());
+    } else if closing {
+        info.push("closing".to_owned());
+    }
+    info.push(format!("fd={}", this.fd.get()));
+    if this
+        .event_loop()
+        .is_some_and(|event_loop| LoopCore::of(&event_loop).is_some_and(|core| !core.is_closed()))
+    {
+        let polling = |flag| if this.has(flag) { "polling" } else { "idle" };
+        info.push(format!("read={}", polling(WATCHED_FOR_READING)));
+        let size = this.stream.borrow().queue().len();
+        info.push(format!(
+            "write=<{}, bufsize={size}>",
+            polling(WATCHED_FOR_WRITING)
+        ));
+    }
+    Owned::from_str(&format!("<{}>", info.join(" ")))
+}
+
+unsafe extern "C" fn repr(transport: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    guard_object(|| describe(unsafe { Object::from_ptr(transport) }))
+}
+
+/// A transport that nobody has any more closes its socket, and says that the program should have.
+unsafe extern "C" fn finalize(transport: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a live instance.
+    let transport = unsafe { Object::from_ptr(transport) };
+    let this = fields(transport);
+    if this.stream.borrow().socket().is_none() {
+        return;
+    }
+    finalizing(transport, || {
+        let text = format!("unclosed transport {}", describe(transport)?.to_text()?);
+        let warned = warn_of_resource(&text, Some(transport));
+        closing::close_socket(this)?;
+        if imports().server_knows_transports
+            && let Some(server) = this.server.take()
+        {
+            server.call_method(&names().detach, &[transport])?;
+        }
+        warned
+    });
+}
+
+unsafe extern "C" fn traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
+    let this = unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        fields(Object::from_ptr(object))
+    };
+    if !this.dict.get().is_null() {
+        // SAFETY: a live dict, with the collector's argument.
+        let result = unsafe { visit(this.dict.get(), arg) };
+        if result != 0 {
+            return result;
+        }
+    }
+    if let Ok(stream) = this.stream.try_borrow()
+        && let Some(Descriptor::Python(_, socket)) = stream.socket()
+    {
+        // SAFETY: a live object, with the collector's argument.
+        let result = unsafe { visit(socket.as_ptr(), arg) };
+        if result != 0 {
+            return result;
+        }
+    }
+    visit!(
+        visit,
+        arg,
+        this.event_loop,
+        this.protocol,
+        this.server,
+        this.extra,
+        this.socket_info,
+        this.waiter,
+        this.empty_waiter,
+        this.context,
+        this.lost_with,
+    );
+    0
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance; the dict's reference is given up once.
+    unsafe {
+        let this = fields(Object::from_ptr(object));
+        ffi::Py_XDECREF(this.dict.replace(ptr::null_mut()));
+        for slot in [
+            &this.event_loop,
+            &this.protocol,
+            &this.server,
+            &this.extra,
+            &this.socket_info,
+            &this.waiter,
+            &this.empty_waiter,
+            &this.context,
+            &this.lost_with,
+        ] {
+            slot.clear();
+        }
+        let socket = this
+            .stream
+            .try_borrow_mut()
+            .ok()
+            .and_then(|mut stream| stream.take_socket());
+        drop(socket);
+    }
+    0
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
+    unsafe {
+        if finalize_from_dealloc(object) {
+            return;
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear_weakrefs(object);
+        clear(object);
+        let this = object
+            .byte_add(OFFSET.load(Ordering::Relaxed))
+            .cast::<Socket>();
+        ptr::drop_in_place(&raw mut (*this).stream);
+        ptr::drop_in_place(&raw mut (*this).peer);
+        ptr::drop_in_place(&raw mut (*this).local);
+        free(object);
+    }
+}
+
+/// Makes the class.
+pub(super) fn init_type() -> Res<Owned> {
+    let base = &imports().transport;
+    let offset = base.basicsize();
+    OFFSET.store(offset, Ordering::Relaxed);
+    let class = TypeBuilder::new::<Socket>(c"rondel.SocketTransport", Some(base), offset)
+        .not_instantiable()
+        .doc(c"A connected stream socket, as asyncio's socket transport.")
+        .dict(offset + std::mem::offset_of!(Socket, dict))
+        .weaklist(offset + std::mem::offset_of!(Socket, weakrefs))
+        .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
+        .slot(ffi::Py_tp_finalize, slot_fn!(finalize, ffi::destructor))
+        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
+        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .methods(reading::methods())
+        .methods(writing::methods())
+        .methods(closing::methods())
+        .methods(extra::methods())
+        .methods(attributes::methods())
+        .getset(attributes::attributes())
+        .getset(extra::attributes())
+        .build()?;
+    let set = |name, value: &Object| crate::cpython::types::set_type_attribute(&class, name, value);
+    set(c"_start_tls_compatible", &Owned::from_bool(true))?;
+    set(c"_sendfile_compatible", &imports().sendfile_try_native)?;
+    set(
+        c"max_size",
+        &*Owned::from_u64(rondel::transport::recv_size::MAX_RECV as u64)?,
+    )?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

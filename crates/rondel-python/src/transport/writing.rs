@@ -1,0 +1,356 @@
+//! Writing: what the program hands over, and what happens when the descriptor can be written.
+//!
+//! What is written in one step of the loop leaves by one system call when the step is over: `write` notes the
+//! transport with the loop, which calls [`flush_now`]. Whatever could tell the difference to asyncio's sending at
+//! once flushes first ([`flush_if_dirty`]).
+
+use pyo3::ffi;
+use rondel::transport::stream::{Drained, Sent, Written};
+
+use super::chunk::Chunk;
+use super::closing::{call_connection_lost, fatal_error};
+use super::loop_calls::{call_exception_handler, create_future, take_unless_exit, warn_in_log};
+use super::names::names;
+use super::socket::{Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
+use crate::cpython::error::{os_error, raise_os_error, runtime_error, type_error, value_error};
+use crate::cpython::method::{Args, Method, method};
+use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::event_loop::core::LoopCore;
+use crate::streams::protocol;
+
+/// `transport.write(data)`.
+#[inline]
+pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
+    let chunk = match Chunk::exact(data) {
+        Some(chunk) => chunk,
+        None => copied(data)?,
+    };
+    let this = fields(transport);
+    if this.stream.borrow().eof_written() {
+        return runtime_error("Cannot call write() after write_eof()");
+    }
+    if !this.empty_waiter.is_empty() {
+        return runtime_error("unable to write; sendfile is in progress");
+    }
+    if !chunk.as_ref().is_empty() {
+        queue(transport, this, chunk)?;
+    }
+    Ok(Owned::none())
+}
+
+/// What may change later is copied.
+#[cold]
+fn copied(data: &Object) -> Res<Chunk> {
+    // SAFETY: a live object.
+    let is_bytes_like = unsafe {
+        ffi::PyBytes_Check(data.as_ptr()) != 0
+            || ffi::PyByteArray_Check(data.as_ptr()) != 0
+            || ffi::PyMemoryView_Check(data.as_ptr()) != 0
+    };
+    if !is_bytes_like {
+        let class = data
+            .class()
+            .getattr(&*Owned::from_str("__name__")?)?
+            .repr()?
+            .to_text()?;
+        return type_error(&format!(
+            "data argument must be a bytes-like object, not {class}"
+        ));
+    }
+    Chunk::of_buffer(data)
+}
+
+#[inline]
+fn queue(transport: &Object, this: &Socket, chunk: Chunk) -> Res<()> {
+    let written = this.stream.borrow_mut().write(chunk);
+    match written {
+        Written::Queued => Ok(()),
+        Written::FlushLater => {
+            let noted = this
+                .event_loop
+                .get()
+                .and_then(LoopCore::of)
+                .is_some_and(|core| core.note_written(transport));
+            match noted {
+                true => Ok(()),
+                false => flush_now(transport),
+            }
+        }
+        Written::FlushNow => flush_now(transport),
+        Written::Waiting => maybe_pause(transport, this),
+        Written::Lost { warn: false } => Ok(()),
+        Written::Lost { warn: true } => warn_in_log("socket.send() raised exception."),
+    }
+}
+
+/// Sends what waits.
+#[inline]
+pub(crate) fn flush_now(transport: &Object) -> Res<()> {
+    let this = fields(transport);
+    let sent = this.stream.borrow_mut().flush();
+    match sent {
+        Sent::Nothing | Sent::All => Ok(()),
+        Sent::Watch => {
+            start_writing(transport)?;
+            maybe_pause(transport, this)
+        }
+        Sent::Some => maybe_pause(transport, this),
+        Sent::Failed(error) => fatal_error(
+            transport,
+            &*os_error(&error)?,
+            "Fatal write error on socket transport",
+        ),
+    }
+}
+
+/// Sends what was written in the running step, if anything.
+#[inline]
+pub(crate) fn flush_if_dirty(transport: &Object) -> Res<()> {
+    match fields(transport).is_dirty() {
+        true => flush_now(transport),
+        false => Ok(()),
+    }
+}
+
+/// The descriptor can be written.
+pub(super) fn write_ready(transport: &Object) -> Res<()> {
+    let this = fields(transport);
+    if !this.has(WATCHED_FOR_WRITING) || this.is_lost() {
+        return Ok(());
+    }
+    let sent = this.stream.borrow_mut().flush();
+    if let Sent::Failed(error) = sent {
+        stop_writing(this);
+        let exception = os_error(&error)?;
+        fatal_error(
+            transport,
+            &exception,
+            "Fatal write error on socket transport",
+        )?;
+        if let Some(waiter) = this.empty_waiter.cloned() {
+            waiter.call_method(&names().set_exception, &[&exception])?;
+        }
+        return Ok(());
+    }
+    maybe_resume(transport, this)?;
+    flush_if_dirty(transport)?;
+    let drained = match this.is_lost() {
+        true => None,
+        false => this.stream.borrow_mut().drained(),
+    };
+    let Some(drained) = drained else {
+        return Ok(());
+    };
+    stop_writing(this);
+    if let Some(waiter) = this.empty_waiter.cloned() {
+        waiter.call_method(&names().set_result, &[none()])?;
+    }
+    match drained {
+        Drained::Open | Drained::Eof(Ok(())) => Ok(()),
+        Drained::Eof(Err(error)) => raise_os_error(&error),
+        Drained::Close => call_connection_lost(transport, none()).map(drop),
+    }
+}
+
+// ---- flow control ----
+
+#[inline]
+fn maybe_pause(transport: &Object, this: &Socket) -> Res<()> {
+    let pauses = {
+        let mut stream = this.stream.borrow_mut();
+        let waiting = stream.queue().len();
+        stream.flow.pauses_at(waiting)
+    };
+    if !pauses {
+        return Ok(());
+    }
+    let owner = this.protocol.or_none();
+    let result = match protocol::exact(&owner) {
+        Some(_) => protocol::pause_writing(&owner),
+        None => owner.call_method(&names().pause_writing, &[]),
+    };
+    report(
+        transport,
+        this,
+        &owner,
+        result,
+        "protocol.pause_writing() failed",
+    )
+}
+
+#[inline]
+fn maybe_resume(transport: &Object, this: &Socket) -> Res<()> {
+    let resumes = {
+        let mut stream = this.stream.borrow_mut();
+        let waiting = stream.queue().len();
+        stream.flow.resumes_at(waiting)
+    };
+    if !resumes {
+        return Ok(());
+    }
+    let owner = this.protocol.or_none();
+    let result = match protocol::exact(&owner) {
+        Some(_) => protocol::resume_writing(&owner),
+        None => owner.call_method(&names().resume_writing, &[]),
+    };
+    report(
+        transport,
+        this,
+        &owner,
+        result,
+        "protocol.resume_writing() failed",
+    )
+}
+
+fn report(
+    transport: &Object,
+    this: &Socket,
+    owner: &Object,
+    result: Res<Owned>,
+    message: &str,
+) -> Res<()> {
+    let Err(Raised) = result else {
+        return Ok(());
+    };
+    let exception = take_unless_exit()?;
+    let Some(event_loop) = this.event_loop() else {
+        return Ok(());
+    };
+    let rest = [
+        (c"exception", &*exception),
+        (c"transport", transport),
+        (c"protocol", owner),
+    ];
+    call_exception_handler(&event_loop, message, &rest)
+}
+
+// ---- methods ----
+
+fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
+    let this = fields(transport);
+    if this.stream.borrow().eof_written() {
+        return runtime_error("Cannot call writelines() after write_eof()");
+    }
+    if !this.empty_waiter.is_empty() {
+        return runtime_error("unable to writelines; sendfile is in progress");
+    }
+    if !lines.is_true()? {
+        return Ok(Owned::none());
+    }
+    // All are looked at before any is queued: one that is no buffer leaves nothing behind.
+    // SAFETY: a live object; what is not iterable raises.
+    let lines = unsafe { Owned::steal(ffi::PySequence_Tuple(lines.as_ptr()))? };
+    let mut chunks = Vec::new();
+    for index in 0..crate::cpython::object::tuple_len(&lines) {
+        chunks.push(Chunk::of_buffer(crate::cpython::object::tuple_item(
+            &lines, index,
+        ))?);
+    }
+    for chunk in chunks {
+        if !chunk.as_ref().is_empty() {
+            queue(transport, this, chunk)?;
+        }
+    }
+    Ok(Owned::none())
+}
+
+fn write_eof(transport: &Object) -> Res<Owned> {
+    flush_if_dirty(transport)?;
+    let this = fields(transport);
+    let ended = this.stream.borrow_mut().write_eof();
+    match ended {
+        Ok(()) => Ok(Owned::none()),
+        Err(error) => raise_os_error(&error),
+    }
+}
+
+fn can_write_eof(_: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(true))
+}
+
+fn get_write_buffer_size(transport: &Object) -> Res<Owned> {
+    flush_if_dirty(transport)?;
+    Owned::from_u64(fields(transport).stream.borrow().queue().len() as u64)
+}
+
+fn get_write_buffer_limits(transport: &Object) -> Res<Owned> {
+    let (low, high) = fields(transport).stream.borrow().flow.limits();
+    Owned::tuple(&[
+        &*Owned::from_u64(low as u64)?,
+        &*Owned::from_u64(high as u64)?,
+    ])
+}
+
+fn set_write_buffer_limits(transport: &Object, args: Args<'_>) -> Res<Owned> {
+    let parameters = ["high", "low"];
+    let given = args.parse("set_write_buffer_limits", parameters, 2, 0)?;
+    let [high, low] = given.map(|limit| limit.filter(|limit| !limit.is_none()));
+    let number = |limit: Option<&Object>| limit.map(Object::to_isize).transpose();
+    let (high, low) = (number(high)?, number(low)?);
+    flush_if_dirty(transport)?;
+    let this = fields(transport);
+    let limits = {
+        let mut stream = this.stream.borrow_mut();
+        stream
+            .flow
+            .set_limits(high.map(|high| high as i64), low.map(|low| low as i64))
+    };
+    if let Err(error) = limits {
+        return value_error(&error.to_string());
+    }
+    maybe_pause(transport, this)?;
+    Ok(Owned::none())
+}
+
+fn make_empty_waiter(transport: &Object) -> Res<Owned> {
+    let this = fields(transport);
+    if !this.empty_waiter.is_empty() {
+        return runtime_error("Empty waiter is already set");
+    }
+    flush_if_dirty(transport)?;
+    let waiter = create_future(&this.event_loop.or_none())?;
+    this.empty_waiter.set(waiter.clone());
+    let is_empty = this.stream.borrow().queue().is_empty();
+    if is_empty {
+        waiter.call_method(&names().set_result, &[none()])?;
+    }
+    Ok(waiter)
+}
+
+fn reset_empty_waiter(transport: &Object) -> Res<Owned> {
+    fields(transport).empty_waiter.clear();
+    Ok(Owned::none())
+}
+
+fn maybe_pause_method(transport: &Object) -> Res<Owned> {
+    flush_if_dirty(transport)?;
+    maybe_pause(transport, fields(transport))?;
+    Ok(Owned::none())
+}
+
+fn maybe_resume_method(transport: &Object) -> Res<Owned> {
+    maybe_resume(transport, fields(transport))?;
+    Ok(Owned::none())
+}
+
+fn write_ready_method(transport: &Object) -> Res<Owned> {
+    write_ready(transport)?;
+    Ok(Owned::none())
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        method!(onearg c"write" write, c"Writes bytes, without waiting."),
+        method!(onearg c"writelines" writelines, c"Writes several bytes objects, without waiting."),
+        method!(noargs c"write_eof" write_eof, c"Ends the writing half once everything is sent."),
+        method!(noargs c"can_write_eof" can_write_eof, c"True."),
+        method!(noargs c"get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be sent."),
+        method!(noargs c"get_write_buffer_limits" get_write_buffer_limits, c"The low and the high water mark, in bytes."),
+        method!(fast c"set_write_buffer_limits" set_write_buffer_limits, c"Sets the high and the low water mark, in bytes."),
+        method!(noargs c"_make_empty_waiter" make_empty_waiter, c"A future that is done when everything is sent."),
+        method!(noargs c"_reset_empty_waiter" reset_empty_waiter, c"Allows writing again."),
+        method!(noargs c"_maybe_pause_protocol" maybe_pause_method, c"Pauses writing if too much waits."),
+        method!(noargs c"_maybe_resume_protocol" maybe_resume_method, c"Resumes writing if little waits."),
+        method!(noargs c"_write_ready" write_ready_method, c"The socket can be written."),
+    ]
+}

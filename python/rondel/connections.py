@@ -1,0 +1,89 @@
+"""The loop's way to transports: a mixin for ``EventLoop``.
+
+asyncio's ``create_connection``, ``create_server`` and so on end in the methods here. Plain sockets get native
+transports and are accepted natively; TLS is asyncio's ``SSLProtocol`` on a native transport.
+"""
+
+from __future__ import annotations
+
+import socket
+from asyncio import Transport, constants, sslproto
+from typing import TYPE_CHECKING, Any
+
+from . import _rondel
+
+if TYPE_CHECKING:
+    from asyncio import SelectorEventLoop as _Base
+else:
+    _Base = object
+
+__all__ = ("Connections",)
+
+
+class Connections(_Base):
+    """Makes native transports where asyncio's selector loop makes its own."""
+
+    def _make_socket_transport(
+        self,
+        sock: socket.socket,
+        protocol: Any,
+        waiter: Any = None,
+        *,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+    ) -> Transport:
+        self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
+        return _rondel.make_socket_transport(self, sock, protocol, waiter, extra, server)
+
+    def _make_ssl_transport(
+        self,
+        rawsock: socket.socket,
+        protocol: Any,
+        sslcontext: Any,
+        waiter: Any = None,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        extra: dict[str, Any] | None = None,
+        server: Any = None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+    ) -> Transport:
+        self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
+        ssl_protocol = sslproto.SSLProtocol(
+            self,
+            protocol,
+            sslcontext,
+            waiter,
+            server_side,
+            server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
+        _rondel.make_socket_transport(self, rawsock, ssl_protocol, None, extra, server)
+        return ssl_protocol._app_transport  # type: ignore[no-any-return]
+
+    async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.
+        fd = transp._sock_fd
+        self._transports[fd] = transp  # type: ignore[attr-defined]
+        try:
+            return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
+        finally:
+            self._transports.pop(fd, None)  # type: ignore[attr-defined]
+
+    def _start_serving(
+        self,
+        protocol_factory: Any,
+        sock: socket.socket,
+        sslcontext: Any = None,
+        server: Any = None,
+        backlog: int = 100,
+        *timeouts: float | None,
+    ) -> None:
+        if sslcontext is None and not self.get_debug():
+            _rondel.start_serving(self, protocol_factory, sock, server, backlog)
+            return
+        # asyncio's own accepting, which logs each connection in debug mode.
+        start = super()._start_serving  # type: ignore[misc]
+        start(protocol_factory, sock, sslcontext, server, backlog, *timeouts)

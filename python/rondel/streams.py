@@ -1,0 +1,127 @@
+"""``open_connection``, ``start_server`` and their Unix variants, with native readers, writers and protocols."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import ssl as _ssl
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from ._rondel import StreamFactory, StreamReader, StreamReaderProtocol, StreamWriter
+
+__all__ = (
+    "StreamReader",
+    "StreamReaderProtocol",
+    "StreamWriter",
+    "open_connection",
+    "open_unix_connection",
+    "start_server",
+    "start_unix_server",
+)
+
+_DEFAULT_LIMIT = 2**16
+
+_ClientConnected = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
+
+
+def _streams(limit: int) -> tuple[Any, StreamReader, StreamReaderProtocol]:
+    loop = asyncio.get_running_loop()
+    reader = StreamReader(limit=limit, loop=loop)
+    return loop, reader, StreamReaderProtocol(reader, loop=loop)
+
+
+async def open_connection(
+    host: str | None = None,
+    port: int | str | None = None,
+    *,
+    limit: int = _DEFAULT_LIMIT,
+    **kwds: Any,
+) -> tuple[StreamReader, StreamWriter]:
+    """Connect to an address; return a reader and a writer.
+
+    ``limit``: how many bytes a line may have; twice as many are buffered. All other arguments are those of
+    ``loop.create_connection``.
+    """
+    loop, reader, protocol = _streams(limit)
+    transport, _ = await loop.create_connection(lambda: protocol, host, port, **kwds)
+    return reader, StreamWriter(transport, protocol, reader, loop)
+
+
+async def start_server(
+    client_connected_cb: _ClientConnected,
+    host: str | None = None,
+    port: int | str | None = None,
+    *,
+    limit: int = _DEFAULT_LIMIT,
+    **kwds: Any,
+) -> asyncio.Server:
+    """Serve: for each connection ``client_connected_cb(reader, writer)`` is called, in a task if it is a coroutine.
+
+    ``limit`` as for ``open_connection``. All other arguments are those of ``loop.create_server``.
+    """
+    loop = asyncio.get_running_loop()
+    factory = StreamFactory(client_connected_cb, limit, loop)
+    return await loop.create_server(factory, host, port, **kwds)
+
+
+async def open_unix_connection(
+    path: str | os.PathLike[str] | None = None,
+    *,
+    limit: int = _DEFAULT_LIMIT,
+    **kwds: Any,
+) -> tuple[StreamReader, StreamWriter]:
+    """As ``open_connection``, for a Unix socket."""
+    loop, reader, protocol = _streams(limit)
+    transport, _ = await loop.create_unix_connection(lambda: protocol, path, **kwds)
+    return reader, StreamWriter(transport, protocol, reader, loop)
+
+
+async def start_unix_server(
+    client_connected_cb: _ClientConnected,
+    path: str | os.PathLike[str] | None = None,
+    *,
+    limit: int = _DEFAULT_LIMIT,
+    **kwds: Any,
+) -> asyncio.Server:
+    """As ``start_server``, for a Unix socket."""
+    loop = asyncio.get_running_loop()
+    factory = StreamFactory(client_connected_cb, limit, loop)
+    return await loop.create_unix_server(factory, path, **kwds)
+
+
+async def _start_tls(
+    self: StreamWriter,
+    sslcontext: _ssl.SSLContext,
+    *,
+    server_hostname: str | None = None,
+    ssl_handshake_timeout: float | None = None,
+    **kwds: float | None,
+) -> None:
+    """Upgrade the stream to TLS."""
+    if kwds and (sys.version_info < (3, 12) or set(kwds) != {"ssl_shutdown_timeout"}):
+        name = next(iter(kwds))
+        raise TypeError(f"StreamWriter.start_tls() got an unexpected keyword argument {name!r}")
+    protocol: Any = self._protocol
+    server_side = protocol._client_connected_cb is not None
+    await self.drain()
+    transport = await self._loop.start_tls(
+        self._transport,
+        protocol,
+        sslcontext,
+        server_side=server_side,
+        server_hostname=server_hostname,
+        ssl_handshake_timeout=ssl_handshake_timeout,
+        **kwds,
+    )
+    self._transport = transport
+    if hasattr(protocol, "_replace_transport"):
+        protocol._replace_transport(transport)
+    else:
+        protocol._replace_writer(self)
+
+
+_start_tls.__name__ = "start_tls"
+_start_tls.__qualname__ = "StreamWriter.start_tls"
+StreamWriter.start_tls = _start_tls
