@@ -176,3 +176,142 @@ impl<T: Timer> Default for Timers<T> {
         Self::new()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::cell::Cell;
+    use std::collections::BTreeMap;
+    use std::rc::Rc;
+
+    #[derive(Clone, Debug)]
+    struct Marked {
+        id: usize,
+        cancelled: Rc<Cell<bool>>,
+    }
+
+    impl Timer for Marked {
+        fn is_cancelled(&self) -> bool {
+            self.cancelled.get()
+        }
+    }
+
+    /// The heap beside a sorted map of what should fire.
+    #[derive(Default)]
+    struct Modelled {
+        timers: Timers<Marked>,
+        model: BTreeMap<(u64, usize), Marked>,
+        next: usize,
+    }
+
+    impl Modelled {
+        fn push(&mut self, deadline: u64) {
+            let timer = Marked {
+                id: self.next,
+                cancelled: Rc::default(),
+            };
+            self.model.insert((deadline, self.next), timer.clone());
+            self.timers.push(deadline, timer);
+            self.next += 1;
+        }
+
+        fn cancel(&mut self, which: usize) {
+            let Some(&key) = self.model.keys().nth(which % self.model.len().max(1)) else {
+                return;
+            };
+            if let Some(timer) = self.model.remove(&key) {
+                timer.cancelled.set(true);
+                let (newest, swept) = self.timers.cancelled(|other| other.id == timer.id);
+                assert!(newest.iter().chain(&swept).all(Timer::is_cancelled));
+                // What is cancelled does not pile up: asyncio's rule.
+                let (there, alive) = (self.timers.len(), self.model.len());
+                assert!(newest.is_some() || there <= (2 * alive).max(alive + MIN_CANCELLED) + 1);
+            }
+        }
+
+        fn fire(&mut self, now: u64) -> Vec<usize> {
+            let mut fired = Vec::new();
+            while let Some(timer) = self.timers.pop_due(now) {
+                if !timer.is_cancelled() {
+                    fired.push(timer.id);
+                }
+            }
+            fired
+        }
+
+        fn expected(&mut self, now: u64) -> Vec<usize> {
+            let later = self.model.split_off(&(now + 1, 0));
+            let due = std::mem::replace(&mut self.model, later);
+            due.into_values().map(|timer| timer.id).collect()
+        }
+    }
+
+    #[derive(Clone, Debug)]
+    enum Op {
+        Push(u64),
+        PushMany(u64, usize),
+        Cancel(usize),
+        CancelMany(usize, usize),
+        Fire(u64),
+    }
+
+    fn ops() -> impl Strategy<Value = Vec<Op>> {
+        let op = prop_oneof![
+            4 => (0_u64..50).prop_map(Op::Push),
+            1 => (0_u64..50, 0_usize..150).prop_map(|(deadline, n)| Op::PushMany(deadline, n)),
+            3 => any::<usize>().prop_map(Op::Cancel),
+            1 => (any::<usize>(), 0_usize..150).prop_map(|(which, n)| Op::CancelMany(which, n)),
+            2 => (0_u64..60).prop_map(Op::Fire),
+        ];
+        proptest::collection::vec(op, 0..80)
+    }
+
+    proptest! {
+        #[test]
+        fn timers_fire_as_a_sorted_map_without_the_cancelled_ones_says(ops in ops()) {
+            let mut both = Modelled::default();
+            for op in ops {
+                match op {
+                    Op::Push(deadline) => both.push(deadline),
+                    Op::PushMany(deadline, n) => (0..n).for_each(|i| both.push(deadline + i as u64 % 7)),
+                    Op::Cancel(which) => both.cancel(which),
+                    Op::CancelMany(which, n) => (0..n).for_each(|i| both.cancel(which.wrapping_add(i))),
+                    Op::Fire(now) => {
+                        let expected = both.expected(now);
+                        prop_assert_eq!(both.fire(now), expected);
+                    }
+                }
+            }
+            let expected = both.expected(u64::MAX - 1);
+            prop_assert_eq!(both.fire(u64::MAX), expected);
+            prop_assert!(both.timers.is_empty());
+        }
+    }
+
+    #[test]
+    fn the_newest_timer_leaves_at_once_when_it_is_cancelled() {
+        let mut both = Modelled::default();
+        both.push(5);
+        both.push(9);
+        both.cancel(1);
+        assert_eq!(both.timers.len(), 1);
+        both.cancel(0);
+        assert!(both.timers.is_empty());
+    }
+
+    #[test]
+    fn a_clean_up_hands_out_what_it_removes() {
+        let mut both = Modelled::default();
+        (0..300).for_each(|deadline| both.push(deadline));
+        let marks: Vec<_> = both.model.values().take(200).cloned().collect();
+        let mut removed = 0;
+        for mark in marks {
+            mark.cancelled.set(true);
+            let (newest, swept) = both.timers.cancelled(|other| other.id == mark.id);
+            removed += newest.iter().count() + swept.len();
+        }
+        assert!(removed > MIN_CANCELLED && both.timers.len() == 300 - removed);
+        assert_eq!(both.fire(1000), (200..300).collect::<Vec<_>>());
+    }
+}
