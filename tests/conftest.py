@@ -124,7 +124,16 @@ def run(
             loop = runner.get_loop()
             loop.slow_callback_duration = 60
             loop.set_exception_handler(lambda _loop, context: problems.append(context))
-            return runner.run(main)
+            return runner.run(and_those_it_left(main))
+
+    async def and_those_it_left(main: Coroutine[Any, Any, Any]) -> Any:
+        # A server's handler may see the end of its connection a little after the client that closed it: without this
+        # it would be cancelled or not, as the turns fall.
+        try:
+            return await main
+        finally:
+            if left := asyncio.all_tasks() - {asyncio.current_task()}:
+                await asyncio.wait(left, timeout=0.5)
 
     yield run
     gc.collect(1)
