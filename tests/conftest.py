@@ -14,8 +14,8 @@ the test asking for it (the fixture `problems`).
 import asyncio
 import gc
 import os
+import random
 import socket
-import sys
 from collections.abc import Callable, Coroutine, Iterator
 from types import ModuleType
 from typing import Any
@@ -142,13 +142,12 @@ def run(
 
 @pytest.fixture
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
-@pytest.fixture
-def python_command() -> list[str]:
-    """How a child process runs this Python, with warnings shown as by default."""
-    return [sys.executable]
+    """A port below those that the kernel gives to clients: one of theirs could be taken again before the test binds it."""
+    for port in random.sample(range(15_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
