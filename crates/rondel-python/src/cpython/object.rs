@@ -530,6 +530,12 @@ pub(crate) fn tuple_item(tuple: &Object, index: usize) -> &Object {
     unsafe { Object::from_ptr(ffi::PyTuple_GET_ITEM(tuple.as_ptr(), index as isize)) }
 }
 
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
 #[inline]
 pub(crate) fn check(result: std::ffi::c_int) -> Res<()> {
     if result < 0 { Err(Raised) } else { Ok(()) }
