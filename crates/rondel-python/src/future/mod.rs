@@ -17,7 +17,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use pyo3::ffi;
 
 use crate::cpython::error::{
-    Builtin, exception_matches, raise, raise_instance, runtime_error, type_error, write_unraisable,
+    exception_matches, raise, raise_instance, runtime_error, type_error, write_unraisable,
 };
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh};
@@ -309,7 +309,7 @@ pub(crate) fn finish(future: &Object, value: Owned) -> Res<()> {
 pub(crate) fn fail(future: &Object, exception: &Object) -> Res<()> {
     let this = fields(future);
     check_pending(this)?;
-    let exception = exception_instance(exception)?;
+    let exception = exception_instance(future, exception)?;
     // SAFETY: an exception instance.
     let traceback = unsafe { Owned::steal(ffi::PyException_GetTraceback(exception.as_ptr())).ok() };
     if traceback.is_some() {
@@ -323,7 +323,7 @@ pub(crate) fn fail(future: &Object, exception: &Object) -> Res<()> {
     Ok(())
 }
 
-fn exception_instance(exception: &Object) -> Res<Owned> {
+fn exception_instance(future: &Object, exception: &Object) -> Res<Owned> {
     // SAFETY: live objects throughout.
     unsafe {
         let exception = if ffi::PyExceptionClass_Check(exception.as_ptr()) != 0 {
@@ -335,18 +335,22 @@ fn exception_instance(exception: &Object) -> Res<Owned> {
             return type_error("invalid exception object");
         }
         if exception_matches(&exception, Object::from_ptr(ffi::PyExc_StopIteration)) {
-            let text =
-                "StopIteration interacts badly with generators and cannot be raised into a Future";
-            if cfg!(not(Py_3_12)) {
-                return type_error(text);
-            }
-            let error = Builtin::Runtime.new(text)?;
-            ffi::PyException_SetCause(error.as_ptr(), exception.clone().into_ptr());
-            ffi::PyException_SetContext(error.as_ptr(), exception.into_ptr());
-            return Ok(error);
+            return stop_iteration_as_stock(future, &exception);
         }
         Ok(exception)
     }
+}
+
+/// A `StopIteration` can't be raised into a future. Patch releases differ in what is done with one (`TypeError`, or a
+/// `RuntimeError` in its place), so a future of asyncio's own is asked.
+#[cold]
+fn stop_iteration_as_stock(future: &Object, exception: &Object) -> Res<Owned> {
+    let event_loop = fields(future).event_loop.or_none();
+    let stock = imports()
+        .stock_future
+        .call_with(&[&event_loop], Some(&imports().kw_loop))?;
+    stock.call_method(&*Owned::from_str("set_exception")?, &[exception])?;
+    stock.call_method(&*Owned::from_str("exception")?, &[])
 }
 
 /// `Future.cancel`: false if it is done already.
