@@ -15,7 +15,6 @@ use pyo3::ffi;
 use crate::cpython::error::{guard, guard_object, is_exit, restore, take_exception, value_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names, none};
 use crate::event_loop::core::{LoopCore, is_debug};
@@ -473,16 +472,10 @@ fn init(
     let event_loop = event_loop.unwrap_or(none());
     // SAFETY: a live object; anything that is no sequence raises.
     let args = unsafe { Owned::steal(ffi::PySequence_Tuple(args.unwrap_or(none()).as_ptr()))? };
-    let items: Vec<_> = (0..tuple_len(&args))
-        .map(|index| tuple_item(&args, index))
-        .collect();
-    fill(
-        this,
-        event_loop,
-        callback.unwrap_or(none()),
-        &items,
-        context,
-    )?;
+    fill(this, event_loop, callback.unwrap_or(none()), &[], context)?;
+    // The very tuple that was given, which `_args` gives back.
+    fields(this).args[0].set(args);
+    fields(this).nargs.set(IN_A_TUPLE);
     if is_debug(event_loop)? {
         note_origin(this)?;
     }

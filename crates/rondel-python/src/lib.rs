@@ -22,8 +22,10 @@ fn fill(module: &cpython::Object) -> Res<()> {
     let (handle, timer_handle) = handle::init_types()?;
     add("Handle", handle)?;
     add("TimerHandle", timer_handle)?;
-    add("Future", future::init_types()?)?;
-    add("Task", task::init_type()?)?;
+    let (future, task) = (future::init_types()?, task::init_type()?);
+    cpython::types::register_subclass(&future, &task)?;
+    add("Future", future)?;
+    add("Task", task)?;
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {
         add(name, value)?;
     }

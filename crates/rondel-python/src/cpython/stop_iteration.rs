@@ -63,6 +63,31 @@ pub(crate) fn stop_iteration(value: Owned) -> Raised {
     restore(instance)
 }
 
+unsafe extern "C" {
+    fn _PyGen_FetchStopIterationValue(value: *mut *mut ffi::PyObject) -> std::ffi::c_int;
+    fn _PyGen_SetStopIterationValue(value: *mut ffi::PyObject) -> std::ffi::c_int;
+}
+
+/// After [`stop_iteration`], or a null return without an exception, for a program that called `send` itself and may look
+/// at the exception: it is replaced by a plain `StopIteration` with all its fields. Any other exception stays.
+#[cold]
+pub(crate) fn complete_stop_iteration(raised: Raised) -> Raised {
+    // SAFETY: attached; both functions are exported by every supported version. Fetching takes the value out of the
+    // exception that is set, or gives None if none is; it fails, and changes nothing, for any other exception.
+    unsafe {
+        let mut value = ptr::null_mut();
+        if _PyGen_FetchStopIterationValue(&mut value) == 0 {
+            let value = Owned::steal_unchecked(value);
+            if value.is_none() {
+                ffi::PyErr_SetNone(ffi::PyExc_StopIteration);
+            } else {
+                _PyGen_SetStopIterationValue(value.as_ptr());
+            }
+        }
+    }
+    raised
+}
+
 #[cold]
 fn new_instance(class: *mut ffi::PyTypeObject) -> Res<Owned> {
     // SAFETY: `class` is our live type; BaseException.__new__ fills `args`.

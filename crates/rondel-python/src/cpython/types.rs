@@ -11,6 +11,7 @@ use std::ptr;
 use pyo3::ffi;
 
 use super::method::{GetSet, Method};
+use super::names::import;
 use super::object::check;
 use super::{Object, Owned, Res};
 
@@ -244,6 +245,21 @@ pub(crate) unsafe fn clear_weakrefs(object: *mut ffi::PyObject) {
             ffi::PyObject_ClearWeakRefs(object);
         }
     }
+}
+
+/// Has `issubclass(subclass, class)` and `isinstance` say yes, though the two derive from different bases.
+///
+/// `rondel.Task` derives from `_asyncio.Task` and `rondel.Future` from `_asyncio.Future`; a class can't have both of these
+/// layouts. So `class` becomes an abstract base class, with the other one registered.
+pub(crate) fn register_subclass(class: &Object, subclass: &Object) -> Res<()> {
+    let get = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
+    let meta = get("abc", "ABCMeta")?;
+    // SAFETY: live types; ABCMeta adds nothing to the layout of `type`. The type holds a reference to its class from now
+    // on, as to `type` before, which is no heap type and is not counted.
+    unsafe { (*class.as_ptr()).ob_type = meta.into_ptr().cast() };
+    get("_abc", "_abc_init")?.call(&[class])?;
+    class.call_method(&*Owned::from_str("register")?, &[subclass])?;
+    Ok(())
 }
 
 /// Replaces `type.attribute`, e.g. after the type was made.

@@ -16,7 +16,7 @@ use pyo3::ffi;
 use super::{Outcome, fields, outcome, uninitialized};
 use crate::cpython::error::{guard_object, raise_instance, runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
-use crate::cpython::stop_iteration::stop_iteration;
+use crate::cpython::stop_iteration::{complete_stop_iteration, stop_iteration};
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
 
@@ -144,17 +144,9 @@ unsafe extern "C" fn iter_iternext(iter: *mut ffi::PyObject) -> *mut ffi::PyObje
     guard_object(|| iter_next(iter))
 }
 
-/// `send` must not return without an exception, unlike `tp_iternext`.
+/// `send` as a program calls it: a result comes as a full `StopIteration`.
 fn iter_send(iter: &Object, _: &Object) -> Res<Owned> {
-    iter_next(iter).map_err(|Raised| {
-        // SAFETY: attached; sets a plain StopIteration where none is set.
-        unsafe {
-            if ffi::PyErr_Occurred().is_null() {
-                ffi::PyErr_SetNone(ffi::PyExc_StopIteration);
-            }
-        }
-        Raised
-    })
+    iter_next(iter).map_err(complete_stop_iteration)
 }
 
 fn iter_throw(iter: &Object, args: Args<'_>) -> Res<Owned> {
@@ -163,6 +155,13 @@ fn iter_throw(iter: &Object, args: Args<'_>) -> Res<Owned> {
         _ => return type_error("throw expected 1 to 3 arguments"),
     };
     iter_fields(iter).future.clear();
+    if cfg!(Py_3_12) && !rest.is_empty() {
+        let text = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
+        // SAFETY: a built-in class and a C string.
+        crate::cpython::object::check(unsafe {
+            ffi::PyErr_WarnEx(ffi::PyExc_DeprecationWarning, text.as_ptr(), 1)
+        })?;
+    }
     // SAFETY: live objects; types are checked before they are relied on.
     unsafe {
         let exception = if ffi::PyExceptionClass_Check(first.as_ptr()) != 0 {

@@ -25,8 +25,20 @@ pub(crate) fn alive(future: &Object) -> Res<&Future> {
     Ok(this)
 }
 
+/// As [`alive`], with the exception that `result` and `exception` raise.
+fn alive_to_read(future: &Object) -> Res<&Future> {
+    let this = fields(future);
+    if this.event_loop().is_none() {
+        return raise(
+            &imports().invalid_state_error,
+            "Future object is not initialized.",
+        );
+    }
+    Ok(this)
+}
+
 fn result(future: &Object) -> Res<Owned> {
-    let this = alive(future)?;
+    let this = alive_to_read(future)?;
     if this.state() == State::Pending {
         return raise(&imports().invalid_state_error, "Result is not set.");
     }
@@ -34,7 +46,7 @@ fn result(future: &Object) -> Res<Owned> {
 }
 
 fn exception(future: &Object) -> Res<Owned> {
-    let this = alive(future)?;
+    let this = alive_to_read(future)?;
     match this.state() {
         State::Cancelled => raise_instance(this.cancelled_error()?),
         State::Pending => raise(&imports().invalid_state_error, "Exception is not set."),
