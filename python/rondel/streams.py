@@ -6,7 +6,7 @@ import asyncio
 import os
 import ssl as _ssl
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from ._rondel import StreamFactory, StreamReader, StreamReaderProtocol, StreamWriter
@@ -51,7 +51,7 @@ async def open_connection(
 
 async def start_server(
     client_connected_cb: _ClientConnected,
-    host: str | None = None,
+    host: str | Sequence[str] | None = None,
     port: int | str | None = None,
     *,
     limit: int = _DEFAULT_LIMIT,
