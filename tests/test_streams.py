@@ -155,7 +155,11 @@ def test_two_readers_at_once(aio: Any, run: Any) -> None:
         reader = aio.StreamReader()
         task = asyncio.create_task(reader.read(1))
         await asyncio.sleep(0)
-        for method, name in ((reader.read(1), "read"), (reader.readline(), "readuntil"), (reader.readexactly(1), "readexactly")):
+        for method, name in (
+            (reader.read(1), "read"),
+            (reader.readline(), "readuntil"),
+            (reader.readexactly(1), "readexactly"),
+        ):
             text = f"{name}() called while another coroutine is already waiting for incoming data"
             with pytest.raises(RuntimeError) as error:
                 await method
