@@ -62,7 +62,7 @@ def test_loop_factory(aio, impl):
 
 
 def test_only_coroutines(aio):
-    with pytest.raises((ValueError, TypeError), match="a coroutine was expected|An asyncio.Future, a coroutine or"):  # noqa: RUF043
+    with pytest.raises((ValueError, TypeError), match="a coroutine was expected|An asyncio.Future, a coroutine or"):
         aio.run(5)
 
 
