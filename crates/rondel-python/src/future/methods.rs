@@ -5,9 +5,10 @@ use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 
+use super::callbacks::{Callback, add, callbacks, set_callbacks};
+use super::object::{tp_clear, tp_dealloc, tp_finalize, tp_traverse};
 use super::{
-    CLASS, Callback, Future, OFFSET, State, add, callbacks, cancel, fail, fields, finish, init,
-    iter, set_callbacks, take_result, tp_clear, tp_dealloc, tp_finalize, tp_traverse,
+    CLASS, Future, OFFSET, State, cancel, fail, fields, finish, init, iter, take_result,
     uninitialized,
 };
 use crate::cpython::error::{guard, guard_object, raise, raise_instance, type_error, value_error};

@@ -4,31 +4,35 @@
 //! offset does for futures and tasks. Done futures queue their callbacks: a task of ours that waits is pushed
 //! onto the ready ring as it is ([`Kind::Wakeup`]), any other callback gets a handle.
 //!
-//! `methods.rs` is what Python sees, `iter.rs` is what `await` does with it.
+//! `callbacks.rs` tells who waits, `iter.rs` is what `await` does, `methods.rs` what Python sees, `object.rs` the life of
+//! the object.
 
+mod callbacks;
 mod iter;
 mod methods;
+mod object;
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
-use crate::cpython::error::{
-    exception_matches, raise, raise_instance, runtime_error, type_error, write_unraisable,
-};
+use crate::cpython::error::{exception_matches, raise, raise_instance, runtime_error, type_error};
 use crate::cpython::freelist::free_list;
-use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names};
-use crate::event_loop::core::{LoopCore, is_debug};
-use crate::event_loop::host::Kind;
-use crate::{handle, task};
+use crate::cpython::types::allocate;
+use crate::cpython::{Object, Owned, Res, Slot, imports, names};
+use crate::event_loop::core::is_debug;
+use crate::task;
 
+use callbacks::{Callback, schedule_callbacks};
+pub(crate) use callbacks::{add_waiter, call_soon};
 pub(crate) use methods::{
     alive, init_types, iterator_slots, loop_or_default, message_of, reset, shared_attributes,
     shared_methods,
+};
+pub(crate) use object::{
+    clear, clear_base, finalize, traverse, traverse_base, with_exception_kept,
 };
 
 /// Where a future stands.
@@ -68,13 +72,6 @@ struct Rare {
     cancel_message: Slot,
     cancelled_error: Slot,
     source_traceback: Slot,
-}
-
-/// Who wants to know.
-struct Callback {
-    /// A task of ours if there is no context, otherwise a callable.
-    target: Owned,
-    context: Option<Owned>,
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -380,320 +377,8 @@ pub(crate) fn cancel_any(future: &Object, message: Option<&Object>) -> Res<bool>
         .is_true()
 }
 
-/// Queues all callbacks, in the order in which they were added.
-#[inline]
-fn schedule_callbacks(future: &Object) -> Res<()> {
-    let this = fields(future);
-    if let Some(target) = this.callback.take() {
-        let context = this.context.take();
-        schedule(future, Callback { target, context })?;
-    }
-    if let Some(callbacks) = this.if_rare(|rare| Some(rare.callbacks.take())) {
-        for callback in callbacks {
-            schedule(future, callback)?;
-        }
-    }
-    Ok(())
-}
-
-#[inline]
-fn schedule(future: &Object, callback: Callback) -> Res<()> {
-    let Some(event_loop) = fields(future).event_loop.cloned() else {
-        return uninitialized();
-    };
-    match callback.context {
-        None => task::wake(&event_loop, callback.target, future),
-        Some(context) => call_soon(&event_loop, &callback.target, &[future], &context),
-    }
-}
-
-/// `event_loop.call_soon(callback, *args, context=context)`, on any loop.
-pub(crate) fn call_soon(
-    event_loop: &Object,
-    callback: &Object,
-    args: &[&Object],
-    context: &Object,
-) -> Res<()> {
-    if let Some(core) = LoopCore::of(event_loop)
-        && core.calls_directly()
-        && !core.is_debug()
-    {
-        if core.is_closed() {
-            return runtime_error("Event loop is closed");
-        }
-        let handle = handle::new_handle(event_loop, callback, args, Some(context))?;
-        core.push(Kind::Handle, handle);
-        return Ok(());
-    }
-    let mut items = vec![callback];
-    items.extend(args);
-    items.push(context);
-    event_loop.call_method_with(&names().call_soon, &items, Some(&imports().kw_context))?;
-    Ok(())
-}
-
-/// Lets a task of ours wait for a future of ours. If that is done, the task is queued at once.
-#[inline]
-pub(crate) fn add_waiter(future: &Object, task: &Object) -> Res<()> {
-    let callback = Callback {
-        target: task.own(),
-        context: None,
-    };
-    add(future, callback)
-}
-
-fn add(future: &Object, callback: Callback) -> Res<()> {
-    let this = fields(future);
-    if this.is_done() {
-        return schedule(future, callback);
-    }
-    let first = this.callback.is_empty()
-        && this
-            .if_rare(|rare| Some(rare.callbacks.borrow().is_empty()))
-            .unwrap_or(true);
-    if first {
-        this.callback.set(callback.target);
-        drop(this.context.replace(callback.context));
-    } else {
-        this.with_rare(|rare| rare.callbacks.borrow_mut().push(callback));
-    }
-    Ok(())
-}
-
-/// All callbacks, in order.
-fn callbacks(this: &Future) -> Vec<Callback> {
-    let mut all = Vec::new();
-    if let Some(target) = this.callback.cloned() {
-        all.push(Callback {
-            target,
-            context: this.context.cloned(),
-        });
-    }
-    let more = this.if_rare(|rare| {
-        Some(
-            rare.callbacks
-                .borrow()
-                .iter()
-                .map(|callback| Callback {
-                    target: callback.target.clone(),
-                    context: callback.context.clone(),
-                })
-                .collect::<Vec<_>>(),
-        )
-    });
-    all.extend(more.into_iter().flatten());
-    all
-}
-
-fn set_callbacks(this: &Future, all: Vec<Callback>) {
-    let mut all = all.into_iter();
-    let (target, context) = match all.next() {
-        Some(callback) => (Some(callback.target), callback.context),
-        None => (None, None),
-    };
-    let before = (this.callback.replace(target), this.context.replace(context));
-    let rest: Vec<_> = all.collect();
-    let rest_before = if rest.is_empty() {
-        this.if_rare(|rare| Some(rare.callbacks.take()))
-    } else {
-        Some(this.with_rare(|rare| rare.callbacks.replace(rest)))
-    };
-    drop((before, rest_before));
-}
-
 /// The error of objects made by `__new__` alone.
 #[cold]
 pub(crate) fn uninitialized<T>() -> Res<T> {
     runtime_error("Future object is not initialized.")
-}
-
-// ---- life as an object ----
-
-/// `__del__`: an exception that nobody looked at is reported.
-pub(crate) fn finalize(future: &Object) -> Res<()> {
-    let this = fields(future);
-    if !this.logs_traceback() {
-        return Ok(());
-    }
-    this.set_log_traceback(false);
-    let Some(event_loop) = this.event_loop.cloned() else {
-        return Ok(());
-    };
-    let name = future
-        .class()
-        .getattr(&*Owned::from_str("__name__")?)?
-        .to_text()?;
-    let context = Owned::dict()?;
-    let message = format!("{name} exception was never retrieved");
-    context.set_item(c"message", &*Owned::from_str(&message)?)?;
-    context.set_item(c"exception", &*this.result.or_none())?;
-    context.set_item(c"future", future)?;
-    if let Some(traceback) = this.source_traceback() {
-        context.set_item(c"source_traceback", &traceback)?;
-    }
-    event_loop.call_method(&names().call_exception_handler, &[&*context])?;
-    Ok(())
-}
-
-/// Runs a finalizer with the exception that may be set kept as it is.
-pub(crate) fn with_exception_kept(object: &Object, f: impl FnOnce(&Object) -> Res<()>) {
-    // SAFETY: attached.
-    let pending = unsafe { !ffi::PyErr_Occurred().is_null() };
-    let saved = pending.then(crate::cpython::error::take_exception);
-    if let Err(Raised) = f(object) {
-        write_unraisable(Some(object));
-    }
-    if let Some(saved) = saved {
-        let Raised = crate::cpython::error::restore(saved);
-    }
-}
-
-unsafe extern "C" fn tp_finalize(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a live instance.
-    let object = unsafe { Object::from_ptr(object) };
-    crate::cpython::error::guard_quiet(|| with_exception_kept(object, finalize));
-}
-
-/// Visits the fields of the future in `object`.
-pub(crate) fn traverse(object: &Object, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    let this = fields(object);
-    crate::cpython::types::visit!(
-        visit,
-        arg,
-        this.event_loop,
-        this.result,
-        this.callback,
-        this.context
-    );
-    // The collector's visits run no foreign code, so the box may be out for their time.
-    let Some(rare) = this.rare.take() else {
-        return 0;
-    };
-    let result = traverse_rare(&rare, visit, arg);
-    this.rare.set(Some(rare));
-    result
-}
-
-fn traverse_rare(rare: &Rare, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    crate::cpython::types::visit!(
-        visit,
-        arg,
-        rare.exception_traceback,
-        rare.cancel_message,
-        rare.cancelled_error,
-        rare.source_traceback,
-    );
-    if let Ok(callbacks) = rare.callbacks.try_borrow() {
-        for callback in callbacks.iter() {
-            for object in [Some(&callback.target), callback.context.as_ref()]
-                .into_iter()
-                .flatten()
-            {
-                // SAFETY: the collector's own visitor, with a live object.
-                let result = unsafe { visit(object.as_ptr(), arg) };
-                if result != 0 {
-                    return result;
-                }
-            }
-        }
-    }
-    0
-}
-
-/// Empties the future in `object`.
-#[inline]
-pub(crate) fn clear(object: &Object) {
-    let this = fields(object);
-    this.callback.clear();
-    this.context.clear();
-    this.result.clear();
-    this.event_loop.clear();
-    drop(this.rare.take());
-}
-
-/// Calls the base class's slot on the part of the object that is its own: an instance dict, if there is one.
-///
-/// # Safety
-/// As the collector calls `tp_traverse`.
-pub(crate) unsafe fn traverse_base(
-    base: &Object,
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: a live type; its own function for its own part, which is zeroed but for the dict.
-    unsafe {
-        match (*base.as_type_ptr()).tp_traverse {
-            Some(traverse) => traverse(object, visit, arg),
-            None => 0,
-        }
-    }
-}
-
-unsafe extern "C" {
-    fn _PyObject_GetDictPtr(object: *mut ffi::PyObject) -> *mut *mut ffi::PyObject;
-}
-
-/// Releases the instance dict, which the base class knows how to do.
-///
-/// # Safety
-/// `object` is an instance of a type derived from `base`, in `tp_clear` or `tp_dealloc`.
-#[inline]
-pub(crate) unsafe fn clear_base(base: &Object, object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word; the function is exported by every supported version.
-    unsafe {
-        let dict = _PyObject_GetDictPtr(object);
-        if !dict.is_null()
-            && !(*dict).is_null()
-            && let Some(clear) = (*base.as_type_ptr()).tp_clear
-        {
-            clear(object);
-        }
-    }
-}
-
-unsafe extern "C" fn tp_traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        let result = traverse_base(&imports().stock_future, object, visit, arg);
-        if result != 0 {
-            return result;
-        }
-        traverse(Object::from_ptr(object), visit, arg)
-    }
-}
-
-unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        clear_base(&imports().stock_future, object);
-        clear(Object::from_ptr(object));
-    }
-    0
-}
-
-unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
-    unsafe {
-        let this = fields(Object::from_ptr(object));
-        let exact = is_exact(Object::from_ptr(object));
-        if (!exact || this.logs_traceback()) && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
-            return; // resurrected
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear_weakrefs(object);
-        clear_base(&imports().stock_future, object);
-        clear(Object::from_ptr(object));
-        this.state.set(0);
-        this.flags.set(0);
-        if exact && is_fresh(object) && FREE.with(|list| list.keep(object)) {
-            ffi::Py_DECREF(CLASS.load(Ordering::Relaxed).cast());
-        } else {
-            free(object);
-        }
-    }
 }

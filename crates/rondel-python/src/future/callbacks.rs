@@ -1,0 +1,139 @@
+//! Who wants to know that a future is done, and how they are told: by `call_soon`, in the order in which they asked.
+//!
+//! The first callback stands in the future itself, further ones in its rare fields. A task of ours that waits is pushed onto
+//! the ready ring as it is ([`Kind::Wakeup`](crate::event_loop::host::Kind)); any other callback gets a handle.
+
+use super::{Future, fields, uninitialized};
+use crate::cpython::error::runtime_error;
+use crate::cpython::{Object, Owned, Res, imports, names};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::Kind;
+use crate::{handle, task};
+
+/// Who wants to know.
+pub(super) struct Callback {
+    /// A task of ours if there is no context, otherwise a callable.
+    pub(super) target: Owned,
+    pub(super) context: Option<Owned>,
+}
+
+/// Queues all callbacks, in the order in which they were added.
+#[inline]
+pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
+    let this = fields(future);
+    if let Some(target) = this.callback.take() {
+        let context = this.context.take();
+        schedule(future, Callback { target, context })?;
+    }
+    if let Some(callbacks) = this.if_rare(|rare| Some(rare.callbacks.take())) {
+        for callback in callbacks {
+            schedule(future, callback)?;
+        }
+    }
+    Ok(())
+}
+
+#[inline]
+pub(super) fn schedule(future: &Object, callback: Callback) -> Res<()> {
+    let Some(event_loop) = fields(future).event_loop.cloned() else {
+        return uninitialized();
+    };
+    match callback.context {
+        None => task::wake(&event_loop, callback.target, future),
+        Some(context) => call_soon(&event_loop, &callback.target, &[future], &context),
+    }
+}
+
+/// `event_loop.call_soon(callback, *args, context=context)`, on any loop.
+pub(crate) fn call_soon(
+    event_loop: &Object,
+    callback: &Object,
+    args: &[&Object],
+    context: &Object,
+) -> Res<()> {
+    if let Some(core) = LoopCore::of(event_loop)
+        && core.calls_directly()
+        && !core.is_debug()
+    {
+        if core.is_closed() {
+            return runtime_error("Event loop is closed");
+        }
+        let handle = handle::new_handle(event_loop, callback, args, Some(context))?;
+        core.push(Kind::Handle, handle);
+        return Ok(());
+    }
+    let mut items = vec![callback];
+    items.extend(args);
+    items.push(context);
+    event_loop.call_method_with(&names().call_soon, &items, Some(&imports().kw_context))?;
+    Ok(())
+}
+
+/// Lets a task of ours wait for a future of ours. If that is done, the task is queued at once.
+#[inline]
+pub(crate) fn add_waiter(future: &Object, task: &Object) -> Res<()> {
+    let callback = Callback {
+        target: task.own(),
+        context: None,
+    };
+    add(future, callback)
+}
+
+pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
+    let this = fields(future);
+    if this.is_done() {
+        return schedule(future, callback);
+    }
+    let first = this.callback.is_empty()
+        && this
+            .if_rare(|rare| Some(rare.callbacks.borrow().is_empty()))
+            .unwrap_or(true);
+    if first {
+        this.callback.set(callback.target);
+        drop(this.context.replace(callback.context));
+    } else {
+        this.with_rare(|rare| rare.callbacks.borrow_mut().push(callback));
+    }
+    Ok(())
+}
+
+/// All callbacks, in order.
+pub(super) fn callbacks(this: &Future) -> Vec<Callback> {
+    let mut all = Vec::new();
+    if let Some(target) = this.callback.cloned() {
+        all.push(Callback {
+            target,
+            context: this.context.cloned(),
+        });
+    }
+    let more = this.if_rare(|rare| {
+        Some(
+            rare.callbacks
+                .borrow()
+                .iter()
+                .map(|callback| Callback {
+                    target: callback.target.clone(),
+                    context: callback.context.clone(),
+                })
+                .collect::<Vec<_>>(),
+        )
+    });
+    all.extend(more.into_iter().flatten());
+    all
+}
+
+pub(super) fn set_callbacks(this: &Future, all: Vec<Callback>) {
+    let mut all = all.into_iter();
+    let (target, context) = match all.next() {
+        Some(callback) => (Some(callback.target), callback.context),
+        None => (None, None),
+    };
+    let before = (this.callback.replace(target), this.context.replace(context));
+    let rest: Vec<_> = all.collect();
+    let rest_before = if rest.is_empty() {
+        this.if_rare(|rare| Some(rare.callbacks.take()))
+    } else {
+        Some(this.with_rare(|rare| rare.callbacks.replace(rest)))
+    };
+    drop((before, rest_before));
+}

@@ -1,0 +1,200 @@
+//! A future's life as a Python object: finalizer, garbage collection, freelist.
+
+use std::ffi::{c_int, c_void};
+use std::sync::atomic::Ordering;
+
+use pyo3::ffi;
+
+use super::{CLASS, FREE, Rare, fields, is_exact};
+use crate::cpython::error::write_unraisable;
+use crate::cpython::types::{clear_weakrefs, free, is_fresh};
+use crate::cpython::{Object, Owned, Raised, Res, imports, names};
+
+/// `__del__`: an exception that nobody looked at is reported.
+pub(crate) fn finalize(future: &Object) -> Res<()> {
+    let this = fields(future);
+    if !this.logs_traceback() {
+        return Ok(());
+    }
+    this.set_log_traceback(false);
+    let Some(event_loop) = this.event_loop.cloned() else {
+        return Ok(());
+    };
+    let name = future
+        .class()
+        .getattr(&*Owned::from_str("__name__")?)?
+        .to_text()?;
+    let context = Owned::dict()?;
+    let message = format!("{name} exception was never retrieved");
+    context.set_item(c"message", &*Owned::from_str(&message)?)?;
+    context.set_item(c"exception", &*this.result.or_none())?;
+    context.set_item(c"future", future)?;
+    if let Some(traceback) = this.source_traceback() {
+        context.set_item(c"source_traceback", &traceback)?;
+    }
+    event_loop.call_method(&names().call_exception_handler, &[&*context])?;
+    Ok(())
+}
+
+/// Runs a finalizer with the exception that may be set kept as it is.
+pub(crate) fn with_exception_kept(object: &Object, f: impl FnOnce(&Object) -> Res<()>) {
+    // SAFETY: attached.
+    let pending = unsafe { !ffi::PyErr_Occurred().is_null() };
+    let saved = pending.then(crate::cpython::error::take_exception);
+    if let Err(Raised) = f(object) {
+        write_unraisable(Some(object));
+    }
+    if let Some(saved) = saved {
+        let Raised = crate::cpython::error::restore(saved);
+    }
+}
+
+pub(super) unsafe extern "C" fn tp_finalize(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a live instance.
+    let object = unsafe { Object::from_ptr(object) };
+    crate::cpython::error::guard_quiet(|| with_exception_kept(object, finalize));
+}
+
+/// Visits the fields of the future in `object`.
+pub(crate) fn traverse(object: &Object, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    let this = fields(object);
+    crate::cpython::types::visit!(
+        visit,
+        arg,
+        this.event_loop,
+        this.result,
+        this.callback,
+        this.context
+    );
+    // The collector's visits run no foreign code, so the box may be out for their time.
+    let Some(rare) = this.rare.take() else {
+        return 0;
+    };
+    let result = traverse_rare(&rare, visit, arg);
+    this.rare.set(Some(rare));
+    result
+}
+
+fn traverse_rare(rare: &Rare, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+    crate::cpython::types::visit!(
+        visit,
+        arg,
+        rare.exception_traceback,
+        rare.cancel_message,
+        rare.cancelled_error,
+        rare.source_traceback,
+    );
+    if let Ok(callbacks) = rare.callbacks.try_borrow() {
+        for callback in callbacks.iter() {
+            for object in [Some(&callback.target), callback.context.as_ref()]
+                .into_iter()
+                .flatten()
+            {
+                // SAFETY: the collector's own visitor, with a live object.
+                let result = unsafe { visit(object.as_ptr(), arg) };
+                if result != 0 {
+                    return result;
+                }
+            }
+        }
+    }
+    0
+}
+
+/// Empties the future in `object`.
+#[inline]
+pub(crate) fn clear(object: &Object) {
+    let this = fields(object);
+    this.callback.clear();
+    this.context.clear();
+    this.result.clear();
+    this.event_loop.clear();
+    drop(this.rare.take());
+}
+
+/// Calls the base class's slot on the part of the object that is its own: an instance dict, if there is one.
+///
+/// # Safety
+/// As the collector calls `tp_traverse`.
+pub(crate) unsafe fn traverse_base(
+    base: &Object,
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: a live type; its own function for its own part, which is zeroed but for the dict.
+    unsafe {
+        match (*base.as_type_ptr()).tp_traverse {
+            Some(traverse) => traverse(object, visit, arg),
+            None => 0,
+        }
+    }
+}
+
+unsafe extern "C" {
+    fn _PyObject_GetDictPtr(object: *mut ffi::PyObject) -> *mut *mut ffi::PyObject;
+}
+
+/// Releases the instance dict, which the base class knows how to do.
+///
+/// # Safety
+/// `object` is an instance of a type derived from `base`, in `tp_clear` or `tp_dealloc`.
+#[inline]
+pub(crate) unsafe fn clear_base(base: &Object, object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word; the function is exported by every supported version.
+    unsafe {
+        let dict = _PyObject_GetDictPtr(object);
+        if !dict.is_null()
+            && !(*dict).is_null()
+            && let Some(clear) = (*base.as_type_ptr()).tp_clear
+        {
+            clear(object);
+        }
+    }
+}
+
+pub(super) unsafe extern "C" fn tp_traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    unsafe {
+        let result = traverse_base(&imports().stock_future, object, visit, arg);
+        if result != 0 {
+            return result;
+        }
+        traverse(Object::from_ptr(object), visit, arg)
+    }
+}
+
+pub(super) unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    unsafe {
+        clear_base(&imports().stock_future, object);
+        clear(Object::from_ptr(object));
+    }
+    0
+}
+
+pub(super) unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        let this = fields(Object::from_ptr(object));
+        let exact = is_exact(Object::from_ptr(object));
+        if (!exact || this.logs_traceback()) && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+            return; // resurrected
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear_weakrefs(object);
+        clear_base(&imports().stock_future, object);
+        clear(Object::from_ptr(object));
+        this.state.set(0);
+        this.flags.set(0);
+        if exact && is_fresh(object) && FREE.with(|list| list.keep(object)) {
+            ffi::Py_DECREF(CLASS.load(Ordering::Relaxed).cast());
+        } else {
+            free(object);
+        }
+    }
+}
