@@ -51,10 +51,7 @@ pub(crate) struct LoopCore {
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// The class of the loop that was asked for last: nearly always the only one.
-static RECENT: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-
-/// The class that [`bind_methods`] was called for; `CLASS` before that.
+/// The class that [`bind_methods`] was called for, which lives for ever; `CLASS` before that. Nearly all loops are of it.
 static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 const OFFSET: usize = size_of::<ffi::PyObject>();
@@ -64,12 +61,11 @@ impl LoopCore {
     #[inline]
     pub(crate) fn of(object: &Object) -> Option<&Self> {
         let class = object.type_ptr();
-        if !ptr::eq(class, RECENT.load(Ordering::Relaxed)) {
+        if !ptr::eq(class, BOUND.load(Ordering::Relaxed)) {
             // SAFETY: live types.
             if unsafe { ffi::PyType_IsSubtype(class, CLASS.load(Ordering::Relaxed)) } == 0 {
                 return None;
             }
-            RECENT.store(class, Ordering::Relaxed);
         }
         Some(Self::of_loop(object))
     }

@@ -1,4 +1,4 @@
-//! Timers: a binary heap keyed by (deadline, sequence number).
+//! Timers: a four-way heap keyed by (deadline, sequence number).
 //!
 //! The sequence number makes equal deadlines fire in the order in which they were set. Cancelling is constant
 //! time: the timer is only marked, and leaves the heap when it comes up, or when cancelled ones are more than
@@ -30,6 +30,9 @@ pub struct Timers<T> {
     sequence: u64,
     cancelled: usize,
 }
+
+/// Children of an entry. Four are half as deep as two, and stand next to each other in memory.
+const ARITY: usize = 4;
 
 /// Below this many cancelled entries no clean-up is worth its time (asyncio: the same number).
 const MIN_CANCELLED: usize = 100;
@@ -109,7 +112,7 @@ impl<T: Timer> Timers<T> {
         if let Some(last) = self.heap.last()
             && is_it(&last.timer)
         {
-            // The last element of a binary heap is a leaf: nothing moves.
+            // The last element of a heap is a leaf: nothing moves.
             return (self.heap.pop().map(|entry| entry.timer), Vec::new());
         }
         self.cancelled += 1;
@@ -135,7 +138,7 @@ impl<T: Timer> Timers<T> {
             .partition(|entry| entry.timer.is_cancelled());
         self.heap = alive;
         self.cancelled = 0;
-        for index in (0..self.heap.len() / 2).rev() {
+        for index in (0..self.heap.len().div_ceil(ARITY)).rev() {
             self.sift_down(index);
         }
         dead.into_iter().map(|entry| entry.timer).collect()
@@ -143,7 +146,7 @@ impl<T: Timer> Timers<T> {
 
     fn sift_up(&mut self, mut index: usize) {
         while index > 0 {
-            let parent = (index - 1) / 2;
+            let parent = (index - 1) / ARITY;
             if self.heap[parent].key() <= self.heap[index].key() {
                 break;
             }
@@ -154,13 +157,10 @@ impl<T: Timer> Timers<T> {
 
     fn sift_down(&mut self, mut index: usize) {
         loop {
-            let (left, right) = (2 * index + 1, 2 * index + 2);
-            let Some(left_entry) = self.heap.get(left) else {
+            let first = ARITY * index + 1;
+            let children = first..self.heap.len().min(first + ARITY);
+            let Some(child) = children.min_by_key(|&child| self.heap[child].key()) else {
                 break;
-            };
-            let child = match self.heap.get(right) {
-                Some(right_entry) if right_entry.key() < left_entry.key() => right,
-                _ => left,
             };
             if self.heap[index].key() <= self.heap[child].key() {
                 break;
