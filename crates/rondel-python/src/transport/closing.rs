@@ -16,6 +16,7 @@ use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::{LoopCore, is_debug};
 use crate::event_loop::host::Kind;
+use crate::event_loop::running::check_closed;
 use crate::streams::protocol;
 
 /// `transport.close()`.
@@ -48,7 +49,7 @@ fn schedule_connection_lost(transport: &Object, this: &Socket, exception: &Objec
             .get()
             .is_some_and(|owner| protocol::exact(owner).is_some())
     {
-        crate::event_loop::running::check_closed(core)?;
+        check_closed(core)?;
         this.lost_with.set(exception.own());
         core.push(Kind::Deferred, transport.own());
         return Ok(());

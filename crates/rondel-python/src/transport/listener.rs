@@ -26,6 +26,7 @@ use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Exit, Source};
+use crate::event_loop::running::check_closed;
 use crate::streams::factory;
 
 /// A listener's fields behind the object header. All zero bytes are its state before it is filled.
@@ -61,7 +62,7 @@ fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
     let Some(core) = LoopCore::of(event_loop) else {
         return runtime_error("the loop is not a rondel.EventLoop");
     };
-    crate::event_loop::running::check_closed(core)?;
+    check_closed(core)?;
     let fd = sock.call_method(&names().fileno, &[])?.to_isize()?;
     if fd < 0 {
         // Closed while it waited for resources.

@@ -23,9 +23,10 @@ use super::names::imports;
 use super::{attributes, closing, extra, reading, writing};
 use crate::cpython::error::{guard_object, runtime_error};
 use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
-use crate::cpython::{Object, Owned, Res, Slot, context};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Kind, Source};
+use crate::event_loop::running::check_closed;
 use crate::streams::protocol;
 use crate::{handle, transport::names::names};
 
@@ -215,27 +216,49 @@ pub(crate) fn make(
         this.extra.set(given.own());
         this.set(EXTRA_WAS_GIVEN, true);
     }
-    set_protocol(&transport, protocol)?;
-    if let Some(server) = server.filter(|server| !server.is_none()) {
-        match imports().server_knows_transports {
-            true => server.call_method(&names().attach, &[&transport])?,
-            false => server.call_method(&names().attach, &[])?,
-        };
-        this.server.set(server.own());
-    }
-    set_nodelay(fd);
     drop(
         this.waiter
             .replace(waiter.filter(|waiter| !waiter.is_none()).map(Object::own)),
     );
-    let connection_made = protocol.getattr(&names().connection_made)?;
-    let handle = handle::new_handle(event_loop, &connection_made, &[&transport], None)?;
-    if core.is_debug() {
-        handle::note_origin(&handle)?;
+    match introduce(core, &transport, protocol, server) {
+        Ok(()) => Ok(transport),
+        Err(Raised) if accepted => {
+            // Nobody has seen it: the connection is closed without the warning that a lost transport deserves.
+            drop(this.stream.borrow_mut().take_socket());
+            Err(Raised)
+        }
+        Err(Raised) => Err(Raised),
     }
-    core.push(Kind::Handle, handle);
-    core.push(Kind::Deferred, transport.clone());
-    Ok(transport)
+}
+
+/// Introduces a new transport to its protocol and its server, and schedules its first calls.
+fn introduce(
+    core: &LoopCore,
+    transport: &Object,
+    protocol: &Object,
+    server: Option<&Object>,
+) -> Res<()> {
+    let this = fields(transport);
+    set_protocol(transport, protocol)?;
+    if let Some(server) = server.filter(|server| !server.is_none()) {
+        match imports().server_knows_transports {
+            true => server.call_method(&names().attach, &[transport])?,
+            false => server.call_method(&names().attach, &[])?,
+        };
+        this.server.set(server.own());
+    }
+    set_nodelay(this.fd.get());
+    let connection_made = protocol.getattr(&names().connection_made)?;
+    check_closed(core)?;
+    if core.calls_directly() && !core.is_debug() {
+        let handle = handle::new_handle(core.object(), &connection_made, &[transport], None)?;
+        core.push(Kind::Handle, handle);
+    } else {
+        core.object()
+            .call_method(&names().call_soon, &[&connection_made, transport])?;
+    }
+    core.push(Kind::Deferred, transport.own());
+    Ok(())
 }
 
 /// Small writes of ours leave together anyway; waiting for the peer's acknowledgement only adds latency.
@@ -283,7 +306,7 @@ pub(super) fn start_reading(transport: &Object) -> Res<()> {
     if !this.stream.borrow().is_reading() {
         return Ok(());
     }
-    crate::event_loop::running::check_closed(core)?;
+    check_closed(core)?;
     match core
         .engine()
         .add_reader(this.fd.get(), Source::Transport(transport.own()))
@@ -318,7 +341,7 @@ pub(super) fn start_writing(transport: &Object) -> Res<()> {
     let Some(core) = LoopCore::of(&event_loop) else {
         return Ok(());
     };
-    crate::event_loop::running::check_closed(core)?;
+    check_closed(core)?;
     match core
         .engine()
         .add_writer(this.fd.get(), Source::Transport(transport.own()))

@@ -279,6 +279,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
         self.blocked = false;
         if self.closing {
+            self.conn_lost += 1;
             return Some(Drained::Close);
         }
         Some(match self.eof {
