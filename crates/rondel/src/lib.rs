@@ -5,6 +5,48 @@
 //! transports and streams. And it is a **face** of its own: asyncio's vocabulary for Rust programs
 //! ([`run`], [`create_task`], [`gather`], [`sleep`], …), built on the same engine.
 //!
+//! # The Rust face
+//! ```
+//! use rondel::{StreamReader, StreamWriter};
+//!
+//! async fn echo(mut reader: StreamReader, writer: StreamWriter) -> std::io::Result<()> {
+//!     loop {
+//!         let data = reader.read(100).await?;
+//!         if data.is_empty() {
+//!             return Ok(());
+//!         }
+//!         writer.write(data);
+//!         writer.drain().await?;
+//!     }
+//! }
+//!
+//! fn main() -> std::io::Result<()> {
+//!     rondel::run(async {
+//!         let server = rondel::start_server(echo, ("127.0.0.1", 0)).await?;
+//!         let client = rondel::create_task(rondel::open_connection(server.addresses()[0]));
+//!         let (mut reader, writer) = client.await??;
+//!         writer.write("hello\n");
+//!         assert_eq!(reader.readline().await?, b"hello\n");
+//!         Ok(())
+//!     })?
+//! }
+//! ```
+//!
+//! One thread runs a loop; its futures need not be `Send`, and wakers work from any thread. Names, order and rules
+//! are asyncio's wherever Rust allows it. What differs:
+//!
+//! | asyncio | here |
+//! |---|---|
+//! | `CancelledError` is raised at an `await` | the future is dropped there: [`Task`] |
+//! | an exception of a task | a `Result` is its output; a panic is a [`JoinError`] for who awaits it |
+//! | `asyncio.run` raises `KeyboardInterrupt` | [`run`] gives [`RunError::KeyboardInterrupt`] |
+//! | `await reader.read()` gives `bytes` | a slice of the reader's buffer, good until the next read |
+//! | a `StreamWriter` that is forgotten is closed by the collector | dropping it closes the connection when all is sent |
+//! | `async with TaskGroup()` | [`task_group`] with an async closure |
+//! | `async with asyncio.timeout()` | [`timeout`], [`timeout_at`] |
+//! | `asyncio.to_thread`, `run_in_executor` | [`spawn_blocking`] |
+//!
+//! # The engine
 //! The engine knows nothing of Python and nothing of Rust futures. It is generic over a
 //! [`Host`](event_loop::Host): the items that it queues and the code that runs them.
 //!
@@ -13,10 +55,11 @@
 //! | [`event_loop`] | one turn of the loop, ready items, timers, the inbox, the clock |
 //! | [`reactor`] | readiness of descriptors: the contract, its epoll backend, the wake-up |
 //! | [`transport`] | connected stream sockets, listeners, write queues, flow control |
-//! | [`streams`] | what a stream reader has buffered, and how reads take it |
+//! | [`streams`] | what a stream reader has buffered, how reads take it; readers, writers and servers |
 //! | `runtime` | the Rust face's host: [`run`], what its loops queue |
 //! | `task` | Rust futures as tasks: [`create_task`], [`gather`], [`task_group`] |
 //! | `time` | [`sleep`], [`timeout`] |
+//! | `resolver` | names to addresses: [`getaddrinfo`] |
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
 //! | `signal` | Ctrl-C |
 

@@ -26,6 +26,7 @@ thread_local! {
 pub(crate) struct Chunk(Vec<u8>);
 
 impl Chunk {
+    #[inline]
     fn with_capacity(capacity: usize) -> Self {
         let pooled = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
         if pooled.capacity() >= capacity {
@@ -35,6 +36,7 @@ impl Chunk {
     }
 
     /// A copy of `bytes`.
+    #[inline]
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {
         let mut chunk = Self::with_capacity(bytes.len());
         chunk.0.extend_from_slice(bytes);
@@ -47,6 +49,7 @@ impl Chunk {
     }
 
     /// Receives into a new chunk. Gives it with what `recv` found, and how much room there was.
+    #[inline]
     pub(crate) fn receive(
         room: Room,
         recv: impl FnOnce(&mut [MaybeUninit<u8>]) -> Received,

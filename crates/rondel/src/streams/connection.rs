@@ -36,6 +36,10 @@ pub(crate) struct Connection {
     limit: usize,
     /// The reactor has said that there is something to receive, and nobody has found the end of it.
     readable: Cell<bool>,
+    /// `arrived` isn't empty.
+    has_arrived: Cell<bool>,
+    /// Reading is paused, because too much has arrived.
+    paused: Cell<bool>,
     /// No more will arrive.
     eof: Cell<bool>,
     /// The connection is over and the socket closed.
@@ -71,6 +75,8 @@ impl Connection {
             arrived: RefCell::new(ReadBuffer::new()),
             limit,
             readable: Cell::new(false),
+            has_arrived: Cell::new(false),
+            paused: Cell::new(false),
             eof: Cell::new(false),
             lost: Cell::new(false),
             failure: RefCell::new(None),
@@ -135,8 +141,10 @@ impl Connection {
         let mut arrived = self.arrived.borrow_mut();
         self.receive(&mut arrived);
         let full = arrived.len() > self.limit.saturating_mul(2);
+        self.has_arrived.set(!arrived.is_empty());
         drop(arrived);
         if full && self.stream.borrow_mut().pause_reading() {
+            self.paused.set(true);
             drop(self.runtime.event_loop.mute_reader(self.fd));
         }
         if let Some(reader) = self.reading.take() {
@@ -145,6 +153,7 @@ impl Connection {
     }
 
     /// Receives once into `buffer`, and again as long as it fills all the room there is.
+    #[inline]
     fn receive(self: &Rc<Self>, buffer: &mut ReadBuffer<Chunk>) {
         let mut total = 0;
         loop {
@@ -177,22 +186,31 @@ impl Connection {
 
     /// Moves what has arrived to the reader's buffer; receives if that is promising. `false`: there is nothing,
     /// and whoever polls will be woken.
+    ///
+    /// A waiter that stays behind because its read was given up is harmless: it is woken for nothing once, and the
+    /// bytes, still there, are reported again.
+    #[inline]
     pub(crate) fn fill(
         self: &Rc<Self>,
         buffer: &mut ReadBuffer<Chunk>,
         context: &Context<'_>,
     ) -> io::Result<bool> {
-        if self.take_arrived(buffer)? {
+        if self.has_arrived.get() {
+            self.has_arrived.set(false);
+            let chunk = self
+                .arrived
+                .borrow_mut()
+                .take(usize::MAX, Chunk::try_copy_of)?;
+            buffer.feed(chunk);
             return Ok(true);
         }
         if self.eof.get() {
             return Ok(true);
         }
-        let resumed = self.stream.borrow_mut().resume_reading();
-        if resumed {
+        if self.paused.replace(false) && self.stream.borrow_mut().resume_reading() {
             self.watch_reading()?;
         }
-        if self.readable.get() && self.stream.borrow().is_reading() {
+        if self.readable.get() {
             let before = buffer.len();
             self.receive(buffer);
             self.check()?;
@@ -208,28 +226,12 @@ impl Connection {
         Ok(false)
     }
 
-    /// Moves what has arrived unasked to the reader's buffer. `false`: that was nothing.
-    pub(crate) fn take_arrived(&self, buffer: &mut ReadBuffer<Chunk>) -> io::Result<bool> {
-        let mut arrived = self.arrived.borrow_mut();
-        if arrived.is_empty() {
-            return Ok(false);
-        }
-        let chunk = arrived.take(usize::MAX, Chunk::try_copy_of)?;
-        buffer.feed(chunk);
-        Ok(true)
-    }
-
     pub(crate) fn has_arrived(&self) -> bool {
-        !self.arrived.borrow().is_empty()
+        self.has_arrived.get()
     }
 
     pub(crate) fn is_eof(&self) -> bool {
         self.eof.get()
-    }
-
-    /// The reader waits no more.
-    pub(crate) fn forget_reader(&self) {
-        drop(self.reading.take());
     }
 
     /// The reader is gone: what comes is nobody's.
@@ -241,7 +243,11 @@ impl Connection {
     }
 
     /// The error that has ended the connection, if one has.
+    #[inline]
     pub(crate) fn check(&self) -> io::Result<()> {
+        if !self.lost.get() {
+            return Ok(());
+        }
         match &*self.failure.borrow() {
             Some(failure) => Err(copy_of(failure)),
             None => Ok(()),
@@ -342,8 +348,8 @@ impl Connection {
     /// # Errors
     /// Why the connection is over.
     pub(crate) fn must_drain(&self, context: &Context<'_>) -> io::Result<bool> {
-        self.check()?;
         if self.lost.get() {
+            self.check()?;
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionReset,
                 "Connection lost",

@@ -64,6 +64,22 @@ impl From<Overrun> for LimitOverrunError {
 }
 
 /// Why `readexactly` or `readuntil` has no result. Turns into an [`io::Error`] by `?`.
+///
+/// ```
+/// use rondel::ReadError;
+///
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let server = rondel::start_server(async |_, writer| writer.write("abc"), ("127.0.0.1", 0)).await?;
+///     let (mut reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+///     match reader.readexactly(5).await {
+///         Err(ReadError::Incomplete(error)) => assert_eq!(error.partial, b"abc"),
+///         other => panic!("{other:?}"),
+///     }
+///     Ok(())
+/// })?
+/// # }
+/// ```
 #[derive(Debug)]
 pub enum ReadError {
     /// The stream has ended too early.

@@ -178,6 +178,7 @@ impl StreamReader {
     }
 
     /// Takes away what the last read has given out.
+    #[inline]
     fn begin(&mut self) -> io::Result<()> {
         let given = std::mem::take(&mut self.given);
         if given > 0 {
@@ -200,11 +201,11 @@ impl StreamReader {
 
     /// Asks what to do with the bytes there are, and waits for more as long as the answer is to wait.
     async fn step(&mut self, mut ask: impl FnMut(&[u8], bool) -> Step) -> io::Result<Step> {
-        let _waiting = Waiting(Rc::clone(&self.connection));
         let this = &mut *self;
         poll_fn(|context| this.poll_step(context, &mut ask)).await
     }
 
+    #[inline]
     fn poll_step(
         &mut self,
         context: &Context<'_>,
@@ -225,15 +226,6 @@ impl StreamReader {
                 Err(error) => return Poll::Ready(Err(error)),
             }
         }
-    }
-}
-
-/// Leaves no waiter behind when a read is dropped.
-struct Waiting(Rc<Connection>);
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.0.forget_reader();
     }
 }
 

@@ -31,6 +31,12 @@ use crate::transport::address::Address;
 use crate::transport::listener::{ACCEPT_RETRY_DELAY, AcceptError, accept_batch};
 
 /// How a server listens; [`start_server`] takes the defaults, which are asyncio's.
+///
+/// ```
+/// let mut options = rondel::ServerOptions::default();
+/// options.backlog = 1000;
+/// options.limit = 1 << 20;
+/// ```
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ServerOptions {
@@ -54,6 +60,23 @@ impl Default for ServerOptions {
 }
 
 /// What a handler may give: nothing, or a `Result` whose error is reported on standard error.
+///
+/// ```
+/// use rondel::{StreamReader, StreamWriter};
+///
+/// async fn says_nothing(_: StreamReader, _: StreamWriter) {}
+/// async fn may_fail(_: StreamReader, writer: StreamWriter) -> std::io::Result<()> {
+///     writer.write("hello");
+///     writer.drain().await
+/// }
+///
+/// rondel::run(async {
+///     let _one = rondel::start_server(says_nothing, ("127.0.0.1", 0)).await?;
+///     let _other = rondel::start_server(may_fail, ("127.0.0.1", 0)).await?;
+///     Ok::<(), std::io::Error>(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
 pub trait HandlerOutput {
     /// Says that the handler has failed, if it has.
     fn report(self);
@@ -117,6 +140,24 @@ where
 ///
 /// # Errors
 /// As [`start_server`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let mut options = rondel::ServerOptions::default();
+///     options.limit = 10;
+///     let server = rondel::start_server_with(async |mut reader: rondel::StreamReader, _| {
+///         let error = reader.readuntil(b"\n").await.unwrap_err();
+///         assert!(matches!(error, rondel::ReadError::LimitOverrun(_)));
+///     }, ("127.0.0.1", 0), options).await?;
+///
+///     let (mut reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+///     writer.write("much longer than ten\n");
+///     assert_eq!(reader.read_to_end().await?, b"");
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub async fn start_server_with<H, F>(
     handler: H,
     address: impl Into<HostPort>,
@@ -139,7 +180,18 @@ where
 /// # Errors
 /// What `bind` fails with, `AddrInUse` if the path is something else than a socket.
 ///
-/// See [`open_unix_connection`](crate::open_unix_connection) for an example.
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let path = std::env::temp_dir().join(format!("rondel-doc-server-{}.sock", std::process::id()));
+/// rondel::run(async {
+///     let server = rondel::start_unix_server(async |_, writer| writer.write("hi"), &path).await?;
+///     assert!(path.exists());
+///     server.close();
+///     assert!(!path.exists());
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub async fn start_unix_server<H, F>(handler: H, path: impl AsRef<Path>) -> io::Result<Server>
 where
     H: Fn(StreamReader, StreamWriter) -> F + 'static,

@@ -114,6 +114,21 @@ impl<E: 'static> TaskGroup<E> {
     /// group, and the handle says that the task was cancelled.
     ///
     /// In a group that is over or has failed the task is cancelled before it starts.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let done = rondel::task_group(async |group| {
+    ///         let inner = group.clone();
+    ///         let outer = group.create_task(async move {
+    ///             inner.create_task(async { Ok(()) }).detach();
+    ///             Ok("created another")
+    ///         });
+    ///         Ok::<_, std::io::Error>(outer.await?)
+    ///     });
+    ///     assert_eq!(done.await.unwrap(), "created another");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     #[track_caller]
     pub fn create_task<T, F>(&self, future: F) -> Task<T>
     where
