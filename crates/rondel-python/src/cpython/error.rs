@@ -42,7 +42,7 @@ impl Builtin {
     }
 
     /// An instance that is not raised yet.
-    pub(crate) fn new(self, message: &str) -> Res<Owned> {
+    pub(crate) fn instance(self, message: &str) -> Res<Owned> {
         self.class().call(&[&*Owned::from_str(message)?])
     }
 }

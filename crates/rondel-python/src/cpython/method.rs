@@ -83,12 +83,6 @@ impl Method {
         self.0.ml_flags |= ffi::METH_COEXIST;
         self
     }
-
-    /// A class method.
-    pub(crate) fn of_class(mut self) -> Self {
-        self.0.ml_flags |= ffi::METH_CLASS;
-        self
-    }
 }
 
 pub(crate) fn getset(name: &'static CStr, get: Getter, set: Option<Setter>) -> GetSet {
@@ -120,8 +114,12 @@ macro_rules! method {
             arg: *mut pyo3::ffi::PyObject,
         ) -> *mut pyo3::ffi::PyObject {
             // SAFETY: the interpreter passes a live `self` and argument.
-            let (this, arg) =
-                unsafe { ($crate::cpython::Object::from_ptr(this), $crate::cpython::Object::from_ptr(arg)) };
+            let (this, arg) = unsafe {
+                (
+                    $crate::cpython::Object::from_ptr(this),
+                    $crate::cpython::Object::from_ptr(arg),
+                )
+            };
             $crate::cpython::error::guard_object(|| $function(this, arg))
         }
         $crate::cpython::method::onearg($name, wrapper, $doc)

@@ -88,15 +88,16 @@ impl Object {
     pub(crate) fn getattr_optional(&self, name: &Object) -> Res<Option<Owned>> {
         match self.getattr(name) {
             Ok(value) => Ok(Some(value)),
-            // SAFETY: an exception is set, and the class is a live object.
-            Err(Raised)
-                if unsafe { ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) } != 0 =>
-            {
+            Err(Raised) => {
+                // SAFETY: an exception is set, and the class is a live object.
+                let absent = unsafe { ffi::PyErr_ExceptionMatches(ffi::PyExc_AttributeError) } != 0;
+                if !absent {
+                    return Err(Raised);
+                }
                 // SAFETY: attached.
                 unsafe { ffi::PyErr_Clear() };
                 Ok(None)
             }
-            Err(Raised) => Err(Raised),
         }
     }
 
@@ -128,28 +129,6 @@ impl Object {
                 stack.as_ptr().add(1),
                 (args.len() - named) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
                 kwnames.map_or(ptr::null_mut(), Object::as_ptr),
-            ))
-        }
-    }
-
-    /// Calls with a raw argument vector.
-    ///
-    /// # Safety
-    /// `args` points to `nargs` live objects, followed by as many as `kwnames` has names.
-    #[inline]
-    pub(crate) unsafe fn call_raw(
-        &self,
-        args: *const *mut ffi::PyObject,
-        nargs: usize,
-        kwnames: *mut ffi::PyObject,
-    ) -> Res<Owned> {
-        // SAFETY: by the caller's word.
-        unsafe {
-            Owned::steal(ffi::PyObject_Vectorcall(
-                self.as_ptr(),
-                args,
-                nargs,
-                kwnames,
             ))
         }
     }

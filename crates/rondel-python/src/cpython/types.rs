@@ -34,7 +34,7 @@ impl TypeBuilder {
             name,
             base: base.map(Object::own),
             basicsize: offset + size_of::<T>(),
-            flags: u64::from(ffi::Py_TPFLAGS_DEFAULT) | u64::from(ffi::Py_TPFLAGS_HAVE_GC),
+            flags: ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC,
             slots: Vec::new(),
             methods: Vec::new(),
             getset: Vec::new(),
@@ -44,13 +44,13 @@ impl TypeBuilder {
 
     /// May be subclassed in Python.
     pub(crate) fn subclassable(mut self) -> Self {
-        self.flags |= u64::from(ffi::Py_TPFLAGS_BASETYPE);
+        self.flags |= ffi::Py_TPFLAGS_BASETYPE;
         self
     }
 
     /// Has no constructor for Python code.
     pub(crate) fn not_instantiable(mut self) -> Self {
-        self.flags |= u64::from(ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION);
+        self.flags |= ffi::Py_TPFLAGS_DISALLOW_INSTANTIATION;
         self
     }
 

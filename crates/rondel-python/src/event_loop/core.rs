@@ -145,11 +145,6 @@ impl LoopCore {
         self.overridden.get() & CALL_SOON == 0
     }
 
-    /// Whether internal calls may set timers without `call_later` or `call_at`.
-    pub(crate) fn times_directly(&self) -> bool {
-        self.overridden.get() & (TIME | CALL_LATER) == 0
-    }
-
     /// What a `time` that was replaced says, in nanoseconds.
     pub(crate) fn overridden_time(&self) -> Res<u64> {
         Ok(nanos(

@@ -13,13 +13,7 @@ use crate::cpython::{Object, Owned, Res, none};
 /// `threading.get_ident()`.
 pub(super) fn this_thread() -> u64 {
     // SAFETY: no preconditions.
-    #[allow(
-        clippy::useless_conversion,
-        reason = "the type differs between platforms"
-    )]
-    unsafe {
-        u64::from(ffi::PyThread_get_thread_ident())
-    }
+    unsafe { ffi::PyThread_get_thread_ident() }
 }
 
 #[inline]

@@ -27,7 +27,7 @@ pub(crate) fn finalize(future: &Object) -> Res<()> {
     let context = Owned::dict()?;
     let message = format!("{name} exception was never retrieved");
     context.set_item(c"message", &*Owned::from_str(&message)?)?;
-    context.set_item(c"exception", &*this.result.or_none())?;
+    context.set_item(c"exception", &this.result.or_none())?;
     context.set_item(c"future", future)?;
     if let Some(traceback) = this.source_traceback() {
         context.set_item(c"source_traceback", &traceback)?;

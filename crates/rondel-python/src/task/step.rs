@@ -352,7 +352,7 @@ fn yielded_other(task: &Object, result: Owned, event_loop: &Object) -> Res<()> {
             format!("Task cannot await on itself: {}", task.repr()?.to_text()?),
         );
     }
-    result.setattr(&names.asyncio_future_blocking, &*Owned::from_bool(false))?;
+    result.setattr(&names.asyncio_future_blocking, &Owned::from_bool(false))?;
     let this = fields(task);
     result.call_method_with(
         &names.add_done_callback,
@@ -369,7 +369,7 @@ fn yielded_other(task: &Object, result: Owned, event_loop: &Object) -> Res<()> {
 /// Lets the next step raise `RuntimeError(message)` in the coroutine.
 #[cold]
 fn throw_soon(task: &Object, message: String) -> Res<()> {
-    let error = Builtin::Runtime.new(&message)?;
+    let error = Builtin::Runtime.instance(&message)?;
     fields(task).pending_exception.set(error);
     let event_loop = future::fields(task).event_loop().unwrap_or(none()).own();
     schedule_step(task, &event_loop)
