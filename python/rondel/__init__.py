@@ -9,7 +9,7 @@ import asyncio as _asyncio
 from asyncio import *  # noqa: F403
 
 from . import policy as _policy
-from ._rondel import Future, Handle, Task, TimerHandle, __version__
+from ._rondel import Future, Handle, Task, TimerHandle, __version__, gather
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall
 from .runners import Runner, run

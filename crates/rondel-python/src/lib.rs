@@ -5,6 +5,7 @@
 mod cpython;
 mod event_loop;
 mod future;
+mod gather;
 mod handle;
 mod streams;
 mod task;
@@ -31,6 +32,12 @@ fn fill(module: &cpython::Object) -> Res<()> {
     }
     add("LoopAttribute", event_loop::attributes::init_type()?)?;
     add("LoopCore", event_loop::core::init_type()?)?;
+    gather::init_type()?;
+    add(
+        "gather",
+        function(method!(fast c"gather" gather::gather,
+            c"gather(*coros_or_futures, return_exceptions=False): a future of all their results."))?,
+    )?;
     add(
         "bind_methods",
         function(

@@ -215,6 +215,11 @@ impl<'a> Args<'a> {
         }
     }
 
+    /// All arguments, how many of them are positional, and the names of the others.
+    pub(super) fn parts(&self) -> (&'a [&'a Object], usize, Option<&'a Object>) {
+        (self.items, self.positional, self.names)
+    }
+
     /// The positional arguments.
     #[inline]
     pub(crate) fn positional(&self) -> &'a [&'a Object] {

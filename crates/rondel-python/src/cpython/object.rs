@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
 
+use super::method::Args;
 use super::{Raised, Res};
 
 /// A borrowed Python object. Only ever seen as `&Object`.
@@ -129,6 +130,20 @@ impl Object {
                 stack.as_ptr().add(1),
                 (args.len() - named) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
                 kwnames.map_or(ptr::null_mut(), Object::as_ptr),
+            ))
+        }
+    }
+
+    /// Calls with all of another call's arguments.
+    pub(crate) fn call_all(&self, args: Args<'_>) -> Res<Owned> {
+        let (items, positional, names) = args.parts();
+        // SAFETY: live objects, as the vectorcall protocol has them.
+        unsafe {
+            Owned::steal(ffi::PyObject_Vectorcall(
+                self.as_ptr(),
+                items.as_ptr().cast(),
+                positional,
+                names.map_or(ptr::null_mut(), Object::as_ptr),
             ))
         }
     }

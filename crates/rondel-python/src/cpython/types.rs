@@ -98,6 +98,22 @@ impl TypeBuilder {
         self
     }
 
+    /// Instances are called through the `vectorcallfunc` that they have at this offset.
+    pub(crate) fn vectorcall(mut self, offset: usize) -> Self {
+        self.flags |= u64::from(ffi::Py_TPFLAGS_HAVE_VECTORCALL);
+        self.members.push(ffi::PyMemberDef {
+            name: c"__vectorcalloffset__".as_ptr(),
+            type_code: ffi::Py_T_PYSSIZET,
+            offset: offset as isize,
+            flags: ffi::Py_READONLY,
+            doc: ptr::null(),
+        });
+        self.slot(
+            ffi::Py_tp_call,
+            slot_fn!(ffi::PyVectorcall_Call, ffi::ternaryfunc),
+        )
+    }
+
     /// Makes the type. Its tables live as long as the process.
     pub(crate) fn build(mut self) -> Res<Owned> {
         // SAFETY: an all-zero entry ends each of these tables.

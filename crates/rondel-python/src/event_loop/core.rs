@@ -26,6 +26,7 @@ use crate::transport;
 const TIME: u8 = 1;
 const CALL_SOON: u8 = 2;
 const CALL_LATER: u8 = 4;
+const CREATE_TASK: u8 = 8;
 
 /// A loop's state behind the object header.
 #[repr(C)]
@@ -145,6 +146,13 @@ impl LoopCore {
         self.overridden.get() & CALL_SOON == 0
     }
 
+    /// Whether a task may be made without `create_task`.
+    pub(crate) fn makes_tasks_directly(&self) -> bool {
+        self.overridden.get() & CREATE_TASK == 0
+            && self.task_factory.is_empty()
+            && !self.is_closed()
+    }
+
     /// What a `time` that was replaced says, in nanoseconds.
     pub(crate) fn overridden_time(&self) -> Res<u64> {
         Ok(nanos(
@@ -161,6 +169,8 @@ impl LoopCore {
             CALL_SOON
         } else if is(&names.call_later) || is(&names.call_at) {
             CALL_LATER
+        } else if is(&names.create_task) {
+            CREATE_TASK
         } else {
             0
         }
@@ -188,6 +198,7 @@ impl LoopCore {
             &names.call_soon,
             &names.call_later,
             &names.call_at,
+            &names.create_task,
         ] {
             if !class.getattr(name)?.is(&*native.getattr(name)?) {
                 bits |= Self::watched_bit(name);

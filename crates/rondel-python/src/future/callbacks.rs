@@ -79,6 +79,16 @@ pub(crate) fn add_waiter(future: &Object, task: &Object) -> Res<()> {
     add(future, callback)
 }
 
+/// `add_done_callback(callable, context=context)`.
+#[inline]
+pub(crate) fn add_callback(future: &Object, callable: &Object, context: &Object) -> Res<()> {
+    let callback = Callback {
+        target: callable.own(),
+        context: Some(context.own()),
+    };
+    add(future, callback)
+}
+
 pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
     let this = fields(future);
     if this.is_done() {

@@ -26,7 +26,7 @@ use crate::event_loop::core::is_debug;
 use crate::task;
 
 use callbacks::{Callback, schedule_callbacks};
-pub(crate) use callbacks::{add_waiter, call_soon};
+pub(crate) use callbacks::{add_callback, add_waiter, call_soon};
 pub(crate) use methods::{
     alive, init_types, iterator_slots, loop_or_default, message_of, reset, shared_attributes,
     shared_methods,
@@ -275,6 +275,17 @@ pub(crate) fn outcome(this: &Future) -> Res<Outcome> {
         Some(exception) => Outcome::Error(exception),
         None => Outcome::Value(this.result.or_none()),
     })
+}
+
+/// The exception of a future that has failed, which counts as retrieving it.
+pub(crate) fn exception(future: &Object) -> Option<Owned> {
+    let this = fields(future);
+    this.set_log_traceback(false);
+    if this.has_failed() {
+        this.result.cloned()
+    } else {
+        None
+    }
 }
 
 /// `result()` of a done future.

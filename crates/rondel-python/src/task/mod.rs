@@ -183,6 +183,11 @@ pub(crate) fn wake(event_loop: &Object, task: Owned, awaited: &Object) -> Res<()
     future::call_soon(event_loop, &*wakeup_callable(&task)?, &[awaited], &context)
 }
 
+/// A task that is not to be reported when it is destroyed before it is done.
+pub(crate) fn keep_quiet(task: &Object) {
+    fields(task).set(NO_DESTROY_LOG, true);
+}
+
 /// The context that a task runs in.
 pub(crate) fn context_of(task: &Object) -> Owned {
     fields(task).context.or_none()
