@@ -5,6 +5,7 @@ import contextvars
 import gc
 import logging
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -850,5 +851,49 @@ def test_an_unclosed_transport_warns_and_closes(run: Any, recwarn: Any) -> None:
         assert text in [str(warning.message) for warning in recwarn.list]
         assert theirs.recv(1) == b""
         theirs.close()
+
+    run(main())
+
+
+def test_writes_leave_though_the_step_ends_the_run(aio: Any, impl: Any) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
+    runner = asyncio.Runner(loop_factory=impl.new_event_loop)
+    loop = runner.get_loop()
+
+    async def connect() -> Any:
+        return (await loop.create_connection(asyncio.Protocol, sock=ours))[0]
+
+    transport = runner.run(connect())
+
+    def step() -> None:
+        transport.write(b"written")
+        raise KeyboardInterrupt
+
+    loop.call_soon(step)
+    with pytest.raises(KeyboardInterrupt):
+        loop.run_forever()
+    assert theirs.recv(10) == b"written"
+    transport.write(b"while nothing runs")
+    assert theirs.recv(100) == b"while nothing runs"
+    theirs.close()
+    transport.close()
+    runner.close()
+
+
+def test_writes_of_other_threads_and_of_signal_handlers_leave_at_once(run: Any) -> None:
+    async def main() -> None:
+        async with pair() as (transport, _protocol, peer):
+            peer.setblocking(False)
+            loop = asyncio.get_running_loop()
+            # In a thread, while the loop has nothing to do but wait for this.
+            await loop.run_in_executor(None, transport.write, b"thread")
+            assert await loop.sock_recv(peer, 100) == b"thread"
+            before = signal.signal(signal.SIGALRM, lambda *_: transport.write(b"signal"))
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.05)
+                assert await asyncio.wait_for(loop.sock_recv(peer, 100), 10) == b"signal"
+            finally:
+                signal.signal(signal.SIGALRM, before)
 
     run(main())

@@ -4,6 +4,7 @@
 //! made by `tp_new` and never moves, so that the engine's host can point back to it.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
@@ -13,6 +14,7 @@ use pyo3::ffi;
 use rondel::event_loop::clock::{Clock, NANOS_PER_SEC};
 
 use super::host::{Engine, Item, Kind, PyHost, TimerRef};
+use super::running::this_thread;
 use super::{calls, descriptors, running};
 use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
@@ -48,7 +50,7 @@ pub(crate) struct LoopCore {
     /// All tasks of this loop that are not done.
     pub(crate) tasks: TaskList,
     /// Transports that were written to in the running step.
-    written: RefCell<Vec<Owned>>,
+    written: RefCell<VecDeque<Owned>>,
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -222,10 +224,11 @@ impl LoopCore {
     /// A transport has something to send when the running step ends. Answers whether a step is running; if none
     /// is, the transport must send at once.
     pub(crate) fn note_written(&self, transport: &Object) -> bool {
-        if !self.is_running() {
+        // From another thread, too: the loop may be waiting, and nobody would tell it.
+        if self.thread.get() != this_thread() {
             return false;
         }
-        self.written.borrow_mut().push(transport.own());
+        self.written.borrow_mut().push_back(transport.own());
         true
     }
 
@@ -233,7 +236,7 @@ impl LoopCore {
     #[inline]
     pub(crate) fn flush_written(&self) {
         loop {
-            let Some(transport) = self.written.borrow_mut().pop() else {
+            let Some(transport) = self.written.borrow_mut().pop_front() else {
                 return;
             };
             transport::flush(&transport);
@@ -299,7 +302,7 @@ unsafe extern "C" fn new(
                 attributes: Slot::default(),
                 current: CurrentTask::default(),
                 tasks: TaskList::default(),
-                written: RefCell::new(Vec::new()),
+                written: RefCell::new(VecDeque::new()),
             });
             (*core).current.init(&object)?;
             (*core).note_class()?;

@@ -242,7 +242,9 @@ impl Host for PyHost {
 
     fn interrupted(&self) -> ControlFlow<Exit> {
         // SAFETY: attached. Runs the Python-level signal handlers, on the main thread.
-        if unsafe { ffi::PyErr_CheckSignals() } < 0 {
+        let result = unsafe { ffi::PyErr_CheckSignals() };
+        self.core().flush_written();
+        if result < 0 {
             return ControlFlow::Break(Exit::Raised(Raised));
         }
         ControlFlow::Continue(())

@@ -31,7 +31,7 @@ pub(crate) mod writing;
 
 use std::ops::ControlFlow;
 
-use crate::cpython::error::{restore, take_exception, write_unraisable};
+use crate::cpython::error::{restore, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res};
 use crate::event_loop::host::Exit;
 
@@ -64,11 +64,11 @@ pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
     )
 }
 
-/// Sends what a transport was given in the step that has just run.
+/// Sends what a transport was given in the step that has just run, which may have ended with an exception.
 #[inline]
 pub(crate) fn flush(object: &Object) {
-    if let Err(Raised) = writing::flush_if_dirty(object) {
-        write_unraisable(Some(object));
+    if socket::fields(object).is_dirty() {
+        finalize::finalizing(object, || writing::flush_now(object));
     }
 }
 
