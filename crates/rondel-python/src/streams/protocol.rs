@@ -14,24 +14,23 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
-use super::{drain, reader, writer};
+use super::attributes::{flag, object};
+use super::{drain, handler, reader, writer};
 use crate::cpython::error::guard;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::event_loop::core::is_debug;
 use crate::transport::finalize::{finalize_from_dealloc, finalizing};
-use crate::transport::loop_calls::{
-    call_exception_handler, create_future, create_task, debug_in_log,
-};
+use crate::transport::loop_calls::{call_exception_handler, create_future, debug_in_log};
 use crate::transport::names::{imports, names};
 use crate::transport::socket;
-use crate::{cpython, task};
 
 /// A protocol's fields, behind those of `asyncio.Protocol`. All zero bytes are its state before `__init__`.
 #[repr(C)]
 pub(crate) struct Protocol {
-    dict: Cell<*mut ffi::PyObject>,
+    /// The instance's dict, once there is one.
+    dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
     pub(super) event_loop: Slot,
     reader_ref: Slot,
@@ -74,7 +73,7 @@ pub(crate) fn exact(object: &Object) -> Option<&Protocol> {
         return None;
     }
     let this = fields(object);
-    this.dict.get().is_null().then_some(this)
+    this.dict.is_empty().then_some(this)
 }
 
 /// The protocol of one connection that a server accepts, with its reader.
@@ -211,30 +210,23 @@ pub(crate) fn connection_made(protocol: &Object, transport: &Object) -> Res<Owne
         };
     }
     this.over_ssl.set(is_over_ssl(transport)?);
-    let Some(callback) = this.client_connected_cb.cloned() else {
-        return Ok(Owned::none());
-    };
-    let stream_writer = writer::make(transport, protocol, stream_reader.as_deref(), &event_loop)?;
-    if imports().protocol_keeps_writer {
-        this.writer.set(stream_writer.clone());
+    if let Some(callback) = this.client_connected_cb.cloned() {
+        let stream_writer =
+            writer::make(transport, protocol, stream_reader.as_deref(), &event_loop)?;
+        if imports().protocol_keeps_writer {
+            this.writer.set(stream_writer.clone());
+        }
+        let stream_reader = stream_reader.unwrap_or_else(Owned::none);
+        let task = handler::start(
+            &event_loop,
+            transport,
+            &callback,
+            &stream_reader,
+            &stream_writer,
+        )?;
+        drop(this.task.replace(task));
+        this.strong_reader.clear();
     }
-    let stream_reader = stream_reader.unwrap_or_else(Owned::none);
-    let result = callback.call(&[&stream_reader, &stream_writer])?;
-    if is_coroutine(&result)? {
-        let task = create_task(&event_loop, &result)?;
-        this.task.set(task.clone());
-        let done = task_done_callback(transport)?;
-        match task::is_exact(&task) {
-            // In the task's own context: another copy of the current one would only be kept alive for it.
-            true => task.call_method_with(
-                &names().add_done_callback,
-                &[&done, &task::context_of(&task)],
-                Some(&cpython::imports().kw_context),
-            )?,
-            false => task.call_method(&names().add_done_callback, &[&done])?,
-        };
-    }
-    this.strong_reader.clear();
     Ok(Owned::none())
 }
 
@@ -244,54 +236,6 @@ fn is_over_ssl(transport: &Object) -> Res<bool> {
     }
     let context = transport.call_method(&names().get_extra_info, &[&names().sslcontext])?;
     Ok(!context.is_none())
-}
-
-#[inline]
-fn is_coroutine(object: &Object) -> Res<bool> {
-    // SAFETY: a live object.
-    if unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) } != 0 {
-        return Ok(true);
-    }
-    imports().iscoroutine.call(&[object])?.is_true()
-}
-
-/// What runs when the handler's task is done: bound to the transport, which it closes if the handler failed.
-fn task_done_callback(transport: &Object) -> Res<Owned> {
-    static DEFINITION: AtomicPtr<ffi::PyMethodDef> = AtomicPtr::new(ptr::null_mut());
-    let mut definition = DEFINITION.load(Ordering::Relaxed);
-    if definition.is_null() {
-        let made = method!(onearg c"client_connected_cb_done" handler_done,
-            c"Closes the connection of a handler that failed.");
-        definition = Box::into_raw(Box::new(made.0));
-        DEFINITION.store(definition, Ordering::Relaxed);
-    }
-    // SAFETY: a definition that lives for ever, and a live object to bind to.
-    unsafe {
-        Owned::steal(ffi::PyCFunction_NewEx(
-            definition,
-            transport.as_ptr(),
-            ptr::null_mut(),
-        ))
-    }
-}
-
-fn handler_done(transport: &Object, task: &Object) -> Res<Owned> {
-    if task.call_method(&names().cancelled, &[])?.is_true()? {
-        transport.call_method(&names().close, &[])?;
-        return Ok(Owned::none());
-    }
-    let exception = task.call_method(&names().exception, &[])?;
-    if !exception.is_none() {
-        let event_loop = task.call_method(&names().get_loop, &[])?;
-        let rest = [(c"exception", &*exception), (c"transport", transport)];
-        call_exception_handler(
-            &event_loop,
-            "Unhandled exception in client_connected_cb",
-            &rest,
-        )?;
-        transport.call_method(&names().close, &[])?;
-    }
-    Ok(Owned::none())
 }
 
 /// `protocol.connection_lost(exception)`.
@@ -427,33 +371,6 @@ fn get_stream_reader(protocol: &Object) -> Res<Owned> {
     Ok(fields(protocol).reader().unwrap_or_else(Owned::none))
 }
 
-macro_rules! flag {
-    ($get:ident, $set:ident, $field:ident) => {
-        fn $get(protocol: &Object) -> Res<Owned> {
-            Ok(Owned::from_bool(fields(protocol).$field.get()))
-        }
-        fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
-            fields(protocol)
-                .$field
-                .set(value.map_or(Ok(false), Object::is_true)?);
-            Ok(())
-        }
-    };
-}
-
-macro_rules! object {
-    ($get:ident, $set:ident, $field:ident) => {
-        fn $get(protocol: &Object) -> Res<Owned> {
-            Ok(fields(protocol).$field.or_none())
-        }
-        fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
-            let value = value.filter(|value| !value.is_none()).map(Object::own);
-            drop(fields(protocol).$field.replace(value));
-            Ok(())
-        }
-    };
-}
-
 flag!(get_paused, set_paused, paused);
 flag!(get_connection_lost, set_connection_lost, connection_lost);
 flag!(get_reject, set_reject, reject_connection);
@@ -534,16 +451,10 @@ unsafe extern "C" fn traverse(
         }
         fields(Object::from_ptr(object))
     };
-    if !this.dict.get().is_null() {
-        // SAFETY: a live dict, with the collector's argument.
-        let result = unsafe { visit(this.dict.get(), arg) };
-        if result != 0 {
-            return result;
-        }
-    }
     visit!(
         visit,
         arg,
+        this.dict,
         this.event_loop,
         this.reader_ref,
         this.strong_reader,
@@ -560,11 +471,11 @@ unsafe extern "C" fn traverse(
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance; the dict's reference is given up once.
+    // SAFETY: the collector passes a live instance.
     unsafe {
         let this = fields(Object::from_ptr(object));
-        ffi::Py_XDECREF(this.dict.replace(ptr::null_mut()));
         for slot in [
+            &this.dict,
             &this.event_loop,
             &this.reader_ref,
             &this.strong_reader,

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 use rondel::streams::read_buffer::{DEFAULT_LIMIT, ReadBuffer};
 
+use super::attributes::{flag, object};
 use super::read;
 use crate::cpython::error::{
     guard, guard_object, raise, raised_matches, take_exception, value_error,
@@ -28,7 +29,8 @@ use crate::transport::socket;
 /// A reader's fields behind the object header.
 #[repr(C)]
 pub(crate) struct Reader {
-    dict: Cell<*mut ffi::PyObject>,
+    /// The instance's dict, once there is one.
+    dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
     buffer: RefCell<ReadBuffer<Chunk>>,
     /// Once somebody has asked for `_buffer`: the bytearray that is used from then on.
@@ -56,7 +58,7 @@ pub(crate) fn fields(object: &Object) -> &Reader {
 /// Whether an object is a reader of ours, not of a subclass, with no attribute put over a method.
 #[inline]
 pub(crate) fn is_exact(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) && fields(object).dict.get().is_null()
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) && fields(object).dict.is_empty()
 }
 
 /// Whether an object is a reader of ours, of asyncio, or of a subclass.
@@ -418,33 +420,6 @@ pub(super) fn limit_of(value: &Object) -> Res<usize> {
     }
 }
 
-macro_rules! flag {
-    ($get:ident, $set:ident, $field:ident) => {
-        fn $get(reader: &Object) -> Res<Owned> {
-            Ok(Owned::from_bool(fields(reader).$field.get()))
-        }
-        fn $set(reader: &Object, value: Option<&Object>) -> Res<()> {
-            fields(reader)
-                .$field
-                .set(value.map_or(Ok(false), Object::is_true)?);
-            Ok(())
-        }
-    };
-}
-
-macro_rules! object {
-    ($get:ident, $set:ident, $field:ident) => {
-        fn $get(reader: &Object) -> Res<Owned> {
-            Ok(fields(reader).$field.or_none())
-        }
-        fn $set(reader: &Object, value: Option<&Object>) -> Res<()> {
-            let value = value.filter(|value| !value.is_none()).map(Object::own);
-            drop(fields(reader).$field.replace(value));
-            Ok(())
-        }
-    };
-}
-
 flag!(get_eof, set_eof, eof);
 flag!(get_paused, set_paused, paused);
 object!(get_loop, set_loop, event_loop);
@@ -520,16 +495,10 @@ unsafe extern "C" fn traverse(
         }
         fields(Object::from_ptr(object))
     };
-    if !this.dict.get().is_null() {
-        // SAFETY: a live dict, with the collector's argument.
-        let result = unsafe { visit(this.dict.get(), arg) };
-        if result != 0 {
-            return result;
-        }
-    }
     visit!(
         visit,
         arg,
+        this.dict,
         this.exposed,
         this.event_loop,
         this.waiter,
@@ -541,11 +510,11 @@ unsafe extern "C" fn traverse(
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance; the dict's reference is given up once.
+    // SAFETY: the collector passes a live instance.
     unsafe {
         let this = fields(Object::from_ptr(object));
-        ffi::Py_XDECREF(this.dict.replace(ptr::null_mut()));
         for slot in [
+            &this.dict,
             &this.exposed,
             &this.event_loop,
             &this.waiter,

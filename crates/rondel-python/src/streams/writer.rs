@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use super::attributes::object;
 use super::{drain, reader};
 use crate::cpython::error::{guard, guard_object};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
@@ -22,7 +23,8 @@ use crate::transport::{socket, writing};
 /// A writer's fields behind the object header. All zero bytes are its state before `__init__`.
 #[repr(C)]
 pub(crate) struct Writer {
-    dict: Cell<*mut ffi::PyObject>,
+    /// The instance's dict, once there is one.
+    dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
     pub(super) transport: Slot,
     pub(super) protocol: Slot,
@@ -124,19 +126,6 @@ fn get_extra_info(writer: &Object, args: Args<'_>) -> Res<Owned> {
 }
 
 // ---- attributes ----
-
-macro_rules! object {
-    ($get:ident, $set:ident, $field:ident) => {
-        fn $get(writer: &Object) -> Res<Owned> {
-            Ok(fields(writer).$field.or_none())
-        }
-        fn $set(writer: &Object, value: Option<&Object>) -> Res<()> {
-            let value = value.filter(|value| !value.is_none()).map(Object::own);
-            drop(fields(writer).$field.replace(value));
-            Ok(())
-        }
-    };
-}
 
 object!(get_transport, set_transport, transport);
 object!(get_protocol, set_protocol, protocol);
@@ -248,16 +237,10 @@ unsafe extern "C" fn traverse(
         }
         fields(Object::from_ptr(object))
     };
-    if !this.dict.get().is_null() {
-        // SAFETY: a live dict, with the collector's argument.
-        let result = unsafe { visit(this.dict.get(), arg) };
-        if result != 0 {
-            return result;
-        }
-    }
     visit!(
         visit,
         arg,
+        this.dict,
         this.transport,
         this.protocol,
         this.reader,
@@ -268,11 +251,11 @@ unsafe extern "C" fn traverse(
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance; the dict's reference is given up once.
+    // SAFETY: the collector passes a live instance.
     unsafe {
         let this = fields(Object::from_ptr(object));
-        ffi::Py_XDECREF(this.dict.replace(ptr::null_mut()));
         for slot in [
+            &this.dict,
             &this.transport,
             &this.protocol,
             &this.reader,

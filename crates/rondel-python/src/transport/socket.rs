@@ -51,7 +51,8 @@ impl AsRawFd for Descriptor {
 /// A transport's fields, behind those of `asyncio.Transport`.
 #[repr(C)]
 pub(crate) struct Socket {
-    pub(super) dict: Cell<*mut ffi::PyObject>,
+    /// The instance's dict, once there is one.
+    pub(super) dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
     pub(super) stream: RefCell<Stream<Descriptor, Chunk>>,
     /// Empty once the connection is lost.
@@ -118,7 +119,7 @@ pub(crate) fn exact(object: &Object) -> Option<&Socket> {
         return None;
     }
     let this = fields(object);
-    this.dict.get().is_null().then_some(this)
+    this.dict.is_empty().then_some(this)
 }
 
 impl Socket {
@@ -187,7 +188,7 @@ pub(crate) fn make(
             .byte_add(OFFSET.load(Ordering::Relaxed))
             .cast::<Socket>();
         this.write(Socket {
-            dict: Cell::new(ptr::null_mut()),
+            dict: Slot::default(),
             weakrefs: Cell::new(ptr::null_mut()),
             stream: RefCell::new(Stream::new(descriptor)),
             event_loop: Slot::default(),
@@ -443,13 +444,6 @@ unsafe extern "C" fn traverse(
         }
         fields(Object::from_ptr(object))
     };
-    if !this.dict.get().is_null() {
-        // SAFETY: a live dict, with the collector's argument.
-        let result = unsafe { visit(this.dict.get(), arg) };
-        if result != 0 {
-            return result;
-        }
-    }
     if let Ok(stream) = this.stream.try_borrow()
         && let Some(Descriptor::Python(_, socket)) = stream.socket()
     {
@@ -462,6 +456,7 @@ unsafe extern "C" fn traverse(
     visit!(
         visit,
         arg,
+        this.dict,
         this.event_loop,
         this.protocol,
         this.server,
@@ -476,11 +471,11 @@ unsafe extern "C" fn traverse(
 }
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance; the dict's reference is given up once.
+    // SAFETY: the collector passes a live instance.
     unsafe {
         let this = fields(Object::from_ptr(object));
-        ffi::Py_XDECREF(this.dict.replace(ptr::null_mut()));
         for slot in [
+            &this.dict,
             &this.event_loop,
             &this.protocol,
             &this.server,

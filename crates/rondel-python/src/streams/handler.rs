@@ -1,0 +1,88 @@
+//! The program's handler of a server's connections: `client_connected_cb`.
+//!
+//! If it gives a coroutine, that runs in a task. A handler that fails is reported, and its connection closed.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::method::method;
+use crate::cpython::{self, Object, Owned, Res};
+use crate::task;
+use crate::transport::loop_calls::{call_exception_handler, create_task};
+use crate::transport::names::{imports, names};
+
+/// Calls the handler for a connection; gives the task that it runs in, if it does.
+pub(super) fn start(
+    event_loop: &Object,
+    transport: &Object,
+    callback: &Object,
+    reader: &Object,
+    writer: &Object,
+) -> Res<Option<Owned>> {
+    let result = callback.call(&[reader, writer])?;
+    if !is_coroutine(&result)? {
+        return Ok(None);
+    }
+    let task = create_task(event_loop, &result)?;
+    let done = task_done_callback(transport)?;
+    match task::is_exact(&task) {
+        // In the task's own context: another copy of the current one would only be kept alive for it.
+        true => task.call_method_with(
+            &names().add_done_callback,
+            &[&done, &task::context_of(&task)],
+            Some(&cpython::imports().kw_context),
+        )?,
+        false => task.call_method(&names().add_done_callback, &[&done])?,
+    };
+    Ok(Some(task))
+}
+
+#[inline]
+fn is_coroutine(object: &Object) -> Res<bool> {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyCoro_CheckExact(object.as_ptr()) } != 0 {
+        return Ok(true);
+    }
+    imports().iscoroutine.call(&[object])?.is_true()
+}
+
+/// What runs when the handler's task is done: bound to the transport, which it closes if the handler failed.
+fn task_done_callback(transport: &Object) -> Res<Owned> {
+    static DEFINITION: AtomicPtr<ffi::PyMethodDef> = AtomicPtr::new(ptr::null_mut());
+    let mut definition = DEFINITION.load(Ordering::Relaxed);
+    if definition.is_null() {
+        let made = method!(onearg c"client_connected_cb_done" handler_done,
+            c"Closes the connection of a handler that failed.");
+        definition = Box::into_raw(Box::new(made.0));
+        DEFINITION.store(definition, Ordering::Relaxed);
+    }
+    // SAFETY: a definition that lives for ever, and a live object to bind to.
+    unsafe {
+        Owned::steal(ffi::PyCFunction_NewEx(
+            definition,
+            transport.as_ptr(),
+            ptr::null_mut(),
+        ))
+    }
+}
+
+fn handler_done(transport: &Object, task: &Object) -> Res<Owned> {
+    if task.call_method(&names().cancelled, &[])?.is_true()? {
+        transport.call_method(&names().close, &[])?;
+        return Ok(Owned::none());
+    }
+    let exception = task.call_method(&names().exception, &[])?;
+    if !exception.is_none() {
+        let event_loop = task.call_method(&names().get_loop, &[])?;
+        let rest = [(c"exception", &*exception), (c"transport", transport)];
+        call_exception_handler(
+            &event_loop,
+            "Unhandled exception in client_connected_cb",
+            &rest,
+        )?;
+        transport.call_method(&names().close, &[])?;
+    }
+    Ok(Owned::none())
+}
