@@ -179,6 +179,32 @@ def test_write_checks_its_argument(run: Any) -> None:
     run(main())
 
 
+def test_writelines_checks_its_arguments(impl: Any, run: Any) -> None:
+    async def main() -> list[str]:
+        texts = []
+        async with pair() as (transport, _protocol, peer):
+            for wrong in ([b"good", "text"], 5, [None]):
+                with pytest.raises(TypeError) as error:
+                    transport.writelines(wrong)
+                texts.append(str(error.value))
+            transport.writelines(iter([b"from ", b"an iterator"]))
+            await asyncio.sleep(0)
+            assert peer.recv(100) == b"from an iterator"
+            peer.close()
+            transport.write(b"x")
+            assert transport.is_closing()
+            transport.writelines([b"x", b"y"])
+            transport.close()
+        return texts
+
+    async def stock() -> list[str]:
+        return await main()
+
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        expected = runner.run(stock())
+    assert run(main()) == expected
+
+
 def test_flow_control(run: Any) -> None:
     async def main() -> None:
         async with pair() as (transport, protocol, peer):

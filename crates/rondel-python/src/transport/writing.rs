@@ -10,10 +10,11 @@ use rondel::transport::stream::{Drained, Sent, Written};
 use super::chunk::Chunk;
 use super::closing::{call_connection_lost, fatal_error};
 use super::loop_calls::{call_exception_handler, create_future, take_unless_exit, warn_in_log};
-use super::names::names;
+use super::names::{imports, names};
 use super::socket::{Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
 use crate::cpython::error::{os_error, raise_os_error, runtime_error, type_error, value_error};
 use crate::cpython::method::{Args, Method, method};
+use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::LoopCore;
 use crate::streams::protocol;
@@ -226,7 +227,12 @@ fn report(
 
 // ---- methods ----
 
+/// Before 3.12 asyncio joins the lines and writes the result; from then on it queues each.
 fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
+    if cfg!(not(Py_3_12)) {
+        let joined = imports().empty_bytes.call_method(&names().join, &[lines])?;
+        return write(transport, &joined);
+    }
     let this = fields(transport);
     if this.stream.borrow().eof_written() {
         return runtime_error("Cannot call writelines() after write_eof()");
@@ -240,14 +246,21 @@ fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
     // All are looked at before any is queued: one that is no buffer leaves nothing behind.
     // SAFETY: a live object; what is not iterable raises.
     let lines = unsafe { Owned::steal(ffi::PySequence_Tuple(lines.as_ptr()))? };
-    let mut chunks = Vec::new();
-    for index in 0..crate::cpython::object::tuple_len(&lines) {
-        chunks.push(Chunk::of_buffer(crate::cpython::object::tuple_item(
-            &lines, index,
-        ))?);
+    let mut chunks = Vec::with_capacity(tuple_len(&lines));
+    for index in 0..tuple_len(&lines) {
+        let line = tuple_item(&lines, index);
+        chunks.push(match Chunk::exact(line) {
+            Some(chunk) => chunk,
+            None => {
+                // As asyncio does it, for the text of its TypeError.
+                // SAFETY: a live object.
+                let view = unsafe { Owned::steal(ffi::PyMemoryView_FromObject(line.as_ptr()))? };
+                Chunk::of_buffer(&view)?
+            }
+        });
     }
     for chunk in chunks {
-        if !chunk.as_ref().is_empty() {
+        if !chunk.as_ref().is_empty() && !this.is_lost() {
             queue(transport, this, chunk)?;
         }
     }
