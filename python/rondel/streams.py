@@ -61,9 +61,10 @@ async def start_server(
 
     ``limit`` as for ``open_connection``. All other arguments are those of ``loop.create_server``.
     """
-    loop = asyncio.get_running_loop()
+    loop: Any = asyncio.get_running_loop()
     factory = StreamFactory(client_connected_cb, limit, loop)
-    return await loop.create_server(factory, host, port, **kwds)
+    server: asyncio.Server = await loop.create_server(factory, host, port, **kwds)
+    return server
 
 
 async def open_unix_connection(

@@ -183,10 +183,14 @@ impl Read {
                 check_exception(reader)?;
             }
             match read_buffer::read(reader.len(), reader.eof.get() || woken, reader.limit()) {
-                Step::Take(0) => break,
                 Step::Take(n) => {
-                    blocks.append(&*reader.take(n)?)?;
+                    if n > 0 {
+                        blocks.append(&*reader.take(n)?)?;
+                    }
                     reader.maybe_resume()?;
+                    if n == 0 {
+                        break;
+                    }
                 }
                 _ => return self.wait(reader, "read"),
             }
