@@ -57,7 +57,7 @@ lint-rust: tools $(VENV)/.tools
 lint-python: $(VENV)/.tools
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy
+	for version in 3.11 3.12 3.13; do $(PY) -m mypy --python-version $$version || exit 1; done
 
 deny: tools
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

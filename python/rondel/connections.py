@@ -57,11 +57,11 @@ class Connections(_Base):
             waiter,
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]  # a float, whatever typeshed says
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         _rondel.make_socket_transport(self, rawsock, ssl_protocol, None, extra, server)
-        return ssl_protocol._app_transport  # type: ignore[no-any-return]
+        return ssl_protocol._app_transport
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.

@@ -63,7 +63,7 @@ async def start_server(
     """
     loop = asyncio.get_running_loop()
     factory = StreamFactory(client_connected_cb, limit, loop)
-    return await loop.create_server(factory, host, port, **kwds)
+    return await loop.create_server(factory, host, port, **kwds)  # type: ignore[arg-type]  # a service's name, too
 
 
 async def open_unix_connection(
@@ -115,7 +115,7 @@ async def _start_tls(
         ssl_handshake_timeout=ssl_handshake_timeout,
         **kwds,
     )
-    self._transport = transport
+    self._transport = transport  # type: ignore[assignment]  # None only if it was closed meanwhile
     if hasattr(protocol, "_replace_transport"):
         protocol._replace_transport(transport)
     else:
@@ -124,4 +124,4 @@ async def _start_tls(
 
 _start_tls.__name__ = "start_tls"
 _start_tls.__qualname__ = "StreamWriter.start_tls"
-StreamWriter.start_tls = _start_tls
+StreamWriter.start_tls = _start_tls  # type: ignore[method-assign]
