@@ -58,8 +58,8 @@ lint: lint-rust lint-python deny ## Run every linter; warnings are errors
 
 lint-rust: tools $(VENV)/.tools
 	$(CARGO) fmt --all --check
-	PYO3_PYTHON=$(abspath $(PY)) $(CARGO) clippy --workspace --all-targets -- -D warnings -D clippy::undocumented_unsafe_blocks
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --package rondel
+	PYO3_PYTHON=$(abspath $(PY)) $(CARGO) clippy --workspace --all-targets --all-features -- -D warnings -D clippy::undocumented_unsafe_blocks
+	PYO3_PYTHON=$(abspath $(PY)) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items --package rondel --package rondel-python
 
 lint-python: $(VENV)/.tools
 	$(PY) -m ruff check .
