@@ -18,7 +18,7 @@ RUST    := --workspace --exclude rondel-python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-loom test-python test-panic build bench lint lint-rust lint-python deny fmt docs wheel clean tools
+.PHONY: help run test test-rust test-loom test-python test-panic test-bench build bench lint lint-rust lint-python deny fmt docs wheel clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
@@ -27,7 +27,7 @@ help: ## List what can be made
 run: build ## Build everything and take the tour of the example programs
 	@$(PY) examples/tour.py $(ARGS)
 
-test: test-rust test-loom test-python test-panic ## Build and run every test, Rust and Python
+test: test-rust test-loom test-python test-panic test-bench ## Build and run every test, Rust and Python
 
 test-rust: tools ## Run the tests of the Rust crates
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -46,6 +46,10 @@ test-loom: tools
 
 test-panic: build $(VENV)/panic-probe
 	$(PY) -m pytest tests/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe
+
+# That the benchmarks measure what they say; their figures come from `make bench`.
+test-bench: build
+	$(PY) -m pytest benchmarks/tests
 
 build: $(VENV)/.built ## Build the extension module, optimised, and install it in the virtual environment
 
