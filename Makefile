@@ -18,7 +18,7 @@ RUST    := --workspace --exclude rondel-python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-python test-loom build bench lint lint-rust lint-python deny fmt docs wheel clean tools
+.PHONY: help run test test-rust test-loom test-python test-panic test-bench build bench lint lint-rust lint-python deny fmt docs wheel clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
@@ -27,7 +27,7 @@ help: ## List what can be made
 run: build ## Build everything and take the tour of the example programs
 	@$(PY) examples/tour.py $(ARGS)
 
-test: test-rust test-python ## Build and run every test, Rust and Python
+test: test-rust test-loom test-python test-panic test-bench ## Build and run every test, Rust and Python
 
 test-rust: tools ## Run the tests of the Rust crates
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -40,6 +40,17 @@ test-rust: tools ## Run the tests of the Rust crates
 test-python: build ## Run the Python tests; ARGS go to pytest
 	$(PY) -m pytest $(ARGS)
 
+# Every interleaving of what threads share, in a build of its own: loom takes the place of the standard library there.
+test-loom: tools
+	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel --test inbox_loom --target-dir target/loom
+
+test-panic: build $(VENV)/panic-probe
+	$(PY) -m pytest tests/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe
+
+# That the benchmarks measure what they say; their figures come from `make bench`.
+test-bench: build
+	$(PY) -m pytest benchmarks/tests
+
 build: $(VENV)/.built ## Build the extension module, optimised, and install it in the virtual environment
 
 bench: build ## Run the benchmarks; ARGS go to benchmarks/run.py
@@ -51,13 +62,13 @@ lint: lint-rust lint-python deny ## Run every linter; warnings are errors
 
 lint-rust: tools $(VENV)/.tools
 	$(CARGO) fmt --all --check
-	PYO3_PYTHON=$(abspath $(PY)) $(CARGO) clippy --workspace --all-targets -- -D warnings -D clippy::undocumented_unsafe_blocks
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --package rondel
+	PYO3_PYTHON=$(abspath $(PY)) $(CARGO) clippy --workspace --all-targets --all-features -- -D warnings -D clippy::undocumented_unsafe_blocks
+	PYO3_PYTHON=$(abspath $(PY)) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items --package rondel --package rondel-python
 
 lint-python: $(VENV)/.tools
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	$(PY) -m mypy
+	for version in 3.11 3.12 3.13; do $(PY) -m mypy --python-version $$version || exit 1; done
 
 deny: tools
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
@@ -97,3 +108,9 @@ $(VENV)/.tools: tests/requirements.txt | $(PY)
 $(VENV)/.built: $(SOURCES) $(VENV)/.tools | tools
 	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --target-dir $(BUILD)
 	@touch $@
+
+# The module once more, with functions that panic. After .built, as both use the same build directory.
+$(VENV)/panic-probe: $(VENV)/.built
+	rm -rf $@ $(VENV)/panic-probe-wheel
+	$(PY) -m maturin build --release --features panic-probe --interpreter $(PY) --target-dir $(BUILD) --out $(VENV)/panic-probe-wheel
+	$(PY) -m pip install --quiet --no-deps --target $@ $(VENV)/panic-probe-wheel/*.whl

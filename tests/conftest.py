@@ -40,6 +40,7 @@ class Implementation:
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--impl", default="asyncio,rondel,factory", help="which implementations to test, with commas")
+    parser.addoption("--panic-probe", help="the folder of a build with the feature panic-probe, for test_panics.py")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -894,3 +894,15 @@ def test_ten_thousand_tasks(run, aio):
         assert await aio.gather(*tasks) == [True] * 10_000
 
     run(main())
+
+
+def test_a_task_factory_with_many_arguments(loop):
+    loop.set_task_factory(lambda loop, coroutine, **options: len(options))
+    coroutine = forever()
+    options = {f"option_{number}": number for number in range(12)}
+    if sys.version_info >= (3, 13, 3):
+        assert loop.create_task(coroutine, **options) == 12
+    else:
+        with pytest.raises(TypeError, match="unexpected keyword argument 'option_0'"):
+            loop.create_task(coroutine, **options)
+    coroutine.close()

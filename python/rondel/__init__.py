@@ -8,7 +8,7 @@ rest is asyncio's own object. Other ways in are `rondel.run(main())`, `asyncio.r
 import asyncio as _asyncio
 from asyncio import *  # noqa: F403
 
-from . import gathering as _gathering  # noqa: F401  (keeps asyncio's own gather before anything is replaced)
+from . import gathering as _gathering  # keeps asyncio's own gather before anything is replaced
 from . import policy as _policy
 from ._rondel import Future, Handle, Task, TimerHandle, __version__, gather
 from .event_loop import EventLoop, new_event_loop

@@ -33,8 +33,7 @@ class Connections(_Base):
         server: Any = None,
     ) -> Transport:
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        transport: Transport = _rondel.make_socket_transport(self, sock, protocol, waiter, extra, server)
-        return transport
+        return _rondel.make_socket_transport(self, sock, protocol, waiter, extra, server)
 
     def _make_ssl_transport(
         self,
@@ -51,19 +50,18 @@ class Connections(_Base):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
     ) -> Transport:
         self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
-        ssl_protocol: Any = sslproto.SSLProtocol(
+        ssl_protocol = sslproto.SSLProtocol(
             self,
             protocol,
             sslcontext,
             waiter,
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]  # typeshed knows ints only
+            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]  # a float, whatever typeshed says
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         _rondel.make_socket_transport(self, rawsock, ssl_protocol, None, extra, server)
-        transport: Transport = ssl_protocol._app_transport
-        return transport
+        return ssl_protocol._app_transport
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.

@@ -12,14 +12,16 @@ import selectors
 import sys
 import weakref
 from asyncio import events, tasks
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FunctionType
-from typing import Any
+from typing import Any, TypeVarTuple, Unpack
 
 from . import _rondel
 from .connections import Connections
 
 __all__ = ("EventLoop", "new_event_loop")
+
+_Ts = TypeVarTuple("_Ts")
 
 
 class _ReactorView:
@@ -66,7 +68,7 @@ class EventLoop(_rondel.LoopCore, Connections, asyncio.SelectorEventLoop):
             super()._close_self_pipe()  # type: ignore[misc]
             self._self_pipe_made = False
 
-    def add_signal_handler(self, sig: int, callback: Any, *args: Any) -> None:
+    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         if not self._self_pipe_made and not self.is_closed():
             self._self_pipe_made = True
             self._make_self_pipe()

@@ -9,7 +9,7 @@ from ._rondel import Future
 _stock_gather = tasks.gather
 
 
-class _GatheringFuture(Future):
+class _GatheringFuture(Future[Any]):
     """As asyncio's: `cancel()` cancels the children, and the future is done when they are."""
 
     def __init__(self, children: list[Any], *, loop: Any) -> None:

@@ -61,10 +61,9 @@ async def start_server(
 
     ``limit`` as for ``open_connection``. All other arguments are those of ``loop.create_server``.
     """
-    loop: Any = asyncio.get_running_loop()
+    loop = asyncio.get_running_loop()
     factory = StreamFactory(client_connected_cb, limit, loop)
-    server: asyncio.Server = await loop.create_server(factory, host, port, **kwds)
-    return server
+    return await loop.create_server(factory, host, port, **kwds)  # type: ignore[arg-type]  # a service's name, too
 
 
 async def open_unix_connection(
@@ -116,7 +115,7 @@ async def _start_tls(
         ssl_handshake_timeout=ssl_handshake_timeout,
         **kwds,
     )
-    self._transport = transport
+    self._transport = transport  # type: ignore[assignment]  # None only if it was closed meanwhile
     if hasattr(protocol, "_replace_transport"):
         protocol._replace_transport(transport)
     else:
@@ -125,4 +124,4 @@ async def _start_tls(
 
 _start_tls.__name__ = "start_tls"
 _start_tls.__qualname__ = "StreamWriter.start_tls"
-StreamWriter.start_tls = _start_tls
+StreamWriter.start_tls = _start_tls  # type: ignore[method-assign]

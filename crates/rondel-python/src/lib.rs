@@ -7,6 +7,8 @@ mod event_loop;
 mod future;
 mod gather;
 mod handle;
+#[cfg(feature = "panic-probe")]
+mod panic_probe;
 mod streams;
 mod task;
 mod transport;
@@ -45,6 +47,10 @@ fn fill(module: &cpython::Object) -> Res<()> {
             c"Puts the hot methods of LoopCore into a subclass."),
         )?,
     )?;
+    #[cfg(feature = "panic-probe")]
+    for (name, value) in panic_probe::functions()? {
+        add(name, value)?;
+    }
     add("__version__", Owned::from_str(env!("CARGO_PKG_VERSION"))?)
 }
 

@@ -88,3 +88,8 @@ pub use task::{
     TaskFailure, TaskGroup, TimeoutError, create_task, current_task, gather, task_group,
 };
 pub use time::{Instant, Sleep, Timeout, sleep, sleep_until, timeout, timeout_at, yield_now};
+
+/// Runs the Rust program in the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;

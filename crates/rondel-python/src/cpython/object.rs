@@ -107,7 +107,7 @@ impl Object {
         check(unsafe { ffi::PyObject_SetAttr(self.as_ptr(), name.as_ptr(), value.as_ptr()) })
     }
 
-    /// Calls with positional arguments, at most seven.
+    /// Calls with positional arguments.
     #[inline]
     pub(crate) fn call(&self, args: &[&Object]) -> Res<Owned> {
         self.call_with(args, None)
@@ -118,7 +118,9 @@ impl Object {
     pub(crate) fn call_with(&self, args: &[&Object], kwnames: Option<&Object>) -> Res<Owned> {
         // The first place is scratch that the callee may use to prepend `self` (PEP 590).
         let mut stack = [ptr::null_mut(); 8];
-        assert!(args.len() < stack.len(), "too many arguments for one call");
+        if args.len() >= stack.len() {
+            return self.call_with_many(args, kwnames);
+        }
         for (place, arg) in stack[1..].iter_mut().zip(args) {
             *place = arg.as_ptr();
         }
@@ -129,6 +131,21 @@ impl Object {
                 self.as_ptr(),
                 stack.as_ptr().add(1),
                 (args.len() - named) | ffi::PY_VECTORCALL_ARGUMENTS_OFFSET,
+                kwnames.map_or(ptr::null_mut(), Object::as_ptr),
+            ))
+        }
+    }
+
+    #[cold]
+    fn call_with_many(&self, args: &[&Object], kwnames: Option<&Object>) -> Res<Owned> {
+        let stack: Vec<_> = args.iter().map(|arg| arg.as_ptr()).collect();
+        let named = kwnames.map_or(0, tuple_len);
+        // SAFETY: `stack` holds live objects, and nothing is said of a place before them.
+        unsafe {
+            Owned::steal(vectorcall(
+                self.as_ptr(),
+                stack.as_ptr(),
+                args.len() - named,
                 kwnames.map_or(ptr::null_mut(), Object::as_ptr),
             ))
         }

@@ -100,7 +100,7 @@ impl TypeBuilder {
 
     /// Instances are called through the `vectorcallfunc` that they have at this offset.
     pub(crate) fn vectorcall(mut self, offset: usize) -> Self {
-        self.flags |= u64::from(ffi::Py_TPFLAGS_HAVE_VECTORCALL);
+        self.flags |= ffi::Py_TPFLAGS_HAVE_VECTORCALL;
         self.members.push(ffi::PyMemberDef {
             name: c"__vectorcalloffset__".as_ptr(),
             type_code: ffi::Py_T_PYSSIZET,

@@ -232,12 +232,17 @@ impl Host for PyHost {
     }
 
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
+        /// Attaches the thread again, even if the wait panics: what catches the panic raises an exception.
+        struct Detached(*mut ffi::PyThreadState);
+        impl Drop for Detached {
+            fn drop(&mut self) {
+                // SAFETY: the state that was saved, on this thread.
+                unsafe { ffi::PyEval_RestoreThread(self.0) };
+            }
+        }
         // SAFETY: attached here; `wait` is the reactor's system call and touches no object.
-        let state = unsafe { ffi::PyEval_SaveThread() };
-        let result = wait();
-        // SAFETY: the state that was saved just now, on this thread.
-        unsafe { ffi::PyEval_RestoreThread(state) };
-        result
+        let _detached = Detached(unsafe { ffi::PyEval_SaveThread() });
+        wait()
     }
 
     fn interrupted(&self) -> ControlFlow<Exit> {
@@ -253,6 +258,8 @@ impl Host for PyHost {
 
 #[inline]
 fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
+    #[cfg(feature = "panic-probe")]
+    crate::panic_probe::fire();
     let (kind, object) = item.into_parts();
     let flow = match kind {
         Kind::Step => task::step(core, &object),

@@ -43,10 +43,18 @@ fn run(this: &Object) -> Res<Owned> {
     if core.is_running() {
         return runtime_error("This event loop is already running");
     }
+    /// The loop does not run any more, even if it panicked: it can be closed then.
+    struct Running<'a>(&'a LoopCore);
+    impl Drop for Running<'_> {
+        fn drop(&mut self) {
+            self.0.thread.set(0);
+            self.0.leave_task();
+        }
+    }
     core.thread.set(this_thread());
+    let running = Running(core);
     let result = core.engine().run_forever();
-    core.thread.set(0);
-    core.leave_task();
+    drop(running);
     core.flush_written();
     match result {
         Ok(()) => Ok(Owned::none()),

@@ -2,7 +2,7 @@
 //!
 //! `rondel.Future` derives from `_asyncio.Future`; our fields stand behind those of `_asyncio.Task`, so that one
 //! offset does for futures and tasks. Done futures queue their callbacks: a task of ours that waits is pushed
-//! onto the ready ring as it is ([`Kind::Wakeup`]), any other callback gets a handle.
+//! onto the ready ring as it is (`Kind::Wakeup`), any other callback gets a handle.
 //!
 //! `callbacks.rs` tells who waits, `iter.rs` is what `await` does, `methods.rs` what Python sees, `object.rs` the life of
 //! the object.

@@ -1,6 +1,6 @@
 //! `StreamReader`: the object, and how bytes get into it. How they get out is in `read.rs`.
 //!
-//! A transport of ours feeds it without a Python call ([`feed`], [`feed_slice`], [`feed_eof`]); anything else uses
+//! A transport of ours feeds it without a Python call ([`feed`], [`feed_eof`]); anything else uses
 //! its methods. Feeding completes the future that a read waits on, and the reading task is on the ring.
 
 use std::cell::{Cell, RefCell};
