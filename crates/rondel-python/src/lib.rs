@@ -2,6 +2,7 @@
 //!
 //! Python imports the package `rondel`, which re-exports what is made here. See `ARCHITECTURE.md` for the map.
 
+mod awaitable;
 mod cpython;
 mod event_loop;
 mod future;

@@ -30,7 +30,9 @@ interned! {
     call_later "call_later",
     call_soon "call_soon",
     cancel "cancel",
+    close "close",
     context "context",
+    create_future "create_future",
     cr_frame "cr_frame",
     default_exception_handler "default_exception_handler",
     dict "__dict__",
@@ -154,7 +156,7 @@ pub(crate) fn import(name: &str) -> Res<Owned> {
     unsafe { Owned::steal(ffi::PyImport_Import(name.as_ptr())) }
 }
 
-fn intern(text: &str) -> Res<Owned> {
+pub(crate) fn intern(text: &str) -> Res<Owned> {
     let mut string = Owned::from_str(text)?.into_ptr();
     // SAFETY: takes a reference to a `str` and gives one back in its place.
     unsafe {

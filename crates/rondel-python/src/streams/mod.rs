@@ -11,10 +11,8 @@
 //! | `writer.rs` | `StreamWriter` |
 //! | `drain.rs` | what `drain()` and `wait_closed()` return |
 //! | `protocol.rs` | `StreamReaderProtocol` |
-//! | `awaitable.rs` | what all those awaitables have in common |
 //! | `factory.rs` | the protocol factory of `start_server` |
 
-mod awaitable;
 mod drain;
 pub(crate) mod factory;
 pub(crate) mod protocol;
