@@ -9,7 +9,22 @@ import asyncio as _asyncio
 from asyncio import *  # noqa: F403
 
 from . import policy as _policy
-from ._rondel import Future, Handle, Task, TimerHandle, __version__
+from ._rondel import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Future,
+    Handle,
+    LifoQueue,
+    Lock,
+    PriorityQueue,
+    Queue,
+    Semaphore,
+    Task,
+    TimerHandle,
+    __version__,
+)
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall
 from .runners import Runner, run

@@ -8,6 +8,7 @@ mod event_loop;
 mod future;
 mod handle;
 mod streams;
+mod sync;
 mod task;
 mod transport;
 
@@ -28,6 +29,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("Future", future)?;
     add("Task", task)?;
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {
+        add(name, value)?;
+    }
+    for (name, value) in sync::init_types()? {
         add(name, value)?;
     }
     add("LoopAttribute", event_loop::attributes::init_type()?)?;
