@@ -24,6 +24,7 @@ from ._rondel import (
     Task,
     TimerHandle,
     __version__,
+    sleep,
 )
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall

@@ -7,6 +7,7 @@ mod cpython;
 mod event_loop;
 mod future;
 mod handle;
+mod sleep;
 mod streams;
 mod sync;
 mod task;
@@ -31,6 +32,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {
         add(name, value)?;
     }
+    add("sleep", sleep::init()?)?;
     for (name, value) in sync::init_types()? {
         add(name, value)?;
     }
