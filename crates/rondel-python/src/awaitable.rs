@@ -19,7 +19,7 @@ use crate::cpython::error::{
 };
 use crate::cpython::method::{self, Args, GetSet};
 use crate::cpython::stop_iteration::stop_iteration;
-use crate::cpython::types::{TypeBuilder, allocate, free, is_fresh, slot_fn};
+use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
 use crate::future;
 
@@ -83,6 +83,8 @@ enum Stage {
 #[repr(C)]
 struct Awaitable<T> {
     stage: Cell<Stage>,
+    /// The finalizer has run: the collector won't run it again, so the object must not come back from the freelist.
+    finalized: Cell<bool>,
     /// What is awaited now; empty while a bare yield is.
     inner: Slot,
     steps: T,
@@ -518,6 +520,7 @@ unsafe extern "C" fn clear<T: Steps>(object: *mut ffi::PyObject) -> c_int {
 /// and what was never begun is a mistake that is warned of.
 fn finalize_kept<T: Steps>(object: &Object) -> Res<()> {
     let this = fields::<T>(object);
+    this.finalized.set(true);
     match this.stage.get() {
         Stage::Fresh if !T::REUSABLE => {
             let text = format!("coroutine '{}' was never awaited", this.steps.name());
@@ -556,7 +559,7 @@ unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
             guard_quiet(|| this.finish());
         }
         let class = ffi::Py_TYPE(object);
-        if is_fresh(object) && (T::class().keep)(object) {
+        if !this.finalized.get() && (T::class().keep)(object) {
             ffi::Py_DECREF(class.cast());
         } else {
             free(object);

@@ -127,8 +127,17 @@ impl Sleep {
 /// `delay <= 0`.
 #[inline]
 fn is_over(delay: &Object) -> Res<bool> {
-    // SAFETY: a live object, read as a float only if it is one.
+    // SAFETY: a live object; each is read as what it exactly is, which can't raise.
     unsafe {
+        if ffi::PyLong_CheckExact(delay.as_ptr()) != 0 {
+            let mut overflow = 0;
+            let seconds = ffi::PyLong_AsLongLongAndOverflow(delay.as_ptr(), &mut overflow);
+            return Ok(if overflow == 0 {
+                seconds <= 0
+            } else {
+                overflow < 0
+            });
+        }
         if ffi::PyFloat_CheckExact(delay.as_ptr()) != 0 {
             return Ok(ffi::PyFloat_AS_DOUBLE(delay.as_ptr()) <= 0.0);
         }
