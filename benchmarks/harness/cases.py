@@ -76,6 +76,11 @@ IN_PROCESS = {
     "create-task": True,
     "create-task-alone": False,
     "gather": True,
+    "queue": True,
+    "lock-free": True,
+    "lock-contended": True,
+    "event": True,
+    "event-alone": True,
 }
 
 

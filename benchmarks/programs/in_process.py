@@ -205,6 +205,112 @@ async def future_ping_pong(asyncio: Any, count: int) -> int:
     return rounds * 2
 
 
+@case
+async def queue(asyncio: Any, count: int) -> int:
+    """A producer and a consumer with a queue of 100 between them; an operation is one put and one get."""
+    items = asyncio.Queue(TASKS)
+    batches = math.ceil(count / TASKS)
+    batch = list(range(TASKS))
+
+    async def produce() -> None:
+        for _ in range(batches):
+            for number in batch:
+                await items.put(number)
+
+    producer = asyncio.create_task(produce())
+    wrong = 0
+    for _ in range(batches):
+        for expected in batch:
+            if await items.get() != expected:
+                wrong += 1
+    await producer
+    check(not wrong, f"{wrong} items were not those that were put, in their order")
+    return batches * TASKS
+
+
+@case
+async def lock_free(asyncio: Any, count: int) -> int:
+    """`async with` on a lock that nobody else wants."""
+    lock = asyncio.Lock()
+    unlocked = 0
+    for _ in range(count):
+        async with lock:
+            if not lock.locked():
+                unlocked += 1
+    check(not unlocked and not lock.locked(), "the lock is not locked inside, or is so behind it")
+    return count
+
+
+@case
+async def lock_contended(asyncio: Any, count: int) -> int:
+    """A hundred tasks want one lock, whose holder gives way to the others; an operation is one `async with`."""
+    lock, sleep = asyncio.Lock(), asyncio.sleep
+    each = math.ceil(count / TASKS)
+    holder = 0
+    disturbed = 0
+
+    async def contend(me: int) -> None:
+        nonlocal holder, disturbed
+        for _ in range(each):
+            async with lock:
+                holder = me
+                await sleep(0)
+                if holder != me:
+                    disturbed += 1
+
+    await asyncio.gather(*[contend(number) for number in range(TASKS)])
+    check(not disturbed and not lock.locked(), f"{disturbed} times another task got in")
+    return each * TASKS
+
+
+@case
+async def event(asyncio: Any, count: int) -> int:
+    """A hundred tasks wait for one event; an operation is one waking."""
+    event = asyncio.Event()
+    batches = math.ceil(count / TASKS)
+
+    async def wait() -> int:
+        woken = 0
+        for _ in range(batches):
+            woken += await event.wait()
+        return woken
+
+    waiting = [asyncio.create_task(wait()) for _ in range(TASKS)]
+    for _ in range(batches):
+        # Behind the tasks, which wait again by then.
+        await asyncio.sleep(0)
+        event.set()
+        event.clear()
+    wakings = sum(await asyncio.gather(*waiting))
+    check(wakings == batches * TASKS, f"{wakings} wakings, {batches * TASKS} expected")
+    return batches * TASKS
+
+
+@case
+async def event_alone(asyncio: Any, count: int) -> int:
+    """Two tasks wake each other through events; an operation is one waking."""
+    mine, theirs = asyncio.Event(), asyncio.Event()
+    rounds = math.ceil(count / 2)
+    answers = 0
+
+    async def answer() -> None:
+        nonlocal answers
+        for _ in range(rounds):
+            await theirs.wait()
+            theirs.clear()
+            answers += 1
+            mine.set()
+
+    player = asyncio.create_task(answer())
+    for _ in range(rounds):
+        theirs.set()
+        await mine.wait()
+        mine.clear()
+    await player
+    check(answers == rounds, f"{answers} answers, {rounds} expected")
+    return rounds * 2
+
+
 async def _give(value: int) -> int:
     return value
 

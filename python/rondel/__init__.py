@@ -10,7 +10,24 @@ from asyncio import *  # noqa: F403
 
 from . import gathering as _gathering  # keeps asyncio's own gather before anything is replaced
 from . import policy as _policy
-from ._rondel import Future, Handle, Task, TimerHandle, __version__, gather
+from ._rondel import (
+    Barrier,
+    BoundedSemaphore,
+    Condition,
+    Event,
+    Future,
+    Handle,
+    LifoQueue,
+    Lock,
+    PriorityQueue,
+    Queue,
+    Semaphore,
+    Task,
+    TimerHandle,
+    __version__,
+    gather,
+    sleep,
+)
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall
 from .runners import Runner, run

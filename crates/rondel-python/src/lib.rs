@@ -2,6 +2,7 @@
 //!
 //! Python imports the package `rondel`, which re-exports what is made here. See `ARCHITECTURE.md` for the map.
 
+mod awaitable;
 mod cpython;
 mod event_loop;
 mod future;
@@ -9,7 +10,9 @@ mod gather;
 mod handle;
 #[cfg(feature = "panic-probe")]
 mod panic_probe;
+mod sleep;
 mod streams;
+mod sync;
 mod task;
 mod transport;
 
@@ -30,6 +33,10 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("Future", future)?;
     add("Task", task)?;
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {
+        add(name, value)?;
+    }
+    add("sleep", sleep::init()?)?;
+    for (name, value) in sync::init_types()? {
         add(name, value)?;
     }
     add("LoopAttribute", event_loop::attributes::init_type()?)?;

@@ -39,7 +39,7 @@ impl<const N: usize> FreeList<N> {
             let list = &mut *self.0.get();
             list.len = list.len.checked_sub(1)?;
             let object = list.dead[list.len];
-            ffi::PyObject_Init(object, class);
+            init(object, class);
             if track {
                 ffi::PyObject_GC_Track(object.cast());
             }
@@ -61,6 +61,25 @@ impl<const N: usize> FreeList<N> {
         list.dead[list.len] = object;
         list.len += 1;
         true
+    }
+}
+
+/// `PyObject_Init` for an object that has been one of that type before: the type is still in it, and nobody has counted
+/// since the last reference was given up.
+///
+/// # Safety
+/// The object is dead, and of that type.
+#[inline]
+unsafe fn init(object: *mut ffi::PyObject, class: *mut ffi::PyTypeObject) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if cfg!(any(Py_GIL_DISABLED, py_sys_config = "Py_REF_DEBUG")) {
+            ffi::PyObject_Init(object, class);
+        } else {
+            debug_assert!(ffi::Py_TYPE(object) == class && ffi::Py_REFCNT(object) == 0);
+            ffi::Py_INCREF(object);
+            ffi::Py_INCREF(class.cast());
+        }
     }
 }
 

@@ -31,9 +31,11 @@ interned! {
     call_soon "call_soon",
     cancel "cancel",
     cancel_requested "_cancel_requested",
+    close "close",
+    context "context",
+    create_future "create_future",
     create_task "create_task",
     return_exceptions "return_exceptions",
-    context "context",
     eager_start "eager_start",
     get_debug "get_debug",
     get_loop "get_loop",
@@ -150,7 +152,7 @@ pub(crate) fn import(name: &str) -> Res<Owned> {
     unsafe { Owned::steal(ffi::PyImport_Import(name.as_ptr())) }
 }
 
-fn intern(text: &str) -> Res<Owned> {
+pub(crate) fn intern(text: &str) -> Res<Owned> {
     let mut string = Owned::from_str(text)?.into_ptr();
     // SAFETY: takes a reference to a `str` and gives one back in its place.
     unsafe {

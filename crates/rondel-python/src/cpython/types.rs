@@ -283,3 +283,34 @@ pub(crate) fn set_type_attribute(class: &Object, name: &CStr, value: &Object) ->
     // SAFETY: live objects and a NUL-terminated name.
     check(unsafe { ffi::PyObject_SetAttrString(class.as_ptr(), name.as_ptr(), value.as_ptr()) })
 }
+
+/// Puts a method into a class that Python made. The interpreter calls a method directly only if the object is exactly
+/// of the class that the method's descriptor names, so a subclass that is to be fast needs descriptors of its own.
+pub(crate) fn bind_method(class: &Object, method: &Method) -> Res<()> {
+    debug_assert!(class.is_type());
+    let definition = Box::leak(Box::new(method.0));
+    // SAFETY: a live type; the definition lives for ever, and its name is a C string.
+    unsafe {
+        let descriptor = Owned::steal(ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?;
+        check(ffi::PyObject_SetAttrString(
+            class.as_ptr(),
+            definition.ml_name,
+            descriptor.as_ptr(),
+        ))
+    }
+}
+
+/// Puts an attribute into a class that Python made.
+pub(crate) fn bind_attribute(class: &Object, attribute: &GetSet) -> Res<()> {
+    debug_assert!(class.is_type());
+    let definition = Box::leak(Box::new(attribute.0));
+    // SAFETY: a live type; the definition lives for ever, and its name is a C string.
+    unsafe {
+        let descriptor = Owned::steal(ffi::PyDescr_NewGetSet(class.as_type_ptr(), definition))?;
+        check(ffi::PyObject_SetAttrString(
+            class.as_ptr(),
+            definition.name,
+            descriptor.as_ptr(),
+        ))
+    }
+}

@@ -18,8 +18,7 @@ use super::running::this_thread;
 use super::{calls, descriptors, running};
 use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
-use crate::cpython::object::check;
-use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
+use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::task::current::CurrentTask;
 use crate::task::registry::TaskList;
@@ -146,6 +145,11 @@ impl LoopCore {
     #[inline]
     pub(crate) fn calls_directly(&self) -> bool {
         self.overridden.get() & CALL_SOON == 0
+    }
+
+    /// Whether internal calls may set timers without `call_later` or `call_at`.
+    pub(crate) fn times_directly(&self) -> bool {
+        self.overridden.get() & (TIME | CALL_LATER) == 0
     }
 
     /// Whether a task may be made without `create_task`.
@@ -413,23 +417,13 @@ pub(crate) fn init_type() -> Res<Owned> {
     Ok(class)
 }
 
-/// `_rondel.bind_methods(cls)`: puts the hot methods into a subclass as its own. The interpreter calls a method
-/// directly only if the object is exactly of the class that the method's descriptor names.
+/// `_rondel.bind_methods(cls)`: puts the hot methods into a subclass as its own.
 pub(crate) fn bind_methods(_: &Object, class: &Object) -> Res<Owned> {
     if !class.is_type() {
         return type_error("bind_methods() takes a class");
     }
-    for method in calls::methods() {
-        let definition = Box::leak(Box::new(method.0));
-        // SAFETY: a live type; the definition lives for ever, and its name is a C string.
-        unsafe {
-            let descriptor = Owned::steal(ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?;
-            check(ffi::PyObject_SetAttrString(
-                class.as_ptr(),
-                definition.ml_name,
-                descriptor.as_ptr(),
-            ))?;
-        }
+    for method in &calls::methods() {
+        bind_method(class, method)?;
     }
     BOUND.store(class.own().into_ptr().cast(), Ordering::Relaxed);
     Ok(Owned::none())

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::awaitable::{Class, Next, Steps, iterator_of, make};
 use super::{protocol, reader, writer};
+use crate::awaitable::{Class, Next, Steps, iterator_of, make};
 use crate::cpython::error::{raise, raise_instance, runtime_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
@@ -253,8 +253,8 @@ fn start(writer: Option<&Object>, protocol: Option<&Object>, stage: Stage) -> Re
 
 /// Makes the types.
 pub(super) fn init_types() -> Res<()> {
-    super::awaitable::init_type::<Drain>(c"rondel._rondel.Drain")?;
-    super::awaitable::init_type::<Ready>(c"rondel._rondel.Ready")?;
+    crate::awaitable::init_type::<Drain>(c"rondel._rondel.Drain")?;
+    crate::awaitable::init_type::<Ready>(c"rondel._rondel.Ready")?;
     READY.store(make::<Ready>(|_| ())?.into_ptr(), Ordering::Relaxed);
     Ok(())
 }

@@ -12,12 +12,10 @@
 //! | `drain.rs` | what `drain()` and `wait_closed()` return |
 //! | `protocol.rs` | `StreamReaderProtocol` |
 //! | `handler.rs` | calling the handler of a server's connections |
-//! | `awaitable.rs` | what all those awaitables have in common |
 //! | `attributes.rs` | attributes that stand for one field each |
 //! | `factory.rs` | the protocol factory of `start_server` |
 
 mod attributes;
-mod awaitable;
 mod drain;
 pub(crate) mod factory;
 mod handler;

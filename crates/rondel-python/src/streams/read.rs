@@ -9,8 +9,8 @@ use std::cell::Cell;
 use pyo3::ffi;
 use rondel::streams::read_buffer::{self, Overrun, Search, Step, overlong_line};
 
-use super::awaitable::{Class, Next, Steps, iterator_of, make};
 use super::reader::{self, Reader, fields};
+use crate::awaitable::{Class, Next, Steps, iterator_of, make};
 use crate::cpython::error::{raise_instance, runtime_error, value_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, method};
@@ -389,5 +389,5 @@ pub(super) fn methods() -> Vec<Method> {
 
 /// Makes the type.
 pub(super) fn init_type() -> Res<()> {
-    super::awaitable::init_type::<Read>(c"rondel._rondel.Read")
+    crate::awaitable::init_type::<Read>(c"rondel._rondel.Read")
 }

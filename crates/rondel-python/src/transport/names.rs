@@ -81,7 +81,6 @@ interned! {
     source_traceback "_source_traceback",
     sslcontext "sslcontext",
     start_serving "_start_serving",
-    throw "throw",
     transport "transport",
     warning "warning",
     write "write",

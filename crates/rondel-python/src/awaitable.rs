@@ -1,4 +1,4 @@
-//! Native awaitables: what `reader.read()` and `writer.drain()` return.
+//! Native awaitables: what `reader.read()`, `lock.acquire()` and `sleep()` return.
 //!
 //! Such an object is a coroutine in all but type: `await` it, or make a task of it. Its steps are a
 //! [`Steps`] implementation: a state that goes on until it has the result or something else to await first. The
@@ -7,7 +7,7 @@
 //! A step that has its result at once costs no future and no suspension.
 
 use std::cell::Cell;
-use std::ffi::{CStr, c_int, c_void};
+use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -20,11 +20,11 @@ use crate::cpython::error::{
 use crate::cpython::method::{self, Args, GetSet};
 use crate::cpython::stop_iteration::stop_iteration;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
-use crate::transport::names::names;
+use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
+use crate::future;
 
 /// What a step ends with.
-pub(super) enum Next {
+pub(crate) enum Next {
     /// The awaitable is done, with this result.
     Return(Owned),
     /// This has to be awaited first; an iterator as `__await__` gives it.
@@ -34,7 +34,7 @@ pub(super) enum Next {
 }
 
 /// The steps of one kind of awaitable. All zero bytes are its state before it is filled.
-pub(super) trait Steps: Sized + 'static {
+pub(crate) trait Steps: Sized + 'static {
     /// Whether it may be awaited again once it is done.
     const REUSABLE: bool = false;
     /// The qualified name, which a task's repr shows.
@@ -50,14 +50,14 @@ pub(super) trait Steps: Sized + 'static {
 }
 
 /// A type of awaitables, once it is made, and its dead instances.
-pub(super) struct Class {
+pub(crate) struct Class {
     class: AtomicPtr<ffi::PyTypeObject>,
     keep: fn(*mut ffi::PyObject) -> bool,
     revive: fn(*mut ffi::PyTypeObject) -> Option<Owned>,
 }
 
 impl Class {
-    pub(super) const fn new(
+    pub(crate) const fn new(
         keep: fn(*mut ffi::PyObject) -> bool,
         revive: fn(*mut ffi::PyTypeObject) -> Option<Owned>,
     ) -> Self {
@@ -83,6 +83,8 @@ enum Stage {
 #[repr(C)]
 struct Awaitable<T> {
     stage: Cell<Stage>,
+    /// The finalizer has run: the collector won't run it again, so the object must not come back from the freelist.
+    finalized: Cell<bool>,
     /// What is awaited now; empty while a bare yield is.
     inner: Slot,
     steps: T,
@@ -98,7 +100,7 @@ fn fields<T: Steps>(object: &Object) -> &Awaitable<T> {
 
 /// A new awaitable, with `fill` setting its state.
 #[inline]
-pub(super) fn make<T: Steps>(fill: impl FnOnce(&T)) -> Res<Owned> {
+pub(crate) fn make<T: Steps>(fill: impl FnOnce(&T)) -> Res<Owned> {
     let class = T::class();
     let type_ptr = class.class.load(Ordering::Relaxed);
     let object = match (class.revive)(type_ptr) {
@@ -279,6 +281,9 @@ fn poll(inner: &Object, value: &Object) -> Res<Progress> {
 /// Throws the exception that is set into what is awaited. What has no `throw` raises it itself.
 fn throw_into(inner: &Object) -> Res<Progress> {
     let exception = take_exception();
+    if future::is_native(inner) {
+        return raise_instance(exception); // a future has no `throw`, and looking for it takes longer than the rest
+    }
     let Some(throw) = inner.getattr_optional(&names().throw)? else {
         return raise_instance(exception);
     };
@@ -300,7 +305,7 @@ fn returned() -> Res<Progress> {
 }
 
 /// The iterator that awaiting `object` goes through.
-pub(super) fn iterator_of(object: &Object) -> Res<Owned> {
+pub(crate) fn iterator_of(object: &Object) -> Res<Owned> {
     // SAFETY: a live object; its type's slots are read while it is alive.
     unsafe {
         let slots = (*object.type_ptr()).tp_as_async;
@@ -511,16 +516,50 @@ unsafe extern "C" fn clear<T: Steps>(object: *mut ffi::PyObject) -> c_int {
     0
 }
 
+/// What becomes of one that is not done when nobody holds it any more: as with coroutines, what is suspended is closed,
+/// and what was never begun is a mistake that is warned of.
+fn finalize_kept<T: Steps>(object: &Object) -> Res<()> {
+    let this = fields::<T>(object);
+    this.finalized.set(true);
+    match this.stage.get() {
+        Stage::Fresh if !T::REUSABLE => {
+            let text = format!("coroutine '{}' was never awaited", this.steps.name());
+            this.finish();
+            warn_never_awaited(&text)
+        }
+        Stage::Suspended => this.close(),
+        _ => Ok(()),
+    }
+}
+
+#[cold]
+fn warn_never_awaited(text: &str) -> Res<()> {
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: a built-in class and a NUL-terminated text.
+    crate::cpython::object::check(unsafe {
+        ffi::PyErr_WarnEx(ffi::PyExc_RuntimeWarning, text.as_ptr(), 1)
+    })
+}
+
+unsafe extern "C" fn finalize<T: Steps>(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a live instance.
+    let object = unsafe { Object::from_ptr(object) };
+    guard_quiet(|| future::with_exception_kept(object, finalize_kept::<T>));
+}
+
 unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a dead instance.
     unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
         let this = fields::<T>(Object::from_ptr(object));
+        if this.stage.get() != Stage::Done && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+            return; // resurrected
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
         if this.stage.get() != Stage::Done {
             guard_quiet(|| this.finish());
         }
         let class = ffi::Py_TYPE(object);
-        if (T::class().keep)(object) {
+        if !this.finalized.get() && (T::class().keep)(object) {
             ffi::Py_DECREF(class.cast());
         } else {
             free(object);
@@ -539,7 +578,7 @@ fn read_only(name: &'static CStr, get: method::Getter) -> GetSet {
 }
 
 /// Makes the type.
-pub(super) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
+pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
     let class = TypeBuilder::new::<Awaitable<T>>(type_name, None, OFFSET)
         .not_instantiable()
         .slot(
@@ -547,6 +586,10 @@ pub(super) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
             slot_fn!(traverse::<T>, ffi::traverseproc),
         )
         .slot(ffi::Py_tp_clear, slot_fn!(clear::<T>, ffi::inquiry))
+        .slot(
+            ffi::Py_tp_finalize,
+            slot_fn!(finalize::<T>, ffi::destructor),
+        )
         .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor))
         .slot(ffi::Py_tp_iternext, slot_fn!(next::<T>, ffi::iternextfunc))
         .slot(ffi::Py_am_await, slot_fn!(am_await, ffi::unaryfunc))

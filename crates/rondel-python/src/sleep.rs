@@ -1,0 +1,204 @@
+//! `sleep`: a timer of the loop that wakes the task.
+//!
+//! `sleep(0)`, or less, lets the loop make one turn. Anything longer waits on a future that a timer completes; on loops of
+//! ours without a Python call, on others, and where `call_later` is replaced, by the loop's own methods.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::cpython::error::{restore, runtime_error, take_exception, type_error};
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::{self, Args, method};
+use crate::cpython::object::truth;
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::event_loop::core::LoopCore;
+use crate::handle;
+use crate::transport::loop_calls::{create_future, set_result_unless_cancelled};
+
+free_list!(FREE, 512);
+static SLEEP: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE.with(|list| unsafe { list.keep(object) }),
+    |class| FREE.with(|list| list.revive(class, true)),
+);
+
+/// What a timer calls: completes a future, with a result, unless it was cancelled.
+static WAKE: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    Begin = 0,
+    /// The loop makes a turn.
+    Yielded,
+    /// The timer runs.
+    Waiting,
+}
+
+/// One `sleep()`.
+struct Sleep {
+    delay: Slot,
+    result: Slot,
+    timer: Slot,
+    stage: Cell<Stage>,
+}
+
+impl Steps for Sleep {
+    fn name(&self) -> &'static str {
+        "sleep"
+    }
+
+    #[inline]
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        match (self.stage.get(), awaited) {
+            (Stage::Yielded, Some(turn)) => {
+                turn?;
+                Ok(Next::Return(self.result.or_none()))
+            }
+            (Stage::Waiting, Some(Ok(result))) => {
+                self.cancel_timer()?;
+                Ok(Next::Return(result))
+            }
+            (Stage::Waiting, Some(Err(Raised))) => {
+                let error = take_exception();
+                self.cancel_timer()?;
+                Err(restore(error))
+            }
+            _ => self.begin(),
+        }
+    }
+
+    fn release(&self) {
+        self.delay.clear();
+        self.result.clear();
+        self.timer.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.delay);
+        see(&self.result);
+        see(&self.timer);
+    }
+
+    fn class() -> &'static Class {
+        &SLEEP
+    }
+}
+
+impl Sleep {
+    #[inline]
+    fn begin(&self) -> Res<Next> {
+        let delay = self.delay.or_none();
+        if is_over(&delay)? {
+            self.stage.set(Stage::Yielded);
+            return Ok(Next::Yield);
+        }
+        if cfg!(Py_3_13) && delay.to_f64()?.is_nan() {
+            return crate::cpython::error::value_error("Invalid delay: NaN (not a number)");
+        }
+        let event_loop = imports().get_running_loop.call(&[])?;
+        if event_loop.is_none() {
+            return runtime_error("no running event loop");
+        }
+        let future = create_future(&event_loop)?;
+        let result = self.result.or_none();
+        self.timer
+            .set(start_timer(&event_loop, &delay, &future, &result)?);
+        self.stage.set(Stage::Waiting);
+        Ok(Next::Await(iterator_of(&future)?))
+    }
+
+    fn cancel_timer(&self) -> Res<()> {
+        let Some(timer) = self.timer.take() else {
+            return Ok(());
+        };
+        if handle::is_handle(&timer) {
+            handle::cancel(&timer).map(drop)
+        } else {
+            timer.call_method(&names().cancel, &[]).map(drop)
+        }
+    }
+}
+
+/// `delay <= 0`.
+#[inline]
+fn is_over(delay: &Object) -> Res<bool> {
+    // SAFETY: a live object; each is read as what it exactly is, which can't raise.
+    unsafe {
+        if ffi::PyLong_CheckExact(delay.as_ptr()) != 0 {
+            let mut overflow = 0;
+            let seconds = ffi::PyLong_AsLongLongAndOverflow(delay.as_ptr(), &mut overflow);
+            return Ok(if overflow == 0 {
+                seconds <= 0
+            } else {
+                overflow < 0
+            });
+        }
+        if ffi::PyFloat_CheckExact(delay.as_ptr()) != 0 {
+            return Ok(ffi::PyFloat_AS_DOUBLE(delay.as_ptr()) <= 0.0);
+        }
+    }
+    let zero = Owned::from_i64(0)?;
+    // SAFETY: live objects.
+    truth(unsafe { ffi::PyObject_RichCompareBool(delay.as_ptr(), zero.as_ptr(), ffi::Py_LE) })
+}
+
+/// `loop.call_later(delay, set_result_unless_cancelled, future, result)`.
+fn start_timer(
+    event_loop: &Object,
+    delay: &Object,
+    future: &Object,
+    result: &Object,
+) -> Res<Owned> {
+    // SAFETY: made at import, and kept for ever.
+    let wake = unsafe { Object::from_ptr(WAKE.load(Ordering::Relaxed)) };
+    match LoopCore::of(event_loop) {
+        Some(core) if core.times_directly() && !core.is_debug() && !core.is_closed() => {
+            let when = core.time() + delay.to_f64()?;
+            let timer = handle::new_timer(event_loop, when, wake, &[future, result], None)?;
+            handle::fields(&timer).set_scheduled(true);
+            core.push_timer(when, timer.clone());
+            Ok(timer)
+        }
+        _ => event_loop.call_method(&names().call_later, &[delay, wake, future, result]),
+    }
+}
+
+fn wake(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let [future, result] = args.positional() else {
+        return type_error("a sleep's timer takes a future and a result");
+    };
+    // As asyncio's own: what a program completed itself is an error.
+    set_result_unless_cancelled(future, result)?;
+    Ok(Owned::none())
+}
+
+fn sleep(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let (delay, result) = match args.positional() {
+        [delay] if !args.has_named() => (Some(*delay), None),
+        _ => {
+            let [delay, result] = args.parse("sleep", ["delay", "result"], 2, 1)?;
+            (delay, result)
+        }
+    };
+    make::<Sleep>(|sleep| {
+        sleep.delay.set(delay.unwrap_or(none()).own());
+        drop(sleep.result.replace(result.map(Object::own)));
+        sleep.stage.set(Stage::Begin);
+    })
+}
+
+/// Makes the function `sleep`.
+pub(crate) fn init() -> Res<Owned> {
+    init_awaitable::<Sleep>(c"rondel._rondel.Sleep")?;
+    let callable = method::function(
+        method!(fast c"wake_sleeper" wake, c"Completes the future of a sleep that is over."),
+    )?;
+    WAKE.store(callable.into_ptr(), Ordering::Relaxed);
+    method::function(method!(fast c"sleep" sleep,
+        c"sleep(delay, result=None)\n--\n\nWaits for delay seconds, and gives the result. With a delay of 0 or less, the loop makes one turn."))
+}

@@ -1,0 +1,491 @@
+//! `Condition`: tasks that wait, without the lock, until another one that has it tells them to look again.
+//!
+//! `wait()` gives the lock back, waits on a future in the condition's queue, and takes the lock again, whatever has
+//! happened meanwhile. `wait_for()` does so until a predicate holds.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter};
+use super::count::compare;
+use super::names::{sync_imports, sync_names};
+use super::waiters::{Waiters, is_done, set_result};
+use super::{lock, scope};
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::cpython::error::{
+    exception_matches, raise_instance, restore, runtime_error, take_exception,
+};
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::types::visit;
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
+
+/// A condition's fields.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct Condition {
+    bound: Bound,
+    waiters: Waiters,
+    lock: Slot,
+    /// What `locked`, `acquire` and `release` are, unless the lock is one of ours.
+    locked: Slot,
+    acquire: Slot,
+    release: Slot,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+#[inline]
+fn fields(condition: &Object) -> &Condition {
+    bound::fields(condition)
+}
+
+#[inline]
+fn is_plain(object: &Object) -> bool {
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) && !fields(object).bound.is_patched()
+}
+
+/// The lock of a condition of ours, if it is one of ours as well, and nothing is put over the methods of either.
+#[inline]
+pub(super) fn plain_lock(condition: &Object) -> Option<Owned> {
+    if !is_plain(condition) {
+        return None;
+    }
+    let lock = fields(condition).lock.get()?;
+    lock::is_plain(lock).then(|| lock.own())
+}
+
+/// A new condition with a lock of its own.
+pub(super) fn new() -> Res<Owned> {
+    // SAFETY: our live class.
+    unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) }.call(&[])
+}
+
+// SAFETY: `repr(C)`, with a `Bound` first.
+unsafe impl Primitive for Condition {
+    fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+        visit!(
+            visit,
+            arg,
+            self.lock,
+            self.locked,
+            self.acquire,
+            self.release
+        );
+        self.waiters.traverse(visit, arg)
+    }
+
+    fn clear(&self) {
+        self.waiters.clear();
+        for slot in [&self.lock, &self.locked, &self.acquire, &self.release] {
+            slot.clear();
+        }
+    }
+
+    fn init(object: &Object, args: Args<'_>) -> Res<()> {
+        let [lock] = args.parse("Condition.__init__", ["lock"], 1, 0)?;
+        let this = fields(object);
+        let names = sync_names();
+        let lock = match lock.filter(|lock| !lock.is_none()) {
+            Some(lock) => lock.own(),
+            None => lock::new()?,
+        };
+        if !lock::is_plain(&lock) {
+            this.locked.set(lock.getattr(&names.locked)?);
+            this.acquire.set(lock.getattr(&names.acquire)?);
+            this.release.set(lock.getattr(&names.release)?);
+        }
+        this.lock.set(lock);
+        this.waiters.replace(None)
+    }
+
+    fn repr(object: &Object) -> Res<Owned> {
+        let extra = if is_locked(object)? {
+            "locked"
+        } else {
+            "unlocked"
+        };
+        describe_waiting(object, extra, fields(object).waiters.len()?)
+    }
+}
+
+/// `self.locked()`.
+fn is_locked(condition: &Object) -> Res<bool> {
+    if let Some(lock) = plain_lock(condition) {
+        return Ok(lock::is_locked(&lock));
+    }
+    condition.call_method(&sync_names().locked, &[])?.is_true()
+}
+
+/// `self.release()`.
+fn release(condition: &Object) -> Res<()> {
+    if let Some(lock) = plain_lock(condition) {
+        return lock::release(&lock);
+    }
+    condition.call_method(&sync_names().release, &[]).map(drop)
+}
+
+/// What `await self.acquire()` iterates over.
+fn acquire(condition: &Object) -> Res<Owned> {
+    if let Some(lock) = plain_lock(condition) {
+        return lock::acquire(&lock, false);
+    }
+    iterator_of(&*condition.call_method(&sync_names().acquire, &[])?)
+}
+
+impl Condition {
+    /// Wakes those that wait as long as `more` says so, which gets the number of those that were.
+    fn wake(&self, more: impl Fn(usize) -> Res<bool>) -> Res<()> {
+        let mut woken = 0;
+        for waiter in self.waiters.iter() {
+            if !more(woken)? {
+                break;
+            }
+            let waiter = waiter?;
+            if !is_done(&waiter)? {
+                woken += 1;
+                set_result(&waiter, &Owned::from_bool(false))?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// `notify_all()`, for those that have the lock.
+pub(super) fn wake_all(condition: &Object) -> Res<()> {
+    fields(condition).wake(|_| Ok(true))
+}
+
+// ---- wait ----
+
+free_list!(FREE, 256);
+static WAIT: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE.with(|list| unsafe { list.keep(object) }),
+    |class| FREE.with(|list| list.revive(class, true)),
+);
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    Begin = 0,
+    /// The future tells that somebody has notified.
+    Waiting,
+    /// The lock is being taken again.
+    Reacquiring,
+}
+
+/// One `wait()`.
+struct Wait {
+    condition: Slot,
+    /// The future that is waited on.
+    waiter: Slot,
+    /// What was raised while it waited for the notification.
+    error: Slot,
+    /// The last cancellation while it took the lock again.
+    cancellation: Slot,
+    stage: Cell<Stage>,
+}
+
+impl Steps for Wait {
+    fn name(&self) -> &'static str {
+        "Condition.wait"
+    }
+
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        let condition = self.condition.or_none();
+        match (self.stage.get(), awaited) {
+            (Stage::Waiting, Some(result)) => self.notified(&condition, result),
+            (Stage::Reacquiring, Some(result)) => self.reacquired(&condition, result),
+            _ => self.begin(&condition),
+        }
+    }
+
+    fn release(&self) {
+        for slot in [
+            &self.waiter,
+            &self.error,
+            &self.cancellation,
+            &self.condition,
+        ] {
+            slot.clear();
+        }
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.condition);
+        see(&self.waiter);
+        see(&self.error);
+        see(&self.cancellation);
+    }
+
+    fn class() -> &'static Class {
+        &WAIT
+    }
+}
+
+impl Wait {
+    fn begin(&self, condition: &Object) -> Res<Next> {
+        if !is_locked(condition)? {
+            return runtime_error("cannot wait on un-acquired lock");
+        }
+        let waiter = if sync_imports().passes_wakeups_on {
+            let waiter = new_waiter(condition)?;
+            release(condition)?;
+            waiter
+        } else {
+            release(condition)?;
+            match new_waiter(condition) {
+                Ok(waiter) => waiter,
+                Err(Raised) => {
+                    self.error.set(take_exception());
+                    return self.reacquire(condition);
+                }
+            }
+        };
+        fields(condition).waiters.push(&waiter)?;
+        self.waiter.set(waiter.clone());
+        self.stage.set(Stage::Waiting);
+        Ok(Next::Await(iterator_of(&waiter)?))
+    }
+
+    fn notified(&self, condition: &Object, result: Res<Owned>) -> Res<Next> {
+        if let Err(Raised) = result {
+            self.error.set(take_exception());
+        }
+        if let Some(waiter) = self.waiter.take()
+            && let Err(Raised) = fields(condition).waiters.remove(&waiter)
+        {
+            self.error.set(take_exception());
+        }
+        self.reacquire(condition)
+    }
+
+    fn reacquire(&self, condition: &Object) -> Res<Next> {
+        self.stage.set(Stage::Reacquiring);
+        match acquire(condition) {
+            Ok(acquire) => Ok(Next::Await(acquire)),
+            Err(Raised) => self.fail(condition, take_exception()),
+        }
+    }
+
+    fn reacquired(&self, condition: &Object, result: Res<Owned>) -> Res<Next> {
+        if let Err(Raised) = result {
+            let error = take_exception();
+            if !exception_matches(&error, &imports().cancelled_error) {
+                return self.fail(condition, error);
+            }
+            // The lock must be taken again even so.
+            self.cancellation.set(error);
+            return self.reacquire(condition);
+        }
+        match (self.cancellation.take(), self.error.take()) {
+            (Some(_), _) if !sync_imports().passes_wakeups_on => {
+                raise_instance(imports().cancelled_error.call(&[])?)
+            }
+            (Some(error), _) | (None, Some(error)) => self.fail(condition, error),
+            (None, None) => Ok(Next::Return(Owned::from_bool(true))),
+        }
+    }
+
+    /// Ends with an exception. This task may have been notified: then another one is instead.
+    fn fail(&self, condition: &Object, error: Owned) -> Res<Next> {
+        if sync_imports().passes_wakeups_on {
+            fields(condition).wake(|woken| Ok(woken < 1))?;
+        }
+        Err(restore(error))
+    }
+}
+
+/// `Condition.wait`.
+pub(super) fn wait(condition: &Object) -> Res<Owned> {
+    make::<Wait>(|wait| {
+        wait.condition.set(condition.own());
+        wait.stage.set(Stage::Begin);
+    })
+}
+
+// ---- wait_for ----
+
+free_list!(FREE_WAIT_FOR, 64);
+static WAIT_FOR: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE_WAIT_FOR.with(|list| unsafe { list.keep(object) }),
+    |class| FREE_WAIT_FOR.with(|list| list.revive(class, true)),
+);
+
+/// One `wait_for()`.
+struct WaitFor {
+    condition: Slot,
+    predicate: Slot,
+}
+
+impl Steps for WaitFor {
+    fn name(&self) -> &'static str {
+        "Condition.wait_for"
+    }
+
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        if let Some(result) = awaited {
+            result?;
+        }
+        let result = self.predicate.or_none().call(&[])?;
+        if result.is_true()? {
+            return Ok(Next::Return(result));
+        }
+        let condition = self.condition.or_none();
+        Ok(Next::Await(if is_plain(&condition) {
+            wait(&condition)?
+        } else {
+            iterator_of(&*condition.call_method(&sync_names().wait, &[])?)?
+        }))
+    }
+
+    fn release(&self) {
+        self.condition.clear();
+        self.predicate.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.condition);
+        see(&self.predicate);
+    }
+
+    fn class() -> &'static Class {
+        &WAIT_FOR
+    }
+}
+
+fn wait_for(condition: &Object, args: Args<'_>) -> Res<Owned> {
+    let [predicate] = args.parse("Condition.wait_for", ["predicate"], 1, 1)?;
+    make::<WaitFor>(|wait| {
+        wait.condition.set(condition.own());
+        drop(wait.predicate.replace(predicate.map(Object::own)));
+    })
+}
+
+// ---- the class ----
+
+/// Runs `wake` if the lock is held.
+fn notify_with(condition: &Object, n: Option<&Object>) -> Res<Owned> {
+    if !is_locked(condition)? {
+        return runtime_error("cannot notify on un-acquired lock");
+    }
+    notify_locked(condition, n)
+}
+
+fn notify_locked(condition: &Object, n: Option<&Object>) -> Res<Owned> {
+    let this = fields(condition);
+    match n {
+        None => this.wake(|woken| Ok(woken < 1))?,
+        Some(n) => {
+            this.wake(|woken| Ok(!compare(&*Owned::from_u64(woken as u64)?, n, ffi::Py_GE)?))?
+        }
+    }
+    Ok(Owned::none())
+}
+
+fn notify(condition: &Object, args: Args<'_>) -> Res<Owned> {
+    let [n] = args.parse("Condition.notify", ["n"], 1, 0)?;
+    notify_with(condition, n)
+}
+
+fn notify_private(condition: &Object, n: &Object) -> Res<Owned> {
+    notify_locked(condition, Some(n))
+}
+
+fn notify_all(condition: &Object) -> Res<Owned> {
+    let n = Owned::from_u64(fields(condition).waiters.len()? as u64)?;
+    if is_plain(condition) {
+        return notify_with(condition, Some(&n));
+    }
+    condition.call_method(&sync_names().notify, &[&n])?;
+    Ok(Owned::none())
+}
+
+fn enter(condition: &Object) -> Res<Owned> {
+    match plain_lock(condition) {
+        Some(lock) => lock::acquire(&lock, true),
+        None => scope::enter(condition),
+    }
+}
+
+macro_rules! of_lock {
+    ($get:ident, $set:ident, $field:ident) => {
+        fn $get(condition: &Object) -> Res<Owned> {
+            let this = fields(condition);
+            match this.$field.cloned() {
+                Some(method) => Ok(method),
+                None => this.lock.or_none().getattr(&sync_names().$field),
+            }
+        }
+        fn $set(condition: &Object, value: Option<&Object>) -> Res<()> {
+            drop(fields(condition).$field.replace(value.map(Object::own)));
+            Ok(())
+        }
+    };
+}
+
+of_lock!(get_locked, set_locked, locked);
+of_lock!(get_acquire, set_acquire, acquire);
+of_lock!(get_release, set_release, release);
+
+fn get_lock(condition: &Object) -> Res<Owned> {
+    Ok(fields(condition).lock.or_none())
+}
+
+fn set_lock(condition: &Object, value: Option<&Object>) -> Res<()> {
+    drop(fields(condition).lock.replace(value.map(Object::own)));
+    Ok(())
+}
+
+fn get_waiters(condition: &Object) -> Res<Owned> {
+    fields(condition).waiters.show()
+}
+
+fn set_waiters(condition: &Object, value: Option<&Object>) -> Res<()> {
+    fields(condition).waiters.replace(value)
+}
+
+fn methods() -> Vec<Method> {
+    let mut methods = vec![
+        method!(noargs c"wait" wait,
+            c"Gives the lock back, waits until it is notified, and takes the lock again. Gives True."),
+        method!(fast c"wait_for" wait_for,
+            c"wait_for(predicate): waits until predicate() is true, and gives what it gave."),
+        method!(fast c"notify" notify, c"notify(n=1): wakes n tasks that wait. The lock must be held."),
+        method!(noargs c"notify_all" notify_all, c"Wakes all tasks that wait. The lock must be held."),
+        method!(noargs c"__aenter__" enter, c"Takes the lock."),
+        method!(fast c"__aexit__" scope::exit_method, c"Gives the lock back."),
+    ];
+    if sync_imports().passes_wakeups_on {
+        methods.push(
+            method!(onearg c"_notify" notify_private, c"Wakes n tasks that wait, whoever has the lock."),
+        );
+    }
+    methods
+}
+
+/// Makes the class.
+pub(super) fn init_type() -> Res<Owned> {
+    init_awaitable::<Wait>(c"rondel._rondel.ConditionWait")?;
+    init_awaitable::<WaitFor>(c"rondel._rondel.ConditionWaitFor")?;
+    let native = native_type::<Condition>(c"rondel._rondel.NativeCondition")
+        .getset([
+            attribute!(c"_waiters" get_waiters, set_waiters),
+            attribute!(c"_lock" get_lock, set_lock),
+            attribute!(c"locked" get_locked, set_locked),
+            attribute!(c"acquire" get_acquire, set_acquire),
+            attribute!(c"release" get_release, set_release),
+        ])
+        .build()?;
+    let doc = "Lets tasks wait until others notify them, as asyncio.Condition.";
+    let bases = [&*native, &*sync_imports().stock.condition];
+    let class = bound::make_class("Condition", doc, &bases, &methods())?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

@@ -1,0 +1,154 @@
+//! What is in a queue.
+//!
+//! Programs look into `queue._queue`, and change it. So the items are kept natively until somebody asks for that
+//! attribute: from then on, the deque or list that was given out holds them. A subclass may put anything there.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ffi::{c_int, c_void};
+
+use pyo3::ffi;
+
+use super::names::{sync_imports, sync_names};
+use super::waiters::{length, visit_all};
+use crate::cpython::error::raise;
+use crate::cpython::{Object, Owned, Res, Slot, none};
+
+/// In which order items come out.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+pub(super) enum Order {
+    #[default]
+    Fifo,
+    Lifo,
+    /// The smallest first. `heapq` needs a list, so these are never kept natively.
+    Priority,
+}
+
+/// The items of a queue.
+#[derive(Default)]
+pub(super) struct Items {
+    native: RefCell<VecDeque<Owned>>,
+    /// What `_queue` is, once somebody has looked.
+    shown: Slot,
+    /// What the native ones would be shown as: a deque for FIFO, otherwise a list.
+    order: Cell<Order>,
+}
+
+impl Items {
+    /// What `_init` does.
+    pub(super) fn init(&self, order: Order) -> Res<()> {
+        self.order.set(order);
+        let shown = match order {
+            Order::Priority => Some(Owned::list()?),
+            _ => None,
+        };
+        let before = (self.shown.replace(shown), self.native.take());
+        drop(before);
+        Ok(())
+    }
+
+    /// `len(self._queue)`.
+    #[inline]
+    pub(super) fn len(&self) -> Res<usize> {
+        match self.shown.cloned() {
+            None => Ok(self.native.borrow().len()),
+            Some(shown) => length(&shown),
+        }
+    }
+
+    /// `not self._queue`.
+    #[inline]
+    pub(super) fn is_empty(&self) -> Res<bool> {
+        match self.shown.cloned() {
+            None => Ok(self.native.borrow().is_empty()),
+            Some(shown) => Ok(!shown.is_true()?),
+        }
+    }
+
+    /// `_put(item)` of the queue with that order.
+    #[inline]
+    pub(super) fn put(&self, order: Order, item: &Object) -> Res<()> {
+        match (self.shown.cloned(), order) {
+            (None, Order::Fifo | Order::Lifo) => self.native.borrow_mut().push_back(item.own()),
+            (Some(shown), Order::Fifo | Order::Lifo) => {
+                shown.call_method(&sync_names().append, &[item])?;
+            }
+            (_, Order::Priority) => {
+                sync_imports().heappush.call(&[&*self.show()?, item])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// `_get()` of the queue with that order.
+    #[inline]
+    pub(super) fn get(&self, order: Order) -> Res<Owned> {
+        match (self.shown.cloned(), order) {
+            (None, Order::Fifo) => {
+                let item = self.native.borrow_mut().pop_front();
+                item.map_or_else(|| index_error("pop from an empty deque"), Ok)
+            }
+            (None, Order::Lifo) => {
+                let item = self.native.borrow_mut().pop_back();
+                item.map_or_else(|| index_error("pop from empty list"), Ok)
+            }
+            (Some(shown), Order::Fifo) => shown.call_method(&sync_names().popleft, &[]),
+            (Some(shown), Order::Lifo) => shown.call_method(&sync_names().pop, &[]),
+            (_, Order::Priority) => sync_imports().heappop.call(&[&*self.show()?]),
+        }
+    }
+
+    /// The attribute `_queue`: what holds the items from now on.
+    pub(super) fn show(&self) -> Res<Owned> {
+        if let Some(shown) = self.shown.cloned() {
+            return Ok(shown);
+        }
+        let list = self.to_list()?;
+        let shown = match self.order.get() {
+            Order::Fifo => sync_imports().deque.call(&[&*list])?,
+            Order::Lifo | Order::Priority => list,
+        };
+        self.shown.set(shown.clone());
+        drop(self.native.take());
+        Ok(shown)
+    }
+
+    /// `list(self._queue)`.
+    pub(super) fn to_list(&self) -> Res<Owned> {
+        if let Some(shown) = self.shown.cloned() {
+            // SAFETY: a live object; anything that can't be iterated over raises.
+            return unsafe { Owned::steal(ffi::PySequence_List(shown.as_ptr())) };
+        }
+        let items: Vec<Owned> = self.native.borrow().iter().cloned().collect();
+        let list = Owned::list()?;
+        for item in &items {
+            list.append(item)?;
+        }
+        Ok(list)
+    }
+
+    /// The attribute is set.
+    pub(super) fn replace(&self, value: Option<&Object>) {
+        let before = (
+            self.shown.replace(Some(value.unwrap_or(none()).own())),
+            self.native.take(),
+        );
+        drop(before);
+    }
+
+    pub(super) fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+        crate::cpython::types::visit!(visit, arg, self.shown);
+        visit_all(&self.native, visit, arg)
+    }
+
+    pub(super) fn clear(&self) {
+        self.shown.clear();
+        drop(self.native.take());
+    }
+}
+
+#[cold]
+fn index_error<T>(text: &str) -> Res<T> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    raise(unsafe { Object::from_ptr(ffi::PyExc_IndexError) }, text)
+}

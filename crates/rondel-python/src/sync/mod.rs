@@ -1,0 +1,50 @@
+//! `Lock`, `Event`, `Condition`, `Semaphore`, `Barrier` and the queues: asyncio's primitives, native.
+//!
+//! A task that has to wait waits on a future in a primitive's queue; whoever completes that future has put the task onto
+//! the ready ring. What has not to wait returns at once, and costs neither a future nor a turn of the loop.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `bound.rs` | what all have in common: the loop, the class, the repr |
+//! | `waiters.rs` | the queue of those who wait |
+//! | `lock.rs`, `event.rs`, `condition.rs`, `semaphore.rs`, `barrier.rs` | one primitive each |
+//! | `count.rs` | the number in a semaphore |
+//! | `scope.rs` | `async with` |
+//! | `queue.rs`, `queue_calls.rs`, `items.rs` | the queues: state; `get`, `put`, `join`; what is in them |
+//! | `names.rs` | interned names and library objects |
+
+mod barrier;
+mod bound;
+mod condition;
+mod count;
+mod event;
+mod items;
+mod lock;
+mod names;
+mod queue;
+mod queue_calls;
+mod scope;
+mod semaphore;
+mod waiters;
+
+use crate::cpython::{Owned, Res};
+
+/// The classes that the module exports, by name.
+pub(crate) fn init_types() -> Res<Vec<(&'static str, Owned)>> {
+    names::init()?;
+    scope::init_type()?;
+    let event = event::init_type()?;
+    let (queue, priority, lifo) = queue::init_types()?;
+    let (semaphore, bounded) = semaphore::init_types()?;
+    Ok(vec![
+        ("Lock", lock::init_type()?),
+        ("Event", event),
+        ("Condition", condition::init_type()?),
+        ("Semaphore", semaphore),
+        ("BoundedSemaphore", bounded),
+        ("Barrier", barrier::init_type()?),
+        ("Queue", queue),
+        ("PriorityQueue", priority),
+        ("LifoQueue", lifo),
+    ])
+}

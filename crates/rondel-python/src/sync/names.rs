@@ -1,0 +1,147 @@
+//! Interned names and library objects that the primitives use, besides those of `cpython/names.rs`. Filled once, at
+//! import.
+
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use crate::cpython::names::import;
+use crate::cpython::{Object, Owned, Res, names};
+
+macro_rules! interned {
+    ($($name:ident $text:literal),+ $(,)?) => {
+        /// Names of attributes and methods, interned.
+        pub(super) struct Names {
+            $(pub(super) $name: Owned,)+
+        }
+
+        impl Names {
+            fn new() -> Res<Self> {
+                Ok(Self { $($name: crate::cpython::names::intern($text)?,)+ })
+            }
+        }
+    };
+}
+
+interned! {
+    acquire "acquire",
+    append "append",
+    done "done",
+    cancelled "cancelled",
+    clear "clear",
+    empty "empty",
+    format "_format",
+    full "full",
+    get "_get",
+    get_nowait "get_nowait",
+    init "_init",
+    locked "locked",
+    notify "notify",
+    notify_all "notify_all",
+    pop "pop",
+    popleft "popleft",
+    put "_put",
+    put_nowait "put_nowait",
+    qsize "qsize",
+    release "release",
+    remove "remove",
+    set "set",
+    set_result "set_result",
+    wait "wait",
+}
+
+/// Objects of the standard library.
+pub(super) struct Imports {
+    pub(super) deque: Owned,
+    pub(super) heappush: Owned,
+    pub(super) heappop: Owned,
+    pub(super) broken_barrier_error: Owned,
+    /// The members of `asyncio.locks._BarrierState`, in their order.
+    pub(super) barrier_states: [Owned; 4],
+    pub(super) queue_empty: Owned,
+    pub(super) queue_full: Owned,
+    /// From 3.13 on.
+    pub(super) queue_shut_down: Option<Owned>,
+    pub(super) stock: Stock,
+    /// Whether this version's `Condition` and `Semaphore` pass a wake-up on that a cancellation met (3.13, and what it
+    /// was carried over to).
+    pub(super) passes_wakeups_on: bool,
+}
+
+/// The classes that ours derive from.
+pub(super) struct Stock {
+    pub(super) lock: Owned,
+    pub(super) event: Owned,
+    pub(super) condition: Owned,
+    pub(super) semaphore: Owned,
+    pub(super) bounded_semaphore: Owned,
+    pub(super) barrier: Owned,
+    pub(super) queue: Owned,
+    pub(super) priority_queue: Owned,
+    pub(super) lifo_queue: Owned,
+}
+
+fn get(module: &Object, name: &str) -> Res<Owned> {
+    module.getattr(&*Owned::from_str(name)?)
+}
+
+impl Imports {
+    fn new() -> Res<Self> {
+        let locks = import("asyncio.locks")?;
+        let queues = import("asyncio.queues")?;
+        let heapq = import("heapq")?;
+        let states = get(&locks, "_BarrierState")?;
+        let stock = Stock {
+            lock: get(&locks, "Lock")?,
+            event: get(&locks, "Event")?,
+            condition: get(&locks, "Condition")?,
+            semaphore: get(&locks, "Semaphore")?,
+            bounded_semaphore: get(&locks, "BoundedSemaphore")?,
+            barrier: get(&locks, "Barrier")?,
+            queue: get(&queues, "Queue")?,
+            priority_queue: get(&queues, "PriorityQueue")?,
+            lifo_queue: get(&queues, "LifoQueue")?,
+        };
+        let notify = Owned::from_str("_notify")?;
+        Ok(Self {
+            deque: get(&*import("collections")?, "deque")?,
+            heappush: get(&heapq, "heappush")?,
+            heappop: get(&heapq, "heappop")?,
+            broken_barrier_error: get(&*import("asyncio.exceptions")?, "BrokenBarrierError")?,
+            barrier_states: [
+                get(&states, "FILLING")?,
+                get(&states, "DRAINING")?,
+                get(&states, "RESETTING")?,
+                get(&states, "BROKEN")?,
+            ],
+            queue_empty: get(&queues, "QueueEmpty")?,
+            queue_full: get(&queues, "QueueFull")?,
+            queue_shut_down: queues.getattr_optional(&*Owned::from_str("QueueShutDown")?)?,
+            passes_wakeups_on: stock.condition.getattr_optional(&notify)?.is_some(),
+            stock,
+        })
+    }
+}
+
+static NAMES: AtomicPtr<Names> = AtomicPtr::new(ptr::null_mut());
+static IMPORTS: AtomicPtr<Imports> = AtomicPtr::new(ptr::null_mut());
+
+/// Fills both tables. Once, at import, after those of `cpython/names.rs`.
+pub(super) fn init() -> Res<()> {
+    let _common = names();
+    let (names, imports) = (Names::new()?, Imports::new()?);
+    NAMES.store(Box::into_raw(Box::new(names)), Ordering::Release);
+    IMPORTS.store(Box::into_raw(Box::new(imports)), Ordering::Release);
+    Ok(())
+}
+
+#[inline]
+pub(super) fn sync_names() -> &'static Names {
+    // SAFETY: filled by `init` before any type of this folder exists, and never freed.
+    unsafe { &*NAMES.load(Ordering::Relaxed) }
+}
+
+#[inline]
+pub(super) fn sync_imports() -> &'static Imports {
+    // SAFETY: as in `sync_names`.
+    unsafe { &*IMPORTS.load(Ordering::Relaxed) }
+}

@@ -1,0 +1,204 @@
+//! `Queue.get`, `Queue.put` and `Queue.join`: what may have to wait.
+//!
+//! No item is taken or put before its task runs and the result is certain, so a call that is cancelled loses nothing; if
+//! it had been woken already, it wakes the next one in its place.
+
+use std::cell::Cell;
+
+use super::bound::new_waiter;
+use super::event;
+use super::names::sync_names;
+use super::queue::{fields, get_item, is_empty, is_full, put_item, raise_shut_down};
+use super::waiters::{Waiters, is_cancelled, is_done};
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::cpython::error::{restore, take_exception};
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::{Args, Method, method};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::future;
+
+free_list!(FREE, 256);
+static CALL: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE.with(|list| unsafe { list.keep(object) }),
+    |class| FREE.with(|list| list.revive(class, true)),
+);
+
+/// One `get()` or `put()`.
+struct Call {
+    queue: Slot,
+    /// What is to be put.
+    item: Slot,
+    /// The future that is waited on.
+    waiter: Slot,
+    putting: Cell<bool>,
+}
+
+impl Steps for Call {
+    fn name(&self) -> &'static str {
+        if self.putting.get() {
+            "Queue.put"
+        } else {
+            "Queue.get"
+        }
+    }
+
+    #[inline]
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        let queue = self.queue.or_none();
+        let (this, putting) = (fields(&queue), self.putting.get());
+        let waiters = if putting {
+            &this.putters
+        } else {
+            &this.getters
+        };
+        if let Some(result) = awaited {
+            let waiter = self.waiter.take();
+            if let Err(Raised) = result {
+                return self.give_up(&queue, waiters, waiter);
+            }
+        }
+        if self.must_wait(&queue)? {
+            if this.shut_down.get() && (putting || is_empty(&queue)?) {
+                return raise_shut_down();
+            }
+            let waiter = new_waiter(&queue)?;
+            waiters.push(&waiter)?;
+            self.waiter.set(waiter.clone());
+            return Ok(Next::Await(iterator_of(&waiter)?));
+        }
+        Ok(Next::Return(if putting {
+            put_item(&queue, &*self.item.or_none())?
+        } else {
+            get_item(&queue)?
+        }))
+    }
+
+    fn release(&self) {
+        self.waiter.clear();
+        self.item.clear();
+        self.queue.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.queue);
+        see(&self.item);
+        see(&self.waiter);
+    }
+
+    fn class() -> &'static Class {
+        &CALL
+    }
+}
+
+impl Call {
+    #[inline]
+    fn must_wait(&self, queue: &Object) -> Res<bool> {
+        if self.putting.get() {
+            is_full(queue)
+        } else {
+            is_empty(queue)
+        }
+    }
+
+    /// The task goes away with the exception that is set. If it was woken, the next one is instead.
+    fn give_up(&self, queue: &Object, waiters: &Waiters, waiter: Option<Owned>) -> Res<Next> {
+        let error = take_exception();
+        if let Some(waiter) = waiter {
+            if !is_done(&waiter)? {
+                future::cancel_any(&waiter, None)?;
+            }
+            // Whoever woke it has taken it out.
+            waiters.discard(&waiter)?;
+            if !self.must_wait(queue)? && !is_cancelled(&waiter)? {
+                waiters.pop_and_wake()?;
+            }
+        }
+        Err(restore(error))
+    }
+}
+
+fn call(queue: &Object, item: Option<&Object>) -> Res<Owned> {
+    make::<Call>(|call| {
+        call.queue.set(queue.own());
+        call.putting.set(item.is_some());
+        drop(call.item.replace(item.map(Object::own)));
+    })
+}
+
+fn get(queue: &Object) -> Res<Owned> {
+    call(queue, None)
+}
+
+fn put(queue: &Object, args: Args<'_>) -> Res<Owned> {
+    match args.positional() {
+        [item] if !args.has_named() => call(queue, Some(item)),
+        _ => {
+            let [item] = args.parse("Queue.put", ["item"], 1, 1)?;
+            call(queue, Some(item.unwrap_or(none())))
+        }
+    }
+}
+
+// ---- join ----
+
+static JOIN: Class = Class::new(|_| false, |_| None);
+
+/// One `join()`.
+struct Join {
+    queue: Slot,
+}
+
+impl Steps for Join {
+    fn name(&self) -> &'static str {
+        "Queue.join"
+    }
+
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        if let Some(result) = awaited {
+            result?;
+            return Ok(Next::Return(Owned::none()));
+        }
+        let queue = self.queue.or_none();
+        let this = fields(&queue);
+        if !this.has_unfinished() {
+            return Ok(Next::Return(Owned::none()));
+        }
+        let finished = this.finished_event()?;
+        Ok(Next::Await(if event::is_exact(&finished) {
+            event::wait(&finished)?
+        } else {
+            iterator_of(&*finished.call_method(&sync_names().wait, &[])?)?
+        }))
+    }
+
+    fn release(&self) {
+        self.queue.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.queue);
+    }
+
+    fn class() -> &'static Class {
+        &JOIN
+    }
+}
+
+fn join(queue: &Object) -> Res<Owned> {
+    make::<Join>(|join| join.queue.set(queue.own()))
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        method!(noargs c"get" get, c"Takes the next item out; waits until there is one."),
+        method!(fast c"put" put, c"put(item): puts an item in; waits until there is room."),
+        method!(noargs c"join" join, c"Waits until task_done() was called for every item."),
+    ]
+}
+
+/// Makes the types of awaitables.
+pub(super) fn init_types() -> Res<()> {
+    init_awaitable::<Call>(c"rondel._rondel.QueueCall")?;
+    init_awaitable::<Join>(c"rondel._rondel.QueueJoin")
+}

@@ -1,0 +1,104 @@
+//! `async with` on locks, conditions and semaphores: `__aexit__`, and `__aenter__` where `acquire` is not known.
+
+use std::cell::Cell;
+
+use super::names::sync_names;
+use super::{condition, lock, semaphore};
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::Args;
+use crate::cpython::{Object, Owned, Res, Slot};
+
+free_list!(FREE, 128);
+static CLASS: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE.with(|list| unsafe { list.keep(object) }),
+    |class| FREE.with(|list| list.revive(class, true)),
+);
+
+/// One end of an `async with`.
+struct Scope {
+    target: Slot,
+    leaving: Cell<bool>,
+}
+
+impl Steps for Scope {
+    fn name(&self) -> &'static str {
+        if self.leaving.get() {
+            "_ContextManagerMixin.__aexit__"
+        } else {
+            "_ContextManagerMixin.__aenter__"
+        }
+    }
+
+    #[inline]
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        if let Some(result) = awaited {
+            result?;
+            return Ok(Next::Return(Owned::none()));
+        }
+        let target = self.target.or_none();
+        if !self.leaving.get() {
+            let acquire = target.call_method(&sync_names().acquire, &[])?;
+            return Ok(Next::Await(iterator_of(&acquire)?));
+        }
+        release(&target)?;
+        Ok(Next::Return(Owned::none()))
+    }
+
+    fn release(&self) {
+        self.target.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.target);
+    }
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+}
+
+/// `target.release()`.
+#[inline]
+fn release(target: &Object) -> Res<()> {
+    if lock::is_plain(target) {
+        lock::release(target)
+    } else if semaphore::is_plain(target) {
+        semaphore::release(target)
+    } else if let Some(lock) = condition::plain_lock(target) {
+        lock::release(&lock)
+    } else {
+        target.call_method(&sync_names().release, &[]).map(drop)
+    }
+}
+
+fn new(target: &Object, leaving: bool) -> Res<Owned> {
+    make::<Scope>(|scope| {
+        scope.target.set(target.own());
+        scope.leaving.set(leaving);
+    })
+}
+
+/// Awaits `target.acquire()`.
+pub(super) fn enter(target: &Object) -> Res<Owned> {
+    new(target, false)
+}
+
+/// `__aexit__(exc_type, exc, tb)`.
+pub(super) fn exit_method(target: &Object, args: Args<'_>) -> Res<Owned> {
+    if args.positional().len() != 3 || args.has_named() {
+        let [_, _, _] = args.parse(
+            "_ContextManagerMixin.__aexit__",
+            ["exc_type", "exc", "tb"],
+            3,
+            3,
+        )?;
+    }
+    new(target, true)
+}
+
+/// Makes the type.
+pub(super) fn init_type() -> Res<()> {
+    init_awaitable::<Scope>(c"rondel._rondel.Scope")
+}

@@ -1,0 +1,229 @@
+//! Who waits: the futures of a primitive's waiting tasks, in the order in which they came.
+//!
+//! A program that looks at `lock._waiters` expects a deque that it may even change. So these are kept natively until
+//! somebody looks: from then on, the deque that was shown is what is used.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ffi::{c_int, c_void};
+
+use pyo3::ffi;
+
+use super::names::{sync_imports, sync_names};
+use crate::cpython::error::{raised_matches, value_error};
+use crate::cpython::{Object, Owned, Raised, Res, Slot};
+use crate::future::{self, State};
+
+/// The futures that waiting tasks wait on.
+#[derive(Default)]
+pub(super) struct Waiters {
+    native: RefCell<VecDeque<Owned>>,
+    /// The deque, once somebody has looked.
+    shown: Slot,
+    /// Whether anybody has ever waited: asyncio makes some of its deques only then.
+    used: Cell<bool>,
+}
+
+impl Waiters {
+    pub(super) fn push(&self, future: &Object) -> Res<()> {
+        self.used.set(true);
+        match self.shown.cloned() {
+            None => self.native.borrow_mut().push_back(future.own()),
+            Some(shown) => drop(shown.call_method(&sync_names().append, &[future])?),
+        }
+        Ok(())
+    }
+
+    /// `deque.remove`.
+    pub(super) fn remove(&self, future: &Object) -> Res<()> {
+        if let Some(shown) = self.shown.cloned() {
+            return shown.call_method(&sync_names().remove, &[future]).map(drop);
+        }
+        let mut native = self.native.borrow_mut();
+        let removed = match native.iter().position(|waiter| waiter.is(future)) {
+            Some(0) => native.pop_front(),
+            Some(index) => native.remove(index),
+            None => None,
+        };
+        drop(native);
+        match removed {
+            Some(_) => Ok(()),
+            None => value_error("deque.remove(x): x not in deque"),
+        }
+    }
+
+    /// `deque.remove` of what may be gone already.
+    pub(super) fn discard(&self, future: &Object) -> Res<()> {
+        // SAFETY: a built-in class lives as long as the interpreter.
+        let absent = unsafe { Object::from_ptr(ffi::PyExc_ValueError) };
+        match self.remove(future) {
+            Err(Raised) if raised_matches(absent) => {
+                drop(crate::cpython::error::take_exception());
+                Ok(())
+            }
+            result => result,
+        }
+    }
+
+    pub(super) fn len(&self) -> Res<usize> {
+        match self.shown.cloned() {
+            None => Ok(self.native.borrow().len()),
+            Some(shown) if shown.is_none() => Ok(0),
+            Some(shown) => length(&shown),
+        }
+    }
+
+    pub(super) fn pop_front(&self) -> Res<Option<Owned>> {
+        let Some(shown) = self.shown.cloned() else {
+            return Ok(self.native.borrow_mut().pop_front());
+        };
+        if self.len()? == 0 {
+            return Ok(None);
+        }
+        shown.call_method(&sync_names().popleft, &[]).map(Some)
+    }
+
+    fn get(&self, index: usize) -> Res<Option<Owned>> {
+        let Some(shown) = self.shown.cloned() else {
+            return Ok(self.native.borrow().get(index).cloned());
+        };
+        if index >= self.len()? {
+            return Ok(None);
+        }
+        // SAFETY: a live object; anything that is no sequence raises.
+        unsafe { Owned::steal(ffi::PySequence_GetItem(shown.as_ptr(), index as isize)).map(Some) }
+    }
+
+    /// All of them, in order. Each is looked up when it is its turn, as completing one may run a program's code.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Res<Owned>> + '_ {
+        let mut index = 0;
+        std::iter::from_fn(move || {
+            let next = self.get(index).transpose();
+            index += 1;
+            next
+        })
+    }
+
+    /// Whether nobody waits who was not cancelled.
+    #[inline]
+    pub(super) fn all_cancelled(&self) -> Res<bool> {
+        if self.shown.is_empty() && self.native.borrow().is_empty() {
+            return Ok(true);
+        }
+        for waiter in self.iter() {
+            if !is_cancelled(&*waiter?)? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Takes waiters out until one is found that is not done, and completes it with `None`.
+    #[inline]
+    pub(super) fn pop_and_wake(&self) -> Res<()> {
+        while let Some(waiter) = self.pop_front()? {
+            if !is_done(&waiter)? {
+                return set_result(&waiter, crate::cpython::none());
+            }
+        }
+        Ok(())
+    }
+
+    /// The attribute `_waiters`: the deque that is used from now on.
+    pub(super) fn show(&self) -> Res<Owned> {
+        if let Some(shown) = self.shown.cloned() {
+            return Ok(shown);
+        }
+        let items = Owned::list()?;
+        for waiter in self.iter() {
+            items.append(&*waiter?)?;
+        }
+        let shown = sync_imports().deque.call(&[&*items])?;
+        self.shown.set(shown.clone());
+        drop(self.native.take());
+        Ok(shown)
+    }
+
+    /// As [`show`](Self::show), but `None` as long as nobody has ever waited.
+    pub(super) fn show_if_used(&self) -> Res<Owned> {
+        if !self.used.get() && self.shown.is_empty() {
+            return Ok(Owned::none());
+        }
+        self.show()
+    }
+
+    /// The attribute is set.
+    pub(super) fn replace(&self, value: Option<&Object>) -> Res<()> {
+        let value = value.filter(|value| !value.is_none()).map(Object::own);
+        self.used.set(value.is_some());
+        let before = (self.shown.replace(value), self.native.take());
+        drop(before);
+        Ok(())
+    }
+
+    pub(super) fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
+        crate::cpython::types::visit!(visit, arg, self.shown);
+        visit_all(&self.native, visit, arg)
+    }
+
+    pub(super) fn clear(&self) {
+        self.shown.clear();
+        drop(self.native.take());
+    }
+}
+
+/// Shows the collector what a queue of objects holds.
+pub(super) fn visit_all(
+    objects: &RefCell<VecDeque<Owned>>,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // No borrow lasts while something is allocated or released, which is when the collector may come.
+    let Ok(objects) = objects.try_borrow() else {
+        return 0;
+    };
+    for object in objects.iter() {
+        // SAFETY: the collector's own visitor, with a live object.
+        let result = unsafe { visit(object.as_ptr(), arg) };
+        if result != 0 {
+            return result;
+        }
+    }
+    0
+}
+
+/// `len(object)`.
+pub(super) fn length(object: &Object) -> Res<usize> {
+    // SAFETY: a live object.
+    let len = unsafe { ffi::PyObject_Size(object.as_ptr()) };
+    usize::try_from(len).map_err(|_| Raised)
+}
+
+/// `future.done()`.
+#[inline]
+pub(super) fn is_done(future: &Object) -> Res<bool> {
+    if future::is_native(future) {
+        return Ok(future::fields(future).is_done());
+    }
+    future.call_method(&sync_names().done, &[])?.is_true()
+}
+
+/// `future.cancelled()`.
+#[inline]
+pub(super) fn is_cancelled(future: &Object) -> Res<bool> {
+    if future::is_native(future) {
+        return Ok(future::fields(future).state() == State::Cancelled);
+    }
+    future.call_method(&sync_names().cancelled, &[])?.is_true()
+}
+
+/// `future.set_result(value)`.
+#[inline]
+pub(super) fn set_result(future: &Object, value: &Object) -> Res<()> {
+    if future::is_native(future) {
+        return future::finish(future, value.own());
+    }
+    future
+        .call_method(&sync_names().set_result, &[value])
+        .map(drop)
+}
