@@ -345,22 +345,33 @@ fn start(reader: &Object, kind: Kind, n: isize, extra: Option<Owned>) -> Res<Own
     })
 }
 
+/// The one argument of a read. Nearly always it is given by position.
+#[inline]
+fn argument<'a>(
+    args: Args<'a>,
+    function: &str,
+    name: &str,
+    required: usize,
+) -> Res<Option<&'a Object>> {
+    if let ([argument], false) = (args.positional(), args.has_named()) {
+        return Ok(Some(argument));
+    }
+    let [argument] = args.parse(function, [name], 1, required)?;
+    Ok(argument)
+}
+
 fn read(reader: &Object, args: Args<'_>) -> Res<Owned> {
-    let n = match args.parse("StreamReader.read", ["n"], 1, 0)? {
-        [Some(n)] => n.to_isize()?,
-        [None] => -1,
-    };
+    let n = argument(args, "StreamReader.read", "n", 0)?.map_or(Ok(-1), Object::to_isize)?;
     start(reader, if n < 0 { Kind::All } else { Kind::Some }, n, None)
 }
 
 fn readexactly(reader: &Object, args: Args<'_>) -> Res<Owned> {
-    let [n] = args.parse("StreamReader.readexactly", ["n"], 1, 1)?;
-    let n = n.map_or(Ok(0), Object::to_isize)?;
+    let n = argument(args, "StreamReader.readexactly", "n", 1)?.map_or(Ok(0), Object::to_isize)?;
     start(reader, Kind::Exactly, n, None)
 }
 
 fn readuntil(reader: &Object, args: Args<'_>) -> Res<Owned> {
-    let [separator] = args.parse("StreamReader.readuntil", ["separator"], 1, 0)?;
+    let separator = argument(args, "StreamReader.readuntil", "separator", 0)?;
     start(reader, Kind::Until, 0, separator.map(Object::own))
 }
 
