@@ -392,9 +392,15 @@ def test_repr(run, aio):
         assert text.startswith(
             "<Task cancelled name='worker' coro=<test_repr.<locals>.main.<locals>.work() done, defined at "
         ), text
-        done = aio.create_task(aio.sleep(0, "r"), name="d")
+
+        async def give():
+            return "r"
+
+        done = aio.create_task(give(), name="d")
         await done
-        assert repr(done).startswith("<Task finished name='d' coro=<sleep() done, defined at "), repr(done)
+        assert repr(done).startswith("<Task finished name='d' coro=<test_repr.<locals>.main.<locals>.give() done, "), repr(
+            done
+        )
         assert " result='r'" in repr(done)
 
     run(main())

@@ -68,7 +68,7 @@ impl Steps for Call {
             return Ok(Next::Await(iterator_of(&waiter)?));
         }
         Ok(Next::Return(if putting {
-            put_item(&queue, &*self.item.or_none())?
+            put_item(&queue, &self.item.or_none())?
         } else {
             get_item(&queue)?
         }))
