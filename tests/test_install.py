@@ -117,8 +117,8 @@ def test_policy():
 
 def test_what_others_changed_since_stays(installed, monkeypatch):
     mine = object()
-    rondel.install()
     stock = asyncio.Queue
+    rondel.install()
     monkeypatch.setattr(asyncio, "run", mine)
     rondel.uninstall()
     assert asyncio.run is mine
