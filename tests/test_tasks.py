@@ -10,6 +10,10 @@ import weakref
 import pytest
 
 
+async def give(value):
+    return value
+
+
 async def forever():
     await asyncio.get_running_loop().create_future()
 
@@ -392,15 +396,9 @@ def test_repr(run, aio):
         assert text.startswith(
             "<Task cancelled name='worker' coro=<test_repr.<locals>.main.<locals>.work() done, defined at "
         ), text
-
-        async def give():
-            return "r"
-
-        done = aio.create_task(give(), name="d")
+        done = aio.create_task(give("r"), name="d")
         await done
-        assert repr(done).startswith("<Task finished name='d' coro=<test_repr.<locals>.main.<locals>.give() done, "), repr(
-            done
-        )
+        assert repr(done).startswith("<Task finished name='d' coro=<give() done, defined at "), repr(done)
         assert " result='r'" in repr(done)
 
     run(main())
