@@ -4,7 +4,7 @@
 //! everything down again. While it runs, the thread's [`current`] runtime is this one; that is how
 //! `create_task`, `sleep` and the streams find it.
 
-use std::cell::{Cell, OnceCell, RefCell};
+use std::cell::{Cell, OnceCell};
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -22,7 +22,7 @@ use crate::event_loop::inbox::Inbox;
 use crate::event_loop::{EventLoop, Host};
 use crate::reactor::Wake;
 use crate::signal::Interrupts;
-use crate::streams::{Connecting, Connection, Listener};
+use crate::streams::{Connecting, Connection, Listener, Outbox};
 use crate::task::{self, CancelledError, Header, JoinError, SentWake, TaskList, TaskRef};
 use crate::time::TimerEntry;
 
@@ -75,7 +75,7 @@ impl Host for RustHost {
         match item {
             Item::Task(task) => with_current(|runtime| {
                 task::step(runtime, &task);
-                runtime.flush();
+                runtime.outbox.flush();
             }),
             Item::Receive(connection) => connection.receive_unasked(),
             Item::Send(connection) => connection.send_queued(),
@@ -126,8 +126,8 @@ pub(crate) struct Runtime {
     closing: Cell<bool>,
     main: Cell<Option<task::CancelHandle>>,
     interrupted: Cell<bool>,
-    /// Connections that were written to in the step that runs.
-    unflushed: RefCell<Vec<Rc<Connection>>>,
+    /// What the step that runs has written.
+    pub(crate) outbox: Outbox,
     /// The threads of `spawn_blocking`.
     pub(crate) blocking: OnceCell<Pool>,
     /// The threads that look names up: apart, so that slow names hold up nothing else.
@@ -210,7 +210,7 @@ impl Runtime {
             closing: Cell::new(false),
             main: Cell::new(None),
             interrupted: Cell::new(false),
-            unflushed: RefCell::new(Vec::new()),
+            outbox: Outbox::default(),
             blocking: OnceCell::new(),
             resolver: OnceCell::new(),
         })
@@ -226,25 +226,6 @@ impl Runtime {
         self.closing.get()
     }
 
-    /// Has a connection flushed when the step is over.
-    pub(crate) fn flush_later(&self, connection: Rc<Connection>) {
-        self.unflushed.borrow_mut().push(connection);
-    }
-
-    /// Sends what the step has written.
-    #[inline]
-    fn flush(&self) {
-        if self.unflushed.borrow().is_empty() {
-            return;
-        }
-        let mut listed = self.unflushed.take();
-        for connection in listed.drain(..) {
-            connection.flush_listed();
-        }
-        // Flushing lists nothing; the vector goes back for its capacity.
-        *self.unflushed.borrow_mut() = listed;
-    }
-
     /// Ctrl-C: the main task is cancelled, and `run` will say why.
     fn interrupt(&self) {
         Interrupts::acknowledge();
@@ -257,7 +238,7 @@ impl Runtime {
     fn close(&self) {
         self.closing.set(true);
         task::cancel_all(self);
-        self.flush();
+        self.outbox.flush();
         self.main.take();
         self.event_loop.inbox().close();
         drop(self.event_loop.drain());

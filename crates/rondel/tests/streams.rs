@@ -234,6 +234,83 @@ fn writes_of_one_step_leave_together_without_a_drain() {
 }
 
 #[test]
+fn writes_to_several_connections_in_one_step_keep_each_ones_order() {
+    test(async || {
+        let (_one, one, mut one_peer) = connected().await?;
+        let (_two, two, mut two_peer) = connected().await?;
+        // More than is held back until the step is over, in pieces that are and a last one that isn't.
+        let large = vec![b'x'; 60 * 1024];
+        for (writer, number) in [(&one, 1), (&two, 2)] {
+            writer.write(format!("a{number}"));
+        }
+        assert_eq!((one.write_buffer_size(), two.write_buffer_size()), (2, 2));
+        for (writer, number) in [(&two, 2), (&one, 1)] {
+            writer.write(format!("b{number}"));
+        }
+        assert_eq!((one.write_buffer_size(), two.write_buffer_size()), (4, 4));
+        one.write(&large);
+        one.write(&large);
+        one.write("the end");
+        two.close();
+        assert_eq!(two.write_buffer_size(), 0);
+        one.drain().await?;
+        assert_eq!(one.write_buffer_size(), 0);
+        one.close();
+        for (peer, start, rest) in [
+            (&mut one_peer, "a1b1", large.len() * 2 + 7),
+            (&mut two_peer, "a2b2", 0),
+        ] {
+            let mut got = Vec::new();
+            peer.read_to_end(&mut got)?;
+            assert!(got.starts_with(start.as_bytes()));
+            assert_eq!(got.len(), start.len() + rest);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_large_write_goes_behind_the_small_ones_before_it() {
+    test(async || {
+        let (_reader, writer, mut peer) = connected().await?;
+        let large = vec![b'x'; 1024 * 1024];
+        let read = spawn_blocking(move || {
+            let mut got = Vec::new();
+            peer.read_to_end(&mut got).map(|_| got)
+        });
+        writer.write("small");
+        writer.write(&large);
+        writer.write("last");
+        writer.drain().await?;
+        writer.close();
+        writer.wait_closed().await?;
+        let got = read.await.unwrap()?;
+        assert!(got.starts_with(b"smallx") && got.ends_with(b"xlast"));
+        assert_eq!(got.len(), large.len() + 9);
+        Ok(())
+    });
+}
+
+#[test]
+fn abort_drops_what_the_step_has_written() {
+    test(async || {
+        let (_reader, writer, mut peer) = connected().await?;
+        let (_other, other, mut other_peer) = connected().await?;
+        writer.write("never sent");
+        writer.abort();
+        other.write("sent");
+        other.drain().await?;
+        other.close();
+        let mut got = Vec::new();
+        peer.read_to_end(&mut got)?;
+        assert!(got.is_empty());
+        other_peer.read_to_end(&mut got)?;
+        assert_eq!(got, b"sent");
+        Ok(())
+    });
+}
+
+#[test]
 fn drain_waits_between_the_high_and_the_low_water_mark() {
     test(async || {
         let (_reader, writer, mut peer) = connected().await?;

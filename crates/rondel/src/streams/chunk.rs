@@ -4,9 +4,9 @@
 //! So a server that answers message by message allocates nothing per message, and an idle connection holds
 //! no buffer at all.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io;
-use std::mem::{self, MaybeUninit};
+use std::mem::{ManuallyDrop, MaybeUninit};
 
 use crate::transport::recv_size::{Received, Room};
 
@@ -18,21 +18,36 @@ const MAX_POOLED: usize = 64 * 1024;
 const MAX_POOL: usize = 64;
 
 thread_local! {
+    /// The buffer that was freed last: most of the time the only one that goes round.
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static POOL: RefCell<Vec<Vec<u8>>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Bytes in a buffer of the pool.
 #[derive(Debug)]
-pub(crate) struct Chunk(Vec<u8>);
+pub(crate) struct Chunk(ManuallyDrop<Vec<u8>>);
 
 impl Chunk {
     #[inline]
     fn with_capacity(capacity: usize) -> Self {
-        let pooled = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
-        if pooled.capacity() >= capacity {
-            return Self(pooled);
+        let spare = SPARE.take();
+        if spare.capacity() >= capacity.max(1) {
+            return Self(ManuallyDrop::new(spare));
         }
-        Self(Vec::with_capacity(capacity.max(SMALL)))
+        Self::pooled(spare, capacity)
+    }
+
+    /// There was no spare buffer, or it is too small.
+    #[inline(never)]
+    fn pooled(spare: Vec<u8>, capacity: usize) -> Self {
+        if spare.capacity() > 0 {
+            put_back(spare);
+        }
+        let pooled = POOL.with_borrow_mut(Vec::pop).unwrap_or_default();
+        if pooled.capacity() >= capacity.max(1) {
+            return Self(ManuallyDrop::new(pooled));
+        }
+        Self(ManuallyDrop::new(Vec::with_capacity(capacity.max(SMALL))))
     }
 
     /// A copy of `bytes`.
@@ -78,17 +93,28 @@ impl AsRef<[u8]> for Chunk {
 impl Drop for Chunk {
     #[inline]
     fn drop(&mut self) {
-        let mut buffer = mem::take(&mut self.0);
+        // SAFETY: the field is not looked at again: this is its end.
+        let mut buffer = unsafe { ManuallyDrop::take(&mut self.0) };
         if buffer.capacity() > MAX_POOLED {
             return;
         }
         buffer.clear();
         // A thread that ends drops what it has left without its pool.
-        let _ = POOL.try_with(|pool| {
-            let mut pool = pool.borrow_mut();
-            if pool.len() < MAX_POOL {
-                pool.push(buffer);
-            }
-        });
+        let Ok(before) = SPARE.try_with(|spare| spare.replace(buffer)) else {
+            return;
+        };
+        if before.capacity() > 0 {
+            put_back(before);
+        }
     }
+}
+
+#[inline(never)]
+fn put_back(buffer: Vec<u8>) {
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        if pool.len() < MAX_POOL {
+            pool.push(buffer);
+        }
+    });
 }

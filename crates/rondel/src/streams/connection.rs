@@ -7,8 +7,8 @@
 //! In: the reactor reports the descriptor. If a task waits to read, it is woken and receives by itself, straight
 //! into the reader's own buffer. If nobody waits, the bytes are received here, into `arrived`, where the reader
 //! finds them, until there is twice the limit of them; then the descriptor is muted (asyncio pauses its transport
-//! there). Out: a write queues a chunk; the queue is flushed by `drain`, or when the step of the task is over
-//! (`runtime.rs`), or when the descriptor can be written again.
+//! there). Out: a write stages its bytes (`outbox.rs`) or queues a chunk; both are sent by `drain`, or when the step of
+//! the task is over, and a queue goes on when the descriptor can be written again.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -23,7 +23,18 @@ use crate::runtime::{Item, Runtime, Source};
 use crate::task::Waiter;
 use crate::transport::address::Address;
 use crate::transport::recv_size::Received;
-use crate::transport::stream::{Close, Drained, Sent, Stream, Written};
+use crate::transport::stream::{Close, Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
+
+/// The reactor has said that there is something to receive, and nobody has found the end of it.
+const READABLE: u8 = 1;
+/// `arrived` isn't empty.
+const ARRIVED: u8 = 2;
+/// Reading is paused, because too much has arrived.
+const PAUSED: u8 = 4;
+/// No more will arrive.
+const EOF: u8 = 8;
+/// The connection is over and the socket closed.
+const LOST: u8 = 16;
 
 /// The shared half of a reader and a writer.
 pub(crate) struct Connection {
@@ -34,23 +45,17 @@ pub(crate) struct Connection {
     arrived: RefCell<ReadBuffer<Chunk>>,
     /// How much may arrive unread, in bytes: half of what mutes the descriptor.
     limit: usize,
-    /// The reactor has said that there is something to receive, and nobody has found the end of it.
-    readable: Cell<bool>,
-    /// `arrived` isn't empty.
-    has_arrived: Cell<bool>,
-    /// Reading is paused, because too much has arrived.
-    paused: Cell<bool>,
-    /// No more will arrive.
-    eof: Cell<bool>,
-    /// The connection is over and the socket closed.
-    lost: Cell<bool>,
+    /// What is known of the incoming side and of the end: `READABLE`, `ARRIVED`, …
+    state: Cell<u8>,
     /// Why, if not by a `close`.
     failure: RefCell<Option<io::Error>>,
     reading: Cell<Option<Waiter>>,
     draining: RefCell<Vec<Waiter>>,
     closing: RefCell<Vec<Waiter>>,
-    /// In the runtime's list of connections to flush.
+    /// In the outbox's list of connections to flush.
     listed: Cell<bool>,
+    /// The bytes that are staged in the outbox are this connection's; then nothing is queued.
+    staged: Cell<bool>,
     peer: Option<Address>,
     /// The server that accepted it, and its number there.
     server: RefCell<Option<(Weak<Serving>, usize)>>,
@@ -74,16 +79,13 @@ impl Connection {
             stream: RefCell::new(Stream::new(socket)),
             arrived: RefCell::new(ReadBuffer::new()),
             limit,
-            readable: Cell::new(false),
-            has_arrived: Cell::new(false),
-            paused: Cell::new(false),
-            eof: Cell::new(false),
-            lost: Cell::new(false),
+            state: Cell::new(0),
             failure: RefCell::new(None),
             reading: Cell::new(None),
             draining: RefCell::new(Vec::new()),
             closing: RefCell::new(Vec::new()),
             listed: Cell::new(false),
+            staged: Cell::new(false),
             peer,
             server: RefCell::new(None),
         });
@@ -108,6 +110,17 @@ impl Connection {
         self.stream.borrow().socket().map(f)
     }
 
+    #[inline]
+    fn is(&self, bit: u8) -> bool {
+        self.state.get() & bit != 0
+    }
+
+    #[inline]
+    fn note(&self, bit: u8, on: bool) {
+        let others = self.state.get() & !bit;
+        self.state.set(if on { others | bit } else { others });
+    }
+
     fn watch_reading(self: &Rc<Self>) -> io::Result<()> {
         let source = Source::Stream(Rc::clone(self));
         let before = self.runtime.event_loop.add_reader(self.fd, source)?;
@@ -119,7 +132,7 @@ impl Connection {
 
     #[inline]
     pub(crate) fn readable(self: &Rc<Self>) -> Option<Item> {
-        self.readable.set(true);
+        self.note(READABLE, true);
         match self.reading.take() {
             Some(reader) => reader.into_item(),
             None => Some(Item::Receive(Rc::clone(self))),
@@ -135,16 +148,16 @@ impl Connection {
 
     /// Receives what came while nobody waits.
     pub(crate) fn receive_unasked(self: &Rc<Self>) {
-        if !self.readable.get() || !self.stream.borrow().is_reading() {
+        if !self.is(READABLE) || !self.stream.borrow().is_reading() {
             return;
         }
         let mut arrived = self.arrived.borrow_mut();
         self.receive(&mut arrived);
         let full = arrived.len() > self.limit.saturating_mul(2);
-        self.has_arrived.set(!arrived.is_empty());
+        self.note(ARRIVED, !arrived.is_empty());
         drop(arrived);
         if full && self.stream.borrow_mut().pause_reading() {
-            self.paused.set(true);
+            self.note(PAUSED, true);
             drop(self.runtime.event_loop.mute_reader(self.fd));
         }
         if let Some(reader) = self.reading.take() {
@@ -152,9 +165,9 @@ impl Connection {
         }
     }
 
-    /// Receives once into `buffer`, and again as long as it fills all the room there is.
+    /// Receives once into `buffer`, and again as long as it fills all the room there is. `true`: bytes or the end came.
     #[inline]
-    fn receive(self: &Rc<Self>, buffer: &mut ReadBuffer<Chunk>) {
+    fn receive(self: &Rc<Self>, buffer: &mut ReadBuffer<Chunk>) -> bool {
         let mut total = 0;
         loop {
             let mut stream = self.stream.borrow_mut();
@@ -169,18 +182,22 @@ impl Connection {
                         continue;
                     }
                     // If it filled up there may be more; else a recv would only say that there is not.
-                    self.readable.set(count == size);
+                    self.note(READABLE, count == size);
+                    return true;
                 }
-                Received::Blocked => self.readable.set(false),
+                Received::Blocked => {
+                    self.note(READABLE, false);
+                    return total > 0;
+                }
                 Received::Eof => {
-                    self.readable.set(false);
-                    self.eof.set(true);
+                    self.note(READABLE, false);
+                    self.note(EOF, true);
                     // asyncio leaves the writing side open; the kernel would report the end for ever.
                     drop(self.runtime.event_loop.remove_reader(self.fd));
                 }
                 Received::Failed(error) => self.fail(error),
             }
-            return;
+            return true;
         }
     }
 
@@ -195,26 +212,15 @@ impl Connection {
         buffer: &mut ReadBuffer<Chunk>,
         context: &Context<'_>,
     ) -> io::Result<bool> {
-        if self.has_arrived.get() {
-            self.has_arrived.set(false);
-            let chunk = self
-                .arrived
-                .borrow_mut()
-                .take(usize::MAX, Chunk::try_copy_of)?;
-            buffer.feed(chunk);
-            return Ok(true);
+        if self.state.get() & !READABLE != 0
+            && let Some(filled) = self.fill_otherwise(buffer)?
+        {
+            return Ok(filled);
         }
-        if self.eof.get() {
-            return Ok(true);
-        }
-        if self.paused.replace(false) && self.stream.borrow_mut().resume_reading() {
-            self.watch_reading()?;
-        }
-        if self.readable.get() {
-            let before = buffer.len();
-            self.receive(buffer);
+        if self.is(READABLE) {
+            let received = self.receive(buffer);
             self.check()?;
-            if buffer.len() > before || self.eof.get() {
+            if received {
                 return Ok(true);
             }
         }
@@ -226,12 +232,37 @@ impl Connection {
         Ok(false)
     }
 
-    pub(crate) fn has_arrived(&self) -> bool {
-        self.has_arrived.get()
+    /// What a fill does unless the stream simply goes on. `None`: it does.
+    #[inline(never)]
+    fn fill_otherwise(self: &Rc<Self>, buffer: &mut ReadBuffer<Chunk>) -> io::Result<Option<bool>> {
+        if self.is(EOF) && !self.is(ARRIVED) {
+            return Ok(Some(true));
+        }
+        self.check()?;
+        if self.is(ARRIVED) {
+            self.note(ARRIVED, false);
+            let mut arrived = self.arrived.borrow_mut();
+            let chunk = arrived.take(usize::MAX, Chunk::try_copy_of)?;
+            buffer.feed(chunk);
+            return Ok(Some(true));
+        }
+        if self.is(PAUSED) {
+            self.note(PAUSED, false);
+            if self.stream.borrow_mut().resume_reading() {
+                self.watch_reading()?;
+            }
+        }
+        Ok(None)
     }
 
+    #[inline]
+    pub(crate) fn has_arrived(&self) -> bool {
+        self.is(ARRIVED)
+    }
+
+    #[inline]
     pub(crate) fn is_eof(&self) -> bool {
-        self.eof.get()
+        self.is(EOF)
     }
 
     /// The reader is gone: what comes is nobody's.
@@ -245,7 +276,7 @@ impl Connection {
     /// The error that has ended the connection, if one has.
     #[inline]
     pub(crate) fn check(&self) -> io::Result<()> {
-        if !self.lost.get() {
+        if !self.is(LOST) {
             return Ok(());
         }
         match &*self.failure.borrow() {
@@ -257,20 +288,42 @@ impl Connection {
     // Writing
 
     /// Queues bytes to be sent.
+    #[inline]
     pub(crate) fn write(self: &Rc<Self>, bytes: &[u8]) {
         if bytes.is_empty() {
             return;
         }
-        let mut stream = self.stream.borrow_mut();
+        let stream = self.stream.borrow();
         assert!(
             !stream.eof_written(),
             "Cannot call write() after write_eof()"
         );
-        match stream.write(Chunk::copy_of(bytes)) {
+        // Beyond this it could be time for the writer to pause, which it learns from the queue.
+        let limit = stream.flow.high().min(FLUSH_AT_ONCE);
+        if stream.is_clear() && self.runtime.outbox.stage(self, bytes, limit) {
+            self.staged.set(true);
+            return;
+        }
+        drop(stream);
+        self.write_queued(bytes);
+    }
+
+    #[inline(never)]
+    fn write_queued(self: &Rc<Self>, bytes: &[u8]) {
+        if self.staged.replace(false) {
+            let staged = self.runtime.outbox.unstage(Chunk::copy_of);
+            self.queue(staged);
+        }
+        self.queue(Chunk::copy_of(bytes));
+    }
+
+    fn queue(self: &Rc<Self>, chunk: Chunk) {
+        let mut stream = self.stream.borrow_mut();
+        match stream.write(chunk) {
             Written::Queued => {}
             Written::FlushLater => {
                 if !self.listed.replace(true) {
-                    self.runtime.flush_later(Rc::clone(self));
+                    self.runtime.outbox.list(Rc::clone(self));
                 }
             }
             Written::FlushNow => {
@@ -289,31 +342,69 @@ impl Connection {
     /// The step is over in which this was listed.
     pub(crate) fn flush_listed(self: &Rc<Self>) {
         self.listed.set(false);
-        if self.stream.borrow().is_dirty() {
+        if self.is_dirty() {
             self.flush();
         }
     }
 
-    /// Sends what is queued, as far as the kernel takes it.
+    /// Sends what is staged or queued, as far as the kernel takes it.
     pub(crate) fn flush(self: &Rc<Self>) {
-        let mut stream = self.stream.borrow_mut();
-        match stream.flush() {
-            Sent::Nothing | Sent::All | Sent::Some => {}
-            Sent::Watch => {
-                let waiting = stream.queue().len();
-                stream.flow.pauses_at(waiting);
-                drop(stream);
-                let source = Source::Stream(Rc::clone(self));
-                match self.runtime.event_loop.add_writer(self.fd, source) {
-                    Ok(before) => drop(before),
-                    Err(error) => self.fail(error),
-                }
-            }
-            Sent::Failed(error) => {
-                drop(stream);
-                self.fail(error);
-            }
+        if self.staged.get() {
+            self.send_staged();
+            return;
         }
+        let sent = self.stream.borrow_mut().flush();
+        self.note_sent(sent);
+    }
+
+    /// Sends what is staged. `true`: all of it.
+    #[inline(always)]
+    fn send_staged(self: &Rc<Self>) -> bool {
+        self.staged.set(false);
+        let mut stream = self.stream.borrow_mut();
+        let send = |bytes: &[u8]| stream.send(bytes, Chunk::copy_of);
+        let sent = self.runtime.outbox.unstage(send);
+        drop(stream);
+        if let Sent::All = sent {
+            return true;
+        }
+        self.note_sent(sent);
+        false
+    }
+
+    #[inline(never)]
+    fn note_sent(self: &Rc<Self>, sent: Sent) {
+        match sent {
+            Sent::Nothing | Sent::All | Sent::Some => {}
+            Sent::Watch => self.watch_writing(),
+            Sent::Failed(error) => self.fail(error),
+        }
+    }
+
+    fn watch_writing(self: &Rc<Self>) {
+        let mut stream = self.stream.borrow_mut();
+        let waiting = stream.queue().len();
+        stream.flow.pauses_at(waiting);
+        drop(stream);
+        let source = Source::Stream(Rc::clone(self));
+        match self.runtime.event_loop.add_writer(self.fd, source) {
+            Ok(before) => drop(before),
+            Err(error) => self.fail(error),
+        }
+    }
+
+    /// Sends what is queued. `true`: the writer may go on at once.
+    #[inline]
+    pub(crate) fn flush_and_go_on(self: &Rc<Self>) -> bool {
+        // Only an open connection without anything in its way has bytes staged.
+        if self.staged.get() && self.send_staged() {
+            return true;
+        }
+        if self.is_dirty() {
+            self.flush();
+        }
+        let stream = self.stream.borrow();
+        !stream.is_closing() && !stream.flow.is_paused()
     }
 
     /// The descriptor can be written again.
@@ -323,7 +414,7 @@ impl Connection {
         }
         self.flush();
         let mut stream = self.stream.borrow_mut();
-        if self.lost.get() {
+        if self.is(LOST) {
             return;
         }
         let waiting = stream.queue().len();
@@ -348,7 +439,7 @@ impl Connection {
     /// # Errors
     /// Why the connection is over.
     pub(crate) fn must_drain(&self, context: &Context<'_>) -> io::Result<bool> {
-        if self.lost.get() {
+        if self.is(LOST) {
             self.check()?;
             return Err(io::Error::new(
                 io::ErrorKind::ConnectionReset,
@@ -362,8 +453,9 @@ impl Connection {
         Ok(paused)
     }
 
-    pub(crate) fn is_dirty(&self) -> bool {
-        self.stream.borrow().is_dirty()
+    #[inline]
+    fn is_dirty(&self) -> bool {
+        self.staged.get() || self.stream.borrow().is_dirty()
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -372,7 +464,10 @@ impl Connection {
 
     /// How many bytes wait to be sent.
     pub(crate) fn write_buffer_size(&self) -> usize {
-        self.stream.borrow().queue().len()
+        match self.staged.get() {
+            true => self.runtime.outbox.staged_len(),
+            false => self.stream.borrow().queue().len(),
+        }
     }
 
     pub(crate) fn set_write_buffer_limits(&self, high: usize, low: usize) -> io::Result<()> {
@@ -407,13 +502,20 @@ impl Connection {
 
     /// Closes without sending what waits.
     pub(crate) fn abort(self: &Rc<Self>) {
+        if self.staged.replace(false) {
+            self.runtime.outbox.unstage(|_| ());
+        }
         let unsent = self.stream.borrow_mut().force_close();
         if unsent.is_some() {
             self.connection_lost(None);
         }
     }
 
+    #[cold]
     fn fail(self: &Rc<Self>, error: io::Error) {
+        if self.staged.replace(false) {
+            self.runtime.outbox.unstage(|_| ());
+        }
         let unsent = self.stream.borrow_mut().force_close();
         if unsent.is_some() {
             self.connection_lost(Some(error));
@@ -424,7 +526,7 @@ impl Connection {
     fn connection_lost(self: &Rc<Self>, failure: Option<io::Error>) {
         // `self` may be held by the reactor alone.
         let _keep = Rc::clone(self);
-        self.lost.set(true);
+        self.note(LOST, true);
         *self.failure.borrow_mut() = failure;
         drop(self.runtime.event_loop.remove_reader(self.fd));
         drop(self.runtime.event_loop.remove_writer(self.fd));
@@ -440,8 +542,8 @@ impl Connection {
     }
 
     fn end_of_input(&self) {
-        self.readable.set(false);
-        self.eof.set(true);
+        self.note(READABLE, false);
+        self.note(EOF, true);
         if let Some(reader) = self.reading.take() {
             reader.wake();
         }
@@ -452,7 +554,7 @@ impl Connection {
     /// # Errors
     /// The failure that has ended it.
     pub(crate) fn is_closed(&self, context: &Context<'_>) -> io::Result<bool> {
-        if self.lost.get() {
+        if self.is(LOST) {
             return self.check().map(|()| true);
         }
         wait_with(&self.closing, context);
@@ -463,7 +565,7 @@ impl Connection {
 impl Drop for Connection {
     fn drop(&mut self) {
         // Reached with an open socket only when the loop was closed over its head.
-        if !self.lost.get() {
+        if !self.is(LOST) {
             drop(self.runtime.event_loop.remove_reader(self.fd));
             drop(self.runtime.event_loop.remove_writer(self.fd));
         }

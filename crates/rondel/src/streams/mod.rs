@@ -4,6 +4,7 @@
 //!   Both faces use it; the rest is the Rust face's.
 //! * `connection.rs`: what a reader and a writer share: a transport's stream, driven by the reactor.
 //! * `chunk.rs`: the buffers that go round.
+//! * `outbox.rs`: what the running step has written and not sent yet.
 //! * `reader.rs`, `writer.rs`: the two halves that programs have.
 //! * `connect.rs`: connections that are made. `server.rs`: connections that are accepted.
 //! * `errors.rs`: why a read has no result.
@@ -12,6 +13,7 @@ mod chunk;
 mod connect;
 mod connection;
 mod errors;
+mod outbox;
 pub mod read_buffer;
 mod reader;
 mod server;
@@ -21,6 +23,7 @@ pub(crate) use connect::Connecting;
 pub use connect::{open_connection, open_connection_with_limit, open_unix_connection};
 pub(crate) use connection::Connection;
 pub use errors::{IncompleteReadError, LimitOverrunError, ReadError};
+pub(crate) use outbox::Outbox;
 pub use reader::StreamReader;
 pub(crate) use server::Listener;
 pub use server::{

@@ -223,7 +223,7 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
     }
 
     /// Adds a chunk at the end, uncopied if nothing is there.
-    #[inline]
+    #[inline(always)]
     pub fn feed(&mut self, chunk: C) {
         if !self.is_empty() {
             self.join(chunk.as_ref());
@@ -251,6 +251,7 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         Ok(())
     }
 
+    #[inline(never)]
     fn join(&mut self, more: &[u8]) {
         if let Held::Joined(joined) = &mut self.0 {
             return joined.extend(more);
@@ -282,6 +283,7 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
     }
 
     /// Throws `n` bytes away, or all if there are fewer.
+    #[inline(always)]
     pub fn discard(&mut self, n: usize) {
         if n >= self.len() {
             self.0 = Held::Nothing;

@@ -81,13 +81,10 @@ impl StreamReader {
         if n == 0 {
             return Ok(&[]);
         }
-        match self
-            .step(|bytes, eof| read_buffer::read(bytes.len(), eof, n))
-            .await?
-        {
-            Step::Take(n) => Ok(self.give(n)),
-            _ => Ok(&[]),
-        }
+        let this = &mut *self;
+        poll_fn(|context| this.poll_some(context)).await?;
+        let n = n.min(self.buffer.len());
+        Ok(self.give(n))
     }
 
     /// Reads until the end of the stream: asyncio's `read()` without a number.
@@ -205,6 +202,19 @@ impl StreamReader {
         poll_fn(|context| this.poll_step(context, &mut ask)).await
     }
 
+    /// Waits until there is something, or the end of the stream: what `read_buffer::read` asks for.
+    #[inline]
+    fn poll_some(&mut self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        if !self.buffer.is_empty() {
+            return Poll::Ready(Ok(()));
+        }
+        match self.connection.fill(&mut self.buffer, context) {
+            Ok(true) => Poll::Ready(Ok(())),
+            Ok(false) => Poll::Pending,
+            Err(error) => Poll::Ready(Err(error)),
+        }
+    }
+
     #[inline]
     fn poll_step(
         &mut self,
@@ -216,9 +226,6 @@ impl StreamReader {
             match ask(self.buffer.as_slice(), eof) {
                 Step::Wait => {}
                 step => return Poll::Ready(Ok(step)),
-            }
-            if let Err(error) = self.connection.check() {
-                return Poll::Ready(Err(error));
             }
             match self.connection.fill(&mut self.buffer, context) {
                 Ok(true) => {}

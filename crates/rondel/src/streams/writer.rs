@@ -75,8 +75,8 @@ impl StreamWriter {
     /// What has broken the connection; `ConnectionReset` if it is closed.
     pub async fn drain(&self) -> io::Result<()> {
         let connection = &self.connection;
-        if connection.is_dirty() {
-            connection.flush();
+        if connection.flush_and_go_on() {
+            return Ok(());
         }
         if connection.is_closing() {
             connection.check()?;

@@ -242,11 +242,23 @@ impl TaskRef {
         Self(header)
     }
 
+    /// Marks the task as queued and becomes the ring's reference; `None` if it is queued already, or complete.
+    #[inline(always)]
+    pub(super) fn into_queued(self) -> Option<Self> {
+        let state = self.header().state.get();
+        if state & (QUEUED | COMPLETE) != 0 {
+            return None;
+        }
+        self.header().state.set(state | QUEUED);
+        Some(self)
+    }
+
     /// Gives up the reference without dropping it.
     pub(super) fn into_raw(self) -> NonNull<Header> {
         std::mem::ManuallyDrop::new(self).0
     }
 
+    #[inline]
     pub(super) fn header(&self) -> &Header {
         // SAFETY: a reference keeps the header alive.
         unsafe { self.0.as_ref() }

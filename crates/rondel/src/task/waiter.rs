@@ -45,10 +45,10 @@ impl Waiter {
     }
 
     /// Turns the wake into an item for the ready ring, without running any foreign code.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn into_item(self) -> Option<Item> {
         match self {
-            Self::Task(task) => task.header().queue().map(Item::Task),
+            Self::Task(task) => task.into_queued().map(Item::Task),
             Self::Foreign(waker) => Some(Item::Wake(Box::new(waker))),
         }
     }

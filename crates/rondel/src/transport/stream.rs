@@ -21,13 +21,13 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::flow_control::FlowControl;
 use super::recv_size::{self, MAX_RECV, Received, RecvSize, Room};
-use super::write_queue::{Flushed, WriteQueue};
+use super::write_queue::{self, Flushed, WriteQueue};
 
 /// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`: from this many writes to a lost connection on, each is warned of.
 pub const LOST_WRITES_THRESHOLD: u32 = 5;
 
 /// This much queued, in bytes, isn't held back until the step is over.
-const FLUSH_AT_ONCE: usize = 64 * 1024;
+pub const FLUSH_AT_ONCE: usize = 64 * 1024;
 
 /// A connected stream socket `S` with chunks of type `C` to send.
 #[derive(Debug)]
@@ -268,6 +268,31 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             }
             Flushed::Failed(error) => Sent::Failed(error),
         }
+    }
+
+    /// Whether nothing waits and nothing is wrong, so that bytes which are sent now are the next that the peer gets.
+    #[inline]
+    pub fn is_clear(&self) -> bool {
+        self.queue.is_empty() && !self.blocked && self.conn_lost == 0
+    }
+
+    /// Sends bytes that the host itself holds, past the queue. Only if [`is_clear`](Self::is_clear). What the kernel
+    /// does not take is queued, as the chunk that `make` makes of it. Never answers [`Sent::Nothing`] or
+    /// [`Sent::Some`].
+    #[inline]
+    pub fn send(&mut self, bytes: &[u8], make: impl FnOnce(&[u8]) -> C) -> Sent {
+        debug_assert!(self.is_clear());
+        let sent = match write_queue::send(self.fd(), bytes) {
+            Ok(sent) if sent == bytes.len() => return Sent::All,
+            Ok(sent) => sent,
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => 0,
+                _ => return Sent::Failed(error),
+            },
+        };
+        self.queue.push(make(&bytes[sent..]));
+        self.blocked = true;
+        Sent::Watch
     }
 
     /// To be called when the descriptor was watched for writing and a flush is over, after the writer was told to go

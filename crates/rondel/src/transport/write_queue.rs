@@ -132,11 +132,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         match (&self.first, &self.rest) {
             (Some(first), None) => {
                 let bytes = &first.as_ref()[self.sent..];
-                // SAFETY: `bytes` is readable for its length. A signal for a broken pipe is not wanted.
-                let sent = unsafe {
-                    libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL)
-                };
-                Ok((count(sent)?, bytes.len()))
+                Ok((send(fd, bytes)?, bytes.len()))
             }
             _ => {
                 const NONE: libc::iovec = libc::iovec {
@@ -187,6 +183,17 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
     }
 }
 
+/// One `send`. Gives how many bytes went.
+///
+/// # Errors
+/// `send`'s own: `EAGAIN` and `EINTR` too.
+#[inline]
+pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: `bytes` is readable for its length. A signal for a broken pipe is not wanted.
+    count(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
+}
+
+#[inline]
 fn count(result: isize) -> io::Result<usize> {
     usize::try_from(result).map_err(|_| io::Error::last_os_error())
 }
