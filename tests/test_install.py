@@ -11,6 +11,8 @@ import pytest
 
 rondel = pytest.importorskip("rondel")
 
+STOCK_QUEUE = asyncio.Queue
+
 
 @pytest.fixture
 def installed():
@@ -117,12 +119,11 @@ def test_policy():
 
 def test_what_others_changed_since_stays(installed, monkeypatch):
     mine = object()
-    stock = asyncio.Queue
     rondel.install()
     monkeypatch.setattr(asyncio, "run", mine)
     rondel.uninstall()
     assert asyncio.run is mine
-    assert asyncio.Queue is stock
+    assert asyncio.Queue is STOCK_QUEUE
 
 
 def test_unittest_uses_it(tmp_path):

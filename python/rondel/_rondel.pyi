@@ -4,6 +4,7 @@ import asyncio
 import sys
 from asyncio import constants, transports
 from asyncio import gather as gather
+from asyncio import sleep as sleep
 from asyncio.events import AbstractServer
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context
