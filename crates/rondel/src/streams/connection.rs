@@ -224,11 +224,7 @@ impl Connection {
                 return Ok(true);
             }
         }
-        let waiter = match self.reading.take() {
-            Some(waiter) if waiter.is(context) => waiter,
-            _ => Waiter::new(context),
-        };
-        self.reading.set(Some(waiter));
+        drop(self.reading.replace(Some(Waiter::new(context))));
         Ok(false)
     }
 

@@ -83,8 +83,10 @@ impl StreamReader {
         }
         let this = &mut *self;
         poll_fn(|context| this.poll_some(context)).await?;
-        let n = n.min(self.buffer.len());
-        Ok(self.give(n))
+        let bytes = self.buffer.as_slice();
+        let given = bytes.get(..n).unwrap_or(bytes);
+        self.given = given.len();
+        Ok(given)
     }
 
     /// Reads until the end of the stream: asyncio's `read()` without a number.
