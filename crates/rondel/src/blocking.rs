@@ -243,6 +243,16 @@ where
 }
 
 /// The future of [`spawn_blocking`]: the function's result, or its panic.
+///
+/// ```
+/// rondel::run(async {
+///     let lucky = rondel::spawn_blocking(|| 7);
+///     let unlucky = rondel::spawn_blocking(|| -> i32 { panic!("no luck") });
+///     assert_eq!(lucky.await.unwrap(), 7);
+///     assert_eq!(unlucky.await.unwrap_err().to_string(), "task panicked: no luck");
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 #[must_use = "the result is lost, and the work may be cancelled, when this is dropped"]
 pub struct BlockingTask<T> {
     slot: Arc<Slot<T>>,

@@ -199,6 +199,19 @@ pub fn yield_now() -> Sleep {
 }
 
 /// The future of [`sleep`], [`sleep_until`] and [`yield_now`].
+///
+/// ```
+/// use std::time::Duration;
+///
+/// rondel::run(async {
+///     // The time begins with the first poll, not here.
+///     let nap: rondel::Sleep = rondel::sleep(Duration::from_millis(1));
+///     let start = rondel::Instant::now();
+///     nap.await;
+///     assert!(start.elapsed() >= Duration::from_millis(1));
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 #[must_use = "futures do nothing unless awaited"]
 pub struct Sleep(SleepState);
 
@@ -336,6 +349,18 @@ pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::Int
 }
 
 /// The future of [`timeout`] and [`timeout_at`].
+///
+/// ```
+/// use std::future::Ready;
+/// use std::time::Duration;
+///
+/// rondel::run(async {
+///     // A future that is ready in time wins, even if there is no time at all.
+///     let at_once: rondel::Timeout<Ready<i32>> = rondel::timeout(Duration::ZERO, std::future::ready(1));
+///     assert_eq!(at_once.await, Ok(1));
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 #[must_use = "futures do nothing unless awaited"]
 pub struct Timeout<F> {
     /// `None` once it has ended or was cancelled.

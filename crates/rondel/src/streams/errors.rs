@@ -39,6 +39,25 @@ impl fmt::Display for IncompleteReadError {
 impl Error for IncompleteReadError {}
 
 /// A line or record is longer than the reader's limit. It is still in the buffer, to be read otherwise.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let server = rondel::start_server(async |_, writer| {
+///         writer.write("much longer than ten\n");
+///     }, ("127.0.0.1", 0)).await?;
+///
+///     let address = server.addresses()[0];
+///     let (mut reader, _writer) = rondel::open_connection_with_limit(address, 10).await?;
+///     let Err(rondel::ReadError::LimitOverrun(overrun)) = reader.readuntil(b"\n").await else {
+///         panic!("20 bytes are more than 10");
+///     };
+///     assert_eq!(overrun.consumed, 20);
+///     assert_eq!(reader.readexactly(overrun.consumed).await?, b"much longer than ten");
+///     Ok(())
+/// })?
+/// # }
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct LimitOverrunError {
     /// Bytes in front of the separator, or that are known to be free of one.

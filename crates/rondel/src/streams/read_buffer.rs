@@ -14,6 +14,14 @@ use memchr::{memchr, memmem};
 pub const DEFAULT_LIMIT: usize = 64 * 1024;
 
 /// What a read has to do next.
+///
+/// ```
+/// use rondel::streams::read_buffer::{Step, read_exactly};
+///
+/// assert_eq!(read_exactly(3, false, 5), Step::Wait);
+/// assert_eq!(read_exactly(3, true, 5), Step::Incomplete);
+/// assert_eq!(read_exactly(8, false, 5), Step::Take(5));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Take so many bytes: they are the result.
@@ -27,6 +35,14 @@ pub enum Step {
 }
 
 /// A line or record longer than the limit. Its text is asyncio's.
+///
+/// ```
+/// use rondel::streams::read_buffer::{Overrun, Search, Step};
+///
+/// let overrun = Overrun { consumed: 6, found: true };
+/// assert_eq!(Search::default().one(b"a line\n", false, b"\n", 5), Step::Overrun(overrun));
+/// assert_eq!(overrun.to_string(), "Separator is found, but chunk is longer than limit");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overrun {
     /// Bytes in front of the separator, or that are known to be free of one.
@@ -69,6 +85,14 @@ pub fn read_exactly(len: usize, eof: bool, n: usize) -> Step {
 }
 
 /// `readuntil`, `readline`: how far the search has come. One search serves one read.
+///
+/// ```
+/// use rondel::streams::read_buffer::{Search, Step};
+///
+/// let mut search = Search::default();
+/// assert_eq!(search.one(b"a li", false, b"\n", 100), Step::Wait);
+/// assert_eq!(search.one(b"a line\nand", false, b"\n", 100), Step::Take(7));
+/// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Search {
     /// No separator starts in so many bytes at the front.
@@ -155,6 +179,16 @@ pub fn overlong_line(bytes: &[u8], separator: &[u8], overrun: Overrun) -> usize 
 }
 
 /// Bytes in the order they came, in chunks of type `C` as the transport made them.
+///
+/// ```
+/// use rondel::streams::read_buffer::ReadBuffer;
+///
+/// let mut buffer = ReadBuffer::new();
+/// buffer.feed(b"one ".to_vec());
+/// buffer.feed(b"two".to_vec());
+/// buffer.discard(2);
+/// assert_eq!(buffer.as_slice(), b"e two");
+/// ```
 #[derive(Debug)]
 pub struct ReadBuffer<C>(Held<C>);
 

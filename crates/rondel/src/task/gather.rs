@@ -59,9 +59,34 @@ pub fn gather<G: Gather>(futures: G) -> GatherFuture<G> {
 }
 
 /// What [`gather`] takes: collections and tuples of futures. Not to be implemented elsewhere.
+///
+/// ```
+/// async fn both<A, B>(one: A, other: B) -> (A::Output, B::Output)
+/// where
+///     A: Future<Output: 'static> + 'static,
+///     B: Future<Output: 'static> + 'static,
+/// {
+///     rondel::gather((one, other)).await.unwrap()
+/// }
+///
+/// let results = rondel::run(both(async { 1 }, async { "two" }))?;
+/// assert_eq!(results, (1, "two"));
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 pub trait Gather: sealed::Gather {}
 
 /// The future of [`gather`].
+///
+/// ```
+/// rondel::run(async {
+///     // The tasks run from here on; they are awaited later.
+///     let both = rondel::gather([1, 2].map(|n| async move { n }));
+///     rondel::yield_now().await;
+///     assert_eq!(both.await?, [1, 2]);
+///     Ok::<(), rondel::JoinError>(())
+/// })??;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[must_use = "the tasks run on, but their results are lost, when this is dropped"]
 pub struct GatherFuture<G: Gather> {
     tasks: Option<G::Tasks>,

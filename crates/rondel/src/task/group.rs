@@ -105,6 +105,26 @@ where
 
 /// Where tasks of a [`task_group`] are created. Clones are the same group: a task can take one along to create
 /// others.
+///
+/// ```
+/// let sum = std::rc::Rc::new(std::cell::Cell::new(0));
+/// let count = sum.clone();
+/// rondel::run(rondel::task_group(async move |group| {
+///     let inner = group.clone();
+///     group.create_task(async move {
+///         for number in 1..=3 {
+///             let count = count.clone();
+///             inner.create_task(async move { Ok(count.set(count.get() + number)) }).detach();
+///         }
+///         Ok::<(), String>(())
+///     })
+///     .detach();
+///     Ok(())
+/// }))?
+/// .unwrap();
+/// assert_eq!(sum.get(), 6);
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 pub struct TaskGroup<E> {
     inner: Rc<Inner<E>>,
 }
@@ -261,12 +281,39 @@ pub(crate) async fn catch<F: Future>(future: F) -> Result<F::Output, Box<dyn Any
 }
 
 /// All failures of a [`task_group`], in the order in which they happened.
+///
+/// ```
+/// let failed = rondel::run(rondel::task_group(async |group| {
+///     for name in ["one", "two"] {
+///         group.create_task(async move { Err::<(), _>(format!("{name} is down")) }).detach();
+///     }
+///     std::future::pending::<Result<(), String>>().await
+/// }))?
+/// .unwrap_err();
+/// // The first failure cancels the rest of the group; what has failed by then is here.
+/// let rondel::TaskFailure::Error(first) = &failed.exceptions[0] else { panic!() };
+/// assert_eq!(first, "one is down");
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 pub struct ExceptionGroup<E> {
     /// At least one.
     pub exceptions: Vec<TaskFailure<E>>,
 }
 
 /// How the body or one task of a group failed.
+///
+/// ```
+/// use rondel::TaskFailure;
+///
+/// fn explain(failure: &TaskFailure<std::io::Error>) -> String {
+///     match failure {
+///         TaskFailure::Error(error) => format!("failed: {error}"),
+///         TaskFailure::Panic(_) => "panicked".to_owned(),
+///     }
+/// }
+///
+/// assert_eq!(explain(&TaskFailure::Panic(Box::new("oh"))), "panicked");
+/// ```
 pub enum TaskFailure<E> {
     /// Its output was this error.
     Error(E),

@@ -159,6 +159,18 @@ impl<T> fmt::Debug for Task<T> {
 }
 
 /// Cancels a task, from elsewhere than where it is awaited; see [`Task::cancel_handle`].
+///
+/// ```
+/// rondel::run(async {
+///     let task = rondel::create_task(std::future::pending::<()>());
+///     let handle = task.cancel_handle();
+///     assert!(!handle.done());
+///     assert!(handle.cancel());
+///     assert!(task.await.unwrap_err().is_cancelled());
+///     assert!(handle.done() && !handle.cancel());
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 #[derive(Clone)]
 pub struct CancelHandle(TaskRef);
 
