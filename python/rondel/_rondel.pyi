@@ -2,6 +2,17 @@
 
 import asyncio
 import sys
+
+# These do as asyncio's do, and are declared as those.
+from asyncio import Barrier as Barrier
+from asyncio import BoundedSemaphore as BoundedSemaphore
+from asyncio import Condition as Condition
+from asyncio import Event as Event
+from asyncio import LifoQueue as LifoQueue
+from asyncio import Lock as Lock
+from asyncio import PriorityQueue as PriorityQueue
+from asyncio import Queue as Queue
+from asyncio import Semaphore as Semaphore
 from asyncio import constants, transports
 from asyncio import gather as gather
 from asyncio import sleep as sleep

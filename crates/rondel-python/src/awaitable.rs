@@ -267,6 +267,13 @@ impl<T: Steps> Awaitable<T> {
 /// Sends into what is awaited.
 #[inline]
 fn poll(inner: &Object, value: &Object) -> Res<Progress> {
+    if future::is_exact(inner) {
+        // What is awaited most, without the way through its type.
+        return Ok(match future::advance(inner)? {
+            future::Step::Yield(value) => Progress::Yielded(value),
+            future::Step::Return(value) => Progress::Returned(value),
+        });
+    }
     let mut result = ptr::null_mut();
     // SAFETY: live objects; what comes back is a reference of ours.
     unsafe {

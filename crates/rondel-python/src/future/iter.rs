@@ -21,13 +21,13 @@ use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
 
 /// One step of an iteration.
-pub(super) enum Step {
+pub(crate) enum Step {
     Yield(Owned),
     Return(Owned),
 }
 
 #[inline]
-pub(super) fn advance(future: &Object) -> Res<Step> {
+pub(crate) fn advance(future: &Object) -> Res<Step> {
     let this = fields(future);
     if this.is_done() {
         return match outcome(this)? {

@@ -27,6 +27,7 @@ use crate::task;
 
 use callbacks::{Callback, schedule_callbacks};
 pub(crate) use callbacks::{add_callback, add_waiter, call_soon};
+pub(crate) use iter::{Step, advance};
 pub(crate) use methods::{
     alive, init_types, iterator_slots, loop_or_default, message_of, reset, shared_attributes,
     shared_methods,
