@@ -529,6 +529,31 @@ def test_sleep(aio, loop):
     loop.run_until_complete(main())
 
 
+def test_sleep_by_a_replaced_clock(aio, loop):
+    """A loop whose time, or call_later, a program has replaced is asked for it."""
+    delays = []
+
+    def call_later(delay, callback, *args, context=None):
+        delays.append(delay)
+        return type(loop).call_later(loop, 0, callback, *args, context=context)
+
+    loop.call_later = call_later
+    assert loop.run_until_complete(aio.sleep(3600, "over")) == "over"
+    assert delays == [3600]
+    del loop.call_later
+
+
+def test_sleep_arguments(aio):
+    for args in ((), (1, 2, 3)):
+        with pytest.raises(TypeError) as caught:
+            aio.sleep(*args)
+        with pytest.raises(TypeError) as expected:
+            asyncio.sleep(*args)
+        assert str(caught.value) == str(expected.value)
+    with pytest.raises(TypeError, match="unexpected keyword argument 'loop'"):
+        aio.sleep(1, loop=None)
+
+
 def test_sleep_not_a_number(aio, run):
     # From 3.13 on. Before, the loop waits for ever.
     if "NaN" not in (inspect.getsource(asyncio.tasks) or ""):

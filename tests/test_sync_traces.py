@@ -6,7 +6,10 @@ that gets lost) is checked at the end of each program. Random programs do the re
 """
 
 import asyncio
+import gc
 import random
+import weakref
+from collections import Counter
 from itertools import count, product
 
 import pytest
@@ -327,6 +330,80 @@ def test_without_cancellation_in_debug_mode(aio, program):
     with aio.Runner(debug=True, loop_factory=factory) as runner:
         runner.get_loop().slow_callback_duration = 60
         assert runner.run(all_traces(aio, program, [[]])()) == expected
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_on_a_loop_of_asyncio(aio, program):
+    """The primitives, and sleep, don't need a loop of their own."""
+    injections = [[each] for each in product(range(TURNS), range(6), (False, True))]
+    expected = on_stock(all_traces(asyncio, program, injections))
+    assert on_stock(all_traces(aio, program, injections)) == expected
+
+
+@pytest.mark.one_mode
+@pytest.mark.parametrize("program", [*PROGRAMS, "random"])
+def test_nothing_is_left(aio, run, program):
+    """After all those cancellations, as many objects are alive as before, and nobody holds what was passed through."""
+    if program == "random":
+        programs = [lambda aio, seed=seed: Random(aio, seed) for seed in range(60)]
+        rounds = [(each, []) for each in programs]
+    else:
+        rounds = [(program, [each]) for each in product(range(TURNS), range(6), (False, True))]
+
+    async def once():
+        for make, cancellations in rounds:
+            await make(aio).drive(cancellations)
+
+    def alive():
+        gc.collect()
+        names = ("asyncio", "_asyncio", "rondel")
+        types = map(type, gc.get_objects())
+        return Counter(each for each in types if each.__module__.partition(".")[0] in names)
+
+    async def main():
+        await once()
+        before = alive()
+        await once()
+        return alive() - before
+
+    assert not run(main())
+
+
+def test_items_are_released(aio, run):
+    class Item:
+        def __lt__(self, other):
+            return False
+
+    async def main():
+        for make in (aio.Queue, aio.LifoQueue, aio.PriorityQueue):
+            item, queue = Item(), make(2)
+            gone = weakref.ref(item)
+            for _ in range(3):
+                await queue.put(item)
+                assert await queue.get() is item
+            await queue.put(item)
+            await queue.put(item)
+            waiting = aio.create_task(queue.put(item))
+            await aio.sleep(0)
+            waiting.cancel()
+            await aio.wait([waiting])
+            del item, waiting
+            assert gone() is not None
+            queue.get_nowait()
+            assert gone() is not None
+            queue.get_nowait()
+            gc.collect()
+            assert gone() is None
+        result = Item()
+        gone = weakref.ref(result)
+        assert await aio.sleep(0, result) is result
+        assert await aio.sleep(0.001, result) is result
+        del result
+        await aio.sleep(0)  # asyncio's loop holds the handle that it runs
+        gc.collect()
+        assert gone() is None
+
+    run(main())
 
 
 # ---- random programs ----

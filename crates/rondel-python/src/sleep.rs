@@ -180,6 +180,12 @@ fn wake(_: &Object, args: Args<'_>) -> Res<Owned> {
 fn sleep(_: &Object, args: Args<'_>) -> Res<Owned> {
     let (delay, result) = match args.positional() {
         [delay] if !args.has_named() => (Some(*delay), None),
+        [_, _, _, ..] => {
+            return type_error(&format!(
+                "sleep() takes from 1 to 2 positional arguments but {} were given",
+                args.positional().len()
+            ));
+        }
         _ => {
             let [delay, result] = args.parse("sleep", ["delay", "result"], 2, 1)?;
             (delay, result)
