@@ -10,7 +10,7 @@ use pyo3::ffi;
 
 use super::error::type_error;
 use super::object::{tuple_item, tuple_len};
-use super::{Object, Owned, Res};
+use super::{Object, Owned, Res, names};
 
 /// An entry of a type's method table.
 pub(crate) struct Method(pub(crate) ffi::PyMethodDef);
@@ -95,7 +95,8 @@ pub(crate) fn getset(name: &'static CStr, get: Getter, set: Option<Setter>) -> G
     })
 }
 
-/// `method!(noargs "name" function "doc")`, `method!(onearg …)`, `method!(fast …)`.
+/// `method!(noargs "name" function "doc")`, `method!(onearg …)`, `method!(fast …)`; `method!(named "name" ("parameter") …)` is
+/// `onearg` for what may also be passed by name.
 macro_rules! method {
     (noargs $name:literal $function:path, $doc:literal) => {{
         unsafe extern "C" fn wrapper(
@@ -123,6 +124,15 @@ macro_rules! method {
             $crate::cpython::error::guard_object(|| $function(this, arg))
         }
         $crate::cpython::method::onearg($name, wrapper, $doc)
+    }};
+    (named $name:literal ($parameter:literal) $function:path, $doc:literal) => {{
+        fn parsed(
+            this: &$crate::cpython::Object,
+            args: $crate::cpython::method::Args<'_>,
+        ) -> $crate::cpython::Res<$crate::cpython::Owned> {
+            $function(this, args.only($name, $parameter)?)
+        }
+        $crate::cpython::method::method!(fast $name parsed, $doc)
     }};
     (fast $name:literal $function:path, $doc:literal) => {{
         unsafe extern "C" fn wrapper(
@@ -180,6 +190,23 @@ macro_rules! attribute {
     }};
 }
 pub(crate) use attribute;
+
+/// Python's message for parameters that got no value.
+#[cold]
+fn missing_arguments<T>(function: &str, missing: &[&str]) -> Res<T> {
+    let quoted: Vec<_> = missing.iter().map(|name| format!("'{name}'")).collect();
+    let list = match quoted.split_last() {
+        Some((last, [])) => last.clone(),
+        Some((last, [one])) => format!("{one} and {last}"),
+        Some((last, more)) => format!("{}, and {last}", more.join(", ")),
+        None => String::new(),
+    };
+    let plural = if missing.len() == 1 { "" } else { "s" };
+    type_error(&format!(
+        "{function}() missing {} required positional argument{plural}: {list}",
+        missing.len()
+    ))
+}
 
 /// The arguments of one call: positional ones, then the values of those that `kwnames` names.
 #[derive(Clone, Copy)]
@@ -265,6 +292,80 @@ impl<'a> Args<'a> {
         Ok(found)
     }
 
+    /// The argument of a function that has one parameter, passed by position or by name.
+    #[inline]
+    pub(crate) fn only(&self, function: &CStr, parameter: &str) -> Res<&'a Object> {
+        match self.items {
+            [value] if self.names.is_none() => Ok(value),
+            _ => {
+                let [value] = self.parse(&function.to_string_lossy(), [parameter], 1, 1)?;
+                Ok(value.unwrap_or(super::none()))
+            }
+        }
+    }
+
+    /// The arguments of `function(first, …, *args, context=None)`, whose first parameters may be passed by name: the
+    /// first ones, the further ones, the context.
+    #[inline]
+    #[allow(clippy::type_complexity, reason = "three things are asked for")]
+    pub(crate) fn of_call<const N: usize>(
+        &self,
+        function: &str,
+        first: [&str; N],
+    ) -> Res<([&'a Object; N], &'a [&'a Object], Option<&'a Object>)> {
+        if let (None, Some((first, rest))) = (self.names, self.positional().split_first_chunk()) {
+            return Ok((*first, rest, None));
+        }
+        self.of_call_by_name(function, first)
+    }
+
+    #[allow(clippy::type_complexity, reason = "as `of_call`")]
+    fn of_call_by_name<const N: usize>(
+        &self,
+        function: &str,
+        first: [&str; N],
+    ) -> Res<([&'a Object; N], &'a [&'a Object], Option<&'a Object>)> {
+        let mut context = None;
+        let mut values = [None; N];
+        let by_position = self.positional.min(N);
+        for (value, arg) in values.iter_mut().zip(self.positional()) {
+            *value = Some(*arg);
+        }
+        for (name, value) in self.named() {
+            if name.is(&names().context) {
+                context = Some(value);
+                continue;
+            }
+            let name = name.to_text()?;
+            match first.iter().position(|known| *known == name) {
+                Some(index) if values[index].is_none() => values[index] = Some(value),
+                Some(_) => {
+                    return type_error(&format!(
+                        "{function}() got multiple values for argument '{name}'"
+                    ));
+                }
+                None if name == "context" => context = Some(value),
+                None => {
+                    return type_error(&format!(
+                        "{function}() got an unexpected keyword argument '{name}'"
+                    ));
+                }
+            }
+        }
+        let missing: Vec<_> = (0..N)
+            .filter(|&index| values[index].is_none())
+            .map(|index| first[index])
+            .collect();
+        if !missing.is_empty() {
+            return missing_arguments(function, &missing);
+        }
+        Ok((
+            values.map(|value| value.unwrap_or(super::none())),
+            &self.positional()[by_position..],
+            context,
+        ))
+    }
+
     /// Assigns the arguments to parameters: the first `positional` of `names` may be given by position, the first
     /// `required` must be given.
     pub(crate) fn parse<const N: usize>(
@@ -319,20 +420,10 @@ impl<'a> Args<'a> {
         }
         let missing: Vec<_> = (0..required)
             .filter(|&index| values[index].is_none())
+            .map(|index| names[index])
             .collect();
-        if let Some((last, first)) = missing.split_last() {
-            let quoted = |index: &usize| format!("'{}'", names[*index]);
-            let list = if first.is_empty() {
-                quoted(last)
-            } else {
-                let first: Vec<_> = first.iter().map(quoted).collect();
-                format!("{} and {}", first.join(", "), quoted(last))
-            };
-            let plural = if missing.len() == 1 { "" } else { "s" };
-            return type_error(&format!(
-                "{function}() missing {} required positional argument{plural}: {list}",
-                missing.len()
-            ));
+        if !missing.is_empty() {
+            return missing_arguments(function, &missing);
         }
         Ok(values)
     }

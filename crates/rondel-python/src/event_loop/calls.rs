@@ -10,10 +10,7 @@ use crate::{future, handle, task};
 
 fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    let context = args.only_keyword("call_soon", &names().context)?;
-    let [callback, args @ ..] = args.positional() else {
-        return type_error("call_soon() missing 1 required positional argument: 'callback'");
-    };
+    let ([callback], args, context) = args.of_call("call_soon", ["callback"])?;
     check_closed(core)?;
     if core.is_debug() {
         check_thread(core)?;
@@ -29,12 +26,7 @@ fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
 
 fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    let context = args.only_keyword("call_soon_threadsafe", &names().context)?;
-    let [callback, args @ ..] = args.positional() else {
-        return type_error(
-            "call_soon_threadsafe() missing 1 required positional argument: 'callback'",
-        );
-    };
+    let ([callback], args, context) = args.of_call("call_soon_threadsafe", ["callback"])?;
     check_closed(core)?;
     if core.is_debug() {
         check_callback(callback, "call_soon_threadsafe")?;
@@ -55,10 +47,7 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
 
 fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    let context = args.only_keyword("call_later", &names().context)?;
-    let [delay, callback, args @ ..] = args.positional() else {
-        return missing("call_later", "delay", args.positional().len());
-    };
+    let ([delay, callback], args, context) = args.of_call("call_later", ["delay", "callback"])?;
     if delay.is_none() {
         return type_error("delay must not be None");
     }
@@ -80,10 +69,7 @@ fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {
 
 fn call_at(this: &Object, args: Args<'_>) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    let context = args.only_keyword("call_at", &names().context)?;
-    let [when, callback, args @ ..] = args.positional() else {
-        return missing("call_at", "when", args.positional().len());
-    };
+    let ([when, callback], args, context) = args.of_call("call_at", ["when", "callback"])?;
     if when.is_none() {
         return type_error("when cannot be None");
     }
@@ -112,15 +98,6 @@ fn set_timer(
     handle::fields(&timer).set_scheduled(true);
     core.push_timer(when, timer.clone());
     Ok(timer)
-}
-
-#[cold]
-fn missing<T>(function: &str, first: &str, given: usize) -> Res<T> {
-    type_error(&if given == 0 {
-        format!("{function}() missing 2 required positional arguments: '{first}' and 'callback'")
-    } else {
-        format!("{function}() missing 1 required positional argument: 'callback'")
-    })
 }
 
 #[cold]

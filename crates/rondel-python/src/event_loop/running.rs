@@ -204,7 +204,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"is_closed" is_closed, c"Whether the loop was closed."),
         method!(noargs c"_check_closed" check_closed_method, c"Raises RuntimeError if the loop was closed."),
         method!(noargs c"get_debug" get_debug, c"Whether debug mode is on."),
-        method!(onearg c"set_task_factory" set_task_factory, c"Sets what create_task() makes tasks with."),
+        method!(named c"set_task_factory" ("factory") set_task_factory, c"Sets what create_task() makes tasks with."),
         method!(noargs c"get_task_factory" get_task_factory, c"What create_task() makes tasks with, or None."),
         method!(noargs c"_tasks" tasks, c"The tasks of this loop that are not done."),
         method!(onearg c"_timer_handle_cancelled" timer_handle_cancelled, c"Called by foreign timer handles."),

@@ -509,9 +509,9 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
 
 fn methods() -> Vec<Method> {
     let mut methods = vec![
-        method!(onearg c"connection_made" connection_made, c"The connection is there."),
-        method!(onearg c"connection_lost" connection_lost, c"The connection is gone."),
-        method!(onearg c"data_received" data_received, c"Bytes have come."),
+        method!(named c"connection_made" ("transport") connection_made, c"The connection is there."),
+        method!(named c"connection_lost" ("exc") connection_lost, c"The connection is gone."),
+        method!(named c"data_received" ("data") data_received, c"Bytes have come."),
         method!(noargs c"eof_received" eof_received, c"The peer has ended its side."),
         method!(noargs c"pause_writing" pause_writing, c"Too much waits to be sent."),
         method!(noargs c"resume_writing" resume_writing, c"Writing may go on."),

@@ -543,11 +543,11 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
 fn methods() -> Vec<Method> {
     let mut methods = vec![
         method!(noargs c"exception" exception, c"The exception that reading raises, or None."),
-        method!(onearg c"set_exception" set_exception, c"Lets each read raise an exception."),
-        method!(onearg c"set_transport" set_transport, c"Sets the transport that is paused when too much comes."),
+        method!(named c"set_exception" ("exc") set_exception, c"Lets each read raise an exception."),
+        method!(named c"set_transport" ("transport") set_transport, c"Sets the transport that is paused when too much comes."),
         method!(noargs c"feed_eof" feed_eof, c"Notes that nothing more will come."),
         method!(noargs c"at_eof" at_eof, c"Whether feed_eof was called and everything is read."),
-        method!(onearg c"feed_data" feed_data, c"Adds bytes that have come."),
+        method!(named c"feed_data" ("data") feed_data, c"Adds bytes that have come."),
         method!(noargs c"_wakeup_waiter" wakeup_waiter, c"Lets the read that waits look again."),
         method!(noargs c"_maybe_resume_transport" maybe_resume_transport, c"Resumes a transport that was paused."),
     ];

@@ -283,8 +283,8 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
 
 fn methods() -> Vec<Method> {
     vec![
-        method!(onearg c"write" write, c"Writes bytes, without waiting."),
-        method!(onearg c"writelines" writelines, c"Writes several bytes objects, without waiting."),
+        method!(named c"write" ("data") write, c"Writes bytes, without waiting."),
+        method!(named c"writelines" ("data") writelines, c"Writes several bytes objects, without waiting."),
         method!(noargs c"write_eof" write_eof, c"Ends the writing half once everything is sent."),
         method!(noargs c"can_write_eof" can_write_eof, c"Whether the transport has write_eof()."),
         method!(noargs c"close" close, c"Closes the transport once everything is sent."),

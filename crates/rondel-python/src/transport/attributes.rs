@@ -102,7 +102,7 @@ fn get_buffer(transport: &Object) -> Res<Owned> {
 pub(super) fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"get_protocol" get_protocol, c"The protocol."),
-        method!(onearg c"set_protocol" replace_protocol, c"Replaces the protocol."),
+        method!(named c"set_protocol" ("protocol") replace_protocol, c"Replaces the protocol."),
     ]
 }
 

@@ -353,8 +353,8 @@ fn write_ready_method(transport: &Object) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(onearg c"write" write, c"Writes bytes, without waiting."),
-        method!(onearg c"writelines" writelines, c"Writes several bytes objects, without waiting."),
+        method!(named c"write" ("data") write, c"Writes bytes, without waiting."),
+        method!(named c"writelines" ("list_of_data") writelines, c"Writes several bytes objects, without waiting."),
         method!(noargs c"write_eof" write_eof, c"Ends the writing half once everything is sent."),
         method!(noargs c"can_write_eof" can_write_eof, c"True."),
         method!(noargs c"get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be sent."),
