@@ -923,3 +923,52 @@ def test_writes_of_other_threads_and_of_signal_handlers_leave_at_once(run: Any) 
                 signal.signal(signal.SIGALRM, before)
 
     run(main())
+
+
+@pytest.mark.parametrize("way", ["connected", "accepted"])
+def test_a_transport_left_open_where_warnings_are_errors(impl, way):
+    """The warning is reported as what a finalizer raises, and the descriptor is closed."""
+    program = f"""
+import asyncio, gc, os, socket, sys
+import {"rondel" if impl.is_rondel else "asyncio"} as module
+new_event_loop = {"module.new_event_loop" if impl.is_rondel else "asyncio.SelectorEventLoop"}
+reported = []
+sys.unraisablehook = lambda what: reported.append(what.exc_type.__name__)
+loop = new_event_loop()
+made = []
+
+async def main():
+    if {way == "connected"!r}:
+        left, right = socket.socketpair()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=left)
+        right.close()
+    else:
+        class Kept(asyncio.Protocol):
+            def connection_made(self, transport):
+                made.append(transport)
+        server = await loop.create_server(Kept, "127.0.0.1", 0)
+        client = socket.create_connection(server.sockets[0].getsockname())
+        while not made:
+            await asyncio.sleep(0.001)
+        transport = made.pop()
+        server.close()
+        client.close()
+    transport.pause_reading()
+    return transport.get_extra_info("socket").fileno()
+
+fd = loop.run_until_complete(main())
+loop.close()
+del loop
+gc.collect()
+try:
+    os.fstat(fd)
+    left_open = True
+except OSError:
+    left_open = False
+print(sorted(set(reported)), left_open)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "error::ResourceWarning", "-c", program], capture_output=True, text=True, timeout=30
+    )
+    assert "SystemError" not in done.stderr, done.stderr
+    assert done.stdout == "['ResourceWarning'] False\n", (done.stdout, done.stderr)

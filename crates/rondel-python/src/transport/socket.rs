@@ -21,7 +21,7 @@ use super::finalize::{finalize_from_dealloc, finalizing};
 use super::loop_calls::warn_of_resource;
 use super::names::imports;
 use super::{attributes, closing, extra, reading, writing};
-use crate::cpython::error::{guard_object, runtime_error};
+use crate::cpython::error::{guard_object, runtime_error, write_unraisable};
 use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
 use crate::event_loop::core::LoopCore;
@@ -420,14 +420,17 @@ unsafe extern "C" fn finalize(transport: *mut ffi::PyObject) {
     }
     finalizing(transport, || {
         let text = format!("unclosed transport {}", describe(transport)?.to_text()?);
-        let warned = warn_of_resource(&text, Some(transport));
+        // Where warnings are errors this one is reported, and the descriptor is closed all the same.
+        if let Err(Raised) = warn_of_resource(&text, Some(transport)) {
+            write_unraisable(Some(transport));
+        }
         closing::close_socket(this)?;
         if imports().server_knows_transports
             && let Some(server) = this.server.take()
         {
             server.call_method(&names().detach, &[transport])?;
         }
-        warned
+        Ok(())
     });
 }
 
