@@ -17,6 +17,7 @@ use crate::cpython::error::{
     guard, guard_object, guard_quiet, raise_instance, raised_matches, runtime_error,
     take_exception, type_error, value_error,
 };
+use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{self, Args, GetSet};
 use crate::cpython::stop_iteration::stop_iteration;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
@@ -551,7 +552,7 @@ fn warn_never_awaited(text: &str) -> Res<()> {
 unsafe extern "C" fn finalize<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a live instance.
     let object = unsafe { Object::from_ptr(object) };
-    guard_quiet(|| future::with_exception_kept(object, finalize_kept::<T>));
+    finalizing(object, || finalize_kept::<T>(object));
 }
 
 unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {

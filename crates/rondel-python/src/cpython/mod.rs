@@ -15,6 +15,7 @@
 //! | `error.rs` | [`Raised`]: an exception is set; making and taking exceptions; the panic guard |
 //! | `types.rs` | heap types whose fields stand behind those of a base class |
 //! | `method.rs` | method tables and argument parsing |
+//! | `finalize.rs` | `__del__` of native objects |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
 //! | `context.rs` | `contextvars` contexts |
@@ -22,6 +23,7 @@
 
 pub(crate) mod context;
 pub(crate) mod error;
+pub(crate) mod finalize;
 pub(crate) mod freelist;
 pub(crate) mod method;
 pub(crate) mod names;

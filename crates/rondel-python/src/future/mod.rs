@@ -32,9 +32,7 @@ pub(crate) use methods::{
     alive, init_types, iterator_slots, loop_or_default, message_of, reset, shared_attributes,
     shared_methods,
 };
-pub(crate) use object::{
-    clear, clear_base, finalize, traverse, traverse_base, with_exception_kept,
-};
+pub(crate) use object::{clear, clear_base, finalize, traverse, traverse_base};
 
 /// Where a future stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -6,9 +6,8 @@ use std::sync::atomic::Ordering;
 use pyo3::ffi;
 
 use super::{CLASS, FREE, Rare, fields, is_exact};
-use crate::cpython::error::write_unraisable;
 use crate::cpython::types::{clear_weakrefs, free, is_fresh};
-use crate::cpython::{Object, Owned, Raised, Res, imports, names};
+use crate::cpython::{Object, Owned, Res, imports, names};
 
 /// `__del__`: an exception that nobody looked at is reported.
 pub(crate) fn finalize(future: &Object) -> Res<()> {
@@ -36,23 +35,10 @@ pub(crate) fn finalize(future: &Object) -> Res<()> {
     Ok(())
 }
 
-/// Runs a finalizer with the exception that may be set kept as it is.
-pub(crate) fn with_exception_kept(object: &Object, f: impl FnOnce(&Object) -> Res<()>) {
-    // SAFETY: attached.
-    let pending = unsafe { !ffi::PyErr_Occurred().is_null() };
-    let saved = pending.then(crate::cpython::error::take_exception);
-    if let Err(Raised) = f(object) {
-        write_unraisable(Some(object));
-    }
-    if let Some(saved) = saved {
-        let Raised = crate::cpython::error::restore(saved);
-    }
-}
-
 pub(super) unsafe extern "C" fn tp_finalize(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a live instance.
     let object = unsafe { Object::from_ptr(object) };
-    crate::cpython::error::guard_quiet(|| with_exception_kept(object, finalize));
+    crate::cpython::finalize::finalizing(object, || finalize(object));
 }
 
 /// Visits the fields of the future in `object`.

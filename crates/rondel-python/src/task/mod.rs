@@ -260,7 +260,7 @@ fn finalize(task: &Object) -> Res<()> {
 unsafe extern "C" fn tp_finalize(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a live instance.
     let object = unsafe { Object::from_ptr(object) };
-    crate::cpython::error::guard_quiet(|| future::with_exception_kept(object, finalize));
+    crate::cpython::finalize::finalizing(object, || finalize(object));
 }
 
 unsafe extern "C" fn tp_traverse(

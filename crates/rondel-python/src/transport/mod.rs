@@ -14,14 +14,13 @@
 //! | `extra.rs`, `attributes.rs`, `address.rs` | what can be asked of it |
 //! | `listener.rs` | accepting connections |
 //! | `chunk.rs` | bytes objects as the engine's chunks |
-//! | `loop_calls.rs`, `finalize.rs`, `names.rs` | what these and the streams need of Python |
+//! | `loop_calls.rs`, `names.rs` | what these and the streams need of Python |
 
 mod address;
 mod attributes;
 pub(crate) mod chunk;
 mod closing;
 mod extra;
-pub(crate) mod finalize;
 mod listener;
 pub(crate) mod loop_calls;
 pub(crate) mod names;
@@ -68,7 +67,7 @@ pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
 #[inline]
 pub(crate) fn flush(object: &Object) {
     if socket::fields(object).is_dirty() {
-        finalize::finalizing(object, || writing::flush_now(object));
+        crate::cpython::finalize::finalizing(object, || writing::flush_now(object));
     }
 }
 

@@ -17,11 +17,11 @@ use rondel::transport::address::Address;
 use rondel::transport::stream::Stream;
 
 use super::chunk::Chunk;
-use super::finalize::{finalize_from_dealloc, finalizing};
 use super::loop_calls::warn_of_resource;
 use super::names::imports;
 use super::{attributes, closing, extra, reading, writing};
 use crate::cpython::error::{guard_object, runtime_error, write_unraisable};
+use crate::cpython::finalize::{finalize_from_dealloc, finalizing};
 use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
 use crate::event_loop::core::LoopCore;

@@ -2,8 +2,8 @@
 
 use pyo3::ffi;
 
-use crate::cpython::error::{guard_quiet, restore, take_exception, write_unraisable};
-use crate::cpython::{Object, Raised, Res};
+use super::error::{guard_quiet, restore, take_exception, write_unraisable};
+use super::{Object, Raised, Res};
 
 /// Runs the body of a `tp_finalize`: an exception that is being handled stays, one that is raised is reported.
 pub(crate) fn finalizing(object: &Object, body: impl FnOnce() -> Res<()>) {
