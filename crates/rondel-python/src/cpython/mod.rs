@@ -15,12 +15,14 @@
 //! | `error.rs` | [`Raised`]: an exception is set; making and taking exceptions; the panic guard |
 //! | `types.rs` | heap types whose fields stand behind those of a base class |
 //! | `method.rs` | method tables and argument parsing |
+//! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
 //! | `finalize.rs` | `__del__` of native objects |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
 //! | `context.rs` | `contextvars` contexts |
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
 
+pub(crate) mod collected;
 pub(crate) mod context;
 pub(crate) mod error;
 pub(crate) mod finalize;

@@ -7,49 +7,76 @@ use pyo3::ffi;
 
 use super::{Object, Owned, Res};
 
+/// Declares a table of interned names: `interned! { pub(super) struct Names { wait "wait", … } }`.
 macro_rules! interned {
-    ($($name:ident $text:literal),+ $(,)?) => {
+    ($vis:vis struct $table:ident { $($name:ident $text:literal),+ $(,)? }) => {
         /// Names of attributes, methods and keywords, interned.
-        pub(crate) struct Names {
-            $(pub(crate) $name: Owned,)+
+        $vis struct $table {
+            $($vis $name: $crate::cpython::Owned,)+
         }
 
-        impl Names {
-            fn new() -> Res<Self> {
-                Ok(Self { $($name: intern($text)?,)+ })
+        impl $table {
+            fn new() -> $crate::cpython::Res<Self> {
+                Ok(Self { $($name: $crate::cpython::names::intern($text)?,)+ })
             }
         }
     };
 }
+pub(crate) use interned;
+
+/// A table that is filled once, at import, and lives as long as the process.
+pub(crate) struct Table<T>(AtomicPtr<T>);
+
+impl<T> Table<T> {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    pub(crate) fn fill(&self, table: T) {
+        self.0
+            .store(Box::into_raw(Box::new(table)), Ordering::Release);
+    }
+
+    /// The table, which must have been filled: each is before any type that uses it exists.
+    #[inline]
+    pub(crate) fn get(&self) -> &T {
+        let table = self.0.load(Ordering::Relaxed);
+        debug_assert!(!table.is_null());
+        // SAFETY: filled at import, and never freed.
+        unsafe { &*table }
+    }
+}
 
 interned! {
-    add_done_callback "add_done_callback",
-    asyncio_future_blocking "_asyncio_future_blocking",
-    call_at "call_at",
-    call_exception_handler "call_exception_handler",
-    call_later "call_later",
-    call_soon "call_soon",
-    cancel "cancel",
-    cancel_requested "_cancel_requested",
-    close "close",
-    context "context",
-    create_future "create_future",
-    create_task "create_task",
-    return_exceptions "return_exceptions",
-    eager_start "eager_start",
-    get_debug "get_debug",
-    get_loop "get_loop",
-    is_running "is_running",
-    loop_attr "_loop",
-    loop_kw "loop",
-    msg "msg",
-    name "name",
-    result "result",
-    slow_callback_duration "slow_callback_duration",
-    throw "throw",
-    time "time",
-    timer_handle_cancelled "_timer_handle_cancelled",
-    warning "warning",
+    pub(crate) struct Names {
+        add_done_callback "add_done_callback",
+        asyncio_future_blocking "_asyncio_future_blocking",
+        call_at "call_at",
+        call_exception_handler "call_exception_handler",
+        call_later "call_later",
+        call_soon "call_soon",
+        cancel "cancel",
+        cancel_requested "_cancel_requested",
+        close "close",
+        context "context",
+        create_future "create_future",
+        create_task "create_task",
+        return_exceptions "return_exceptions",
+        eager_start "eager_start",
+        get_debug "get_debug",
+        get_loop "get_loop",
+        is_running "is_running",
+        loop_attr "_loop",
+        loop_kw "loop",
+        msg "msg",
+        name "name",
+        result "result",
+        slow_callback_duration "slow_callback_duration",
+        throw "throw",
+        time "time",
+        timer_handle_cancelled "_timer_handle_cancelled",
+        warning "warning",
+    }
 }
 
 /// Objects of the standard library.
@@ -121,28 +148,26 @@ impl Imports {
     }
 }
 
-static NAMES: AtomicPtr<Names> = AtomicPtr::new(ptr::null_mut());
-static IMPORTS: AtomicPtr<Imports> = AtomicPtr::new(ptr::null_mut());
+static NAMES: Table<Names> = Table::new();
+static IMPORTS: Table<Imports> = Table::new();
 
 /// Fills both tables. Once, at import, before anything else of this crate runs.
 pub(crate) fn init() -> Res<()> {
     let names = Names::new()?;
     let imports = Imports::new(&names)?;
-    NAMES.store(Box::into_raw(Box::new(names)), Ordering::Release);
-    IMPORTS.store(Box::into_raw(Box::new(imports)), Ordering::Release);
+    NAMES.fill(names);
+    IMPORTS.fill(imports);
     Ok(())
 }
 
 #[inline]
 pub(crate) fn names() -> &'static Names {
-    // SAFETY: filled by `init` before any type of this crate exists, and never freed.
-    unsafe { &*NAMES.load(Ordering::Relaxed) }
+    NAMES.get()
 }
 
 #[inline]
 pub(crate) fn imports() -> &'static Imports {
-    // SAFETY: as in `names`.
-    unsafe { &*IMPORTS.load(Ordering::Relaxed) }
+    IMPORTS.get()
 }
 
 /// Imports a module by its full name.

@@ -7,17 +7,17 @@
 //! for a coroutine.)
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
 use super::{Outcome, fields, outcome, uninitialized};
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, raise_instance, runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::stop_iteration::{complete_stop_iteration, stop_iteration};
-use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
 
 /// One step of an iteration.
@@ -103,9 +103,14 @@ struct FutureIter {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Collected for FutureIter {
+    slots!(future);
+}
+
+#[inline]
 fn iter_fields(object: &Object) -> &FutureIter {
-    // SAFETY: only called for instances of our class.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<FutureIter>() }
+    FutureIter::of(object)
 }
 
 pub(super) fn new_iter(future: &Object) -> Res<Owned> {
@@ -197,40 +202,6 @@ fn iter_close(iter: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-unsafe extern "C" fn iter_traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        iter_fields(Object::from_ptr(object))
-    };
-    visit!(visit, arg, this.future);
-    0
-}
-
-unsafe extern "C" fn iter_clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    iter_fields(unsafe { Object::from_ptr(object) })
-        .future
-        .clear();
-    0
-}
-
-unsafe extern "C" fn iter_dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        iter_clear(object);
-        free(object);
-    }
-}
-
 fn iter_methods() -> Vec<Method> {
     vec![
         method!(onearg c"send" iter_send, c"Continues the iteration."),
@@ -254,12 +225,7 @@ pub(super) fn init_type() -> Res<()> {
             ffi::Py_tp_iternext,
             slot_fn!(iter_iternext, ffi::iternextfunc),
         )
-        .slot(
-            ffi::Py_tp_traverse,
-            slot_fn!(iter_traverse, ffi::traverseproc),
-        )
-        .slot(ffi::Py_tp_clear, slot_fn!(iter_clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(iter_dealloc, ffi::destructor))
+        .collected::<FutureIter>()
         .methods(iter_methods())
         .build()?;
     CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);

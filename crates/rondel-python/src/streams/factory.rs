@@ -2,16 +2,17 @@
 //!
 //! A callable like any other to whoever calls it; a listener of ours makes the protocol without a Python call.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
 use super::{protocol, reader};
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object};
 use crate::cpython::method::with_tuple_and_dict;
-use crate::cpython::types::{TypeBuilder, free, slot_fn, visit};
+use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 
 /// A factory's fields behind the object header.
@@ -25,10 +26,14 @@ struct Factory {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Collected for Factory {
+    slots!(client_connected_cb, event_loop);
+}
+
 #[inline]
 fn fields(object: &Object) -> &Factory {
-    // SAFETY: instances of our class have the fields behind the header; zeroed ones are valid.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Factory>() }
+    Factory::of(object)
 }
 
 /// Whether making a protocol runs no code of the program's.
@@ -83,40 +88,6 @@ unsafe extern "C" fn call(
     guard_object(|| make_protocol(unsafe { Object::from_ptr(factory) }))
 }
 
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        fields(Object::from_ptr(object))
-    };
-    visit!(visit, arg, this.client_connected_cb, this.event_loop);
-    0
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let this = fields(unsafe { Object::from_ptr(object) });
-    this.client_connected_cb.clear();
-    this.event_loop.clear();
-    0
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear(object);
-        free(object);
-    }
-}
-
 /// Makes the class.
 pub(super) fn init_type() -> Res<Owned> {
     let class = TypeBuilder::new::<Factory>(c"rondel._rondel.StreamFactory", None, OFFSET)
@@ -124,9 +95,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .slot(ffi::Py_tp_new, slot_fn!(ffi::PyType_GenericNew, ffi::newfunc))
         .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
         .slot(ffi::Py_tp_call, slot_fn!(call, ffi::ternaryfunc))
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .collected::<Factory>()
         .build()?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)

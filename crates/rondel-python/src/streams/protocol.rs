@@ -8,7 +8,7 @@
 //! never has them.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
@@ -16,10 +16,10 @@ use pyo3::ffi;
 
 use super::attributes::{flag, object};
 use super::{drain, handler, reader, writer};
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard;
-use crate::cpython::finalize::{finalize_from_dealloc, finalizing};
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::event_loop::core::is_debug;
 use crate::transport::loop_calls::{call_exception_handler, create_future, debug_in_log};
@@ -55,15 +55,47 @@ pub(crate) struct Protocol {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
+// SAFETY: the fields stand at that offset; zeroed ones are valid.
+unsafe impl Collected for Protocol {
+    const FINALIZED: bool = true;
+
+    #[inline]
+    fn offset() -> usize {
+        OFFSET.load(Ordering::Relaxed)
+    }
+
+    slots!(
+        dict,
+        event_loop,
+        reader_ref,
+        strong_reader,
+        transport,
+        client_connected_cb,
+        task,
+        writer,
+        source_traceback,
+        closed,
+        lost_with,
+        waiters
+    );
+
+    /// Whoever waited for the end has seen its exception, or didn't care.
+    fn finalize(protocol: &Object) -> Res<()> {
+        let Some(closed) = fields(protocol).closed.cloned() else {
+            return Ok(());
+        };
+        if closed.call_method(&names().done, &[])?.is_true()?
+            && !closed.call_method(&names().cancelled, &[])?.is_true()?
+        {
+            closed.call_method(&names().exception, &[])?;
+        }
+        Ok(())
+    }
+}
+
 #[inline]
 pub(super) fn fields(object: &Object) -> &Protocol {
-    // SAFETY: instances of our class have the fields at that offset; zeroed ones are valid.
-    unsafe {
-        &*object
-            .as_ptr()
-            .byte_add(OFFSET.load(Ordering::Relaxed))
-            .cast::<Protocol>()
-    }
+    Protocol::of(object)
 }
 
 /// The fields of an object that is a protocol of ours, not of a subclass, with no attribute put over a method.
@@ -421,92 +453,6 @@ unsafe extern "C" fn init(
     })
 }
 
-/// Whoever waited for the end has seen its exception, or didn't care.
-unsafe extern "C" fn finalize(protocol: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a live instance.
-    let protocol = unsafe { Object::from_ptr(protocol) };
-    let Some(closed) = fields(protocol).closed.cloned() else {
-        return;
-    };
-    finalizing(protocol, || {
-        if closed.call_method(&names().done, &[])?.is_true()?
-            && !closed.call_method(&names().cancelled, &[])?.is_true()?
-        {
-            closed.call_method(&names().exception, &[])?;
-        }
-        Ok(())
-    });
-}
-
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        fields(Object::from_ptr(object))
-    };
-    visit!(
-        visit,
-        arg,
-        this.dict,
-        this.event_loop,
-        this.reader_ref,
-        this.strong_reader,
-        this.transport,
-        this.client_connected_cb,
-        this.task,
-        this.writer,
-        this.source_traceback,
-        this.closed,
-        this.lost_with,
-        this.waiters,
-    );
-    0
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        let this = fields(Object::from_ptr(object));
-        for slot in [
-            &this.dict,
-            &this.event_loop,
-            &this.reader_ref,
-            &this.strong_reader,
-            &this.transport,
-            &this.client_connected_cb,
-            &this.task,
-            &this.writer,
-            &this.source_traceback,
-            &this.closed,
-            &this.lost_with,
-            &this.waiters,
-        ] {
-            slot.clear();
-        }
-    }
-    0
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
-    unsafe {
-        if finalize_from_dealloc(object) {
-            return;
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear_weakrefs(object);
-        clear(object);
-        free(object);
-    }
-}
-
 fn methods() -> Vec<Method> {
     let mut methods = vec![
         method!(named c"connection_made" ("transport") connection_made, c"The connection is there."),
@@ -556,10 +502,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .dict(offset + std::mem::offset_of!(Protocol, dict))
         .weaklist(offset + std::mem::offset_of!(Protocol, weakrefs))
         .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
-        .slot(ffi::Py_tp_finalize, slot_fn!(finalize, ffi::destructor))
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .collected::<Protocol>()
         .methods(methods())
         .getset(attributes())
         .build()?;

@@ -4,7 +4,7 @@
 //! its methods. Feeding completes the future that a read waits on, and the reading task is on the ring.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -13,12 +13,13 @@ use rondel::streams::read_buffer::{DEFAULT_LIMIT, ReadBuffer};
 
 use super::attributes::{flag, object};
 use super::read;
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{
     guard, guard_object, raise, raised_matches, take_exception, value_error,
 };
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::object::check;
-use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::event_loop::core::is_debug;
 use crate::transport::chunk::{Chunk, with_buffer};
@@ -48,11 +49,23 @@ pub(crate) struct Reader {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
+// SAFETY: the fields stand behind the header, filled by `tp_new`.
+unsafe impl Collected for Reader {
+    slots!(
+        dict,
+        exposed,
+        event_loop,
+        waiter,
+        exception,
+        transport,
+        source_traceback
+    );
+}
+
 /// The fields of an object that is known to be a reader.
 #[inline]
 pub(crate) fn fields(object: &Object) -> &Reader {
-    // SAFETY: instances of our class have the fields behind the header, filled by `tp_new`.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Reader>() }
+    Reader::of(object)
 }
 
 /// Whether an object is a reader of ours, not of a subclass, with no attribute put over a method.
@@ -482,64 +495,6 @@ unsafe extern "C" fn anext(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guard_object(|| read::next_line(unsafe { Object::from_ptr(reader) }))
 }
 
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        fields(Object::from_ptr(object))
-    };
-    visit!(
-        visit,
-        arg,
-        this.dict,
-        this.exposed,
-        this.event_loop,
-        this.waiter,
-        this.exception,
-        this.transport,
-        this.source_traceback,
-    );
-    0
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        let this = fields(Object::from_ptr(object));
-        for slot in [
-            &this.dict,
-            &this.exposed,
-            &this.event_loop,
-            &this.waiter,
-            &this.exception,
-            &this.transport,
-            &this.source_traceback,
-        ] {
-            slot.clear();
-        }
-    }
-    0
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear_weakrefs(object);
-        clear(object);
-        let this = object.byte_add(OFFSET).cast::<Reader>();
-        ptr::drop_in_place(&raw mut (*this).buffer);
-        free(object);
-    }
-}
-
 fn methods() -> Vec<Method> {
     let mut methods = vec![
         method!(noargs c"exception" exception, c"The exception that reading raises, or None."),
@@ -583,9 +538,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
         .slot(ffi::Py_am_aiter, slot_fn!(aiter, ffi::unaryfunc))
         .slot(ffi::Py_am_anext, slot_fn!(anext, ffi::unaryfunc))
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .collected::<Reader>()
         .methods(methods())
         .getset(attributes())
         .build()?;

@@ -3,7 +3,7 @@
 //! `drain` and `wait_closed` are in `drain.rs`; `start_tls` is in `python/rondel/streams.py`.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -11,10 +11,10 @@ use pyo3::ffi;
 
 use super::attributes::object;
 use super::{drain, reader};
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object};
-use crate::cpython::finalize::{finalize_from_dealloc, finalizing};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::transport::loop_calls::{create_future, is_closed, warn_of_resource};
 use crate::transport::names::names;
@@ -37,10 +37,35 @@ pub(crate) struct Writer {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Collected for Writer {
+    const FINALIZED: bool = true;
+
+    slots!(dict, transport, protocol, reader, event_loop, complete);
+
+    /// A writer that nobody has any more closes its transport, and says that the program should have.
+    fn finalize(writer: &Object) -> Res<()> {
+        let this = fields(writer);
+        let Some(transport) = this.transport.cloned() else {
+            return Ok(());
+        };
+        if socket::exact(&transport).is_some_and(socket::Socket::is_closing)
+            || transport.call_method(&names().is_closing, &[])?.is_true()?
+        {
+            return Ok(());
+        }
+        if is_closed(&this.event_loop.or_none())? {
+            return warn_of_resource("loop is closed", None);
+        }
+        writer.call_method(&names().close, &[])?;
+        let text = format!("unclosed {}", writer.repr()?.to_text()?);
+        warn_of_resource(&text, None)
+    }
+}
+
 #[inline]
 pub(super) fn fields(object: &Object) -> &Writer {
-    // SAFETY: instances of our class have the fields behind the header; zeroed ones are valid.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Writer>() }
+    Writer::of(object)
 }
 
 /// A new writer.
@@ -200,87 +225,6 @@ unsafe extern "C" fn repr(writer: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guard_object(|| describe(unsafe { Object::from_ptr(writer) }))
 }
 
-/// A writer that nobody has any more closes its transport, and says that the program should have.
-unsafe extern "C" fn finalize(writer: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a live instance.
-    let writer = unsafe { Object::from_ptr(writer) };
-    let this = fields(writer);
-    let Some(transport) = this.transport.cloned() else {
-        return;
-    };
-    if socket::exact(&transport).is_some_and(socket::Socket::is_closing) {
-        return;
-    }
-    finalizing(writer, || {
-        if transport.call_method(&names().is_closing, &[])?.is_true()? {
-            return Ok(());
-        }
-        if is_closed(&this.event_loop.or_none())? {
-            return warn_of_resource("loop is closed", None);
-        }
-        writer.call_method(&names().close, &[])?;
-        let text = format!("unclosed {}", writer.repr()?.to_text()?);
-        warn_of_resource(&text, None)
-    });
-}
-
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        fields(Object::from_ptr(object))
-    };
-    visit!(
-        visit,
-        arg,
-        this.dict,
-        this.transport,
-        this.protocol,
-        this.reader,
-        this.event_loop,
-        this.complete
-    );
-    0
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        let this = fields(Object::from_ptr(object));
-        for slot in [
-            &this.dict,
-            &this.transport,
-            &this.protocol,
-            &this.reader,
-            &this.event_loop,
-            &this.complete,
-        ] {
-            slot.clear();
-        }
-    }
-    0
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
-    unsafe {
-        if finalize_from_dealloc(object) {
-            return;
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear_weakrefs(object);
-        clear(object);
-        free(object);
-    }
-}
-
 fn methods() -> Vec<Method> {
     vec![
         method!(named c"write" ("data") write, c"Writes bytes, without waiting."),
@@ -316,10 +260,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .slot(ffi::Py_tp_new, slot_fn!(ffi::PyType_GenericNew, ffi::newfunc))
         .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
         .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
-        .slot(ffi::Py_tp_finalize, slot_fn!(finalize, ffi::destructor))
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .collected::<Writer>()
         .methods(methods())
         .getset(attributes())
         .build()?;

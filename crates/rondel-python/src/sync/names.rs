@@ -1,52 +1,36 @@
 //! Interned names and library objects that the primitives use, besides those of `cpython/names.rs`. Filled once, at
 //! import.
 
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-
-use crate::cpython::names::import;
+use crate::cpython::names::{Table, import, interned};
 use crate::cpython::{Object, Owned, Res, names};
 
-macro_rules! interned {
-    ($($name:ident $text:literal),+ $(,)?) => {
-        /// Names of attributes and methods, interned.
-        pub(super) struct Names {
-            $(pub(super) $name: Owned,)+
-        }
-
-        impl Names {
-            fn new() -> Res<Self> {
-                Ok(Self { $($name: crate::cpython::names::intern($text)?,)+ })
-            }
-        }
-    };
-}
-
 interned! {
-    acquire "acquire",
-    append "append",
-    done "done",
-    cancelled "cancelled",
-    clear "clear",
-    empty "empty",
-    format "_format",
-    full "full",
-    get "_get",
-    get_nowait "get_nowait",
-    init "_init",
-    locked "locked",
-    notify "notify",
-    notify_all "notify_all",
-    pop "pop",
-    popleft "popleft",
-    put "_put",
-    put_nowait "put_nowait",
-    qsize "qsize",
-    release "release",
-    remove "remove",
-    set "set",
-    set_result "set_result",
-    wait "wait",
+    pub(super) struct Names {
+        acquire "acquire",
+        append "append",
+        done "done",
+        cancelled "cancelled",
+        clear "clear",
+        empty "empty",
+        format "_format",
+        full "full",
+        get "_get",
+        get_nowait "get_nowait",
+        init "_init",
+        locked "locked",
+        notify "notify",
+        notify_all "notify_all",
+        pop "pop",
+        popleft "popleft",
+        put "_put",
+        put_nowait "put_nowait",
+        qsize "qsize",
+        release "release",
+        remove "remove",
+        set "set",
+        set_result "set_result",
+        wait "wait",
+    }
 }
 
 /// Objects of the standard library.
@@ -122,26 +106,24 @@ impl Imports {
     }
 }
 
-static NAMES: AtomicPtr<Names> = AtomicPtr::new(ptr::null_mut());
-static IMPORTS: AtomicPtr<Imports> = AtomicPtr::new(ptr::null_mut());
+static NAMES: Table<Names> = Table::new();
+static IMPORTS: Table<Imports> = Table::new();
 
 /// Fills both tables. Once, at import, after those of `cpython/names.rs`.
 pub(super) fn init() -> Res<()> {
     let _common = names();
     let (names, imports) = (Names::new()?, Imports::new()?);
-    NAMES.store(Box::into_raw(Box::new(names)), Ordering::Release);
-    IMPORTS.store(Box::into_raw(Box::new(imports)), Ordering::Release);
+    NAMES.fill(names);
+    IMPORTS.fill(imports);
     Ok(())
 }
 
 #[inline]
 pub(super) fn sync_names() -> &'static Names {
-    // SAFETY: filled by `init` before any type of this folder exists, and never freed.
-    unsafe { &*NAMES.load(Ordering::Relaxed) }
+    NAMES.get()
 }
 
 #[inline]
 pub(super) fn sync_imports() -> &'static Imports {
-    // SAFETY: as in `sync_names`.
-    unsafe { &*IMPORTS.load(Ordering::Relaxed) }
+    IMPORTS.get()
 }

@@ -6,7 +6,6 @@
 //! (`python/rondel/connections.py`).
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
 use std::ops::ControlFlow;
 use std::os::fd::{OwnedFd, RawFd};
 use std::ptr;
@@ -19,10 +18,11 @@ use rondel::transport::listener::{AcceptError, accept_batch};
 use super::loop_calls::{call_exception_handler, take_unless_exit};
 use super::names::{imports, names};
 use super::socket::{self, Descriptor};
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{os_error, raise_os_error, restore, runtime_error, take_exception};
-use crate::cpython::method::{Args, method};
+use crate::cpython::method::{self, Args, method};
 use crate::cpython::names::import;
-use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
+use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Exit, Source};
@@ -46,10 +46,14 @@ struct Listener {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Collected for Listener {
+    slots!(event_loop, protocol_factory, sock, server, context);
+}
+
 #[inline]
 fn fields(object: &Object) -> &Listener {
-    // SAFETY: instances of our class have the fields behind the header; zeroed ones are valid.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Listener>() }
+    Listener::of(object)
 }
 
 /// `start_serving(loop, protocol_factory, sock, server, backlog)`: accepts what comes, until the socket is removed
@@ -227,87 +231,23 @@ fn is_closing(_: &Object) -> Res<Owned> {
     Ok(Owned::from_bool(true))
 }
 
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        fields(Object::from_ptr(object))
-    };
-    visit!(
-        visit,
-        arg,
-        this.event_loop,
-        this.protocol_factory,
-        this.sock,
-        this.server,
-        this.context
-    );
-    0
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let this = fields(unsafe { Object::from_ptr(object) });
-    for slot in [
-        &this.event_loop,
-        &this.protocol_factory,
-        &this.sock,
-        &this.server,
-        &this.context,
-    ] {
-        slot.clear();
-    }
-    0
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear(object);
-        free(object);
-    }
-}
-
-/// A function of the module.
-fn function(definition: crate::cpython::method::Method) -> Res<Owned> {
-    let definition = Box::into_raw(Box::new(definition.0));
-    // SAFETY: a definition that lives for ever; functions of a module have `None` for self here.
-    unsafe {
-        Owned::steal(ffi::PyCFunction_NewEx(
-            definition,
-            none().as_ptr(),
-            ptr::null_mut(),
-        ))
-    }
-}
-
 /// Makes the class, and what the module exports.
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let class = TypeBuilder::new::<Listener>(c"rondel._rondel.Listener", None, OFFSET)
         .not_instantiable()
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .collected::<Listener>()
         .methods([method!(noargs c"is_closing" is_closing, c"True: a listener is no transport.")])
         .build()?;
     CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
     Ok(vec![
         (
             "start_serving",
-            function(method!(fast c"start_serving" start_serving,
+            method::function(method!(fast c"start_serving" start_serving,
                 c"Accepts connections of a listening socket."))?,
         ),
         (
             "make_socket_transport",
-            function(method!(fast c"make_socket_transport" make_socket_transport,
+            method::function(method!(fast c"make_socket_transport" make_socket_transport,
                 c"A transport for a connected socket."))?,
         ),
     ])

@@ -1,91 +1,73 @@
 //! Interned names and library objects that transports and streams use, besides those of `cpython/names.rs`.
 //! Filled once, at import.
 
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-
-use pyo3::ffi;
-
-use crate::cpython::names::import;
+use crate::cpython::names::{Table, import, interned};
 use crate::cpython::{Owned, Res};
 
-macro_rules! interned {
-    ($($name:ident $text:literal),+ $(,)?) => {
-        /// Names of attributes and methods, interned.
-        pub(crate) struct Names {
-            $(pub(crate) $name: Owned,)+
-        }
-
-        impl Names {
-            fn new() -> Res<Self> {
-                Ok(Self { $($name: intern($text)?,)+ })
-            }
-        }
-    };
-}
-
 interned! {
-    abort "abort",
-    add_done_callback "add_done_callback",
-    append "append",
-    attach "_attach",
-    buffer_updated "buffer_updated",
-    call_exception_handler "call_exception_handler",
-    call_connection_lost "_call_connection_lost",
-    call_later "call_later",
-    call_soon "call_soon",
-    can_write_eof "can_write_eof",
-    cancelled "cancelled",
-    close "close",
-    connection_lost "connection_lost",
-    connection_made "connection_made",
-    create_future "create_future",
-    create_task "create_task",
-    data_received "data_received",
-    debug "debug",
-    detach "_detach",
-    detach_socket "detach",
-    done "done",
-    drain_helper "_drain_helper",
-    eof_received "eof_received",
-    exc_info "exc_info",
-    exception "exception",
-    extend "extend",
-    feed_data "feed_data",
-    feed_eof "feed_eof",
-    fileno "fileno",
-    get "get",
-    get_buffer "get_buffer",
-    get_close_waiter "_get_close_waiter",
-    get_extra_info "get_extra_info",
-    get_loop "get_loop",
-    getpeername "getpeername",
-    getsockname "getsockname",
-    is_closed "is_closed",
-    is_closing "is_closing",
-    join "join",
-    pause_reading "pause_reading",
-    pause_writing "pause_writing",
-    peername "peername",
-    remove "remove",
-    replace_transport "_replace_transport",
-    resume_reading "resume_reading",
-    resume_writing "resume_writing",
-    set_exception "set_exception",
-    set_result "set_result",
-    set_transport "set_transport",
-    setblocking "setblocking",
-    socket "socket",
-    sockname "sockname",
-    source "source",
-    source_traceback "_source_traceback",
-    sslcontext "sslcontext",
-    start_serving "_start_serving",
-    transport "transport",
-    warning "warning",
-    write "write",
-    write_eof "write_eof",
-    writelines "writelines",
+    pub(crate) struct Names {
+        abort "abort",
+        add_done_callback "add_done_callback",
+        append "append",
+        attach "_attach",
+        buffer_updated "buffer_updated",
+        call_exception_handler "call_exception_handler",
+        call_connection_lost "_call_connection_lost",
+        call_later "call_later",
+        call_soon "call_soon",
+        can_write_eof "can_write_eof",
+        cancelled "cancelled",
+        close "close",
+        connection_lost "connection_lost",
+        connection_made "connection_made",
+        create_future "create_future",
+        create_task "create_task",
+        data_received "data_received",
+        debug "debug",
+        detach "_detach",
+        detach_socket "detach",
+        done "done",
+        drain_helper "_drain_helper",
+        eof_received "eof_received",
+        exc_info "exc_info",
+        exception "exception",
+        extend "extend",
+        feed_data "feed_data",
+        feed_eof "feed_eof",
+        fileno "fileno",
+        get "get",
+        get_buffer "get_buffer",
+        get_close_waiter "_get_close_waiter",
+        get_extra_info "get_extra_info",
+        get_loop "get_loop",
+        getpeername "getpeername",
+        getsockname "getsockname",
+        is_closed "is_closed",
+        is_closing "is_closing",
+        join "join",
+        pause_reading "pause_reading",
+        pause_writing "pause_writing",
+        peername "peername",
+        remove "remove",
+        replace_transport "_replace_transport",
+        resume_reading "resume_reading",
+        resume_writing "resume_writing",
+        set_exception "set_exception",
+        set_result "set_result",
+        set_transport "set_transport",
+        setblocking "setblocking",
+        socket "socket",
+        sockname "sockname",
+        source "source",
+        source_traceback "_source_traceback",
+        sslcontext "sslcontext",
+        start_serving "_start_serving",
+        transport "transport",
+        warning "warning",
+        write "write",
+        write_eof "write_eof",
+        writelines "writelines",
+    }
 }
 
 /// Objects of the standard library.
@@ -174,35 +156,24 @@ pub(crate) const fn cfg_minor() -> u8 {
     }
 }
 
-static NAMES: AtomicPtr<Names> = AtomicPtr::new(ptr::null_mut());
-static IMPORTS: AtomicPtr<Imports> = AtomicPtr::new(ptr::null_mut());
+static NAMES: Table<Names> = Table::new();
+static IMPORTS: Table<Imports> = Table::new();
 
 /// Fills both tables. Once, at import, before any type of these modules is made.
 pub(crate) fn init() -> Res<()> {
     let names = Names::new()?;
     let imports = Imports::new(&names)?;
-    NAMES.store(Box::into_raw(Box::new(names)), Ordering::Release);
-    IMPORTS.store(Box::into_raw(Box::new(imports)), Ordering::Release);
+    NAMES.fill(names);
+    IMPORTS.fill(imports);
     Ok(())
 }
 
 #[inline]
 pub(crate) fn names() -> &'static Names {
-    // SAFETY: filled by `init` before any type of these modules exists, and never freed.
-    unsafe { &*NAMES.load(Ordering::Relaxed) }
+    NAMES.get()
 }
 
 #[inline]
 pub(crate) fn imports() -> &'static Imports {
-    // SAFETY: as in `names`.
-    unsafe { &*IMPORTS.load(Ordering::Relaxed) }
-}
-
-fn intern(text: &str) -> Res<Owned> {
-    let mut string = Owned::from_str(text)?.into_ptr();
-    // SAFETY: takes a reference to a `str` and gives one back in its place.
-    unsafe {
-        ffi::PyUnicode_InternInPlace(&mut string);
-        Owned::steal(string)
-    }
+    IMPORTS.get()
 }

@@ -7,7 +7,6 @@
 //! No borrow of `stream` is ever held while Python code runs.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
@@ -20,9 +19,9 @@ use super::chunk::Chunk;
 use super::loop_calls::warn_of_resource;
 use super::names::imports;
 use super::{attributes, closing, extra, reading, writing};
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, runtime_error, write_unraisable};
-use crate::cpython::finalize::{finalize_from_dealloc, finalizing};
-use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Kind, Source};
@@ -95,16 +94,70 @@ pub(super) const EXTRA_WAS_GIVEN: u16 = 64;
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
+// SAFETY: the fields stand at that offset, filled by `make`.
+unsafe impl Collected for Socket {
+    const FINALIZED: bool = true;
+
+    #[inline]
+    fn offset() -> usize {
+        OFFSET.load(Ordering::Relaxed)
+    }
+
+    slots!(
+        dict,
+        event_loop,
+        protocol,
+        server,
+        extra,
+        socket_info,
+        waiter,
+        empty_waiter,
+        context,
+        lost_with
+    );
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        if let Ok(stream) = self.stream.try_borrow()
+            && let Some(Descriptor::Python(_, socket)) = stream.socket()
+        {
+            see(socket);
+        }
+    }
+
+    fn release_others(&self) {
+        let socket = self
+            .stream
+            .try_borrow_mut()
+            .ok()
+            .and_then(|mut stream| stream.take_socket());
+        drop(socket);
+    }
+
+    /// A transport that nobody has any more closes its socket, and says that the program should have.
+    fn finalize(transport: &Object) -> Res<()> {
+        let this = fields(transport);
+        if this.stream.borrow().socket().is_none() {
+            return Ok(());
+        }
+        let text = format!("unclosed transport {}", describe(transport)?.to_text()?);
+        // Where warnings are errors this one is reported, and the descriptor is closed all the same.
+        if let Err(Raised) = warn_of_resource(&text, Some(transport)) {
+            write_unraisable(Some(transport));
+        }
+        closing::close_socket(this)?;
+        if imports().server_knows_transports
+            && let Some(server) = this.server.take()
+        {
+            server.call_method(&names().detach, &[transport])?;
+        }
+        Ok(())
+    }
+}
+
 /// The fields of an object that is known to be a transport of ours.
 #[inline]
 pub(crate) fn fields(object: &Object) -> &Socket {
-    // SAFETY: instances of our class have the fields at that offset, filled by `make`.
-    unsafe {
-        &*object
-            .as_ptr()
-            .byte_add(OFFSET.load(Ordering::Relaxed))
-            .cast::<Socket>()
-    }
+    Socket::of(object)
 }
 
 #[inline]
@@ -410,116 +463,6 @@ unsafe extern "C" fn repr(transport: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guard_object(|| describe(unsafe { Object::from_ptr(transport) }))
 }
 
-/// A transport that nobody has any more closes its socket, and says that the program should have.
-unsafe extern "C" fn finalize(transport: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a live instance.
-    let transport = unsafe { Object::from_ptr(transport) };
-    let this = fields(transport);
-    if this.stream.borrow().socket().is_none() {
-        return;
-    }
-    finalizing(transport, || {
-        let text = format!("unclosed transport {}", describe(transport)?.to_text()?);
-        // Where warnings are errors this one is reported, and the descriptor is closed all the same.
-        if let Err(Raised) = warn_of_resource(&text, Some(transport)) {
-            write_unraisable(Some(transport));
-        }
-        closing::close_socket(this)?;
-        if imports().server_knows_transports
-            && let Some(server) = this.server.take()
-        {
-            server.call_method(&names().detach, &[transport])?;
-        }
-        Ok(())
-    });
-}
-
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        fields(Object::from_ptr(object))
-    };
-    if let Ok(stream) = this.stream.try_borrow()
-        && let Some(Descriptor::Python(_, socket)) = stream.socket()
-    {
-        // SAFETY: a live object, with the collector's argument.
-        let result = unsafe { visit(socket.as_ptr(), arg) };
-        if result != 0 {
-            return result;
-        }
-    }
-    visit!(
-        visit,
-        arg,
-        this.dict,
-        this.event_loop,
-        this.protocol,
-        this.server,
-        this.extra,
-        this.socket_info,
-        this.waiter,
-        this.empty_waiter,
-        this.context,
-        this.lost_with,
-    );
-    0
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        let this = fields(Object::from_ptr(object));
-        for slot in [
-            &this.dict,
-            &this.event_loop,
-            &this.protocol,
-            &this.server,
-            &this.extra,
-            &this.socket_info,
-            &this.waiter,
-            &this.empty_waiter,
-            &this.context,
-            &this.lost_with,
-        ] {
-            slot.clear();
-        }
-        let socket = this
-            .stream
-            .try_borrow_mut()
-            .ok()
-            .and_then(|mut stream| stream.take_socket());
-        drop(socket);
-    }
-    0
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
-    unsafe {
-        if finalize_from_dealloc(object) {
-            return;
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear_weakrefs(object);
-        clear(object);
-        let this = object
-            .byte_add(OFFSET.load(Ordering::Relaxed))
-            .cast::<Socket>();
-        ptr::drop_in_place(&raw mut (*this).stream);
-        ptr::drop_in_place(&raw mut (*this).peer);
-        ptr::drop_in_place(&raw mut (*this).local);
-        free(object);
-    }
-}
-
 /// Makes the class.
 pub(super) fn init_type() -> Res<Owned> {
     let base = &imports().transport;
@@ -531,10 +474,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .dict(offset + std::mem::offset_of!(Socket, dict))
         .weaklist(offset + std::mem::offset_of!(Socket, weakrefs))
         .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
-        .slot(ffi::Py_tp_finalize, slot_fn!(finalize, ffi::destructor))
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .collected::<Socket>()
         .methods(reading::methods())
         .methods(writing::methods())
         .methods(closing::methods())

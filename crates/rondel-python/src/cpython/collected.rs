@@ -1,0 +1,132 @@
+//! Native types as the collector sees them: the slots that each of them needs, written once.
+//!
+//! A type says what its instances hold ([`Collected`]), and [`TypeBuilder::collected`] makes `tp_traverse`, `tp_clear`,
+//! `tp_finalize` and `tp_dealloc` of it. Types with a freelist, and those that hold what is shared, have slots of their own.
+
+use std::ffi::{c_int, c_void};
+use std::ptr;
+
+use pyo3::ffi;
+
+use super::finalize::{finalize_from_dealloc, finalizing};
+use super::types::{TypeBuilder, clear_weakrefs, free, slot_fn};
+use super::{Object, Res, Slot};
+
+/// The fields of a native type whose instances take part in garbage collection.
+///
+/// # Safety
+/// In each instance there is a valid `Self` at [`offset`](Self::offset), from before anyone sees it until it dies.
+pub(crate) unsafe trait Collected: Sized + 'static {
+    /// Whether [`finalize`](Self::finalize) does anything.
+    const FINALIZED: bool = false;
+
+    /// Where the fields stand in an instance, in bytes.
+    #[inline]
+    fn offset() -> usize {
+        size_of::<ffi::PyObject>()
+    }
+
+    /// The fields of an instance, which `object` must be.
+    #[inline]
+    fn of(object: &Object) -> &Self {
+        // SAFETY: by the trait's word, and the caller's.
+        unsafe { &*object.as_ptr().byte_add(Self::offset()).cast::<Self>() }
+    }
+
+    /// Calls `see` for each field that holds an object.
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot));
+
+    /// Calls `see` for each object that is held otherwise. Must not allocate or run foreign code.
+    fn for_each_other(&self, _see: &mut dyn FnMut(&Object)) {}
+
+    /// Lets go of what [`for_each_other`](Self::for_each_other) shows.
+    fn release_others(&self) {}
+
+    /// `__del__`, if the type is [`FINALIZED`](Self::FINALIZED).
+    fn finalize(_object: &Object) -> Res<()> {
+        Ok(())
+    }
+}
+
+unsafe extern "C" fn traverse<T: Collected>(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance, a visitor and its argument; the type is visited as heap types require.
+    unsafe {
+        let mut result = visit(ffi::Py_TYPE(object).cast(), arg);
+        let mut see = |held: &Object| {
+            if result == 0 {
+                result = visit(held.as_ptr(), arg);
+            }
+        };
+        let this = T::of(Object::from_ptr(object));
+        this.for_each_slot(&mut |slot| {
+            if let Some(held) = slot.get() {
+                see(held);
+            }
+        });
+        this.for_each_other(&mut see);
+        result
+    }
+}
+
+unsafe extern "C" fn clear<T: Collected>(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let this = T::of(unsafe { Object::from_ptr(object) });
+    this.for_each_slot(&mut Slot::clear);
+    this.release_others();
+    0
+}
+
+unsafe extern "C" fn finalize<T: Collected>(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a live instance.
+    let object = unsafe { Object::from_ptr(object) };
+    finalizing(object, || T::finalize(object));
+}
+
+unsafe extern "C" fn dealloc<T: Collected>(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
+    unsafe {
+        if T::FINALIZED && finalize_from_dealloc(object) {
+            return; // resurrected
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear_weakrefs(object);
+        clear::<T>(object);
+        ptr::drop_in_place(object.byte_add(T::offset()).cast::<T>());
+        free(object);
+    }
+}
+
+impl TypeBuilder {
+    /// The slots by which the collector and the interpreter end an instance's life.
+    pub(crate) fn collected<T: Collected>(self) -> Self {
+        let this = self
+            .slot(
+                ffi::Py_tp_traverse,
+                slot_fn!(traverse::<T>, ffi::traverseproc),
+            )
+            .slot(ffi::Py_tp_clear, slot_fn!(clear::<T>, ffi::inquiry))
+            .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor));
+        if T::FINALIZED {
+            this.slot(
+                ffi::Py_tp_finalize,
+                slot_fn!(finalize::<T>, ffi::destructor),
+            )
+        } else {
+            this
+        }
+    }
+}
+
+/// Writes [`Collected::for_each_slot`] for the fields that are listed.
+macro_rules! slots {
+    ($($field:ident),+ $(,)?) => {
+        fn for_each_slot(&self, see: &mut dyn FnMut(&$crate::cpython::Slot)) {
+            $(see(&self.$field);)+
+        }
+    };
+}
+pub(crate) use slots;
