@@ -229,3 +229,15 @@ fn raise_panic(panic: Box<dyn Any + Send>) {
         &format!("rondel: internal error (a Rust panic): {text}"),
     );
 }
+
+/// Does something with no exception set, and has what was set before set again; an exception that it raises is dropped.
+pub(crate) fn quietly(what: impl FnOnce() -> Res<()>) {
+    // SAFETY: attached.
+    let pending = unsafe { !ffi::PyErr_Occurred().is_null() }.then(take_exception);
+    if let Err(Raised) = what() {
+        drop(take_exception());
+    }
+    if let Some(exception) = pending {
+        let Raised = restore(exception);
+    }
+}

@@ -373,6 +373,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let core = object.byte_add(OFFSET).cast::<LoopCore>();
         (*core).release();
         (*core).tasks.orphan();
+        (*core).current.end();
         ManuallyDrop::drop(&mut (*core).engine);
         ptr::drop_in_place(&raw mut (*core).written);
         free(object);

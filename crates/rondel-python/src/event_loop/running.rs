@@ -49,6 +49,7 @@ fn run(this: &Object) -> Res<Owned> {
         fn drop(&mut self) {
             self.0.thread.set(0);
             self.0.leave_task();
+            self.0.current.end();
         }
     }
     core.thread.set(this_thread());

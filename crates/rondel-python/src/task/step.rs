@@ -55,10 +55,13 @@ fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
 
 #[inline]
 fn run_on(core: &LoopCore, task: &Object, exception: Option<Owned>) -> ControlFlow<Exit> {
-    if let Err(raised) = core.current.enter(core.object(), task) {
-        return failed(core, task, raised);
-    }
-    match run_in_context(task, exception) {
+    let entered = match core.current.enter(core.object(), task) {
+        Ok(entered) => entered,
+        Err(raised) => return failed(core, task, raised),
+    };
+    let result = run_in_context(task, exception);
+    core.current.exit(core.object(), entered);
+    match result {
         Ok(()) => ControlFlow::Continue(()),
         Err(raised) => failed(core, task, raised),
     }
@@ -110,8 +113,10 @@ pub(super) fn step_by_call(task: &Object, exception: Option<&Object>) -> Res<()>
         .map(Object::own);
     let exception = exception.or_else(|| fields(task).pending_exception.take());
     if let Some(core) = LoopCore::of(&event_loop) {
-        core.current.enter(&event_loop, task)?;
-        return run(task, exception);
+        let entered = core.current.enter(&event_loop, task)?;
+        let result = run(task, exception);
+        core.current.exit(&event_loop, entered);
+        return result;
     }
     super::current::enter_foreign(&event_loop, task)?;
     let result = run(task, exception);
@@ -128,13 +133,11 @@ pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
 
 /// The first step right away, in `Task(eager_start=True)`.
 pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
-    let previous = super::current::swap(event_loop, Some(task))?;
     registry::register_eager(task)?;
-    let result = run_in_context(task, None);
+    let result = super::current::within(event_loop, task, || run_in_context(task, None))?;
     // Whatever the step raised must survive the tidying up.
     let raised = result.err().map(|Raised| take_exception());
     registry::unregister_eager(task)?;
-    super::current::swap(event_loop, previous.as_deref())?;
     if future::fields(task).is_done() {
         fields(task).coroutine.clear();
     } else {

@@ -1,0 +1,67 @@
+//! Which task is running: what `asyncio.current_task()` gives.
+//!
+//! | file | for |
+//! |---|---|
+//! | `register.rs` | CPython up to 3.13, where asyncio keeps a dict from loop to task |
+//! | `thread_state.rs` | 3.14 and later, where it is a field of the thread's state |
+//! | here | loops that are not ours |
+
+#[cfg(not(Py_3_14))]
+mod register;
+#[cfg(Py_3_14)]
+mod thread_state;
+
+#[cfg(not(Py_3_14))]
+pub(crate) use register::{CurrentTask, init};
+#[cfg(Py_3_14)]
+pub(crate) use thread_state::{CurrentTask, init};
+
+use crate::cpython::error::{quietly, restore, take_exception};
+use crate::cpython::names::import;
+use crate::cpython::{Object, Owned, Raised, Res};
+use crate::event_loop::core::LoopCore;
+
+/// The task that runs in `event_loop`, on any loop.
+#[expect(dead_code)]
+pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {
+    if let Some(core) = LoopCore::of(event_loop) {
+        return core.current.get(event_loop);
+    }
+    let task = asyncio("current_task")?.call(&[event_loop])?;
+    Ok((!task.is_none()).then_some(task))
+}
+
+/// Makes `task` the current one of any loop while `run` runs, as an eager start does.
+pub(super) fn within<R>(event_loop: &Object, task: &Object, run: impl FnOnce() -> R) -> Res<R> {
+    if let Some(core) = LoopCore::of(event_loop) {
+        let entered = core.current.enter(event_loop, task)?;
+        let result = run();
+        core.current.resume(event_loop, entered);
+        return Ok(result);
+    }
+    let swap = asyncio("_swap_current_task")?;
+    let before = swap.call(&[event_loop, task])?;
+    let result = run();
+    quietly(|| swap.call(&[event_loop, &*before]).map(drop));
+    Ok(result)
+}
+
+/// A step begins on a loop that is not ours.
+pub(super) fn enter_foreign(event_loop: &Object, task: &Object) -> Res<()> {
+    asyncio("_enter_task")?.call(&[event_loop, task]).map(drop)
+}
+
+/// It ends, with `result`.
+pub(super) fn leave_foreign(event_loop: &Object, task: &Object, result: Res<()>) -> Res<()> {
+    let raised = result.err().map(|Raised| take_exception());
+    asyncio("_leave_task")?.call(&[event_loop, task])?;
+    match raised {
+        None => Ok(()),
+        Some(exception) => Err(restore(exception)),
+    }
+}
+
+/// A function of `asyncio.tasks`, as it is there now.
+fn asyncio(name: &str) -> Res<Owned> {
+    import("asyncio.tasks")?.getattr(&*Owned::from_str(name)?)
+}

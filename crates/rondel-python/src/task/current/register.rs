@@ -1,0 +1,340 @@
+//! The current task up to CPython 3.13: `_asyncio._current_tasks`, a dict from loop to task.
+//!
+//! asyncio sets and deletes the loop's entry around each step, which costs more than the rest of a step's bookkeeping
+//! together. Here the entry is made once for a run of the loop, and its key is not the loop but an object with the loop's
+//! hash ([`LoopKey`]). Whoever looks the loop up makes the dict compare that key with it; only then is the task that is
+//! running put there. So a step only notes its task in a field, and the dict tells the truth whenever it is asked: by
+//! `asyncio.current_task`, by `_enter_task` and its kin, and by programs that read `asyncio.tasks._current_tasks[loop]`.
+//!
+//! Those may change the entry as well. What another hand has put there counts as the current task from then on; if the
+//! entry was deleted, the dict is left to the program until the step ends.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::collected::Collected;
+use crate::cpython::error::{Raised, guard_object, quietly};
+use crate::cpython::names::import;
+use crate::cpython::object::check;
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::event_loop::core::LoopCore;
+
+/// `_asyncio._current_tasks`.
+static REGISTER: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static KEY_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+/// Finds the dict, and makes the class of keys. Once, at import.
+pub(crate) fn init() -> Res<()> {
+    let register = import("_asyncio")?.getattr(&*Owned::from_str("_current_tasks")?)?;
+    REGISTER.store(register.into_ptr(), Ordering::Release);
+    let class = TypeBuilder::new::<LoopKey>(c"rondel._rondel.LoopKey", None, LoopKey::offset())
+        .not_instantiable()
+        .doc(c"Stands for a loop in asyncio's register of current tasks.")
+        .collected::<LoopKey>()
+        .slot(ffi::Py_tp_richcompare, slot_fn!(compare, ffi::richcmpfunc))
+        .slot(ffi::Py_tp_hash, slot_fn!(hash, ffi::hashfunc))
+        .build()?;
+    KEY_CLASS.store(class.into_ptr().cast(), Ordering::Release);
+    Ok(())
+}
+
+fn register() -> *mut ffi::PyObject {
+    REGISTER.load(Ordering::Relaxed)
+}
+
+unsafe extern "C" {
+    fn _PyDict_GetItem_KnownHash(
+        dict: *mut ffi::PyObject,
+        key: *mut ffi::PyObject,
+        hash: ffi::Py_hash_t,
+    ) -> *mut ffi::PyObject;
+    fn _PyDict_SetItem_KnownHash(
+        dict: *mut ffi::PyObject,
+        key: *mut ffi::PyObject,
+        value: *mut ffi::PyObject,
+        hash: ffi::Py_hash_t,
+    ) -> c_int;
+    fn _PyDict_DelItem_KnownHash(
+        dict: *mut ffi::PyObject,
+        key: *mut ffi::PyObject,
+        hash: ffi::Py_hash_t,
+    ) -> c_int;
+}
+
+// ---- the key ----
+
+/// The key of a loop's entry. The dict has the only reference.
+struct LoopKey {
+    /// Null once the loop is gone.
+    core: Cell<*const LoopCore>,
+}
+
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Collected for LoopKey {
+    const FINALIZED: bool = true;
+
+    fn for_each_slot(&self, _see: &mut dyn FnMut(&Slot)) {}
+
+    /// Somebody has deleted the entry.
+    fn finalize(key: &Object) -> Res<()> {
+        if let Some(core) = core_of(key) {
+            core.current.lost();
+        }
+        Ok(())
+    }
+}
+
+fn core_of(key: &Object) -> Option<&LoopCore> {
+    // SAFETY: the core outlives the entry, or takes its address out of the key when it dies.
+    unsafe { LoopKey::of(key).core.get().as_ref() }
+}
+
+unsafe extern "C" fn hash(key: *mut ffi::PyObject) -> ffi::Py_hash_t {
+    // SAFETY: the interpreter passes a live instance.
+    core_of(unsafe { Object::from_ptr(key) }).map_or(0, |core| core.current.hash.get())
+}
+
+/// The dict compares the key with what is looked up.
+unsafe extern "C" fn compare(
+    key: *mut ffi::PyObject,
+    other: *mut ffi::PyObject,
+    op: c_int,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes live objects.
+        let (key, other) = unsafe { (Object::from_ptr(key), Object::from_ptr(other)) };
+        let found = match core_of(key) {
+            Some(core) if core.object().is(other) => core.current.update(key)?,
+            _ => key.is(other),
+        };
+        match op {
+            ffi::Py_EQ => Ok(Owned::from_bool(found)),
+            ffi::Py_NE => Ok(Owned::from_bool(!found)),
+            // SAFETY: a live singleton.
+            _ => Ok(unsafe { Object::from_ptr(ffi::Py_NotImplemented()) }.own()),
+        }
+    })
+}
+
+// ---- the loop's part ----
+
+/// A loop's current task.
+pub(crate) struct CurrentTask {
+    hash: Cell<ffi::Py_hash_t>,
+    /// The task that takes a step; null when none does. Who runs the step holds it.
+    task: Cell<*mut ffi::PyObject>,
+    /// What was put into the entry last, null for `None`. Only ever compared.
+    shown: Cell<*mut ffi::PyObject>,
+    /// The entry's key; null when there is no entry.
+    key: Cell<*mut ffi::PyObject>,
+    /// The entry was deleted by somebody during a step.
+    disturbed: Cell<bool>,
+}
+
+/// What there was before, for when the step that begins is over.
+pub(crate) struct Entered {
+    task: *mut ffi::PyObject,
+    /// The value of an entry that is the program's own; `None` if there was none.
+    displaced: Option<Owned>,
+}
+
+impl Default for CurrentTask {
+    fn default() -> Self {
+        Self {
+            hash: Cell::new(0),
+            task: Cell::new(ptr::null_mut()),
+            shown: Cell::new(ptr::null_mut()),
+            key: Cell::new(ptr::null_mut()),
+            disturbed: Cell::new(false),
+        }
+    }
+}
+
+impl CurrentTask {
+    /// To be called once the loop object exists.
+    pub(crate) fn init(&self, event_loop: &Object) -> Res<()> {
+        // SAFETY: a live object.
+        self.hash
+            .set(unsafe { ffi::PyObject_Hash(event_loop.as_ptr()) });
+        if self.hash.get() == -1 {
+            Err(Raised)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A task's step begins. The caller holds the task until the step ends.
+    #[inline]
+    pub(crate) fn enter(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
+        let displaced = if self.key.get().is_null() {
+            self.enter_without_entry(event_loop, task)?
+        } else {
+            None
+        };
+        let task = self.task.replace(task.as_ptr());
+        Ok(Entered { task, displaced })
+    }
+
+    /// It ends. An exception that is set stays set.
+    #[inline]
+    pub(crate) fn exit(&self, event_loop: &Object, entered: Entered) {
+        self.task.set(entered.task);
+        if let Some(before) = entered.displaced {
+            self.give_back(event_loop, &before);
+        } else if !self.shown.get().is_null() || self.disturbed.get() {
+            self.tidy_up(event_loop);
+        }
+    }
+
+    /// It ends, and the step that it ran in goes on. An exception that is set stays set.
+    pub(crate) fn resume(&self, event_loop: &Object, entered: Entered) {
+        self.exit(event_loop, entered);
+    }
+
+    /// What is no task's step is about to run.
+    #[inline]
+    pub(crate) fn leave(&self, _event_loop: &Object) {}
+
+    /// The task that runs now.
+    #[inline]
+    pub(crate) fn get(&self, event_loop: &Object) -> Res<Option<Owned>> {
+        if self.shown.get().is_null() && !self.disturbed.get() {
+            let task = self.task.get();
+            // SAFETY: if not null, the task of a step that runs, which holds it.
+            return Ok((!task.is_null()).then(|| unsafe { Object::from_ptr(task) }.own()));
+        }
+        self.look_up(event_loop)
+    }
+
+    /// The loop has stopped, or is gone: there is no entry any more.
+    pub(crate) fn end(&self) {
+        self.task.set(ptr::null_mut());
+        self.disturbed.set(false);
+        self.shown.set(ptr::null_mut());
+        let key = self.key.replace(ptr::null_mut());
+        if key.is_null() {
+            return;
+        }
+        // SAFETY: the entry is there, so its key is alive.
+        let key = unsafe { Object::from_ptr(key) }.own();
+        LoopKey::of(&key).core.set(ptr::null());
+        quietly(|| self.delete(&key));
+    }
+
+    /// The entry was deleted in this very step, or there was none yet.
+    #[cold]
+    fn enter_without_entry(&self, event_loop: &Object, task: &Object) -> Res<Option<Owned>> {
+        if !self.disturbed.get() {
+            self.make_entry(event_loop)?;
+            return Ok(None);
+        }
+        let before = self.look_up(event_loop)?.unwrap_or_else(Owned::none);
+        self.store(event_loop, task)?;
+        Ok(Some(before))
+    }
+
+    #[cold]
+    fn give_back(&self, event_loop: &Object, before: &Object) {
+        quietly(|| {
+            if before.is_none() {
+                self.delete(event_loop)
+            } else {
+                self.store(event_loop, before)
+            }
+        });
+    }
+
+    fn look_up(&self, event_loop: &Object) -> Res<Option<Owned>> {
+        // SAFETY: a dict and a live key; what comes back is borrowed from the dict.
+        unsafe {
+            let task = _PyDict_GetItem_KnownHash(register(), event_loop.as_ptr(), self.hash.get());
+            if task.is_null() {
+                return if ffi::PyErr_Occurred().is_null() {
+                    Ok(None)
+                } else {
+                    Err(Raised)
+                };
+            }
+            Ok(Some(Object::from_ptr(task).own()).filter(|task| !task.is_none()))
+        }
+    }
+
+    fn make_entry(&self, event_loop: &Object) -> Res<()> {
+        let core = LoopCore::of_loop(event_loop);
+        // SAFETY: all-zero fields are valid.
+        let key = unsafe { allocate(KEY_CLASS.load(Ordering::Relaxed))? };
+        LoopKey::of(&key).core.set(core);
+        self.store(&key, none())?;
+        self.key.set(key.as_ptr());
+        self.shown.set(ptr::null_mut());
+        Ok(())
+    }
+
+    /// Brings the entry up to date. Answers whether a task is running.
+    fn update(&self, key: &Object) -> Res<bool> {
+        let shown = match self.shown.get() {
+            shown if shown.is_null() => none().as_ptr(),
+            shown => shown,
+        };
+        // SAFETY: a dict and the entry's key, which is found by its identity.
+        let there = unsafe { _PyDict_GetItem_KnownHash(register(), key.as_ptr(), self.hash.get()) };
+        if !there.is_null() && there != shown {
+            // Another hand has put it there: `_swap_current_task`, say. The dict holds it.
+            self.task.set(there);
+            self.shown.set(there);
+            return Ok(there != none().as_ptr());
+        }
+        let task = self.task.get();
+        if task.is_null() {
+            return Ok(false);
+        }
+        if task != there {
+            // SAFETY: the task of a step that runs.
+            self.store(key, unsafe { Object::from_ptr(task) })?;
+            self.shown.set(task);
+        }
+        Ok(true)
+    }
+
+    fn store(&self, key: &Object, task: &Object) -> Res<()> {
+        // SAFETY: a dict and live objects; the hash is the key's.
+        check(unsafe {
+            _PyDict_SetItem_KnownHash(register(), key.as_ptr(), task.as_ptr(), self.hash.get())
+        })
+    }
+
+    fn delete(&self, key: &Object) -> Res<()> {
+        // SAFETY: a dict and a live object; the hash is the key's.
+        check(unsafe { _PyDict_DelItem_KnownHash(register(), key.as_ptr(), self.hash.get()) })
+    }
+
+    /// The entry was deleted; its key dies.
+    fn lost(&self) {
+        self.key.set(ptr::null_mut());
+        self.shown.set(ptr::null_mut());
+        self.task.set(ptr::null_mut());
+        self.disturbed.set(true);
+    }
+
+    /// After a step in which somebody has asked, or has changed the entry.
+    #[cold]
+    fn tidy_up(&self, event_loop: &Object) {
+        if self.disturbed.replace(false) {
+            // What the program has put into the dict itself, as `_leave_task` would delete it now.
+            quietly(|| self.delete(event_loop));
+        }
+        let key = self.key.get();
+        if self.shown.replace(ptr::null_mut()).is_null() || key.is_null() {
+            return;
+        }
+        // So that the dict does not keep the task alive.
+        // SAFETY: the entry is there, so its key is alive.
+        let key = unsafe { Object::from_ptr(key) }.own();
+        quietly(|| self.store(&key, none()));
+    }
+}
