@@ -33,11 +33,16 @@ static WAKE: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 #[repr(u8)]
 enum Stage {
     Begin = 0,
+    /// The delay is known to be 0.
+    BeginZero,
     /// The loop makes a turn.
     Yielded,
     /// The timer runs.
     Waiting,
 }
+
+/// The `int` 0.
+static ZERO: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 /// One `sleep()`.
 struct Sleep {
@@ -55,6 +60,10 @@ impl Steps for Sleep {
     #[inline]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         match (self.stage.get(), awaited) {
+            (Stage::BeginZero, _) => {
+                self.stage.set(Stage::Yielded);
+                Ok(Next::Yield)
+            }
             (Stage::Yielded, Some(turn)) => {
                 turn?;
                 Ok(Next::Return(self.result.or_none()))
@@ -179,6 +188,10 @@ fn wake(_: &Object, args: Args<'_>) -> Res<Owned> {
 
 fn sleep(_: &Object, args: Args<'_>) -> Res<Owned> {
     let (delay, result) = match args.positional() {
+        // `sleep(0)`, which is one object: nothing to keep, and nothing to find out later.
+        [delay] if delay.as_ptr() == ZERO.load(Ordering::Relaxed) && !args.has_named() => {
+            return make::<Sleep>(|sleep| sleep.stage.set(Stage::BeginZero));
+        }
         [delay] if !args.has_named() => (Some(*delay), None),
         [_, _, _, ..] => {
             return type_error(&format!(
@@ -201,6 +214,7 @@ fn sleep(_: &Object, args: Args<'_>) -> Res<Owned> {
 /// Makes the function `sleep`.
 pub(crate) fn init() -> Res<Owned> {
     init_awaitable::<Sleep>(c"rondel._rondel.Sleep")?;
+    ZERO.store(Owned::from_i64(0)?.into_ptr(), Ordering::Relaxed);
     let callable = method::function(
         method!(fast c"wake_sleeper" wake, c"Completes the future of a sleep that is over."),
     )?;

@@ -50,6 +50,8 @@ pub(crate) struct LoopCore {
     pub(crate) tasks: TaskList,
     /// Transports that were written to in the running step.
     written: RefCell<VecDeque<Owned>>,
+    /// Whether there are any.
+    has_written: Cell<bool>,
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -233,14 +235,22 @@ impl LoopCore {
             return false;
         }
         self.written.borrow_mut().push_back(transport.own());
+        self.has_written.set(true);
         true
     }
 
     /// Sends what the step wrote.
     #[inline]
     pub(crate) fn flush_written(&self) {
+        if self.has_written.get() {
+            self.flush_all();
+        }
+    }
+
+    fn flush_all(&self) {
         loop {
             let Some(transport) = self.written.borrow_mut().pop_front() else {
+                self.has_written.set(false);
                 return;
             };
             transport::flush(&transport);
@@ -307,6 +317,7 @@ unsafe extern "C" fn new(
                 current: CurrentTask::default(),
                 tasks: TaskList::default(),
                 written: RefCell::new(VecDeque::new()),
+                has_written: Cell::new(false),
             });
             (*core).current.init(&object)?;
             (*core).note_class()?;

@@ -262,8 +262,8 @@ fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     crate::panic_probe::fire();
     let (kind, object) = item.into_parts();
     let flow = match kind {
-        Kind::Step => task::step(core, &object),
-        Kind::Wakeup => task::wakeup(core, &object),
+        Kind::Step => task::step(core, object),
+        Kind::Wakeup => task::wakeup(core, object),
         kind => {
             // What is no task's step must not find the last step's task as the current one.
             core.leave_task();

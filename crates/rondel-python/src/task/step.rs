@@ -15,22 +15,31 @@ use crate::cpython::error::{
 };
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
 use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::Exit;
+use crate::event_loop::host::{Exit, Kind};
 use crate::future::{self, Outcome, State};
+
+/// What becomes of a task after a step.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum After {
+    /// It is done, or waits.
+    Settled,
+    /// It only let the loop make a turn.
+    Again,
+}
 
 /// A queued step.
 #[inline]
-pub(crate) fn step(core: &LoopCore, task: &Object) -> ControlFlow<Exit> {
-    let exception = fields(task).pending_exception.take();
+pub(crate) fn step(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
+    let exception = fields(&task).pending_exception.take();
     run_on(core, task, exception)
 }
 
 /// A queued step of a task whose future, one of ours, is done.
 #[inline]
-pub(crate) fn wakeup(core: &LoopCore, task: &Object) -> ControlFlow<Exit> {
-    match error_of_awaited(task) {
+pub(crate) fn wakeup(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
+    match error_of_awaited(&task) {
         Ok(exception) => run_on(core, task, exception),
-        Err(raised) => failed(core, task, raised),
+        Err(raised) => failed(core, &task, raised),
     }
 }
 
@@ -54,16 +63,30 @@ fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
 }
 
 #[inline]
-fn run_on(core: &LoopCore, task: &Object, exception: Option<Owned>) -> ControlFlow<Exit> {
-    let entered = match core.current.enter(core.object(), task) {
+fn run_on(core: &LoopCore, task: Owned, exception: Option<Owned>) -> ControlFlow<Exit> {
+    let entered = match core.current.enter(core.object(), &task) {
         Ok(entered) => entered,
-        Err(raised) => return failed(core, task, raised),
+        Err(raised) => return failed(core, &task, raised),
     };
-    let result = run_in_context(task, exception);
+    let result = run_in_context(&task, exception);
     core.current.exit(core.object(), entered);
     match result {
+        Ok(After::Settled) => ControlFlow::Continue(()),
+        Ok(After::Again) => again(core, task),
+        Err(raised) => failed(core, &task, raised),
+    }
+}
+
+/// Queues the next step, with the reference that this one had.
+#[inline]
+fn again(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
+    if core.calls_directly() && !core.is_closed() {
+        core.push(Kind::Step, task);
+        return ControlFlow::Continue(());
+    }
+    match schedule_step(&task, core.object()) {
         Ok(()) => ControlFlow::Continue(()),
-        Err(raised) => failed(core, task, raised),
+        Err(raised) => failed(core, &task, raised),
     }
 }
 
@@ -95,7 +118,7 @@ fn failed(core: &LoopCore, task: &Object, Raised: Raised) -> ControlFlow<Exit> {
 }
 
 #[inline]
-fn run_in_context(task: &Object, exception: Option<Owned>) -> Res<()> {
+fn run_in_context(task: &Object, exception: Option<Owned>) -> Res<After> {
     let context = fields(task).context.or_none();
     context::enter(&context)?;
     let result = run(task, exception);
@@ -114,13 +137,20 @@ pub(super) fn step_by_call(task: &Object, exception: Option<&Object>) -> Res<()>
     let exception = exception.or_else(|| fields(task).pending_exception.take());
     if let Some(core) = LoopCore::of(&event_loop) {
         let entered = core.current.enter(&event_loop, task)?;
-        let result = run(task, exception);
+        let result = run_and_schedule(task, exception, &event_loop);
         core.current.exit(&event_loop, entered);
         return result;
     }
     super::current::enter_foreign(&event_loop, task)?;
-    let result = run(task, exception);
+    let result = run_and_schedule(task, exception, &event_loop);
     super::current::leave_foreign(&event_loop, task, result)
+}
+
+fn run_and_schedule(task: &Object, exception: Option<Owned>, event_loop: &Object) -> Res<()> {
+    match run(task, exception)? {
+        After::Settled => Ok(()),
+        After::Again => schedule_step(task, event_loop),
+    }
 }
 
 /// The wake-up as a callback: the future is done, and may be any kind of future.
@@ -134,7 +164,10 @@ pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
 /// The first step right away, in `Task(eager_start=True)`.
 pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
     registry::register_eager(task)?;
-    let result = super::current::within(event_loop, task, || run_in_context(task, None))?;
+    let result = super::current::within(event_loop, task, || match run_in_context(task, None)? {
+        After::Settled => Ok(()),
+        After::Again => schedule_step(task, event_loop),
+    })?;
     // Whatever the step raised must survive the tidying up.
     let raised = result.err().map(|Raised| take_exception());
     registry::unregister_eager(task)?;
@@ -151,7 +184,7 @@ pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
 
 /// Resumes the coroutine, and acts on what comes out.
 #[inline]
-fn run(task: &Object, exception: Option<Owned>) -> Res<()> {
+fn run(task: &Object, exception: Option<Owned>) -> Res<After> {
     let (this, base) = (fields(task), future::fields(task));
     if base.is_done() {
         return already_done(task, exception.as_deref());
@@ -190,9 +223,9 @@ fn run(task: &Object, exception: Option<Owned>) -> Res<()> {
         ffi::PySendResult::PYGEN_RETURN => {
             // SAFETY: PYGEN_RETURN comes with a reference.
             let value = unsafe { Owned::steal_unchecked(result) };
-            returned(task, value)
+            returned(task, value).map(|()| After::Settled)
         }
-        ffi::PySendResult::PYGEN_ERROR => raised(task),
+        ffi::PySendResult::PYGEN_ERROR => raised(task).map(|()| After::Settled),
     }
 }
 
@@ -214,7 +247,7 @@ fn returned_value(result: &mut *mut ffi::PyObject) -> ffi::PySendResult {
 }
 
 #[cold]
-fn already_done(task: &Object, exception: Option<&Object>) -> Res<()> {
+fn already_done(task: &Object, exception: Option<&Object>) -> Res<After> {
     let text = format!(
         "__step(): already done: {} {}",
         task.repr()?.to_text()?,
@@ -252,15 +285,17 @@ fn raised(task: &Object) -> Res<()> {
 }
 
 #[inline]
-fn yielded(task: &Object, result: Owned) -> Res<()> {
-    if future::is_native(&result) {
-        return wait_for(task, result);
-    }
-    let event_loop = future::fields(task).event_loop().unwrap_or(none()).own();
+fn yielded(task: &Object, result: Owned) -> Res<After> {
     if result.is_none() {
-        return schedule_step(task, &event_loop);
+        return Ok(After::Again);
     }
-    yielded_other(task, result, &event_loop)
+    if future::is_native(&result) {
+        wait_for(task, result)?;
+    } else {
+        let event_loop = future::fields(task).event_loop().unwrap_or(none()).own();
+        yielded_other(task, result, &event_loop)?;
+    }
+    Ok(After::Settled)
 }
 
 /// A future or task of ours.
