@@ -24,6 +24,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     let add = |name: &str, value: Owned| module.setattr(&*Owned::from_str(name)?, &value);
     cpython::names::init()?;
     cpython::stop_iteration::init()?;
+    cpython::special::init()?;
     task::current::init()?;
     let (handle, timer_handle) = handle::init_types()?;
     add("Handle", handle)?;

@@ -42,6 +42,14 @@ pub(crate) unsafe trait Collected: Sized + 'static {
     /// Lets go of what [`for_each_other`](Self::for_each_other) shows.
     fn release_others(&self) {}
 
+    /// Takes a dead instance, untracked and with nothing in its slots, into a freelist, if there is room.
+    ///
+    /// # Safety
+    /// Only for `tp_dealloc`.
+    unsafe fn keep(_object: *mut ffi::PyObject) -> bool {
+        false
+    }
+
     /// `__del__`, if the type is [`FINALIZED`](Self::FINALIZED).
     fn finalize(_object: &Object) -> Res<()> {
         Ok(())
@@ -95,6 +103,10 @@ unsafe extern "C" fn dealloc<T: Collected>(object: *mut ffi::PyObject) {
         ffi::PyObject_GC_UnTrack(object.cast());
         clear_weakrefs(object);
         clear::<T>(object);
+        if T::keep(object) {
+            ffi::Py_DECREF(ffi::Py_TYPE(object).cast());
+            return;
+        }
         ptr::drop_in_place(object.byte_add(T::offset()).cast::<T>());
         free(object);
     }

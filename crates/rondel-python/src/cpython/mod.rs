@@ -18,6 +18,7 @@
 //! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
 //! | `finalize.rs` | `__del__` of native objects |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
+//! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
 //! | `context.rs` | `contextvars` contexts |
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
@@ -30,6 +31,7 @@ pub(crate) mod freelist;
 pub(crate) mod method;
 pub(crate) mod names;
 pub(crate) mod object;
+pub(crate) mod special;
 pub(crate) mod stop_iteration;
 pub(crate) mod types;
 

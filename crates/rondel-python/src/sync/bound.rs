@@ -12,6 +12,7 @@ use pyo3::ffi;
 use super::names::sync_names;
 use crate::cpython::error::{guard, guard_object, runtime_error};
 use crate::cpython::method::{Args, Method, attribute, with_tuple_and_dict};
+use crate::cpython::special::bind_special;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
 use crate::event_loop::core::LoopCore;
@@ -247,7 +248,13 @@ pub(super) fn make_class(
     let bases = Owned::tuple(bases)?;
     let class = metatype.call(&[&*Owned::from_str(name)?, &*bases, &*namespace])?;
     for method in methods {
-        bind_method(&class, method)?;
+        // SAFETY: a method's name is a C string.
+        let name = unsafe { CStr::from_ptr(method.0.ml_name) };
+        if name == c"__aenter__" || name == c"__aexit__" {
+            bind_special(&class, method)?;
+        } else {
+            bind_method(&class, method)?;
+        }
     }
     Ok(class)
 }
