@@ -47,6 +47,29 @@ impl Items {
         Ok(())
     }
 
+    /// How many there are, as long as they are kept natively.
+    #[inline]
+    pub(super) fn native_len(&self) -> Option<usize> {
+        self.shown.is_empty().then(|| self.native.borrow().len())
+    }
+
+    /// Adds an item to those that are kept natively.
+    #[inline]
+    pub(super) fn push_native(&self, item: Owned) {
+        self.native.borrow_mut().push_back(item);
+    }
+
+    /// Takes an item out of those that are kept natively.
+    #[inline]
+    pub(super) fn pop_native(&self, order: Order) -> Option<Owned> {
+        let mut native = self.native.borrow_mut();
+        match order {
+            Order::Fifo => native.pop_front(),
+            Order::Lifo => native.pop_back(),
+            Order::Priority => None,
+        }
+    }
+
     /// `len(self._queue)`.
     #[inline]
     pub(super) fn len(&self) -> Res<usize> {

@@ -182,6 +182,14 @@ impl Queue {
         }
     }
 
+    /// An item was put in.
+    #[inline]
+    fn note_put(&self) -> Res<()> {
+        self.unfinished.set(self.unfinished.get().wrapping_add(1));
+        self.clear_finished()?;
+        self.getters.pop_and_wake()
+    }
+
     #[inline]
     fn clear_finished(&self) -> Res<()> {
         self.finished.set(false);
@@ -284,6 +292,41 @@ pub(super) fn raise_shut_down<T>() -> Res<T> {
     )
 }
 
+/// Puts an item in, if nothing is overridden and there is room. Otherwise the item is left where it is.
+#[inline]
+pub(super) fn put_at_once(queue: &Object, item: &Slot) -> Res<bool> {
+    let this = fields(queue);
+    let Some(Order::Fifo | Order::Lifo) = plain_order(queue) else {
+        return Ok(false);
+    };
+    let has_room = match (this.limit.get(), this.items.native_len()) {
+        (Limit::Items(limit), Some(len)) => len < limit,
+        (Limit::None, Some(_)) => true,
+        _ => false,
+    };
+    if !has_room || this.shut_down.get() {
+        return Ok(false);
+    }
+    this.items
+        .push_native(item.take().unwrap_or_else(Owned::none));
+    this.note_put()?;
+    Ok(true)
+}
+
+/// Takes an item out, if nothing is overridden and there is one.
+#[inline]
+pub(super) fn get_at_once(queue: &Object) -> Res<Option<Owned>> {
+    let this = fields(queue);
+    let Some(order) = plain_order(queue) else {
+        return Ok(None);
+    };
+    let item = this.items.pop_native(order);
+    if item.is_some() {
+        this.putters.pop_and_wake()?;
+    }
+    Ok(item)
+}
+
 // ---- the methods that don't wait ----
 
 fn put_nowait(queue: &Object, item: &Object) -> Res<Owned> {
@@ -298,9 +341,7 @@ fn put_nowait(queue: &Object, item: &Object) -> Res<Owned> {
         Some(order) => this.items.put(order, item)?,
         None => drop(queue.call_method(&sync_names().put, &[item])?),
     }
-    this.unfinished.set(this.unfinished.get().wrapping_add(1));
-    this.clear_finished()?;
-    this.getters.pop_and_wake()?;
+    this.note_put()?;
     Ok(Owned::none())
 }
 

@@ -8,7 +8,9 @@ use std::cell::Cell;
 use super::bound::new_waiter;
 use super::event;
 use super::names::sync_names;
-use super::queue::{fields, get_item, is_empty, is_full, put_item, raise_shut_down};
+use super::queue::{
+    fields, get_at_once, get_item, is_empty, is_full, put_at_once, put_item, raise_shut_down,
+};
 use super::waiters::{Waiters, is_cancelled, is_done};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
 use crate::cpython::error::{restore, take_exception};
@@ -45,6 +47,46 @@ impl Steps for Call {
 
     #[inline]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        if awaited.is_none()
+            && let Some(result) = self.at_once()?
+        {
+            return Ok(Next::Return(result));
+        }
+        self.advance_waiting(awaited)
+    }
+
+    fn release(&self) {
+        self.waiter.clear();
+        self.item.clear();
+        self.queue.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.queue);
+        see(&self.item);
+        see(&self.waiter);
+    }
+
+    fn class() -> &'static Class {
+        &CALL
+    }
+}
+
+impl Call {
+    /// What mostly happens: there is room, or an item.
+    #[inline]
+    fn at_once(&self) -> Res<Option<Owned>> {
+        let Some(queue) = self.queue.get() else {
+            return Ok(None);
+        };
+        if self.putting.get() {
+            Ok(put_at_once(queue, &self.item)?.then(Owned::none))
+        } else {
+            get_at_once(queue)
+        }
+    }
+
+    fn advance_waiting(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         let queue = self.queue.or_none();
         let (this, putting) = (fields(&queue), self.putting.get());
         let waiters = if putting {
@@ -74,24 +116,6 @@ impl Steps for Call {
         }))
     }
 
-    fn release(&self) {
-        self.waiter.clear();
-        self.item.clear();
-        self.queue.clear();
-    }
-
-    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.queue);
-        see(&self.item);
-        see(&self.waiter);
-    }
-
-    fn class() -> &'static Class {
-        &CALL
-    }
-}
-
-impl Call {
     #[inline]
     fn must_wait(&self, queue: &Object) -> Res<bool> {
         if self.putting.get() {

@@ -40,10 +40,12 @@ impl Waiters {
             return shown.call_method(&sync_names().remove, &[future]).map(drop);
         }
         let mut native = self.native.borrow_mut();
-        let removed = match native.iter().position(|waiter| waiter.is(future)) {
-            Some(0) => native.pop_front(),
-            Some(index) => native.remove(index),
-            None => None,
+        // Mostly it is the first one's turn.
+        let removed = if native.front().is_some_and(|first| first.is(future)) {
+            native.pop_front()
+        } else {
+            let index = native.iter().position(|waiter| waiter.is(future));
+            index.and_then(|index| native.remove(index))
         };
         drop(native);
         match removed {
@@ -107,7 +109,7 @@ impl Waiters {
     /// Whether nobody waits who was not cancelled.
     #[inline]
     pub(super) fn all_cancelled(&self) -> Res<bool> {
-        if self.shown.is_empty() && self.native.borrow().is_empty() {
+        if self.is_idle() {
             return Ok(true);
         }
         for waiter in self.iter() {
@@ -118,9 +120,22 @@ impl Waiters {
         Ok(true)
     }
 
+    /// Whether nobody waits, as far as can be told without asking Python.
+    #[inline]
+    pub(super) fn is_idle(&self) -> bool {
+        self.shown.is_empty() && self.native.borrow().is_empty()
+    }
+
     /// Takes waiters out until one is found that is not done, and completes it with `None`.
     #[inline]
     pub(super) fn pop_and_wake(&self) -> Res<()> {
+        if self.is_idle() {
+            return Ok(());
+        }
+        self.pop_and_wake_first()
+    }
+
+    fn pop_and_wake_first(&self) -> Res<()> {
         while let Some(waiter) = self.pop_front()? {
             if !is_done(&waiter)? {
                 return set_result(&waiter, crate::cpython::none());
