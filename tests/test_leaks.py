@@ -5,6 +5,7 @@ import collections
 import gc
 import os
 import resource
+import warnings
 import weakref
 
 import pytest
@@ -195,3 +196,65 @@ def test_thousands_of_closed_connections_are_freed(run, aio):
         assert count == 2200
 
     run(main())
+
+
+def _fresh(aio, kind, owner):
+    return {
+        "acquire": lambda: aio.Lock().acquire(),
+        "put": lambda: aio.Queue().put(owner),
+        "sleep": lambda: aio.sleep(1, owner),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", ["acquire", "put", "sleep"])
+def test_awaitable_that_was_never_begun_is_collected_from_a_cycle(aio, kind):
+    class Owner:
+        pass
+
+    owner = Owner()
+    owner.awaitable = _fresh(aio, kind, owner)
+    reference = weakref.ref(owner)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        del owner
+        gc.collect()
+    assert reference() is None
+
+
+def test_awaitables_that_were_never_begun_are_collected_one_after_another(aio):
+    class Owner:
+        pass
+
+    references = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        for kind in ["acquire", "put", "sleep"] * 3:
+            owner = Owner()
+            owner.awaitable = _fresh(aio, kind, owner)
+            references.append(weakref.ref(owner))
+        del owner
+        gc.collect()
+    assert [reference() for reference in references] == [None] * 9
+
+
+def test_suspended_awaitable_is_collected_from_a_cycle(aio):
+    class Owner:
+        pass
+
+    async def hold(owner, lock):
+        owner.task = asyncio.current_task()
+        await lock.acquire()
+
+    async def main():
+        lock = aio.Lock()
+        await lock.acquire()
+        owner = Owner()
+        task = asyncio.create_task(hold(owner, lock))
+        await aio.sleep(0)
+        task._log_destroy_pending = False
+        reference = weakref.ref(owner)
+        del task, owner, lock
+        gc.collect()
+        return reference() is None
+
+    assert asyncio.run(main())

@@ -23,6 +23,7 @@ use crate::cpython::stop_iteration::stop_iteration;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
 use crate::future;
+use crate::untracked;
 
 /// What a step ends with.
 pub(crate) enum Next {
@@ -46,6 +47,10 @@ pub(crate) trait Steps: Sized + 'static {
     fn release(&self);
     /// Calls `see` for each field that holds an object.
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot));
+    /// Whether it is certain that no field will hold an object.
+    fn holds_nothing(&self) -> bool {
+        false
+    }
     /// The type and the freelist of these awaitables.
     fn class() -> &'static Class;
 }
@@ -86,6 +91,8 @@ struct Awaitable<T> {
     stage: Cell<Stage>,
     /// The finalizer has run: the collector won't run it again, so the object must not come back from the freelist.
     finalized: Cell<bool>,
+    /// The collector knows of it.
+    tracked: Cell<bool>,
     /// What is awaited now; empty while a bare yield is.
     inner: Slot,
     steps: T,
@@ -99,19 +106,23 @@ fn fields<T: Steps>(object: &Object) -> &Awaitable<T> {
     unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Awaitable<T>>() }
 }
 
-/// A new awaitable, with `fill` setting its state.
+/// A new awaitable, with `fill` setting its state. What `fill` finds is empty.
 #[inline]
 pub(crate) fn make<T: Steps>(fill: impl FnOnce(&T)) -> Res<Owned> {
     let class = T::class();
     let type_ptr = class.class.load(Ordering::Relaxed);
-    let object = match (class.revive)(type_ptr) {
-        Some(object) => object,
+    let (object, tracked) = match (class.revive)(type_ptr) {
+        Some(object) => (object, false),
         // SAFETY: zeroed memory is a valid state, by the trait's word.
-        None => unsafe { allocate(type_ptr)? },
+        None => (unsafe { allocate(type_ptr)? }, true),
     };
     let this = fields::<T>(&object);
     this.stage.set(Stage::Fresh);
+    this.tracked.set(tracked);
     fill(&this.steps);
+    if !tracked {
+        untracked::note(&object, &this.tracked);
+    }
     Ok(object)
 }
 
@@ -127,7 +138,10 @@ impl<T: Steps> Awaitable<T> {
             Stage::Fresh if !value.is_none() => {
                 type_error("can't send non-None value to a just-started coroutine")
             }
-            Stage::Fresh => self.advance(None),
+            Stage::Fresh => {
+                untracked::forget(&self.tracked);
+                self.advance(None)
+            }
             Stage::Suspended => {
                 self.stage.set(Stage::Running);
                 let Some(inner) = self.inner.cloned() else {
@@ -172,13 +186,13 @@ impl<T: Steps> Awaitable<T> {
                     return Ok(Progress::Returned(value));
                 }
                 Ok(Next::Yield) => {
-                    self.stage.set(Stage::Suspended);
+                    self.suspend();
                     return Ok(Progress::Yielded(Owned::none()));
                 }
                 Ok(Next::Await(inner)) => match poll(&inner, none()) {
                     Ok(Progress::Yielded(value)) => {
                         self.inner.set(inner);
-                        self.stage.set(Stage::Suspended);
+                        self.suspend();
                         return Ok(Progress::Yielded(value));
                     }
                     Ok(Progress::Returned(value)) => awaited = Some(Ok(value)),
@@ -193,6 +207,21 @@ impl<T: Steps> Awaitable<T> {
         }
     }
 
+    /// It stays, and may be part of a cycle.
+    #[inline]
+    fn suspend(&self) {
+        self.stage.set(Stage::Suspended);
+        if !self.tracked.get() && !self.steps.holds_nothing() {
+            // SAFETY: the fields of an awaitable stand behind its header; it is not tracked yet.
+            unsafe {
+                let object = ptr::from_ref(self).byte_sub(OFFSET).cast_mut();
+                ffi::PyObject_GC_Track(object.cast());
+            }
+            self.tracked.set(true);
+        }
+    }
+
+    #[inline]
     fn finish(&self) {
         self.stage.set(if T::REUSABLE {
             Stage::Fresh
@@ -207,6 +236,7 @@ impl<T: Steps> Awaitable<T> {
     fn throw(&self) -> Res<Progress> {
         match self.stage.get() {
             Stage::Fresh => {
+                untracked::forget(&self.tracked);
                 let exception = take_exception();
                 self.finish();
                 Err(crate::cpython::error::restore(exception))
@@ -229,6 +259,7 @@ impl<T: Steps> Awaitable<T> {
         match self.stage.get() {
             Stage::Done => Ok(()),
             Stage::Fresh => {
+                untracked::forget(&self.tracked);
                 self.finish();
                 Ok(())
             }
@@ -562,7 +593,11 @@ unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
         if this.stage.get() != Stage::Done && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return; // resurrected
         }
-        ffi::PyObject_GC_UnTrack(object.cast());
+        if this.tracked.get() {
+            ffi::PyObject_GC_UnTrack(object.cast());
+        } else {
+            untracked::forget(&this.tracked);
+        }
         if this.stage.get() != Stage::Done {
             guard_quiet(|| this.finish());
         }

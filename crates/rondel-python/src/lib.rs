@@ -15,6 +15,7 @@ mod streams;
 mod sync;
 mod task;
 mod transport;
+mod untracked;
 
 use cpython::method::{function, method};
 use cpython::{Owned, Raised, Res};
@@ -26,6 +27,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     cpython::stop_iteration::init()?;
     cpython::special::init()?;
     task::current::init()?;
+    untracked::init()?;
     let (handle, timer_handle) = handle::init_types()?;
     add("Handle", handle)?;
     add("TimerHandle", timer_handle)?;

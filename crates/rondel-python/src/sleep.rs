@@ -23,7 +23,7 @@ free_list!(FREE, 512);
 static SLEEP: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, true)),
+    |class| FREE.with(|list| list.revive(class, false)),
 );
 
 /// What a timer calls: completes a future, with a result, unless it was cancelled.
@@ -91,6 +91,10 @@ impl Steps for Sleep {
         see(&self.delay);
         see(&self.result);
         see(&self.timer);
+    }
+
+    fn holds_nothing(&self) -> bool {
+        self.stage.get() == Stage::Yielded && self.result.is_empty()
     }
 
     fn class() -> &'static Class {
@@ -205,8 +209,10 @@ fn sleep(_: &Object, args: Args<'_>) -> Res<Owned> {
         }
     };
     make::<Sleep>(|sleep| {
-        sleep.delay.set(delay.unwrap_or(none()).own());
-        drop(sleep.result.replace(result.map(Object::own)));
+        sleep.delay.fill(delay.unwrap_or(none()).own());
+        if let Some(result) = result {
+            sleep.result.fill(result.own());
+        }
         sleep.stage.set(Stage::Begin);
     })
 }

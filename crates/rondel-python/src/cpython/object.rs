@@ -490,6 +490,13 @@ impl Slot {
         drop(self.replace(Some(value)));
     }
 
+    /// Fills a slot that is known to be empty, in what was made just now.
+    #[inline]
+    pub(crate) fn fill(&self, value: Owned) {
+        debug_assert!(self.is_empty());
+        self.0.set(Some(ManuallyDrop::new(value).0));
+    }
+
     #[inline]
     pub(crate) fn replace(&self, value: Option<Owned>) -> Option<Owned> {
         let value = value.map(|value| ManuallyDrop::new(value).0);

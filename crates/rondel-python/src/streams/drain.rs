@@ -19,7 +19,7 @@ free_list!(FREE, 64);
 static CLASS: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, true)),
+    |class| FREE.with(|list| list.revive(class, false)),
 );
 static READY_CLASS: Class = Class::new(|_| false, |_| None);
 /// The one awaitable that is ready.

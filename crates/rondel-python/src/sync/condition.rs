@@ -166,7 +166,7 @@ free_list!(FREE, 256);
 static WAIT: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, true)),
+    |class| FREE.with(|list| list.revive(class, false)),
 );
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -315,7 +315,7 @@ free_list!(FREE_WAIT_FOR, 64);
 static WAIT_FOR: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE_WAIT_FOR.with(|list| unsafe { list.keep(object) }),
-    |class| FREE_WAIT_FOR.with(|list| list.revive(class, true)),
+    |class| FREE_WAIT_FOR.with(|list| list.revive(class, false)),
 );
 
 /// One `wait_for()`.

@@ -109,7 +109,7 @@ free_list!(FREE, 256);
 static WAIT: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, true)),
+    |class| FREE.with(|list| list.revive(class, false)),
 );
 
 /// One `wait()`.
@@ -182,7 +182,7 @@ fn clear_method(event: &Object) -> Res<Owned> {
 
 /// `Event.wait`.
 pub(super) fn wait(event: &Object) -> Res<Owned> {
-    make::<Wait>(|wait| wait.event.set(event.own()))
+    make::<Wait>(|wait| wait.event.fill(event.own()))
 }
 
 fn get_waiters(event: &Object) -> Res<Owned> {

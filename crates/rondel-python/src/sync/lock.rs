@@ -113,7 +113,7 @@ free_list!(FREE, 256);
 static ACQUIRE: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, true)),
+    |class| FREE.with(|list| list.revive(class, false)),
 );
 
 /// One `acquire()`, or `async with`.
@@ -192,7 +192,7 @@ impl Acquire {
 #[inline]
 pub(super) fn acquire(lock: &Object, entering: bool) -> Res<Owned> {
     make::<Acquire>(|acquire| {
-        acquire.lock.set(lock.own());
+        acquire.lock.fill(lock.own());
         acquire.entering.set(entering);
     })
 }

@@ -23,7 +23,7 @@ free_list!(FREE, 256);
 static CALL: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, true)),
+    |class| FREE.with(|list| list.revive(class, false)),
 );
 
 /// One `get()` or `put()`.
@@ -144,9 +144,11 @@ impl Call {
 
 fn call(queue: &Object, item: Option<&Object>) -> Res<Owned> {
     make::<Call>(|call| {
-        call.queue.set(queue.own());
+        call.queue.fill(queue.own());
         call.putting.set(item.is_some());
-        drop(call.item.replace(item.map(Object::own)));
+        if let Some(item) = item {
+            call.item.fill(item.own());
+        }
     })
 }
 

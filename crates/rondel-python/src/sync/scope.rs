@@ -13,7 +13,7 @@ free_list!(FREE, 128);
 static CLASS: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, true)),
+    |class| FREE.with(|list| list.revive(class, false)),
 );
 
 /// One end of an `async with`.
@@ -75,7 +75,7 @@ fn release(target: &Object) -> Res<()> {
 
 fn new(target: &Object, leaving: bool) -> Res<Owned> {
     make::<Scope>(|scope| {
-        scope.target.set(target.own());
+        scope.target.fill(target.own());
         scope.leaving.set(leaving);
     })
 }
