@@ -102,6 +102,60 @@ async def timer_fired(asyncio: Any, count: int) -> int:
 
 
 @case
+async def timeout(asyncio: Any, count: int) -> int:
+    """`async with timeout(10)` around what is done at once; an operation is one block."""
+    limit = asyncio.timeout
+    entered = 0
+    for _ in range(count):
+        async with limit(10):
+            entered += 1
+    check(entered == count, f"{entered} blocks entered, {count} expected")
+    check(await _times_out(asyncio, limit(0.001)), "a timeout does not expire")
+    return count
+
+
+async def _times_out(asyncio: Any, limit: Any) -> bool:
+    try:
+        async with limit:
+            await asyncio.sleep(1)
+    except TimeoutError:
+        return bool(limit.expired())
+    return False
+
+
+@case
+async def wait_for(asyncio: Any, count: int) -> int:
+    """`wait_for` of a coroutine that ends at once."""
+    wait = asyncio.wait_for
+    total = 0
+    for number in range(count):
+        total += await wait(_give(number), 10)
+    check(total == sum(range(count)), "a result of wait_for is wrong")
+    return count
+
+
+@case
+async def wait_for_turn(asyncio: Any, count: int) -> int:
+    """A hundred tasks `wait_for` a coroutine that lets the loop turn once; an operation is one waiting."""
+    each = math.ceil(count / TASKS)
+
+    async def turn(value: int) -> int:
+        await asyncio.sleep(0)
+        return value
+
+    async def waiter() -> int:
+        wait = asyncio.wait_for
+        total = 0
+        for _ in range(each):
+            total += await wait(turn(1), 10)
+        return total
+
+    waited = await asyncio.gather(*[waiter() for _ in range(TASKS)])
+    check(sum(waited) == each * TASKS, "a result of wait_for is wrong")
+    return each * TASKS
+
+
+@case
 async def sleep_0(asyncio: Any, count: int) -> int:
     """`sleep(0)` in a hundred tasks at a time; an operation is one sleep."""
     return await _sleeps(asyncio, count, TASKS)

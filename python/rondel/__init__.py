@@ -23,10 +23,14 @@ from ._rondel import (
     Queue,
     Semaphore,
     Task,
+    Timeout,
     TimerHandle,
     __version__,
     gather,
     sleep,
+    timeout,
+    timeout_at,
+    wait_for,
 )
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall

@@ -13,9 +13,13 @@ from asyncio import Lock as Lock
 from asyncio import PriorityQueue as PriorityQueue
 from asyncio import Queue as Queue
 from asyncio import Semaphore as Semaphore
+from asyncio import Timeout as Timeout
 from asyncio import constants, transports
 from asyncio import gather as gather
 from asyncio import sleep as sleep
+from asyncio import timeout as timeout
+from asyncio import timeout_at as timeout_at
+from asyncio import wait_for as wait_for
 from asyncio.events import AbstractServer
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
 from contextvars import Context

@@ -19,9 +19,10 @@ use crate::cpython::error::{
 };
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{self, Args, GetSet};
+use crate::cpython::names::import;
 use crate::cpython::stop_iteration::stop_iteration;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
 use crate::future;
 use crate::untracked;
 
@@ -363,6 +364,37 @@ pub(crate) fn iterator_of(object: &Object) -> Res<Owned> {
     type_error(&format!(
         "object {class} can't be used in 'await' expression"
     ))
+}
+
+/// What `await object` goes through, of any object: where it can be had without a frame, that; otherwise a coroutine that
+/// awaits it, and has the interpreter's own checks.
+#[inline]
+pub(crate) fn await_any(object: &Object) -> Res<Owned> {
+    if future::is_native(object) || is_ours(object) {
+        return Ok(object.own());
+    }
+    if ptr::eq(object.type_ptr(), imports().coroutine_type.as_type_ptr())
+        && object.getattr(&names().cr_await)?.is_none()
+    {
+        return Ok(object.own());
+    }
+    await_by_coroutine(object)
+}
+
+#[cold]
+fn await_by_coroutine(object: &Object) -> Res<Owned> {
+    import("rondel.awaiting")?
+        .getattr(&*Owned::from_str("_await")?)?
+        .call(&[object])
+}
+
+/// Whether it is an awaitable of ours, of whatever type.
+#[inline]
+fn is_ours(object: &Object) -> bool {
+    // SAFETY: a live object; its type's slots are read while it is alive.
+    let slot =
+        unsafe { (*object.type_ptr()).tp_as_async.as_ref() }.and_then(|slots| slots.am_await);
+    slot.is_some_and(|slot| std::ptr::fn_addr_eq(slot, am_await as ffi::unaryfunc))
 }
 
 // ---- slots and methods ----

@@ -14,6 +14,7 @@ mod sleep;
 mod streams;
 mod sync;
 mod task;
+mod timeouts;
 mod transport;
 mod untracked;
 
@@ -40,6 +41,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
     }
     add("sleep", sleep::init()?)?;
     for (name, value) in sync::init_types()? {
+        add(name, value)?;
+    }
+    for (name, value) in timeouts::init()? {
         add(name, value)?;
     }
     add("LoopAttribute", event_loop::attributes::init_type()?)?;

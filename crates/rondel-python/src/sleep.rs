@@ -139,7 +139,7 @@ impl Sleep {
 
 /// `delay <= 0`.
 #[inline]
-fn is_over(delay: &Object) -> Res<bool> {
+pub(crate) fn is_over(delay: &Object) -> Res<bool> {
     // SAFETY: a live object; each is read as what it exactly is, which can't raise.
     unsafe {
         if ffi::PyLong_CheckExact(delay.as_ptr()) != 0 {

@@ -375,28 +375,51 @@ impl<'a> Args<'a> {
         positional: usize,
         required: usize,
     ) -> Res<[Option<&'a Object>; N]> {
+        self.parse_behind(1, function, names, positional, required)
+    }
+
+    /// As [`parse`](Self::parse), of a function of a module: its messages do not count a `self`.
+    pub(crate) fn parse_function<const N: usize>(
+        &self,
+        function: &str,
+        names: [&str; N],
+        positional: usize,
+        required: usize,
+    ) -> Res<[Option<&'a Object>; N]> {
+        self.parse_behind(0, function, names, positional, required)
+    }
+
+    fn parse_behind<const N: usize>(
+        &self,
+        bound: usize,
+        function: &str,
+        names: [&str; N],
+        positional: usize,
+        required: usize,
+    ) -> Res<[Option<&'a Object>; N]> {
         let mut values = [None; N];
         if self.positional > positional {
             let (least, given) = (required.min(positional), self.positional);
             let (takes, plural) = if least == positional {
                 (
-                    format!("takes {} positional argument", positional + 1),
-                    positional + 1 != 1,
+                    format!("takes {} positional argument", positional + bound),
+                    positional + bound != 1,
                 )
             } else {
                 (
                     format!(
                         "takes from {} to {} positional argument",
-                        least + 1,
-                        positional + 1
+                        least + bound,
+                        positional + bound
                     ),
                     true,
                 )
             };
             let plural = if plural { "s" } else { "" };
+            let were = if given + bound == 1 { "was" } else { "were" };
             return type_error(&format!(
-                "{function}() {takes}{plural} but {} were given",
-                given + 1
+                "{function}() {takes}{plural} but {} {were} given",
+                given + bound
             ));
         }
         for (value, arg) in values.iter_mut().zip(self.positional()) {

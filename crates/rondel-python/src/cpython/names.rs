@@ -59,6 +59,7 @@ interned! {
         cancel_requested "_cancel_requested",
         close "close",
         context "context",
+        cr_await "cr_await",
         create_future "create_future",
         create_task "create_task",
         return_exceptions "return_exceptions",

@@ -137,6 +137,12 @@ impl LoopCore {
         self.engine.clock().now() as f64 / NANOS_PER_SEC as f64
     }
 
+    /// `seconds <= self.time()`, with a look at the precise clock only where it may matter.
+    #[inline]
+    pub(crate) fn has_come(&self, seconds: f64) -> bool {
+        !self.engine.clock().is_far(nanos(seconds)) && seconds <= self.time()
+    }
+
     // ---- methods that were replaced ----
 
     pub(crate) fn is_time_overridden(&self) -> bool {

@@ -233,7 +233,7 @@ unsafe extern "C" fn setattro(
 }
 
 /// Makes the class that programs see, `rondel.<name>`.
-pub(super) fn make_class(
+pub(crate) fn make_class(
     name: &str,
     doc: &str,
     bases: &[&Object],

@@ -29,6 +29,8 @@ mod waiters;
 
 use crate::cpython::{Owned, Res};
 
+pub(crate) use bound::make_class;
+
 /// The classes that the module exports, by name.
 pub(crate) fn init_types() -> Res<Vec<(&'static str, Owned)>> {
     names::init()?;

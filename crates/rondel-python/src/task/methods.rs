@@ -25,20 +25,11 @@ fn cancel_method(task: &Object, args: Args<'_>) -> Res<Owned> {
 }
 
 fn cancelling(task: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(task).cancels_requested.get().into())
+    Owned::from_u64(super::cancelling(task).into())
 }
 
 fn uncancel(task: &Object) -> Res<Owned> {
-    let this = fields(task);
-    let requested = this.cancels_requested.get();
-    if requested > 0 {
-        this.cancels_requested.set(requested - 1);
-        // From 3.13 on a cancellation that was taken back is not delivered either.
-        if cfg!(Py_3_13) && requested == 1 {
-            this.set(MUST_CANCEL, false);
-        }
-    }
-    cancelling(task)
+    Owned::from_u64(super::uncancel(task).into())
 }
 
 fn set_result(_: &Object, _: &Object) -> Res<Owned> {

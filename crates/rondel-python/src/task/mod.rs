@@ -212,6 +212,26 @@ pub(crate) fn cancel(task: &Object, message: Option<&Object>) -> Res<bool> {
     Ok(true)
 }
 
+/// `Task.cancelling`.
+#[inline]
+pub(crate) fn cancelling(task: &Object) -> u32 {
+    fields(task).cancels_requested.get()
+}
+
+/// `Task.uncancel`.
+pub(crate) fn uncancel(task: &Object) -> u32 {
+    let this = fields(task);
+    let requested = this.cancels_requested.get();
+    if requested > 0 {
+        this.cancels_requested.set(requested - 1);
+        // From 3.13 on a cancellation that was taken back is not delivered either.
+        if cfg!(Py_3_13) && requested == 1 {
+            this.set(MUST_CANCEL, false);
+        }
+    }
+    this.cancels_requested.get()
+}
+
 impl Task {
     #[inline]
     fn has(&self, flag: u8) -> bool {

@@ -35,6 +35,16 @@ impl Clock {
         }
     }
 
+    /// Whether a deadline, in nanoseconds, is certain to lie ahead: a cheap look that spares the precise one, which is to be
+    /// taken if the answer is no.
+    #[inline]
+    pub fn is_far(&self, deadline: u64) -> bool {
+        match self {
+            Self::Monotonic => deadline > coarse_now().saturating_add(COARSE_SLACK),
+            Self::Virtual(now) => deadline > now.get(),
+        }
+    }
+
     /// Moves a virtual clock forward by `nanos`. A real clock takes no orders.
     pub fn advance(&self, nanos: u64) {
         if let Self::Virtual(now) = self {

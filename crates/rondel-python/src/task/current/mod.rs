@@ -22,7 +22,6 @@ use crate::cpython::{Object, Owned, Raised, Res};
 use crate::event_loop::core::LoopCore;
 
 /// The task that runs in `event_loop`, on any loop.
-#[expect(dead_code)]
 pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {
     if let Some(core) = LoopCore::of(event_loop) {
         return core.current.get(event_loop);

@@ -1,0 +1,430 @@
+//! `async with` on a `Timeout`, the functions that make one, and the class.
+//!
+//! Neither entering nor leaving ever waits: what `__aenter__` and `__aexit__` give is done at its first step. The class that
+//! programs see has asyncio's own as a base, which has whatever is not here (`__repr__`, `_insert_timeout_error`).
+
+use std::ffi::{c_int, c_void};
+
+use pyo3::ffi;
+
+use super::names::timeout_imports;
+use super::timeout::{self, OFFSET, State, Timeout, fields, running_loop};
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
+use crate::cpython::error::{attribute_error, guard, guard_object, type_error};
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::{
+    Args, GetSet, Method, attribute, function, method, with_tuple_and_dict,
+};
+use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
+use crate::cpython::{Object, Owned, Res, Slot, names, none};
+use crate::event_loop::core::LoopCore;
+use crate::sync::make_class;
+
+// ---- async with ----
+
+free_list!(FREE_ENTER, 128);
+static ENTER: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE_ENTER.with(|list| unsafe { list.keep(object) }),
+    |class| FREE_ENTER.with(|list| list.revive(class, true)),
+);
+
+/// One `__aenter__()`.
+struct Enter {
+    timeout: Slot,
+}
+
+impl Steps for Enter {
+    fn name(&self) -> &'static str {
+        "Timeout.__aenter__"
+    }
+
+    #[inline]
+    fn advance(&self, _: Option<Res<Owned>>) -> Res<Next> {
+        let timeout = self.timeout.or_none();
+        timeout::enter(&timeout)?;
+        Ok(Next::Return(timeout))
+    }
+
+    fn release(&self) {
+        self.timeout.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.timeout);
+    }
+
+    fn class() -> &'static Class {
+        &ENTER
+    }
+}
+
+free_list!(FREE_EXIT, 128);
+static EXIT: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE_EXIT.with(|list| unsafe { list.keep(object) }),
+    |class| FREE_EXIT.with(|list| list.revive(class, true)),
+);
+
+/// One `__aexit__()`.
+struct Exit {
+    timeout: Slot,
+    /// The exception's class and the exception; empty if there is none.
+    kind: Slot,
+    error: Slot,
+}
+
+impl Steps for Exit {
+    fn name(&self) -> &'static str {
+        "Timeout.__aexit__"
+    }
+
+    #[inline]
+    fn advance(&self, _: Option<Res<Owned>>) -> Res<Next> {
+        let timeout = self.timeout.or_none();
+        let (kind, error) = (self.kind.cloned(), self.error.cloned());
+        let (kind, error) = (
+            kind.as_deref().unwrap_or(none()),
+            error.as_deref().unwrap_or(none()),
+        );
+        if timeout::leave(&timeout, kind, error)? {
+            return timeout::raise_timeout(error, None);
+        }
+        Ok(Next::Return(Owned::none()))
+    }
+
+    fn release(&self) {
+        self.timeout.clear();
+        self.kind.clear();
+        self.error.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.timeout);
+        see(&self.kind);
+        see(&self.error);
+    }
+
+    fn class() -> &'static Class {
+        &EXIT
+    }
+}
+
+fn enter_method(timeout: &Object) -> Res<Owned> {
+    make::<Enter>(|enter| enter.timeout.set(timeout.own()))
+}
+
+fn exit_method(timeout: &Object, args: Args<'_>) -> Res<Owned> {
+    let (kind, error) = match args.positional() {
+        [kind, error, _] if !args.has_named() => (*kind, *error),
+        _ => {
+            let [kind, error, _] =
+                args.parse("Timeout.__aexit__", ["exc_type", "exc_val", "exc_tb"], 3, 3)?;
+            (kind.unwrap_or(none()), error.unwrap_or(none()))
+        }
+    };
+    make::<Exit>(|exit| {
+        exit.timeout.set(timeout.own());
+        if !kind.is_none() {
+            exit.kind.set(kind.own());
+        }
+        if !error.is_none() {
+            exit.error.set(error.own());
+        }
+    })
+}
+
+// ---- the functions ----
+
+/// `timeout(delay)`, without the look at its arguments.
+#[inline]
+pub(super) fn timeout_in(delay: &Object) -> Res<Owned> {
+    let event_loop = running_loop()?;
+    let made = timeout::new()?;
+    if delay.is_none() {
+        return Ok(made);
+    }
+    match LoopCore::of(&event_loop) {
+        Some(core) if !core.is_time_overridden() && is_number(delay) => {
+            fields(&made).set_seconds(core.time() + delay.to_f64()?);
+        }
+        _ => {
+            let now = event_loop.call_method(&names().time, &[])?;
+            // SAFETY: live objects.
+            let when = unsafe { Owned::steal(ffi::PyNumber_Add(now.as_ptr(), delay.as_ptr()))? };
+            fields(&made).set_when(&when);
+        }
+    }
+    Ok(made)
+}
+
+/// Whether adding it to a `float` is what it is for C.
+#[inline]
+fn is_number(object: &Object) -> bool {
+    // SAFETY: a live object.
+    unsafe {
+        ffi::PyFloat_CheckExact(object.as_ptr()) != 0
+            || ffi::PyLong_CheckExact(object.as_ptr()) != 0
+    }
+}
+
+/// The one argument of a function.
+#[inline]
+fn only<'a>(args: Args<'a>, function: &str, parameter: &str) -> Res<&'a Object> {
+    match args.positional() {
+        [value] if !args.has_named() => Ok(value),
+        _ => {
+            let [value] = args.parse_function(function, [parameter], 1, 1)?;
+            Ok(value.unwrap_or(none()))
+        }
+    }
+}
+
+fn timeout_function(_: &Object, args: Args<'_>) -> Res<Owned> {
+    timeout_in(only(args, "timeout", "delay")?)
+}
+
+fn timeout_at(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let when = only(args, "timeout_at", "when")?;
+    let made = timeout::new()?;
+    fields(&made).set_when(when);
+    Ok(made)
+}
+
+// ---- the class ----
+
+fn when(timeout: &Object) -> Res<Owned> {
+    fields(timeout).when()
+}
+
+fn reschedule(timeout: &Object, when: &Object) -> Res<Owned> {
+    timeout::reschedule(timeout, when)?;
+    Ok(Owned::none())
+}
+
+fn expired(timeout: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(matches!(
+        fields(timeout).state(),
+        State::Expiring | State::Expired
+    )))
+}
+
+fn on_timeout(timeout: &Object) -> Res<Owned> {
+    timeout::expire(timeout)?;
+    Ok(Owned::none())
+}
+
+/// What a native timer calls.
+fn on_timeout_of(_: &Object, timeout: &Object) -> Res<Owned> {
+    on_timeout(timeout)
+}
+
+fn set_when(timeout: &Object, value: Option<&Object>) -> Res<()> {
+    fields(timeout).set_when(value.unwrap_or(none()));
+    Ok(())
+}
+
+fn get_state(timeout: &Object) -> Res<Owned> {
+    Ok(timeout_imports().states[fields(timeout).state() as usize].clone())
+}
+
+fn set_state(timeout: &Object, value: Option<&Object>) -> Res<()> {
+    let states = State::ALL.iter().zip(&timeout_imports().states);
+    for (state, member) in states {
+        if value.is_some_and(|value| value.is(member)) {
+            fields(timeout).set_state(*state);
+            return Ok(());
+        }
+    }
+    type_error("a timeout's state is a member of asyncio.timeouts._State")
+}
+
+fn get_timer(timeout: &Object) -> Res<Owned> {
+    Ok(fields(timeout).timer.or_none())
+}
+
+fn set_slot(slot: &Slot, value: Option<&Object>) {
+    let value = value.filter(|value| !value.is_none()).map(Object::own);
+    drop(slot.replace(value));
+}
+
+fn set_timer(timeout: &Object, value: Option<&Object>) -> Res<()> {
+    set_slot(&fields(timeout).timer, value);
+    Ok(())
+}
+
+fn get_task(timeout: &Object) -> Res<Owned> {
+    Ok(fields(timeout).task.or_none())
+}
+
+fn set_task(timeout: &Object, value: Option<&Object>) -> Res<()> {
+    set_slot(&fields(timeout).task, value);
+    Ok(())
+}
+
+fn get_cancelling(timeout: &Object) -> Res<Owned> {
+    let this = fields(timeout);
+    if this.task.is_empty() {
+        return attribute_error("'Timeout' object has no attribute '_cancelling'");
+    }
+    this.cancelling()
+}
+
+fn set_cancelling(timeout: &Object, value: Option<&Object>) -> Res<()> {
+    set_slot(&fields(timeout).foreign_cancelling, value);
+    Ok(())
+}
+
+unsafe extern "C" fn tp_new(
+    class: *mut ffi::PyTypeObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the slot's contract; all-zero fields are valid.
+    guard_object(|| unsafe { allocate(class) })
+}
+
+unsafe extern "C" fn tp_init(
+    object: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        unsafe {
+            let timeout = Object::from_ptr(object);
+            with_tuple_and_dict(args, kwargs, |args| {
+                let [when] = args.parse("Timeout.__init__", ["when"], 1, 1)?;
+                fields(timeout).reset();
+                fields(timeout).set_when(when.unwrap_or(none()));
+                Ok(())
+            })?;
+        }
+        Ok(0)
+    })
+}
+
+/// Whatever a program sets on an instance may be a method that is called from here.
+unsafe extern "C" fn tp_setattro(
+    object: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        unsafe {
+            fields(Object::from_ptr(object)).is_patched.set(true);
+            Ok(ffi::PyObject_GenericSetAttr(object, name, value))
+        }
+    })
+}
+
+unsafe extern "C" fn tp_traverse(
+    object: *mut ffi::PyObject,
+    visitor: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
+    let this = unsafe {
+        let result = visitor(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        fields(Object::from_ptr(object))
+    };
+    visit!(
+        visitor,
+        arg,
+        this.when,
+        this.timer,
+        this.task,
+        this.foreign_cancelling,
+    );
+    0
+}
+
+unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    fields(unsafe { Object::from_ptr(object) }).release();
+    0
+}
+
+unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance; its fields are released once.
+    unsafe {
+        ffi::PyObject_GC_UnTrack(object.cast());
+        fields(Object::from_ptr(object)).reset();
+        let class = ffi::Py_TYPE(object);
+        if timeout::keep(object) {
+            ffi::Py_DECREF(class.cast());
+        } else {
+            free(object);
+        }
+    }
+}
+
+fn methods() -> Vec<Method> {
+    vec![
+        method!(noargs c"when" when, c"The time at which it expires, in seconds of the loop's time, or None."),
+        method!(named c"reschedule" ("when") reschedule,
+            c"reschedule(when): it expires at another time, or with None never."),
+        method!(noargs c"expired" expired, c"Whether it expired while it was in force."),
+        method!(noargs c"__aenter__" enter_method, c"Begins. Gives the timeout itself."),
+        method!(fast c"__aexit__" exit_method, c"Ends. A cancellation of its own becomes a TimeoutError."),
+        method!(noargs c"_on_timeout" on_timeout, c"Cancels the task."),
+    ]
+}
+
+fn attributes() -> [GetSet; 5] {
+    [
+        attribute!(c"_when" when, set_when),
+        attribute!(c"_state" get_state, set_state),
+        attribute!(c"_timeout_handler" get_timer, set_timer),
+        attribute!(c"_task" get_task, set_task),
+        attribute!(c"_cancelling" get_cancelling, set_cancelling),
+    ]
+}
+
+/// Makes the class and the functions. Where asyncio's own `Timeout` is another than the one made here, that one is given.
+pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
+    init_awaitable::<Enter>(c"rondel._rondel.TimeoutEnter")?;
+    init_awaitable::<Exit>(c"rondel._rondel.TimeoutExit")?;
+    let stock = timeout_imports();
+    let native = TypeBuilder::new::<Timeout>(c"rondel._rondel.NativeTimeout", None, OFFSET)
+        .subclassable()
+        .slot(ffi::Py_tp_new, slot_fn!(tp_new, ffi::newfunc))
+        .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
+        .slot(
+            ffi::Py_tp_setattro,
+            slot_fn!(tp_setattro, ffi::setattrofunc),
+        )
+        .slot(
+            ffi::Py_tp_traverse,
+            slot_fn!(tp_traverse, ffi::traverseproc),
+        )
+        .slot(ffi::Py_tp_clear, slot_fn!(tp_clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
+        .getset(attributes())
+        .build()?;
+    let doc = "What cancels the task that entered it when its time has come, as asyncio.Timeout.";
+    let class = make_class("Timeout", doc, &[&native, &stock.timeout], &methods())?;
+    let on_timeout = function(method!(onearg c"on_timeout" on_timeout_of,
+        c"Cancels the task of a timeout whose time has come."))?;
+    timeout::init(class.clone(), on_timeout);
+    if !stock.is_known {
+        return Ok(vec![
+            ("Timeout", stock.timeout.clone()),
+            ("timeout", stock.timeout_function.clone()),
+            ("timeout_at", stock.timeout_at.clone()),
+        ]);
+    }
+    let timeout = function(method!(fast c"timeout" timeout_function,
+        c"timeout(delay)\n--\n\nFor `async with`: what takes longer than delay seconds is cancelled, and TimeoutError is raised. None: no limit."))?;
+    let timeout_at = function(method!(fast c"timeout_at" timeout_at,
+        c"timeout_at(when)\n--\n\nAs timeout(), with a time of the loop's time() instead of a delay, in seconds."))?;
+    Ok(vec![
+        ("Timeout", class),
+        ("timeout", timeout),
+        ("timeout_at", timeout_at),
+    ])
+}

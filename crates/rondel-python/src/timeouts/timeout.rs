@@ -1,0 +1,447 @@
+//! `Timeout`: its states, its timer, and whose cancellation it was.
+//!
+//! Entering sets a timer; when that fires, the task is cancelled. On the way out, the cancellation is the timeout's own if
+//! nobody else has asked for one since the timeout was entered: then it becomes a `TimeoutError`.
+//!
+//! `async with` (`scope.rs`) and `wait_for` call [`enter`] and [`leave`]. A subclass's own `reschedule` and `_on_timeout`, and
+//! those put onto an instance, are called as asyncio calls them.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::names::{timeout_imports, timeout_names};
+use crate::cpython::error::{raise_instance, restore, runtime_error, type_error};
+use crate::cpython::freelist::free_list;
+use crate::cpython::object::truth;
+use crate::cpython::types::allocate;
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::Kind;
+use crate::{handle, task};
+
+/// Where a timeout stands, as `asyncio.timeouts._State` has it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum State {
+    Created = 0,
+    Entered,
+    /// The task was cancelled, and has not left yet.
+    Expiring,
+    Expired,
+    Exited,
+}
+
+impl State {
+    pub(super) const ALL: [Self; 5] = [
+        Self::Created,
+        Self::Entered,
+        Self::Expiring,
+        Self::Expired,
+        Self::Exited,
+    ];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Created => "created",
+            Self::Entered => "active",
+            Self::Expiring => "expiring",
+            Self::Expired => "expired",
+            Self::Exited => "finished",
+        }
+    }
+}
+
+/// A timeout's fields. All zero is one that was made and never expires.
+#[repr(C)]
+pub(super) struct Timeout {
+    /// When it expires, as the program gave it; empty if nobody did, or if it never does.
+    pub(super) when: Slot,
+    /// The same in seconds of the loop's time, if `is_timed`.
+    seconds: Cell<f64>,
+    is_timed: Cell<bool>,
+    state: Cell<State>,
+    /// Whether something was put over a method of this instance.
+    pub(super) is_patched: Cell<bool>,
+    /// How many cancellations the task had been asked for when it entered.
+    pub(super) cancelling: Cell<u32>,
+    /// The same, of a task that is not ours.
+    pub(super) foreign_cancelling: Slot,
+    pub(super) timer: Slot,
+    pub(super) task: Slot,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+/// What the timer calls: `_on_timeout` of its argument.
+static ON_TIMEOUT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+
+free_list!(FREE, 256);
+
+pub(super) const OFFSET: usize = size_of::<ffi::PyObject>();
+
+/// To be called once, with the class and the function that expires the timeout which it is given.
+pub(super) fn init(class: Owned, on_timeout: Owned) {
+    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
+    ON_TIMEOUT.store(on_timeout.into_ptr(), Ordering::Relaxed);
+}
+
+#[inline]
+pub(super) fn fields(timeout: &Object) -> &Timeout {
+    // SAFETY: only called for instances of our class, which have these fields behind the header.
+    unsafe { &*timeout.as_ptr().byte_add(OFFSET).cast::<Timeout>() }
+}
+
+/// A timeout that never expires, until it is told to.
+#[inline]
+pub(super) fn new() -> Res<Owned> {
+    let class = CLASS.load(Ordering::Relaxed);
+    match FREE.with(|list| list.revive(class, true)) {
+        Some(timeout) => Ok(timeout),
+        // SAFETY: all-zero fields are valid.
+        None => unsafe { allocate(class) },
+    }
+}
+
+/// The end of a timeout's memory, or its way into the freelist. Says whether it was kept.
+///
+/// # Safety
+/// `object` is dead, untracked and empty.
+pub(super) unsafe fn keep(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: a dead instance of ours; its type is still in it.
+    unsafe {
+        let this = fields(Object::from_ptr(object));
+        // What a program has set besides may have left something in front of the header.
+        ptr::eq(ffi::Py_TYPE(object), CLASS.load(Ordering::Relaxed))
+            && !this.is_patched.get()
+            && FREE.with(|list| list.keep(object))
+    }
+}
+
+impl Timeout {
+    #[inline]
+    pub(super) fn state(&self) -> State {
+        self.state.get()
+    }
+
+    pub(super) fn set_state(&self, state: State) {
+        self.state.set(state);
+    }
+
+    /// It expires at this time, in seconds of the loop's.
+    #[inline]
+    pub(super) fn set_seconds(&self, seconds: f64) {
+        self.seconds.set(seconds);
+        self.is_timed.set(true);
+        self.when.clear();
+    }
+
+    /// It expires at the time that a program gives, which may be anything that compares with a number; or never.
+    pub(super) fn set_when(&self, when: &Object) {
+        // SAFETY: a live object, read as what it exactly is.
+        let seconds = unsafe {
+            (ffi::PyFloat_CheckExact(when.as_ptr()) != 0)
+                .then(|| ffi::PyFloat_AS_DOUBLE(when.as_ptr()))
+        };
+        self.is_timed.set(seconds.is_some());
+        self.seconds.set(seconds.unwrap_or_default());
+        drop(self.when.replace((!when.is_none()).then(|| when.own())));
+    }
+
+    /// When it expires, as an object.
+    pub(super) fn when(&self) -> Res<Owned> {
+        if self.when.is_empty() && self.is_timed.get() {
+            self.when.set(Owned::from_f64(self.seconds.get())?);
+        }
+        Ok(self.when.or_none())
+    }
+
+    /// As it is before `__init__`.
+    pub(super) fn reset(&self) {
+        self.is_timed.set(false);
+        self.state.set(State::Created);
+        self.cancelling.set(0);
+        self.release();
+    }
+
+    /// Lets go of everything.
+    pub(super) fn release(&self) {
+        self.when.clear();
+        self.timer.clear();
+        self.task.clear();
+        self.foreign_cancelling.clear();
+    }
+
+    pub(super) fn cancelling(&self) -> Res<Owned> {
+        match self.foreign_cancelling.cloned() {
+            Some(cancelling) => Ok(cancelling),
+            None => Owned::from_u64(self.cancelling.get().into()),
+        }
+    }
+}
+
+/// The loop that runs. `RuntimeError` if none does.
+#[inline]
+pub(super) fn running_loop() -> Res<Owned> {
+    let event_loop = imports().get_running_loop.call(&[])?;
+    if event_loop.is_none() {
+        return runtime_error("no running event loop");
+    }
+    Ok(event_loop)
+}
+
+/// What `__aenter__` does.
+#[inline]
+pub(super) fn enter(timeout: &Object) -> Res<()> {
+    let this = fields(timeout);
+    if this.state() != State::Created {
+        return runtime_error("Timeout has already been entered");
+    }
+    let event_loop = running_loop()?;
+    let Some(task) = task::current::of_loop(&event_loop)? else {
+        return runtime_error("Timeout should be used inside a task");
+    };
+    if task::is_exact(&task) {
+        this.cancelling.set(task::cancelling(&task));
+        this.task.set(task);
+        this.state.set(State::Entered);
+    } else {
+        this.state.set(State::Entered);
+        this.task.set(task.clone());
+        let cancelling = task.call_method(&timeout_names().cancelling, &[])?;
+        this.foreign_cancelling.set(cancelling);
+    }
+    if is_plain(timeout) {
+        return schedule(timeout, &event_loop);
+    }
+    timeout
+        .call_method(&timeout_names().reschedule, &[&*this.when()?])
+        .map(drop)
+}
+
+/// Whether nothing of it is overridden.
+#[inline]
+fn is_plain(timeout: &Object) -> bool {
+    ptr::eq(timeout.type_ptr(), CLASS.load(Ordering::Relaxed)) && !fields(timeout).is_patched.get()
+}
+
+/// `reschedule(when)`.
+pub(super) fn reschedule(timeout: &Object, when: &Object) -> Res<()> {
+    let this = fields(timeout);
+    match this.state() {
+        State::Entered => {}
+        State::Created => return runtime_error("Timeout has not been entered"),
+        state => {
+            return runtime_error(&format!("Cannot change state of {} Timeout", state.name()));
+        }
+    }
+    this.set_when(when);
+    if let Some(timer) = this.timer.cloned() {
+        cancel_timer(&timer)?;
+    }
+    if when.is_none() {
+        this.timer.clear();
+        return Ok(());
+    }
+    schedule(timeout, &*running_loop()?)
+}
+
+/// Sets the timer for a timeout that was entered.
+#[inline]
+fn schedule(timeout: &Object, event_loop: &Object) -> Res<()> {
+    let this = fields(timeout);
+    if !this.is_timed.get() && this.when.is_empty() {
+        return Ok(());
+    }
+    match LoopCore::of(event_loop) {
+        Some(core)
+            if this.is_timed.get()
+                && core.times_directly()
+                && core.calls_directly()
+                && !core.is_debug()
+                && !core.is_closed()
+                && is_plain(timeout) =>
+        {
+            this.timer
+                .set(set_timer(core, timeout, this.seconds.get())?);
+            Ok(())
+        }
+        _ => schedule_by_methods(timeout, event_loop),
+    }
+}
+
+/// A timer of a loop of ours, or a call that is due already.
+#[inline]
+fn set_timer(core: &LoopCore, timeout: &Object, seconds: f64) -> Res<Owned> {
+    // SAFETY: made at import, and kept for ever.
+    let on_timeout = unsafe { Object::from_ptr(ON_TIMEOUT.load(Ordering::Relaxed)) };
+    // Cancelling a task of ours runs no code of the program's, so that a copy of the context has no use.
+    let context = fields(timeout)
+        .task
+        .get()
+        .filter(|task| task::is_exact(task))
+        .map(task::context_of);
+    let context = context.as_deref();
+    if core.has_come(seconds) {
+        let soon = handle::new_handle(core.object(), on_timeout, &[timeout], context)?;
+        core.push(Kind::Handle, soon.clone());
+        return Ok(soon);
+    }
+    let timer = handle::new_timer(core.object(), seconds, on_timeout, &[timeout], context)?;
+    handle::fields(&timer).set_scheduled(true);
+    core.push_timer(seconds, timer.clone());
+    Ok(timer)
+}
+
+fn schedule_by_methods(timeout: &Object, event_loop: &Object) -> Res<()> {
+    let (this, names) = (fields(timeout), names());
+    let when = this.when()?;
+    let now = event_loop.call_method(&names.time, &[])?;
+    // SAFETY: live objects.
+    let is_due =
+        truth(unsafe { ffi::PyObject_RichCompareBool(when.as_ptr(), now.as_ptr(), ffi::Py_LE) })?;
+    let on_timeout = timeout.getattr(&timeout_names().on_timeout)?;
+    this.timer.set(if is_due {
+        event_loop.call_method(&names.call_soon, &[&on_timeout])?
+    } else {
+        event_loop.call_method(&names.call_at, &[&when, &on_timeout])?
+    });
+    Ok(())
+}
+
+#[inline]
+pub(super) fn cancel_timer(timer: &Object) -> Res<()> {
+    if handle::is_handle(timer) {
+        return handle::cancel(timer).map(drop);
+    }
+    timer.call_method(&names().cancel, &[]).map(drop)
+}
+
+/// `_on_timeout`: the time has come.
+pub(super) fn expire(timeout: &Object) -> Res<()> {
+    let this = fields(timeout);
+    if this.state() != State::Entered {
+        return raise_assertion();
+    }
+    let task = this.task.or_none();
+    if task::is_exact(&task) {
+        task::cancel(&task, None)?;
+    } else {
+        task.call_method(&names().cancel, &[])?;
+    }
+    this.state.set(State::Expiring);
+    this.timer.clear();
+    Ok(())
+}
+
+#[cold]
+fn raise_assertion<T>() -> Res<T> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    unsafe { ffi::PyErr_SetNone(ffi::PyExc_AssertionError) };
+    Err(Raised)
+}
+
+/// What `__aexit__` does. Answers whether the exception is to become a `TimeoutError`.
+#[inline]
+pub(super) fn leave(timeout: &Object, kind: &Object, error: &Object) -> Res<bool> {
+    let this = fields(timeout);
+    if !matches!(this.state(), State::Entered | State::Expiring) {
+        return raise_assertion();
+    }
+    if let Some(timer) = this.timer.take() {
+        cancel_timer(&timer)?;
+    }
+    if this.state() == State::Entered {
+        this.state.set(State::Exited);
+        return Ok(false);
+    }
+    this.state.set(State::Expired);
+    is_ours(timeout, kind, error)
+}
+
+/// It has expired. Whether what is raised comes of that, and of nothing else.
+#[cold]
+fn is_ours(timeout: &Object, kind: &Object, error: &Object) -> Res<bool> {
+    let is_alone = uncancel(timeout)?;
+    let imports = timeout_imports();
+    let cancelled_error = &crate::cpython::imports().cancelled_error;
+    if !imports.inserts_timeout_error {
+        return Ok(is_alone && kind.is(cancelled_error));
+    }
+    if !is_alone || kind.is_none() {
+        return Ok(false);
+    }
+    // SAFETY: live objects.
+    if truth(unsafe { ffi::PyObject_IsSubclass(kind.as_ptr(), cancelled_error.as_ptr()) })? {
+        return Ok(true);
+    }
+    if !error.is_none() {
+        let insert = &timeout_names().insert_timeout_error;
+        timeout.call_method(insert, &[error])?;
+        if error.is_instance(&imports.exception_group)? {
+            let members = error.getattr(&timeout_names().exceptions)?;
+            // SAFETY: a live object; what can't be iterated over raises.
+            let members = unsafe { Owned::steal(ffi::PySequence_Tuple(members.as_ptr()))? };
+            for index in 0..crate::cpython::object::tuple_len(&members) {
+                let member = crate::cpython::object::tuple_item(&members, index);
+                timeout.call_method(insert, &[member])?;
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// `task.uncancel() <= self._cancelling`.
+fn uncancel(timeout: &Object) -> Res<bool> {
+    let this = fields(timeout);
+    let task = this.task.or_none();
+    if task::is_exact(&task) && this.foreign_cancelling.is_empty() {
+        return Ok(task::uncancel(&task) <= this.cancelling.get());
+    }
+    let left = task.call_method(&timeout_names().uncancel, &[])?;
+    let before = this.cancelling()?;
+    // SAFETY: live objects.
+    truth(unsafe { ffi::PyObject_RichCompareBool(left.as_ptr(), before.as_ptr(), ffi::Py_LE) })
+}
+
+/// `raise TimeoutError from error`. Its context is the exception that is being handled, unless one is given.
+#[cold]
+pub(super) fn raise_timeout<T>(cause: &Object, context: Option<&Object>) -> Res<T> {
+    let error = timeout_imports().timeout_error.call(&[])?;
+    // SAFETY: live objects; both functions take over the reference, and the cause is an exception or null.
+    unsafe {
+        if cause.is_none() {
+            ffi::PyException_SetCause(error.as_ptr(), ptr::null_mut());
+        } else if ffi::PyExceptionInstance_Check(cause.as_ptr()) == 0 {
+            return type_error("exception causes must derive from BaseException");
+        } else {
+            ffi::PyException_SetCause(error.as_ptr(), cause.own().into_ptr());
+        }
+        let Some(context) = context else {
+            return raise_instance(error);
+        };
+        ffi::PyException_SetContext(error.as_ptr(), context.own().into_ptr());
+    }
+    Err(restore(error))
+}
+
+/// Whether an exception is a cancellation.
+#[cfg(not(Py_3_12))]
+pub(super) fn is_cancellation(error: &Object) -> bool {
+    crate::cpython::error::exception_matches(error, &imports().cancelled_error)
+}
+
+/// `number <= 0`, for a number of seconds.
+pub(super) fn is_over(delay: &Object) -> Res<bool> {
+    crate::sleep::is_over(delay)
+}
+
+/// The exception with which a body has ended, as `__aexit__` gets it.
+pub(super) fn kind_of(error: &Object) -> &Object {
+    if error.is_none() {
+        none()
+    } else {
+        error.class()
+    }
+}
