@@ -65,11 +65,14 @@ pub(crate) fn fields(handle: &Object) -> &Handle {
 }
 
 /// Whether an object is a handle of ours.
+#[inline]
 pub(crate) fn is_handle(object: &Object) -> bool {
-    [&HANDLE, &TIMER_HANDLE].iter().any(|class| {
+    let classes = [&TIMER_HANDLE, &HANDLE].map(|class| class.load(Ordering::Relaxed));
+    let of_subclass = |class| {
         // SAFETY: live types.
-        unsafe { ffi::PyType_IsSubtype(object.type_ptr(), class.load(Ordering::Relaxed)) != 0 }
-    })
+        unsafe { ffi::PyType_IsSubtype(object.type_ptr(), class) != 0 }
+    };
+    classes.contains(&object.type_ptr()) || classes.into_iter().any(of_subclass)
 }
 
 /// A handle that calls `callback(*args)` in `context`, or in a copy of the current context.

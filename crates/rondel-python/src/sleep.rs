@@ -113,7 +113,7 @@ impl Sleep {
         if cfg!(Py_3_13) && delay.to_f64()?.is_nan() {
             return crate::cpython::error::value_error("Invalid delay: NaN (not a number)");
         }
-        let event_loop = imports().get_running_loop.call(&[])?;
+        let event_loop = imports().get_running_loop.call_noargs()?;
         if event_loop.is_none() {
             return runtime_error("no running event loop");
         }

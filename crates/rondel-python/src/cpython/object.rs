@@ -113,6 +113,23 @@ impl Object {
         self.call_with(args, None)
     }
 
+    /// Calls without arguments; a built-in function that takes none without the way through its type.
+    #[inline]
+    pub(crate) fn call_noargs(&self) -> Res<Owned> {
+        // SAFETY: a live object, looked at as what it exactly is; the flags say which signature the function has.
+        unsafe {
+            if ffi::PyCFunction_CheckExact(self.as_ptr()) != 0 {
+                let function = self.as_ptr().cast::<ffi::PyCFunctionObject>();
+                let definition = (*function).m_ml;
+                if (*definition).ml_flags == ffi::METH_NOARGS {
+                    let call = (*definition).ml_meth.PyCFunction;
+                    return Owned::steal(call((*function).m_self, ptr::null_mut()));
+                }
+            }
+        }
+        self.call(&[])
+    }
+
     /// Calls with arguments of which the last ones are named by the tuple `kwnames`.
     #[inline]
     pub(crate) fn call_with(&self, args: &[&Object], kwnames: Option<&Object>) -> Res<Owned> {
@@ -280,9 +297,16 @@ impl Object {
 
     /// The value of a `float`, or of what has `__float__` or `__index__`.
     pub(crate) fn to_f64(&self) -> Res<f64> {
-        // SAFETY: a live object.
+        // SAFETY: a live object, read as what it exactly is. `PyFloat_AsDouble` makes a float of an int first.
         unsafe {
-            let number = ffi::PyFloat_AsDouble(self.as_ptr());
+            if ffi::PyFloat_CheckExact(self.as_ptr()) != 0 {
+                return Ok(ffi::PyFloat_AS_DOUBLE(self.as_ptr()));
+            }
+            let number = if ffi::PyLong_CheckExact(self.as_ptr()) != 0 {
+                ffi::PyLong_AsDouble(self.as_ptr())
+            } else {
+                ffi::PyFloat_AsDouble(self.as_ptr())
+            };
             if number == -1.0 && !ffi::PyErr_Occurred().is_null() {
                 return Err(Raised);
             }

@@ -159,7 +159,7 @@ pub(super) fn native_type<T: Primitive>(name: &'static CStr) -> TypeBuilder {
 /// The loop that runs, to which `object` is bound from now on.
 #[inline]
 fn get_loop(object: &Object) -> Res<Owned> {
-    let running = imports().get_running_loop.call(&[])?;
+    let running = imports().get_running_loop.call_noargs()?;
     let this = bound(object);
     match this.event_loop.get() {
         Some(event_loop) if event_loop.is(&running) => {}

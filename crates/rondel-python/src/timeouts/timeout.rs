@@ -184,7 +184,7 @@ impl Timeout {
 /// The loop that runs. `RuntimeError` if none does.
 #[inline]
 pub(super) fn running_loop() -> Res<Owned> {
-    let event_loop = imports().get_running_loop.call(&[])?;
+    let event_loop = imports().get_running_loop.call_noargs()?;
     if event_loop.is_none() {
         return runtime_error("no running event loop");
     }
