@@ -666,6 +666,11 @@ pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
             slot_fn!(finalize::<T>, ffi::destructor),
         )
         .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor))
+        // What a coroutine's `__await__()` gives can be iterated over.
+        .slot(
+            ffi::Py_tp_iter,
+            slot_fn!(ffi::PyObject_SelfIter, ffi::getiterfunc),
+        )
         .slot(ffi::Py_tp_iternext, slot_fn!(next::<T>, ffi::iternextfunc))
         .slot(ffi::Py_am_await, slot_fn!(am_await, ffi::unaryfunc))
         .slot(ffi::Py_am_send, slot_fn!(am_send::<T>, ffi::sendfunc))

@@ -23,6 +23,10 @@ use crate::event_loop::host::Exit;
 const CANCELLED: u8 = 1;
 const TIMER: u8 = 2;
 const SCHEDULED: u8 = 4;
+/// `context` is a snapshot that others have too.
+const SHARES_CONTEXT: u8 = 8;
+/// The callback runs no code of a program, whatever its arguments.
+const NEEDS_NO_CONTEXT: u8 = 16;
 
 /// The number of arguments that says: the first one is a tuple of all of them.
 const IN_A_TUPLE: u8 = u8::MAX;
@@ -49,7 +53,7 @@ static TIMER_HANDLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 free_list!(FREE_HANDLES, 1024);
-free_list!(FREE_TIMERS, 1024);
+free_list!(FREE_TIMERS, 4096);
 
 /// The fields of a handle of ours. Only for objects that are one.
 #[inline]
@@ -89,14 +93,28 @@ pub(crate) fn new_handle(
         // SAFETY: all-zero fields are valid.
         None => unsafe { allocate(class)? },
     };
-    fill(&handle, event_loop, callback, args, context)?;
+    fill(
+        &handle,
+        event_loop,
+        callback,
+        args,
+        context_or_copy(context)?,
+    )?;
     Ok(handle)
 }
 
-/// As [`new_handle`], to be called at `when` seconds of the loop's time.
+#[inline]
+fn context_or_copy(context: Option<&Object>) -> Res<Owned> {
+    match context {
+        Some(context) if !context.is_none() => Ok(context.own()),
+        _ => context::copy_current(),
+    }
+}
+
+/// As [`new_handle`], on a loop of ours, to be called at `when` seconds of its time.
 #[inline]
 pub(crate) fn new_timer(
-    event_loop: &Object,
+    core: &LoopCore,
     when: f64,
     callback: &Object,
     args: &[&Object],
@@ -108,10 +126,14 @@ pub(crate) fn new_timer(
         // SAFETY: all-zero fields are valid.
         None => unsafe { allocate(class)? },
     };
-    fill(&handle, event_loop, callback, args, context)?;
+    let (context, flags) = match context {
+        Some(context) if !context.is_none() => (context.own(), TIMER),
+        _ => (context::snapshot(&core.snapshot)?, TIMER | SHARES_CONTEXT),
+    };
+    fill(&handle, core.object(), callback, args, context)?;
     let this = fields(&handle);
     this.when.set(when);
-    this.flags.set(TIMER);
+    this.flags.set(flags);
     Ok(handle)
 }
 
@@ -121,13 +143,9 @@ fn fill(
     event_loop: &Object,
     callback: &Object,
     args: &[&Object],
-    context: Option<&Object>,
+    context: Owned,
 ) -> Res<()> {
     let this = fields(handle);
-    let context = match context {
-        Some(context) if !context.is_none() => context.own(),
-        _ => context::copy_current()?,
-    };
     this.context.set(context);
     this.event_loop.set(event_loop.own());
     this.callback.set(callback.own());
@@ -163,6 +181,23 @@ impl Handle {
         let rest = self.flags.get() & !SCHEDULED;
         self.flags
             .set(if scheduled { rest | SCHEDULED } else { rest });
+    }
+
+    /// It need not be run in its context: the callback runs no code of a program.
+    pub(crate) fn needs_no_context(&self) {
+        self.flags.set(self.flags.get() | NEEDS_NO_CONTEXT);
+    }
+
+    /// The context, which is its own from now on.
+    #[inline]
+    fn own_context(&self) -> Res<Option<Owned>> {
+        if self.flags.get() & SHARES_CONTEXT != 0
+            && let Some(shared) = self.context.cloned()
+        {
+            self.context.set(context::copy(&shared)?);
+            self.flags.set(self.flags.get() & !SHARES_CONTEXT);
+        }
+        Ok(self.context.cloned())
     }
 
     fn is_scheduled(&self) -> bool {
@@ -222,17 +257,25 @@ pub(crate) fn run(handle: &Object) -> ControlFlow<Exit> {
     if this.is_cancelled() {
         return ControlFlow::Continue(());
     }
-    let result = match this.context.cloned() {
-        None => this.call(),
-        Some(context) => context::enter(&context).and_then(|()| {
-            let result = this.call();
-            context::exit(&context).and(result)
-        }),
+    let result = if this.flags.get() & NEEDS_NO_CONTEXT != 0 {
+        this.call()
+    } else {
+        run_in_context(this)
     };
     match result {
         Ok(_) => ControlFlow::Continue(()),
         Err(_) => failed(handle),
     }
+}
+
+#[inline]
+fn run_in_context(this: &Handle) -> Res<Owned> {
+    let Some(context) = this.own_context()? else {
+        return this.call();
+    };
+    context::enter(&context)?;
+    let result = this.call();
+    context::exit(&context).and(result)
 }
 
 #[cold]
@@ -303,7 +346,8 @@ fn cancelled(handle: &Object) -> Res<Owned> {
 }
 
 fn get_context(handle: &Object) -> Res<Owned> {
-    Ok(fields(handle).context.or_none())
+    let context = fields(handle).own_context()?;
+    Ok(context.unwrap_or_else(Owned::none))
 }
 
 fn run_method(handle: &Object) -> Res<Owned> {
@@ -475,6 +519,7 @@ fn init(
     let event_loop = event_loop.unwrap_or(none());
     // SAFETY: a live object; anything that is no sequence raises.
     let args = unsafe { Owned::steal(ffi::PySequence_Tuple(args.unwrap_or(none()).as_ptr()))? };
+    let context = context_or_copy(context)?;
     fill(this, event_loop, callback.unwrap_or(none()), &[], context)?;
     // The very tuple that was given, which `_args` gives back.
     fields(this).args[0].set(args);

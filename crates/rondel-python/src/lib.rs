@@ -26,6 +26,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     let add = |name: &str, value: Owned| module.setattr(&*Owned::from_str(name)?, &value);
     cpython::names::init()?;
     cpython::stop_iteration::init()?;
+    cpython::context::find()?;
     cpython::special::init()?;
     task::current::init()?;
     untracked::init()?;

@@ -16,8 +16,8 @@ use crate::cpython::method::{self, Args, method};
 use crate::cpython::object::truth;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
 use crate::event_loop::core::LoopCore;
-use crate::handle;
 use crate::transport::loop_calls::{create_future, set_result_unless_cancelled};
+use crate::{future, handle};
 
 free_list!(FREE, 512);
 static SLEEP: Class = Class::new(
@@ -172,7 +172,10 @@ fn start_timer(
     match LoopCore::of(event_loop) {
         Some(core) if core.times_directly() && !core.is_debug() && !core.is_closed() => {
             let when = core.time() + delay.to_f64()?;
-            let timer = handle::new_timer(event_loop, when, wake, &[future, result], None)?;
+            let timer = handle::new_timer(core, when, wake, &[future, result], None)?;
+            if future::is_native(future) {
+                handle::fields(&timer).needs_no_context();
+            }
             handle::fields(&timer).set_scheduled(true);
             core.push_timer(when, timer.clone());
             Ok(timer)

@@ -1,15 +1,32 @@
-//! `contextvars` contexts: copying the current one, and running inside one.
+//! `contextvars` contexts: copying the current one, running inside one, and snapshots that many share.
+//!
+//! Each callback has a context of its own, a copy of the one that was current when it was scheduled. For timers, most of which
+//! are cancelled, the copy is put off until one runs: all that are set while no variable changes share a [`snapshot`].
+//!
+//! Whether a variable has changed, the C API does not tell. It can be seen in the context: the mapping that it holds is
+//! never changed, but replaced. Where the thread's state has its context, and a context its mapping, is found out at import by
+//! looking; if that finds nothing, there are no snapshots.
+
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
 use super::object::check;
-use super::{Object, Owned, Res};
+use super::{Object, Owned, Res, Slot, none};
 
 /// A copy of the current context, as `contextvars.copy_context()`.
 #[inline]
 pub(crate) fn copy_current() -> Res<Owned> {
     // SAFETY: attached.
     unsafe { Owned::steal(ffi::PyContext_CopyCurrent()) }
+}
+
+/// A copy of a context.
+#[inline]
+pub(crate) fn copy(context: &Object) -> Res<Owned> {
+    // SAFETY: a live object; the C API checks its type.
+    unsafe { Owned::steal(ffi::PyContext_Copy(context.as_ptr())) }
 }
 
 /// Enters a context. Raises if it is entered already, or if the object is no context.
@@ -24,4 +41,96 @@ pub(crate) fn enter(context: &Object) -> Res<()> {
 pub(crate) fn exit(context: &Object) -> Res<()> {
     // SAFETY: a live object; the C API checks that it is the current context.
     check(unsafe { ffi::PyContext_Exit(context.as_ptr()) })
+}
+
+// ---- snapshots ----
+
+/// Where a `PyThreadState` has its context, in bytes; 0 if that is not known.
+static IN_THREAD: AtomicUsize = AtomicUsize::new(0);
+/// Where a context has its mapping, in bytes.
+static IN_CONTEXT: AtomicUsize = AtomicUsize::new(0);
+
+/// A context with the values that the current one has, which is `last` if nothing has changed since that was made. Whoever
+/// runs something has to [`copy`] it: it is neither entered nor shown to programs.
+#[inline]
+pub(crate) fn snapshot(last: &Slot) -> Res<Owned> {
+    let offset = IN_THREAD.load(Ordering::Relaxed);
+    if cfg!(Py_GIL_DISABLED) || offset == 0 {
+        return copy_current();
+    }
+    if let Some(known) = last.get() {
+        // SAFETY: attached; `find` has seen a context, or null before the first one, at that offset of a thread's state.
+        let current = unsafe {
+            *ffi::PyThreadState_Get()
+                .byte_add(offset)
+                .cast::<*mut ffi::PyObject>()
+        };
+        if !current.is_null() && mapping(current) == mapping(known.as_ptr()) {
+            return Ok(known.own());
+        }
+    }
+    let made = copy_current()?;
+    last.set(made.clone());
+    Ok(made)
+}
+
+/// A context's mapping, to be compared.
+#[inline]
+fn mapping(context: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: a live context; `find` has seen the mapping at that offset.
+    unsafe {
+        *context
+            .byte_add(IN_CONTEXT.load(Ordering::Relaxed))
+            .cast::<*mut ffi::PyObject>()
+    }
+}
+
+const WORD: usize = size_of::<usize>();
+/// No supported version's thread state is shorter than this many words.
+const WORDS_OF_THREAD: usize = 38;
+
+/// Finds both places. Once, at import.
+pub(crate) fn find() -> Res<()> {
+    // SAFETY: attached. The words that are read belong to the thread's state, or to contexts that are alive here.
+    unsafe {
+        let context = Owned::steal(ffi::PyContext_New())?;
+        let thread = ffi::PyThreadState_Get().cast::<usize>();
+        let holders = |wanted: &Object| {
+            (1..WORDS_OF_THREAD)
+                .filter(|&word| *thread.add(word) == wanted.as_ptr().addr())
+                .collect::<Vec<_>>()
+        };
+        enter(&context)?;
+        let inside = holders(&context);
+        let variable = Owned::steal(ffi::PyContextVar_New(c"rondel".as_ptr(), ptr::null_mut()))?;
+        drop(Owned::steal(ffi::PyContextVar_Set(
+            variable.as_ptr(),
+            none().as_ptr(),
+        ))?);
+        let before = copy(&context)?;
+        drop(Owned::steal(ffi::PyContextVar_Set(
+            variable.as_ptr(),
+            variable.as_ptr(),
+        ))?);
+        let after = copy(&context)?;
+        exit(&context)?;
+        let outside = holders(&context);
+        let [in_thread] = inside[..] else {
+            return Ok(());
+        };
+        // The mapping is what the copy shares with the context, and what differs from before the change.
+        let word = |object: &Object, word: usize| *object.as_ptr().cast::<usize>().add(word);
+        let words = size_of::<ffi::PyObject>() / WORD..context.class().basicsize() / WORD;
+        let mappings: Vec<_> = words
+            .filter(|&at| word(&after, at) != 0 && word(&before, at) != 0)
+            .filter(|&at| {
+                word(&context, at) == word(&after, at) && word(&before, at) != word(&after, at)
+            })
+            .collect();
+        if let ([mapping], true) = (&mappings[..], outside.is_empty()) {
+            IN_CONTEXT.store(mapping * WORD, Ordering::Relaxed);
+            IN_THREAD.store(in_thread * WORD, Ordering::Relaxed);
+        }
+    }
+    Ok(())
 }

@@ -91,7 +91,7 @@ fn set_timer(
         check_thread(core)?;
         check_callback(callback, function)?;
     }
-    let timer = handle::new_timer(core.object(), when, callback, args, context)?;
+    let timer = handle::new_timer(core, when, callback, args, context)?;
     if core.is_debug() {
         handle::note_origin(&timer)?;
     }

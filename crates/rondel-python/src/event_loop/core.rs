@@ -44,6 +44,8 @@ pub(crate) struct LoopCore {
     pub(crate) task_factory: Slot,
     /// What [`super::attributes`] keeps: a dict, once there is something.
     pub(super) attributes: Slot,
+    /// The context as it was when a timer was set last: see `cpython/context.rs`.
+    pub(crate) snapshot: Slot,
     /// Which task `asyncio.current_task()` gives.
     pub(crate) current: CurrentTask,
     /// All tasks of this loop that are not done.
@@ -320,6 +322,7 @@ unsafe extern "C" fn new(
                 overridden_by_class: Cell::new(0),
                 task_factory: Slot::default(),
                 attributes: Slot::default(),
+                snapshot: Slot::default(),
                 current: CurrentTask::default(),
                 tasks: TaskList::default(),
                 written: RefCell::new(VecDeque::new()),
@@ -355,7 +358,7 @@ unsafe extern "C" fn traverse(
     core.engine.for_each_ready(|item| see(item.object()));
     core.engine.for_each_timer(|timer| see(&timer.0));
     core.engine.for_each_source(|source| see(source.object()));
-    for slot in [&core.task_factory, &core.attributes] {
+    for slot in [&core.task_factory, &core.attributes, &core.snapshot] {
         if let Some(object) = slot.get() {
             see(object);
         }
@@ -379,6 +382,7 @@ impl LoopCore {
         drop(self.engine.drain());
         self.task_factory.clear();
         self.attributes.clear();
+        self.snapshot.clear();
         drop(self.written.take());
     }
 }

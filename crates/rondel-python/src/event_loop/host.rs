@@ -227,6 +227,8 @@ impl Host for PyHost {
 
     fn before_wait(&self) -> ControlFlow<Exit> {
         self.core().leave_task();
+        // What the variables' values are must not depend on when the next timer is set.
+        self.core().snapshot.clear();
         // A signal that came while no Python code ran would otherwise wait for the next event.
         self.interrupted()
     }

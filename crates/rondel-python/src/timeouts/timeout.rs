@@ -276,19 +276,12 @@ fn schedule(timeout: &Object, event_loop: &Object) -> Res<()> {
 fn set_timer(core: &LoopCore, timeout: &Object, seconds: f64) -> Res<Owned> {
     // SAFETY: made at import, and kept for ever.
     let on_timeout = unsafe { Object::from_ptr(ON_TIMEOUT.load(Ordering::Relaxed)) };
-    // Cancelling a task of ours runs no code of the program's, so that a copy of the context has no use.
-    let context = fields(timeout)
-        .task
-        .get()
-        .filter(|task| task::is_exact(task))
-        .map(task::context_of);
-    let context = context.as_deref();
     if core.has_come(seconds) {
-        let soon = handle::new_handle(core.object(), on_timeout, &[timeout], context)?;
+        let soon = handle::new_handle(core.object(), on_timeout, &[timeout], None)?;
         core.push(Kind::Handle, soon.clone());
         return Ok(soon);
     }
-    let timer = handle::new_timer(core.object(), seconds, on_timeout, &[timeout], context)?;
+    let timer = handle::new_timer(core, seconds, on_timeout, &[timeout], None)?;
     handle::fields(&timer).set_scheduled(true);
     core.push_timer(seconds, timer.clone());
     Ok(timer)

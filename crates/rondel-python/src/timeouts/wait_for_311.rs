@@ -228,7 +228,10 @@ fn start_timer(event_loop: &Object, delay: &Object, waiter: &Object) -> Res<Owne
     match LoopCore::of(event_loop) {
         Some(core) if core.times_directly() && !core.is_debug() && !core.is_closed() => {
             let when = core.time() + delay.to_f64()?;
-            let timer = handle::new_timer(event_loop, when, release_function(), &[waiter], None)?;
+            let timer = handle::new_timer(core, when, release_function(), &[waiter], None)?;
+            if future::is_native(waiter) {
+                handle::fields(&timer).needs_no_context();
+            }
             handle::fields(&timer).set_scheduled(true);
             core.push_timer(when, timer.clone());
             Ok(timer)

@@ -203,10 +203,11 @@ impl CurrentTask {
     /// The task that runs now.
     #[inline]
     pub(crate) fn get(&self, event_loop: &Object) -> Res<Option<Owned>> {
-        if self.shown.get().is_null() && !self.disturbed.get() {
-            let task = self.task.get();
-            // SAFETY: if not null, the task of a step that runs, which holds it.
-            return Ok((!task.is_null()).then(|| unsafe { Object::from_ptr(task) }.own()));
+        let task = self.task.get();
+        // Where no step of ours runs, somebody else's may.
+        if !task.is_null() && self.shown.get().is_null() && !self.disturbed.get() {
+            // SAFETY: the task of a step that runs, which holds it.
+            return Ok(Some(unsafe { Object::from_ptr(task) }.own()));
         }
         self.look_up(event_loop)
     }
