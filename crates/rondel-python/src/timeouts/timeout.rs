@@ -17,7 +17,7 @@ use crate::cpython::error::{raise_instance, restore, runtime_error, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::object::truth;
 use crate::cpython::types::allocate;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
 use crate::{handle, task};
@@ -428,13 +428,4 @@ pub(super) fn is_cancellation(error: &Object) -> bool {
 /// `number <= 0`, for a number of seconds.
 pub(super) fn is_over(delay: &Object) -> Res<bool> {
     crate::sleep::is_over(delay)
-}
-
-/// The exception with which a body has ended, as `__aexit__` gets it.
-pub(super) fn kind_of(error: &Object) -> &Object {
-    if error.is_none() {
-        none()
-    } else {
-        error.class()
-    }
 }

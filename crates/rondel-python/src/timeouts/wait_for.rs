@@ -6,7 +6,7 @@ use std::cell::Cell;
 
 use super::names::timeout_imports;
 use super::scope::timeout_in;
-use super::timeout::{enter, is_over, kind_of, leave, raise_timeout};
+use super::timeout::{enter, is_over, leave, raise_timeout};
 use crate::awaitable::{Class, Next, Steps, await_any, init_type as init_awaitable, make};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::freelist::free_list;
@@ -99,7 +99,7 @@ impl WaitFor {
             }
             Err(Raised) => {
                 let error = take_exception();
-                if leave(&timeout, kind_of(&error), &error)? {
+                if leave(&timeout, error.class(), &error)? {
                     return raise_timeout(&error, Some(&error));
                 }
                 Err(restore(error))
