@@ -26,7 +26,7 @@ free_list!(FREE_ENTER, 128);
 static ENTER: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE_ENTER.with(|list| unsafe { list.keep(object) }),
-    |class| FREE_ENTER.with(|list| list.revive(class, true)),
+    |class| FREE_ENTER.with(|list| list.revive(class, false)),
 );
 
 /// One `__aenter__()`.
@@ -63,7 +63,7 @@ free_list!(FREE_EXIT, 128);
 static EXIT: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE_EXIT.with(|list| unsafe { list.keep(object) }),
-    |class| FREE_EXIT.with(|list| list.revive(class, true)),
+    |class| FREE_EXIT.with(|list| list.revive(class, false)),
 );
 
 /// One `__aexit__()`.

@@ -17,7 +17,7 @@ free_list!(FREE, 128);
 static WAIT_FOR: Class = Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, true)),
+    |class| FREE.with(|list| list.revive(class, false)),
 );
 
 #[derive(Clone, Copy, PartialEq, Eq)]
