@@ -1,0 +1,106 @@
+"""Loops whose time does not pass by itself, of asyncio's and of ours, and how a program is let run to its end on them.
+
+* `virtual`: time stands while something is ready, and jumps to the next deadline otherwise. Rondel's engine has such a clock;
+  asyncio's loop gets one by a selector that never waits.
+* `manual`: `loop.time` is replaced on the instance, and the program's driver moves the time on. Loops are never idle here, so
+  that turns can be counted.
+* `turns`: the loop as it is. No timer is ever due; turns are counted, and nothing else is there to tell the time.
+"""
+
+import asyncio
+import selectors
+
+from programs import FAR, ROUND
+
+START = 1024.0
+#: Turns between two moves of the manual clock, and moves of it; together more than a program takes.
+PACE, MOVES = 5, 70
+TURNS = 120
+CLOCKS = ("virtual", "manual", "turns")
+
+
+class _NeverWaits(selectors.DefaultSelector):
+    def select(self, timeout=None):
+        ready = super().select(0)
+        if not ready and (timeout is None or timeout > 0):
+            self.jump()
+        return ready
+
+
+class JumpingLoop(asyncio.SelectorEventLoop):
+    """asyncio's loop with a virtual clock."""
+
+    def __init__(self):
+        selector = _NeverWaits()
+        selector.jump = self.jump
+        self.now = START
+        super().__init__(selector)
+
+    def time(self):
+        return self.now
+
+    def jump(self):
+        assert self._scheduled, "nothing will ever happen"
+        self.now = self._scheduled[0].when()
+
+    def close(self):
+        if not self.is_closed():
+            del self._selector.jump  # a cycle
+        super().close()
+
+
+class Clock:
+    """Makes loops, and tells when the driver may go on."""
+
+    def __init__(self, kind, of_rondel):
+        self.kind, self.of_rondel = kind, of_rondel
+        self.turn = 0
+        self.loop = None
+        self.now = START
+
+    def make_loop(self):
+        if self.of_rondel:
+            import rondel
+
+            loop = rondel.EventLoop(virtual_start=START if self.kind == "virtual" else None)
+        else:
+            loop = JumpingLoop() if self.kind == "virtual" else asyncio.SelectorEventLoop()
+        if self.kind == "manual":
+            loop.time = lambda: self.now
+        self.loop = loop
+        return loop
+
+    def stamp(self):
+        """What is noted with each event of a program."""
+        return self.loop.time() if self.kind == "virtual" else (self.turn, self.now)
+
+    def delay(self, timer):
+        """A timer's delay in seconds, or what stands for none."""
+        if timer is None or isinstance(timer, int):
+            return timer
+        if timer.delay and self.kind == "turns":
+            return 3600 + timer.delay
+        return timer.delay
+
+    async def exhaust(self, aio):
+        """Returns when nothing will happen any more without the driver."""
+        if self.kind == "virtual":
+            await aio.sleep(FAR)
+        elif self.kind == "manual":
+            for _ in range(MOVES):
+                self.now += ROUND
+                await self.turns(aio, PACE)
+        else:
+            await self.turns(aio, TURNS)
+
+    async def settle(self, aio):
+        """As `exhaust`, after everything was cancelled."""
+        if self.kind == "virtual":
+            await aio.sleep(FAR)
+        else:
+            await self.turns(aio, 40)
+
+    async def turns(self, aio, count):
+        for _ in range(count):
+            self.turn += 1
+            await aio.sleep(0)
