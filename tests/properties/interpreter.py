@@ -146,7 +146,8 @@ class Interpreter:
                 state = "cancelled"
             elif task.done():
                 state = describe(task._exception) if task._exception else ("result", task.result())
-            self.note(when, number, state, task.cancelling(), task._must_cancel, task.get_name())
+            name = re.sub("^Task-.*", "Task-…", task.get_name())
+            self.note(when, number, state, task.cancelling(), task._must_cancel, name)
         for primitive in (*self.locks, *self.events, self.condition, *self.semaphores, self.barrier):
             self.note(when, type(primitive).__name__, repr(primitive).partition("[")[2])
         for queue in self.queues:

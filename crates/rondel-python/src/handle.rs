@@ -290,13 +290,23 @@ fn failed(handle: &Object) -> ControlFlow<Exit> {
     }
 }
 
+/// The callback as a message has it. Newer versions show the arguments in debug mode only.
+fn source_of(this: &Handle, args: &Object) -> Res<Owned> {
+    let format = &imports().format_callback_source;
+    let callback = this.callback.or_none();
+    let only_in_debug = format.getattr_optional(&*Owned::from_str("__kwdefaults__")?)?;
+    if only_in_debug.is_none_or(|defaults| defaults.is_none()) {
+        return format.call(&[&callback, args]);
+    }
+    let debug = Owned::from_bool(is_debug(&this.event_loop.or_none())?);
+    let names = Owned::tuple(&[&*Owned::from_str("debug")?])?;
+    format.call_with(&[&callback, args, &debug], Some(&names))
+}
+
 fn report(handle: &Object, exception: &Object) -> Res<()> {
     let this = fields(handle);
     let args = this.args_tuple()?;
-    let source = imports()
-        .format_callback_source
-        .call(&[&*this.callback.or_none(), &*args])?
-        .to_text()?;
+    let source = source_of(this, &args)?.to_text()?;
     let context = Owned::dict()?;
     context.set_item(
         c"message",
