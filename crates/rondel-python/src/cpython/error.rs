@@ -157,6 +157,36 @@ pub(crate) fn restore(exception: Owned) -> Raised {
     Raised
 }
 
+/// Notes that an exception was raised while another one was being handled, as the interpreter does for code of Python's.
+pub(crate) fn chain(exception: &Object, handled: &Object) {
+    if exception.is(handled) {
+        return;
+    }
+    let context_of = |exception: &Object| {
+        // SAFETY: an exception instance; null means that there is none.
+        unsafe { Owned::steal(ffi::PyException_GetContext(exception.as_ptr())).ok() }
+    };
+    // The chain must not lead back. One that was made a circle by hand is followed by half as fast a walker, who is met.
+    let (mut link, mut behind, mut odd) = (handled.own(), handled.own(), false);
+    while let Some(next) = context_of(&link) {
+        if next.is(exception) {
+            // SAFETY: an exception instance.
+            unsafe { ffi::PyException_SetContext(link.as_ptr(), ptr::null_mut()) };
+            break;
+        }
+        link = next;
+        if odd && let Some(next) = context_of(&behind) {
+            behind = next;
+        }
+        if link.is(&behind) {
+            break;
+        }
+        odd = !odd;
+    }
+    // SAFETY: exception instances; a reference is handed over.
+    unsafe { ffi::PyException_SetContext(exception.as_ptr(), handled.own().into_ptr()) };
+}
+
 /// Whether the exception that is set is an instance of `class` (or of one of a tuple).
 pub(crate) fn raised_matches(class: &Object) -> bool {
     // SAFETY: a live class.

@@ -16,9 +16,7 @@ use super::names::{sync_imports, sync_names};
 use super::waiters::{Waiters, is_done, set_result};
 use super::{lock, scope};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
-use crate::cpython::error::{
-    exception_matches, raise_instance, restore, runtime_error, take_exception,
-};
+use crate::cpython::error::{chain, exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::types::visit;
@@ -260,7 +258,9 @@ impl Wait {
         if let Some(waiter) = self.waiter.take()
             && let Err(Raised) = fields(condition).waiters.remove(&waiter)
         {
-            self.error.set(take_exception());
+            let error = take_exception();
+            self.during_first(&error);
+            self.error.set(error);
         }
         self.reacquire(condition)
     }
@@ -269,13 +269,25 @@ impl Wait {
         self.stage.set(Stage::Reacquiring);
         match acquire(condition) {
             Ok(acquire) => Ok(Next::Await(acquire)),
-            Err(Raised) => self.fail(condition, take_exception()),
+            Err(Raised) => {
+                let error = take_exception();
+                self.during_first(&error);
+                self.fail(condition, error)
+            }
+        }
+    }
+
+    /// What is raised while the lock is taken again comes after what ended the waiting.
+    fn during_first(&self, error: &Object) {
+        if let Some(first) = self.error.get() {
+            chain(error, first);
         }
     }
 
     fn reacquired(&self, condition: &Object, result: Res<Owned>) -> Res<Next> {
         if let Err(Raised) = result {
             let error = take_exception();
+            self.during_first(&error);
             if !exception_matches(&error, &imports().cancelled_error) {
                 return self.fail(condition, error);
             }
@@ -284,8 +296,12 @@ impl Wait {
             return self.reacquire(condition);
         }
         match (self.cancellation.take(), self.error.take()) {
-            (Some(_), _) if !sync_imports().passes_wakeups_on => {
-                raise_instance(imports().cancelled_error.call(&[])?)
+            (Some(_), first) if !sync_imports().passes_wakeups_on => {
+                let error = imports().cancelled_error.call(&[])?;
+                if let Some(first) = first {
+                    chain(&error, &first);
+                }
+                Err(restore(error))
             }
             (Some(error), _) | (None, Some(error)) => self.fail(condition, error),
             (None, None) => Ok(Next::Return(Owned::from_bool(true))),
