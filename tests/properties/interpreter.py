@@ -134,6 +134,9 @@ class Interpreter:
                 break
             for task in left:
                 task.cancel("the end")
+            for lock in self.locks:
+                if lock.locked():
+                    lock.release()  # a condition takes its lock again, however often it is cancelled
             await self.clock.settle(aio)
         self.look("ended")
         assert all(task.done() for task in self.tasks)

@@ -1,6 +1,6 @@
 """Random programs leave the same trace on stock asyncio and on Rondel, event by event.
 
-`RONDEL_EXAMPLES=20000 pytest tests/properties --timeout 0` tries so many new ones for each kind of clock.
+`RONDEL_EXAMPLES=20000 pytest tests/properties` tries so many new ones for each kind of clock.
 """
 
 import asyncio
@@ -10,6 +10,7 @@ import pytest
 from clocks import CLOCKS, Clock
 from hypothesis import given, note
 from interpreter import Interpreter
+from profiles import EXAMPLES
 from programs import programs
 
 
@@ -38,6 +39,7 @@ def first_difference(ours, expected):
     return f"ours has {len(ours)} events, asyncio {len(expected)}"
 
 
+@pytest.mark.timeout(0 if EXAMPLES else 300)
 @pytest.mark.parametrize("clock", CLOCKS)
 @given(program=programs)
 def test_traces_are_alike(pytestconfig, clock, program):
