@@ -159,7 +159,8 @@ class Task(asyncio.Task[_T_co]):
     _asyncio_future_blocking: bool
     _cancel_message: Any
     _log_destroy_pending: bool
-    _must_cancel: bool
+    @property
+    def _must_cancel(self) -> bool: ...  # type: ignore[override]
     @property
     def _state(self) -> str: ...  # type: ignore[override]
     @property

@@ -4,8 +4,8 @@
 //! the ready ring as it is ([`Kind::Wakeup`](crate::event_loop::host::Kind)); any other callback gets a handle.
 
 use super::{Future, fields, uninitialized};
-use crate::cpython::error::runtime_error;
-use crate::cpython::{Object, Owned, Res, imports, names};
+use crate::cpython::error::{restore, runtime_error, take_exception};
+use crate::cpython::{Object, Owned, Raised, Res, imports, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
 use crate::{handle, task};
@@ -23,7 +23,12 @@ pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
     let this = fields(future);
     if let Some(target) = this.callback.take() {
         let context = this.context.take();
-        schedule(future, Callback { target, context })?;
+        if let Err(Raised) = schedule(future, Callback { target, context }) {
+            // The loop is closed: nobody will hear of it any more.
+            let error = take_exception();
+            drop(this.if_rare(|rare| Some(rare.callbacks.take())));
+            return Err(restore(error));
+        }
     }
     if let Some(callbacks) = this.if_rare(|rare| Some(rare.callbacks.take())) {
         for callback in callbacks {
@@ -105,6 +110,24 @@ pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
         this.with_rare(|rare| rare.callbacks.borrow_mut().push(callback));
     }
     Ok(())
+}
+
+/// The callback with that number.
+pub(super) fn nth(this: &Future, index: usize) -> Option<Callback> {
+    let index = match this.callback.cloned() {
+        Some(target) if index == 0 => {
+            let context = this.context.cloned();
+            return Some(Callback { target, context });
+        }
+        Some(_) => index - 1,
+        None => index,
+    };
+    this.if_rare(|rare| {
+        rare.callbacks.borrow().get(index).map(|callback| Callback {
+            target: callback.target.clone(),
+            context: callback.context.clone(),
+        })
+    })
 }
 
 /// All callbacks, in order.

@@ -1,17 +1,21 @@
 //! What Python sees of a future: methods, attributes, the class.
 
+use std::collections::HashSet;
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 
-use super::callbacks::{Callback, add, callbacks, set_callbacks};
+use super::callbacks::{Callback, add, callbacks, nth, set_callbacks};
 use super::object::{tp_clear, tp_dealloc, tp_finalize, tp_traverse};
 use super::{
     CLASS, Future, OFFSET, State, cancel, fail, fields, finish, init, iter, take_result,
     uninitialized,
 };
-use crate::cpython::error::{guard, guard_object, raise, raise_instance, type_error, value_error};
+use crate::cpython::error::{
+    attribute_error, guard, guard_object, raise, raise_instance, runtime_error, type_error,
+    value_error,
+};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
@@ -100,7 +104,9 @@ fn add_done_callback(future: &Object, args: Args<'_>) -> Res<Owned> {
             args.positional().len()
         ));
     };
-    alive(future)?;
+    if fields(future).event_loop().is_none() {
+        return runtime_error("uninitialized Future object");
+    }
     let context = match context.filter(|context| !context.is_none()) {
         Some(context) => context.own(),
         None => context::copy_current()?,
@@ -116,6 +122,12 @@ fn add_done_callback(future: &Object, args: Args<'_>) -> Res<Owned> {
 }
 
 impl Callback {
+    /// Tells it from all others of its future.
+    fn identity(&self) -> (usize, usize) {
+        let context = self.context.as_deref().map_or(0, |it| it.as_ptr().addr());
+        (self.target.as_ptr().addr(), context)
+    }
+
     /// The callable as Python sees it.
     fn callable(&self) -> Res<Owned> {
         match self.context {
@@ -127,18 +139,26 @@ impl Callback {
 
 fn remove_done_callback(future: &Object, callback: &Object) -> Res<Owned> {
     let this = alive(future)?;
+    // A comparison may run code that changes what is compared, so each one is looked up when it is its turn.
+    let mut equal = HashSet::new();
+    let mut index = 0;
+    while let Some(candidate) = nth(this, index) {
+        if candidate.callable()?.equals(callback)? {
+            equal.insert(candidate.identity());
+        }
+        index += 1;
+    }
+    if equal.is_empty() {
+        return Owned::from_u64(0);
+    }
     let before = callbacks(this);
     let len = before.len();
-    let mut kept = Vec::with_capacity(len);
-    for candidate in before {
-        if !candidate.callable()?.equals(callback)? {
-            kept.push(candidate);
-        }
-    }
+    let kept: Vec<_> = before
+        .into_iter()
+        .filter(|candidate| !equal.contains(&candidate.identity()))
+        .collect();
     let removed = len - kept.len();
-    if removed > 0 {
-        set_callbacks(this, kept);
-    }
+    set_callbacks(this, kept);
     Owned::from_u64(removed as u64)
 }
 
@@ -168,7 +188,7 @@ fn get_blocking(future: &Object) -> Res<Owned> {
 fn set_blocking(future: &Object, value: Option<&Object>) -> Res<()> {
     let this = alive(future)?;
     match value {
-        None => type_error("cannot delete attribute"),
+        None => attribute_error("cannot delete attribute"),
         Some(value) => {
             this.set_blocking(value.is_true()?);
             Ok(())
@@ -183,7 +203,7 @@ fn get_log_traceback(future: &Object) -> Res<Owned> {
 
 fn set_log_traceback(future: &Object, value: Option<&Object>) -> Res<()> {
     match value {
-        None => type_error("cannot delete attribute"),
+        None => attribute_error("cannot delete attribute"),
         Some(value) if value.is_true()? => value_error("_log_traceback can only be set to False"),
         Some(_) => {
             fields(future).set_log_traceback(false);
@@ -231,7 +251,7 @@ fn get_exception(future: &Object) -> Res<Owned> {
 }
 
 fn get_source_traceback(future: &Object) -> Res<Owned> {
-    Ok(alive(future)?
+    Ok(fields(future)
         .source_traceback()
         .unwrap_or_else(Owned::none))
 }
@@ -242,7 +262,7 @@ fn get_cancel_message(future: &Object) -> Res<Owned> {
 
 fn set_cancel_message(future: &Object, value: Option<&Object>) -> Res<()> {
     match value {
-        None => type_error("cannot delete attribute"),
+        None => attribute_error("cannot delete attribute"),
         value => {
             fields(future).set_cancel_message(value);
             Ok(())

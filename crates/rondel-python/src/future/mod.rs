@@ -317,6 +317,7 @@ pub(crate) fn fail(future: &Object, exception: &Object) -> Res<()> {
     let this = fields(future);
     check_pending(this)?;
     let exception = exception_instance(future, exception)?;
+    check_pending(this)?; // the exception's class may have completed it
     // SAFETY: an exception instance.
     let traceback = unsafe { Owned::steal(ffi::PyException_GetTraceback(exception.as_ptr())).ok() };
     if traceback.is_some() {

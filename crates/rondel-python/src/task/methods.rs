@@ -11,7 +11,7 @@ use super::{
     CLASS, MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, fields, init, step, tp_clear, tp_dealloc,
     tp_finalize, tp_traverse,
 };
-use crate::cpython::error::{guard, guard_object, runtime_error, type_error};
+use crate::cpython::error::{attribute_error, guard, guard_object, runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::names::names;
 use crate::cpython::types::{TypeBuilder, slot_fn};
@@ -82,11 +82,6 @@ fn get_must_cancel(task: &Object) -> Res<Owned> {
     Ok(Owned::from_bool(fields(task).has(MUST_CANCEL)))
 }
 
-fn set_must_cancel(task: &Object, value: Option<&Object>) -> Res<()> {
-    fields(task).set(MUST_CANCEL, value.map_or(Ok(false), Object::is_true)?);
-    Ok(())
-}
-
 fn get_waits_for(task: &Object) -> Res<Owned> {
     Ok(fields(task).waits_for.or_none())
 }
@@ -97,7 +92,7 @@ fn get_log_destroy_pending(task: &Object) -> Res<Owned> {
 
 fn set_log_destroy_pending(task: &Object, value: Option<&Object>) -> Res<()> {
     match value {
-        None => type_error("cannot delete attribute"),
+        None => attribute_error("cannot delete attribute"),
         Some(value) => {
             fields(task).set(NO_DESTROY_LOG, !value.is_true()?);
             Ok(())
@@ -218,7 +213,7 @@ fn methods() -> Vec<Method> {
 
 fn attributes() -> Vec<GetSet> {
     vec![
-        attribute!(c"_must_cancel" get_must_cancel, set_must_cancel),
+        attribute!(c"_must_cancel" get_must_cancel),
         attribute!(c"_coro" get_coro),
         attribute!(c"_fut_waiter" get_waits_for),
         attribute!(c"_log_destroy_pending" get_log_destroy_pending, set_log_destroy_pending),

@@ -11,7 +11,8 @@ use pyo3::ffi;
 
 use super::{MUST_CANCEL, fields, methods, registry, schedule_step};
 use crate::cpython::error::{
-    Builtin, Raised, exception_matches, is_exit, raise, raised_matches, restore, take_exception,
+    Builtin, Raised, exception_matches, is_exit, raise, raised_matches, restore, runtime_error,
+    take_exception,
 };
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
 use crate::event_loop::core::LoopCore;
@@ -136,6 +137,9 @@ pub(super) fn step_by_call(task: &Object, exception: Option<&Object>) -> Res<()>
         .map(Object::own);
     let exception = exception.or_else(|| fields(task).pending_exception.take());
     if let Some(core) = LoopCore::of(&event_loop) {
+        if let Some(running) = core.current.get(&event_loop)? {
+            return within_another(task, &running);
+        }
         let entered = core.current.enter(&event_loop, task)?;
         let result = run_and_schedule(task, exception, &event_loop);
         core.current.exit(&event_loop, entered);
@@ -151,6 +155,14 @@ fn run_and_schedule(task: &Object, exception: Option<Owned>, event_loop: &Object
         After::Settled => Ok(()),
         After::Again => schedule_step(task, event_loop),
     }
+}
+
+#[cold]
+fn within_another(task: &Object, running: &Object) -> Res<()> {
+    let (task, running) = (task.repr()?.to_text()?, running.repr()?.to_text()?);
+    runtime_error(&format!(
+        "Cannot enter into task {task} while another task {running} is being executed."
+    ))
 }
 
 /// The wake-up as a callback: the future is done, and may be any kind of future.
@@ -201,7 +213,7 @@ fn run(task: &Object, exception: Option<Owned>) -> Res<After> {
     }
     this.waits_for.clear();
     let Some(coroutine) = this.coroutine.cloned() else {
-        return crate::cpython::error::runtime_error("uninitialized Task object");
+        return runtime_error("uninitialized Task object");
     };
     let mut result = ptr::null_mut();
     let status = match exception {
@@ -249,7 +261,7 @@ fn returned_value(result: &mut *mut ffi::PyObject) -> ffi::PySendResult {
 #[cold]
 fn already_done(task: &Object, exception: Option<&Object>) -> Res<After> {
     let text = format!(
-        "__step(): already done: {} {}",
+        "_step(): already done: {} {}",
         task.repr()?.to_text()?,
         exception.unwrap_or(none()).repr()?.to_text()?
     );
