@@ -44,7 +44,11 @@ def reaches(start, goal, limit=4000):
         for each in gc.get_referents(queue.pop(0)):
             if each is goal:
                 return True
-            if id(each) not in seen and not isinstance(each, type) and type(each).__name__ not in ("module", "function"):
+            if (
+                id(each) not in seen
+                and not isinstance(each, type)
+                and type(each).__name__ not in ("module", "function")
+            ):
                 seen.add(id(each))
                 queue.append(each)
     return False
@@ -317,7 +321,9 @@ CASES = {
     "event_waiter": waiting_with(lambda aio: aio.Event(), lambda event: event.wait()),
     "condition_waiter": waiting_with(lambda aio: aio.Condition(), wait_for_condition),
     "semaphore_waiter": waiting_with(lambda aio: aio.Semaphore(0), lambda semaphore: semaphore.acquire()),
-    "bounded_semaphore_waiter": waiting_with(lambda aio: aio.BoundedSemaphore(0), lambda semaphore: semaphore.acquire()),
+    "bounded_semaphore_waiter": waiting_with(
+        lambda aio: aio.BoundedSemaphore(0), lambda semaphore: semaphore.acquire()
+    ),
     "barrier_waiter": waiting_with(lambda aio: aio.Barrier(3), lambda barrier: barrier.wait()),
     "queue_getter": waiting_with(lambda aio: aio.Queue(), lambda queue: queue.get()),
     "queue_putter_in_body": waiting_with(full_queue, lambda queue: queue.put(1)),

@@ -39,12 +39,21 @@ class Idle:
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """Tasks that wait: memory of the process for each of them."""
+
+    #: What they wait for, as `programs/waiting.py` has it.
+    on: str
+    tasks: int
+
+
+@dataclass(frozen=True)
 class Case:
     """One row of panels: a workload and those who run it."""
 
     name: str
     group: str
-    workload: InProcess | Echo | Idle
+    workload: InProcess | Echo | Idle | Waiting
     loops: tuple[str, ...]
     #: The contender that ratios refer to.
     baseline: str = "uvloop"
@@ -52,7 +61,7 @@ class Case:
     @property
     def in_memory(self) -> bool:
         """Whether the figure that counts is memory and not CPU time."""
-        return isinstance(self.workload, Idle)
+        return isinstance(self.workload, Idle | Waiting)
 
     @property
     def form(self) -> str:
@@ -130,4 +139,11 @@ def _idle() -> list[Case]:
     return [Case("idle-memory/10000", "idle memory", Idle("streams", 10_000), PYTHON_LOOPS)]
 
 
-CASES: list[Case] = [*_in_process(), *_echo(), *_idle(), *_rust()]
+def _waiting() -> list[Case]:
+    return [
+        Case(f"waiting-memory/{on}", "memory of waiting tasks", Waiting(on, 100_000), PYTHON_LOOPS)
+        for on in ("future", "lock", "sleep")
+    ]
+
+
+CASES: list[Case] = [*_in_process(), *_echo(), *_idle(), *_waiting(), *_rust()]

@@ -56,6 +56,9 @@ GOALS = [
     Goal("Rust face: yield", "rust-yield", "rondel-rust", (Limit(1.0, "tokio"),)),
     Goal("Rust face: echo", "rust-echo/100x1KiB", "rondel-rust", (Limit(1.05, "floor"),)),
     Goal("10,000 idle stream connections", "idle-memory/10000", "rondel", (Limit(3072, None),)),
+    Goal("100,000 tasks that wait on a future", "waiting-memory/future", "rondel", (Limit(1.0, "asyncio"),)),
+    Goal("100,000 tasks that wait for a lock", "waiting-memory/lock", "rondel", (Limit(1.0, "asyncio"),)),
+    Goal("100,000 tasks that sleep", "waiting-memory/sleep", "rondel", (Limit(1.0, "asyncio"),)),
 ]
 
 

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .cases import Case, Echo, Idle, InProcess
+from .cases import Case, Echo, Idle, InProcess, Waiting
 from .loops import NATIVE, Contenders
 
 PR_SET_PDEATHSIG = 1
@@ -56,6 +56,8 @@ def measure(contenders: Contenders, settings: Settings, case: Case, loop: str) -
             return _echo(contenders, settings, workload, loop)
         case Idle() as workload:
             return _idle(contenders, settings, workload, loop)
+        case Waiting() as workload:
+            return _waiting(contenders, settings, workload, loop)
 
 
 def _in_process(contenders: Contenders, settings: Settings, workload: InProcess, loop: str) -> Figures:
@@ -106,10 +108,19 @@ def _idle(contenders: Contenders, settings: Settings, workload: Idle, loop: str)
             server.kill()
             generator.finish()
     return {
-        "rss_per_connection": (after["Rss"] - before["Rss"]) / workload.connections,
-        "pss_per_connection": (after["Pss"] - before["Pss"]) / workload.connections,
+        "rss_each": (after["Rss"] - before["Rss"]) / workload.connections,
+        "pss_each": (after["Pss"] - before["Pss"]) / workload.connections,
         "peak_rss": peak,
     }
+
+
+def _waiting(contenders: Contenders, settings: Settings, workload: Waiting, loop: str) -> Figures:
+    arguments = ["--form", "module", "--on", workload.on, "--tasks", str(workload.tasks)]
+    with _running(contenders.command(loop, "waiting", *arguments), settings.server_cpu) as program:
+        figures = program.read_line(PATIENCE)
+        figures["peak_rss"] = program.peak_rss()
+        program.finish()
+    return figures
 
 
 def _load(contenders: Contenders, mode: str, port: int, connections: int, size: int) -> list[str]:

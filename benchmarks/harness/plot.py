@@ -63,7 +63,7 @@ def svg(results: Results, subtitle: list[str]) -> str:
 
 
 def _heading(case: Case) -> str:
-    unit = "memory per connection" if case.in_memory else "CPU per operation"
+    unit = "memory of each" if case.in_memory else "CPU per operation"
     return f"{case.group}: {unit}, less is better (x = ratio to {case.baseline})"
 
 

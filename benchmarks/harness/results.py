@@ -71,4 +71,4 @@ class Results:
 
 def key(case: Case) -> str:
     """The figure that counts in `case`."""
-    return "rss_per_connection" if case.in_memory else "cpu_us"
+    return "rss_each" if case.in_memory else "cpu_us"

@@ -103,7 +103,7 @@ def check_case(contenders: Contenders, short: Settings, case: Case, loop: str) -
 def implausible(case: Case, figures: Figures) -> str | None:
     """Why `figures` cannot be right; None when they can."""
     if case.in_memory:
-        return None if figures["rss_per_connection"] > 0 else "connections take no memory"
+        return None if figures["rss_each"] > 0 else "what waits takes no memory"
     if figures["operations"] <= 0 or figures["cpu_us"] <= 0:
         return "no work was done"
     parts = figures["user_us"] + figures["system_us"]

@@ -41,7 +41,7 @@ def run(
                     _say(f"{head}: FAILED: {error}")
                     continue
                 results.add(case, loop, figures)
-                unit = "B a connection" if case.in_memory else "µs"
+                unit = "B each" if case.in_memory else "µs"
                 _say(f"{head}: {figures[key(case)]:.2f} {unit}")
     for name, loop in results.failures:
         # Rounds before the failure do not stand: a contender that fails now and then has no figure.

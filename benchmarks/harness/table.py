@@ -7,7 +7,7 @@ from .results import Results
 
 Row = list[str]
 HEAD = ["case", "loop", "CPU µs/op", "user", "system", "median", "op/s", "p50 µs", "p99 µs"]
-HEAD_MEMORY = ["case", "loop", "RSS KiB/conn", "PSS KiB/conn", "median"]
+HEAD_MEMORY = ["case", "loop", "RSS KiB each", "PSS KiB each", "median"]
 TAIL = ["peak MiB", "ratio"]
 
 
@@ -43,7 +43,7 @@ def _row(results: Results, case: Case, loop: str) -> Row:
     ratio = results.ratio(case, loop, case.baseline)
     tail = [f"{best['peak_rss'] / 2**20:.1f}", "—" if ratio is None else f"{ratio:.2f}"]
     if case.in_memory:
-        kib = [best["rss_per_connection"], best["pss_per_connection"], middle["rss_per_connection"]]
+        kib = [best["rss_each"], best["pss_each"], middle["rss_each"]]
         return [loop, *(f"{value / 1024:.2f}" for value in kib), *tail]
     cpu = [best["cpu_us"], best["user_us"], best["system_us"], middle["cpu_us"]]
     return [

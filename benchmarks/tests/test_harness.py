@@ -12,7 +12,7 @@ BENCHMARKS = Path(__file__).parent.parent
 sys.path.insert(0, str(BENCHMARKS))
 
 from harness import build, goals, loops, machine, plot, selfcheck, session, table  # noqa: E402
-from harness.cases import CASES, Case, Echo, Idle, InProcess  # noqa: E402
+from harness.cases import CASES, Case, Echo, Idle, InProcess, Waiting  # noqa: E402
 from harness.measure import Figures, MeasurementError, Process, Settings, measure  # noqa: E402
 from harness.results import Results  # noqa: E402
 
@@ -150,7 +150,7 @@ def test_goals_are_judged_by_their_limits() -> None:
     streams, idle = BY_NAME["streams-echo/100x1KiB"], BY_NAME["idle-memory/10000"]
     for loop, cpu in (("uvloop", 13.4), ("floor", 6.5), ("rondel", 7.9)):
         results.add(streams, loop, figures(cpu))
-    results.add(idle, "rondel", {"rss_per_connection": 3000.0, "pss_per_connection": 3000.0, "peak_rss": 1.0})
+    results.add(idle, "rondel", {"rss_each": 3000.0, "pss_each": 3000.0, "peak_rss": 1.0})
     judged = {(v.goal.case, v.limit.baseline): v.outcome for v in goals.judge(results)}
     assert judged["streams-echo/100x1KiB", "uvloop"] == "reached"
     assert judged["streams-echo/100x1KiB", "floor"] == "missed"
@@ -170,7 +170,7 @@ def test_the_plot_is_well_formed_and_names_every_case_and_contender() -> None:
     results = Results(CASES)
     for case in CASES:
         for number, loop in enumerate(case.loops):
-            memory = {"rss_per_connection": 3e3, "pss_per_connection": 3e3}
+            memory = {"rss_each": 3e3, "pss_each": 3e3}
             results.add(case, loop, figures(1.0 + number * 3, **(memory if case.in_memory else {})))
     text = plot.svg(results, ["a <machine> & its versions"])
     drawn = {element.text for element in ElementTree.fromstring(text).iter() if element.text}
@@ -180,9 +180,9 @@ def test_the_plot_is_well_formed_and_names_every_case_and_contender() -> None:
     assert all(case.name in report for case in CASES)
 
 
-def test_case_names_are_unique_and_idle_alone_is_about_memory() -> None:
+def test_case_names_are_unique_and_what_waits_is_about_memory() -> None:
     assert len(BY_NAME) == len(CASES)
-    assert all(case.in_memory == isinstance(case.workload, Idle) for case in CASES)
+    assert all(case.in_memory == isinstance(case.workload, Idle | Waiting) for case in CASES)
 
 
 def test_the_command_line_writes_table_json_and_plot(tmp_path: Path, contenders: loops.Contenders) -> None:

@@ -160,7 +160,7 @@ class Task(asyncio.Task[_T_co]):
     _cancel_message: Any
     _log_destroy_pending: bool
     @property
-    def _must_cancel(self) -> bool: ...  # type: ignore[override]
+    def _must_cancel(self) -> bool: ...
     @property
     def _state(self) -> str: ...  # type: ignore[override]
     @property

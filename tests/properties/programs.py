@@ -123,7 +123,9 @@ SIMPLE = [
     statement("put", small, number),
     statement("get", small),
     statement("join", small),
-    statement("raise", st.sampled_from(["ValueError", "KeyError", "CancelledError", "StopIteration", "ExceptionGroup"])),
+    statement(
+        "raise", st.sampled_from(["ValueError", "KeyError", "CancelledError", "StopIteration", "ExceptionGroup"])
+    ),
     statement("return", number),
     statement("reschedule", timeout),
     statement("yield"),
