@@ -7,7 +7,7 @@ from hypothesis import HealthCheck, settings
 #: New random programs for each test; 0 for those that are always the same.
 EXAMPLES = int(os.environ.get("RONDEL_EXAMPLES", "0"))
 
-settings.register_profile("fixed", derandomize=True, max_examples=250, deadline=None, database=None)
+settings.register_profile("fixed", derandomize=True, max_examples=500, deadline=None, database=None)
 settings.register_profile(
     "long",
     max_examples=EXAMPLES or 1,

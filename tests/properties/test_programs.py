@@ -16,9 +16,8 @@ from programs import programs
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_collections():
-    """Each program ends with a collection, which is not to go through all that was imported."""
+    """Each program ends with a collection, which is not to go through all that there was before."""
     gc.collect()
-    gc.freeze()
     automatic = gc.isenabled()
     gc.disable()
     yield
@@ -28,6 +27,7 @@ def _small_collections():
 
 
 def trace(aio, program, clock, on_rondel):
+    gc.freeze()
     return Interpreter(aio, Clock(clock, on_rondel), program).run()
 
 
