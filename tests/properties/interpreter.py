@@ -504,7 +504,13 @@ class Interpreter:
             futures.append(self.spawn(target[1]) if target[0] == "body" else future)
             if target[0] == "body":
                 future.close()
-        done, pending = await self.aio.wait(futures, timeout=self.clock.delay(timer), return_when=until)
+        try:
+            done, pending = await self.aio.wait(futures, timeout=self.clock.delay(timer), return_when=until)
+        finally:
+            # asyncio goes through a set here, and looks at exceptions only until it has seen enough.
+            for each in futures:
+                if each.done() and not each.cancelled():
+                    each.exception()
         return [each in done for each in futures], [each in pending for each in futures]
 
     async def do_completed(self, where, targets, timer, async_form):
