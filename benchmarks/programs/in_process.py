@@ -231,6 +231,51 @@ async def gather(asyncio: Any, count: int) -> int:
 
 
 @case
+async def taskgroup(asyncio: Any, count: int) -> int:
+    """Groups of 100 tasks each; an operation is one task."""
+    return await _groups(asyncio, count, TASKS)
+
+
+@case
+async def taskgroup_of_3(asyncio: Any, count: int) -> int:
+    """Groups of three tasks each, where entering and leaving count; an operation is one task."""
+    return await _groups(asyncio, count, 3)
+
+
+async def _groups(asyncio: Any, count: int, each: int) -> int:
+    group_of = asyncio.TaskGroup
+    batches = math.ceil(count / each)
+    expected = list(range(each))
+    for _ in range(batches):
+        async with group_of() as group:
+            tasks = [group.create_task(_give(number)) for number in range(each)]
+        check([task.result() for task in tasks] == expected, "a task's result is wrong")
+    return batches * each
+
+
+@case
+async def to_thread(asyncio: Any, count: int) -> int:
+    """A function that does nothing, run in a thread, one after another: CPU time of both threads."""
+    in_thread = asyncio.to_thread
+    total = 0
+    for number in range(count):
+        total += await in_thread(abs, number)
+    check(total == sum(range(count)), "a thread's result is wrong")
+    return count
+
+
+@case
+async def to_thread_10(asyncio: Any, count: int) -> int:
+    """Ten functions that do nothing at a time, in threads."""
+    in_thread, together = asyncio.to_thread, asyncio.gather
+    batches = math.ceil(count / 10)
+    for _ in range(batches):
+        results = await together(*[in_thread(abs, number) for number in range(10)])
+        check(results == list(range(10)), "a thread's result is wrong")
+    return batches * 10
+
+
+@case
 async def future_ping_pong(asyncio: Any, count: int) -> int:
     """Two tasks wake each other through futures; an operation is one waking."""
     loop = asyncio.get_running_loop()

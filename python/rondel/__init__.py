@@ -6,6 +6,7 @@ rest is asyncio's own object. Other ways in are `rondel.run(main())`, `asyncio.r
 """
 
 import asyncio as _asyncio
+import sys as _sys
 from asyncio import *  # noqa: F403
 
 from . import gathering as _gathering  # keeps asyncio's own gather before anything is replaced
@@ -23,13 +24,17 @@ from ._rondel import (
     Queue,
     Semaphore,
     Task,
+    TaskGroup,
     Timeout,
     TimerHandle,
     __version__,
+    create_task,
+    ensure_future,
     gather,
     sleep,
     timeout,
     timeout_at,
+    to_thread,
     wait_for,
 )
 from .event_loop import EventLoop, new_event_loop
@@ -44,6 +49,9 @@ from .streams import (
     start_server,
     start_unix_server,
 )
+
+if _sys.version_info >= (3, 12):
+    from ._rondel import eager_task_factory
 
 __all__ = [*_asyncio.__all__]
 for _name in ("EventLoop", "install", "uninstall"):

@@ -13,12 +13,16 @@ from asyncio import Lock as Lock
 from asyncio import PriorityQueue as PriorityQueue
 from asyncio import Queue as Queue
 from asyncio import Semaphore as Semaphore
+from asyncio import TaskGroup as TaskGroup
 from asyncio import Timeout as Timeout
 from asyncio import constants, transports
+from asyncio import create_task as create_task
+from asyncio import ensure_future as ensure_future
 from asyncio import gather as gather
 from asyncio import sleep as sleep
 from asyncio import timeout as timeout
 from asyncio import timeout_at as timeout_at
+from asyncio import to_thread as to_thread
 from asyncio import wait_for as wait_for
 from asyncio.events import AbstractServer
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
@@ -30,6 +34,9 @@ from typing import Any, ClassVar, Literal, Self, TextIO, TypeAlias, TypeVar, Typ
 
 from _typeshed import FileDescriptorLike, ReadableBuffer
 from typing_extensions import disjoint_base
+
+if sys.version_info >= (3, 12):
+    from asyncio import eager_task_factory as eager_task_factory
 
 __version__: str
 
@@ -260,6 +267,7 @@ class LoopCore:
         self, when: float, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts, context: Context | None = None
     ) -> asyncio.TimerHandle: ...
     def time(self) -> float: ...
+    def run_in_executor(self, executor: Any, func: Callable[[Unpack[_Ts]], _T], *args: *_Ts) -> asyncio.Future[_T]: ...
     def create_future(self) -> asyncio.Future[Any]: ...
     if sys.version_info >= (3, 13):
         def create_task(
@@ -314,6 +322,29 @@ class LoopAttribute:
 
 def bind_methods(cls: type[LoopCore], /) -> None:
     """Give a subclass the often called methods as its own: the interpreter finds them faster there."""
+
+def forget_task(task: object, /) -> None:
+    """Take a task out of its loop's list, as `asyncio.tasks._unregister_task` asks."""
+
+# ---- threads ----
+
+@final
+class WorkQueue:
+    """The queue that the threads of an executor take their work from."""
+
+    def __new__(cls) -> Self: ...
+    def put(self, item: object, block: bool = True, timeout: float | None = None) -> None: ...
+    def get(self, block: bool = True) -> Any: ...
+    def get_nowait(self) -> Any: ...
+    def qsize(self) -> int: ...
+    def empty(self) -> bool: ...
+    def _work(self) -> None:
+        """Run items until `None` is taken."""
+
+    def _has_worker(self) -> bool:
+        """Whether a thread waits for each item."""
+
+    def _at_fork_reinit(self) -> None: ...
 
 # ---- transports ----
 

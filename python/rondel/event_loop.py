@@ -142,6 +142,10 @@ class _AllTasks(weakref.WeakSet[Any]):
     def __len__(self) -> int:
         return super().__len__() + sum(len(loop._tasks()) for loop in list(_loops))
 
+    def discard(self, item: Any) -> None:
+        super().discard(item)
+        _rondel.forget_task(item)
+
     def __contains__(self, item: object) -> bool:
         return super().__contains__(item) or any(item in loop._tasks() for loop in list(_loops))
 

@@ -14,6 +14,8 @@ mod sleep;
 mod streams;
 mod sync;
 mod task;
+mod task_group;
+mod threads;
 mod timeouts;
 mod transport;
 mod untracked;
@@ -30,6 +32,8 @@ fn fill(module: &cpython::Object) -> Res<()> {
     cpython::special::init()?;
     task::current::init()?;
     untracked::init()?;
+    task::registry::init()?;
+    event_loop::running::init()?;
     let (handle, timer_handle) = handle::init_types()?;
     add("Handle", handle)?;
     add("TimerHandle", timer_handle)?;
@@ -40,13 +44,17 @@ fn fill(module: &cpython::Object) -> Res<()> {
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {
         add(name, value)?;
     }
+    for (name, value) in task::functions::init()? {
+        add(name, value)?;
+    }
     add("sleep", sleep::init()?)?;
     for (name, value) in sync::init_types()? {
         add(name, value)?;
     }
-    for (name, value) in timeouts::init()? {
+    for (name, value) in timeouts::init()?.into_iter().chain(threads::init()?) {
         add(name, value)?;
     }
+    add("TaskGroup", task_group::init_type()?)?;
     add("LoopAttribute", event_loop::attributes::init_type()?)?;
     add("LoopCore", event_loop::core::init_type()?)?;
     gather::init_type()?;
@@ -60,6 +68,12 @@ fn fill(module: &cpython::Object) -> Res<()> {
         function(
             method!(onearg c"bind_methods" event_loop::core::bind_methods,
             c"Puts the hot methods of LoopCore into a subclass."),
+        )?,
+    )?;
+    add(
+        "forget_task",
+        function(
+            method!(onearg c"forget_task" task::registry::forget, c"Takes a task out of its loop's list."),
         )?,
     )?;
     #[cfg(feature = "panic-probe")]

@@ -247,6 +247,14 @@ impl<'a> Args<'a> {
         (self.items, self.positional, self.names)
     }
 
+    /// The arguments of a call of the unbound method: the same, behind `this`; and the names of the last ones.
+    pub(crate) fn behind(&self, this: &'a Object) -> (Vec<&'a Object>, Option<&'a Object>) {
+        let mut items = Vec::with_capacity(self.items.len() + 1);
+        items.push(this);
+        items.extend(self.items);
+        (items, self.names)
+    }
+
     /// The positional arguments.
     #[inline]
     pub(crate) fn positional(&self) -> &'a [&'a Object] {

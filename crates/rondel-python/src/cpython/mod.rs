@@ -6,8 +6,7 @@
 //! # The invariant
 //! Code of this crate runs with the thread attached to the interpreter (with the GIL, where there is one). It
 //! enters through the slots and methods of our types, which the interpreter calls attached; the only place that
-//! detaches is `event_loop::host::PyHost::park`, whose closure touches no object. The safe functions here
-//! rely on that: an [`Object`] reference or an [`Owned`] can only be held by attached code.
+//! detaches is `detach.rs`, whose callers' closures touch no object. The safe functions here rely on that: an [`Object`] reference or an [`Owned`] can only be held by attached code.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -20,11 +19,13 @@
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
+//! | `detach.rs` | letting other threads have the interpreter during a wait |
 //! | `context.rs` | `contextvars` contexts |
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
 
 pub(crate) mod collected;
 pub(crate) mod context;
+pub(crate) mod detach;
 pub(crate) mod error;
 pub(crate) mod finalize;
 pub(crate) mod freelist;

@@ -72,6 +72,7 @@ interned! {
         msg "msg",
         name "name",
         result "result",
+        run_in_executor "run_in_executor",
         slow_callback_duration "slow_callback_duration",
         throw "throw",
         time "time",

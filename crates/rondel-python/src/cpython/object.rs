@@ -434,6 +434,12 @@ impl Object {
         check(unsafe { ffi::PyList_Append(self.as_ptr(), item.as_ptr()) })
     }
 
+    /// `dict[key] = value`, for a dict and any key.
+    pub(crate) fn set(&self, key: &Object, value: &Object) -> Res<()> {
+        // SAFETY: live objects; the C API checks the type.
+        check(unsafe { ffi::PyDict_SetItem(self.as_ptr(), key.as_ptr(), value.as_ptr()) })
+    }
+
     /// `dict[key] = value`, for a dict.
     pub(crate) fn set_item(&self, key: &CStr, value: &Object) -> Res<()> {
         // SAFETY: live objects; the C API checks the type.

@@ -1,7 +1,7 @@
 //! What puts something onto the loop: `call_soon` and its kin, `create_future`, `create_task`.
 
 use super::core::LoopCore;
-use super::host::{Kind, Remote};
+use super::host::{Item, Kind, Remote};
 use super::running::{self, check_closed, this_thread};
 use crate::cpython::error::{runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
@@ -40,7 +40,9 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     if core.thread.get() == this_thread() || (cfg!(not(Py_GIL_DISABLED)) && !core.is_running()) {
         core.push(Kind::Handle, handle.clone());
     } else {
-        core.engine().inbox().send(Remote(handle.clone()));
+        core.engine()
+            .inbox()
+            .send(Remote(Item::new(Kind::Handle, handle.clone())));
     }
     Ok(handle)
 }
@@ -111,7 +113,7 @@ fn check_thread(core: &LoopCore) -> Res<()> {
 }
 
 #[cold]
-pub(super) fn check_callback(callback: &Object, function: &str) -> Res<()> {
+pub(crate) fn check_callback(callback: &Object, function: &str) -> Res<()> {
     let imports = imports();
     if imports.iscoroutine.call(&[callback])?.is_true()?
         || imports.iscoroutinefunction.call(&[callback])?.is_true()?
@@ -155,7 +157,11 @@ fn create_future(this: &Object) -> Res<Owned> {
 
 fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    if !core.task_factory.is_empty() {
+    if let Some(factory) = core.task_factory.cloned() {
+        check_closed(core)?;
+        if let Some(task) = task::functions::create_eagerly(this, &factory, args)? {
+            return Ok(task);
+        }
         // How a factory is called differs between versions: asyncio's own method knows.
         return running::base_method(this, c"create_task", args);
     }

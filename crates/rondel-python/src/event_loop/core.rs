@@ -8,6 +8,7 @@ use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
@@ -22,12 +23,14 @@ use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::task::current::CurrentTask;
 use crate::task::registry::TaskList;
+use crate::threads::{self, Shared};
 use crate::transport;
 
 const TIME: u8 = 1;
 const CALL_SOON: u8 = 2;
 const CALL_LATER: u8 = 4;
 const CREATE_TASK: u8 = 8;
+const RUN_IN_EXECUTOR: u8 = 16;
 
 /// A loop's state behind the object header.
 #[repr(C)]
@@ -54,6 +57,8 @@ pub(crate) struct LoopCore {
     written: RefCell<VecDeque<Owned>>,
     /// Whether there are any.
     has_written: Cell<bool>,
+    /// The queue of an executor that got a job in the running step, and whose worker is not woken yet.
+    to_notify: Cell<Option<Arc<Shared>>>,
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -169,6 +174,19 @@ impl LoopCore {
             && !self.is_closed()
     }
 
+    /// Whether a function may be run in the default executor without `run_in_executor`.
+    pub(crate) fn runs_in_executor_directly(&self) -> bool {
+        self.overridden.get() & RUN_IN_EXECUTOR == 0
+    }
+
+    /// The task factory, if `create_task` asks it and is not replaced.
+    pub(crate) fn direct_factory(&self) -> Option<Owned> {
+        if self.overridden.get() & CREATE_TASK != 0 || self.is_closed() {
+            return None;
+        }
+        self.task_factory.cloned()
+    }
+
     /// What a `time` that was replaced says, in nanoseconds.
     pub(crate) fn overridden_time(&self) -> Res<u64> {
         Ok(nanos(
@@ -187,6 +205,8 @@ impl LoopCore {
             CALL_LATER
         } else if is(&names.create_task) {
             CREATE_TASK
+        } else if is(&names.run_in_executor) {
+            RUN_IN_EXECUTOR
         } else {
             0
         }
@@ -215,6 +235,7 @@ impl LoopCore {
             &names.call_later,
             &names.call_at,
             &names.create_task,
+            &names.run_in_executor,
         ] {
             if !class.getattr(name)?.is(&*native.getattr(name)?) {
                 bits |= Self::watched_bit(name);
@@ -231,6 +252,30 @@ impl LoopCore {
     #[inline]
     pub(crate) fn leave_task(&self) {
         self.current.leave(self.object());
+    }
+
+    // ---- workers of an executor ----
+
+    /// A worker of this queue has something to do. It is woken when the loop lets go of the interpreter, as it could not
+    /// begin before; at the latest when the next step begins.
+    pub(crate) fn notify_later(&self, queue: Arc<Shared>) {
+        if let Some(before) = self.to_notify.replace(Some(queue)) {
+            before.notify();
+        }
+    }
+
+    /// The queue whose worker has something to do, if there is one. The caller wakes it.
+    #[inline]
+    pub(crate) fn worker_to_notify(&self) -> Option<Arc<Shared>> {
+        self.to_notify.take()
+    }
+
+    /// Wakes the worker that has something to do, if there is one.
+    #[inline]
+    pub(crate) fn notify_worker(&self) {
+        if let Some(queue) = self.worker_to_notify() {
+            queue.notify();
+        }
     }
 
     // ---- writes of a step ----
@@ -327,6 +372,7 @@ unsafe extern "C" fn new(
                 tasks: TaskList::default(),
                 written: RefCell::new(VecDeque::new()),
                 has_written: Cell::new(false),
+                to_notify: Cell::new(None),
             });
             (*core).current.init(&object)?;
             (*core).note_class()?;
@@ -397,6 +443,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         (*core).current.end();
         ManuallyDrop::drop(&mut (*core).engine);
         ptr::drop_in_place(&raw mut (*core).written);
+        (*core).notify_worker();
         free(object);
     }
 }
@@ -432,6 +479,7 @@ pub(crate) fn init_type() -> Res<Owned> {
         .methods(calls::methods())
         .methods(descriptors::methods())
         .methods(running::methods())
+        .methods(threads::submit::methods())
         .getset(running::attributes())
         .build()?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);

@@ -15,9 +15,11 @@ use rondel::event_loop::timers::Timer;
 use rondel::event_loop::{EventLoop, Host};
 
 use super::core::LoopCore;
+use crate::cpython::detach::detached;
 use crate::cpython::error::{Raised, raise_os_error, restore, take_exception};
 use crate::cpython::{Object, Owned, Res, names};
-use crate::{handle, task, transport};
+use crate::threads::job;
+use crate::{future, handle, task, transport};
 
 /// The engine as it is compiled for Python.
 pub(crate) type Engine = EventLoop<PyHost>;
@@ -38,6 +40,10 @@ pub(crate) enum Kind {
     Writable = 4,
     /// A transport has something to do that asyncio would do by `call_soon`; it knows what.
     Deferred = 5,
+    /// A task is done, and its task group is told.
+    Watched = 6,
+    /// A function that ran in a thread has ended.
+    Job = 7,
 }
 
 const KIND_MASK: usize = 7;
@@ -62,7 +68,9 @@ impl Item {
             2 => Kind::Handle,
             3 => Kind::Readable,
             4 => Kind::Writable,
-            _ => Kind::Deferred,
+            5 => Kind::Deferred,
+            6 => Kind::Watched,
+            _ => Kind::Job,
         }
     }
 
@@ -117,8 +125,8 @@ impl Timer for TimerRef {
     }
 }
 
-/// A handle on its way from another thread.
-pub(crate) struct Remote(pub(crate) Owned);
+/// An item on its way from another thread.
+pub(crate) struct Remote(pub(crate) Item);
 
 // SAFETY: made and received by attached threads; in between nobody touches it.
 unsafe impl Send for Remote {}
@@ -205,7 +213,7 @@ impl Host for PyHost {
     }
 
     fn received(&self, remote: Remote) -> Option<Item> {
-        Some(Item::new(Kind::Handle, remote.0))
+        Some(remote.0)
     }
 
     #[inline]
@@ -234,17 +242,14 @@ impl Host for PyHost {
     }
 
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
-        /// Attaches the thread again, even if the wait panics: what catches the panic raises an exception.
-        struct Detached(*mut ffi::PyThreadState);
-        impl Drop for Detached {
-            fn drop(&mut self) {
-                // SAFETY: the state that was saved, on this thread.
-                unsafe { ffi::PyEval_RestoreThread(self.0) };
+        let queue = self.core().worker_to_notify();
+        // `wait` is the reactor's system call. A worker that is woken here finds the interpreter free.
+        detached(|| {
+            if let Some(queue) = queue {
+                queue.notify();
             }
-        }
-        // SAFETY: attached here; `wait` is the reactor's system call and touches no object.
-        let _detached = Detached(unsafe { ffi::PyEval_SaveThread() });
-        wait()
+            wait()
+        })
     }
 
     fn interrupted(&self) -> ControlFlow<Exit> {
@@ -262,6 +267,8 @@ impl Host for PyHost {
 fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     #[cfg(feature = "panic-probe")]
     crate::panic_probe::fire();
+    // The loop goes on without having let go of the interpreter.
+    core.notify_worker();
     let (kind, object) = item.into_parts();
     let flow = match kind {
         Kind::Step => task::step(core, object),
@@ -273,6 +280,8 @@ fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
                 Kind::Readable => transport::readable(&object),
                 Kind::Writable => transport::writable(&object),
                 Kind::Deferred => transport::deferred(&object),
+                Kind::Job => job::deliver(core, &object),
+                Kind::Watched => future::tell_group(core, &object),
                 _ => handle::run(&object),
             }
         }

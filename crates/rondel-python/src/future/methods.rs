@@ -19,7 +19,7 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
-use crate::task;
+use crate::{task, task_group};
 
 /// The fields of a future whose `__init__` has run.
 pub(crate) fn alive(future: &Object) -> Res<&Future> {
@@ -132,6 +132,7 @@ impl Callback {
     fn callable(&self) -> Res<Owned> {
         match self.context {
             Some(_) => Ok(self.target.clone()),
+            None if task_group::is_exact(&self.target) => task_group::callback_of(&self.target),
             None => task::wakeup_callable(&self.target),
         }
     }
@@ -225,6 +226,7 @@ fn get_callbacks(future: &Object) -> Res<Owned> {
     for callback in all {
         let context = match &callback.context {
             Some(context) => context.clone(),
+            None if task_group::is_exact(&callback.target) => context::copy_current()?,
             None => task::context_of(&callback.target),
         };
         list.append(&*Owned::tuple(&[&*callback.callable()?, &*context])?)?;

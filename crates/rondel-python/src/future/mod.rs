@@ -26,7 +26,7 @@ use crate::event_loop::core::is_debug;
 use crate::task;
 
 use callbacks::{Callback, schedule_callbacks};
-pub(crate) use callbacks::{add_callback, add_waiter, call_soon};
+pub(crate) use callbacks::{add_callback, add_waiter, add_watcher, call_soon, tell_group};
 pub(crate) use iter::{Step, advance};
 pub(crate) use methods::{
     alive, init_types, iterator_slots, loop_or_default, message_of, reset, shared_attributes,
@@ -53,8 +53,9 @@ pub(crate) struct Future {
     event_loop: Slot,
     /// The result, or the exception.
     result: Slot,
-    /// The first callback: a waiting task of ours (then `context` is empty), or any callable.
+    /// The first callback: a waiting task of ours or a task group (then `context` is empty), or any callable.
     callback: Slot,
+    /// The callback's context. In a future that is queued for its task group: the group.
     context: Slot,
     /// What most futures never need.
     rare: Cell<Option<Box<Rare>>>,

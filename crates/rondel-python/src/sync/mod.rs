@@ -27,9 +27,9 @@ mod scope;
 mod semaphore;
 mod waiters;
 
-use crate::cpython::{Owned, Res};
-
 pub(crate) use bound::make_class;
+
+use crate::cpython::{Owned, Res};
 
 /// The classes that the module exports, by name.
 pub(crate) fn init_types() -> Res<Vec<(&'static str, Owned)>> {

@@ -51,7 +51,7 @@ fn get_name(task: &Object) -> Res<Owned> {
 }
 
 fn set_name(task: &Object, name: &Object) -> Res<Owned> {
-    fields(task).name.set(name.str()?);
+    super::set_name(task, name)?;
     Ok(Owned::none())
 }
 

@@ -8,9 +8,11 @@
 //! | `step.rs` | one step: the coroutine runs, and what it yields decides what comes next |
 //! | `current.rs` | which task `asyncio.current_task()` gives |
 //! | `registry.rs` | which tasks `asyncio.all_tasks()` gives |
+//! | `functions.rs` | `create_task`, `ensure_future`, `eager_task_factory` |
 //! | `methods.rs` | what Python sees |
 
 pub(crate) mod current;
+pub(crate) mod functions;
 mod methods;
 pub(crate) mod registry;
 mod step;
@@ -64,6 +66,12 @@ free_list!(FREE, 256);
 #[inline]
 pub(crate) fn is_exact(object: &Object) -> bool {
     ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+}
+
+/// Whether this is a task of ours, or of a subclass.
+pub(crate) fn is_ours(object: &Object) -> bool {
+    // SAFETY: live types.
+    unsafe { ffi::PyType_IsSubtype(object.type_ptr(), CLASS.load(Ordering::Relaxed)) != 0 }
 }
 
 /// The fields of a task of ours, which `object` must be.
@@ -186,6 +194,12 @@ pub(crate) fn wake(event_loop: &Object, task: Owned, awaited: &Object) -> Res<()
 /// A task that is not to be reported when it is destroyed before it is done.
 pub(crate) fn keep_quiet(task: &Object) {
     fields(task).set(NO_DESTROY_LOG, true);
+}
+
+/// `Task.set_name`.
+pub(crate) fn set_name(task: &Object, name: &Object) -> Res<()> {
+    fields(task).name.set(name.str()?);
+    Ok(())
 }
 
 /// The context that a task runs in.

@@ -118,13 +118,44 @@ pub(super) fn unregister(task: &Object) {
     let _ = future::fields;
 }
 
+/// `asyncio.tasks._eager_tasks` up to 3.13: the set of tasks that are taking their first step eagerly.
+#[cfg(all(Py_3_12, not(Py_3_14)))]
+static EAGER_TASKS: crate::cpython::names::Table<Owned> = crate::cpython::names::Table::new();
+
+/// Fetches what is asked for often. Once, at import.
+pub(crate) fn init() -> Res<()> {
+    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    EAGER_TASKS.fill(import("asyncio.tasks")?.getattr(&*Owned::from_str("_eager_tasks")?)?);
+    Ok(())
+}
+
+/// `forget_task(task)`: asyncio's `_unregister_task` was called for it.
+pub(crate) fn forget(_: &Object, task: &Object) -> Res<Owned> {
+    if super::is_ours(task) {
+        fields(task).node.unlink();
+    }
+    Ok(Owned::none())
+}
+
 /// An eager task takes its first step.
 pub(super) fn register_eager(task: &Object) -> Res<()> {
+    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    // SAFETY: live objects; the C API checks that the first one is a set.
+    return crate::cpython::object::check(unsafe {
+        pyo3::ffi::PySet_Add(EAGER_TASKS.get().as_ptr(), task.as_ptr())
+    });
+    #[cfg(not(all(Py_3_12, not(Py_3_14))))]
     tell_asyncio("_register_eager_task", task)
 }
 
 /// It has taken it.
 pub(super) fn unregister_eager(task: &Object) -> Res<()> {
+    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    // SAFETY: as above.
+    return crate::cpython::object::check(unsafe {
+        pyo3::ffi::PySet_Discard(EAGER_TASKS.get().as_ptr(), task.as_ptr())
+    });
+    #[cfg(not(all(Py_3_12, not(Py_3_14))))]
     tell_asyncio("_unregister_eager_task", task)
 }
 

@@ -183,6 +183,10 @@ pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
     // Whatever the step raised must survive the tidying up.
     let raised = result.err().map(|Raised| take_exception());
     registry::unregister_eager(task)?;
+    if let Some(core) = LoopCore::of(event_loop) {
+        // The step around this one goes on, and may wait for the thread.
+        core.notify_worker();
+    }
     if future::fields(task).is_done() {
         fields(task).coroutine.clear();
     } else {

@@ -48,6 +48,12 @@ impl<T, W: WakeUp> Inbox<T, W> {
 
     /// Sends an item; wakes the loop if it waits. From any thread. If the inbox is closed the item is dropped.
     pub fn send(&self, item: T) {
+        self.post(item);
+        self.wake();
+    }
+
+    /// As [`send`](Self::send), for who calls [`wake`](Self::wake) itself a little later: a loop that waits goes on waiting.
+    pub fn post(&self, item: T) {
         let mut mail = self.lock();
         if mail.closed {
             drop(mail); // first the lock: the item's destructor may be anything
@@ -56,7 +62,6 @@ impl<T, W: WakeUp> Inbox<T, W> {
         mail.items.push(item);
         drop(mail);
         self.has_mail.store(true, Ordering::Release);
-        self.wake();
     }
 
     /// Refuses all that is sent from now on. What is in stays until it is taken.

@@ -1,0 +1,18 @@
+//! Letting other threads have the interpreter while this one waits for the kernel.
+
+use pyo3::ffi;
+
+/// Runs `wait` with this thread detached. It must touch no object; moving references it owns is all it may do.
+pub(crate) fn detached<R>(wait: impl FnOnce() -> R) -> R {
+    /// Attaches the thread again, even if the wait panics: what catches the panic raises an exception.
+    struct Detached(*mut ffi::PyThreadState);
+    impl Drop for Detached {
+        fn drop(&mut self) {
+            // SAFETY: the state that was saved, on this thread.
+            unsafe { ffi::PyEval_RestoreThread(self.0) };
+        }
+    }
+    // SAFETY: attached here, and `wait` touches no object.
+    let _detached = Detached(unsafe { ffi::PyEval_SaveThread() });
+    wait()
+}

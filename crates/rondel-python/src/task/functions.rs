@@ -1,0 +1,218 @@
+//! asyncio's functions that make tasks: `create_task`, `ensure_future`, `eager_task_factory`.
+//!
+//! What they do on a loop of ours that makes its tasks itself is here. Everything else (another loop, a replaced
+//! `create_task`, a task factory of the program's, a mistake) is left to asyncio's own function of that name, whose way
+//! of passing names and keywords on differs between versions.
+
+use crate::cpython::error::type_error;
+use crate::cpython::method::{Args, function, method};
+use crate::cpython::names::{Table, import};
+use crate::cpython::{Object, Owned, Res, imports, names, none};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::running::running_loop;
+use crate::future;
+use crate::task::{self, new_task};
+
+/// Who gives a task that a factory made the name that `create_task` was called with.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Naming {
+    /// The factory, which is passed all keywords (3.13.3 and later).
+    Factory,
+    /// `create_task` does, if there is a name (up to 3.12).
+    IfGiven,
+    /// `create_task` does, and if none was given the name is `'None'` (early 3.13).
+    Always,
+}
+
+/// What the running version has.
+struct Stock {
+    create_task: Owned,
+    ensure_future: Owned,
+    eager_task_factory: Owned,
+    naming: Naming,
+}
+
+static STOCK: Table<Stock> = Table::new();
+
+const VARIABLE_KEYWORDS: isize = 8; // inspect.CO_VARKEYWORDS
+
+fn get(object: &Object, name: &str) -> Res<Owned> {
+    object.getattr(&*Owned::from_str(name)?)
+}
+
+fn naming() -> Res<Naming> {
+    let class = get(&*import("asyncio.base_events")?, "BaseEventLoop")?;
+    let code = get(&*get(&class, "create_task")?, "__code__")?;
+    if get(&code, "co_flags")?.to_isize()? & VARIABLE_KEYWORDS != 0 {
+        return Ok(Naming::Factory);
+    }
+    let helper = Owned::from_str("_set_task_name")?;
+    let used = get(&code, "co_names")?.call_method(&*Owned::from_str("count")?, &[&helper])?;
+    Ok(if used.is_true()? {
+        Naming::IfGiven
+    } else {
+        Naming::Always
+    })
+}
+
+/// Keywords of `create_task`. `None` from [`Options::parse`] if there is any that is not known here.
+#[derive(Default)]
+pub(crate) struct Options<'a> {
+    name: Option<&'a Object>,
+    context: Option<&'a Object>,
+    pub(crate) eager_start: Option<&'a Object>,
+}
+
+impl<'a> Options<'a> {
+    #[inline]
+    pub(crate) fn parse(args: Args<'a>) -> Option<Self> {
+        let mut options = Self::default();
+        if !args.has_named() {
+            return Some(options);
+        }
+        let names = names();
+        for (keyword, value) in args.named() {
+            // Keywords of a call in a program's text are interned.
+            if keyword.is(&names.name) {
+                options.name = Some(value);
+            } else if keyword.is(&names.context) {
+                options.context = Some(value);
+            } else if cfg!(Py_3_14) && keyword.is(&names.eager_start) {
+                options.eager_start = Some(value);
+            } else {
+                return None;
+            }
+        }
+        Some(options)
+    }
+}
+
+/// Makes a task as `event_loop.create_task(coroutine, …)` does, without the call; `None` where the call is needed.
+#[inline]
+pub(crate) fn create_directly(
+    event_loop: &Object,
+    coroutine: &Object,
+    options: &Options<'_>,
+) -> Res<Option<Owned>> {
+    let Some(core) = LoopCore::of(event_loop) else {
+        return Ok(None);
+    };
+    if !core.makes_tasks_directly() {
+        return Ok(None);
+    }
+    let eager_start = options.eager_start.map_or(Ok(false), Object::is_true)?;
+    let (name, context) = (options.name, options.context);
+    new_task(event_loop, coroutine, name, context, eager_start).map(Some)
+}
+
+/// `create_task(coro, *, name=None, context=None)`.
+fn create_task(_: &Object, args: Args<'_>) -> Res<Owned> {
+    if let ([coroutine], Some(options)) = (args.positional(), Options::parse(args)) {
+        let event_loop = running_loop()?;
+        if let Some(task) = create_directly(&event_loop, coroutine, &options)? {
+            return Ok(task);
+        }
+        if let Some(factory) = LoopCore::of(&event_loop).and_then(LoopCore::direct_factory)
+            && let Some(task) = create_eagerly(&event_loop, &factory, args)?
+        {
+            return Ok(task);
+        }
+    }
+    STOCK.get().create_task.call_all(args)
+}
+
+/// `ensure_future(coro_or_future, *, loop=None)`.
+fn ensure_future(_: &Object, args: Args<'_>) -> Res<Owned> {
+    if let ([awaitable], false) = (args.positional(), args.has_named()) {
+        if future::is_native(awaitable) {
+            return Ok((*awaitable).own());
+        }
+        if std::ptr::eq(awaitable.type_ptr(), imports().coroutine_type.as_type_ptr()) {
+            let event_loop = running_loop()?;
+            if let Some(task) = create_directly(&event_loop, awaitable, &Options::default())? {
+                return Ok(task);
+            }
+        }
+    }
+    STOCK.get().ensure_future.call_all(args)
+}
+
+/// `eager_task_factory(loop, coro, *, name=None, context=None)`: a task that takes its first step at once.
+fn eager_task_factory(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let known = ["loop", "coro", "name", "context", "eager_start"];
+    if args.positional().len() > 2 {
+        return type_error(&format!(
+            "factory() takes 2 positional arguments but {} were given",
+            args.positional().len()
+        ));
+    }
+    let [event_loop, coroutine, name, context, eager_start] = args.parse("factory", known, 2, 2)?;
+    if cfg!(not(Py_3_14)) && eager_start.is_some() {
+        return type_error("factory() got an unexpected keyword argument 'eager_start'");
+    }
+    let eager_start = eager_start.map_or(Ok(true), Object::is_true)?;
+    let event_loop = future::loop_or_default(event_loop)?;
+    new_task(
+        &event_loop,
+        coroutine.unwrap_or(none()),
+        name,
+        context,
+        eager_start,
+    )
+}
+
+/// What `loop.create_task` does where [`eager_task_factory`] is the loop's factory; `None` if it is another one.
+pub(crate) fn create_eagerly(
+    event_loop: &Object,
+    factory: &Object,
+    args: Args<'_>,
+) -> Res<Option<Owned>> {
+    if !factory.is(&STOCK.get().eager_task_factory) {
+        return Ok(None);
+    }
+    let ([coroutine], Some(options)) = (args.positional(), Options::parse(args)) else {
+        return Ok(None);
+    };
+    let naming = STOCK.get().naming;
+    let by_factory = match naming {
+        Naming::Factory => options.name,
+        _ => None,
+    };
+    let eager_start = options.eager_start.map_or(Ok(true), Object::is_true)?;
+    let context = options.context;
+    let task = new_task(event_loop, coroutine, by_factory, context, eager_start)?;
+    let name = options.name.unwrap_or(none());
+    if naming == Naming::Always || (naming == Naming::IfGiven && !name.is_none()) {
+        task::set_name(&task, name)?;
+    }
+    Ok(Some(task))
+}
+
+/// The functions, by name.
+pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
+    let tasks = import("asyncio.tasks")?;
+    let eager = function(method!(fast c"eager_task_factory" eager_task_factory,
+        c"eager_task_factory(loop, coro, *, name=None, context=None)\n--\n\nA task factory whose tasks take their first step when they are made."))?;
+    STOCK.fill(Stock {
+        create_task: get(&tasks, "create_task")?,
+        ensure_future: get(&tasks, "ensure_future")?,
+        eager_task_factory: eager.clone(),
+        naming: naming()?,
+    });
+    let mut functions = vec![
+        (
+            "create_task",
+            function(method!(fast c"create_task" create_task,
+                c"create_task(coro, *, name=None, context=None)\n--\n\nRuns a coroutine as a task of the running loop."))?,
+        ),
+        (
+            "ensure_future",
+            function(method!(fast c"ensure_future" ensure_future,
+                c"ensure_future(coro_or_future, *, loop=None)\n--\n\nA future as it is; a task of anything else that can be awaited."))?,
+        ),
+    ];
+    if cfg!(Py_3_12) {
+        functions.push(("eager_task_factory", eager));
+    }
+    Ok(functions)
+}

@@ -1,0 +1,393 @@
+//! `TaskGroup`: what runs for each task of a group is here, what runs once for a group is asyncio's own code.
+//!
+//! The class that programs see derives from the native one, which keeps the state and has `create_task` and
+//! `_on_task_done`, and from asyncio's `TaskGroup`, whose `__aenter__`, `__aexit__` and `_abort` work on that state. A
+//! group that is not in its plain course (a child fails, the group is not active, tasks are made in another way) is
+//! handled by asyncio's own methods too, so that each version's rules hold.
+//!
+//! A child of a group gets no callback with a handle: the group stands in the callback's place itself, and the ready ring
+//! takes the child ([`Kind::Watched`](crate::event_loop::host::Kind)), from where it comes to [`child_done`].
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::collected::{Collected, slots};
+use crate::cpython::error::guard;
+use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::names::{Table, import, interned};
+use crate::cpython::object::{check, truth};
+use crate::cpython::types::{TypeBuilder, slot_fn};
+use crate::cpython::{Object, Owned, Res, Slot};
+use crate::future::{self, State};
+use crate::sync::make_class;
+use crate::task;
+
+/// The fields of a group, under asyncio's names.
+#[repr(C)]
+struct TaskGroup {
+    entered: Cell<bool>,
+    exiting: Cell<bool>,
+    aborting: Cell<bool>,
+    parent_cancel_requested: Cell<bool>,
+    /// Whether the program has put something over a method that is called from here.
+    patched: Cell<bool>,
+    event_loop: Slot,
+    parent_task: Slot,
+    /// A set.
+    tasks: Slot,
+    /// A list, or None behind the end.
+    errors: Slot,
+    base_error: Slot,
+    on_completed: Slot,
+}
+
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Collected for TaskGroup {
+    slots!(
+        event_loop,
+        parent_task,
+        tasks,
+        errors,
+        base_error,
+        on_completed
+    );
+}
+
+interned! {
+    struct Names {
+        abort "_abort",
+        is_base_error "_is_base_error",
+        on_task_done "_on_task_done",
+        done "done",
+        set_result "set_result",
+    }
+}
+
+/// What asyncio has of its own.
+struct Stock {
+    names: Names,
+    init: Owned,
+    create_task: Owned,
+    on_task_done: Owned,
+    /// Whether `__init__` sets more than what is kept here.
+    inits_more: bool,
+    /// `asyncio.futures.future_add_to_awaited_by` and its opposite, from 3.14 on.
+    awaited_by: Option<(Owned, Owned)>,
+}
+
+static STOCK: Table<Stock> = Table::new();
+/// The class that programs see.
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+/// Whether this is exactly a `rondel.TaskGroup`.
+#[inline]
+pub(crate) fn is_exact(object: &Object) -> bool {
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+}
+
+/// The bound method that does for other loops, and for programs that look, what [`child_done`] does.
+pub(crate) fn callback_of(group: &Object) -> Res<Owned> {
+    group.getattr(&STOCK.get().names.on_task_done)
+}
+
+unsafe extern "C" fn init(
+    group: *mut ffi::PyObject,
+    args: *mut ffi::PyObject,
+    kwargs: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        let group = unsafe {
+            with_tuple_and_dict(args, kwargs, |args| {
+                let [] = args.parse("TaskGroup.__init__", [], 0, 0)?;
+                Ok(())
+            })?;
+            Object::from_ptr(group)
+        };
+        let this = TaskGroup::of(group);
+        for flag in [
+            &this.entered,
+            &this.exiting,
+            &this.aborting,
+            &this.parent_cancel_requested,
+        ] {
+            flag.set(false);
+        }
+        for slot in [
+            &this.event_loop,
+            &this.parent_task,
+            &this.base_error,
+            &this.on_completed,
+        ] {
+            slot.clear();
+        }
+        // SAFETY: attached.
+        this.tasks
+            .set(unsafe { Owned::steal(ffi::PySet_New(ptr::null_mut()))? });
+        this.errors.set(Owned::list()?);
+        if STOCK.get().inits_more {
+            STOCK.get().init.call(&[group])?;
+        }
+        Ok(0)
+    })
+}
+
+impl TaskGroup {
+    /// The tasks, if the program has not put something else there.
+    #[inline]
+    fn set_of_tasks(&self) -> Option<Owned> {
+        // SAFETY: a live object.
+        let is_set = |tasks: &Owned| unsafe { ffi::PySet_Check(tasks.as_ptr()) != 0 };
+        self.tasks.cloned().filter(is_set)
+    }
+}
+
+#[inline]
+fn set_len(set: &Object) -> isize {
+    // SAFETY: a set, as `set_of_tasks` gives it.
+    unsafe { ffi::PySet_Size(set.as_ptr()) }
+}
+
+/// `create_task(coro, *, name=None, context=None)`.
+fn create_task(group: &Object, args: Args<'_>) -> Res<Owned> {
+    match create_plainly(group, args)? {
+        Some(task) => Ok(task),
+        None => {
+            let (items, kwnames) = args.behind(group);
+            STOCK.get().create_task.call_with(&items, kwnames)
+        }
+    }
+}
+
+/// The plain course: an active group, on a loop of ours that makes its tasks itself. `None` otherwise.
+#[inline]
+fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
+    let this = TaskGroup::of(group);
+    let ([coroutine], Some(options)) = (args.positional(), task::functions::Options::parse(args))
+    else {
+        return Ok(None);
+    };
+    let (Some(event_loop), Some(tasks)) = (this.event_loop.cloned(), this.set_of_tasks()) else {
+        return Ok(None);
+    };
+    if !this.entered.get()
+        || this.aborting.get()
+        || (this.exiting.get() && set_len(&tasks) == 0)
+        || !is_exact(group)
+        || this.patched.get()
+        || options.eager_start.is_some()
+    {
+        return Ok(None);
+    }
+    let Some(task) = task::functions::create_directly(&event_loop, coroutine, &options)? else {
+        return Ok(None);
+    };
+    // SAFETY: a set, and a live object.
+    check(unsafe { ffi::PySet_Add(tasks.as_ptr(), task.as_ptr()) })?;
+    if let Some((add, _)) = &STOCK.get().awaited_by {
+        add.call(&[&task, &this.parent_task.or_none()])?;
+    }
+    future::add_watcher(&task, group)?;
+    Ok(Some(task))
+}
+
+/// `_on_task_done(task)`.
+fn on_task_done(group: &Object, child: &Object) -> Res<Owned> {
+    child_done(group, child)?;
+    Ok(Owned::none())
+}
+
+/// A child is done. All but the plain course is asyncio's own method's.
+#[inline]
+pub(crate) fn child_done(group: &Object, child: &Object) -> Res<()> {
+    let this = TaskGroup::of(group);
+    let stock = STOCK.get();
+    let plain = task::is_exact(child) && {
+        let base = future::fields(child);
+        base.state() == State::Cancelled || (base.is_done() && !base.has_failed())
+    };
+    let (true, Some(tasks)) = (plain, this.set_of_tasks()) else {
+        return stock.on_task_done.call(&[group, child]).map(drop);
+    };
+    // SAFETY: a set, and a live object.
+    truth(unsafe { ffi::PySet_Discard(tasks.as_ptr(), child.as_ptr()) })?;
+    let left = set_len(&tasks);
+    if let Some((_, discard)) = &stock.awaited_by {
+        discard.call(&[child, &this.parent_task.or_none()])?;
+    }
+    if left != 0 {
+        return Ok(());
+    }
+    let Some(completed) = this.on_completed.cloned() else {
+        return Ok(());
+    };
+    if future::is_exact(&completed) {
+        if !future::fields(&completed).is_done() {
+            future::finish(&completed, Owned::from_bool(true))?;
+        }
+        return Ok(());
+    }
+    if !completed.call_method(&stock.names.done, &[])?.is_true()? {
+        completed.call_method(&stock.names.set_result, &[&Owned::from_bool(true)])?;
+    }
+    Ok(())
+}
+
+/// `tp_setattro`: notes whether a method that is called from here is replaced.
+unsafe extern "C" fn setattro(
+    group: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        let (result, group, name) = unsafe {
+            (
+                ffi::PyObject_GenericSetAttr(group, name, value),
+                Object::from_ptr(group),
+                Object::from_ptr(name),
+            )
+        };
+        let names = &STOCK.get().names;
+        let called: [&Object; 3] = [&names.abort, &names.is_base_error, &names.on_task_done];
+        if called.iter().any(|method| method.is(name)) {
+            TaskGroup::of(group).patched.set(true);
+        }
+        Ok(result)
+    })
+}
+
+// ---- the state under asyncio's names ----
+
+macro_rules! flag {
+    ($field:ident, $get:ident, $set:ident) => {
+        fn $get(group: &Object) -> Res<Owned> {
+            Ok(Owned::from_bool(TaskGroup::of(group).$field.get()))
+        }
+
+        fn $set(group: &Object, value: Option<&Object>) -> Res<()> {
+            let on = value.map_or(Ok(false), Object::is_true)?;
+            TaskGroup::of(group).$field.set(on);
+            Ok(())
+        }
+    };
+}
+
+macro_rules! field {
+    ($field:ident, $get:ident, $set:ident) => {
+        fn $get(group: &Object) -> Res<Owned> {
+            Ok(TaskGroup::of(group).$field.or_none())
+        }
+
+        fn $set(group: &Object, value: Option<&Object>) -> Res<()> {
+            let value = value.filter(|value| !value.is_none()).map(Object::own);
+            drop(TaskGroup::of(group).$field.replace(value));
+            Ok(())
+        }
+    };
+}
+
+flag!(entered, get_entered, set_entered);
+flag!(exiting, get_exiting, set_exiting);
+flag!(aborting, get_aborting, set_aborting);
+flag!(
+    parent_cancel_requested,
+    get_parent_cancel_requested,
+    set_parent_cancel_requested
+);
+field!(event_loop, get_loop, set_loop);
+field!(parent_task, get_parent_task, set_parent_task);
+field!(tasks, get_tasks, set_tasks);
+field!(errors, get_errors, set_errors);
+field!(base_error, get_base_error, set_base_error);
+field!(on_completed, get_on_completed, set_on_completed);
+
+const KEPT: [&str; 10] = [
+    "_entered",
+    "_exiting",
+    "_aborting",
+    "_parent_cancel_requested",
+    "_loop",
+    "_parent_task",
+    "_tasks",
+    "_errors",
+    "_base_error",
+    "_on_completed_fut",
+];
+
+fn attributes() -> [GetSet; KEPT.len()] {
+    [
+        attribute!(c"_entered" get_entered, set_entered),
+        attribute!(c"_exiting" get_exiting, set_exiting),
+        attribute!(c"_aborting" get_aborting, set_aborting),
+        attribute!(c"_parent_cancel_requested" get_parent_cancel_requested, set_parent_cancel_requested),
+        attribute!(c"_loop" get_loop, set_loop),
+        attribute!(c"_parent_task" get_parent_task, set_parent_task),
+        attribute!(c"_tasks" get_tasks, set_tasks),
+        attribute!(c"_errors" get_errors, set_errors),
+        attribute!(c"_base_error" get_base_error, set_base_error),
+        attribute!(c"_on_completed_fut" get_on_completed, set_on_completed),
+    ]
+}
+
+fn methods() -> [Method; 2] {
+    [
+        method!(fast c"create_task" create_task,
+            c"create_task(coro, *, name=None, context=None): runs a coroutine as a task of the group."),
+        method!(onearg c"_on_task_done" on_task_done, c"A task of the group is done."),
+    ]
+}
+
+fn get(object: &Object, name: &str) -> Res<Owned> {
+    object.getattr(&*Owned::from_str(name)?)
+}
+
+/// Whether asyncio's `__init__` sets an attribute that is not kept here.
+fn inits_more(init: &Object) -> Res<bool> {
+    let names = get(&*get(init, "__code__")?, "co_names")?;
+    for index in 0..crate::cpython::object::tuple_len(&names) {
+        let name = crate::cpython::object::tuple_item(&names, index).to_text()?;
+        if name.starts_with('_') && !KEPT.contains(&name.as_str()) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+/// Makes the class.
+pub(crate) fn init_type() -> Res<Owned> {
+    let stock = get(&*import("asyncio.taskgroups")?, "TaskGroup")?;
+    let futures = import("asyncio.futures")?;
+    let optional = |name: &str| futures.getattr_optional(&*Owned::from_str(name)?);
+    let init_of_stock = get(&stock, "__init__")?;
+    STOCK.fill(Stock {
+        names: Names::new()?,
+        create_task: get(&stock, "create_task")?,
+        on_task_done: get(&stock, "_on_task_done")?,
+        inits_more: inits_more(&init_of_stock)?,
+        init: init_of_stock,
+        awaited_by: optional("future_add_to_awaited_by")?
+            .zip(optional("future_discard_from_awaited_by")?),
+    });
+    let offset = TaskGroup::offset();
+    let native = TypeBuilder::new::<TaskGroup>(c"rondel._rondel.TaskGroup", None, offset)
+        .subclassable()
+        .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
+        .slot(ffi::Py_tp_setattro, slot_fn!(setattro, ffi::setattrofunc))
+        .collected::<TaskGroup>()
+        .methods(methods())
+        .getset(attributes())
+        .build()?;
+    let class = make_class(
+        "TaskGroup",
+        "Waits for a group of tasks, as asyncio.TaskGroup.",
+        &[&native, &stock],
+        &methods(),
+    )?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

@@ -1,0 +1,246 @@
+//! One call in a thread: what is called, and the future that its outcome goes to.
+//!
+//! A job is made in the loop's thread and waits in a [`queue`](super::queue). A worker runs it and puts it, the outcome in
+//! it, into the loop's inbox; from the ready ring it comes to [`deliver`]. A job whose future is cancelled before it runs
+//! is not run. For what `ThreadPoolExecutor` does with the items of its queue a job has `future`, which is the job itself,
+//! with `cancel()` and `set_exception()`.
+
+use std::cell::Cell;
+use std::ops::ControlFlow;
+use std::ptr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+use rondel::event_loop::inbox::Inbox;
+use rondel::reactor::Wake;
+
+use crate::cpython::collected::{Collected, slots};
+use crate::cpython::error::{is_exit, restore, take_exception};
+use crate::cpython::method::{Args, attribute, method};
+use crate::cpython::names::{Table, import};
+use crate::cpython::types::{TypeBuilder, allocate};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::{Exit, Item, Kind, Remote};
+use crate::future;
+
+pub(super) type Mailbox = Arc<Inbox<Remote, Wake>>;
+
+/// How a call ended. All zero, before it has, is as good as any: there is no outcome then.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Outcome {
+    Returned = 0,
+    Raised,
+    /// The executor was shut down, and drops what is queued.
+    Cancelled,
+}
+
+#[repr(C)]
+pub(super) struct Job {
+    future: Slot,
+    function: Slot,
+    /// A tuple.
+    args: Slot,
+    /// A dict, or nothing.
+    kwargs: Slot,
+    /// What to run in; nothing for the thread's own context.
+    context: Slot,
+    /// The result, or the exception.
+    outcome: Slot,
+    kind: Cell<Outcome>,
+}
+
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Collected for Job {
+    slots!(future, function, args, kwargs, context, outcome);
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+/// asyncio's translation of `concurrent.futures` exceptions into its own.
+static CONVERT: Table<Option<Owned>> = Table::new();
+
+pub(super) fn is_job(object: &Object) -> bool {
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+}
+
+/// A call to be made.
+pub(super) struct Call<'a> {
+    pub(super) function: &'a Object,
+    pub(super) args: Owned,
+    pub(super) kwargs: Option<Owned>,
+    pub(super) context: Option<Owned>,
+}
+
+/// A job and the future, of a loop of ours, that it will complete.
+pub(super) fn new_job(event_loop: &Object, call: Call<'_>) -> Res<(Owned, Owned)> {
+    let future = future::new_future(event_loop)?;
+    // SAFETY: all-zero fields are valid.
+    let job = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
+    let this = Job::of(&job);
+    this.future.set(future.clone());
+    this.function.set(call.function.own());
+    this.args.set(call.args);
+    drop(this.kwargs.replace(call.kwargs));
+    drop(this.context.replace(call.context));
+    Ok((job, future))
+}
+
+/// Runs a job, in a worker's thread. Gives the inbox whose loop is to be woken once this thread lets go of the interpreter.
+pub(super) fn run(job: &Object) -> Option<Mailbox> {
+    let this = Job::of(job);
+    let wanted = |future: &Object| !future::fields(future).is_done();
+    // Kept to the end: releasing them may run code of the program's, which is no part of the call.
+    let held = [&this.function, &this.args, &this.kwargs, &this.context].map(Slot::take);
+    let [Some(function), Some(args), kwargs, context] = &held else {
+        return None; // run or cancelled before
+    };
+    if !this.future.get().is_some_and(wanted) {
+        return None;
+    }
+    let result = match context {
+        None => call(function, args, kwargs.as_deref()),
+        Some(context) => context::enter(context).and_then(|()| {
+            let result = call(function, args, kwargs.as_deref());
+            context::exit(context).and(result)
+        }),
+    };
+    match result {
+        Ok(value) => post(job, Outcome::Returned, value),
+        Err(Raised) => post(job, Outcome::Raised, take_exception()),
+    }
+}
+
+fn call(function: &Object, args: &Object, kwargs: Option<&Object>) -> Res<Owned> {
+    // SAFETY: a live callable, a tuple, and a dict or null.
+    unsafe {
+        Owned::steal(ffi::PyObject_Call(
+            function.as_ptr(),
+            args.as_ptr(),
+            kwargs.map_or(ptr::null_mut(), Object::as_ptr),
+        ))
+    }
+}
+
+/// Sends the outcome to the loop, unless that is closed. Its wait is not ended: that is for the caller to do.
+fn post(job: &Object, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
+    let this = Job::of(job);
+    this.outcome.set(outcome);
+    this.kind.set(kind);
+    let event_loop = this
+        .future
+        .get()
+        .and_then(|future| future::fields(future).event_loop().map(Object::own))?;
+    let core = LoopCore::of(&event_loop)?;
+    if core.is_closed() {
+        return None;
+    }
+    // As in `call_soon_threadsafe`: while nobody runs the loop, the ring is where the collector sees it.
+    if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
+        core.push(Kind::Job, job.own());
+        return None;
+    }
+    let inbox = core.engine().inbox();
+    inbox.post(Remote(Item::new(Kind::Job, job.own())));
+    Some(Arc::clone(inbox))
+}
+
+/// A job that is back: its future gets the outcome, unless it was cancelled meanwhile.
+pub(crate) fn deliver(core: &LoopCore, job: &Object) -> ControlFlow<Exit> {
+    match complete(job) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(Raised) => {
+            let exception = take_exception();
+            if is_exit(&exception) {
+                return ControlFlow::Break(Exit::Raised(restore(exception)));
+            }
+            match report(core, job, &exception) {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
+            }
+        }
+    }
+}
+
+fn complete(job: &Object) -> Res<()> {
+    let this = Job::of(job);
+    let (Some(future), Some(outcome)) = (this.future.take(), this.outcome.take()) else {
+        return Ok(());
+    };
+    if future::fields(&future).is_done() {
+        return Ok(());
+    }
+    match this.kind.get() {
+        Outcome::Returned => future::finish(&future, outcome),
+        Outcome::Raised => match CONVERT.get() {
+            Some(convert) => future::fail(&future, &*convert.call(&[&outcome])?),
+            None => future::fail(&future, &outcome),
+        },
+        Outcome::Cancelled => future::cancel(&future, None).map(drop),
+    }
+}
+
+/// What can't be put into the future, as a `StopIteration` in some versions, is an error of a callback in asyncio.
+#[cold]
+fn report(core: &LoopCore, job: &Object, exception: &Object) -> Res<()> {
+    let details = Owned::dict()?;
+    let message = format!("Exception in callback {}", job.repr()?.to_text()?);
+    details.set_item(c"message", &*Owned::from_str(&message)?)?;
+    details.set_item(c"exception", exception)?;
+    core.object()
+        .call_method(&names().call_exception_handler, &[&*details])?;
+    Ok(())
+}
+
+// ---- what `ThreadPoolExecutor` does with the items of its queue ----
+
+fn get_future(job: &Object) -> Res<Owned> {
+    Ok(job.own())
+}
+
+fn run_method(job: &Object, _: Args<'_>) -> Res<Owned> {
+    if let Some(inbox) = run(job) {
+        inbox.wake();
+    }
+    Ok(Owned::none())
+}
+
+fn end(job: &Object, kind: Outcome, outcome: Owned) {
+    let this = Job::of(job);
+    let held = [&this.function, &this.args, &this.kwargs, &this.context].map(Slot::take);
+    if held[0].is_some()
+        && let Some(inbox) = post(job, kind, outcome)
+    {
+        inbox.wake();
+    }
+}
+
+fn cancel(job: &Object, _: Args<'_>) -> Res<Owned> {
+    end(job, Outcome::Cancelled, Owned::none());
+    Ok(Owned::from_bool(true))
+}
+
+fn set_exception(job: &Object, exception: &Object) -> Res<Owned> {
+    end(job, Outcome::Raised, exception.own());
+    Ok(Owned::none())
+}
+
+/// Makes the class.
+pub(super) fn init_type() -> Res<()> {
+    let convert = Owned::from_str("_convert_future_exc")?;
+    CONVERT.fill(import("asyncio.futures")?.getattr_optional(&convert)?);
+    let class = TypeBuilder::new::<Job>(c"rondel._rondel.Job", None, Job::offset())
+        .not_instantiable()
+        .collected::<Job>()
+        .methods([
+            method!(fast c"run" run_method, c"Makes the call."),
+            method!(fast c"cancel" cancel, c"Cancels the future of a call that is not made."),
+            method!(onearg c"set_exception" set_exception, c"Ends the future of a call that is not made."),
+        ])
+        .getset([attribute!(c"future" get_future)])
+        .build()?;
+    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
+    Ok(())
+}

@@ -1,0 +1,284 @@
+//! The queue that worker threads take their jobs from.
+//!
+//! It has the methods of `queue.SimpleQueue` that `ThreadPoolExecutor` uses, and two more: `_work`, which runs jobs until it
+//! takes something that is none, and `_has_worker`, which says whether a thread waits for each item.
+//!
+//! What makes it cheap is when threads are woken. A worker that has a result lets go of the interpreter first and wakes the
+//! loop then; the loop, where it is about to wait, does the same with the worker ([`Shared::notify`] from `PyHost::park`). So
+//! whoever wakes finds the interpreter free, and does not have to wait for it once more.
+
+use std::collections::VecDeque;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+
+use pyo3::ffi;
+
+use super::job::{self, Mailbox};
+use crate::cpython::collected::Collected;
+use crate::cpython::detach::detached;
+use crate::cpython::error::{guard_object, raise};
+use crate::cpython::method::{Args, method};
+use crate::cpython::names::{Table, import, intern};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Object, Owned, Res, Slot};
+
+/// An item on its way between threads.
+struct Parcel(Owned);
+
+// SAFETY: put in and taken out by attached threads; a detached one only moves it.
+unsafe impl Send for Parcel {}
+
+#[derive(Default)]
+struct State {
+    items: VecDeque<Parcel>,
+    /// How many workers wait, or are about to.
+    idle: usize,
+}
+
+/// What the threads share.
+#[derive(Default)]
+pub(crate) struct Shared {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A panic while the lock was held can only be an allocation: the state is whole.
+        self.state
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Wakes a worker.
+    pub(crate) fn notify(&self) {
+        self.filled.notify_one();
+    }
+
+    fn put(&self, item: Owned) {
+        self.lock().items.push_back(Parcel(item));
+        self.notify();
+    }
+
+    /// Puts an item in if a worker waits for it, who is not woken yet.
+    fn offer(&self, item: &Object) -> bool {
+        let mut state = self.lock();
+        let free = state.idle > state.items.len();
+        if free {
+            state.items.push_back(Parcel(item.own()));
+        }
+        free
+    }
+
+    /// Whether there is a waiting worker for each item.
+    fn has_worker(&self) -> bool {
+        let state = self.lock();
+        state.idle >= state.items.len()
+    }
+
+    fn try_take(&self) -> Option<Owned> {
+        self.lock().items.pop_front().map(|parcel| parcel.0)
+    }
+
+    /// Waits for an item, detached. Before the thread sleeps, and after it counts as idle, `wake` is woken.
+    fn wait(&self, wake: Option<Mailbox>) -> Parcel {
+        let mut wake = wake;
+        let mut state = self.lock();
+        if let Some(item) = state.items.pop_front() {
+            drop(state);
+            if let Some(inbox) = wake {
+                inbox.wake();
+            }
+            return item;
+        }
+        state.idle += 1;
+        if let Some(inbox) = wake.take() {
+            drop(state);
+            inbox.wake();
+            state = self.lock();
+        }
+        loop {
+            if let Some(item) = state.items.pop_front() {
+                state.idle -= 1;
+                return item;
+            }
+            state = self
+                .filled
+                .wait(state)
+                .unwrap_or_else(|poisoned| poisoned.into_inner());
+        }
+    }
+}
+
+#[repr(C)]
+struct WorkQueue {
+    /// From `tp_new` on.
+    shared: Option<Arc<Shared>>,
+}
+
+// SAFETY: the fields stand behind the header; zeroed ones are valid (an empty `Option` of a pointer is null).
+unsafe impl Collected for WorkQueue {
+    fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        // Nobody who holds the lock waits for the interpreter, and the collector must see the same each time.
+        if let Some(shared) = &self.shared {
+            let state = shared.lock();
+            state.items.iter().for_each(|parcel| see(&parcel.0));
+        }
+    }
+
+    fn release_others(&self) {
+        if let Some(shared) = &self.shared {
+            let items = std::mem::take(&mut shared.lock().items);
+            drop(items);
+        }
+    }
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+struct Imports {
+    empty: Owned,
+    run: Owned,
+}
+
+static IMPORTS: Table<Imports> = Table::new();
+
+/// What the threads share, of a queue of ours.
+pub(super) fn shared(queue: &Object) -> Option<&Arc<Shared>> {
+    if !ptr::eq(queue.type_ptr(), CLASS.load(Ordering::Relaxed)) {
+        return None;
+    }
+    WorkQueue::of(queue).shared.as_ref()
+}
+
+fn alive(queue: &Object) -> Res<&Arc<Shared>> {
+    match shared(queue) {
+        Some(shared) => Ok(shared),
+        None => crate::cpython::error::runtime_error("a WorkQueue was expected"),
+    }
+}
+
+/// Puts a job in if a worker waits for it. It is woken by [`Shared::notify`].
+pub(super) fn offer(shared: &Shared, job: &Object) -> bool {
+    shared.offer(job)
+}
+
+unsafe extern "C" fn new(
+    class: *mut ffi::PyTypeObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the fields are filled before anyone sees the object.
+    guard_object(|| unsafe {
+        let queue = allocate(class)?;
+        queue
+            .as_ptr()
+            .byte_add(WorkQueue::offset())
+            .cast::<WorkQueue>()
+            .write(WorkQueue {
+                shared: Some(Arc::default()),
+            });
+        Ok(queue)
+    })
+}
+
+fn put(queue: &Object, args: Args<'_>) -> Res<Owned> {
+    let [item, _, _] = args.parse("put", ["item", "block", "timeout"], 3, 1)?;
+    alive(queue)?.put(item.map_or_else(Owned::none, Object::own));
+    Ok(Owned::none())
+}
+
+fn get_nowait(queue: &Object) -> Res<Owned> {
+    match alive(queue)?.try_take() {
+        Some(item) => Ok(item),
+        None => raise(&IMPORTS.get().empty, ""),
+    }
+}
+
+fn get(queue: &Object, args: Args<'_>) -> Res<Owned> {
+    let [block] = args.parse("get", ["block"], 1, 0)?;
+    if !block.map_or(Ok(true), Object::is_true)? {
+        return get_nowait(queue);
+    }
+    let shared = Arc::clone(alive(queue)?);
+    Ok(detached(|| shared.wait(None)).0)
+}
+
+fn qsize(queue: &Object) -> Res<Owned> {
+    Owned::from_u64(alive(queue)?.lock().items.len() as u64)
+}
+
+fn empty(queue: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(alive(queue)?.lock().items.is_empty()))
+}
+
+/// Whether there is a waiting thread for each item.
+fn has_worker(queue: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(alive(queue)?.has_worker()))
+}
+
+/// Runs items until `None` is taken. The thread counts as idle while it waits.
+fn work(queue: &Object) -> Res<Owned> {
+    let shared = Arc::clone(alive(queue)?);
+    let mut wake: Option<Mailbox> = None;
+    loop {
+        let item = detached(|| shared.wait(wake.take())).0;
+        if item.is_none() {
+            return Ok(item);
+        }
+        if job::is_job(&item) {
+            wake = job::run(&item);
+        } else {
+            item.call_method(&IMPORTS.get().run, &[])?;
+        }
+    }
+}
+
+/// In the child of a fork no other thread is there to give the lock back.
+fn at_fork_reinit(queue: &Object) -> Res<Owned> {
+    alive(queue)?;
+    // SAFETY: a queue of ours, in a process with one thread. What it held is given up, not dropped: whether the lock was
+    // held in the middle of a change is not known.
+    unsafe {
+        queue
+            .as_ptr()
+            .byte_add(WorkQueue::offset())
+            .cast::<WorkQueue>()
+            .write(WorkQueue {
+                shared: Some(Arc::default()),
+            });
+    }
+    Ok(Owned::none())
+}
+
+/// Makes the class.
+pub(super) fn init_type() -> Res<Owned> {
+    IMPORTS.fill(Imports {
+        empty: import("queue")?.getattr(&*intern("Empty")?)?,
+        run: intern("run")?,
+    });
+    let class = TypeBuilder::new::<WorkQueue>(
+        c"rondel._rondel.WorkQueue",
+        None,
+        WorkQueue::offset(),
+    )
+    .doc(c"The queue that the threads of an executor take their work from.")
+    .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
+    .collected::<WorkQueue>()
+    .methods([
+        method!(fast c"put" put, c"Puts an item in."),
+        method!(fast c"get" get, c"Takes an item, waiting for one."),
+        method!(noargs c"get_nowait" get_nowait, c"Takes an item, or raises queue.Empty."),
+        method!(noargs c"qsize" qsize, c"How many items there are."),
+        method!(noargs c"empty" empty, c"Whether there is none."),
+        method!(noargs c"_work" work, c"Runs items until None is taken."),
+        method!(noargs c"_has_worker" has_worker, c"Whether a thread waits for each item."),
+        method!(noargs c"_at_fork_reinit" at_fork_reinit, c"Makes it usable in the child of a fork."),
+    ])
+    .build()?;
+    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}

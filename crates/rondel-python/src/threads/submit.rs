@@ -1,0 +1,138 @@
+//! `run_in_executor`: whose executor it is, and the way into its queue.
+//!
+//! The loop's default executor is `rondel.executor.LoopExecutor`, made at the first call, as asyncio makes a
+//! `ThreadPoolExecutor`. An executor of the program's own, and a `ThreadPoolExecutor` that somebody has changed, get their
+//! calls from asyncio's own method.
+
+use std::sync::Arc;
+
+use super::job::{Call, new_job};
+use super::queue;
+use crate::cpython::error::runtime_error;
+use crate::cpython::method::{Args, Method, method};
+use crate::cpython::names::{Table, import, interned};
+use crate::cpython::{Object, Owned, Res};
+use crate::event_loop::calls::check_callback;
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::running::{base_method, check_closed};
+
+interned! {
+    struct Names {
+        class "ThreadPoolExecutor",
+        default_executor "_default_executor",
+        executor_shutdown_called "_executor_shutdown_called",
+        loop_executor "LoopExecutor",
+        shutdown "_shutdown",
+        submit "submit",
+        submit_item "_submit_item",
+        thread_name_prefix "thread_name_prefix",
+        work_queue "_work_queue",
+    }
+}
+
+/// What is asked for at each call.
+struct Stock {
+    names: Names,
+    /// `concurrent.futures.thread`, whose `_shutdown` says that the interpreter ends.
+    module: Owned,
+    class: Owned,
+    submit: Owned,
+    prefix: Owned,
+    kw_prefix: Owned,
+}
+
+static STOCK: Table<Stock> = Table::new();
+
+pub(super) fn init() -> Res<()> {
+    let names = Names::new()?;
+    let module = import("concurrent.futures.thread")?;
+    let class = module.getattr(&names.class)?;
+    STOCK.fill(Stock {
+        submit: class.getattr(&names.submit)?,
+        prefix: Owned::from_str("asyncio")?,
+        kw_prefix: Owned::tuple(&[&names.thread_name_prefix])?,
+        class,
+        module,
+        names,
+    });
+    Ok(())
+}
+
+/// Whether the program has `ThreadPoolExecutor` as it was: what traces calls into threads replaces it or its `submit`.
+fn is_untouched(stock: &Stock) -> Res<bool> {
+    Ok(stock.class.getattr(&stock.names.submit)?.is(&stock.submit)
+        && stock.module.getattr(&stock.names.class)?.is(&stock.class))
+}
+
+/// Runs a call in the loop's default executor. `None` if that is not ours.
+pub(super) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Option<Owned>> {
+    let stock = STOCK.get();
+    let names = &stock.names;
+    if !is_untouched(stock)? {
+        return Ok(None);
+    }
+    if event_loop
+        .getattr(&names.executor_shutdown_called)?
+        .is_true()?
+    {
+        return runtime_error("Executor shutdown has been called");
+    }
+    let mut executor = event_loop.getattr(&names.default_executor)?;
+    if executor.is_none() {
+        let class = import("rondel.executor")?.getattr(&names.loop_executor)?;
+        executor = class.call_with(&[&stock.prefix], Some(&stock.kw_prefix))?;
+        event_loop.setattr(&names.default_executor, &executor)?;
+    }
+    let Some(queue) = executor.getattr_optional(&names.work_queue)? else {
+        return Ok(None);
+    };
+    let Some(shared) = queue::shared(&queue) else {
+        return Ok(None);
+    };
+    let (job, future) = new_job(event_loop, call)?;
+    // With the interpreter's lock nothing can come between the look and the offer.
+    if cfg!(not(Py_GIL_DISABLED))
+        && !executor.getattr(&names.shutdown)?.is_true()?
+        && !stock.module.getattr(&names.shutdown)?.is_true()?
+        && queue::offer(shared, &job)
+    {
+        LoopCore::of_loop(event_loop).notify_later(Arc::clone(shared));
+    } else {
+        executor.call_method(&names.submit_item, &[&job])?;
+    }
+    Ok(Some(future))
+}
+
+/// `run_in_executor(executor, func, *args)`.
+fn run_in_executor(event_loop: &Object, args: Args<'_>) -> Res<Owned> {
+    let ([executor, function, rest @ ..], false) = (args.positional(), args.has_named()) else {
+        return base_method(event_loop, c"run_in_executor", args);
+    };
+    let core = LoopCore::of_loop(event_loop);
+    check_closed(core)?;
+    if !executor.is_none() {
+        return base_method(event_loop, c"run_in_executor", args);
+    }
+    if core.is_debug() {
+        check_callback(function, "run_in_executor")?;
+    }
+    let call = Call {
+        function,
+        args: Owned::tuple(rest)?,
+        kwargs: None,
+        context: None,
+    };
+    match submit_to_default(event_loop, call)? {
+        Some(future) => {
+            // What the program does next in this step may be to wait for the thread.
+            core.notify_worker();
+            Ok(future)
+        }
+        None => base_method(event_loop, c"run_in_executor", args),
+    }
+}
+
+pub(crate) fn methods() -> Vec<Method> {
+    vec![method!(fast c"run_in_executor" run_in_executor,
+        c"run_in_executor(executor, func, *args): calls func(*args) in a thread; returns a future of its result.")]
+}
