@@ -51,6 +51,7 @@ GOALS = [
     Goal("lock, free", "lock-free/own", "rondel", (Limit(0.45, "uvloop"),)),
     Goal("lock, contended", "lock-contended/own", "rondel", (Limit(0.12, "uvloop"),)),
     Goal("event", "event/own", "rondel", (Limit(0.15, "uvloop"),)),
+    Goal("gather, each of 100", "gather/own", "rondel", (Limit(0.10, "uvloop"),)),
     Goal("timer set + cancel", "timer-cancelled", "rondel", (Limit(0.30, "uvloop"),)),
     Goal("timers that fire", "timer-fired", "rondel", (Limit(0.20, "uvloop"),)),
     Goal("timeout", "timeout/own", "rondel", (Limit(0.12, "uvloop"),)),

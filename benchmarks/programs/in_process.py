@@ -276,6 +276,50 @@ async def to_thread_10(asyncio: Any, count: int) -> int:
 
 
 @case
+async def wait(asyncio: Any, count: int) -> int:
+    """A wait for 100 tasks; an operation is one of them, its creation included."""
+    wait, create = asyncio.wait, asyncio.create_task
+    batches = math.ceil(count / TASKS)
+    total = 0
+    for _ in range(batches):
+        done, pending = await wait([create(_give(number)) for number in range(TASKS)])
+        check(not pending, "a task is not done")
+        total += sum([task.result() for task in done])
+    check(total == batches * sum(range(TASKS)), "a task's result is wrong")
+    return batches * TASKS
+
+
+@case
+async def as_completed(asyncio: Any, count: int) -> int:
+    """The results of 100 coroutines as they are done; an operation is one of them."""
+    as_completed = asyncio.as_completed
+    batches = math.ceil(count / TASKS)
+    total = 0
+    for _ in range(batches):
+        for result in as_completed([_give(number) for number in range(TASKS)]):
+            total += await result
+    check(total == batches * sum(range(TASKS)), "a result is wrong")
+    return batches * TASKS
+
+
+@case
+async def shield(asyncio: Any, count: int) -> int:
+    """A hundred shields, each of a future of its own, which then ends; an operation is one of them."""
+    shield, create_future = asyncio.shield, asyncio.get_running_loop().create_future
+    batches = math.ceil(count / TASKS)
+    total = 0
+    for _ in range(batches):
+        inner = [create_future() for _ in range(TASKS)]
+        outer = [shield(future) for future in inner]
+        for number, future in enumerate(inner):
+            future.set_result(number)
+        for future in outer:
+            total += await future
+    check(total == batches * sum(range(TASKS)), "a result is wrong")
+    return batches * TASKS
+
+
+@case
 async def future_ping_pong(asyncio: Any, count: int) -> int:
     """Two tasks wake each other through futures; an operation is one waking."""
     loop = asyncio.get_running_loop()

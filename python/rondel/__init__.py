@@ -9,7 +9,6 @@ import asyncio as _asyncio
 import sys as _sys
 from asyncio import *  # noqa: F403
 
-from . import gathering as _gathering  # keeps asyncio's own gather before anything is replaced
 from . import policy as _policy
 from ._rondel import (
     Barrier,
@@ -31,12 +30,19 @@ from ._rondel import (
     create_task,
     ensure_future,
     gather,
+    shield,
     sleep,
     timeout,
     timeout_at,
     to_thread,
+    wait,
     wait_for,
 )
+
+if _sys.version_info >= (3, 13):
+    from ._rondel import as_completed
+else:
+    from .completion import as_completed
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall
 from .runners import Runner, run

@@ -19,10 +19,12 @@ from asyncio import constants, transports
 from asyncio import create_task as create_task
 from asyncio import ensure_future as ensure_future
 from asyncio import gather as gather
+from asyncio import shield as shield
 from asyncio import sleep as sleep
 from asyncio import timeout as timeout
 from asyncio import timeout_at as timeout_at
 from asyncio import to_thread as to_thread
+from asyncio import wait as wait
 from asyncio import wait_for as wait_for
 from asyncio.events import AbstractServer
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Iterable
@@ -46,6 +48,9 @@ _Ts = TypeVarTuple("_Ts")
 _ProtocolFactory: TypeAlias = Callable[[], asyncio.BaseProtocol]
 _ClientConnected: TypeAlias = Callable[[StreamReader, StreamWriter], Awaitable[None] | None]
 _Separator: TypeAlias = bytes | bytearray | memoryview
+if sys.version_info >= (3, 13):
+    from asyncio import as_completed as as_completed
+
 if sys.version_info >= (3, 12):
     _TaskCoroutine: TypeAlias = Coroutine[Any, Any, _T_co]
 else:
@@ -498,3 +503,6 @@ class StreamReaderProtocol(asyncio.Protocol):
     def pause_writing(self) -> None: ...
     def resume_writing(self) -> None: ...
     def __del__(self) -> None: ...
+
+def _as_completed(fs: Iterable[Any], *, timeout: float | None = None) -> Any:
+    """What `as_completed` is from 3.13 on, and goes through before."""

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{
     guard, guard_object, guard_quiet, raise_instance, raised_matches, runtime_error,
     take_exception, type_error, value_error,
@@ -105,6 +106,38 @@ const OFFSET: usize = size_of::<ffi::PyObject>();
 fn fields<T: Steps>(object: &Object) -> &Awaitable<T> {
     // SAFETY: only ever called for instances of the type that was made for `T`.
     unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Awaitable<T>>() }
+}
+
+/// The base class of all types of awaitables, which says no more than that they are of ours.
+static BASE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+struct Base;
+
+// SAFETY: no fields.
+unsafe impl Collected for Base {
+    fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
+}
+
+/// Makes the base class when it is first asked for.
+fn base() -> Res<&'static Object> {
+    if BASE.load(Ordering::Relaxed).is_null() {
+        let class = TypeBuilder::new::<Base>(c"rondel._rondel.Awaitable", None, OFFSET)
+            .subclassable()
+            .not_instantiable()
+            .collected::<Base>()
+            .build()?;
+        BASE.store(class.into_ptr().cast(), Ordering::Relaxed);
+    }
+    // SAFETY: made above, and kept for ever.
+    Ok(unsafe { Object::from_ptr(BASE.load(Ordering::Relaxed).cast()) })
+}
+
+/// Whether an object is an awaitable of ours, of whatever kind.
+#[inline]
+pub(crate) fn is_awaitable(object: &Object) -> bool {
+    // SAFETY: a live object; its type, which can't be subclassed, is read while it is alive.
+    let base = unsafe { (*object.type_ptr()).tp_base };
+    ptr::eq(base, BASE.load(Ordering::Relaxed))
 }
 
 /// A new awaitable, with `fill` setting its state. What `fill` finds is empty.
@@ -370,7 +403,7 @@ pub(crate) fn iterator_of(object: &Object) -> Res<Owned> {
 /// awaits it, and has the interpreter's own checks.
 #[inline]
 pub(crate) fn await_any(object: &Object) -> Res<Owned> {
-    if future::is_native(object) || is_ours(object) {
+    if future::is_native(object) || is_awaitable(object) {
         return Ok(object.own());
     }
     if ptr::eq(object.type_ptr(), imports().coroutine_type.as_type_ptr())
@@ -386,15 +419,6 @@ fn await_by_coroutine(object: &Object) -> Res<Owned> {
     import("rondel.awaiting")?
         .getattr(&*Owned::from_str("_await")?)?
         .call(&[object])
-}
-
-/// Whether it is an awaitable of ours, of whatever type.
-#[inline]
-fn is_ours(object: &Object) -> bool {
-    // SAFETY: a live object; its type's slots are read while it is alive.
-    let slot =
-        unsafe { (*object.type_ptr()).tp_as_async.as_ref() }.and_then(|slots| slots.am_await);
-    slot.is_some_and(|slot| std::ptr::fn_addr_eq(slot, am_await as ffi::unaryfunc))
 }
 
 // ---- slots and methods ----
@@ -654,7 +678,7 @@ fn read_only(name: &'static CStr, get: method::Getter) -> GetSet {
 
 /// Makes the type.
 pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
-    let class = TypeBuilder::new::<Awaitable<T>>(type_name, None, OFFSET)
+    let class = TypeBuilder::new::<Awaitable<T>>(type_name, Some(base()?), OFFSET)
         .not_instantiable()
         .slot(
             ffi::Py_tp_traverse,

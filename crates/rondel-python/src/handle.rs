@@ -278,8 +278,9 @@ fn run_in_context(this: &Handle) -> Res<Owned> {
     context::exit(&context).and(result)
 }
 
+/// A handle's callback has raised: the exception that is set goes where it belongs.
 #[cold]
-fn failed(handle: &Object) -> ControlFlow<Exit> {
+pub(crate) fn failed(handle: &Object) -> ControlFlow<Exit> {
     let exception = take_exception();
     if is_exit(&exception) {
         return ControlFlow::Break(Exit::Raised(restore(exception)));

@@ -6,7 +6,6 @@ mod awaitable;
 mod cpython;
 mod event_loop;
 mod future;
-mod gather;
 mod handle;
 #[cfg(feature = "panic-probe")]
 mod panic_probe;
@@ -19,6 +18,7 @@ mod threads;
 mod timeouts;
 mod transport;
 mod untracked;
+mod waits;
 
 use cpython::method::{function, method};
 use cpython::{Owned, Raised, Res};
@@ -38,6 +38,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("Handle", handle)?;
     add("TimerHandle", timer_handle)?;
     let (future, task) = (future::init_types()?, task::init_type()?);
+    waits::init_gathering()?;
     cpython::types::register_subclass(&future, &task)?;
     add("Future", future)?;
     add("Task", task)?;
@@ -57,12 +58,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("TaskGroup", task_group::init_type()?)?;
     add("LoopAttribute", event_loop::attributes::init_type()?)?;
     add("LoopCore", event_loop::core::init_type()?)?;
-    gather::init_type()?;
-    add(
-        "gather",
-        function(method!(fast c"gather" gather::gather,
-            c"gather(*coros_or_futures, return_exceptions=False): a future of all their results."))?,
-    )?;
+    for (name, value) in waits::init()? {
+        add(name, value)?;
+    }
     add(
         "bind_methods",
         function(

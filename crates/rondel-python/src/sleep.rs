@@ -119,8 +119,10 @@ impl Sleep {
         }
         let future = create_future(&event_loop)?;
         let result = self.result.or_none();
+        // SAFETY: made at import, and kept for ever.
+        let wake = unsafe { Object::from_ptr(WAKE.load(Ordering::Relaxed)) };
         self.timer
-            .set(start_timer(&event_loop, &delay, &future, &result)?);
+            .set(start_timer(&event_loop, &delay, wake, &[&future, &result])?);
         self.stage.set(Stage::Waiting);
         Ok(Next::Await(iterator_of(&future)?))
     }
@@ -160,27 +162,30 @@ pub(crate) fn is_over(delay: &Object) -> Res<bool> {
     truth(unsafe { ffi::PyObject_RichCompareBool(delay.as_ptr(), zero.as_ptr(), ffi::Py_LE) })
 }
 
-/// `loop.call_later(delay, set_result_unless_cancelled, future, result)`.
-fn start_timer(
+/// `loop.call_later(delay, callback, *args)`, with at most three arguments.
+pub(crate) fn start_timer(
     event_loop: &Object,
     delay: &Object,
-    future: &Object,
-    result: &Object,
+    callback: &Object,
+    args: &[&Object],
 ) -> Res<Owned> {
-    // SAFETY: made at import, and kept for ever.
-    let wake = unsafe { Object::from_ptr(WAKE.load(Ordering::Relaxed)) };
     match LoopCore::of(event_loop) {
         Some(core) if core.times_directly() && !core.is_debug() && !core.is_closed() => {
             let when = core.time() + delay.to_f64()?;
-            let timer = handle::new_timer(core, when, wake, &[future, result], None)?;
-            if future::is_native(future) {
+            let timer = handle::new_timer(core, when, callback, args, None)?;
+            let wakes = ptr::eq(callback.as_ptr(), WAKE.load(Ordering::Relaxed));
+            if wakes && args.first().is_some_and(|future| future::is_native(future)) {
                 handle::fields(&timer).needs_no_context();
             }
             handle::fields(&timer).set_scheduled(true);
             core.push_timer(when, timer.clone());
             Ok(timer)
         }
-        _ => event_loop.call_method(&names().call_later, &[delay, wake, future, result]),
+        _ => {
+            let mut all = vec![delay, callback];
+            all.extend_from_slice(args);
+            event_loop.call_method(&names().call_later, &all)
+        }
     }
 }
 

@@ -5,8 +5,7 @@
 //! group that is not in its plain course (a child fails, the group is not active, tasks are made in another way) is
 //! handled by asyncio's own methods too, so that each version's rules hold.
 //!
-//! A child of a group gets no callback with a handle: the group stands in the callback's place itself, and the ready ring
-//! takes the child ([`Kind::Watched`](crate::event_loop::host::Kind)), from where it comes to [`child_done`].
+//! A child of a group gets no callback with a handle: the group watches it (`waits/watch.rs`), and comes to [`child_done`].
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -22,9 +21,11 @@ use crate::cpython::names::{Table, import, interned};
 use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
+use crate::event_loop::core::LoopCore;
 use crate::future::{self, State};
 use crate::sync::make_class;
 use crate::task;
+use crate::waits::watch::{Arrived, Watcher};
 
 /// The fields of a group, under asyncio's names.
 #[repr(C)]
@@ -43,6 +44,7 @@ struct TaskGroup {
     errors: Slot,
     base_error: Slot,
     on_completed: Slot,
+    arrived: Arrived,
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
@@ -55,6 +57,14 @@ unsafe impl Collected for TaskGroup {
         base_error,
         on_completed
     );
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.arrived.for_each(see);
+    }
+
+    fn release_others(&self) {
+        self.arrived.clear();
+    }
 }
 
 interned! {
@@ -80,17 +90,19 @@ struct Stock {
 }
 
 static STOCK: Table<Stock> = Table::new();
-/// The class that programs see.
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
-/// Whether this is exactly a `rondel.TaskGroup`.
-#[inline]
-pub(crate) fn is_exact(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
-}
+/// A group as it watches its tasks; the class is the one that programs see.
+pub(crate) static WATCHER: Watcher = Watcher {
+    class: AtomicPtr::new(ptr::null_mut()),
+    name: |_, _| "TaskGroup._on_task_done",
+    method: Some(callback_of),
+    note: |_, _| Ok(Some(true)),
+    act: |group, child, _| child_done(group, child),
+    arrived: |group| &TaskGroup::of(group).arrived,
+};
 
 /// The bound method that does for other loops, and for programs that look, what [`child_done`] does.
-pub(crate) fn callback_of(group: &Object) -> Res<Owned> {
+fn callback_of(group: &Object) -> Res<Owned> {
     group.getattr(&STOCK.get().names.on_task_done)
 }
 
@@ -177,7 +189,7 @@ fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
     if !this.entered.get()
         || this.aborting.get()
         || (this.exiting.get() && set_len(&tasks) == 0)
-        || !is_exact(group)
+        || !WATCHER.is_exact(group)
         || this.patched.get()
         || options.eager_start.is_some()
     {
@@ -191,7 +203,7 @@ fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
     if let Some((add, _)) = &STOCK.get().awaited_by {
         add.call(&[&task, &this.parent_task.or_none()])?;
     }
-    future::add_watcher(&task, group)?;
+    future::add_waiter(&task, group)?;
     Ok(Some(task))
 }
 
@@ -203,7 +215,7 @@ fn on_task_done(group: &Object, child: &Object) -> Res<Owned> {
 
 /// A child is done. All but the plain course is asyncio's own method's.
 #[inline]
-pub(crate) fn child_done(group: &Object, child: &Object) -> Res<()> {
+fn child_done(group: &Object, child: &Object) -> Res<()> {
     let this = TaskGroup::of(group);
     let stock = STOCK.get();
     let plain = task::is_exact(child) && {
@@ -211,6 +223,10 @@ pub(crate) fn child_done(group: &Object, child: &Object) -> Res<()> {
         base.state() == State::Cancelled || (base.is_done() && !base.has_failed())
     };
     let (true, Some(tasks)) = (plain, this.set_of_tasks()) else {
+        // This is no task's step, and it runs the program's code.
+        if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+            core.leave_task();
+        }
         return stock.on_task_done.call(&[group, child]).map(drop);
     };
     // SAFETY: a set, and a live object.
@@ -388,6 +404,8 @@ pub(crate) fn init_type() -> Res<Owned> {
         &[&native, &stock],
         &methods(),
     )?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    WATCHER
+        .class
+        .store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

@@ -56,6 +56,14 @@ pub(crate) fn raise<T>(class: &Object, message: &str) -> Res<T> {
     Err(Raised)
 }
 
+/// Raises `class` without arguments.
+#[cold]
+pub(crate) fn raise_bare<T>(class: &Object) -> Res<T> {
+    // SAFETY: a live class.
+    unsafe { ffi::PyErr_SetNone(class.as_ptr()) };
+    Err(Raised)
+}
+
 #[cold]
 pub(crate) fn type_error<T>(message: &str) -> Res<T> {
     raise(Builtin::Type.class(), message)

@@ -56,7 +56,6 @@ interned! {
         call_later "call_later",
         call_soon "call_soon",
         cancel "cancel",
-        cancel_requested "_cancel_requested",
         close "close",
         context "context",
         cr_await "cr_await",

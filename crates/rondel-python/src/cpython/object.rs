@@ -421,6 +421,22 @@ impl Owned {
         unsafe { Self::steal(ffi::PyList_New(0)) }
     }
 
+    /// A list of `len` items, made one by one. Nobody sees it before it is whole, whatever the making runs.
+    #[inline]
+    pub(crate) fn list_of(len: usize, mut item: impl FnMut(usize) -> Res<Self>) -> Res<Self> {
+        // SAFETY: each place of the new list is filled once with a reference of its own; the collector does not know the
+        // list while there are empty places, and freeing one with such is allowed.
+        unsafe {
+            let list = Self::steal(ffi::PyList_New(len as isize))?;
+            ffi::PyObject_GC_UnTrack(list.as_ptr().cast());
+            for index in 0..len {
+                ffi::PyList_SET_ITEM(list.as_ptr(), index as isize, item(index)?.into_ptr());
+            }
+            ffi::PyObject_GC_Track(list.as_ptr().cast());
+            Ok(list)
+        }
+    }
+
     pub(crate) fn dict() -> Res<Self> {
         // SAFETY: attached.
         unsafe { Self::steal(ffi::PyDict_New()) }

@@ -19,7 +19,8 @@ use crate::cpython::detach::detached;
 use crate::cpython::error::{Raised, raise_os_error, restore, take_exception};
 use crate::cpython::{Object, Owned, Res, names};
 use crate::threads::job;
-use crate::{future, handle, task, transport};
+use crate::waits::watch;
+use crate::{handle, task, transport};
 
 /// The engine as it is compiled for Python.
 pub(crate) type Engine = EventLoop<PyHost>;
@@ -40,8 +41,8 @@ pub(crate) enum Kind {
     Writable = 4,
     /// A transport has something to do that asyncio would do by `call_soon`; it knows what.
     Deferred = 5,
-    /// A task is done, and its task group is told.
-    Watched = 6,
+    /// A watcher acts, because a future that it watches is done.
+    Watcher = 6,
     /// A function that ran in a thread has ended.
     Job = 7,
 }
@@ -69,7 +70,7 @@ impl Item {
             3 => Kind::Readable,
             4 => Kind::Writable,
             5 => Kind::Deferred,
-            6 => Kind::Watched,
+            6 => Kind::Watcher,
             _ => Kind::Job,
         }
     }
@@ -273,6 +274,7 @@ fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     let flow = match kind {
         Kind::Step => task::step(core, object),
         Kind::Wakeup => task::wakeup(core, object),
+        Kind::Watcher => watch::run(core, &object),
         kind => {
             // What is no task's step must not find the last step's task as the current one.
             core.leave_task();
@@ -281,7 +283,6 @@ fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
                 Kind::Writable => transport::writable(&object),
                 Kind::Deferred => transport::deferred(&object),
                 Kind::Job => job::deliver(core, &object),
-                Kind::Watched => future::tell_group(core, &object),
                 _ => handle::run(&object),
             }
         }

@@ -1,20 +1,20 @@
 //! Who wants to know that a future is done, and how they are told: by `call_soon`, in the order in which they asked.
 //!
 //! The first callback stands in the future itself, further ones in its rare fields. A task of ours that waits is pushed onto
-//! the ready ring as it is ([`Kind::Wakeup`](crate::event_loop::host::Kind)); any other callback gets a handle.
-
-use std::ops::ControlFlow;
+//! the ready ring as it is ([`Kind::Wakeup`](crate::event_loop::host::Kind)), a watcher is told at once (`waits/watch.rs`);
+//! any other callback gets a handle.
 
 use super::{Future, fields, uninitialized};
-use crate::cpython::error::{is_exit, restore, runtime_error, take_exception};
-use crate::cpython::{Object, Owned, Raised, Res, context, imports, names};
+use crate::cpython::error::{restore, runtime_error, take_exception};
+use crate::cpython::{Object, Owned, Raised, Res, imports, names};
 use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::{Exit, Kind};
-use crate::{handle, task, task_group};
+use crate::event_loop::host::Kind;
+use crate::handle;
+use crate::waits::watch;
 
 /// Who wants to know.
 pub(super) struct Callback {
-    /// A task of ours, or a task group, if there is no context; otherwise a callable.
+    /// A task of ours or a watcher if there is no context, otherwise a callable.
     pub(super) target: Owned,
     pub(super) context: Option<Owned>,
 }
@@ -46,73 +46,8 @@ pub(super) fn schedule(future: &Object, callback: Callback) -> Res<()> {
         return uninitialized();
     };
     match callback.context {
-        None if task_group::is_exact(&callback.target) => {
-            watched_done(&event_loop, callback.target, future)
-        }
-        None => task::wake(&event_loop, callback.target, future),
+        None => watch::notify(&event_loop, callback.target, future),
         Some(context) => call_soon(&event_loop, &callback.target, &[future], &context),
-    }
-}
-
-/// Queues a future for the group that watches it.
-#[inline]
-fn watched_done(event_loop: &Object, group: Owned, future: &Object) -> Res<()> {
-    let this = fields(future);
-    match LoopCore::of(event_loop) {
-        Some(core) if core.calls_directly() && !core.is_debug() && this.context.is_empty() => {
-            if core.is_closed() {
-                return runtime_error("Event loop is closed");
-            }
-            // The place is free: the callback that it belonged to is being scheduled.
-            this.context.set(group);
-            core.push(Kind::Watched, future.own());
-            Ok(())
-        }
-        _ => {
-            let callback = task_group::callback_of(&group)?;
-            call_soon(event_loop, &callback, &[future], &*context::copy_current()?)
-        }
-    }
-}
-
-/// A queued future whose group is to be told.
-#[inline]
-pub(crate) fn tell_group(core: &LoopCore, future: &Object) -> ControlFlow<Exit> {
-    let Some(group) = fields(future).context.take() else {
-        return ControlFlow::Continue(());
-    };
-    match task_group::child_done(&group, future) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(_) => telling_failed(core, &group, future),
-    }
-}
-
-/// What a callback raises: reported as a handle does it, except what ends the program.
-#[cold]
-fn telling_failed(core: &LoopCore, group: &Object, future: &Object) -> ControlFlow<Exit> {
-    let exception = take_exception();
-    if is_exit(&exception) {
-        return ControlFlow::Break(Exit::Raised(restore(exception)));
-    }
-    let report = || -> Res<()> {
-        let source = imports()
-            .format_callback_source
-            .call(&[
-                &*task_group::callback_of(group)?,
-                &*Owned::tuple(&[future])?,
-            ])?
-            .to_text()?;
-        let details = Owned::dict()?;
-        let message = Owned::from_str(&format!("Exception in callback {source}"))?;
-        details.set_item(c"message", &message)?;
-        details.set_item(c"exception", &exception)?;
-        core.object()
-            .call_method(&names().call_exception_handler, &[&*details])?;
-        Ok(())
-    };
-    match report() {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
     }
 }
 
@@ -141,34 +76,40 @@ pub(crate) fn call_soon(
     Ok(())
 }
 
-/// Lets a task of ours wait for a future of ours. If that is done, the task is queued at once.
+/// Lets a task of ours, or a watcher, wait for a future of ours. If that is done, the task is queued or the watcher told
+/// at once.
 #[inline]
-pub(crate) fn add_waiter(future: &Object, task: &Object) -> Res<()> {
+pub(crate) fn add_waiter(future: &Object, waiter: &Object) -> Res<()> {
     let callback = Callback {
-        target: task.own(),
-        context: None,
-    };
-    add(future, callback)
-}
-
-/// Lets a task group be told of the end of a task of ours.
-#[inline]
-pub(crate) fn add_watcher(future: &Object, group: &Object) -> Res<()> {
-    let callback = Callback {
-        target: group.own(),
+        target: waiter.own(),
         context: None,
     };
     add(future, callback)
 }
 
 /// `add_done_callback(callable, context=context)`.
-#[inline]
+#[cfg(not(Py_3_12))]
 pub(crate) fn add_callback(future: &Object, callable: &Object, context: &Object) -> Res<()> {
     let callback = Callback {
         target: callable.own(),
         context: Some(context.own()),
     };
     add(future, callback)
+}
+
+/// Takes back what [`add_waiter`] did.
+pub(crate) fn remove_waiter(future: &Object, waiter: &Object) {
+    let this = fields(future);
+    if this.context.is_empty() && this.callback.holds(waiter) {
+        this.callback.clear();
+    }
+    let removed = this.if_rare(|rare| {
+        let mut callbacks = rare.callbacks.borrow_mut();
+        let is_it = |callback: &Callback| callback.context.is_none() && callback.target.is(waiter);
+        let place = callbacks.iter().position(is_it)?;
+        Some(callbacks.remove(place))
+    });
+    drop(removed);
 }
 
 pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {

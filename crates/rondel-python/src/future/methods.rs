@@ -19,7 +19,8 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
-use crate::{task, task_group};
+use crate::task;
+use crate::waits::watch;
 
 /// The fields of a future whose `__init__` has run.
 pub(crate) fn alive(future: &Object) -> Res<&Future> {
@@ -128,12 +129,20 @@ impl Callback {
         (self.target.as_ptr().addr(), context)
     }
 
-    /// The callable as Python sees it.
-    fn callable(&self) -> Res<Owned> {
+    /// The callable as Python sees it among the callbacks of `future`.
+    fn callable(&self, future: &Object) -> Res<Owned> {
         match self.context {
             Some(_) => Ok(self.target.clone()),
-            None if task_group::is_exact(&self.target) => task_group::callback_of(&self.target),
+            None if watch::is_watcher(&self.target) => watch::callable(&self.target, future),
             None => task::wakeup_callable(&self.target),
+        }
+    }
+
+    fn context(&self) -> Res<Owned> {
+        match &self.context {
+            Some(context) => Ok(context.clone()),
+            None if watch::is_watcher(&self.target) => context::copy_current(),
+            None => Ok(task::context_of(&self.target)),
         }
     }
 }
@@ -144,7 +153,7 @@ fn remove_done_callback(future: &Object, callback: &Object) -> Res<Owned> {
     let mut equal = HashSet::new();
     let mut index = 0;
     while let Some(candidate) = nth(this, index) {
-        if candidate.callable()?.equals(callback)? {
+        if candidate.callable(future)?.equals(callback)? {
             equal.insert(candidate.identity());
         }
         index += 1;
@@ -224,12 +233,8 @@ fn get_callbacks(future: &Object) -> Res<Owned> {
     }
     let list = Owned::list()?;
     for callback in all {
-        let context = match &callback.context {
-            Some(context) => context.clone(),
-            None if task_group::is_exact(&callback.target) => context::copy_current()?,
-            None => task::context_of(&callback.target),
-        };
-        list.append(&*Owned::tuple(&[&*callback.callable()?, &*context])?)?;
+        let (callable, context) = (callback.callable(future)?, callback.context()?);
+        list.append(&*Owned::tuple(&[&*callable, &*context])?)?;
     }
     Ok(list)
 }

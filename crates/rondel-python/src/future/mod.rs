@@ -23,10 +23,12 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
 use crate::event_loop::core::is_debug;
-use crate::task;
+use crate::{task, waits};
 
+#[cfg(not(Py_3_12))]
+pub(crate) use callbacks::add_callback;
 use callbacks::{Callback, schedule_callbacks};
-pub(crate) use callbacks::{add_callback, add_waiter, add_watcher, call_soon, tell_group};
+pub(crate) use callbacks::{add_waiter, call_soon, remove_waiter};
 pub(crate) use iter::{Step, advance};
 pub(crate) use methods::{
     alive, init_types, iterator_slots, loop_or_default, message_of, reset, shared_attributes,
@@ -85,16 +87,22 @@ pub(crate) fn offset() -> usize {
     OFFSET.load(Ordering::Relaxed)
 }
 
+/// The class.
+pub(crate) fn class() -> &'static Object {
+    // SAFETY: made at import, and never released.
+    unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) }
+}
+
 /// Whether this is exactly a `rondel.Future`.
 #[inline]
 pub(crate) fn is_exact(object: &Object) -> bool {
     ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
 }
 
-/// Whether this is exactly a future or a task of ours: then nothing of it is overridden.
+/// Whether this is exactly a future or a task of ours, or what `gather` returns: then nothing of it is overridden.
 #[inline]
 pub(crate) fn is_native(object: &Object) -> bool {
-    is_exact(object) || task::is_exact(object)
+    is_exact(object) || task::is_exact(object) || waits::is_gathering(object)
 }
 
 /// The fields of a future or task of ours, which `object` must be.
@@ -382,6 +390,9 @@ pub(crate) fn cancel_any(future: &Object, message: Option<&Object>) -> Res<bool>
     }
     if task::is_exact(future) {
         return task::cancel(future, message);
+    }
+    if waits::is_gathering(future) {
+        return waits::cancel_gathering(future, message);
     }
     let message = message.map_or_else(Owned::none, Object::own);
     future

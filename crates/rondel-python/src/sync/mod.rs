@@ -28,6 +28,8 @@ mod semaphore;
 mod waiters;
 
 pub(crate) use bound::make_class;
+pub(crate) use queue::{get_item, is_empty, new as new_queue, put_item};
+pub(crate) use queue_calls::get as wait_for_item;
 
 use crate::cpython::{Owned, Res};
 

@@ -17,7 +17,7 @@ use super::items::{Items, Order};
 use super::names::{sync_imports, sync_names};
 use super::waiters::Waiters;
 use super::{event, queue_calls};
-use crate::cpython::error::{Raised, guard_object, value_error};
+use crate::cpython::error::{guard_object, raise_bare, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::types::{slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot, none};
@@ -54,6 +54,12 @@ enum Limit {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static LIFO_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static PRIORITY_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+/// A new queue without a limit.
+pub(crate) fn new() -> Res<Owned> {
+    // SAFETY: our live class.
+    unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) }.call(&[])
+}
 
 #[inline]
 pub(super) fn fields(queue: &Object) -> &Queue {
@@ -217,7 +223,7 @@ impl Queue {
 // ---- what asyncio asks the queue itself for, so that subclasses can answer ----
 
 #[inline]
-pub(super) fn is_empty(queue: &Object) -> Res<bool> {
+pub(crate) fn is_empty(queue: &Object) -> Res<bool> {
     match plain_order(queue) {
         Some(_) => fields(queue).items.is_empty(),
         None => queue.call_method(&sync_names().empty, &[])?.is_true(),
@@ -257,7 +263,7 @@ fn is_full_by_asking(queue: &Object) -> Res<bool> {
 
 /// `self.put_nowait(item)`.
 #[inline]
-pub(super) fn put_item(queue: &Object, item: &Object) -> Res<Owned> {
+pub(crate) fn put_item(queue: &Object, item: &Object) -> Res<Owned> {
     match plain_order(queue) {
         Some(_) => put_nowait(queue, item),
         None => queue.call_method(&sync_names().put_nowait, &[item]),
@@ -266,18 +272,11 @@ pub(super) fn put_item(queue: &Object, item: &Object) -> Res<Owned> {
 
 /// `self.get_nowait()`.
 #[inline]
-pub(super) fn get_item(queue: &Object) -> Res<Owned> {
+pub(crate) fn get_item(queue: &Object) -> Res<Owned> {
     match plain_order(queue) {
         Some(_) => get_nowait(queue),
         None => queue.call_method(&sync_names().get_nowait, &[]),
     }
-}
-
-#[cold]
-pub(super) fn raise_bare<T>(class: &Object) -> Res<T> {
-    // SAFETY: a live class.
-    unsafe { ffi::PyErr_SetNone(class.as_ptr()) };
-    Err(Raised)
 }
 
 /// `raise QueueShutDown`, which only versions that have it ask for.

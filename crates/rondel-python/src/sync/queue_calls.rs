@@ -152,7 +152,8 @@ fn call(queue: &Object, item: Option<&Object>) -> Res<Owned> {
     })
 }
 
-fn get(queue: &Object) -> Res<Owned> {
+/// `queue.get()`.
+pub(crate) fn get(queue: &Object) -> Res<Owned> {
     call(queue, None)
 }
 

@@ -153,7 +153,9 @@ fn init(
 
 #[inline]
 fn is_coroutine(object: &Object) -> Res<bool> {
-    if ptr::eq(object.type_ptr(), imports().coroutine_type.as_type_ptr()) {
+    if ptr::eq(object.type_ptr(), imports().coroutine_type.as_type_ptr())
+        || crate::awaitable::is_awaitable(object)
+    {
         return Ok(true);
     }
     imports().iscoroutine.call(&[object])?.is_true()

@@ -1,0 +1,397 @@
+//! `as_completed`: several futures, in the order in which they are done.
+//!
+//! The iterator watches them and puts each into a queue when its turn comes. What it gives out waits for the queue's next
+//! one: awaitables of the results in plain iteration, and from 3.13 on the futures themselves in `async for`.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::awaited_by::{current_task, link, unlink};
+use super::names::waits_imports;
+use super::parse_one;
+use super::watch::{self, Arrived, Watcher};
+use crate::awaitable::{
+    Class, Next, Steps, init_type as init_awaitable, is_awaitable, iterator_of, make,
+};
+use crate::cpython::collected::{Collected, slots};
+use crate::cpython::error::{guard_object, raise_bare, type_error};
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::{Args, attribute, function, method};
+use crate::cpython::object::{check, truth};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::event_loop::core::LoopCore;
+use crate::sleep::start_timer;
+use crate::{future, handle, sync, task};
+
+// ---- the iterator ----
+
+/// One `as_completed`. It is the watcher of its futures.
+struct Completed {
+    /// A `Queue` of the futures that are done and were not given out; `None` in it stands for one that was too late.
+    done: Slot,
+    /// The set of those that are not done.
+    todo: Slot,
+    timer: Slot,
+    /// The task, where links between futures are kept.
+    task: Slot,
+    /// How many are still to be given out.
+    left: Cell<usize>,
+    arrived: Arrived,
+}
+
+// SAFETY: all-zero fields are valid.
+unsafe impl Collected for Completed {
+    slots!(done, todo, timer, task);
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.arrived.for_each(see);
+    }
+
+    fn release_others(&self) {
+        self.arrived.clear();
+    }
+}
+
+pub(super) static WATCHER: Watcher = Watcher {
+    class: AtomicPtr::new(ptr::null_mut()),
+    name: |_, _| {
+        if cfg!(Py_3_13) {
+            "_AsCompletedIterator._handle_completion"
+        } else {
+            "as_completed.<locals>._on_completion"
+        }
+    },
+    method: None,
+    note: |_, _| Ok(Some(false)),
+    act: |iterator, future, _| completed(Completed::of(iterator), future),
+    arrived: |iterator| &Completed::of(iterator).arrived,
+};
+
+impl Completed {
+    fn has_todo(&self) -> bool {
+        // SAFETY: a set.
+        self.todo
+            .get()
+            .is_some_and(|todo| unsafe { ffi::PySet_Size(todo.as_ptr()) > 0 })
+    }
+
+    fn cancel_timer(&self) -> Res<()> {
+        match self.timer.cloned() {
+            Some(timer) if handle::is_handle(&timer) => handle::cancel(&timer).map(drop),
+            Some(timer) => timer.call_method(&names().cancel, &[]).map(drop),
+            None => Ok(()),
+        }
+    }
+}
+
+/// A future is done, and its turn has come.
+fn completed(this: &Completed, future: &Object) -> Res<()> {
+    if !this.has_todo() {
+        return Ok(()); // time was up before
+    }
+    if let Some(task) = this.task.cloned() {
+        unlink(future, Some(&task))?;
+    }
+    let todo = this.todo.or_none();
+    // SAFETY: a set and a live object.
+    truth(unsafe { ffi::PySet_Discard(todo.as_ptr(), future.as_ptr()) })?;
+    sync::put_item(&this.done.or_none(), future)?;
+    if this.has_todo() {
+        return Ok(());
+    }
+    this.cancel_timer()
+}
+
+/// Time is up: whatever is not done counts as late.
+fn handle_timeout(iterator: &Object) -> Res<Owned> {
+    let this = Completed::of(iterator);
+    let (todo, done, task) = (this.todo.or_none(), this.done.or_none(), this.task.cloned());
+    for_each(&todo, |future| {
+        watch::remove(future, iterator)?;
+        unlink(future, task.as_deref())?;
+        sync::put_item(&done, none()).map(drop)
+    })?;
+    // SAFETY: a set.
+    check(unsafe { ffi::PySet_Clear(todo.as_ptr()) })?;
+    Ok(Owned::none())
+}
+
+/// Calls `f` with each item of an iterable.
+fn for_each(iterable: &Object, mut f: impl FnMut(&Object) -> Res<()>) -> Res<()> {
+    // SAFETY: live objects; null from `PyIter_Next` without an exception is the end.
+    unsafe {
+        let iterator = Owned::steal(ffi::PyObject_GetIter(iterable.as_ptr()))?;
+        while let Ok(item) = Owned::steal(ffi::PyIter_Next(iterator.as_ptr())) {
+            f(&item)?;
+        }
+        if ffi::PyErr_Occurred().is_null() {
+            Ok(())
+        } else {
+            Err(Raised)
+        }
+    }
+}
+
+/// `ensure_future(awaitable, loop=event_loop)`.
+fn ensure_future(event_loop: &Object, core: &LoopCore, awaitable: &Object) -> Res<Owned> {
+    if future::is_native(awaitable) {
+        let theirs = future::fields(awaitable).event_loop();
+        if theirs.is_some_and(|theirs| theirs.is(event_loop)) {
+            return Ok(awaitable.own());
+        }
+    } else if core.makes_tasks_directly()
+        && (is_awaitable(awaitable)
+            || ptr::eq(awaitable.type_ptr(), imports().coroutine_type.as_type_ptr()))
+    {
+        return task::new_task(event_loop, awaitable, None, None, false);
+    }
+    waits_imports()
+        .ensure_future
+        .call_with(&[awaitable, event_loop], Some(&imports().kw_loop))
+}
+
+fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
+    let event_loop = core.object();
+    // SAFETY: all-zero fields are valid.
+    let iterator = unsafe { allocate(WATCHER.class.load(Ordering::Relaxed))? };
+    let this = Completed::of(&iterator);
+    this.done.set(sync::new_queue()?);
+    if waits_imports().quirks.as_completed_links {
+        drop(this.task.replace(current_task(event_loop)?));
+    }
+    // SAFETY: live objects, or null for an empty set; what is not iterable raises.
+    let (each_once, todo) = unsafe {
+        (
+            Owned::steal(ffi::PySet_New(passed.as_ptr()))?,
+            Owned::steal(ffi::PySet_New(ptr::null_mut()))?,
+        )
+    };
+    for_each(&each_once, |awaitable| {
+        let future = ensure_future(event_loop, core, awaitable)?;
+        // SAFETY: a set that nobody else knows, and a live object.
+        check(unsafe { ffi::PySet_Add(todo.as_ptr(), future.as_ptr()) })
+    })?;
+    let task = this.task.cloned();
+    for_each(&todo, |future| {
+        watch::add(future, &iterator)?;
+        link(future, task.as_deref())
+    })?;
+    // SAFETY: a set.
+    let count = unsafe { ffi::PySet_Size(todo.as_ptr()) } as usize;
+    if count > 0 && !timeout.is_none() {
+        let late = iterator.getattr(&*Owned::from_str("_handle_timeout")?)?;
+        this.timer
+            .set(start_timer(event_loop, timeout, &late, &[])?);
+    }
+    this.todo.set(todo);
+    this.left.set(count);
+    Ok(iterator)
+}
+
+// ---- what it gives out ----
+
+free_list!(FREE, 128);
+static ONE: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE.with(|list| unsafe { list.keep(object) }),
+    |class| FREE.with(|list| list.revive(class, false)),
+);
+
+/// Waits for the next future that is done.
+struct One {
+    iterator: Slot,
+    /// Whether it gives the future, in `async for`, or its result.
+    is_async: Cell<bool>,
+}
+
+impl Steps for One {
+    fn name(&self) -> &'static str {
+        match self.is_async.get() {
+            true => "_AsCompletedIterator.__anext__",
+            false if cfg!(Py_3_13) => "_AsCompletedIterator._wait_for_one",
+            false => "as_completed.<locals>._wait_for_one",
+        }
+    }
+
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        let iterator = self.iterator.or_none();
+        let this = Completed::of(&iterator);
+        match awaited {
+            None => {
+                if self.is_async.get() {
+                    if this.left.get() == 0 {
+                        // SAFETY: a built-in class lives as long as the interpreter.
+                        return raise_bare(unsafe {
+                            Object::from_ptr(ffi::PyExc_StopAsyncIteration)
+                        });
+                    }
+                    this.left.set(this.left.get() - 1);
+                }
+                let queue = this.done.or_none();
+                if sync::is_empty(&queue)? {
+                    return Ok(Next::Await(iterator_of(&*sync::wait_for_item(&queue)?)?));
+                }
+                self.give(&*sync::get_item(&queue)?)
+            }
+            Some(Ok(item)) => self.give(&item),
+            Some(Err(Raised)) => {
+                if waits_imports().quirks.as_completed_gives_back {
+                    this.left.set(this.left.get() + 1);
+                }
+                Err(Raised)
+            }
+        }
+    }
+
+    fn release(&self) {
+        self.iterator.clear();
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.iterator);
+    }
+
+    fn class() -> &'static Class {
+        &ONE
+    }
+}
+
+impl One {
+    fn give(&self, item: &Object) -> Res<Next> {
+        if item.is_none() {
+            // SAFETY: a built-in class lives as long as the interpreter.
+            return raise_bare(unsafe { Object::from_ptr(ffi::PyExc_TimeoutError) });
+        }
+        Ok(Next::Return(if self.is_async.get() {
+            item.own()
+        } else if future::is_native(item) {
+            future::take_result(future::fields(item))?
+        } else {
+            item.call_method(&names().result, &[])?
+        }))
+    }
+}
+
+fn one(iterator: &Object, is_async: bool) -> Res<Owned> {
+    make::<One>(|one| {
+        one.iterator.set(iterator.own());
+        one.is_async.set(is_async);
+    })
+}
+
+// ---- what Python sees ----
+
+unsafe extern "C" fn iternext(iterator: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let iterator = unsafe { Object::from_ptr(iterator) };
+    let this = Completed::of(iterator);
+    if this.left.get() == 0 {
+        return ptr::null_mut(); // exhausted
+    }
+    this.left.set(this.left.get() - 1);
+    guard_object(|| one(iterator, false))
+}
+
+unsafe extern "C" fn anext(iterator: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let iterator = unsafe { Object::from_ptr(iterator) };
+    guard_object(|| one(iterator, true))
+}
+
+fn get_done(iterator: &Object) -> Res<Owned> {
+    Ok(Completed::of(iterator).done.or_none())
+}
+
+fn get_todo(iterator: &Object) -> Res<Owned> {
+    Ok(Completed::of(iterator).todo.or_none())
+}
+
+fn get_left(iterator: &Object) -> Res<Owned> {
+    Owned::from_u64(Completed::of(iterator).left.get() as u64)
+}
+
+fn get_timer(iterator: &Object) -> Res<Owned> {
+    Ok(Completed::of(iterator).timer.or_none())
+}
+
+/// Refuses one future in place of several.
+fn check_passed(passed: &Object) -> Res<()> {
+    // SAFETY: a live object.
+    let usual = unsafe {
+        ffi::PyList_CheckExact(passed.as_ptr()) != 0
+            || ffi::PyTuple_CheckExact(passed.as_ptr()) != 0
+            || ffi::PyAnySet_CheckExact(passed.as_ptr()) != 0
+    };
+    if usual {
+        return Ok(());
+    }
+    let (refused, what) = if cfg!(Py_3_13) {
+        let refused = waits_imports().isawaitable.call(&[passed])?.is_true()?;
+        (refused, "expects an iterable of awaitables")
+    } else {
+        let refused = waits_imports().isfuture.call(&[passed])?.is_true()?
+            || imports().iscoroutine.call(&[passed])?.is_true()?;
+        (refused, "expect an iterable of futures")
+    };
+    if refused {
+        return type_error(&format!("{what}, not {}", watch::class_name(passed)?));
+    }
+    Ok(())
+}
+
+/// `as_completed(fs, *, timeout=None)`; up to 3.12 what its generator goes through.
+fn as_completed(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let [passed, timeout] = parse_one("as_completed", ["fs", "timeout"], args)?;
+    let event_loop = imports().get_running_loop.call(&[])?;
+    let Some(core) = LoopCore::of(&event_loop) else {
+        return waits_imports().stock.as_completed.call_all(args);
+    };
+    let passed = passed.unwrap_or(none());
+    check_passed(passed)?;
+    new(core, passed, timeout.unwrap_or(none()))
+}
+
+/// Makes the classes and the function, under the names by which the module exports it.
+pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
+    let class = TypeBuilder::new::<Completed>(
+        c"rondel._rondel._AsCompletedIterator",
+        None,
+        Completed::offset(),
+    )
+    .not_instantiable()
+    .slot(
+        ffi::Py_tp_iter,
+        slot_fn!(ffi::PyObject_SelfIter, ffi::getiterfunc),
+    )
+    .slot(ffi::Py_tp_iternext, slot_fn!(iternext, ffi::iternextfunc))
+    .slot(
+        ffi::Py_am_aiter,
+        slot_fn!(ffi::PyObject_SelfIter, ffi::unaryfunc),
+    )
+    .slot(ffi::Py_am_anext, slot_fn!(anext, ffi::unaryfunc))
+    .methods([method!(noargs c"_handle_timeout" handle_timeout,
+        c"Time is up: whatever is not done counts as late.")])
+    .getset([
+        attribute!(c"_done" get_done),
+        attribute!(c"_todo" get_todo),
+        attribute!(c"_todo_left" get_left),
+        attribute!(c"_timeout_handle" get_timer),
+    ])
+    .collected::<Completed>()
+    .build()?;
+    WATCHER
+        .class
+        .store(class.into_ptr().cast(), Ordering::Relaxed);
+    init_awaitable::<One>(c"rondel._rondel.NextCompleted")?;
+    let made = function(method!(fast c"as_completed" as_completed,
+        c"as_completed(fs, *, timeout=None): iterates over awaitables, or the futures themselves, as they are done."))?;
+    let mut names = vec![("_as_completed", made.clone())];
+    if cfg!(Py_3_13) {
+        names.push(("as_completed", made));
+    }
+    Ok(names)
+}

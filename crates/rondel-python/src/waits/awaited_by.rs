@@ -1,0 +1,38 @@
+//! Who waits for what, as `asyncio.print_call_graph` shows it: kept by asyncio itself, from 3.14 on.
+//!
+//! Earlier versions have no such links, and nothing here costs them anything.
+
+use super::names::waits_imports;
+use crate::cpython::{Object, Owned, Res};
+
+/// The task that runs in a loop, if links are kept.
+#[inline]
+pub(super) fn current_task(event_loop: &Object) -> Res<Option<Owned>> {
+    if cfg!(not(Py_3_14)) {
+        return Ok(None);
+    }
+    let imports = waits_imports();
+    if imports.awaited_by.is_none() || event_loop.is_none() {
+        return Ok(None);
+    }
+    let task = imports.current_task.call(&[event_loop])?;
+    Ok((!task.is_none()).then_some(task))
+}
+
+/// `task` waits for `future` from now on.
+#[inline]
+pub(super) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
+    match (task, &waits_imports().awaited_by) {
+        (Some(task), Some((add, _))) => add.call(&[future, task]).map(drop),
+        _ => Ok(()),
+    }
+}
+
+/// It does no more.
+#[inline]
+pub(super) fn unlink(future: &Object, task: Option<&Object>) -> Res<()> {
+    match (task, &waits_imports().awaited_by) {
+        (Some(task), Some((_, discard))) => discard.call(&[future, task]).map(drop),
+        _ => Ok(()),
+    }
+}

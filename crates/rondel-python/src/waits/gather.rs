@@ -1,0 +1,162 @@
+//! `gather`: makes futures of what is passed, and the one that watches them (`gathering.rs`).
+//!
+//! That is for coroutines, awaitables of ours, and futures and tasks of ours, on a loop of ours. With anything else among
+//! the arguments, and where no such loop runs, the call is left to asyncio's own function.
+
+use std::collections::HashMap;
+use std::ptr;
+
+use super::awaited_by::{current_task, link};
+use super::gathering::{self, child_was_done, fields};
+use super::names::waits_imports;
+use crate::cpython::method::{Args, function, method};
+use crate::cpython::{Object, Owned, Res, imports, names};
+use crate::event_loop::core::LoopCore;
+use crate::{awaitable, future, task};
+
+/// `gather(*coros_or_futures, return_exceptions=False)`.
+fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let return_exceptions = match args.only_keyword("gather", &names().return_exceptions)? {
+        Some(value) => value.is_true()?,
+        None => false,
+    };
+    let event_loop = imports().get_running_loop.call(&[])?;
+    let passed = args.positional();
+    let native = !passed.is_empty()
+        && LoopCore::of(&event_loop).is_some_and(LoopCore::makes_tasks_directly)
+        && passed.iter().all(|arg| can_take(arg, &event_loop));
+    if !native {
+        return waits_imports().stock.gather.call_all(args);
+    }
+    let outer = gathering::new(&event_loop)?;
+    let this = fields(&outer);
+    this.return_exceptions.set(return_exceptions);
+    drop(this.task.replace(current_task(&event_loop)?));
+    let places = first_places(passed);
+    this.count.set(match &places {
+        None => passed.len(),
+        Some(places) => places
+            .iter()
+            .enumerate()
+            .filter(|(n, first)| n == *first)
+            .count(),
+    });
+    match start(&outer, &event_loop, passed, places.as_deref()) {
+        Ok(()) => Ok(outer),
+        Err(raised) => {
+            // The children that were made go on; what becomes of them is nobody's affair.
+            let error = crate::cpython::error::take_exception();
+            let _ = raised;
+            future::cancel(&outer, None)?;
+            Err(crate::cpython::error::restore(error))
+        }
+    }
+}
+
+/// A future or task of ours on this loop, or what a task can be made of.
+#[inline]
+fn can_take(arg: &Object, event_loop: &Object) -> bool {
+    if ptr::eq(arg.type_ptr(), imports().coroutine_type.as_type_ptr()) {
+        return true;
+    }
+    if future::is_native(arg) {
+        return future::fields(arg)
+            .event_loop()
+            .is_some_and(|other| other.is(event_loop));
+    }
+    awaitable::is_awaitable(arg)
+}
+
+/// Makes futures of the arguments, and watches them.
+fn start(
+    outer: &Object,
+    event_loop: &Object,
+    args: &[&Object],
+    places: Option<&[usize]>,
+) -> Res<()> {
+    let this = fields(outer);
+    let task = this.task.cloned();
+    let mut done = Vec::new();
+    let mut made = Vec::new();
+    let children = Owned::list_of(args.len(), |index| {
+        let arg = args[index];
+        let first = places.map_or(index, |places| places[index]);
+        if first != index {
+            return Ok(made_at(&made, first).own());
+        }
+        let child = if future::is_native(arg) {
+            arg.own()
+        } else {
+            let child = task::new_task(event_loop, arg, None, None, false)?;
+            task::keep_quiet(&child);
+            child
+        };
+        if places.is_some() {
+            made.push((index, child.clone()));
+        }
+        if cfg!(Py_3_12) && future::fields(&child).is_done() {
+            done.push(child.clone());
+        } else {
+            link(&child, task.as_deref())?;
+            future::add_waiter(&child, outer)?;
+        }
+        Ok(child)
+    })?;
+    this.children.set(children);
+    for child in done {
+        child_was_done(outer, &child)?;
+    }
+    Ok(())
+}
+
+/// The child that was made of the argument at `place`, which stands before the one that is made now.
+fn made_at(made: &[(usize, Owned)], place: usize) -> &Object {
+    let found = made.binary_search_by_key(&place, |(index, _)| *index);
+    let index = found.unwrap_or_else(|index| index.min(made.len() - 1));
+    &made[index].1
+}
+
+/// If something is passed more than once: for each argument the place where it is passed first.
+fn first_places(args: &[&Object]) -> Option<Vec<usize>> {
+    // What has one reference only can't stand in two places. (From 3.14 on the interpreter lends references, and this
+    // says nothing.)
+    let may_repeat = |arg: &Object| cfg!(Py_3_14) || arg.refcount() > 1;
+    if args.iter().filter(|arg| may_repeat(arg)).nth(1).is_none() || !repeats(args) {
+        return None;
+    }
+    let mut first = HashMap::with_capacity(args.len());
+    let places = args.iter().enumerate();
+    Some(
+        places
+            .map(|(index, arg)| *first.entry(arg.as_ptr()).or_insert(index))
+            .collect(),
+    )
+}
+
+/// Whether any two are the same object.
+fn repeats(args: &[&Object]) -> bool {
+    if args.len() <= 12 {
+        return (1..args.len()).any(|n| args[..n].iter().any(|other| other.is(args[n])));
+    }
+    // Open addressing, at most half full.
+    let mask = (args.len() * 2).next_power_of_two() - 1;
+    let mut table: Vec<*mut pyo3::ffi::PyObject> = vec![ptr::null_mut(); mask + 1];
+    args.iter().any(|arg| {
+        let address = arg.as_ptr();
+        let mut place = (address.addr() >> 4).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 32 & mask;
+        while !table[place].is_null() {
+            if table[place] == address {
+                return true;
+            }
+            place = (place + 1) & mask;
+        }
+        table[place] = address;
+        false
+    })
+}
+
+/// Makes the function.
+pub(super) fn init() -> Res<Owned> {
+    function(method!(fast c"gather" gather,
+        c"gather(*coros_or_futures, return_exceptions=False): a future of all their results."))
+}

@@ -1,0 +1,335 @@
+//! The future that `gather` returns. It watches its children itself, and is done when they are.
+//!
+//! A child that succeeds is counted, and that is all: asyncio's callback does no more that shows. The last one, and each
+//! that fails, gets its turn in the loop, where the results are read or the exception is passed on.
+
+use std::cell::Cell;
+use std::ffi::{c_int, c_void};
+use std::ptr;
+use std::sync::atomic::AtomicPtr;
+use std::sync::atomic::Ordering;
+
+use pyo3::ffi;
+
+use super::awaited_by::unlink;
+use super::names::waits_imports;
+use super::watch::{Arrived, Watcher};
+use crate::cpython::finalize::finalize_from_dealloc;
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::{Args, attribute, method};
+use crate::cpython::types::{
+    TypeBuilder, allocate, clear_weakrefs, free, is_fresh, slot_fn, visit,
+};
+use crate::cpython::{Object, Owned, Res, Slot, imports, names};
+use crate::future::{self, Future, State};
+
+/// What a gathering future has behind the fields of a future. All zero is a valid one.
+#[repr(C)]
+pub(super) struct Gathering {
+    /// A list: what was passed, as futures, in order.
+    pub(super) children: Slot,
+    /// The task that called `gather`, where links between futures are kept.
+    pub(super) task: Slot,
+    /// How many different children there are, and how many of them are done.
+    pub(super) count: Cell<usize>,
+    pub(super) done: Cell<usize>,
+    pub(super) return_exceptions: Cell<bool>,
+    cancel_requested: Cell<bool>,
+    arrived: Arrived,
+}
+
+pub(super) static WATCHER: Watcher = Watcher {
+    class: AtomicPtr::new(ptr::null_mut()),
+    method: None,
+    name: |_, _| "gather.<locals>._done_callback",
+    note,
+    act: |outer, child, last| child_done(outer, child, last),
+    arrived: |outer| &fields(outer).arrived,
+};
+
+free_list!(FREE, 64);
+
+/// Whether this is exactly what `gather` returns.
+#[inline]
+pub(crate) fn is_exact(object: &Object) -> bool {
+    WATCHER.is_exact(object)
+}
+
+#[inline]
+pub(super) fn fields(outer: &Object) -> &Gathering {
+    let offset = future::offset() + size_of::<Future>();
+    // SAFETY: instances of our class have these fields at this offset.
+    unsafe { &*outer.as_ptr().byte_add(offset).cast::<Gathering>() }
+}
+
+/// A new one, without children.
+pub(super) fn new(event_loop: &Object) -> Res<Owned> {
+    let class = WATCHER.class.load(Ordering::Relaxed);
+    let outer = match FREE.with(|list| list.revive(class, true)) {
+        Some(outer) => outer,
+        // SAFETY: all-zero fields are valid.
+        None => unsafe { allocate(class)? },
+    };
+    future::init(&outer, event_loop)?;
+    Ok(outer)
+}
+
+/// Counts a child that is done. It needs a turn if it is the last one, or did not succeed; `Some(true)` is the last one.
+fn note(outer: &Object, child: &Object) -> Res<Option<bool>> {
+    let this = fields(outer);
+    this.done.set(this.done.get() + 1);
+    if let Some(task) = this.task.cloned() {
+        unlink(child, Some(&task))?;
+    }
+    let last = this.done.get() == this.count.get();
+    let child = future::fields(child);
+    let succeeded = child.state() == State::Finished && !child.has_failed();
+    Ok((last || !succeeded).then_some(last))
+}
+
+/// A child that was done already when it was passed.
+pub(super) fn child_was_done(outer: &Object, child: &Object) -> Res<()> {
+    match note(outer, child)? {
+        Some(last) => child_done(outer, child, last),
+        None => Ok(()),
+    }
+}
+
+fn child_done(outer: &Object, child: &Object, last: bool) -> Res<()> {
+    let (this, base) = (fields(outer), future::fields(child));
+    if future::fields(outer).is_done() {
+        // Nobody will ask for it any more: its exception counts as retrieved.
+        base.set_log_traceback(false);
+        return Ok(());
+    }
+    if !this.return_exceptions.get() {
+        if base.state() == State::Cancelled {
+            let error = base.cancelled_error()?;
+            return fail(outer, &error);
+        }
+        if let Some(exception) = future::exception(child) {
+            return fail(outer, &exception);
+        }
+    }
+    if !last {
+        return Ok(());
+    }
+    let results = results(this)?;
+    if this.cancel_requested.get() {
+        // asyncio raises the error of whichever child stands last.
+        let last = last_child(this).unwrap_or_else(|| child.own());
+        return future::fail(outer, &*future::fields(&last).cancelled_error()?);
+    }
+    future::finish(outer, results)
+}
+
+fn fail(outer: &Object, exception: &Object) -> Res<()> {
+    let this = fields(outer);
+    if let Some(task) = this.task.cloned()
+        && waits_imports().quirks.gather_unlinks_at_failure
+    {
+        for_each_child(this, |child| unlink(child, Some(&task)))?;
+    }
+    future::fail(outer, exception)
+}
+
+fn for_each_child(this: &Gathering, mut f: impl FnMut(&Object) -> Res<()>) -> Res<()> {
+    let Some(children) = this.children.cloned() else {
+        return Ok(());
+    };
+    // SAFETY: a list; a program may have changed it, so its length is read each time and a reference is taken.
+    unsafe {
+        let mut index = 0;
+        while index < ffi::PyList_GET_SIZE(children.as_ptr()) {
+            let child = Object::from_ptr(ffi::PyList_GET_ITEM(children.as_ptr(), index)).own();
+            f(&child)?;
+            index += 1;
+        }
+    }
+    Ok(())
+}
+
+fn last_child(this: &Gathering) -> Option<Owned> {
+    let children = this.children.get()?;
+    // SAFETY: a list.
+    unsafe {
+        let count = ffi::PyList_GET_SIZE(children.as_ptr());
+        let last = (count > 0).then(|| ffi::PyList_GET_ITEM(children.as_ptr(), count - 1))?;
+        let last = Object::from_ptr(last);
+        future::is_native(last).then(|| last.own())
+    }
+}
+
+/// The results of all children; those that failed or were cancelled give the exception.
+fn results(this: &Gathering) -> Res<Owned> {
+    let children = this.children.or_none();
+    // SAFETY: a list.
+    let count = unsafe { ffi::PyList_GET_SIZE(children.as_ptr()) };
+    Owned::list_of(count as usize, |index| {
+        // SAFETY: a list, whose length a program may have changed meanwhile.
+        let child = unsafe {
+            if index as isize >= ffi::PyList_GET_SIZE(children.as_ptr()) {
+                return Ok(Owned::none());
+            }
+            Object::from_ptr(ffi::PyList_GET_ITEM(children.as_ptr(), index as isize))
+        };
+        result_of(child)
+    })
+}
+
+#[inline]
+fn result_of(child: &Object) -> Res<Owned> {
+    if !future::is_native(child) {
+        // Put there by the program.
+        return child.call_method(&names().result, &[]);
+    }
+    let base = future::fields(child);
+    if base.state() == State::Finished && !base.has_failed() {
+        return future::take_result(base);
+    }
+    if base.state() == State::Cancelled {
+        let message = match base.cancel_message() {
+            Some(message) => message,
+            None => Owned::from_str("")?,
+        };
+        return imports().cancelled_error.call(&[&message]);
+    }
+    Ok(future::exception(child).unwrap_or_else(Owned::none))
+}
+
+/// `cancel`: cancels the children; the future itself ends when they have.
+pub(crate) fn cancel(outer: &Object, message: Option<&Object>) -> Res<bool> {
+    if future::fields(outer).is_done() {
+        return Ok(false);
+    }
+    let this = fields(outer);
+    let mut requested = false;
+    for_each_child(this, |child| {
+        requested |= future::cancel_any(child, message)?;
+        Ok(())
+    })?;
+    if requested {
+        // Passed on whatever `return_exceptions` says, once the children are done.
+        this.cancel_requested.set(true);
+    }
+    Ok(requested)
+}
+
+// ---- what Python sees ----
+
+fn cancel_method(outer: &Object, args: Args<'_>) -> Res<Owned> {
+    let message = future::message_of(args, "_GatheringFuture.cancel")?;
+    Ok(Owned::from_bool(cancel(outer, message)?))
+}
+
+fn get_children(outer: &Object) -> Res<Owned> {
+    Ok(fields(outer).children.or_none())
+}
+
+fn get_cancel_requested(outer: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(fields(outer).cancel_requested.get()))
+}
+
+fn set_cancel_requested(outer: &Object, value: Option<&Object>) -> Res<()> {
+    let value = value.map_or(Ok(false), Object::is_true)?;
+    fields(outer).cancel_requested.set(value);
+    Ok(())
+}
+
+// ---- life as an object ----
+
+unsafe extern "C" fn traverse(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let outer = unsafe {
+        let result = future::traverse_base(&imports().stock_future, object, visit, arg);
+        if result != 0 {
+            return result;
+        }
+        Object::from_ptr(object)
+    };
+    let this = fields(outer);
+    visit!(visit, arg, this.children, this.task);
+    let mut result = 0;
+    this.arrived.for_each(&mut |future| {
+        if result == 0 {
+            // SAFETY: the collector's own visitor, with a live object.
+            result = unsafe { visit(future.as_ptr(), arg) };
+        }
+    });
+    if result != 0 {
+        return result;
+    }
+    future::traverse(outer, visit, arg)
+}
+
+fn release(outer: &Object) {
+    let this = fields(outer);
+    this.children.clear();
+    this.task.clear();
+    this.arrived.clear();
+    future::clear(outer);
+}
+
+unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    unsafe {
+        future::clear_base(&imports().stock_future, object);
+        release(Object::from_ptr(object));
+    }
+    0
+}
+
+unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        let outer = Object::from_ptr(object);
+        if future::fields(outer).logs_traceback() && finalize_from_dealloc(object) {
+            return; // resurrected
+        }
+        ffi::PyObject_GC_UnTrack(object.cast());
+        clear_weakrefs(object);
+        future::clear_base(&imports().stock_future, object);
+        release(outer);
+        future::reset(outer);
+        let this = fields(outer);
+        this.done.set(0);
+        this.cancel_requested.set(false);
+        if is_fresh(object) && FREE.with(|list| list.keep(object)) {
+            ffi::Py_DECREF(WATCHER.class.load(Ordering::Relaxed).cast());
+        } else {
+            free(object);
+        }
+    }
+}
+
+/// Makes the class.
+pub(super) fn init_type() -> Res<()> {
+    #[repr(C)]
+    struct Fields(Future, Gathering);
+    let base = future::class();
+    let builder = TypeBuilder::new::<Fields>(
+        c"rondel._rondel._GatheringFuture",
+        Some(base),
+        future::offset(),
+    )
+    .not_instantiable()
+    .doc(c"What gather() returns.")
+    .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
+    .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
+    .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+    .methods([method!(fast c"cancel" cancel_method,
+                c"cancel(msg=None): cancels the children; false if all are done already.")])
+    .getset([
+        attribute!(c"_children" get_children),
+        attribute!(c"_cancel_requested" get_cancel_requested, set_cancel_requested),
+    ]);
+    let class = future::iterator_slots(builder).build()?;
+    WATCHER
+        .class
+        .store(class.into_ptr().cast(), Ordering::Relaxed);
+    Ok(())
+}

@@ -1,0 +1,73 @@
+//! `gather`, `wait`, `as_completed` and `shield`: what waits for several futures, or for one from a distance.
+//!
+//! In asyncio each of them gives its futures a closure to call, by a handle. Here a native object watches them instead
+//! (`watch.rs`): it is told when a future is done, and gets a turn on the ready ring only where the closure would do
+//! something that shows.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `watch.rs` | how a future that is done tells who watches it |
+//! | `gather.rs`, `gathering.rs` | `gather`: its children; the future that it returns |
+//! | `wait.rs` | `wait` |
+//! | `as_completed.rs` | `as_completed` |
+//! | `shield.rs` | `shield` |
+//! | `awaited_by.rs` | who waits for what, as 3.14 and later keep it |
+//! | `names.rs` | interned names and library objects, and what differs between patch releases |
+
+mod as_completed;
+mod awaited_by;
+mod gather;
+mod gathering;
+mod names;
+mod shield;
+mod wait;
+pub(crate) mod watch;
+
+use crate::cpython::error::type_error;
+use crate::cpython::method::Args;
+use crate::cpython::{Object, Owned, Res};
+
+pub(crate) use gathering::{cancel as cancel_gathering, is_exact as is_gathering};
+
+/// Makes the class of gathering futures: after `Future`, and before that one gets a metaclass.
+pub(crate) fn init_gathering() -> Res<()> {
+    gathering::init_type()
+}
+
+/// The functions that the module exports, by name.
+pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
+    names::init()?;
+    watch::init()?;
+    let mut all = vec![
+        ("gather", gather::init()?),
+        ("wait", wait::init()?),
+        ("shield", shield::init()?),
+    ];
+    all.extend(as_completed::init()?);
+    Ok(all)
+}
+
+/// The arguments of a function whose first parameter, which is required, may be passed by position, and no other.
+fn parse_one<'a, const N: usize>(
+    function: &str,
+    parameters: [&str; N],
+    args: Args<'a>,
+) -> Res<[Option<&'a Object>; N]> {
+    let given = args.positional().len();
+    if given > 1 {
+        let named = args
+            .named()
+            .map(|(name, _)| name.to_text())
+            .collect::<Res<Vec<_>>>()?;
+        let only_by_name = |name: &&String| parameters[1..].contains(&name.as_str());
+        let extra = match named.iter().filter(only_by_name).count() {
+            0 => String::new(),
+            1 => " positional arguments (and 1 keyword-only argument)".to_owned(),
+            n => format!(" positional arguments (and {n} keyword-only arguments)"),
+        };
+        return type_error(&format!(
+            "{function}() takes 1 positional argument but {given}{extra} were given"
+        ));
+    }
+    args.parse(function, parameters, 1, 1)
+}

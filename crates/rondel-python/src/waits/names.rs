@@ -1,0 +1,174 @@
+//! Interned names and library objects that the functions of this folder use, besides those of `cpython/names.rs`, and
+//! what differs between the patch releases of one version. Filled once, at import, before `install()` replaces anything.
+
+use crate::cpython::names::{Table, import, interned};
+use crate::cpython::{Object, Owned, Res};
+
+interned! {
+    pub(super) struct Names {
+        cancelled "cancelled",
+        done "done",
+        exception "exception",
+        remove_done_callback "remove_done_callback",
+    }
+}
+
+/// Objects of the standard library.
+pub(super) struct Imports {
+    pub(super) isfuture: Owned,
+    pub(super) isawaitable: Owned,
+    pub(super) ensure_future: Owned,
+    pub(super) current_task: Owned,
+    pub(super) release_waiter: Owned,
+    pub(super) first_completed: Owned,
+    pub(super) first_exception: Owned,
+    pub(super) all_completed: Owned,
+    /// asyncio's own functions, for what is not ours.
+    pub(super) stock: Stock,
+    /// `(future_add_to_awaited_by, future_discard_from_awaited_by)`, from 3.14 on.
+    pub(super) awaited_by: Option<(Owned, Owned)>,
+    /// What a shielded future's exception is told to once nobody waits for it; only some releases have it.
+    pub(super) log_on_exception: Option<Owned>,
+    pub(super) quirks: Quirks,
+}
+
+/// asyncio's own functions.
+pub(super) struct Stock {
+    pub(super) gather: Owned,
+    pub(super) shield: Owned,
+    pub(super) as_completed: Owned,
+}
+
+/// How the running patch release does what others do differently.
+#[derive(Clone, Copy)]
+pub(super) struct Quirks {
+    /// `wait` unlinks its futures from its task when it ends, not just those that are done.
+    pub(super) wait_unlinks_at_end: bool,
+    /// `gather` unlinks all children when it has failed.
+    pub(super) gather_unlinks_at_failure: bool,
+    /// `as_completed` links its futures to the task.
+    pub(super) as_completed_links: bool,
+    /// A wait of `as_completed` that is cancelled takes no place.
+    pub(super) as_completed_gives_back: bool,
+    /// `shield` takes note of the inner exception though the outer future was cancelled.
+    pub(super) shield_retrieves: bool,
+    /// `shield` unlinks the inner future as soon as the outer one is done.
+    pub(super) shield_unlinks_with_outer: bool,
+}
+
+fn get(object: &Object, name: &str) -> Res<Owned> {
+    object.getattr(&*Owned::from_str(name)?)
+}
+
+/// The names that a code object uses, in the order of their first use.
+fn names_in(code: &Object) -> Res<Vec<String>> {
+    let used = get(code, "co_names")?;
+    let free = get(code, "co_freevars")?;
+    let mut all = Vec::new();
+    for tuple in [&used, &free] {
+        for index in 0..crate::cpython::object::tuple_len(tuple) {
+            all.push(crate::cpython::object::tuple_item(tuple, index).to_text()?);
+        }
+    }
+    Ok(all)
+}
+
+/// The names that a function's code uses; those of a function inside of it, if one is named.
+fn names_of(function: &Object, inner: Option<&str>) -> Res<Vec<String>> {
+    let code = get(function, "__code__")?;
+    let Some(inner) = inner else {
+        return names_in(&code);
+    };
+    let constants = get(&code, "co_consts")?;
+    for index in 0..crate::cpython::object::tuple_len(&constants) {
+        let constant = crate::cpython::object::tuple_item(&constants, index);
+        let name = constant.getattr_optional(&*Owned::from_str("co_name")?)?;
+        if let Some(name) = name
+            && name.to_text()? == inner
+        {
+            return names_in(constant);
+        }
+    }
+    Ok(Vec::new())
+}
+
+impl Quirks {
+    fn new(tasks: &Object) -> Res<Self> {
+        const ADD: &str = "future_add_to_awaited_by";
+        const DISCARD: &str = "future_discard_from_awaited_by";
+        let has = |names: &[String], name: &str| names.iter().any(|known| known == name);
+        let wait = names_of(&*get(tasks, "_wait")?, None)?;
+        let shield = get(tasks, "shield")?;
+        let shield_inner = names_of(&shield, Some("_inner_done_callback"))?;
+        let shield_outer = names_of(&shield, Some("_outer_done_callback"))?;
+        let place = |name: &str| shield_inner.iter().position(|known| known == name);
+        let completed = tasks.getattr_optional(&*Owned::from_str("_AsCompletedIterator")?)?;
+        let (mut links, mut gives_back) = (false, false);
+        if let Some(completed) = completed {
+            links = has(&names_of(&*get(&completed, "__init__")?, None)?, ADD);
+            gives_back = has(
+                &names_of(&*get(&completed, "_wait_for_one")?, None)?,
+                "_todo_left",
+            );
+        }
+        let unlinks_all = Owned::from_str("_discard_awaited_by")?;
+        Ok(Self {
+            wait_unlinks_at_end: has(&wait, DISCARD),
+            gather_unlinks_at_failure: tasks.getattr_optional(&unlinks_all)?.is_some(),
+            as_completed_links: links,
+            as_completed_gives_back: gives_back,
+            // The one that does so asks for the exception before it cancels anything.
+            shield_retrieves: place("exception") < place("cancel"),
+            shield_unlinks_with_outer: has(&shield_outer, DISCARD),
+        })
+    }
+}
+
+impl Imports {
+    fn new() -> Res<Self> {
+        let tasks = import("asyncio.tasks")?;
+        let futures = import("asyncio.futures")?;
+        let optional =
+            |module: &Object, name: &str| module.getattr_optional(&*Owned::from_str(name)?);
+        let add = optional(&futures, "future_add_to_awaited_by")?;
+        let discard = optional(&futures, "future_discard_from_awaited_by")?;
+        Ok(Self {
+            isfuture: get(&futures, "isfuture")?,
+            isawaitable: get(&*import("inspect")?, "isawaitable")?,
+            ensure_future: get(&tasks, "ensure_future")?,
+            current_task: get(&tasks, "current_task")?,
+            release_waiter: get(&tasks, "_release_waiter")?,
+            first_completed: get(&tasks, "FIRST_COMPLETED")?,
+            first_exception: get(&tasks, "FIRST_EXCEPTION")?,
+            all_completed: get(&tasks, "ALL_COMPLETED")?,
+            stock: Stock {
+                gather: get(&tasks, "gather")?,
+                shield: get(&tasks, "shield")?,
+                as_completed: get(&tasks, "as_completed")?,
+            },
+            awaited_by: add.zip(discard),
+            log_on_exception: optional(&tasks, "_log_on_exception")?,
+            quirks: Quirks::new(&tasks)?,
+        })
+    }
+}
+
+static NAMES: Table<Names> = Table::new();
+static IMPORTS: Table<Imports> = Table::new();
+
+/// Fills both tables. Once, at import, after those of `cpython/names.rs`.
+pub(super) fn init() -> Res<()> {
+    NAMES.fill(Names::new()?);
+    IMPORTS.fill(Imports::new()?);
+    Ok(())
+}
+
+#[inline]
+pub(super) fn waits_names() -> &'static Names {
+    NAMES.get()
+}
+
+#[inline]
+pub(super) fn waits_imports() -> &'static Imports {
+    IMPORTS.get()
+}

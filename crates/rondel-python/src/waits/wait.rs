@@ -1,0 +1,352 @@
+//! `wait`: until all of several futures are done, or one of them is, or one has failed, or time is up.
+//!
+//! The awaitable holds the futures; a [`Waiting`] watches them and completes the future that the task waits on.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::awaited_by::{current_task, link, unlink};
+use super::names::{waits_imports, waits_names};
+use super::parse_one;
+use super::watch::{self, Arrived, Watcher};
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::cpython::collected::{Collected, slots};
+use crate::cpython::error::{
+    raise, restore, runtime_error, take_exception, type_error, value_error,
+};
+use crate::cpython::freelist::free_list;
+use crate::cpython::method::{Args, function, method};
+use crate::cpython::object::{tuple_item, tuple_len};
+use crate::cpython::types::{TypeBuilder, allocate};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::future::{self, State};
+use crate::handle;
+use crate::sleep::start_timer;
+use crate::transport::loop_calls::create_future;
+
+// ---- who watches ----
+
+/// What ends a wait before all futures are done.
+#[derive(Clone, Copy, PartialEq, Eq, Default)]
+#[repr(u8)]
+enum Until {
+    #[default]
+    All = 0,
+    First,
+    FirstException,
+}
+
+/// The watcher of one `wait`.
+struct Waiting {
+    /// The future that the task waits on.
+    waiter: Slot,
+    timer: Slot,
+    /// The task, where links between futures are kept.
+    task: Slot,
+    left: Cell<usize>,
+    until: Cell<Until>,
+    /// The first future is done, and its turn is to come.
+    fired: Cell<bool>,
+    arrived: Arrived,
+}
+
+// SAFETY: all-zero fields are valid.
+unsafe impl Collected for Waiting {
+    slots!(waiter, timer, task);
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.arrived.for_each(see);
+    }
+
+    fn release_others(&self) {
+        self.arrived.clear();
+    }
+}
+
+pub(super) static WATCHER: Watcher = Watcher {
+    class: AtomicPtr::new(ptr::null_mut()),
+    method: None,
+    name: |_, _| "_wait.<locals>._on_completion",
+    note,
+    act,
+    arrived: |waiting| &Waiting::of(waiting).arrived,
+};
+
+/// Counts. `Some(true)`: an exception ends the wait, and counts as retrieved.
+fn note(waiting: &Object, done: &Object) -> Res<Option<bool>> {
+    let this = Waiting::of(waiting);
+    this.left.set(this.left.get().saturating_sub(1));
+    if let Some(task) = this.task.cloned() {
+        unlink(done, Some(&task))?;
+    }
+    if this.left.get() == 0 {
+        return Ok(Some(false));
+    }
+    Ok(match this.until.get() {
+        Until::All => None,
+        Until::First => (!this.fired.replace(true)).then_some(false),
+        Until::FirstException => has_failed(done)?.then_some(true),
+    })
+}
+
+fn has_failed(done: &Object) -> Res<bool> {
+    if future::is_native(done) {
+        let done = future::fields(done);
+        return Ok(done.state() == State::Finished && done.has_failed());
+    }
+    if is_cancelled(done)? {
+        return Ok(false);
+    }
+    Ok(!done.call_method(&waits_names().exception, &[])?.is_none())
+}
+
+fn is_cancelled(done: &Object) -> Res<bool> {
+    done.call_method(&waits_names().cancelled, &[])?.is_true()
+}
+
+fn act(waiting: &Object, done: &Object, failed: bool) -> Res<()> {
+    let this = Waiting::of(waiting);
+    if failed && future::is_native(done) {
+        future::fields(done).set_log_traceback(false);
+    }
+    cancel_timer(this)?;
+    match this.waiter.cloned() {
+        Some(waiter) => release_waiter(&waiter),
+        None => Ok(()),
+    }
+}
+
+fn release_waiter(waiter: &Object) -> Res<()> {
+    if !future::is_native(waiter) {
+        return waits_imports().release_waiter.call(&[waiter]).map(drop);
+    }
+    if future::fields(waiter).is_done() {
+        return Ok(());
+    }
+    future::finish(waiter, Owned::none())
+}
+
+fn cancel_timer(this: &Waiting) -> Res<()> {
+    match this.timer.take() {
+        Some(timer) if handle::is_handle(&timer) => handle::cancel(&timer).map(drop),
+        Some(timer) => timer.call_method(&names().cancel, &[]).map(drop),
+        None => Ok(()),
+    }
+}
+
+// ---- the awaitable ----
+
+free_list!(FREE, 64);
+static WAIT: Class = Class::new(
+    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+    |object| FREE.with(|list| unsafe { list.keep(object) }),
+    |class| FREE.with(|list| list.revive(class, false)),
+);
+
+/// One `wait()`.
+struct Wait {
+    /// What was passed; then a tuple of it, each once.
+    futures: Slot,
+    timeout: Slot,
+    return_when: Slot,
+    /// The set that the tuple was made of.
+    set: Slot,
+    waiting: Slot,
+}
+
+impl Steps for Wait {
+    fn name(&self) -> &'static str {
+        "wait"
+    }
+
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
+        match awaited {
+            None => self.begin(),
+            Some(Ok(_)) => {
+                self.stop_watching()?;
+                Ok(Next::Return(self.outcome()?))
+            }
+            Some(Err(Raised)) => {
+                let error = take_exception();
+                self.stop_watching()?;
+                Err(restore(error))
+            }
+        }
+    }
+
+    fn release(&self) {
+        self.for_each_slot(&mut Slot::clear);
+    }
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.futures);
+        see(&self.timeout);
+        see(&self.return_when);
+        see(&self.set);
+        see(&self.waiting);
+    }
+
+    fn class() -> &'static Class {
+        &WAIT
+    }
+}
+
+impl Wait {
+    fn begin(&self) -> Res<Next> {
+        let passed = self.futures.or_none();
+        check_passed(&passed)?;
+        let until = until(&self.return_when.or_none())?;
+        // SAFETY: a live object; what is not iterable raises.
+        let set = unsafe { Owned::steal(ffi::PySet_New(passed.as_ptr()))? };
+        // SAFETY: a set.
+        let futures = unsafe { Owned::steal(ffi::PySequence_Tuple(set.as_ptr()))? };
+        self.futures.set(futures.clone());
+        self.set.set(set);
+        let all = || (0..tuple_len(&futures)).map(|index| tuple_item(&futures, index));
+        for future in all() {
+            if !future::is_native(future) && imports().iscoroutine.call(&[future])?.is_true()? {
+                return type_error("Passing coroutines is forbidden, use tasks explicitly.");
+            }
+        }
+        let event_loop = imports().get_running_loop.call(&[])?;
+        if event_loop.is_none() {
+            return runtime_error("no running event loop");
+        }
+        if tuple_len(&futures) == 0 {
+            // SAFETY: a built-in class lives as long as the interpreter.
+            let class = unsafe { Object::from_ptr(ffi::PyExc_AssertionError) };
+            return raise(class, "Set of Futures is empty.");
+        }
+        let waiter = create_future(&event_loop)?;
+        // SAFETY: all-zero fields are valid.
+        let waiting = unsafe { allocate(WATCHER.class.load(Ordering::Relaxed))? };
+        let this = Waiting::of(&waiting);
+        this.waiter.set(waiter.clone());
+        this.left.set(tuple_len(&futures));
+        this.until.set(until);
+        let timeout = self.timeout.or_none();
+        if !timeout.is_none() {
+            let release = &waits_imports().release_waiter;
+            this.timer
+                .set(start_timer(&event_loop, &timeout, release, &[&waiter])?);
+        }
+        let task = current_task(&event_loop)?;
+        drop(this.task.replace(task.clone()));
+        for future in all() {
+            watch::add(future, &waiting)?;
+            link(future, task.as_deref())?;
+        }
+        self.waiting.set(waiting);
+        Ok(Next::Await(iterator_of(&waiter)?))
+    }
+
+    fn stop_watching(&self) -> Res<()> {
+        let (Some(futures), Some(waiting)) = (self.futures.cloned(), self.waiting.cloned()) else {
+            return Ok(());
+        };
+        let this = Waiting::of(&waiting);
+        cancel_timer(this)?;
+        let task = this
+            .task
+            .cloned()
+            .filter(|_| waits_imports().quirks.wait_unlinks_at_end);
+        for index in 0..tuple_len(&futures) {
+            let future = tuple_item(&futures, index);
+            watch::remove(future, &waiting)?;
+            unlink(future, task.as_deref())?;
+        }
+        Ok(())
+    }
+
+    /// `(done, pending)`.
+    fn outcome(&self) -> Res<Owned> {
+        let (futures, set) = (self.futures.or_none(), self.set.or_none());
+        // SAFETY: makes an empty set.
+        let pending = unsafe { Owned::steal(ffi::PySet_New(ptr::null_mut()))? };
+        for index in 0..tuple_len(&futures) {
+            let future = tuple_item(&futures, index);
+            if !watch::is_done(future)? {
+                // SAFETY: sets of ours that nobody else knows, and a live object.
+                unsafe {
+                    crate::cpython::object::check(ffi::PySet_Add(
+                        pending.as_ptr(),
+                        future.as_ptr(),
+                    ))?;
+                    crate::cpython::object::truth(ffi::PySet_Discard(
+                        set.as_ptr(),
+                        future.as_ptr(),
+                    ))?;
+                }
+            }
+        }
+        Owned::tuple(&[&*set, &*pending])
+    }
+}
+
+/// Refuses one future in place of several, and nothing.
+fn check_passed(passed: &Object) -> Res<()> {
+    // SAFETY: a live object.
+    let usual = unsafe {
+        ffi::PyList_CheckExact(passed.as_ptr()) != 0
+            || ffi::PyTuple_CheckExact(passed.as_ptr()) != 0
+            || ffi::PyAnySet_CheckExact(passed.as_ptr()) != 0
+    };
+    if !usual
+        && (waits_imports().isfuture.call(&[passed])?.is_true()?
+            || imports().iscoroutine.call(&[passed])?.is_true()?)
+    {
+        let class = watch::class_name(passed)?;
+        return type_error(&format!("expect a list of futures, not {class}"));
+    }
+    if !passed.is_true()? {
+        return value_error("Set of Tasks/Futures is empty.");
+    }
+    Ok(())
+}
+
+/// What `return_when` says.
+fn until(return_when: &Object) -> Res<Until> {
+    let imports = waits_imports();
+    for (constant, until) in [
+        (&imports.all_completed, Until::All),
+        (&imports.first_completed, Until::First),
+        (&imports.first_exception, Until::FirstException),
+    ] {
+        if return_when.is(constant) || return_when.equals(constant)? {
+            return Ok(until);
+        }
+    }
+    // SAFETY: live objects; without a specification, as in an f-string.
+    let text =
+        unsafe { Owned::steal(ffi::PyObject_Format(return_when.as_ptr(), ptr::null_mut()))? };
+    value_error(&format!("Invalid return_when value: {}", text.to_text()?))
+}
+
+/// `wait(fs, *, timeout=None, return_when=ALL_COMPLETED)`.
+fn wait(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let [futures, timeout, return_when] =
+        parse_one("wait", ["fs", "timeout", "return_when"], args)?;
+    make::<Wait>(|wait| {
+        wait.futures.set(futures.unwrap_or(none()).own());
+        wait.timeout.set(timeout.unwrap_or(none()).own());
+        let return_when = return_when.unwrap_or(&waits_imports().all_completed);
+        wait.return_when.set(return_when.own());
+    })
+}
+
+/// Makes the classes and the function.
+pub(super) fn init() -> Res<Owned> {
+    let class = TypeBuilder::new::<Waiting>(c"rondel._rondel.Waiting", None, Waiting::offset())
+        .not_instantiable()
+        .collected::<Waiting>()
+        .build()?;
+    WATCHER
+        .class
+        .store(class.into_ptr().cast(), Ordering::Relaxed);
+    init_awaitable::<Wait>(c"rondel._rondel.Wait")?;
+    function(method!(fast c"wait" wait,
+        c"wait(fs, *, timeout=None, return_when=ALL_COMPLETED): the futures that are done, and those that are not, as two sets."))
+}

@@ -1,0 +1,340 @@
+//! How a future that is done tells who watches it.
+//!
+//! A watcher is a native object in a future's list of callbacks, without a context: it runs none of the program's code.
+//! On a loop of ours it *notes* the future the moment that is done. Only where asyncio's callback would then do something
+//! that shows is the watcher put onto the ready ring (`Kind::Watcher`), once for each such future, and *acts* when its
+//! turn comes, which is when asyncio's callback would have run.
+//!
+//! On any other loop, in debug mode and where `call_soon` is replaced, a watcher is called back as any callable is
+//! ([`callable`]): it then notes and acts in one.
+
+use std::cell::Cell;
+use std::collections::VecDeque;
+use std::ffi::c_int;
+use std::ops::ControlFlow;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::names::waits_names;
+use super::{as_completed, gathering, shield, wait};
+use crate::cpython::collected::{Collected, slots};
+use crate::cpython::error::{guard, guard_object, runtime_error, type_error};
+use crate::cpython::method::{Args, attribute};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::{Exit, Kind};
+use crate::{future, handle, task, task_group};
+
+/// A kind of watcher: its class, and what it does.
+pub(crate) struct Watcher {
+    pub(crate) class: AtomicPtr<ffi::PyTypeObject>,
+    /// The name of asyncio's callback, as a future's repr shows it.
+    pub(crate) name: fn(watcher: &Object, future: &Object) -> &'static str,
+    /// What stands in the list of callbacks, if that is a method of the watcher.
+    pub(crate) method: Option<fn(watcher: &Object) -> Res<Owned>>,
+    /// The future is done. `None`: nothing is to be done about it; otherwise what `act` gets.
+    pub(crate) note: fn(watcher: &Object, future: &Object) -> Res<Option<bool>>,
+    /// What asyncio's callback does that shows.
+    pub(crate) act: fn(watcher: &Object, future: &Object, noted: bool) -> Res<()>,
+    /// The futures that wait for their turn.
+    pub(crate) arrived: fn(watcher: &Object) -> &Arrived,
+}
+
+impl Watcher {
+    #[inline]
+    pub(crate) fn is_exact(&self, object: &Object) -> bool {
+        ptr::eq(object.type_ptr(), self.class.load(Ordering::Relaxed))
+    }
+}
+
+/// The kind of a watcher; `None` for anything else.
+#[inline]
+fn of(object: &Object) -> Option<&'static Watcher> {
+    [
+        &gathering::WATCHER,
+        &wait::WATCHER,
+        &as_completed::WATCHER,
+        &shield::WATCHER,
+        &task_group::WATCHER,
+    ]
+    .into_iter()
+    .find(|watcher| watcher.is_exact(object))
+}
+
+/// Whether an object is a watcher.
+pub(crate) fn is_watcher(object: &Object) -> bool {
+    of(object).is_some()
+}
+
+/// A future that was noted, with what `note` gave.
+type Entry = (Owned, bool);
+
+/// Futures that were noted, in order.
+#[derive(Default)]
+pub(crate) struct Arrived {
+    /// Mostly there is one, which needs no allocation.
+    first: Slot,
+    noted: Cell<bool>,
+    #[allow(
+        clippy::box_collection,
+        reason = "all zero bytes are to be an empty one"
+    )]
+    more: Cell<Option<Box<VecDeque<Entry>>>>,
+}
+
+impl Arrived {
+    fn push(&self, future: &Object, noted: bool) {
+        let more = self.more.take();
+        if more.is_none() && self.first.is_empty() {
+            self.first.set(future.own());
+            self.noted.set(noted);
+            return;
+        }
+        let mut more = more.unwrap_or_default();
+        more.push_back((future.own(), noted));
+        self.more.set(Some(more));
+    }
+
+    fn pop(&self) -> Option<Entry> {
+        if let Some(first) = self.first.take() {
+            return Some((first, self.noted.get()));
+        }
+        let mut more = self.more.take()?;
+        let next = more.pop_front();
+        if !more.is_empty() {
+            self.more.set(Some(more));
+        }
+        next
+    }
+
+    pub(crate) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
+        if let Some(first) = self.first.get() {
+            see(first);
+        }
+        if let Some(more) = self.more.take() {
+            more.iter().for_each(|(future, _)| see(future));
+            self.more.set(Some(more));
+        }
+    }
+
+    pub(crate) fn clear(&self) {
+        self.first.clear();
+        drop(self.more.take());
+    }
+}
+
+/// Tells whoever stands in a future's callbacks without a context that the future is done: a watcher, or a task.
+#[inline]
+pub(crate) fn notify(event_loop: &Object, target: Owned, done: &Object) -> Res<()> {
+    if task::is_exact(&target) {
+        return task::wake(event_loop, target, done);
+    }
+    match of(&target) {
+        Some(watcher) => tell(watcher, event_loop, target, done),
+        None => task::wake(event_loop, target, done),
+    }
+}
+
+#[inline]
+fn tell(watcher: &'static Watcher, event_loop: &Object, target: Owned, done: &Object) -> Res<()> {
+    if let Some(core) = LoopCore::of(event_loop)
+        && core.calls_directly()
+        && !core.is_debug()
+    {
+        if core.is_closed() {
+            return runtime_error("Event loop is closed");
+        }
+        if let Some(noted) = (watcher.note)(&target, done)? {
+            (watcher.arrived)(&target).push(done, noted);
+            core.push(Kind::Watcher, target);
+        }
+        return Ok(());
+    }
+    let context = context::copy_current()?;
+    future::call_soon(event_loop, &*callable(&target, done)?, &[done], &context)
+}
+
+/// Has a watcher watch a future, whoever's it is. One that is done already is told of at once.
+#[inline]
+pub(super) fn add(future: &Object, watcher: &Object) -> Res<()> {
+    if future::is_native(future) {
+        return future::add_waiter(future, watcher);
+    }
+    let callable = callable(watcher, future)?;
+    future
+        .call_method(&names().add_done_callback, &[&callable])
+        .map(drop)
+}
+
+/// Has it watch no more.
+#[inline]
+pub(super) fn remove(future: &Object, watcher: &Object) -> Res<()> {
+    if future::is_native(future) {
+        future::remove_waiter(future, watcher);
+        return Ok(());
+    }
+    let callable = callable(watcher, future)?;
+    future
+        .call_method(&waits_names().remove_done_callback, &[&callable])
+        .map(drop)
+}
+
+/// `future.done()`.
+#[inline]
+pub(super) fn is_done(future: &Object) -> Res<bool> {
+    if future::is_native(future) {
+        return Ok(future::fields(future).is_done());
+    }
+    future.call_method(&waits_names().done, &[])?.is_true()
+}
+
+/// `type(object).__name__`.
+pub(super) fn class_name(object: &Object) -> Res<String> {
+    let class = object.class();
+    class.getattr(&*Owned::from_str("__name__")?)?.to_text()
+}
+
+/// A watcher's turn.
+pub(crate) fn run(core: &LoopCore, watcher: &Object) -> ControlFlow<Exit> {
+    let Some(kind) = of(watcher) else {
+        return ControlFlow::Continue(());
+    };
+    let Some((future, noted)) = (kind.arrived)(watcher).pop() else {
+        return ControlFlow::Continue(());
+    };
+    match (kind.act)(watcher, &future, noted) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(Raised) => failed(core, watcher, &future),
+    }
+}
+
+/// What a callback raises is reported as that of a handle.
+#[cold]
+fn failed(core: &LoopCore, watcher: &Object, future: &Object) -> ControlFlow<Exit> {
+    let exception = crate::cpython::error::take_exception();
+    core.leave_task();
+    let made = callable(watcher, future)
+        .and_then(|callable| handle::new_handle(core.object(), &callable, &[future], None));
+    match made {
+        Ok(handle) => {
+            let Raised = crate::cpython::error::restore(exception);
+            handle::failed(&handle)
+        }
+        Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
+    }
+}
+
+// ---- a watcher as a callable ----
+
+/// A watcher as programs, other loops and futures that are not ours see it. Two of the same watcher are equal.
+#[repr(C)]
+struct Callable {
+    vectorcall: Cell<Option<ffi::vectorcallfunc>>,
+    watcher: Slot,
+    name: Cell<Option<&'static str>>,
+}
+
+static CALLABLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+// SAFETY: all-zero fields are valid.
+unsafe impl Collected for Callable {
+    slots!(watcher);
+}
+
+/// A callable that tells the watcher of `future`: `callable(future)`.
+pub(crate) fn callable(watcher: &Object, future: &Object) -> Res<Owned> {
+    let kind = of(watcher);
+    if let Some(method) = kind.and_then(|kind| kind.method) {
+        return method(watcher);
+    }
+    // SAFETY: all-zero fields are valid.
+    let callable = unsafe { allocate(CALLABLE.load(Ordering::Relaxed))? };
+    let this = Callable::of(&callable);
+    this.vectorcall.set(Some(call));
+    this.watcher.set(watcher.own());
+    this.name.set(kind.map(|kind| (kind.name)(watcher, future)));
+    Ok(callable)
+}
+
+unsafe extern "C" fn call(
+    this: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: usize,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the vectorcall protocol.
+        let (this, args) = unsafe {
+            let count = ffi::PyVectorcall_NARGS(nargs) as usize;
+            (Object::from_ptr(this), Args::new(args, count, kwnames))
+        };
+        let [future] = args.positional() else {
+            return type_error("one future was expected");
+        };
+        if let Some(watcher) = Callable::of(this).watcher.cloned()
+            && let Some(kind) = of(&watcher)
+            && let Some(noted) = (kind.note)(&watcher, future)?
+        {
+            (kind.act)(&watcher, future, noted)?;
+        }
+        Ok(Owned::none())
+    })
+}
+
+fn qualified_name(callable: &Object) -> Res<Owned> {
+    Owned::from_str(Callable::of(callable).name.get().unwrap_or_default())
+}
+
+unsafe extern "C" fn compare(
+    this: *mut ffi::PyObject,
+    other: *mut ffi::PyObject,
+    operation: c_int,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes live objects.
+        let (this, other) = unsafe { (Object::from_ptr(this), Object::from_ptr(other)) };
+        if !ptr::eq(this.type_ptr(), other.type_ptr())
+            || !matches!(operation, ffi::Py_EQ | ffi::Py_NE)
+        {
+            // SAFETY: the singleton lives as long as the interpreter.
+            return Ok(unsafe { Object::from_ptr(ffi::Py_NotImplemented()) }.own());
+        }
+        let same = match Callable::of(other).watcher.get() {
+            Some(watcher) => Callable::of(this).watcher.holds(watcher),
+            None => false,
+        };
+        Ok(Owned::from_bool(same == (operation == ffi::Py_EQ)))
+    })
+}
+
+unsafe extern "C" fn hash(this: *mut ffi::PyObject) -> ffi::Py_hash_t {
+    guard(-1, || {
+        // SAFETY: the interpreter passes a live instance.
+        let watcher = Callable::of(unsafe { Object::from_ptr(this) })
+            .watcher
+            .get();
+        let address = watcher.map_or(0, |watcher| watcher.as_ptr().addr());
+        Ok((address >> 4) as ffi::Py_hash_t)
+    })
+}
+
+/// Makes the class of callables.
+pub(super) fn init() -> Res<()> {
+    let class =
+        TypeBuilder::new::<Callable>(c"rondel._rondel.DoneCallback", None, Callable::offset())
+            .not_instantiable()
+            .vectorcall(Callable::offset())
+            .slot(ffi::Py_tp_richcompare, slot_fn!(compare, ffi::richcmpfunc))
+            .slot(ffi::Py_tp_hash, slot_fn!(hash, ffi::hashfunc))
+            .getset([
+                attribute!(c"__name__" qualified_name),
+                attribute!(c"__qualname__" qualified_name),
+            ])
+            .collected::<Callable>()
+            .build()?;
+    CALLABLE.store(class.into_ptr().cast(), Ordering::Relaxed);
+    Ok(())
+}
