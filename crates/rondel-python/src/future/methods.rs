@@ -380,6 +380,7 @@ pub(crate) fn init_types() -> Res<Owned> {
     let base = &imports().stock_future;
     let offset = base.basicsize().max(imports().stock_task.basicsize());
     OFFSET.store(offset, Ordering::Relaxed);
+    super::asyncio_part::init()?;
     iter::init_type()?;
     let builder = TypeBuilder::new::<Future>(c"rondel.Future", Some(base), offset)
         .subclassable()

@@ -4,9 +4,10 @@
 //! offset does for futures and tasks. Done futures queue their callbacks: a task of ours that waits is pushed
 //! onto the ready ring as it is (`Kind::Wakeup`), any other callback gets a handle.
 //!
-//! `callbacks.rs` tells who waits, `iter.rs` is what `await` does, `methods.rs` what Python sees, `object.rs` the life of
+//! `callbacks.rs` tells who waits, `asyncio_part.rs` what is kept in asyncio's part of the object, `iter.rs` is what `await` does, `methods.rs` what Python sees, `object.rs` the life of
 //! the object.
 
+pub(crate) mod asyncio_part;
 mod callbacks;
 mod iter;
 mod methods;

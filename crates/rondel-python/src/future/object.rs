@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 
-use super::{CLASS, FREE, Rare, fields, is_exact};
+use super::{CLASS, FREE, Rare, asyncio_part, fields, is_exact};
 use crate::cpython::types::{clear_weakrefs, free, is_fresh};
 use crate::cpython::{Object, Owned, Res, imports, names};
 
@@ -91,6 +91,7 @@ fn traverse_rare(rare: &Rare, visit: ffi::visitproc, arg: *mut c_void) -> c_int 
 #[inline]
 pub(crate) fn clear(object: &Object) {
     let this = fields(object);
+    asyncio_part::clear_future(object);
     this.callback.clear();
     this.context.clear();
     this.result.clear();
@@ -108,7 +109,7 @@ pub(crate) unsafe fn traverse_base(
     visit: ffi::visitproc,
     arg: *mut c_void,
 ) -> c_int {
-    // SAFETY: a live type; its own function for its own part, which is zeroed but for the dict.
+    // SAFETY: a live type; its own function for its own part, where most fields are null.
     unsafe {
         match (*base.as_type_ptr()).tp_traverse {
             Some(traverse) => traverse(object, visit, arg),

@@ -30,7 +30,8 @@ use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh, visit};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
-use crate::future;
+use crate::future::{self, asyncio_part};
+#[cfg(not(Py_3_14))]
 use registry::Node;
 
 pub(crate) use methods::{init_type, wakeup_callable};
@@ -43,6 +44,7 @@ const NO_DESTROY_LOG: u8 = 2;
 /// A task's fields behind those of its future. All zero is a valid one that was not initialized.
 #[repr(C)]
 pub(crate) struct Task {
+    #[cfg(not(Py_3_14))]
     node: Node,
     coroutine: Slot,
     context: Slot,
@@ -131,6 +133,9 @@ fn init(
     }
     this.context.set(context);
     this.coroutine.set(coroutine.own());
+    if cfg!(Py_3_14) {
+        asyncio_part::show_task(task, coroutine, this.name_or_number()?);
+    }
     this.waits_for.clear();
     this.pending_exception.clear();
     this.cancels_requested.set(0);
@@ -200,7 +205,9 @@ pub(crate) fn keep_quiet(task: &Object) {
 
 /// `Task.set_name`.
 pub(crate) fn set_name(task: &Object, name: &Object) -> Res<()> {
-    fields(task).name.set(name.str()?);
+    let name = name.str()?;
+    asyncio_part::show_name(task, &name);
+    fields(task).name.set(name);
     Ok(())
 }
 
@@ -258,6 +265,14 @@ impl Task {
     fn set(&self, flag: u8, on: bool) {
         let rest = self.flags.get() & !flag;
         self.flags.set(if on { rest | flag } else { rest });
+    }
+
+    /// A name, or the number that stands for `Task-<number>`.
+    fn name_or_number(&self) -> Res<Owned> {
+        match self.name.cloned() {
+            Some(name) => Ok(name),
+            None => Owned::from_u64(self.number.get()),
+        }
     }
 
     fn name(&self) -> Res<Owned> {
@@ -327,7 +342,9 @@ unsafe extern "C" fn tp_traverse(
 
 fn clear(object: &Object) {
     let this = fields(object);
+    #[cfg(not(Py_3_14))]
     this.node.unlink();
+    asyncio_part::clear_task(object);
     this.coroutine.clear();
     this.context.clear();
     this.waits_for.clear();

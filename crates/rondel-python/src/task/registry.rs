@@ -8,9 +8,16 @@
 use std::cell::Cell;
 use std::ptr;
 
-use super::{Object, Owned, Res, fields, future};
+#[cfg(not(Py_3_14))]
+use super::fields;
+use super::{Object, Owned, Res};
+use crate::cpython::names::Table;
+#[cfg(any(Py_3_12, not(Py_3_14)))]
 use crate::cpython::names::import;
+#[cfg(not(Py_3_14))]
 use crate::event_loop::core::LoopCore;
+#[cfg(Py_3_14)]
+use crate::future::asyncio_part;
 
 /// A task's place in its loop's list. All zero: in none.
 #[repr(C)]
@@ -29,6 +36,7 @@ pub(crate) struct TaskList {
 }
 
 impl TaskList {
+    #[cfg(not(Py_3_14))]
     fn link(&self, node: &Node, task: &Object) {
         if !node.list.get().is_null() {
             return;
@@ -91,74 +99,109 @@ impl Node {
     }
 }
 
-/// A task was made.
-#[inline]
-pub(super) fn register(task: &Object, event_loop: &Object) -> Res<()> {
-    match LoopCore::of(event_loop) {
-        #[cfg(not(Py_3_14))]
-        Some(core) => {
-            core.tasks.link(&fields(task).node, task);
-            Ok(())
-        }
-        _ => tell_asyncio("_register_task", task),
-    }
-}
-
-/// A task is done, or dies.
-#[inline]
-pub(super) fn unregister(task: &Object) {
-    fields(task).node.unlink();
+/// What registers tasks that are not in a list of ours.
+struct Register {
+    /// The set of tasks that are taking their first step eagerly.
+    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    eager_tasks: Owned,
     #[cfg(Py_3_14)]
-    if future::fields(task).event_loop().is_some()
-        && tell_asyncio("_unregister_task", task).is_err()
-    {
-        crate::cpython::error::write_unraisable(Some(task));
-    }
-    #[cfg(not(Py_3_14))]
-    let _ = future::fields;
+    register: Owned,
+    #[cfg(Py_3_14)]
+    unregister: Owned,
 }
 
-/// `asyncio.tasks._eager_tasks` up to 3.13: the set of tasks that are taking their first step eagerly.
-#[cfg(all(Py_3_12, not(Py_3_14)))]
-static EAGER_TASKS: crate::cpython::names::Table<Owned> = crate::cpython::names::Table::new();
+static REGISTER: Table<Register> = Table::new();
 
 /// Fetches what is asked for often. Once, at import.
 pub(crate) fn init() -> Res<()> {
-    #[cfg(all(Py_3_12, not(Py_3_14)))]
-    EAGER_TASKS.fill(import("asyncio.tasks")?.getattr(&*Owned::from_str("_eager_tasks")?)?);
+    #[cfg(Py_3_12)]
+    let get = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
+    REGISTER.fill(Register {
+        #[cfg(all(Py_3_12, not(Py_3_14)))]
+        eager_tasks: get("asyncio.tasks", "_eager_tasks")?,
+        #[cfg(Py_3_14)]
+        register: get("_asyncio", "_register_task")?,
+        #[cfg(Py_3_14)]
+        unregister: get("_asyncio", "_unregister_task")?,
+    });
     Ok(())
 }
 
 /// `forget_task(task)`: asyncio's `_unregister_task` was called for it.
 pub(crate) fn forget(_: &Object, task: &Object) -> Res<Owned> {
+    #[cfg(not(Py_3_14))]
     if super::is_ours(task) {
         fields(task).node.unlink();
     }
+    let _ = task;
     Ok(Owned::none())
+}
+
+/// A task was made.
+#[cfg(not(Py_3_14))]
+#[inline]
+pub(super) fn register(task: &Object, event_loop: &Object) -> Res<()> {
+    match LoopCore::of(event_loop) {
+        Some(core) => {
+            core.tasks.link(&fields(task).node, task);
+            Ok(())
+        }
+        None => tell_asyncio("_register_task", task),
+    }
+}
+
+/// A task was made.
+#[cfg(Py_3_14)]
+#[inline]
+pub(super) fn register(task: &Object, _: &Object) -> Res<()> {
+    REGISTER.get().register.call(&[task]).map(drop)
+}
+
+/// A task is done, or dies.
+#[cfg(not(Py_3_14))]
+#[inline]
+pub(super) fn unregister(task: &Object) {
+    fields(task).node.unlink();
+}
+
+/// A task is done, or dies. A program may have registered it itself.
+#[cfg(Py_3_14)]
+#[inline]
+pub(super) fn unregister(task: &Object) {
+    if asyncio_part::is_listed(task) && REGISTER.get().unregister.call(&[task]).is_err() {
+        crate::cpython::error::write_unraisable(Some(task));
+    }
 }
 
 /// An eager task takes its first step.
 pub(super) fn register_eager(task: &Object) -> Res<()> {
+    #[cfg(Py_3_14)]
+    return REGISTER.get().register.call(&[task]).map(drop);
     #[cfg(all(Py_3_12, not(Py_3_14)))]
     // SAFETY: live objects; the C API checks that the first one is a set.
     return crate::cpython::object::check(unsafe {
-        pyo3::ffi::PySet_Add(EAGER_TASKS.get().as_ptr(), task.as_ptr())
+        pyo3::ffi::PySet_Add(REGISTER.get().eager_tasks.as_ptr(), task.as_ptr())
     });
-    #[cfg(not(all(Py_3_12, not(Py_3_14))))]
+    #[cfg(not(Py_3_12))]
     tell_asyncio("_register_eager_task", task)
 }
 
-/// It has taken it.
+/// It has taken it. From 3.14 on it stays in the one list that there is, until it is done.
 pub(super) fn unregister_eager(task: &Object) -> Res<()> {
+    #[cfg(Py_3_14)]
+    let _ = task;
+    #[cfg(Py_3_14)]
+    return Ok(());
     #[cfg(all(Py_3_12, not(Py_3_14)))]
-    // SAFETY: as above.
+    // SAFETY: live objects; the C API checks that the first one is a set.
     return crate::cpython::object::check(unsafe {
-        pyo3::ffi::PySet_Discard(EAGER_TASKS.get().as_ptr(), task.as_ptr())
+        pyo3::ffi::PySet_Discard(REGISTER.get().eager_tasks.as_ptr(), task.as_ptr())
     });
-    #[cfg(not(all(Py_3_12, not(Py_3_14))))]
+    #[cfg(not(Py_3_12))]
     tell_asyncio("_unregister_eager_task", task)
 }
 
+#[cfg(not(Py_3_14))]
 #[cold]
 fn tell_asyncio(function: &str, task: &Object) -> Res<()> {
     import("asyncio.tasks")?

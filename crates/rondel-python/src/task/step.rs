@@ -17,7 +17,7 @@ use crate::cpython::error::{
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Exit, Kind};
-use crate::future::{self, Outcome, State};
+use crate::future::{self, Outcome, State, asyncio_part};
 
 /// What becomes of a task after a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -52,6 +52,7 @@ fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
     if !future::is_native(awaited) {
         return Ok(None);
     }
+    asyncio_part::discard_awaiter(awaited, task)?;
     let awaited = future::fields(awaited);
     // The common case without touching the result: `await` takes it itself.
     if awaited.state() == State::Finished && !awaited.has_failed() {
@@ -167,6 +168,9 @@ fn within_another(task: &Object, running: &Object) -> Res<()> {
 
 /// The wake-up as a callback: the future is done, and may be any kind of future.
 pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
+    if asyncio_part::has_awaiters(awaited)? {
+        asyncio_part::discard_awaiter(awaited, task)?;
+    }
     match awaited.call_method(&names().result, &[]) {
         Ok(_) => step_by_call(task, None),
         Err(Raised) => step_by_call(task, Some(&*take_exception())),
@@ -334,6 +338,7 @@ fn wait_for(task: &Object, awaited: Owned) -> Res<()> {
     if !other.is_blocking() {
         return not_awaited(task, &awaited);
     }
+    asyncio_part::add_awaiter(&awaited, task)?;
     other.set_blocking(false);
     future::add_waiter(&awaited, task)?;
     this.waits_for.set(awaited);
@@ -405,6 +410,9 @@ fn yielded_other(task: &Object, result: Owned, event_loop: &Object) -> Res<()> {
             task,
             format!("Task cannot await on itself: {}", task.repr()?.to_text()?),
         );
+    }
+    if asyncio_part::has_awaiters(&result)? {
+        asyncio_part::add_awaiter(&result, task)?;
     }
     result.setattr(&names.asyncio_future_blocking, &Owned::from_bool(false))?;
     let this = fields(task);

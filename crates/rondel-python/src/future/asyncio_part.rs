@@ -1,0 +1,255 @@
+//! The part of a future that belongs to asyncio's own class, from CPython 3.14 on.
+//!
+//! Our classes derive from `_asyncio.Future` and `_asyncio.Task`, whose fields are otherwise left zeroed. Some of
+//! them are read, or even written, by others:
+//!
+//! - who awaits a future (`_asyncio_awaited_by`, call graphs): asyncio's functions keep it there for its tasks and
+//!   groups, so it is kept there for our tasks too;
+//! - the coroutine and the name of a task, and whether it is one: `python -m asyncio ps` and profilers read these from
+//!   outside the process;
+//! - the task's place in the thread's list of tasks, which only asyncio itself touches.
+//!
+//! Where the fields are differs between versions and builds, and is found out at import: a stock object is filled by
+//! its own methods, and its memory searched for what must have appeared.
+
+use std::cell::Cell;
+use std::ptr;
+
+use pyo3::ffi;
+
+use crate::cpython::error::runtime_error;
+use crate::cpython::names::{Table, import};
+use crate::cpython::{Object, Owned, Res, Slot, imports};
+
+/// Offsets in bytes, and the functions that change what stands there.
+struct Part {
+    awaited_by: usize,
+    awaited_by_is_set: usize,
+    is_task: usize,
+    coroutine: usize,
+    name: usize,
+    /// Two words, null for a task that is in no list.
+    node: usize,
+    add_to_awaited_by: Owned,
+    discard_from_awaited_by: Owned,
+}
+
+static PART: Table<Part> = Table::new();
+
+/// The object's slot at an offset.
+#[inline]
+fn slot(object: &Object, offset: usize) -> &Slot {
+    // SAFETY: an instance of one of asyncio's classes, with a `PyObject *` at this offset.
+    unsafe { &*object.as_ptr().byte_add(offset).cast::<Slot>() }
+}
+
+/// The object's one-byte flag at an offset.
+#[inline]
+fn flag(object: &Object, offset: usize) -> &Cell<u8> {
+    // SAFETY: an instance of one of asyncio's classes, with a `char` at this offset.
+    unsafe { &*object.as_ptr().byte_add(offset).cast::<Cell<u8>>() }
+}
+
+/// `waiter` awaits `future` from now on. Both are of asyncio's classes.
+#[inline]
+pub(crate) fn add_awaiter(future: &Object, waiter: &Object) -> Res<()> {
+    if cfg!(not(Py_3_14)) {
+        return Ok(());
+    }
+    let part = PART.get();
+    let awaited_by = slot(future, part.awaited_by);
+    if awaited_by.is_empty() {
+        awaited_by.set(waiter.own());
+        return Ok(());
+    }
+    part.add_to_awaited_by.call(&[future, waiter]).map(drop)
+}
+
+/// It does no more.
+#[inline]
+pub(crate) fn discard_awaiter(future: &Object, waiter: &Object) -> Res<()> {
+    if cfg!(not(Py_3_14)) {
+        return Ok(());
+    }
+    let part = PART.get();
+    let awaited_by = slot(future, part.awaited_by);
+    if awaited_by.holds(waiter) {
+        awaited_by.clear();
+    } else if !awaited_by.is_empty() {
+        part.discard_from_awaited_by
+            .call(&[future, waiter])
+            .map(drop)?;
+    }
+    Ok(())
+}
+
+/// Whether asyncio keeps awaiters for this object, which may be anything.
+pub(crate) fn has_awaiters(object: &Object) -> Res<bool> {
+    Ok(cfg!(Py_3_14)
+        && (object.is_instance(&imports().stock_future)?
+            || object.is_instance(&imports().stock_task)?))
+}
+
+/// A task was made: who looks from outside sees its coroutine and name. `name` may be the task's number.
+#[inline]
+pub(crate) fn show_task(task: &Object, coroutine: &Object, name: Owned) {
+    if cfg!(not(Py_3_14)) {
+        return;
+    }
+    let part = PART.get();
+    flag(task, part.is_task).set(1);
+    slot(task, part.name).set(name);
+    // What is no coroutine of the interpreter's has no frame to be found.
+    if ptr::eq(
+        coroutine.type_ptr(),
+        imports().coroutine_type.as_type_ptr(),
+    ) {
+        slot(task, part.coroutine).set(coroutine.own());
+    }
+}
+
+/// The task was given another name.
+pub(crate) fn show_name(task: &Object, name: &Object) {
+    if cfg!(Py_3_14) {
+        slot(task, PART.get().name).set(name.own());
+    }
+}
+
+/// Whether asyncio has the task in its list.
+#[inline]
+pub(crate) fn is_listed(task: &Object) -> bool {
+    cfg!(Py_3_14) && !slot(task, PART.get().node).is_empty()
+}
+
+/// Empties it, before the object dies.
+#[inline]
+pub(crate) fn clear_future(future: &Object) {
+    if cfg!(Py_3_14) {
+        let part = PART.get();
+        slot(future, part.awaited_by).clear();
+        flag(future, part.awaited_by_is_set).set(0);
+    }
+}
+
+/// The same for a task.
+#[inline]
+pub(crate) fn clear_task(task: &Object) {
+    if cfg!(Py_3_14) {
+        let part = PART.get();
+        slot(task, part.coroutine).clear();
+        slot(task, part.name).clear();
+        clear_future(task);
+    }
+}
+
+// ---- finding the fields ----
+
+/// Finds them. Once, at import.
+pub(super) fn init() -> Res<()> {
+    if cfg!(not(Py_3_14)) {
+        return Ok(());
+    }
+    let asyncio = import("_asyncio")?;
+    let get = |name: &str| asyncio.getattr(&*Owned::from_str(name)?);
+    let add_to_awaited_by = get("future_add_to_awaited_by")?;
+    let future = new(&imports().stock_future)?;
+    let waiters = [new(&imports().stock_future)?, new(&imports().stock_future)?];
+    add_to_awaited_by.call(&[&future, &waiters[0]])?;
+    let awaited_by = found(word_with(&future, &imports().stock_future, &waiters[0]))?;
+    let before = bytes(&future, &imports().stock_future);
+    add_to_awaited_by.call(&[&future, &waiters[1]])?;
+    let after = bytes(&future, &imports().stock_future);
+    let awaited_by_is_set = found(
+        (awaited_by + size_of::<usize>()..before.len())
+            .find(|&at| (before[at], after[at]) == (0, 1)),
+    )?;
+    let (coroutine, name) = (new_coroutine()?, Owned::from_str("a name of its own")?);
+    let task = new_task(&coroutine, &name)?;
+    let class = &imports().stock_task;
+    let listed = bytes(&task, class);
+    get("_unregister_task")?.call(&[&task])?;
+    let unlisted = bytes(&task, class);
+    // The flag stands right before the other one, and tells tasks from futures.
+    let is_task = awaited_by_is_set - 1;
+    found((listed[is_task] == 1 && after[is_task] == 0).then_some(()))?;
+    PART.fill(Part {
+        awaited_by,
+        awaited_by_is_set,
+        is_task,
+        coroutine: found(word_with(&task, class, &coroutine))?,
+        name: found(word_with(&task, class, &name))?,
+        node: found((0..listed.len()).find(|&at| listed[at] != unlisted[at]))?
+            / size_of::<usize>()
+            * size_of::<usize>(),
+        add_to_awaited_by,
+        discard_from_awaited_by: get("future_discard_from_awaited_by")?,
+    });
+    coroutine
+        .call_method(&*Owned::from_str("close")?, &[])
+        .map(drop)
+}
+
+fn found<T>(field: Option<T>) -> Res<T> {
+    match field {
+        Some(field) => Ok(field),
+        None => runtime_error("rondel does not know the asyncio of this interpreter"),
+    }
+}
+
+/// `class.__new__(class)`.
+fn new(class: &Object) -> Res<Owned> {
+    class.call_method(&*Owned::from_str("__new__")?, &[class])
+}
+
+fn new_coroutine() -> Res<Owned> {
+    let names = Owned::dict()?;
+    let source = Owned::from_str("async def probe(): pass\ncoroutine = probe()")?;
+    import("builtins")?
+        .getattr(&*Owned::from_str("exec")?)?
+        .call(&[&source, &names])?;
+    // SAFETY: a live dict; a borrowed reference, or null.
+    unsafe {
+        let coroutine = ffi::PyDict_GetItemString(names.as_ptr(), c"coroutine".as_ptr());
+        Owned::steal(ffi::Py_XNewRef(coroutine))
+    }
+}
+
+/// A stock task on a loop that forgets what it is told.
+fn new_task(coroutine: &Object, name: &Object) -> Res<Owned> {
+    let attribute = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
+    let event_loop = attribute("types", "SimpleNamespace")?.call(&[])?;
+    event_loop.setattr(
+        &*Owned::from_str("get_debug")?,
+        &*attribute("builtins", "bool")?,
+    )?;
+    event_loop.setattr(
+        &*Owned::from_str("call_soon")?,
+        &*attribute("functools", "partial")?,
+    )?;
+    let names = Owned::tuple(&[&*Owned::from_str("loop")?, &*Owned::from_str("name")?])?;
+    let task = imports()
+        .stock_task
+        .call_with(&[coroutine, &event_loop, name], Some(&names))?;
+    task.setattr(
+        &*Owned::from_str("_log_destroy_pending")?,
+        &*Owned::from_bool(false),
+    )?;
+    Ok(task)
+}
+
+/// The instance's own memory.
+fn bytes(object: &Object, class: &Object) -> Vec<u8> {
+    let size = class.basicsize();
+    // SAFETY: an instance of the class, all of whose memory is initialized: the allocator zeroes it.
+    unsafe { std::slice::from_raw_parts(object.as_ptr().cast::<u8>(), size).to_vec() }
+}
+
+/// The offset of the field that holds `value`.
+fn word_with(object: &Object, class: &Object, value: &Object) -> Option<usize> {
+    const WORD: usize = size_of::<usize>();
+    let value = (value.as_ptr() as usize).to_ne_bytes();
+    let bytes = bytes(object, class);
+    (size_of::<ffi::PyObject>()..bytes.len())
+        .step_by(WORD)
+        .find(|&at| bytes.get(at..at + WORD) == Some(&value[..]))
+}
