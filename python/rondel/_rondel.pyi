@@ -385,6 +385,7 @@ def make_socket_transport(
     waiter: asyncio.Future[None] | None = None,
     extra: dict[str, Any] | None = None,
     server: AbstractServer | None = None,
+    context: Context | None = None,
 ) -> SocketTransport:
     """A transport on a connected socket; `waiter` is completed after `protocol.connection_made()`."""
 

@@ -6,8 +6,10 @@ transports and are accepted natively; TLS is asyncio's ``SSLProtocol`` on a nati
 
 from __future__ import annotations
 
+import operator
 import socket
 from asyncio import Transport, constants, sslproto
+from contextvars import Context
 from typing import TYPE_CHECKING, Any
 
 from . import _rondel
@@ -31,9 +33,10 @@ class Connections(_Base):
         *,
         extra: dict[str, Any] | None = None,
         server: Any = None,
+        context: Context | None = None,
     ) -> Transport:
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
-        return _rondel.make_socket_transport(self, sock, protocol, waiter, extra, server)
+        return _rondel.make_socket_transport(self, sock, protocol, waiter, extra, server, context)
 
     def _make_ssl_transport(
         self,
@@ -48,6 +51,7 @@ class Connections(_Base):
         server: Any = None,
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
+        context: Context | None = None,
     ) -> Transport:
         self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
         ssl_protocol = sslproto.SSLProtocol(
@@ -60,7 +64,7 @@ class Connections(_Base):
             ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]  # a float, whatever typeshed says
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
-        _rondel.make_socket_transport(self, rawsock, ssl_protocol, None, extra, server)
+        _rondel.make_socket_transport(self, rawsock, ssl_protocol, None, extra, server, context)
         return ssl_protocol._app_transport
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
@@ -80,10 +84,12 @@ class Connections(_Base):
         server: Any = None,
         backlog: int = 100,
         *timeouts: float | None,
+        **context: Context,  # from 3.15 on: what connections are made in copies of
     ) -> None:
         if sslcontext is None and not self.get_debug():
-            _rondel.start_serving(self, protocol_factory, sock, server, backlog)
+            run = context["context"].run if context else operator.call
+            run(_rondel.start_serving, self, protocol_factory, sock, server, backlog)
             return
         # asyncio's own accepting, which logs each connection in debug mode.
         start = super()._start_serving  # type: ignore[misc]
-        start(protocol_factory, sock, sslcontext, server, backlog, *timeouts)
+        start(protocol_factory, sock, sslcontext, server, backlog, *timeouts, **context)

@@ -69,6 +69,21 @@ pub(crate) fn type_error<T>(message: &str) -> Res<T> {
     raise(Builtin::Type.class(), message)
 }
 
+/// What asyncio raises for `del object.attribute`.
+#[cold]
+pub(crate) fn not_deletable<T>(object: &Object, attribute: &str) -> Res<T> {
+    let text = match cfg!(Py_3_14) {
+        false => "cannot delete attribute".to_owned(),
+        true => {
+            let class = object.class().getattr(&*Owned::from_str("__qualname__")?)?;
+            let module = object.class().getattr(&*Owned::from_str("__module__")?)?;
+            let (module, class) = (module.to_text()?, class.to_text()?);
+            format!("attribute '{attribute}' of '{module}.{class}' objects cannot be deleted")
+        }
+    };
+    raise(Builtin::Attribute.class(), &text)
+}
+
 #[cold]
 pub(crate) fn value_error<T>(message: &str) -> Res<T> {
     raise(Builtin::Value.class(), message)

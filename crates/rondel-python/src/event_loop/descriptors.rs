@@ -46,11 +46,13 @@ fn descriptor(object: &Object) -> Res<RawFd> {
 
 fn add(this: &Object, args: Args<'_>, side: Side, function: &str) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    let (mut fd, mut callback) = (None, None);
+    let (mut fd, mut callback, mut context) = (None, None, None);
     for (name, value) in args.named() {
         match name.to_text()?.as_str() {
             "fd" => fd = Some(value),
             "callback" => callback = Some(value),
+            // asyncio's own transports give theirs from 3.15 on, by the private methods.
+            "context" if cfg!(Py_3_15) && function.starts_with('_') => context = Some(value),
             other => {
                 return type_error(&format!(
                     "{function}() got an unexpected keyword argument '{other}'"
@@ -73,7 +75,12 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str) -> Res<Owned> 
     };
     let rest: Vec<&Object> = positional.collect();
     check_closed(core)?;
-    let handle = handle::new_handle(this, callback, &rest, None)?;
+    let handle = handle::new_handle(
+        this,
+        callback,
+        &rest,
+        context.filter(|context| !context.is_none()),
+    )?;
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }

@@ -29,6 +29,7 @@ struct Part {
     coroutine: usize,
     name: usize,
     /// Two words, null for a task that is in no list.
+    #[cfg(Py_3_14)]
     node: usize,
     add_to_awaited_by: Owned,
     discard_from_awaited_by: Owned,
@@ -100,10 +101,7 @@ pub(crate) fn show_task(task: &Object, coroutine: &Object, name: Owned) {
     flag(task, part.is_task).set(1);
     slot(task, part.name).set(name);
     // What is no coroutine of the interpreter's has no frame to be found.
-    if ptr::eq(
-        coroutine.type_ptr(),
-        imports().coroutine_type.as_type_ptr(),
-    ) {
+    if ptr::eq(coroutine.type_ptr(), imports().coroutine_type.as_type_ptr()) {
         slot(task, part.coroutine).set(coroutine.own());
     }
 }
@@ -116,9 +114,10 @@ pub(crate) fn show_name(task: &Object, name: &Object) {
 }
 
 /// Whether asyncio has the task in its list.
+#[cfg(Py_3_14)]
 #[inline]
 pub(crate) fn is_listed(task: &Object) -> bool {
-    cfg!(Py_3_14) && !slot(task, PART.get().node).is_empty()
+    !slot(task, PART.get().node).is_empty()
 }
 
 /// Empties it, before the object dies.
@@ -178,8 +177,8 @@ pub(super) fn init() -> Res<()> {
         is_task,
         coroutine: found(word_with(&task, class, &coroutine))?,
         name: found(word_with(&task, class, &name))?,
-        node: found((0..listed.len()).find(|&at| listed[at] != unlisted[at]))?
-            / size_of::<usize>()
+        #[cfg(Py_3_14)]
+        node: found((0..listed.len()).find(|&at| listed[at] != unlisted[at]))? / size_of::<usize>()
             * size_of::<usize>(),
         add_to_awaited_by,
         discard_from_awaited_by: get("future_discard_from_awaited_by")?,

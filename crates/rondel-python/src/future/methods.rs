@@ -13,7 +13,7 @@ use super::{
     uninitialized,
 };
 use crate::cpython::error::{
-    attribute_error, guard, guard_object, raise, raise_instance, runtime_error, type_error,
+    guard, guard_object, not_deletable, raise, raise_instance, runtime_error, type_error,
     value_error,
 };
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
@@ -198,7 +198,7 @@ fn get_blocking(future: &Object) -> Res<Owned> {
 fn set_blocking(future: &Object, value: Option<&Object>) -> Res<()> {
     let this = alive(future)?;
     match value {
-        None => attribute_error("cannot delete attribute"),
+        None => not_deletable(future, "_asyncio_future_blocking"),
         Some(value) => {
             this.set_blocking(value.is_true()?);
             Ok(())
@@ -213,7 +213,7 @@ fn get_log_traceback(future: &Object) -> Res<Owned> {
 
 fn set_log_traceback(future: &Object, value: Option<&Object>) -> Res<()> {
     match value {
-        None => attribute_error("cannot delete attribute"),
+        None => not_deletable(future, "_log_traceback"),
         Some(value) if value.is_true()? => value_error("_log_traceback can only be set to False"),
         Some(_) => {
             fields(future).set_log_traceback(false);
@@ -269,7 +269,7 @@ fn get_cancel_message(future: &Object) -> Res<Owned> {
 
 fn set_cancel_message(future: &Object, value: Option<&Object>) -> Res<()> {
     match value {
-        None => attribute_error("cannot delete attribute"),
+        None => not_deletable(future, "_cancel_message"),
         value => {
             fields(future).set_cancel_message(value);
             Ok(())
@@ -307,12 +307,23 @@ unsafe extern "C" fn tp_init(
             let future = Object::from_ptr(future);
             with_tuple_and_dict(args, kwargs, |args| {
                 let [event_loop] = args.parse("Future", ["loop"], 0, 0)?;
+                check_fresh(future)?;
                 reset(future);
                 init(future, &*loop_or_default(event_loop)?)
             })?;
         }
         Ok(0)
     })
+}
+
+/// From 3.15 on `__init__` runs once.
+pub(crate) fn check_fresh(future: &Object) -> Res<()> {
+    if cfg!(Py_3_15) && fields(future).event_loop().is_some() {
+        let get = |name: &str| future.class().getattr(&*Owned::from_str(name)?)?.to_text();
+        let (module, class) = (get("__module__")?, get("__qualname__")?);
+        return runtime_error(&format!("{module}.{class} object is already initialized"));
+    }
+    Ok(())
 }
 
 /// Takes back whatever an earlier `__init__` did.

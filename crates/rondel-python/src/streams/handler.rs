@@ -7,8 +7,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use crate::cpython::error::{raised_matches, take_exception};
 use crate::cpython::method::method;
-use crate::cpython::{self, Object, Owned, Res};
+use crate::cpython::{self, Object, Owned, Raised, Res};
 use crate::task;
 use crate::transport::loop_calls::{call_exception_handler, create_task};
 use crate::transport::names::{imports, names};
@@ -21,7 +22,14 @@ pub(super) fn start(
     reader: &Object,
     writer: &Object,
 ) -> Res<Option<Owned>> {
-    let result = callback.call(&[reader, writer])?;
+    let result = match callback.call(&[reader, writer]) {
+        Ok(result) => result,
+        Err(Raised) if imports().reports_handlers => {
+            let exception = take_ordinary()?;
+            return report(event_loop, transport, &exception).map(|()| None);
+        }
+        Err(Raised) => return Err(Raised),
+    };
     if !is_coroutine(&result)? {
         return Ok(None);
     }
@@ -76,13 +84,24 @@ fn handler_done(transport: &Object, task: &Object) -> Res<Owned> {
     let exception = task.call_method(&names().exception, &[])?;
     if !exception.is_none() {
         let event_loop = task.call_method(&names().get_loop, &[])?;
-        let rest = [(c"exception", &*exception), (c"transport", transport)];
-        call_exception_handler(
-            &event_loop,
-            "Unhandled exception in client_connected_cb",
-            &rest,
-        )?;
-        transport.call_method(&names().close, &[])?;
+        report(&event_loop, transport, &exception)?;
     }
     Ok(Owned::none())
+}
+
+/// The handler has failed.
+fn report(event_loop: &Object, transport: &Object, exception: &Object) -> Res<()> {
+    let rest = [(c"exception", exception), (c"transport", transport)];
+    let message = "Unhandled exception in client_connected_cb";
+    call_exception_handler(event_loop, message, &rest)?;
+    transport.call_method(&names().close, &[]).map(drop)
+}
+
+/// The exception that is set, if it is an `Exception`.
+fn take_ordinary() -> Res<Owned> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    match raised_matches(unsafe { Object::from_ptr(ffi::PyExc_Exception) }) {
+        true => Ok(take_exception()),
+        false => Err(Raised),
+    }
 }

@@ -11,7 +11,7 @@ use super::{
     CLASS, MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, fields, init, step, tp_clear, tp_dealloc,
     tp_finalize, tp_traverse,
 };
-use crate::cpython::error::{attribute_error, guard, guard_object, runtime_error, type_error};
+use crate::cpython::error::{guard, guard_object, not_deletable, runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::names::names;
 use crate::cpython::types::{TypeBuilder, slot_fn};
@@ -92,7 +92,7 @@ fn get_log_destroy_pending(task: &Object) -> Res<Owned> {
 
 fn set_log_destroy_pending(task: &Object, value: Option<&Object>) -> Res<()> {
     match value {
-        None => attribute_error("cannot delete attribute"),
+        None => not_deletable(task, "_log_destroy_pending"),
         Some(value) => {
             fields(task).set(NO_DESTROY_LOG, !value.is_true()?);
             Ok(())
@@ -172,6 +172,7 @@ unsafe extern "C" fn tp_init(
                     args.parse("Task", known, 1, 1)?;
                 let event_loop = future::loop_or_default(event_loop)?;
                 let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
+                future::check_fresh(task)?;
                 future::reset(task);
                 init(
                     task,

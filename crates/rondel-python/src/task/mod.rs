@@ -121,6 +121,16 @@ fn init(
         return type_error(&format!("a coroutine was expected, got {text}"));
     }
     let context = match context.filter(|context| !context.is_none()) {
+        // SAFETY: a live object.
+        Some(other)
+            if cfg!(Py_3_15) && unsafe { ffi::PyContext_CheckExact(other.as_ptr()) } == 0 =>
+        {
+            let class = other
+                .class()
+                .getattr(&*Owned::from_str("__name__")?)?
+                .to_text()?;
+            return type_error(&format!("a contextvars.Context was expected, got {class}"));
+        }
         Some(context) => context.own(),
         None => context::copy_current()?,
     };

@@ -10,7 +10,9 @@ use super::loop_calls::{
     call_exception_handler, debug_in_log, is_closed, take_unless_exit, with_exception_kept,
 };
 use super::names::{imports, names};
-use super::socket::{Descriptor, PROTOCOL_CONNECTED, Socket, fields, stop_reading, stop_writing};
+use super::socket::{
+    Descriptor, PROTOCOL_CONNECTED, Socket, call_soon, fields, stop_reading, stop_writing,
+};
 use super::writing::flush_if_dirty;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
@@ -55,9 +57,8 @@ fn schedule_connection_lost(transport: &Object, this: &Socket, exception: &Objec
         return Ok(());
     }
     let callback = transport.getattr(&names().call_connection_lost)?;
-    event_loop
-        .call_method(&names().call_soon, &[&callback, exception])
-        .map(drop)
+    let context = this.given_context();
+    call_soon(&event_loop, &callback, exception, context.as_deref())
 }
 
 /// Ends the connection at once; what waits is not sent.

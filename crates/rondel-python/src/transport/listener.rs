@@ -165,11 +165,20 @@ fn try_again_later(this: &Listener, event_loop: &Object) -> Res<()> {
         this.server.or_none(),
     );
     let backlog = Owned::from_u64(this.backlog.get() as u64)?;
+    let context = this.context.or_none();
+    let arguments = [
+        &*delay,
+        &start,
+        &factory,
+        &sock,
+        none(),
+        &server,
+        &backlog,
+        &context,
+    ];
+    let kw_context = Some(&*crate::cpython::imports().kw_context);
     event_loop
-        .call_method(
-            &names().call_later,
-            &[&delay, &start, &factory, &sock, none(), &server, &backlog],
-        )
+        .call_method_with(&names().call_later, &arguments, kw_context)
         .map(drop)
 }
 
@@ -183,7 +192,8 @@ fn connect_in_context(this: &Listener, event_loop: &Object, fd: OwnedFd, peer: A
         false => unsafe { Owned::steal(ffi::PyContext_Copy(shared.as_ptr()))? },
     };
     context::enter(&own)?;
-    let result = connect(this, event_loop, &factory, fd, peer);
+    let given = (cfg!(Py_3_15) && !factory::is_native(&factory)).then_some(&*own);
+    let result = connect(this, event_loop, &factory, given, fd, peer);
     context::exit(&own).and(result)
 }
 
@@ -191,6 +201,7 @@ fn connect(
     this: &Listener,
     event_loop: &Object,
     protocol_factory: &Object,
+    context: Option<&Object>,
     fd: OwnedFd,
     peer: Address,
 ) -> Res<()> {
@@ -204,16 +215,19 @@ fn connect(
         None,
         None,
         Some(&server),
+        context,
         Some(peer),
     )
     .map(drop)
 }
 
-/// `make_socket_transport(loop, sock, protocol, waiter, extra, server)`.
+/// `make_socket_transport(loop, sock, protocol, waiter, extra, server, context=None)`.
 fn make_socket_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
-    let parameters = ["loop", "sock", "protocol", "waiter", "extra", "server"];
-    let given = args.parse("make_socket_transport", parameters, 6, 3)?;
-    let [event_loop, sock, protocol, waiter, extra, server] = given;
+    let parameters = [
+        "loop", "sock", "protocol", "waiter", "extra", "server", "context",
+    ];
+    let given = args.parse("make_socket_transport", parameters, 7, 3)?;
+    let [event_loop, sock, protocol, waiter, extra, server, context] = given;
     let (event_loop, sock, protocol) = (
         event_loop.unwrap_or(none()),
         sock.unwrap_or(none()),
@@ -222,7 +236,7 @@ fn make_socket_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
     let fd = sock.call_method(&names().fileno, &[])?.to_isize()? as RawFd;
     let descriptor = Descriptor::Python(fd, sock.own());
     socket::make(
-        event_loop, descriptor, protocol, waiter, extra, server, None,
+        event_loop, descriptor, protocol, waiter, extra, server, context, None,
     )
 }
 

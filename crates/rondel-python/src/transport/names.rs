@@ -2,7 +2,7 @@
 //! Filled once, at import.
 
 use crate::cpython::names::{Table, import, interned};
-use crate::cpython::{Owned, Res};
+use crate::cpython::{Object, Owned, Res};
 
 interned! {
     pub(crate) struct Names {
@@ -96,6 +96,12 @@ pub(crate) struct Imports {
     pub(crate) kw_source: Owned,
     /// Up to some patch release of 3.12 a stream's protocol keeps its writer; from then on it doesn't.
     pub(crate) protocol_keeps_writer: bool,
+    /// What `write` calls what it takes.
+    pub(crate) expected_data: &'static str,
+    /// Whether `writelines` passes over what is empty, whatever it is.
+    pub(crate) writelines_skips_empty: bool,
+    /// Whether a handler of connections that raises is reported as one that is a coroutine, and its connection closed.
+    pub(crate) reports_handlers: bool,
     /// From 3.13 on `readuntil` takes a tuple of separators.
     pub(crate) many_separators: bool,
     /// From 3.13 on a server is told which transport is attached and detached.
@@ -107,6 +113,7 @@ impl Imports {
         let get = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
         let version = |minor: u8| cfg_minor() >= minor;
         let stock_protocol = get("asyncio.streams", "StreamReaderProtocol")?;
+        let transport = get("asyncio.selector_events", "_SelectorSocketTransport")?;
         let modes = get("asyncio.constants", "_SendfileMode")?;
         Ok(Self {
             protocol: get("asyncio.protocols", "Protocol")?,
@@ -135,10 +142,29 @@ impl Imports {
             protocol_keeps_writer: stock_protocol
                 .getattr_optional(&names.replace_transport)?
                 .is_none(),
+            expected_data: match mentions(&transport, "write", "co_consts", "memoryview")? {
+                true => "bytes, bytearray, or memoryview object",
+                false => "bytes-like object",
+            },
+            writelines_skips_empty: mentions(&transport, "writelines", "co_names", "_conn_lost")?,
+            reports_handlers: mentions(
+                &stock_protocol,
+                "connection_made",
+                "co_consts",
+                "'Unhandled exception in client_connected_cb'",
+            )?,
             many_separators: version(13),
             server_knows_transports: version(13),
         })
     }
+}
+
+/// Whether asyncio's own method has this among its constants or names. Some of its behaviour differs between patch
+/// releases, so that the version does not tell.
+fn mentions(class: &Object, method: &str, table: &str, text: &str) -> Res<bool> {
+    let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
+    let code = get(&*get(class, method)?, "__code__")?;
+    Ok(get(&code, table)?.repr()?.to_text()?.contains(text))
 }
 
 /// The minor version of the interpreter this was built for.

@@ -14,7 +14,8 @@ use super::closing::{close, fatal_error};
 use super::loop_calls::{debug_in_log, take_unless_exit};
 use super::names::names;
 use super::socket::{
-    BUFFERED, STARTING, Socket, WATCHED_FOR_READING, fields, start_reading, stop_reading,
+    BUFFERED, CONTEXT_WAS_GIVEN, STARTING, Socket, WATCHED_FOR_READING, fields, start_reading,
+    stop_reading,
 };
 use crate::cpython::error::{os_error, runtime_error};
 use crate::cpython::method::{Method, method};
@@ -264,7 +265,7 @@ pub(crate) fn resume_reading(transport: &Object) -> Res<Owned> {
     let this = fields(transport);
     let resumed = this.stream.borrow_mut().resume_reading();
     if resumed {
-        if !this.context.is_empty() {
+        if !this.context.is_empty() && !this.has(CONTEXT_WAS_GIVEN) {
             this.context.set(context::copy_current()?);
         }
         start_reading(transport)?;

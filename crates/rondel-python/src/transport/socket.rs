@@ -90,6 +90,8 @@ pub(super) const PROTOCOL_CONNECTED: u16 = 16;
 pub(super) const EXTRA_IS_WHOLE: u16 = 32;
 /// The maker gave an `extra`.
 pub(super) const EXTRA_WAS_GIVEN: u16 = 64;
+/// The maker gave a context, which all calls run in (from 3.15 on).
+pub(super) const CONTEXT_WAS_GIVEN: u16 = 128;
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
@@ -204,6 +206,14 @@ impl Socket {
         self.has(EXTRA_WAS_GIVEN | EXTRA_IS_WHOLE)
     }
 
+    /// The context that its maker gave it.
+    pub(super) fn given_context(&self) -> Option<Owned> {
+        match self.has(CONTEXT_WAS_GIVEN) {
+            true => self.context.cloned(),
+            false => None,
+        }
+    }
+
     /// The loop, until the connection is lost.
     #[inline]
     pub(super) fn event_loop(&self) -> Option<Owned> {
@@ -226,6 +236,7 @@ pub(crate) fn make(
     waiter: Option<&Object>,
     given_extra: Option<&Object>,
     server: Option<&Object>,
+    given_context: Option<&Object>,
     peer: Option<Address>,
 ) -> Res<Owned> {
     let Some(core) = LoopCore::of(event_loop) else {
@@ -270,6 +281,10 @@ pub(crate) fn make(
         this.extra.set(given.own());
         this.set(EXTRA_WAS_GIVEN, true);
     }
+    if let Some(given) = given_context.filter(|given| !given.is_none()) {
+        this.context.set(given.own());
+        this.set(CONTEXT_WAS_GIVEN, true);
+    }
     drop(
         this.waiter
             .replace(waiter.filter(|waiter| !waiter.is_none()).map(Object::own)),
@@ -283,6 +298,25 @@ pub(crate) fn make(
         }
         Err(Raised) => Err(Raised),
     }
+}
+
+/// `event_loop.call_soon(callback, argument, context=context)`, as the loop's method.
+pub(super) fn call_soon(
+    event_loop: &Object,
+    callback: &Object,
+    argument: &Object,
+    context: Option<&Object>,
+) -> Res<()> {
+    let call_soon = &names().call_soon;
+    match context {
+        None => event_loop.call_method(call_soon, &[callback, argument]),
+        Some(context) => event_loop.call_method_with(
+            call_soon,
+            &[callback, argument, context],
+            Some(&crate::cpython::imports().kw_context),
+        ),
+    }
+    .map(drop)
 }
 
 /// Introduces a new transport to its protocol and its server, and schedules its first calls.
@@ -304,12 +338,13 @@ fn introduce(
     set_nodelay(this.fd.get());
     let connection_made = protocol.getattr(&names().connection_made)?;
     check_closed(core)?;
+    let given = this.given_context();
     if core.calls_directly() && !core.is_debug() {
-        let handle = handle::new_handle(core.object(), &connection_made, &[transport], None)?;
+        let context = given.as_deref();
+        let handle = handle::new_handle(core.object(), &connection_made, &[transport], context)?;
         core.push(Kind::Handle, handle);
     } else {
-        core.object()
-            .call_method(&names().call_soon, &[&connection_made, transport])?;
+        call_soon(core.object(), &connection_made, transport, given.as_deref())?;
     }
     core.push(Kind::Deferred, transport.own());
     Ok(())

@@ -15,7 +15,7 @@ use super::socket::{Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_wri
 use crate::cpython::error::{os_error, raise_os_error, runtime_error, type_error, value_error};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::object::{tuple_item, tuple_len};
-use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::cpython::{Object, Owned, Raised, Res, context, none};
 use crate::event_loop::core::LoopCore;
 use crate::streams::protocol;
 
@@ -54,9 +54,8 @@ fn copied(data: &Object) -> Res<Chunk> {
             .getattr(&*Owned::from_str("__name__")?)?
             .repr()?
             .to_text()?;
-        return type_error(&format!(
-            "data argument must be a bytes-like object, not {class}"
-        ));
+        let expected = imports().expected_data;
+        return type_error(&format!("data argument must be a {expected}, not {class}"));
     }
     Chunk::of_buffer(data)
 }
@@ -119,6 +118,17 @@ pub(super) fn write_ready(transport: &Object) -> Res<()> {
     if !this.has(WATCHED_FOR_WRITING) || this.is_lost() {
         return Ok(());
     }
+    match this.given_context() {
+        None => send_waiting(transport, this),
+        Some(own) => {
+            context::enter(&own)?;
+            let result = send_waiting(transport, this);
+            context::exit(&own).and(result)
+        }
+    }
+}
+
+fn send_waiting(transport: &Object, this: &Socket) -> Res<()> {
     let sent = this.stream.borrow_mut().flush();
     if let Sent::Failed(error) = sent {
         stop_writing(this);
@@ -249,6 +259,9 @@ fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
     let mut chunks = Vec::with_capacity(tuple_len(&lines));
     for index in 0..tuple_len(&lines) {
         let line = tuple_item(&lines, index);
+        if imports().writelines_skips_empty && !line.is_true()? {
+            continue;
+        }
         chunks.push(match Chunk::exact(line) {
             Some(chunk) => chunk,
             None => {
