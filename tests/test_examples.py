@@ -198,7 +198,8 @@ def test_echo_server_stopped_with_clients_connected(way, tmp_path, free_port):
             time.sleep(0.005)
         else:
             pytest.fail("the server still accepts connections")
-        if sys.version_info >= (3, 12):
+        waits = "close_clients" not in asyncio.Server.serve_forever.__code__.co_names  # late releases close them
+        if sys.version_info >= (3, 12) and waits:
             assert server.poll() is None
             connections[0].sendall(b"y")
             assert connections[0].recv(1) == b"y"

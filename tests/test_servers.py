@@ -467,7 +467,8 @@ def test_accepting_without_descriptors(run, aio, problems):
         assert context["message"] == "socket.accept() out of system resource"
         assert context["exception"].errno == errno.EMFILE
         assert isinstance(context["socket"], asyncio.trsock.TransportSocket)
-        assert len(problems) == 1
+        # From 3.14 on asyncio tries once more than that.
+        assert len(problems) in ((1,) if sys.version_info < (3, 14) else (1, 2))
         assert served == []
         # It tries again after a second.
         started = loop.time()

@@ -164,12 +164,16 @@ def test_what_looks_at_the_buffer_finds_it_sent(run: Any) -> None:
 
 
 def test_write_checks_its_argument(run: Any) -> None:
+    # The text differs between releases.
+    constants = asyncio.selector_events._SelectorSocketTransport.write.__code__.co_consts
+    kinds = "bytes, bytearray, or memoryview object" if "memoryview" in str(constants) else "bytes-like object"
+
     async def main() -> None:
         async with pair() as (transport, protocol, _peer):
             for wrong, name in (("text", "str"), (None, "NoneType"), ([b"x"], "list")):
                 with pytest.raises(TypeError) as error:
                     transport.write(wrong)
-                assert str(error.value) == f"data argument must be a bytes-like object, not '{name}'"
+                assert str(error.value) == f"data argument must be a {kinds}, not '{name}'"
             transport.write_eof()
             assert transport.can_write_eof()
             with pytest.raises(RuntimeError, match=r"^Cannot call write\(\) after write_eof\(\)$"):
@@ -184,9 +188,12 @@ def test_writelines_checks_its_arguments(impl: Any, run: Any) -> None:
         texts = []
         async with pair() as (transport, _protocol, peer):
             for wrong in ([b"good", "text"], 5, [None]):
-                with pytest.raises(TypeError) as error:
+                try:
                     transport.writelines(wrong)
-                texts.append(str(error.value))
+                except TypeError as error:
+                    texts.append(str(error))
+                else:
+                    texts.append("nothing raised")  # late releases pass over what is empty, even None
             transport.writelines(iter([b"from ", b"an iterator"]))
             await asyncio.sleep(0)
             assert peer.recv(100) == b"from an iterator"

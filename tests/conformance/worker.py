@@ -2,8 +2,8 @@
 
     worker.py MODE MODULE REPORT CLASS.TEST ...
 
-It appends lines of JSON to REPORT: which tests the module has, and as each of those named begins and ends. What ends the
-process in between is for run.py to find out.
+It appends lines of JSON to REPORT: which tests the module has, and as each of those named begins and ends. The first failure
+ends the process; what else ends it in between is for run.py to find out.
 """
 
 import faulthandler
@@ -44,6 +44,8 @@ class Reporter(unittest.TestResult):
         self.running = False
         status, why = self.verdict or ("passed", "")
         self.say(end=name_of(test), status=status, why=why)
+        if status == "failed":
+            os._exit(0)  # what it leaves behind, a running loop say, is not for the next one to trip over
 
     def note(self, test: Any, status: str, why: str) -> None:
         if not self.running:  # a whole class: its fixture failed, or it is skipped
