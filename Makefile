@@ -18,7 +18,7 @@ RUST    := --workspace --exclude rondel-python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-loom test-python test-panic test-bench build bench lint lint-rust lint-python deny fmt docs wheel clean tools
+.PHONY: help run test test-rust test-loom test-python test-conformance test-panic test-bench build bench lint lint-rust lint-python deny fmt docs wheel clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
@@ -27,7 +27,7 @@ help: ## List what can be made
 run: build ## Build everything and take the tour of the example programs
 	@$(PY) examples/tour.py $(ARGS)
 
-test: test-rust test-loom test-python test-panic test-bench ## Build and run every test, Rust and Python
+test: test-rust test-loom test-python test-conformance test-panic test-bench ## Build and run every test, Rust and Python
 
 test-rust: tools ## Run the tests of the Rust crates
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -39,6 +39,9 @@ test-rust: tools ## Run the tests of the Rust crates
 
 test-python: build ## Run the Python tests; ARGS go to pytest
 	$(PY) -m pytest $(ARGS)
+
+test-conformance: build ## Run CPython's own asyncio tests on Rondel; ARGS go to tests/conformance/run.py
+	$(PY) tests/conformance/run.py $(ARGS)
 
 # Every interleaving of what threads share, in a build of its own: loom takes the place of the standard library there.
 test-loom: tools
@@ -68,7 +71,7 @@ lint-rust: tools $(VENV)/.tools
 lint-python: $(VENV)/.tools
 	$(PY) -m ruff check .
 	$(PY) -m ruff format --check .
-	for version in 3.11 3.12 3.13; do $(PY) -m mypy --python-version $$version || exit 1; done
+	for version in 3.11 3.12 3.13 3.14; do $(PY) -m mypy --python-version $$version || exit 1; done
 
 deny: tools
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

@@ -3,7 +3,6 @@
 import asyncio
 import contextvars
 import gc
-import os
 import subprocess
 import sys
 import textwrap
@@ -106,16 +105,17 @@ def test_awaiters_are_let_go(run, aio):
     async def main():
         future = aio.get_running_loop().create_future()
 
-        async def wait():
+        async def wait(future):
             await future
 
-        tasks = [aio.create_task(wait()) for _ in range(3)]
+        tasks = [aio.create_task(wait(future)) for _ in range(3)]
         await turns(aio)
         gone = [weakref.ref(task) for task in tasks] + [weakref.ref(future)]
         for task in tasks:
             task.cancel()
         await aio.wait(tasks)
-        del task, tasks, future, wait
+        tasks.clear()
+        del task, future
         gc.collect()
         assert [ref() for ref in gone] == [None] * 4
 
@@ -259,7 +259,7 @@ def test_from_outside_the_process(install):
         }
         process.stdin.close()
         assert process.wait(30) == 0
-    if "ermission" in asked["ps"].stderr or os.path.exists("/proc/sys/kernel/yama/ptrace_scope") and asked["ps"].returncode:
+    if "ermission" in asked["ps"].stderr:
         pytest.skip("this machine lets no process look into another")
     tables = asked["ps"].stdout
     assert asked["ps"].returncode == 0, asked["ps"].stderr

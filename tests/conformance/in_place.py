@@ -17,15 +17,14 @@ from collections.abc import Iterator
 from types import ModuleType
 from typing import Any
 
-MODES = ("stock", "loop", "full")
-
-STOCK_LOOP = asyncio.SelectorEventLoop
-
 
 def put(mode: str) -> None:
     if mode == "stock":
         return
     import rondel
+
+    if mode == "full":
+        rondel.install()
 
     class Meta(type):
         """`asyncio.SelectorEventLoop(selector)` makes a loop of exactly Rondel's class, and `isinstance` knows it."""
@@ -44,8 +43,6 @@ def put(mode: str) -> None:
     for name in ("_UnixDefaultEventLoopPolicy", "_DefaultEventLoopPolicy"):
         if policy := getattr(unix_events, name, None):
             policy._loop_factory = staticmethod(stand_in)
-    if mode == "full":
-        rondel.install()
 
 
 def new_event_loop() -> Any:

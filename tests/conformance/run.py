@@ -75,7 +75,9 @@ class Runner:
             results.update(ended)
             planned = [test for test in planned if test not in ended]
             if not ended:
-                results.update({test: {"status": "failed", "why": "the process ended without a word"} for test in planned})
+                results.update(
+                    {test: {"status": "failed", "why": "the process ended without a word"} for test in planned}
+                )
                 break
         for test, result in results.items():
             if result["status"] not in GOOD:
@@ -186,8 +188,11 @@ def summarize(mode: str, results: dict[str, dict[str, str]], seconds: float, ver
     stale = [
         entry
         for entry in entries
-        if not entry.met and any(fnmatch.fnmatchcase(name, entry.pattern) and result["status"] == "passed"
-                                 for name, result in results.items())
+        if not entry.met
+        and any(
+            fnmatch.fnmatchcase(name, entry.pattern) and result["status"] == "passed"
+            for name, result in results.items()
+        )
     ]
     for failure in failures:
         print(f"FAILED {failure}")
@@ -217,7 +222,15 @@ def main() -> int:
         return 0
     found = sorted(path.stem for path in pathlib.Path(spec.submodule_search_locations[0]).glob("test_*.py"))
     # The longest first, so that none of them is left for the end.
-    long = ("test_tasks", "test_ssl", "test_subprocess", "test_events", "test_sendfile", "test_streams", "test_base_events")
+    long = (
+        "test_tasks",
+        "test_ssl",
+        "test_subprocess",
+        "test_events",
+        "test_sendfile",
+        "test_streams",
+        "test_base_events",
+    )
     modules = sorted(options.module or found, key=lambda name: long.index(name) if name in long else len(long))
     well = True
     for mode in options.mode or ["loop", "full"]:
@@ -226,7 +239,9 @@ def main() -> int:
         runner = Runner(argparse.Namespace(**{**vars(options), "mode": mode}), folder)
         try:
             with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
-                results = {name: result for part in pool.map(runner.run_module, modules) for name, result in part.items()}
+                results = {
+                    name: result for part in pool.map(runner.run_module, modules) for name, result in part.items()
+                }
         finally:
             shutil.rmtree(folder, ignore_errors=True)
         well &= summarize(mode, results, time.monotonic() - begun, options.verbose)

@@ -49,15 +49,16 @@ class Reporter(unittest.TestResult):
 
     def note(self, test: Any, status: str, why: str) -> None:
         if not self.running:  # a whole class: its fixture failed, or it is skipped
-            self.say(whole=test.__class__.__name__ if hasattr(test, "_testMethodName") else str(test),
-                     status=status, why=why)
+            self.say(
+                whole=test.__class__.__name__ if hasattr(test, "_testMethodName") else str(test), status=status, why=why
+            )
         elif self.verdict is None or self.verdict[0] == "skipped":
             self.verdict = status, why
 
     def failed(self, test: Any, error: Any) -> None:
         self.note(test, "failed", " | ".join(traceback.format_exception_only(*error[:2])[-1].split("\n"))[:300])
 
-    addError = addFailure = failed  # noqa: N815
+    addError = addFailure = failed
 
     def addSubTest(self, test: Any, subtest: Any, error: Any) -> None:
         if error:

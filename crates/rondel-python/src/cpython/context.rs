@@ -22,6 +22,12 @@ pub(crate) fn copy_current() -> Res<Owned> {
     unsafe { Owned::steal(ffi::PyContext_CopyCurrent()) }
 }
 
+/// Whether it is a context.
+pub(crate) fn is_context(object: &Object) -> bool {
+    // SAFETY: a live object.
+    unsafe { ffi::PyContext_CheckExact(object.as_ptr()) != 0 }
+}
+
 /// A copy of a context.
 #[inline]
 pub(crate) fn copy(context: &Object) -> Res<Owned> {

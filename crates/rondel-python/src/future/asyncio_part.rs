@@ -167,6 +167,7 @@ pub(super) fn init() -> Res<()> {
     let class = &imports().stock_task;
     let listed = bytes(&task, class);
     get("_unregister_task")?.call(&[&task])?;
+    #[cfg(Py_3_14)]
     let unlisted = bytes(&task, class);
     // The flag stands right before the other one, and tells tasks from futures.
     let is_task = awaited_by_is_set - 1;
@@ -231,7 +232,7 @@ fn new_task(coroutine: &Object, name: &Object) -> Res<Owned> {
         .call_with(&[coroutine, &event_loop, name], Some(&names))?;
     task.setattr(
         &*Owned::from_str("_log_destroy_pending")?,
-        &*Owned::from_bool(false),
+        &Owned::from_bool(false),
     )?;
     Ok(task)
 }

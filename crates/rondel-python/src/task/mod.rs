@@ -121,10 +121,7 @@ fn init(
         return type_error(&format!("a coroutine was expected, got {text}"));
     }
     let context = match context.filter(|context| !context.is_none()) {
-        // SAFETY: a live object.
-        Some(other)
-            if cfg!(Py_3_15) && unsafe { ffi::PyContext_CheckExact(other.as_ptr()) } == 0 =>
-        {
+        Some(other) if cfg!(Py_3_15) && !context::is_context(other) => {
             let class = other
                 .class()
                 .getattr(&*Owned::from_str("__name__")?)?

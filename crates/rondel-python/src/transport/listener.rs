@@ -17,7 +17,7 @@ use rondel::transport::listener::{AcceptError, accept_batch};
 
 use super::loop_calls::{call_exception_handler, take_unless_exit};
 use super::names::{imports, names};
-use super::socket::{self, Descriptor};
+use super::socket::{self, Descriptor, Given};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{os_error, raise_os_error, restore, runtime_error, take_exception};
 use crate::cpython::method::{self, Args, method};
@@ -212,10 +212,11 @@ fn connect(
         event_loop,
         descriptor,
         &protocol,
-        None,
-        None,
-        Some(&server),
-        context,
+        Given {
+            server: Some(&server),
+            context,
+            ..Given::default()
+        },
         Some(peer),
     )
     .map(drop)
@@ -235,9 +236,13 @@ fn make_socket_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
     );
     let fd = sock.call_method(&names().fileno, &[])?.to_isize()? as RawFd;
     let descriptor = Descriptor::Python(fd, sock.own());
-    socket::make(
-        event_loop, descriptor, protocol, waiter, extra, server, context, None,
-    )
+    let given = Given {
+        waiter,
+        extra,
+        server,
+        context,
+    };
+    socket::make(event_loop, descriptor, protocol, given, None)
 }
 
 /// A listener is no transport: whoever asks whether one has the descriptor is told that it is closing.

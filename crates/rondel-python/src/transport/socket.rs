@@ -227,16 +227,24 @@ impl Socket {
     }
 }
 
+/// What may be given to a transport when it is made; `None` where it may be Python's `None`, too.
+#[derive(Default)]
+pub(crate) struct Given<'a> {
+    /// A future that is completed after `connection_made`.
+    pub(crate) waiter: Option<&'a Object>,
+    /// A dict for `get_extra_info`.
+    pub(crate) extra: Option<&'a Object>,
+    pub(crate) server: Option<&'a Object>,
+    pub(crate) context: Option<&'a Object>,
+}
+
 /// A transport for a connected, non-blocking socket. Schedules `connection_made`, then the start of reading, then
 /// the waiter, as asyncio's does.
 pub(crate) fn make(
     event_loop: &Object,
     descriptor: Descriptor,
     protocol: &Object,
-    waiter: Option<&Object>,
-    given_extra: Option<&Object>,
-    server: Option<&Object>,
-    given_context: Option<&Object>,
+    given: Given<'_>,
     peer: Option<Address>,
 ) -> Res<Owned> {
     let Some(core) = LoopCore::of(event_loop) else {
@@ -277,19 +285,23 @@ pub(crate) fn make(
         // Once the peer has reset the connection, nobody could tell any more.
         *this.peer.borrow_mut() = Address::of_peer(fd).ok();
     }
-    if let Some(given) = given_extra.filter(|given| !given.is_none()) {
-        this.extra.set(given.own());
+    if let Some(extra) = given.extra.filter(|extra| !extra.is_none()) {
+        this.extra.set(extra.own());
         this.set(EXTRA_WAS_GIVEN, true);
     }
-    if let Some(given) = given_context.filter(|given| !given.is_none()) {
-        this.context.set(given.own());
+    if let Some(context) = given.context.filter(|context| !context.is_none()) {
+        this.context.set(context.own());
         this.set(CONTEXT_WAS_GIVEN, true);
     }
     drop(
-        this.waiter
-            .replace(waiter.filter(|waiter| !waiter.is_none()).map(Object::own)),
+        this.waiter.replace(
+            given
+                .waiter
+                .filter(|waiter| !waiter.is_none())
+                .map(Object::own),
+        ),
     );
-    match introduce(core, &transport, protocol, server) {
+    match introduce(core, &transport, protocol, given.server) {
         Ok(()) => Ok(transport),
         Err(Raised) if accepted => {
             // Nobody has seen it: the connection is closed without the warning that a lost transport deserves.
