@@ -706,9 +706,10 @@ def test_stock_tasks_run_on_the_loop(run, aio):
             seen.append(asyncio.current_task())
             return await aio.create_task(aio.sleep(0, "mixed"))
 
-        task = asyncio.tasks._PyTask(work(), loop=loop)
-        # From 3.14 on the pure-Python tasks have a list of their own.
-        assert task in asyncio.all_tasks() or sys.version_info >= (3, 14)
+        # From 3.14 on asyncio's functions know nothing of the pure-Python tasks.
+        stock = asyncio.tasks._PyTask if sys.version_info < (3, 14) else asyncio.tasks._CTask
+        task = stock(work(), loop=loop)
+        assert task in asyncio.all_tasks()
         assert await task == "mixed"
         assert seen == [task, task]
 

@@ -196,7 +196,10 @@ def test_writelines_checks_its_arguments(impl: Any, run: Any) -> None:
                     texts.append("nothing raised")  # late releases pass over what is empty, even None
             transport.writelines(iter([b"from ", b"an iterator"]))
             await asyncio.sleep(0)
-            assert peer.recv(100) == b"from an iterator"
+            # From 3.15 on what stands before the wrong one was written.
+            received = peer.recv(100).decode()
+            assert received.endswith("from an iterator")
+            texts.append(received)
             peer.close()
             transport.write(b"x")
             assert transport.is_closing()
@@ -707,7 +710,10 @@ def test_context_variables(run: Any) -> None:
             variable.set("at the end")
             transport.close()
             await protocol.lost
-        assert seen == ["outer", "outer", "set at b'1'", "at the end"]
+        if sys.version_info < (3, 15):
+            assert seen == ["outer", "outer", "set at b'1'", "at the end"]
+        else:
+            assert seen == ["outer", "set in connection_made", "set at b'1'", "set at b'2'"]
 
     run(main())
 

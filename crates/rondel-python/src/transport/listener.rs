@@ -165,21 +165,14 @@ fn try_again_later(this: &Listener, event_loop: &Object) -> Res<()> {
         this.server.or_none(),
     );
     let backlog = Owned::from_u64(this.backlog.get() as u64)?;
-    let context = this.context.or_none();
-    let arguments = [
-        &*delay,
-        &start,
-        &factory,
-        &sock,
-        none(),
-        &server,
-        &backlog,
-        &context,
-    ];
-    let kw_context = Some(&*crate::cpython::imports().kw_context);
-    event_loop
-        .call_method_with(&names().call_later, &arguments, kw_context)
-        .map(drop)
+    // In the listener's own context, which the loop copies for the call.
+    let own = this.context.or_none();
+    context::enter(&own)?;
+    let result = event_loop.call_method(
+        &names().call_later,
+        &[&delay, &start, &factory, &sock, none(), &server, &backlog],
+    );
+    context::exit(&own).and(result).map(drop)
 }
 
 fn connect_in_context(this: &Listener, event_loop: &Object, fd: OwnedFd, peer: Address) -> Res<()> {

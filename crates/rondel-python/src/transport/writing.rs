@@ -12,7 +12,9 @@ use super::closing::{call_connection_lost, fatal_error};
 use super::loop_calls::{call_exception_handler, create_future, take_unless_exit, warn_in_log};
 use super::names::{imports, names};
 use super::socket::{Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
-use crate::cpython::error::{os_error, raise_os_error, runtime_error, type_error, value_error};
+use crate::cpython::error::{
+    os_error, raise_os_error, restore, runtime_error, take_exception, type_error, value_error,
+};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, context, none};
@@ -253,12 +255,28 @@ fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
     if !lines.is_true()? {
         return Ok(Owned::none());
     }
-    // All are looked at before any is queued: one that is no buffer leaves nothing behind.
     // SAFETY: a live object; what is not iterable raises.
     let lines = unsafe { Owned::steal(ffi::PySequence_Tuple(lines.as_ptr()))? };
     let mut chunks = Vec::with_capacity(tuple_len(&lines));
-    for index in 0..tuple_len(&lines) {
-        let line = tuple_item(&lines, index);
+    let collected = collect(&lines, &mut chunks).map_err(|Raised| take_exception());
+    // Up to 3.14 all are looked at before any is queued: one that is no buffer leaves nothing behind.
+    if collected.is_ok() || cfg!(Py_3_15) {
+        for chunk in chunks {
+            if !chunk.as_ref().is_empty() && !this.is_lost() {
+                queue(transport, this, chunk)?;
+            }
+        }
+    }
+    match collected {
+        Ok(()) => Ok(Owned::none()),
+        Err(exception) => Err(restore(exception)),
+    }
+}
+
+/// What `writelines` was given, as far as it is bytes.
+fn collect(lines: &Object, chunks: &mut Vec<Chunk>) -> Res<()> {
+    for index in 0..tuple_len(lines) {
+        let line = tuple_item(lines, index);
         if imports().writelines_skips_empty && !line.is_true()? {
             continue;
         }
@@ -272,12 +290,7 @@ fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
             }
         });
     }
-    for chunk in chunks {
-        if !chunk.as_ref().is_empty() && !this.is_lost() {
-            queue(transport, this, chunk)?;
-        }
-    }
-    Ok(Owned::none())
+    Ok(())
 }
 
 fn write_eof(transport: &Object) -> Res<Owned> {
