@@ -103,6 +103,8 @@ async def _start_tls(
     if kwds and (sys.version_info < (3, 12) or set(kwds) != {"ssl_shutdown_timeout"}):
         name = next(iter(kwds))
         raise TypeError(f"StreamWriter.start_tls() got an unexpected keyword argument {name!r}")
+    if sys.version_info >= (3, 12):
+        kwds.setdefault("ssl_shutdown_timeout", None)
     protocol: Any = self._protocol
     server_side = protocol._client_connected_cb is not None
     await self.drain()
