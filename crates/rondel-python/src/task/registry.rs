@@ -11,9 +11,7 @@ use std::ptr;
 #[cfg(not(Py_3_14))]
 use super::fields;
 use super::{Object, Owned, Res};
-use crate::cpython::names::Table;
-#[cfg(any(Py_3_12, not(Py_3_14)))]
-use crate::cpython::names::import;
+use crate::cpython::names::{Table, import};
 #[cfg(not(Py_3_14))]
 use crate::event_loop::core::LoopCore;
 #[cfg(Py_3_14)]
@@ -186,13 +184,16 @@ pub(super) fn register_eager(task: &Object) -> Res<()> {
     tell_asyncio("_register_eager_task", task)
 }
 
-/// It has taken it. From 3.14 on it stays in the one list that there is, until it is done.
+/// It has taken it, and stays in the one list that there is until it is done.
+#[cfg(Py_3_14)]
+pub(super) fn unregister_eager(_: &Object) -> Res<()> {
+    Ok(())
+}
+
+/// It has taken it.
+#[cfg(not(Py_3_14))]
 pub(super) fn unregister_eager(task: &Object) -> Res<()> {
-    #[cfg(Py_3_14)]
-    let _ = task;
-    #[cfg(Py_3_14)]
-    return Ok(());
-    #[cfg(all(Py_3_12, not(Py_3_14)))]
+    #[cfg(Py_3_12)]
     // SAFETY: live objects; the C API checks that the first one is a set.
     return crate::cpython::object::check(unsafe {
         pyo3::ffi::PySet_Discard(REGISTER.get().eager_tasks.as_ptr(), task.as_ptr())
