@@ -120,6 +120,8 @@ async def _start_tls(
     self._transport = transport  # type: ignore[assignment]  # None only if it was closed meanwhile
     if hasattr(protocol, "_replace_transport"):
         protocol._replace_transport(transport)
+        if self._reader is not None and sys.version_info >= (3, 14):
+            self._reader._transport = transport
     else:
         protocol._replace_writer(self)
 
