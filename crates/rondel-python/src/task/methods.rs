@@ -16,7 +16,7 @@ use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple
 use crate::cpython::names::names;
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, imports, none};
-use crate::future::{self, Future, asyncio_part};
+use crate::future::{self, Future};
 
 fn cancel_method(task: &Object, args: Args<'_>) -> Res<Owned> {
     let message = future::message_of(args, "cancel")?;
