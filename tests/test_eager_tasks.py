@@ -185,11 +185,11 @@ def test_entering_and_leaving_a_task(loop, aio):
         seen.append(aio.current_task())
         with pytest.raises(RuntimeError, match="Cannot enter into task"):
             asyncio.tasks._enter_task(loop, other)
-        with pytest.raises(RuntimeError, match="Leaving task"):
+        with pytest.raises(RuntimeError, match="[Ll]eav(ing|e) task"):
             asyncio.tasks._leave_task(loop, other)
         asyncio.tasks._leave_task(loop, task)
         seen.append(aio.current_task())
-        with pytest.raises(RuntimeError, match="Leaving task"):
+        with pytest.raises(RuntimeError, match="[Ll]eav(ing|e) task"):
             asyncio.tasks._leave_task(loop, task)
 
     loop.call_soon(enter)
