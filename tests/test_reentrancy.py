@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import sys
 
 import pytest
 
@@ -139,12 +140,13 @@ def test_a_step_too_many_is_reported(aio, loop, problems):
     turn(loop)
     ((wake, _context),) = future._callbacks
     future.set_result(1)
-    wake(future)
-    assert task.result() == 1
+    loop.call_soon(wake, future)
     turn(loop)
+    assert task.result() == 1
     (problem,) = problems
     assert isinstance(problem["exception"], aio.InvalidStateError)
-    assert str(problem["exception"]).startswith("_step(): already done: <Task finished")
+    step = "__step" if sys.version_info >= (3, 14) else "_step"
+    assert str(problem["exception"]).startswith(f"{step}(): already done: <Task finished")
 
 
 def test_a_failed_callback_shows_its_arguments_as_the_version_does(aio, loop, problems):
@@ -161,7 +163,7 @@ def test_a_failed_callback_shows_its_arguments_as_the_version_does(aio, loop, pr
 
 @pytest.mark.parametrize("name", ["_log_traceback", "_cancel_message", "_asyncio_future_blocking"])
 def test_attributes_that_cannot_be_deleted(loop, name):
-    with pytest.raises(AttributeError, match="cannot delete attribute"):
+    with pytest.raises(AttributeError, match="cannot (delete attribute|be deleted)"):
         delattr(loop.create_future(), name)
 
 

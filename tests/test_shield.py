@@ -42,19 +42,24 @@ def test_without_a_running_loop(loop, aio):
     assert loop.run_until_complete(outer) == 1
 
 
+def callbacks(future):
+    """Without the one that asyncio has for the links of call graphs, from 3.14 on; Rondel's other one does that."""
+    names = [callback.__qualname__ for callback, _ in future._callbacks or ()]
+    return [name for name in names if not name.endswith("_clear_awaited_by_callback")]
+
+
 def test_callbacks(run, aio):
     async def main():
         inner = aio.get_running_loop().create_future()
         outer = aio.shield(inner)
         assert type(outer) is type(inner)
-        [(on_inner, _)], [(on_outer, _)] = inner._callbacks, outer._callbacks
-        assert on_inner.__qualname__ == "shield.<locals>._inner_done_callback"
-        assert on_outer.__qualname__ == "shield.<locals>._outer_done_callback"
+        assert callbacks(inner) == ["shield.<locals>._inner_done_callback"]
+        assert callbacks(outer) == ["shield.<locals>._outer_done_callback"]
         second = aio.shield(inner)
-        assert len(inner._callbacks) == 2
+        assert len(callbacks(inner)) == 2
         outer.cancel()
         await aio.sleep(0)
-        assert len(inner._callbacks) == 1
+        assert len(callbacks(inner)) == 1
         inner.set_result("kept")
         assert await second == "kept"
         assert outer.cancelled()

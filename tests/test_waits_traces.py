@@ -138,7 +138,9 @@ class Program:
     def look(self):
         for name, futures in (("inner", self.inner), ("outer", self.outer), ("waiter", self.waiters)):
             for number, future in enumerate(futures):
-                callbacks = len(future._callbacks or ())
+                # From 3.14 on asyncio's shield has a callback for the links of call graphs; here the watcher does that.
+                names = [getattr(callback, "__qualname__", "") for callback, _ in future._callbacks or ()]
+                callbacks = sum(not name.endswith("_clear_awaited_by_callback") for name in names)
                 self.note(name, number, self.outcome(future), future._log_traceback, callbacks)
 
     async def drive(self):

@@ -71,6 +71,7 @@ pub(crate) fn is_exact(object: &Object) -> bool {
 }
 
 /// Whether this is a task of ours, or of a subclass.
+#[cfg(not(Py_3_14))]
 pub(crate) fn is_ours(object: &Object) -> bool {
     // SAFETY: live types.
     unsafe { ffi::PyType_IsSubtype(object.type_ptr(), CLASS.load(Ordering::Relaxed)) != 0 }

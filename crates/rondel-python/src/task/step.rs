@@ -268,8 +268,9 @@ fn returned_value(result: &mut *mut ffi::PyObject) -> ffi::PySendResult {
 
 #[cold]
 fn already_done(task: &Object, exception: Option<&Object>) -> Res<After> {
+    let step = if cfg!(Py_3_14) { "__step" } else { "_step" };
     let text = format!(
-        "_step(): already done: {} {}",
+        "{step}(): already done: {} {}",
         task.repr()?.to_text()?,
         exception.unwrap_or(none()).repr()?.to_text()?
     );

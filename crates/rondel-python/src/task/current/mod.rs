@@ -33,7 +33,7 @@ pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {
 /// Makes `task` the current one of any loop while `run` runs, as an eager start does.
 pub(super) fn within<R>(event_loop: &Object, task: &Object, run: impl FnOnce() -> R) -> Res<R> {
     if let Some(core) = LoopCore::of(event_loop) {
-        let entered = core.current.enter(event_loop, task)?;
+        let entered = core.current.enter_within(event_loop, task)?;
         let result = run();
         core.current.resume(event_loop, entered);
         return Ok(result);

@@ -180,6 +180,11 @@ impl CurrentTask {
         Ok(Entered { task, displaced })
     }
 
+    /// A task's step begins within another one.
+    pub(crate) fn enter_within(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
+        self.enter(event_loop, task)
+    }
+
     /// It ends. An exception that is set stays set.
     #[inline]
     pub(crate) fn exit(&self, event_loop: &Object, entered: Entered) {

@@ -46,6 +46,13 @@ impl CurrentTask {
     /// A task's step begins.
     #[inline]
     pub(crate) fn enter(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
+        // What was there is the task of a step that is over, which nobody is to keep alive.
+        drop(self.enter_within(event_loop, task)?);
+        Ok(Entered(None))
+    }
+
+    /// A task's step begins within another one.
+    pub(crate) fn enter_within(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
         self.entered.set(true);
         let before = register().call(&[event_loop, task])?;
         Ok(Entered((!before.is_none()).then_some(before)))
