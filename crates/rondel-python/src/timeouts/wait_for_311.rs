@@ -12,7 +12,7 @@ use pyo3::ffi;
 use super::names::timeout_imports;
 use super::timeout::{cancel_timer, is_cancellation, is_over, raise_timeout, running_loop};
 use crate::awaitable::{Class, Next, Steps, await_any, init_type as init_awaitable, make};
-use crate::cpython::error::{restore, take_exception};
+use crate::cpython::error::{chain, restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::import;
@@ -146,7 +146,7 @@ impl WaitFor {
                         return Err(restore(error));
                     }
                     if is_done(&awaited)? {
-                        return self.result(&awaited);
+                        return while_handling(&error, || self.result(&awaited));
                     }
                     self.error.set(error);
                     self.cancel(&awaited, Stage::Giving)
@@ -155,11 +155,9 @@ impl WaitFor {
                 Ok(_) => self.cancel(&awaited, Stage::Cancelling),
             },
             Stage::Giving => {
-                result?;
-                match self.error.take() {
-                    Some(error) => Err(restore(error)),
-                    None => Err(Raised),
-                }
+                let error = self.error.take().unwrap_or_else(Owned::none);
+                while_handling(&error, || result)?;
+                Err(restore(error))
             }
             _ => {
                 result?;
@@ -203,6 +201,15 @@ impl WaitFor {
             None => Ok(()),
         }
     }
+}
+
+/// What is raised in an `except` block, whose exception is noted as the context.
+fn while_handling<T>(handled: &Object, block: impl FnOnce() -> Res<T>) -> Res<T> {
+    block().map_err(|Raised| {
+        let error = take_exception();
+        chain(&error, handled);
+        restore(error)
+    })
 }
 
 fn is_done(awaited: &Object) -> Res<bool> {
