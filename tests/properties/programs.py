@@ -162,7 +162,9 @@ def compound(body):
         statement("shield", target(body)),
         statement("gather", targets, coin),
         statement("gather", targets, coin),
-        statement("wait", targets, timer_or_none, st.sampled_from(["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"])),
+        statement(
+            "wait", targets, timer_or_none, st.sampled_from(["FIRST_COMPLETED", "FIRST_EXCEPTION", "ALL_COMPLETED"])
+        ),
         statement("completed", targets, timer_or_none, coin),
         statement("group", st.lists(body, max_size=3), body),
         statement("group", st.lists(body, max_size=3), body),
