@@ -72,8 +72,14 @@ impl CurrentTask {
 
     /// The task that runs now.
     pub(crate) fn get(&self, event_loop: &Object) -> Res<Option<Owned>> {
-        let current_task = import("_asyncio")?.getattr(&*Owned::from_str("current_task")?)?;
-        let task = current_task.call(&[event_loop])?;
+        let name = Owned::from_str("current_task")?;
+        let mut task = import("_asyncio")?.getattr(&name)?.call(&[event_loop])?;
+        if task.is_none() {
+            // Tasks of asyncio's in pure Python are known to its function in pure Python, if that stands there.
+            task = import("asyncio.tasks")?
+                .getattr(&name)?
+                .call(&[event_loop])?;
+        }
         Ok((!task.is_none()).then_some(task))
     }
 
