@@ -193,6 +193,11 @@ def test_initialized_once_more(aio, loop):
     future = aio.Future(loop=loop)
     future.add_done_callback(print)
     future.set_result(1)
+    if sys.version_info >= (3, 15):
+        with pytest.raises(RuntimeError, match="Future object is already initialized"):
+            future.__init__(loop=loop)
+        assert future.result() == 1
+        return
     future.__init__(loop=loop)
     assert not future.done()
     assert not future._callbacks
