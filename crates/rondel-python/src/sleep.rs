@@ -14,8 +14,9 @@ use crate::cpython::error::{restore, runtime_error, take_exception, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::object::truth;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
 use crate::event_loop::core::LoopCore;
+use crate::event_loop::running;
 use crate::transport::loop_calls::{create_future, set_result_unless_cancelled};
 use crate::{future, handle};
 
@@ -113,7 +114,7 @@ impl Sleep {
         if cfg!(Py_3_13) && delay.to_f64()?.is_nan() {
             return crate::cpython::error::value_error("Invalid delay: NaN (not a number)");
         }
-        let event_loop = imports().get_running_loop.call_noargs()?;
+        let event_loop = running::running_loop()?;
         if event_loop.is_none() {
             return runtime_error("no running event loop");
         }

@@ -113,23 +113,6 @@ impl Object {
         self.call_with(args, None)
     }
 
-    /// Calls without arguments; a built-in function that takes none without the way through its type.
-    #[inline]
-    pub(crate) fn call_noargs(&self) -> Res<Owned> {
-        // SAFETY: a live object, looked at as what it exactly is; the flags say which signature the function has.
-        unsafe {
-            if ffi::PyCFunction_CheckExact(self.as_ptr()) != 0 {
-                let function = self.as_ptr().cast::<ffi::PyCFunctionObject>();
-                let definition = (*function).m_ml;
-                if (*definition).ml_flags == ffi::METH_NOARGS {
-                    let call = (*definition).ml_meth.PyCFunction;
-                    return Owned::steal(call((*function).m_self, ptr::null_mut()));
-                }
-            }
-        }
-        self.call(&[])
-    }
-
     /// Calls with arguments of which the last ones are named by the tuple `kwnames`.
     #[inline]
     pub(crate) fn call_with(&self, args: &[&Object], kwnames: Option<&Object>) -> Res<Owned> {

@@ -14,8 +14,9 @@ use crate::cpython::error::{guard, guard_object, runtime_error};
 use crate::cpython::method::{Args, Method, attribute, with_tuple_and_dict};
 use crate::cpython::special::bind_special;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn, visit};
-use crate::cpython::{Object, Owned, Res, Slot, imports, names};
+use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::event_loop::core::LoopCore;
+use crate::event_loop::running;
 use crate::future;
 
 /// The first fields of every primitive, behind the object header.
@@ -159,7 +160,7 @@ pub(super) fn native_type<T: Primitive>(name: &'static CStr) -> TypeBuilder {
 /// The loop that runs, to which `object` is bound from now on.
 #[inline]
 fn get_loop(object: &Object) -> Res<Owned> {
-    let running = imports().get_running_loop.call_noargs()?;
+    let running = running::running_loop()?;
     let this = bound(object);
     match this.event_loop.get() {
         Some(event_loop) if event_loop.is(&running) => {}

@@ -17,9 +17,10 @@ use crate::cpython::error::{raise_instance, restore, runtime_error, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::object::truth;
 use crate::cpython::types::allocate;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
+use crate::event_loop::running;
 use crate::{handle, task};
 
 /// Where a timeout stands, as `asyncio.timeouts._State` has it.
@@ -184,7 +185,7 @@ impl Timeout {
 /// The loop that runs. `RuntimeError` if none does.
 #[inline]
 pub(super) fn running_loop() -> Res<Owned> {
-    let event_loop = imports().get_running_loop.call_noargs()?;
+    let event_loop = running::running_loop()?;
     if event_loop.is_none() {
         return runtime_error("no running event loop");
     }

@@ -12,6 +12,7 @@ use super::names::waits_imports;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::{Object, Owned, Res, imports, names};
 use crate::event_loop::core::LoopCore;
+use crate::event_loop::running;
 use crate::{awaitable, future, task};
 
 /// `gather(*coros_or_futures, return_exceptions=False)`.
@@ -20,7 +21,7 @@ fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
         Some(value) => value.is_true()?,
         None => false,
     };
-    let event_loop = imports().get_running_loop.call(&[])?;
+    let event_loop = running::running_loop()?;
     let passed = args.positional();
     let native = !passed.is_empty()
         && LoopCore::of(&event_loop).is_some_and(LoopCore::makes_tasks_directly)
