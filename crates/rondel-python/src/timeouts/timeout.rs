@@ -423,7 +423,7 @@ pub(super) fn raise_timeout<T>(cause: &Object, context: Option<&Object>) -> Res<
 /// Whether an exception is a cancellation.
 #[cfg(not(Py_3_12))]
 pub(super) fn is_cancellation(error: &Object) -> bool {
-    crate::cpython::error::exception_matches(error, &imports().cancelled_error)
+    crate::cpython::error::exception_matches(error, &crate::cpython::imports().cancelled_error)
 }
 
 /// `number <= 0`, for a number of seconds.
