@@ -45,6 +45,7 @@ else:
     from .completion import as_completed
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall
+from .process_streams import create_subprocess_exec, create_subprocess_shell
 from .runners import Runner, run
 from .streams import (
     StreamReader,

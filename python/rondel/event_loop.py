@@ -8,7 +8,9 @@ works on the native parts through ``call_soon``, ``_add_reader`` and the like.
 from __future__ import annotations
 
 import asyncio
+import os
 import selectors
+import signal
 import sys
 import weakref
 from asyncio import events, tasks
@@ -18,6 +20,7 @@ from typing import Any, TypeVarTuple, Unpack
 
 from . import _rondel
 from .connections import Connections
+from .processes import Subprocesses
 
 __all__ = ("EventLoop", "new_event_loop")
 
@@ -46,7 +49,7 @@ class _ReactorView:
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
 
 
-class EventLoop(_rondel.LoopCore, Connections, asyncio.SelectorEventLoop):
+class EventLoop(_rondel.LoopCore, Connections, Subprocesses, asyncio.SelectorEventLoop):
     """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
 
     def __init__(self, *, virtual_start: float | None = None) -> None:
@@ -129,6 +132,28 @@ def _keep_attributes_natively() -> None:
 
 _keep_attributes_natively()
 _rondel.bind_methods(EventLoop)
+
+
+def _leave_the_parents_loops_alone() -> None:
+    """In the child of a fork: its loops have descriptors in common with the parent's."""
+    for loop in list(_loops):
+        loop._forked()
+    if sys.version_info < (3, 12):
+        # Later versions do that themselves: the child's signals would come to the parent's loop.
+        _forget_wakeup_of(list(_loops))
+
+
+def _forget_wakeup_of(loops: list[EventLoop]) -> None:
+    ours = {loop._csock.fileno() for loop in loops if loop._csock is not None}  # type: ignore[attr-defined]
+    try:
+        fd = signal.set_wakeup_fd(-1)
+        if fd not in ours and fd != -1:
+            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
+    except ValueError:
+        pass  # not in a thread that may
+
+
+os.register_at_fork(after_in_child=_leave_the_parents_loops_alone)
 
 
 class _AllTasks(weakref.WeakSet[Any]):

@@ -268,3 +268,106 @@ fn more_descriptors_than_one_wait_reports_all_come() {
     let reports = look(&event_loop).len() + look(&event_loop).len();
     assert!(reports >= pairs.len(), "{reports} of {}", pairs.len());
 }
+
+/// Runs `child` in a forked process; it has to answer true.
+fn in_a_fork(child: impl FnOnce() -> bool) {
+    // SAFETY: the child only uses what the forking thread has, and ends without running anything of the parent's.
+    let pid = unsafe { libc::fork() };
+    assert!(pid >= 0);
+    if pid == 0 {
+        let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
+        // SAFETY: ends the process.
+        unsafe { libc::_exit(i32::from(!matches!(answer, Ok(true)))) };
+    }
+    let mut status = 0;
+    // SAFETY: our own child, and room for its status.
+    assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
+    assert_eq!(status, 0);
+}
+
+#[test]
+fn a_forked_child_disturbs_nothing_of_its_parent_s() {
+    let event_loop = new_loop();
+    let (ours, mut theirs) = pair();
+    let (other, mut others) = pair();
+    let fd = ours.as_raw_fd();
+    event_loop.add_reader(fd, "parent's").unwrap();
+    in_a_fork(|| {
+        event_loop.forked();
+        event_loop.add_reader(other.as_raw_fd(), "child's").unwrap();
+        event_loop.remove_reader(fd);
+        others.write_all(b"x").unwrap();
+        let seen = look(&event_loop);
+        event_loop.close();
+        seen == ["child's in"]
+    });
+    theirs.write_all(b"x").unwrap();
+    assert_eq!(look(&event_loop), ["parent's in"]);
+}
+
+#[test]
+fn a_forked_child_that_removes_before_it_adds_disturbs_nothing_either() {
+    let event_loop = new_loop();
+    let (ours, mut theirs) = pair();
+    let fd = ours.as_raw_fd();
+    event_loop.add_reader(fd, "reader").unwrap();
+    event_loop.add_writer(fd, "writer").unwrap();
+    in_a_fork(|| {
+        event_loop.forked();
+        event_loop.remove_writer(fd);
+        event_loop.remove_reader(fd);
+        event_loop.close();
+        true
+    });
+    theirs.write_all(b"x").unwrap();
+    assert_eq!(look(&event_loop), ["reader in", "writer out"]);
+}
+
+#[test]
+fn a_forked_child_goes_on_with_what_was_registered_and_is_woken_itself() {
+    let event_loop = new_loop();
+    let (ours, mut theirs) = pair();
+    let (closed, _peer) = pair();
+    event_loop.add_reader(ours.as_raw_fd(), "kept").unwrap();
+    event_loop.add_reader(closed.as_raw_fd(), "closed").unwrap();
+    in_a_fork(|| {
+        event_loop.forked();
+        drop(closed);
+        theirs.write_all(b"x").unwrap();
+        let kept = look(&event_loop) == ["kept in"];
+        let mut byte = [0];
+        (&ours).read_exact(&mut byte).unwrap();
+        // Woken by a thread of the child's, through the child's own eventfd.
+        let inbox = std::sync::Arc::clone(event_loop.inbox());
+        let thread = std::thread::spawn(move || {
+            std::thread::sleep(Duration::from_millis(5));
+            inbox.send(());
+        });
+        event_loop.turn().unwrap();
+        thread.join().unwrap();
+        kept && event_loop.host.0.take().is_empty()
+    });
+    // Neither the bytes nor the wake-up came here.
+    assert!(look(&event_loop).is_empty());
+    assert!(spins(&event_loop) <= 3);
+}
+
+#[test]
+fn waking_and_closing_at_once_never_writes_to_a_descriptor_that_is_closed() {
+    for _ in 0..50 {
+        let event_loop = new_loop();
+        let inbox = std::sync::Arc::clone(event_loop.inbox());
+        let sender = std::thread::spawn(move || (0..200).for_each(|_| inbox.send(())));
+        event_loop.call_at(event_loop.now() + 100_000, Tick);
+        event_loop.turn().unwrap();
+        event_loop.close();
+        // Whoever takes the eventfd's number next must get no bytes.
+        let (ours, theirs) = pair();
+        sender.join().unwrap();
+        for mut end in [&ours, &theirs] {
+            end.set_nonblocking(true).unwrap();
+            let error = end.read(&mut [0; 8]).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::WouldBlock);
+        }
+    }
+}

@@ -234,6 +234,15 @@ impl<H: Host> EventLoop<H> {
         f(reader, writer)
     }
 
+    /// To be called in the child of a fork, for each loop: what the parent's loop is registered with is left alone from
+    /// now on. The loop, should the child go on with it, gets descriptors of its own.
+    pub fn forked(&self) {
+        // Borrowed only by a thread that this process does not have.
+        if let Ok(mut reactor) = self.reactor.try_borrow_mut() {
+            reactor.forked();
+        }
+    }
+
     /// Closes the loop's own descriptors. It must not run any more; what is registered is not touched.
     pub fn close(&self) {
         self.reactor.borrow_mut().close();

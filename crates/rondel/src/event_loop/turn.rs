@@ -90,7 +90,7 @@ impl<H: Host> EventLoop<H> {
         let waited = {
             // No borrow is held over the wait: `park` may let other threads of an interpreter run, and what
             // they register meanwhile is seen by the kernel at once.
-            let poller = self.reactor.borrow().poller()?;
+            let poller = self.reactor.borrow_mut().poller()?;
             if timeout == Some(0) {
                 poller.wait(&mut events, timeout)
             } else if self.inbox.prepare_to_park() {

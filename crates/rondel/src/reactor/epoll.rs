@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::interest::Interest;
+use super::replace;
 use crate::event_loop::clock::NANOS_PER_SEC;
 
 /// One epoll instance, until it is closed.
@@ -25,8 +26,7 @@ pub struct Poller {
 
 impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: a system call without pointers; the result is checked.
-        let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
+        let fd = create()?;
         Ok(Self {
             poller: Some(Arc::new(Poller {
                 // SAFETY: `fd` was just made and has no other owner.
@@ -42,6 +42,15 @@ impl Epoll {
 
     pub(super) fn close(&mut self) {
         self.poller = None;
+    }
+
+    /// An instance of its own, in which nothing is registered, takes the number of the one that the parent of a fork has
+    /// as well.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        match &self.poller {
+            Some(poller) => replace(poller.fd.as_raw_fd(), create()?),
+            None => Ok(()),
+        }
     }
 
     pub(super) fn add(&self, fd: RawFd, interest: Interest, token: u64) -> io::Result<()> {
@@ -178,6 +187,11 @@ impl Event {
         }
         ready
     }
+}
+
+fn create() -> io::Result<RawFd> {
+    // SAFETY: a system call without pointers; the result is checked.
+    check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
 }
 
 fn closed() -> io::Error {

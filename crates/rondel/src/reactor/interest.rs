@@ -151,6 +151,15 @@ impl<S> Registry<S> {
         (slot.generation == generation && !slot.registered.is_empty()).then_some(index as RawFd)
     }
 
+    /// The descriptors that the kernel is to watch.
+    pub(super) fn watched(&self) -> Vec<RawFd> {
+        let slots = self.slots.iter().enumerate();
+        slots
+            .filter(|(_, slot)| !slot.registered.is_empty())
+            .map(|(fd, _)| fd as RawFd)
+            .collect()
+    }
+
     pub(super) fn iter(&self) -> impl Iterator<Item = &S> {
         self.slots
             .iter()

@@ -10,6 +10,12 @@
 //! * Failure and hang-up count as readable *and* writable, as `select.epoll` under Python's `selectors` has it.
 //!
 //! Nothing outside this folder may assume epoll.
+//!
+//! # Fork
+//! A forked child has the parent's epoll instance and eventfd, not copies of them: what it registered or removed would be so
+//! for the parent. [`Reactor::forked`] marks the reactor; from then on nothing is asked of the inherited ones, and the
+//! first use that needs the kernel makes new ones, under the same numbers, and registers what the table has. A child
+//! that only closes its loop, or never looks at it, pays nothing.
 
 mod epoll;
 mod interest;
@@ -34,6 +40,8 @@ pub struct Reactor<S> {
     epoll: Epoll,
     registry: Registry<S>,
     wake: Wake,
+    /// The backend and the wake-up are still those of the process that this one was forked from.
+    inherited: bool,
 }
 
 impl<S> Reactor<S> {
@@ -49,6 +57,7 @@ impl<S> Reactor<S> {
             epoll,
             registry: Registry::new(),
             wake,
+            inherited: false,
         })
     }
 
@@ -69,12 +78,19 @@ impl<S> Reactor<S> {
         self.wake.close();
     }
 
+    /// To be called in the child of a fork, before anything else of the reactor is used.
+    pub fn forked(&mut self) {
+        self.inherited = true;
+    }
+
     /// What waits for events, independent of any borrow of the reactor.
     ///
     /// # Errors
-    /// `EBADF` if the reactor is closed.
-    pub fn poller(&self) -> io::Result<Arc<Poller>> {
-        self.epoll.poller()
+    /// `EBADF` if the reactor is closed; what making a backend fails with, the first time after a fork.
+    pub fn poller(&mut self) -> io::Result<Arc<Poller>> {
+        let poller = self.epoll.poller()?;
+        self.own()?;
+        Ok(poller)
     }
 
     /// See [`EventLoop::add_reader`](crate::event_loop::EventLoop::add_reader).
@@ -155,6 +171,32 @@ impl<S> Reactor<S> {
         ))
     }
 
+    /// Sees to it that the backend and the wake-up are this process's own.
+    fn own(&mut self) -> io::Result<()> {
+        if self.inherited {
+            self.renew()?;
+        }
+        Ok(())
+    }
+
+    #[cold]
+    fn renew(&mut self) -> io::Result<()> {
+        self.wake.renew()?;
+        self.epoll.renew()?;
+        if let Some(fd) = self.wake.fd() {
+            self.epoll.add(fd, Interest::READABLE, WAKE_TOKEN)?;
+        }
+        for fd in self.registry.watched() {
+            let (interest, token) = (self.registry.registered(fd), self.registry.token(fd));
+            if self.epoll.add(fd, interest, token).is_err() {
+                // Closed since, which in one process the kernel would have noticed.
+                self.registry.set_registered(fd, Interest::NONE);
+            }
+        }
+        self.inherited = false;
+        Ok(())
+    }
+
     /// Adds a side to what the kernel watches.
     fn want(&mut self, fd: RawFd, side: Interest) -> io::Result<()> {
         if fd < 0 {
@@ -166,6 +208,7 @@ impl<S> Reactor<S> {
         if before == after {
             return Ok(());
         }
+        self.own()?;
         let result = if before.is_empty() {
             self.epoll.add(fd, after, token)
         } else {
@@ -198,11 +241,24 @@ impl<S> Reactor<S> {
     fn settle(&mut self, fd: RawFd, wanted: Interest) {
         let token = self.registry.token(fd);
         // A failure means that the descriptor is closed, and then the kernel has forgotten it already.
-        let _ = if wanted.is_empty() {
+        let _ = if self.inherited {
+            Ok(()) // the parent's; `renew` will register what the table has
+        } else if wanted.is_empty() {
             self.epoll.delete(fd)
         } else {
             self.epoll.modify(fd, wanted, token)
         };
         self.registry.set_registered(fd, wanted);
+    }
+}
+
+/// Gives the descriptor `new` the number `fd`; what was there is closed.
+fn replace(fd: RawFd, new: RawFd) -> io::Result<()> {
+    // SAFETY: system calls without pointers. `new` was just made and is ours to close; `fd` is its owner's.
+    unsafe {
+        let result = libc::dup3(new, fd, libc::O_CLOEXEC);
+        let error = io::Error::last_os_error();
+        libc::close(new);
+        if result < 0 { Err(error) } else { Ok(()) }
     }
 }

@@ -1,60 +1,117 @@
 //! The wake-up: an eventfd that other threads write to.
+//!
+//! There is no lock, because one that a thread holds while another one forks is held for ever in the child. A word counts
+//! who uses the descriptor at this moment and says whether it is to be closed; whoever is the last one closes it.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::os::fd::RawFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
+use super::replace;
 use crate::event_loop::inbox::WakeUp;
 
-/// Ends the reactor's wait from another thread. Clones share one eventfd. Closing it takes the lock that waking
-/// takes, so that nobody writes to a descriptor whose number has come into other hands.
+const CLOSED: u32 = 1;
+const USER: u32 = 2;
+
+/// Ends the reactor's wait from another thread. Clones share one eventfd, which is closed when nobody writes to it any
+/// more: its number may come into other hands then.
 #[derive(Clone)]
-pub struct Wake(Arc<Mutex<Option<OwnedFd>>>);
+pub struct Wake(Arc<Eventfd>);
+
+struct Eventfd {
+    fd: RawFd,
+    /// [`USER`] for each call that uses `fd`; [`CLOSED`] once no more may.
+    state: AtomicU32,
+}
 
 impl Wake {
     pub(super) fn new() -> io::Result<Self> {
-        // SAFETY: a system call without pointers; the result is checked.
-        let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-        if fd < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // SAFETY: `fd` was just made and has no other owner.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-        Ok(Self(Arc::new(Mutex::new(Some(fd)))))
+        Ok(Self(Arc::new(Eventfd {
+            fd: eventfd()?,
+            state: AtomicU32::new(0),
+        })))
     }
 
     /// The eventfd's number, unless it is closed.
     pub(super) fn fd(&self) -> Option<RawFd> {
-        self.lock().as_ref().map(OwnedFd::as_raw_fd)
+        self.0.with(|fd| fd)
     }
 
     /// Closes the eventfd: waking does nothing from now on.
     pub(super) fn close(&self) {
-        drop(self.lock().take());
+        self.0.close();
     }
 
     /// Resets the eventfd, so that it is not reported again.
     pub(super) fn acknowledge(&self) {
-        if let Some(fd) = self.lock().as_ref() {
+        self.0.with(|fd| {
             let mut count = 0_u64;
             // SAFETY: eight bytes of room for the counter. EAGAIN (nothing to read) is as good.
-            unsafe { libc::read(fd.as_raw_fd(), (&raw mut count).cast(), size_of::<u64>()) };
-        }
+            unsafe { libc::read(fd, (&raw mut count).cast(), size_of::<u64>()) };
+        });
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<OwnedFd>> {
-        self.0
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
+    /// In the child of a fork: an eventfd of its own takes the number of the one that the parent has as well.
+    pub(super) fn renew(&self) -> io::Result<()> {
+        if self.0.state.load(Ordering::Acquire) & CLOSED != 0 {
+            return Ok(());
+        }
+        replace(self.0.fd, eventfd()?)?;
+        // Who was counted is a thread of the parent's.
+        self.0.state.store(0, Ordering::Release);
+        Ok(())
     }
 }
 
 impl WakeUp for Wake {
     fn wake(&self) {
-        if let Some(fd) = self.lock().as_ref() {
+        self.0.with(|fd| {
             let one = 1_u64;
             // SAFETY: eight readable bytes. The only failure is EAGAIN at 2^64 - 2 unread wake-ups, which wakes too.
-            unsafe { libc::write(fd.as_raw_fd(), (&raw const one).cast(), size_of::<u64>()) };
+            unsafe { libc::write(fd, (&raw const one).cast(), size_of::<u64>()) };
+        });
+    }
+}
+
+impl Eventfd {
+    /// Uses the descriptor, which stays open meanwhile; `None` if it is closed.
+    fn with<R>(&self, act: impl FnOnce(RawFd) -> R) -> Option<R> {
+        let enter = |state: u32| (state & CLOSED == 0).then(|| state + USER);
+        self.state
+            .fetch_update(Ordering::Acquire, Ordering::Relaxed, enter)
+            .ok()?;
+        let result = act(self.fd);
+        // Once it is marked as closed nobody comes in, so that the count gets to zero exactly once.
+        if self.state.fetch_sub(USER, Ordering::AcqRel) == USER | CLOSED {
+            self.release();
+        }
+        Some(result)
+    }
+
+    fn close(&self) {
+        if self.state.fetch_or(CLOSED, Ordering::AcqRel) == 0 {
+            self.release();
         }
     }
+
+    fn release(&self) {
+        // SAFETY: our own descriptor; only the last user comes here, and only once.
+        unsafe { libc::close(self.fd) };
+    }
+}
+
+impl Drop for Eventfd {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
+
+fn eventfd() -> io::Result<RawFd> {
+    // SAFETY: a system call without pointers; the result is checked.
+    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(fd)
 }
