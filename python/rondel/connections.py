@@ -1,18 +1,24 @@
 """The loop's way to transports: a mixin for ``EventLoop``.
 
-asyncio's ``create_connection``, ``create_server`` and so on end in the methods here. Plain sockets get native
-transports and are accepted natively; TLS is asyncio's ``SSLProtocol`` on a native transport.
+asyncio's ``create_connection``, ``create_server`` and so on end in the methods here. Sockets get native transports and
+are accepted natively; TLS is spoken by a protocol on such a transport (``tls.py``).
 """
 
 from __future__ import annotations
 
 import operator
 import socket
-from asyncio import Transport, constants, sslproto
+from asyncio import BaseEventLoop, Transport, constants, sslproto
 from contextvars import Context
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 
 from . import _rondel
+
+try:
+    from .tls import TLSProtocol
+except AttributeError:  # this interpreter has no ssl module
+    TLSProtocol = sslproto.SSLProtocol  # type: ignore[misc, assignment]
 
 if TYPE_CHECKING:
     from asyncio import SelectorEventLoop as _Base
@@ -54,18 +60,40 @@ class Connections(_Base):
         context: Context | None = None,
     ) -> Transport:
         self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
-        ssl_protocol = sslproto.SSLProtocol(
+        ssl_protocol = TLSProtocol(
             self,
             protocol,
             sslcontext,
             waiter,
             server_side,
             server_hostname,
-            ssl_handshake_timeout=ssl_handshake_timeout,  # type: ignore[arg-type]  # a float, whatever typeshed says
+            ssl_handshake_timeout=ssl_handshake_timeout,
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         _rondel.make_socket_transport(self, rawsock, ssl_protocol, None, extra, server, context)
         return ssl_protocol._app_transport
+
+    def _accept_tls(
+        self, protocol: Any, sslcontext: Any, handshake_timeout: float | None, shutdown_timeout: float | None
+    ) -> TLSProtocol:
+        """The protocol of a connection that was accepted; nobody waits for its handshake."""
+        return TLSProtocol(
+            self,
+            protocol,
+            sslcontext,
+            None,
+            True,
+            None,
+            ssl_handshake_timeout=handshake_timeout,
+            ssl_shutdown_timeout=shutdown_timeout,
+        )
+
+    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **kwds: Any) -> Any:
+        """Speak TLS from now on, over a transport that exists: return the one that the protocol should use now."""
+        if isinstance(transport, _rondel.SocketTransport):
+            return await _start_tls_natively(self, transport, protocol, sslcontext, **kwds)
+        # Over anything else, another connection's TLS for example, asyncio's own.
+        return await super().start_tls(transport, protocol, sslcontext, **kwds)
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.
@@ -83,13 +111,38 @@ class Connections(_Base):
         sslcontext: Any = None,
         server: Any = None,
         backlog: int = 100,
-        *timeouts: float | None,
+        ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
+        ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         **context: Context,  # from 3.15 on: what connections are made in copies of
     ) -> None:
-        if sslcontext is None and not self.get_debug():
+        timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
+        if not self.get_debug():
+            tls = (sslcontext, *timeouts) if sslcontext else None
             run = context["context"].run if context else operator.call
-            run(_rondel.start_serving, self, protocol_factory, sock, server, backlog)
+            run(_rondel.start_serving, self, protocol_factory, sock, server, backlog, tls)
             return
         # asyncio's own accepting, which logs each connection in debug mode.
         start = super()._start_serving  # type: ignore[misc]
         start(protocol_factory, sock, sslcontext, server, backlog, *timeouts, **context)
+
+
+class _NativeTLS:
+    """Stands for the module ``asyncio.sslproto`` in asyncio's ``start_tls``."""
+
+    SSLProtocol = TLSProtocol
+
+
+def _with_native_tls(function: FunctionType) -> Any:
+    """asyncio's own function of the running version, but for the class of protocol that it makes."""
+    copy = FunctionType(
+        function.__code__,
+        {**function.__globals__, "sslproto": _NativeTLS},
+        function.__name__,
+        function.__defaults__,
+        function.__closure__,
+    )
+    copy.__kwdefaults__ = function.__kwdefaults__
+    return copy
+
+
+_start_tls_natively = _with_native_tls(BaseEventLoop.start_tls)  # type: ignore[arg-type]  # it is a function

@@ -16,6 +16,7 @@ mod task;
 mod task_group;
 mod threads;
 mod timeouts;
+mod tls;
 mod transport;
 mod untracked;
 mod waits;
@@ -43,6 +44,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("Future", future)?;
     add("Task", task)?;
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {
+        add(name, value)?;
+    }
+    for (name, value) in tls::init()? {
         add(name, value)?;
     }
     for (name, value) in task::functions::init()? {

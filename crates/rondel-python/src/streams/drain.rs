@@ -11,6 +11,7 @@ use crate::awaitable::{Class, Next, Steps, iterator_of, make};
 use crate::cpython::error::{raise, raise_instance, runtime_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
+use crate::tls;
 use crate::transport::loop_calls::{create_future, with_exception_kept};
 use crate::transport::names::names;
 use crate::transport::socket;
@@ -203,19 +204,30 @@ impl Steps for Ready {
 
 /// Whether draining would end at once. What the program wrote is sent first, as that tells.
 fn is_drained(this: &writer::Writer) -> Res<bool> {
-    let Some(transport) = this.transport.get().and_then(socket::exact) else {
+    let Some(transport) = this.transport.get() else {
         return Ok(false);
+    };
+    let is_tls = match socket::exact(transport) {
+        Some(_) => false,
+        None if tls::transport::exact(transport).is_some() => true,
+        None => return Ok(false),
     };
     if let Some(reader) = this.reader.get()
         && !(reader::is_exact(reader) && reader::fields(reader).exception.is_empty())
     {
         return Ok(false);
     }
-    if transport.is_dirty() {
-        let transport = this.transport.or_none();
-        socket::flush_now(&transport)?;
-    }
-    Ok(!transport.is_closing()
+    let transport = transport.own();
+    let is_closing = if is_tls {
+        tls::transport::is_closing(&transport)?
+    } else {
+        let socket = socket::fields(&transport);
+        if socket.is_dirty() {
+            socket::flush_now(&transport)?;
+        }
+        socket.is_closing()
+    };
+    Ok(!is_closing
         && this
             .protocol
             .get()

@@ -16,6 +16,7 @@ use crate::cpython::error::{guard, guard_object};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::tls;
 use crate::transport::loop_calls::{create_future, is_closed, warn_of_resource};
 use crate::transport::names::names;
 use crate::transport::{socket, writing};
@@ -101,6 +102,9 @@ fn write(writer: &Object, data: &Object) -> Res<Owned> {
     let transport = fields(writer).transport.or_none();
     match socket::exact(&transport) {
         Some(_) => writing::write(&transport, data),
+        None if tls::transport::exact(&transport).is_some() => {
+            tls::transport::write(&transport, data)
+        }
         None => transport
             .call_method(&names().write, &[data])
             .map(|_| Owned::none()),

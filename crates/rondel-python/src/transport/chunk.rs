@@ -5,6 +5,7 @@ use std::ptr;
 
 use pyo3::ffi;
 
+use super::names::imports;
 use crate::cpython::object::check;
 use crate::cpython::{Object, Owned, Raised, Res};
 
@@ -45,6 +46,11 @@ impl Chunk {
     #[inline]
     pub(crate) fn copy(bytes: &[u8]) -> Res<Self> {
         Owned::from_bytes(bytes).map(Self)
+    }
+
+    /// A chunk without bytes.
+    pub(crate) fn empty() -> Self {
+        Self(imports().empty_bytes.clone())
     }
 
     /// The object itself if it is exactly a `bytes`.

@@ -2,7 +2,7 @@
 //! connection that waits, with its protocol, natively.
 //!
 //! asyncio accepts in a callback and starts a task for each connection; nothing that a program sees comes of it but
-//! the order: factory, `connection_made`, reading. In debug mode, and for TLS, asyncio's own code does it
+//! the order: factory, `connection_made`, reading. In debug mode asyncio's own code does it
 //! (`python/rondel/connections.py`).
 
 use std::cell::Cell;
@@ -19,9 +19,12 @@ use super::loop_calls::{call_exception_handler, take_unless_exit};
 use super::names::{imports, names};
 use super::socket::{self, Descriptor, Given};
 use crate::cpython::collected::{Collected, slots};
-use crate::cpython::error::{os_error, raise_os_error, restore, runtime_error, take_exception};
+use crate::cpython::error::{
+    os_error, raise_os_error, restore, runtime_error, take_exception, type_error,
+};
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::names::import;
+use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
 use crate::event_loop::core::LoopCore;
@@ -37,6 +40,8 @@ struct Listener {
     /// The listening `socket.socket`, which owns the descriptor.
     sock: Slot,
     server: Slot,
+    /// For TLS: a tuple of the `ssl.SSLContext`, and the timeouts of handshake and shutdown, in seconds.
+    tls: Slot,
     /// What connections are made in: the context of whoever started to serve.
     context: Slot,
     backlog: Cell<usize>,
@@ -48,7 +53,7 @@ const OFFSET: usize = size_of::<ffi::PyObject>();
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
 unsafe impl Collected for Listener {
-    slots!(event_loop, protocol_factory, sock, server, context);
+    slots!(event_loop, protocol_factory, sock, server, tls, context);
 }
 
 #[inline]
@@ -56,12 +61,19 @@ fn fields(object: &Object) -> &Listener {
     Listener::of(object)
 }
 
-/// `start_serving(loop, protocol_factory, sock, server, backlog)`: accepts what comes, until the socket is removed
-/// from the loop.
+/// `start_serving(loop, protocol_factory, sock, server, backlog, tls=None)`: accepts what comes, until the socket is
+/// removed from the loop. `tls` is a tuple of a context and the timeouts of handshake and shutdown.
 fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
-    let parameters = ["loop", "protocol_factory", "sock", "server", "backlog"];
-    let given = args.parse("start_serving", parameters, 5, 5)?;
-    let [event_loop, protocol_factory, sock, server, backlog] =
+    let parameters = [
+        "loop",
+        "protocol_factory",
+        "sock",
+        "server",
+        "backlog",
+        "tls",
+    ];
+    let given = args.parse("start_serving", parameters, 6, 5)?;
+    let [event_loop, protocol_factory, sock, server, backlog, tls] =
         given.map(|argument| argument.unwrap_or(none()));
     let Some(core) = LoopCore::of(event_loop) else {
         return runtime_error("the loop is not a rondel.EventLoop");
@@ -79,6 +91,13 @@ fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
     this.protocol_factory.set(protocol_factory.own());
     this.sock.set(sock.own());
     this.server.set(server.own());
+    if !tls.is_none() {
+        // SAFETY: a live object.
+        if unsafe { ffi::PyTuple_Check(tls.as_ptr()) } == 0 || tuple_len(tls) != 3 {
+            return type_error("tls must be a tuple of a context and two timeouts");
+        }
+        this.tls.set(tls.own());
+    }
     this.context.set(context::copy_current()?);
     this.backlog.set(backlog.to_isize()?.max(1) as usize);
     this.fd.set(fd as RawFd);
@@ -168,10 +187,20 @@ fn try_again_later(this: &Listener, event_loop: &Object) -> Res<()> {
     // In the listener's own context, which the loop copies for the call.
     let own = this.context.or_none();
     context::enter(&own)?;
-    let result = event_loop.call_method(
-        &names().call_later,
-        &[&delay, &start, &factory, &sock, none(), &server, &backlog],
-    );
+    let tls = this.tls.cloned();
+    let parts: Vec<&Object> = tls
+        .iter()
+        .flat_map(|tls| (0..tuple_len(tls)).map(|index| tuple_item(tls, index)))
+        .collect();
+    let (context, timeouts) = match parts.split_first() {
+        Some((context, timeouts)) => (*context, timeouts),
+        None => (none(), &[][..]),
+    };
+    let mut args: Vec<&Object> = vec![&delay, &start, &factory, &sock, context, &server, &backlog];
+    args.extend(timeouts);
+    let result = event_loop
+        .getattr(&names().call_later)
+        .and_then(|call_later| call_later.call(&args));
     context::exit(&own).and(result).map(drop)
 }
 
@@ -198,7 +227,14 @@ fn connect(
     fd: OwnedFd,
     peer: Address,
 ) -> Res<()> {
-    let protocol = factory::make_protocol(protocol_factory)?;
+    let mut protocol = factory::make_protocol(protocol_factory)?;
+    if let Some(tls) = this.tls.cloned() {
+        let [context, handshake, shutdown] = [0, 1, 2].map(|index| tuple_item(&tls, index));
+        protocol = event_loop.call_method(
+            &names().accept_tls,
+            &[&protocol, context, handshake, shutdown],
+        )?;
+    }
     let server = this.server.or_none();
     let descriptor = Descriptor::Ours(fd);
     socket::make(

@@ -66,6 +66,9 @@ pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
 /// Sends what a transport was given in the step that has just run, which may have ended with an exception.
 #[inline]
 pub(crate) fn flush(object: &Object) {
+    if !socket::is_socket(object) {
+        return crate::tls::flush(object);
+    }
     if socket::fields(object).is_dirty() {
         crate::cpython::finalize::finalizing(object, || writing::flush_now(object));
     }

@@ -7,6 +7,7 @@ use crate::cpython::{Object, Owned, Res};
 interned! {
     pub(crate) struct Names {
         abort "abort",
+        accept_tls "_accept_tls",
         add_done_callback "add_done_callback",
         append "append",
         attach "_attach",
@@ -45,6 +46,7 @@ interned! {
         is_closed "is_closed",
         is_closing "is_closing",
         join "join",
+        loop_attr "_loop",
         pause_reading "pause_reading",
         pause_writing "pause_writing",
         peername "peername",

@@ -14,7 +14,7 @@ use super::closing::{close, fatal_error};
 use super::loop_calls::{debug_in_log, take_unless_exit};
 use super::names::names;
 use super::socket::{
-    BUFFERED, CONTEXT_WAS_GIVEN, STARTING, Socket, WATCHED_FOR_READING, fields, start_reading,
+    BUFFERED, CONTEXT_WAS_GIVEN, STARTING, Socket, TLS, WATCHED_FOR_READING, fields, start_reading,
     stop_reading,
 };
 use crate::cpython::error::{os_error, runtime_error};
@@ -22,6 +22,7 @@ use crate::cpython::method::{Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, context, none};
 use crate::event_loop::core::is_debug;
 use crate::streams::{protocol, reader};
+use crate::tls::{self, reading::Fed};
 
 thread_local! {
     static SCRATCH: RefCell<Box<[MaybeUninit<u8>]>> =
@@ -92,6 +93,9 @@ pub(super) fn read_ready(transport: &Object) -> Res<()> {
 fn read(transport: &Object, this: &Socket) -> Res<()> {
     let mut brought_len = 0;
     loop {
+        if this.has(TLS) {
+            return read_tls(transport, this);
+        }
         if this.has(BUFFERED) {
             return read_into_buffer(transport, this);
         }
@@ -193,6 +197,48 @@ fn read_into_buffer(transport: &Object, this: &Socket) -> Res<()> {
         &exception,
         "Fatal read error on socket transport",
     )
+}
+
+/// A TLS protocol of ours takes the bytes out of the shared memory itself.
+fn read_tls(transport: &Object, this: &Socket) -> Res<()> {
+    let owner = this.protocol.or_none();
+    let mut brought_len = 0;
+    loop {
+        let received = tls::reading::receive(&owner, |room| {
+            let received = this.stream.borrow_mut().recv(room);
+            if let Received::Data(len) = received {
+                brought_len += len;
+            }
+            received
+        });
+        let exception = match received {
+            Ok(Fed::Bytes(more)) => {
+                if let Err(Raised) = tls::reading::fed(&owner) {
+                    let exception = take_unless_exit()?;
+                    let message = "Fatal error: protocol.buffer_updated() call failed.";
+                    return fatal_error(transport, &exception, message);
+                }
+                if !more
+                    || brought_len >= MAX_RECV
+                    || !this.has(WATCHED_FOR_READING)
+                    || !this.has(TLS)
+                    || this.is_lost()
+                {
+                    return Ok(());
+                }
+                continue;
+            }
+            Ok(Fed::Other(Received::Eof)) => return eof(transport, this),
+            Ok(Fed::Other(Received::Failed(error))) => os_error(&error)?,
+            Ok(Fed::Other(_)) => return Ok(()),
+            Err(Raised) => take_unless_exit()?,
+        };
+        return fatal_error(
+            transport,
+            &exception,
+            "Fatal read error on socket transport",
+        );
+    }
 }
 
 /// The peer sends no more. The protocol says whether the transport stays open for writing.

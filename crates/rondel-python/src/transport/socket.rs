@@ -27,7 +27,7 @@ use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Kind, Source};
 use crate::event_loop::running::check_closed;
 use crate::streams::protocol;
-use crate::{handle, transport::names::names};
+use crate::{handle, tls, transport::names::names};
 
 /// Who owns the descriptor.
 pub(crate) enum Descriptor {
@@ -92,6 +92,9 @@ pub(super) const EXTRA_IS_WHOLE: u16 = 32;
 pub(super) const EXTRA_WAS_GIVEN: u16 = 64;
 /// The maker gave a context, which all calls run in (from 3.15 on).
 pub(super) const CONTEXT_WAS_GIVEN: u16 = 128;
+
+/// The protocol speaks TLS for another one, natively.
+pub(super) const TLS: u16 = 256;
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
@@ -385,6 +388,7 @@ pub(super) fn set_protocol(transport: &Object, protocol: &Object) -> Res<Owned> 
         BUFFERED,
         protocol.is_instance(&imports().buffered_protocol)?,
     );
+    this.set(TLS, tls::protocol::exact(protocol).is_some());
     this.set(PROTOCOL_CONNECTED, true);
     if this.context.is_empty() && protocol::exact(protocol).is_none() {
         this.context.set(context::copy_current()?);

@@ -85,11 +85,40 @@ fn queue(transport: &Object, this: &Socket, chunk: Chunk) -> Res<()> {
     }
 }
 
+/// Whether nothing waits, so that [`send`] may be used.
+#[inline]
+pub(crate) fn is_clear(transport: &Object) -> bool {
+    let this = fields(transport);
+    let stream = this.stream.borrow();
+    stream.is_clear() && !stream.eof_written() && this.empty_waiter.is_empty()
+}
+
+/// Sends bytes that the caller itself holds, at once; only if [`is_clear`]. [`sent`] is to be told what came of it. Runs
+/// no Python code.
+#[inline]
+pub(crate) fn send(transport: &Object, bytes: &[u8]) -> Res<Sent> {
+    let mut raised = Ok(());
+    let sent = fields(transport).stream.borrow_mut().send(bytes, |rest| {
+        Chunk::copy(rest).unwrap_or_else(|Raised| {
+            // The connection must not go on with these bytes missing: the caller ends it.
+            raised = Err(Raised);
+            Chunk::empty()
+        })
+    });
+    raised.map(|()| sent)
+}
+
 /// Sends what waits.
 #[inline]
 pub(crate) fn flush_now(transport: &Object) -> Res<()> {
+    let sent = fields(transport).stream.borrow_mut().flush();
+    self::sent(transport, sent)
+}
+
+/// Something was sent.
+#[inline]
+pub(crate) fn sent(transport: &Object, sent: Sent) -> Res<()> {
     let this = fields(transport);
-    let sent = this.stream.borrow_mut().flush();
     match sent {
         Sent::Nothing | Sent::All => Ok(()),
         Sent::Watch => {

@@ -1,0 +1,197 @@
+//! asyncio's attributes of an `SSLProtocol` that the data path looks at, kept in native fields: what asyncio's own code
+//! sets is seen here at once, and the other way round.
+
+use super::names::imports as tls_imports;
+use super::protocol::{
+    APP_READING_PAUSED, APP_WRITING_PAUSED, BELOW_PAUSED, BUFFERED, EOF_RECEIVED, READING_PAUSED,
+    fields, set_sslobj,
+};
+use crate::cpython::error::not_deletable;
+use crate::cpython::method::{GetSet, attribute};
+use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::transport::chunk::Chunk;
+use crate::transport::names::imports;
+
+/// Attributes that hold any object.
+macro_rules! objects {
+    ($($get:ident, $set:ident, $field:ident;)+) => {
+        $(
+            fn $get(protocol: &Object) -> Res<Owned> {
+                Ok(fields(protocol).$field.or_none())
+            }
+
+            fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
+                let value = value.filter(|value| !value.is_none()).map(Object::own);
+                drop(fields(protocol).$field.replace(value));
+                Ok(())
+            }
+        )+
+    };
+}
+
+objects! {
+    get_app_protocol, set_app_protocol, app_protocol;
+    get_transport, set_transport, transport;
+    get_loop, set_loop, event_loop;
+    get_sslcontext, set_sslcontext, sslcontext;
+    get_incoming, set_incoming, incoming;
+    get_outgoing, set_outgoing, outgoing;
+}
+
+/// Attributes that are flags.
+macro_rules! flags {
+    ($($get:ident, $set:ident, $flag:ident;)+) => {
+        $(
+            fn $get(protocol: &Object) -> Res<Owned> {
+                Ok(Owned::from_bool(fields(protocol).has($flag)))
+            }
+
+            fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
+                let on = value.unwrap_or(none()).is_true()?;
+                fields(protocol).set($flag, on);
+                Ok(())
+            }
+        )+
+    };
+}
+
+flags! {
+    get_below_paused, set_below_paused, BELOW_PAUSED;
+    get_app_reading_paused, set_app_reading_paused, APP_READING_PAUSED;
+    get_reading_paused, set_reading_paused, READING_PAUSED;
+    get_eof_received, set_eof_received, EOF_RECEIVED;
+    get_app_writing_paused, set_app_writing_paused, APP_WRITING_PAUSED;
+    get_buffered, set_buffered, BUFFERED;
+}
+
+/// Attributes that are limits in bytes.
+macro_rules! limits {
+    ($($get:ident, $set:ident, $field:ident;)+) => {
+        $(
+            fn $get(protocol: &Object) -> Res<Owned> {
+                Ok(fields(protocol).$field.given.or_none())
+            }
+
+            fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
+                let value = value.unwrap_or(none());
+                // Any number does, as in asyncio, a float too; what is compared with it is an integer.
+                let bytes = value.to_f64()?.ceil();
+                let limit = &fields(protocol).$field;
+                limit.bytes.set(bytes as usize);
+                limit.given.set(value.own());
+                Ok(())
+            }
+        )+
+    };
+}
+
+limits! {
+    get_outgoing_high, set_outgoing_high, outgoing_high;
+    get_outgoing_low, set_outgoing_low, outgoing_low;
+    get_incoming_high, set_incoming_high, incoming_high;
+    get_incoming_low, set_incoming_low, incoming_low;
+}
+
+fn get_state(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    if this.state_object.is_empty() {
+        return Ok(tls_imports().states[0].clone());
+    }
+    Ok(this.state_object.or_none())
+}
+
+fn set_state(protocol: &Object, value: Option<&Object>) -> Res<()> {
+    match value {
+        Some(state) => {
+            fields(protocol).note_state(state);
+            Ok(())
+        }
+        None => not_deletable(protocol, "_state"),
+    }
+}
+
+fn get_sslobj(protocol: &Object) -> Res<Owned> {
+    Ok(fields(protocol).sslobj.or_none())
+}
+
+fn set_sslobj_attribute(protocol: &Object, value: Option<&Object>) -> Res<()> {
+    set_sslobj(protocol, value.unwrap_or(none()))
+}
+
+fn get_conn_lost(protocol: &Object) -> Res<Owned> {
+    Owned::from_u64(fields(protocol).conn_lost.get().into())
+}
+
+fn set_conn_lost(protocol: &Object, value: Option<&Object>) -> Res<()> {
+    let count = value.unwrap_or(none()).to_isize()?;
+    fields(protocol).conn_lost.set(count.max(0) as u32);
+    Ok(())
+}
+
+fn get_queued(protocol: &Object) -> Res<Owned> {
+    Owned::from_u64(fields(protocol).queued.get() as u64)
+}
+
+fn set_queued(protocol: &Object, value: Option<&Object>) -> Res<()> {
+    let count = value.unwrap_or(none()).to_isize()?;
+    fields(protocol).queued.set(count.max(0) as usize);
+    Ok(())
+}
+
+/// What was written and is not encrypted yet: a copy.
+fn get_backlog(protocol: &Object) -> Res<Owned> {
+    let waiting: Vec<Chunk> = fields(protocol).queue.borrow().iter().cloned().collect();
+    let list = Owned::list()?;
+    for chunk in waiting {
+        list.append(chunk.object())?;
+    }
+    imports().deque.call(&[&list])
+}
+
+fn set_backlog(protocol: &Object, value: Option<&Object>) -> Res<()> {
+    // SAFETY: a live object; what is not iterable raises.
+    let chunks = unsafe {
+        Owned::steal(pyo3::ffi::PySequence_Tuple(
+            value.unwrap_or(none()).as_ptr(),
+        ))?
+    };
+    let chunks = (0..crate::cpython::object::tuple_len(&chunks))
+        .map(|index| Chunk::of_buffer(crate::cpython::object::tuple_item(&chunks, index)))
+        .collect::<Result<_, Raised>>()?;
+    let this = fields(protocol);
+    this.sent_of_first.set(0);
+    drop(this.queue.replace(chunks));
+    Ok(())
+}
+
+/// For tests: whether OpenSSL is driven directly.
+fn get_direct(protocol: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(fields(protocol).direct().is_some()))
+}
+
+pub(super) fn attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"_state" get_state, set_state),
+        attribute!(c"_app_protocol" get_app_protocol, set_app_protocol),
+        attribute!(c"_transport" get_transport, set_transport),
+        attribute!(c"_loop" get_loop, set_loop),
+        attribute!(c"_sslcontext" get_sslcontext, set_sslcontext),
+        attribute!(c"_sslobj" get_sslobj, set_sslobj_attribute),
+        attribute!(c"_incoming" get_incoming, set_incoming),
+        attribute!(c"_outgoing" get_outgoing, set_outgoing),
+        attribute!(c"_write_backlog" get_backlog, set_backlog),
+        attribute!(c"_write_buffer_size" get_queued, set_queued),
+        attribute!(c"_conn_lost" get_conn_lost, set_conn_lost),
+        attribute!(c"_ssl_writing_paused" get_below_paused, set_below_paused),
+        attribute!(c"_app_reading_paused" get_app_reading_paused, set_app_reading_paused),
+        attribute!(c"_ssl_reading_paused" get_reading_paused, set_reading_paused),
+        attribute!(c"_eof_received" get_eof_received, set_eof_received),
+        attribute!(c"_app_writing_paused" get_app_writing_paused, set_app_writing_paused),
+        attribute!(c"_app_protocol_is_buffer" get_buffered, set_buffered),
+        attribute!(c"_outgoing_high_water" get_outgoing_high, set_outgoing_high),
+        attribute!(c"_outgoing_low_water" get_outgoing_low, set_outgoing_low),
+        attribute!(c"_incoming_high_water" get_incoming_high, set_incoming_high),
+        attribute!(c"_incoming_low_water" get_incoming_low, set_incoming_low),
+        attribute!(c"_direct" get_direct),
+    ]
+}

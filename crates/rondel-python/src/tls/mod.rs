@@ -1,0 +1,69 @@
+//! TLS: what stands between a socket's transport and a program's protocol, with OpenSSL as the interpreter has loaded it.
+//!
+//! asyncio's `SSLProtocol` and its transport do what happens once per connection; their subclasses
+//! (`python/rondel/tls.py`) have the native bases made here, which do what happens per message.
+//!
+//! The way of a byte in: `transport/reading.rs` receives → [`reading`] decrypts → a protocol, or `streams/reader.rs`.
+//! Out: [`writing`], queued, encrypted and sent when the step is over ([`flush`]).
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `protocol.rs`, `attributes.rs` | `TLSProtocolCore`: the object, and asyncio's attributes in it |
+//! | `transport.rs` | `TLSTransportCore`: what programs call |
+//! | `reading.rs`, `writing.rs` | the two ways |
+//! | `session.rs` | encrypting and decrypting: through OpenSSL, or through Python's objects |
+//! | `locate.rs`, `openssl.rs` | where OpenSSL's pointers are in the interpreter's objects; its functions |
+//! | `scratch.rs` | the memory that all connections share |
+
+mod attributes;
+mod locate;
+mod names;
+mod openssl;
+pub(crate) mod protocol;
+pub(crate) mod reading;
+mod scratch;
+mod session;
+pub(crate) mod transport;
+pub(crate) mod writing;
+
+use crate::cpython::error::type_error;
+use crate::cpython::method::{Args, function, method};
+use crate::cpython::{Object, Owned, Res, none};
+
+/// Sends what was written in the step that has just run, which may have ended with an exception.
+#[inline]
+pub(crate) fn flush(object: &Object) {
+    if protocol::fields(object).is_dirty() {
+        crate::cpython::finalize::finalizing(object, || writing::flush(object));
+    }
+}
+
+/// `bind_tls(protocol_class, transport_class)`: which classes the short ways are for.
+fn bind_tls(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let parameters = ["protocol_class", "transport_class"];
+    let given = args.parse_function("bind_tls", parameters, 2, 2)?;
+    let [protocol_class, transport_class] = given.map(|class| class.unwrap_or(none()));
+    if !protocol_class.is_type() || !transport_class.is_type() {
+        return type_error("bind_tls() takes classes");
+    }
+    protocol::bind(protocol_class);
+    transport::bind(transport_class)?;
+    Ok(Owned::none())
+}
+
+/// The classes and functions that the module exports, by name. None where the interpreter has no TLS.
+pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
+    if !names::init()? {
+        return Ok(Vec::new());
+    }
+    Ok(vec![
+        ("TLSProtocolCore", protocol::init_type()?),
+        ("TLSTransportCore", transport::init_type()?),
+        (
+            "bind_tls",
+            function(
+                method!(fast c"bind_tls" bind_tls, c"Says which classes the data path is for."),
+            )?,
+        ),
+    ])
+}

@@ -1,0 +1,117 @@
+//! OpenSSL as the interpreter has loaded it: the functions that the pump calls.
+//!
+//! They are looked up in the shared object of the module `_ssl` and the libraries that it was linked with, never loaded
+//! anew: a connection's `SSL *` means something to that one copy of the library only. Where one of them is missing
+//! (OpenSSL linked in statically, say) there is no [`Functions`], and Python's objects do the work.
+
+use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use std::ptr;
+
+pub(super) enum Ssl {}
+pub(super) enum Bio {}
+pub(super) enum BioMethod {}
+
+/// `SSL_ERROR_WANT_READ`: more has to come from the peer.
+pub(super) const WANT_READ: c_int = 2;
+/// `SSL_ERROR_ZERO_RETURN`: the peer has said that it sends no more.
+pub(super) const ZERO_RETURN: c_int = 6;
+/// `SSL_RECEIVED_SHUTDOWN`, alone: we have not said the same.
+pub(super) const RECEIVED_SHUTDOWN: c_int = 2;
+
+/// Declares the table of functions, and how it is filled.
+macro_rules! functions {
+    ($($name:ident $symbol:literal: fn($($argument:ty),*) $(-> $result:ty)?;)+) => {
+        /// The functions. Each is called with the signature that OpenSSL's headers have had since 1.1.1.
+        pub(super) struct Functions {
+            $(pub(super) $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)+
+        }
+
+        impl Functions {
+            /// Looks all of them up in an open library; `None` if one is missing.
+            ///
+            /// # Safety
+            /// What the library has under these names are OpenSSL's functions.
+            unsafe fn find(library: *mut c_void) -> Option<Self> {
+                Some(Self {
+                    $($name: {
+                        // SAFETY: an open library and a NUL-terminated name.
+                        let found = unsafe { libc::dlsym(library, $symbol.as_ptr()) };
+                        if found.is_null() {
+                            return None;
+                        }
+                        // SAFETY: by the caller's word.
+                        unsafe {
+                            std::mem::transmute::<
+                                *mut c_void,
+                                unsafe extern "C" fn($($argument),*) $(-> $result)?,
+                            >(found)
+                        }
+                    },)+
+                })
+            }
+        }
+    };
+}
+
+functions! {
+    ssl_read c"SSL_read_ex": fn(*mut Ssl, *mut c_void, usize, *mut usize) -> c_int;
+    ssl_write c"SSL_write_ex": fn(*mut Ssl, *const c_void, usize, *mut usize) -> c_int;
+    ssl_get_error c"SSL_get_error": fn(*const Ssl, c_int) -> c_int;
+    ssl_get_shutdown c"SSL_get_shutdown": fn(*const Ssl) -> c_int;
+    ssl_pending c"SSL_pending": fn(*const Ssl) -> c_int;
+    ssl_get_rbio c"SSL_get_rbio": fn(*const Ssl) -> *mut Bio;
+    ssl_get_wbio c"SSL_get_wbio": fn(*const Ssl) -> *mut Bio;
+    bio_s_mem c"BIO_s_mem": fn() -> *const BioMethod;
+    bio_read c"BIO_read": fn(*mut Bio, *mut c_void, c_int) -> c_int;
+    bio_write c"BIO_write": fn(*mut Bio, *const c_void, c_int) -> c_int;
+    bio_pending c"BIO_ctrl_pending": fn(*mut Bio) -> usize;
+    bio_ctrl c"BIO_ctrl": fn(*mut Bio, c_int, c_long, *mut c_void) -> c_long;
+    err_peek c"ERR_peek_error": fn() -> c_ulong;
+    err_clear c"ERR_clear_error": fn();
+    version c"OpenSSL_version_num": fn() -> c_ulong;
+}
+
+impl Functions {
+    /// The functions that the shared object at `path`, which must be loaded already, was linked with.
+    pub(super) fn of_loaded(path: &str) -> Option<Self> {
+        let path = CString::new(path).ok()?;
+        // SAFETY: nothing is loaded, so no code runs. The handle is never closed: the module can't be unloaded either.
+        let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
+        if library.is_null() {
+            return None;
+        }
+        // SAFETY: the module `_ssl` is linked with nothing but OpenSSL under these names.
+        let found = unsafe { Self::find(library)? };
+        // SAFETY: takes nothing and gives a number. Before 1.1.1 CPython would not have been built with it.
+        (unsafe { (found.version)() } >= 0x1010_1000).then_some(found)
+    }
+
+    /// What a memory BIO holds, until it is written to or read from.
+    ///
+    /// # Safety
+    /// `bio` is a live memory BIO.
+    pub(super) unsafe fn content<'a>(&self, bio: *mut Bio) -> &'a [u8] {
+        const BIO_CTRL_INFO: c_int = 3;
+        let mut data: *mut c_char = ptr::null_mut();
+        // SAFETY: by the caller's word; the place for the pointer is valid.
+        let len = unsafe { (self.bio_ctrl)(bio, BIO_CTRL_INFO, 0, (&raw mut data).cast()) };
+        if data.is_null() || len <= 0 {
+            return &[];
+        }
+        // SAFETY: the BIO has so many bytes there.
+        unsafe { std::slice::from_raw_parts(data.cast(), len as usize) }
+    }
+
+    /// Empties a memory BIO.
+    ///
+    /// # Safety
+    /// `bio` is a live memory BIO.
+    pub(super) unsafe fn reset(&self, bio: *mut Bio) {
+        const BIO_CTRL_RESET: c_int = 1;
+        // SAFETY: by the caller's word.
+        unsafe { (self.bio_ctrl)(bio, BIO_CTRL_RESET, 0, ptr::null_mut()) };
+    }
+}
+
+/// Silences what a platform's `c_uint` would need; sizes that OpenSSL takes as `int` are cut to this.
+pub(super) const MAX_INT: usize = c_uint::MAX as usize / 2;

@@ -1,0 +1,267 @@
+//! `TLSProtocolCore`: the native base of `rondel.tls.TLSProtocol`, whose other base is asyncio's `SSLProtocol`.
+//!
+//! asyncio's class knows what happens once per connection: the handshake, its timeouts, the end, and what is said of
+//! failures. What happens per message is here. Both see the same state: asyncio's attributes that the data path
+//! looks at are kept in these fields ([`super::attributes`]).
+//!
+//! No borrow of `queue` is ever held while Python code runs.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::names::{imports, names};
+use super::session::Direct;
+use super::{attributes, reading, writing};
+use crate::cpython::collected::Collected;
+use crate::cpython::error::guard_object;
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Object, Owned, Res, Slot};
+use crate::transport::chunk::Chunk;
+use crate::transport::loop_calls::take_unless_exit;
+
+/// `SSLProtocolState`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum State {
+    Unwrapped = 0,
+    DoHandshake = 1,
+    Wrapped = 2,
+    Flushing = 3,
+    Shutdown = 4,
+}
+
+/// A limit of flow control: the number that the program gave, and what it is compared as, in bytes.
+#[derive(Default)]
+pub(super) struct Limit {
+    pub(super) given: Slot,
+    pub(super) bytes: Cell<usize>,
+}
+
+/// A protocol's fields behind the object header.
+#[repr(C)]
+pub(crate) struct Tls {
+    /// `_state`, and which one it is.
+    pub(super) state_object: Slot,
+    pub(super) state: Cell<State>,
+    pub(super) app_protocol: Slot,
+    /// The transport below, until the connection is lost.
+    pub(super) transport: Slot,
+    pub(super) event_loop: Slot,
+    pub(super) sslcontext: Slot,
+    /// The `ssl.SSLObject`.
+    pub(super) sslobj: Slot,
+    /// What reads and writes: the `_ssl._SSLSocket` in an `ssl.SSLObject`, or an object of another class itself.
+    pub(super) socket: Slot,
+    pub(super) incoming: Slot,
+    pub(super) outgoing: Slot,
+    /// See [`direct`](Self::direct).
+    pointers: Cell<Option<Direct>>,
+    /// What was written and is not encrypted yet, and how many bytes that is.
+    pub(super) queue: RefCell<VecDeque<Chunk>>,
+    pub(super) queued: Cell<usize>,
+    /// How many bytes of the first piece are encrypted.
+    pub(super) sent_of_first: Cell<usize>,
+    /// asyncio's `_conn_lost`: writes to a connection that is lost.
+    pub(super) conn_lost: Cell<u32>,
+    pub(super) outgoing_high: Limit,
+    pub(super) outgoing_low: Limit,
+    pub(super) incoming_high: Limit,
+    pub(super) incoming_low: Limit,
+    flags: Cell<u8>,
+}
+
+/// The transport below takes no more for now.
+pub(super) const BELOW_PAUSED: u8 = 1;
+/// The program wants no bytes for now.
+pub(super) const APP_READING_PAUSED: u8 = 2;
+/// The transport below was told to read no more for now.
+pub(super) const READING_PAUSED: u8 = 4;
+/// The peer's side of the connection below has ended.
+pub(super) const EOF_RECEIVED: u8 = 8;
+/// The program was told to write no more for now.
+pub(super) const APP_WRITING_PAUSED: u8 = 16;
+/// The program's protocol is a `BufferedProtocol`.
+pub(super) const BUFFERED: u8 = 32;
+/// Something was written in the running step, and is encrypted and sent when that is over.
+pub(super) const DIRTY: u8 = 64;
+
+static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+/// `rondel.tls.TLSProtocol`.
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+// SAFETY: the fields stand behind the header, filled by `new`.
+unsafe impl Collected for Tls {
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        for slot in [
+            &self.state_object,
+            &self.app_protocol,
+            &self.transport,
+            &self.event_loop,
+            &self.sslcontext,
+            &self.sslobj,
+            &self.socket,
+            &self.incoming,
+            &self.outgoing,
+            &self.outgoing_high.given,
+            &self.outgoing_low.given,
+            &self.incoming_high.given,
+            &self.incoming_low.given,
+        ] {
+            see(slot);
+        }
+    }
+}
+
+impl Tls {
+    /// OpenSSL's pointers, if the data goes that way. They are good while `socket` lives, which holds on to the BIOs, too.
+    #[inline]
+    pub(super) fn direct(&self) -> Option<Direct> {
+        match self.socket.is_empty() {
+            true => None,
+            false => self.pointers.get(),
+        }
+    }
+
+    #[inline]
+    pub(super) fn has(&self, flag: u8) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    #[inline]
+    pub(super) fn set(&self, flag: u8, on: bool) {
+        let rest = self.flags.get() & !flag;
+        self.flags.set(if on { rest | flag } else { rest });
+    }
+
+    /// Whether something was written in the running step.
+    #[inline]
+    pub(crate) fn is_dirty(&self) -> bool {
+        self.has(DIRTY)
+    }
+
+    /// Takes note of `_state`.
+    pub(super) fn note_state(&self, object: &Object) {
+        const STATES: [State; 5] = [
+            State::Unwrapped,
+            State::DoHandshake,
+            State::Wrapped,
+            State::Flushing,
+            State::Shutdown,
+        ];
+        let state = imports()
+            .states
+            .iter()
+            .position(|state| state.is(object))
+            .map_or(State::Unwrapped, |index| STATES[index]);
+        self.state.set(state);
+        self.state_object.set(object.own());
+    }
+}
+
+/// The fields of an object that is known to be such a protocol.
+#[inline]
+pub(crate) fn fields(object: &Object) -> &Tls {
+    Tls::of(object)
+}
+
+/// The fields of an object that is exactly a `TLSProtocol` of ours.
+#[inline]
+pub(crate) fn exact(object: &Object) -> Option<&Tls> {
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)).then(|| fields(object))
+}
+
+/// Has asyncio's code deal with an exception of the data path, as its own `except Exception` would.
+#[cold]
+pub(super) fn fail(protocol: &Object) -> Res<()> {
+    let exception = take_unless_exit()?;
+    // SAFETY: a built-in class lives as long as the interpreter.
+    let ordinary = unsafe { Object::from_ptr(ffi::PyExc_Exception) };
+    if !crate::cpython::error::exception_matches(&exception, ordinary) {
+        return Err(crate::cpython::error::restore(exception));
+    }
+    protocol.call_method(&names().fail, &[&exception]).map(drop)
+}
+
+/// Calls a method of asyncio's, or of a subclass.
+pub(super) fn call(protocol: &Object, method: &Object) -> Res<()> {
+    protocol.call_method(method, &[]).map(drop)
+}
+
+unsafe extern "C" fn new(
+    class: *mut ffi::PyTypeObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: nobody sees the object before its fields are filled.
+    guard_object(|| unsafe {
+        let object = allocate(class)?;
+        let this = object.as_ptr().byte_add(Tls::offset()).cast::<Tls>();
+        this.write(Tls {
+            state_object: Slot::default(),
+            state: Cell::new(State::Unwrapped),
+            app_protocol: Slot::default(),
+            transport: Slot::default(),
+            event_loop: Slot::default(),
+            sslcontext: Slot::default(),
+            sslobj: Slot::default(),
+            socket: Slot::default(),
+            incoming: Slot::default(),
+            outgoing: Slot::default(),
+            pointers: Cell::new(None),
+            queue: RefCell::new(VecDeque::new()),
+            queued: Cell::new(0),
+            sent_of_first: Cell::new(0),
+            conn_lost: Cell::new(0),
+            outgoing_high: Limit::default(),
+            outgoing_low: Limit::default(),
+            incoming_high: Limit::default(),
+            incoming_low: Limit::default(),
+            flags: Cell::new(0),
+        });
+        Ok(object)
+    })
+}
+
+/// Finds out how the connection is driven, once asyncio's `__init__` has made it.
+pub(super) fn set_sslobj(protocol: &Object, object: &Object) -> Res<()> {
+    let this = fields(protocol);
+    this.pointers.set(None);
+    this.sslobj.set(object.own());
+    if !object.class().is(&imports().ssl_object) {
+        this.socket.set(object.own());
+        return Ok(());
+    }
+    let socket = object.getattr(&names().sslobj)?;
+    this.socket.set(socket.clone());
+    let direct = Direct::of(
+        &this.sslcontext.or_none(),
+        &socket,
+        &this.incoming.or_none(),
+        &this.outgoing.or_none(),
+    )?;
+    this.pointers.set(direct);
+    Ok(())
+}
+
+/// Makes the native base.
+pub(super) fn init_type() -> Res<Owned> {
+    let class = TypeBuilder::new::<Tls>(c"rondel._rondel.TLSProtocolCore", None, Tls::offset())
+        .subclassable()
+        .doc(c"The native half of the protocol between a socket and what speaks TLS over it.")
+        .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
+        .collected::<Tls>()
+        .methods(reading::methods())
+        .methods(writing::methods())
+        .getset(attributes::attributes())
+        .build()?;
+    CORE.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
+}
+
+/// Takes note of the class that the data path is for.
+pub(super) fn bind(class: &Object) {
+    CLASS.store(class.own().into_ptr().cast(), Ordering::Relaxed);
+}

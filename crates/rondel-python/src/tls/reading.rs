@@ -1,0 +1,253 @@
+//! The way of a byte from the socket to the program: received into memory that is shared, decrypted straight into the
+//! object, or the buffer, or the stream's reader that it is for.
+
+use rondel::transport::recv_size::Received;
+
+use super::names::names;
+use super::protocol::{
+    APP_READING_PAUSED, BUFFERED, DIRTY, READING_PAUSED, State, Tls, call, fail, fields,
+};
+use super::session::{Got, Stop};
+use super::{scratch, writing};
+use crate::cpython::method::{Method, method};
+use crate::cpython::{Object, Owned, Raised, Res};
+use crate::streams::{protocol as stream_protocol, reader};
+use crate::transport::chunk::{Chunk, with_writable_buffer};
+use crate::transport::names::names as transport_names;
+use crate::transport::socket;
+
+/// What one receive of the socket brought to its TLS protocol.
+pub(crate) enum Fed {
+    /// Bytes, and whether there may be more.
+    Bytes(bool),
+    /// Nothing was received: what there is instead.
+    Other(Received),
+}
+
+/// Receives once, and adds what comes to what is to be decrypted.
+pub(crate) fn receive(
+    protocol: &Object,
+    recv: impl FnOnce(&mut [std::mem::MaybeUninit<u8>]) -> Received,
+) -> Res<Fed> {
+    let this = fields(protocol);
+    scratch::with_received(|room| match recv(room) {
+        Received::Data(len) => {
+            // SAFETY: the kernel has written `len` bytes there.
+            let bytes = unsafe { std::slice::from_raw_parts(room.as_ptr().cast(), len) };
+            this.feed(bytes)?;
+            Ok(Fed::Bytes(len == room.len()))
+        }
+        other => Ok(Fed::Other(other)),
+    })
+}
+
+/// Something was added to what is to be decrypted.
+#[inline]
+pub(crate) fn fed(protocol: &Object) -> Res<()> {
+    let method = match fields(protocol).state.get() {
+        State::Wrapped => return do_read(protocol).map(drop),
+        State::DoHandshake => &names().do_handshake,
+        State::Flushing => &names().do_flush,
+        State::Shutdown => &names().do_shutdown,
+        State::Unwrapped => return Ok(()),
+    };
+    call(protocol, method)
+}
+
+/// asyncio's `_do_read`.
+#[inline]
+fn do_read(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    match this.state.get() {
+        State::Wrapped => {}
+        // The end follows at once: what was written comes before it.
+        State::Flushing => writing::flush_if_dirty(protocol)?,
+        _ => return Ok(Owned::none()),
+    }
+    if let Err(Raised) = read(protocol, this) {
+        fail(protocol)?;
+    }
+    Ok(Owned::none())
+}
+
+fn read(protocol: &Object, this: &Tls) -> Res<()> {
+    if !this.has(APP_READING_PAUSED) {
+        match this.has(BUFFERED) {
+            true => read_into_buffer(protocol, this)?,
+            false => read_chunks(protocol, this)?,
+        }
+        // What the program has just written is sent when the step is over.
+        if !this.has(DIRTY) {
+            writing::encrypt_and_send(protocol, this)?;
+        }
+    }
+    control_reading(this)
+}
+
+fn read_chunks(protocol: &Object, this: &Tls) -> Res<()> {
+    loop {
+        let drained = this.drain()?;
+        if let Some(chunk) = drained.chunk {
+            deliver(this, chunk)?;
+        }
+        match drained.end {
+            Stop::Later => return Ok(()),
+            Stop::End => return ended(protocol),
+            Stop::Failed(exception) => return Err(crate::cpython::error::restore(exception)),
+            Stop::Full => {
+                let goes_on = matches!(this.state.get(), State::Wrapped | State::Flushing);
+                if this.has(APP_READING_PAUSED) || this.has(BUFFERED) || !goes_on {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+/// The peer has said that it sends no more.
+#[cold]
+fn ended(protocol: &Object) -> Res<()> {
+    call(protocol, &names().call_eof_received)?;
+    call(protocol, &names().start_shutdown)
+}
+
+/// Hands a chunk to the program.
+#[inline]
+fn deliver(this: &Tls, chunk: Chunk) -> Res<()> {
+    let Some(owner) = this.app_protocol.cloned() else {
+        return Ok(());
+    };
+    if let Some(stream) = stream_protocol::exact(&owner) {
+        let Some(stream_reader) = stream.reader() else {
+            return Ok(());
+        };
+        if reader::is_exact(&stream_reader) {
+            return reader::feed(&stream_reader, chunk);
+        }
+    }
+    owner
+        .call_method(&transport_names().data_received, &[chunk.object()])
+        .map(drop)
+}
+
+/// A `BufferedProtocol` says where the bytes go.
+fn read_into_buffer(protocol: &Object, this: &Tls) -> Res<()> {
+    let owner = this.app_protocol.or_none();
+    let hint = Owned::from_u64(this.pending_in()? as u64)?;
+    let buffer = owner.call_method(&transport_names().get_buffer, &[&hint])?;
+    let (count, full, end) = with_writable_buffer(&buffer, |room| {
+        let mut count = 0;
+        if room.is_empty() {
+            // asyncio reads nothing then, and takes that for the end.
+            return (0, false, Ok(true));
+        }
+        while count < room.len() {
+            match this.read_into(&mut room[count..]) {
+                Ok(Got::Bytes(more)) => count += more,
+                Ok(Got::Later) => return (count, false, Ok(false)),
+                Ok(Got::End) => return (count, false, Ok(true)),
+                Err(Raised) => return (count, false, Err(crate::cpython::error::take_exception())),
+            }
+        }
+        (count, true, Ok(false))
+    })?;
+    drop(buffer);
+    if full {
+        let read = protocol.getattr(&names().do_read)?;
+        this.event_loop
+            .or_none()
+            .call_method(&transport_names().call_soon, &[&read])?;
+    }
+    if count > 0 {
+        let count = Owned::from_u64(count as u64)?;
+        owner.call_method(&transport_names().buffer_updated, &[&count])?;
+    }
+    match end {
+        Ok(false) => Ok(()),
+        Ok(true) => ended(protocol),
+        Err(exception) => Err(crate::cpython::error::restore(exception)),
+    }
+}
+
+/// Pauses the transport below if too much waits to be decrypted, and has it go on if little does.
+#[inline]
+fn control_reading(this: &Tls) -> Res<()> {
+    let size = this.pending_in()?;
+    let (pauses, paused) = (
+        size >= this.incoming_high.bytes.get(),
+        this.has(READING_PAUSED),
+    );
+    let change = match (pauses, paused) {
+        (true, false) => true,
+        (_, true) if size <= this.incoming_low.bytes.get() => false,
+        _ => return Ok(()),
+    };
+    this.set(READING_PAUSED, change);
+    let transport = this.transport.or_none();
+    match (socket::exact(&transport), change) {
+        (Some(_), true) => socket::pause_reading(&transport),
+        (Some(_), false) => socket::resume_reading(&transport),
+        (None, true) => transport.call_method(&transport_names().pause_reading, &[]),
+        (None, false) => transport.call_method(&transport_names().resume_reading, &[]),
+    }
+    .map(drop)
+}
+
+fn control_reading_method(protocol: &Object) -> Res<Owned> {
+    control_reading(fields(protocol))?;
+    Ok(Owned::none())
+}
+
+/// A transport that is not ours has filled asyncio's buffer.
+fn buffer_updated(protocol: &Object, count: &Object) -> Res<Owned> {
+    let count = count.to_isize()?.max(0) as usize;
+    let view = protocol.getattr(&names().buffer_view)?;
+    let bytes = crate::transport::chunk::with_buffer(&view, |bytes| {
+        Owned::from_bytes(&bytes[..count.min(bytes.len())])
+    })??;
+    fields(protocol).feed(bytes.bytes().unwrap_or_default())?;
+    fed(protocol)?;
+    Ok(Owned::none())
+}
+
+/// The program wants no bytes for now.
+pub(super) fn pause_reading(protocol: &Object) -> Res<Owned> {
+    fields(protocol).set(APP_READING_PAUSED, true);
+    Ok(Owned::none())
+}
+
+/// The program wants bytes again: what has come meanwhile is passed on in a turn of its own.
+pub(super) fn resume_reading(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    if this.has(APP_READING_PAUSED) {
+        this.set(APP_READING_PAUSED, false);
+        let resume = protocol.getattr(&names().fed)?;
+        this.event_loop
+            .or_none()
+            .call_method(&transport_names().call_soon, &[&resume])?;
+    }
+    Ok(Owned::none())
+}
+
+fn fed_method(protocol: &Object) -> Res<Owned> {
+    if fields(protocol).state.get() != State::DoHandshake {
+        fed(protocol)?;
+    }
+    Ok(Owned::none())
+}
+
+fn get_read_buffer_size(protocol: &Object) -> Res<Owned> {
+    Owned::from_u64(fields(protocol).pending_in()? as u64)
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        method!(noargs c"_do_read" do_read, c"Decrypts what has come and passes it on."),
+        method!(noargs c"_control_ssl_reading" control_reading_method, c"Pauses or resumes the transport below."),
+        method!(noargs c"_get_read_buffer_size" get_read_buffer_size, c"How many encrypted bytes wait to be read."),
+        method!(noargs c"_pause_reading" pause_reading, c"Passes nothing on until _resume_reading()."),
+        method!(noargs c"_resume_reading" resume_reading, c"Passes bytes on again."),
+        method!(noargs c"_resumed" fed_method, c"Passes on what has come while reading was paused."),
+        method!(onearg c"buffer_updated" buffer_updated, c"A transport that is not ours has filled the buffer."),
+    ]
+}

@@ -1,0 +1,39 @@
+//! The memory that all TLS connections of a thread share: for records that are received, and small ones that are read or
+//! put together. An idle connection has none of its own.
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+
+/// As much as one receive takes, in bytes; asyncio's buffer for each connection has the same size.
+pub(super) const RECEIVE: usize = 256 * 1024;
+/// Room for a few records.
+const SMALL: usize = 64 * 1024;
+
+type Memory = Box<[MaybeUninit<u8>]>;
+
+thread_local! {
+    static RECEIVED: Cell<Option<Memory>> = const { Cell::new(None) };
+    static PLAIN: Cell<Option<Memory>> = const { Cell::new(None) };
+}
+
+/// Lends the memory out. Whoever asks while it is lent, from a callback of OpenSSL's, gets some of their own.
+fn lend<R>(
+    place: &'static std::thread::LocalKey<Cell<Option<Memory>>>,
+    size: usize,
+    body: impl FnOnce(&mut [MaybeUninit<u8>]) -> R,
+) -> R {
+    let mut memory = place.take().unwrap_or_else(|| Box::new_uninit_slice(size));
+    let result = body(&mut memory);
+    place.set(Some(memory));
+    result
+}
+
+/// Memory for the program's bytes.
+pub(super) fn with<R>(body: impl FnOnce(&mut [MaybeUninit<u8>]) -> R) -> R {
+    lend(&PLAIN, SMALL, body)
+}
+
+/// Memory for what comes from a peer.
+pub(super) fn with_received<R>(body: impl FnOnce(&mut [MaybeUninit<u8>]) -> R) -> R {
+    lend(&RECEIVED, RECEIVE, body)
+}

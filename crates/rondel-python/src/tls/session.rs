@@ -1,0 +1,395 @@
+//! One connection's cryptography: encrypted bytes in and out on one side, the program's on the other.
+//!
+//! The handshake is always Python's (`SSLObject.do_handshake`), so that callbacks, checks and exceptions are the
+//! interpreter's own. The data goes by one of two ways: straight through OpenSSL ([`Direct`]), or through Python's objects.
+//! Whatever OpenSSL answers besides "done", "later" and "the peer has ended" is asked again through the Python object,
+//! which makes the exception of it.
+
+use std::mem::MaybeUninit;
+use std::ptr;
+
+use pyo3::ffi;
+
+use super::locate::library;
+use super::names::{imports, names};
+use super::openssl::{Bio, Functions, MAX_INT, RECEIVED_SHUTDOWN, Ssl, WANT_READ, ZERO_RETURN};
+use super::protocol::Tls;
+use crate::cpython::error::{raised_matches, take_exception};
+use crate::cpython::{Object, Owned, Raised, Res};
+use crate::transport::chunk::Chunk;
+
+/// A connection's pointers.
+#[derive(Clone, Copy)]
+pub(super) struct Direct {
+    functions: &'static Functions,
+    ssl: *mut Ssl,
+    incoming: *mut Bio,
+    outgoing: *mut Bio,
+}
+
+/// How a read or a write ended that did not raise.
+pub(super) enum Got {
+    /// So many bytes, at least one.
+    Bytes(usize),
+    /// More has to come from the peer first.
+    Later,
+    /// The peer has said that it sends no more.
+    End,
+}
+
+/// What OpenSSL said that only Python can tell.
+struct Failed;
+
+impl Direct {
+    /// The pointers behind these objects, if OpenSSL can be driven directly and nothing that the program has set up wants
+    /// to hear of every record.
+    pub(super) fn of(
+        context: &Object,
+        socket: &Object,
+        incoming: &Object,
+        outgoing: &Object,
+    ) -> Res<Option<Self>> {
+        // For tests: the other way.
+        if std::env::var_os("RONDEL_TLS").is_some_and(|way| way == "python-objects") {
+            return Ok(None);
+        }
+        let Some(library) = library() else {
+            return Ok(None);
+        };
+        for observer in [&names().msg_callback, &names().keylog_filename] {
+            // An exception in one of these is kept in Python's object and raised by its methods.
+            match context.getattr_optional(observer)? {
+                Some(value) if !value.is_none() => return Ok(None),
+                _ => {}
+            }
+        }
+        let pointers = library.pointers(socket, incoming, outgoing);
+        Ok(pointers.map(|(ssl, incoming, outgoing)| Self {
+            functions: &library.functions,
+            ssl,
+            incoming,
+            outgoing,
+        }))
+    }
+
+    /// What others have left in the thread's queue of errors would be taken for ours.
+    #[inline]
+    fn forget_errors(&self) {
+        // SAFETY: takes nothing.
+        unsafe {
+            if (self.functions.err_peek)() != 0 {
+                (self.functions.err_clear)();
+            }
+        }
+    }
+
+    #[inline]
+    fn outcome(&self, done: i32, count: usize) -> Result<Got, Failed> {
+        if done > 0 {
+            return Ok(Got::Bytes(count));
+        }
+        // SAFETY: a live connection, and what its last call returned.
+        unsafe {
+            match (self.functions.ssl_get_error)(self.ssl, done) {
+                WANT_READ => Ok(Got::Later),
+                ZERO_RETURN if (self.functions.ssl_get_shutdown)(self.ssl) == RECEIVED_SHUTDOWN => {
+                    Ok(Got::End)
+                }
+                _ => Err(Failed),
+            }
+        }
+    }
+
+    #[inline]
+    fn read(&self, room: &mut [MaybeUninit<u8>]) -> Result<Got, Failed> {
+        self.forget_errors();
+        let mut count = 0;
+        // SAFETY: a live connection, and memory of that size.
+        let done = unsafe {
+            (self.functions.ssl_read)(self.ssl, room.as_mut_ptr().cast(), room.len(), &mut count)
+        };
+        self.outcome(done, count)
+    }
+
+    #[inline]
+    fn write(&self, bytes: &[u8]) -> Result<Got, Failed> {
+        self.forget_errors();
+        let mut count = 0;
+        // SAFETY: a live connection, and memory of that size.
+        let done = unsafe {
+            (self.functions.ssl_write)(self.ssl, bytes.as_ptr().cast(), bytes.len(), &mut count)
+        };
+        self.outcome(done, count)
+    }
+
+    /// An upper bound of how many bytes of the program's can be read without more from the peer.
+    #[inline]
+    fn readable(&self) -> usize {
+        // SAFETY: live pointers.
+        unsafe {
+            (self.functions.bio_pending)(self.incoming)
+                + (self.functions.ssl_pending)(self.ssl).max(0) as usize
+        }
+    }
+}
+
+/// What the program is to get, and how it ended.
+pub(super) struct Drained {
+    pub(super) chunk: Option<Chunk>,
+    pub(super) end: Stop,
+}
+
+/// Why reading stopped.
+pub(super) enum Stop {
+    /// The chunk is full.
+    Full,
+    Later,
+    End,
+    /// An exception, not raised.
+    Failed(Owned),
+}
+
+impl Tls {
+    /// Adds what has come from the peer.
+    pub(super) fn feed(&self, bytes: &[u8]) -> Res<()> {
+        if let Some(direct) = self.direct() {
+            let fed = bytes.chunks(MAX_INT).all(|part| {
+                // SAFETY: a live memory BIO, which takes everything, and memory of that size.
+                let count = unsafe {
+                    (direct.functions.bio_write)(
+                        direct.incoming,
+                        part.as_ptr().cast(),
+                        part.len() as i32,
+                    )
+                };
+                count as usize == part.len()
+            });
+            if fed {
+                return Ok(());
+            }
+            // SAFETY: attached. A memory BIO fails for want of memory only.
+            unsafe { ffi::PyErr_NoMemory() };
+            return Err(Raised);
+        }
+        let bytes = Owned::from_bytes(bytes)?;
+        self.incoming
+            .or_none()
+            .call_method(&names().write, &[&bytes])
+            .map(drop)
+    }
+
+    fn pending(&self, memory: &Object) -> Res<usize> {
+        Ok(memory.getattr(&names().pending)?.to_isize()?.max(0) as usize)
+    }
+
+    /// How many encrypted bytes wait to be read.
+    #[inline]
+    pub(super) fn pending_in(&self) -> Res<usize> {
+        match self.direct() {
+            // SAFETY: a live memory BIO.
+            Some(direct) => Ok(unsafe { (direct.functions.bio_pending)(direct.incoming) }),
+            None => self.pending(&self.incoming.or_none()),
+        }
+    }
+
+    /// How many encrypted bytes wait to be sent.
+    #[inline]
+    pub(super) fn pending_out(&self) -> Res<usize> {
+        match self.direct() {
+            // SAFETY: a live memory BIO.
+            Some(direct) => Ok(unsafe { (direct.functions.bio_pending)(direct.outgoing) }),
+            None => self.pending(&self.outgoing.or_none()),
+        }
+    }
+
+    /// Lets `send` have the encrypted bytes that wait, which are gone after that; it must run no Python code. `None`: they can
+    /// only be had as an object, by [`take_outgoing`](Self::take_outgoing).
+    #[inline]
+    pub(super) fn with_outgoing<R>(&self, send: impl FnOnce(&[u8]) -> R) -> Option<R> {
+        let direct = self.direct()?;
+        // SAFETY: a live memory BIO, which nobody touches until it is emptied.
+        unsafe {
+            let result = send(direct.functions.content(direct.outgoing));
+            direct.functions.reset(direct.outgoing);
+            Some(result)
+        }
+    }
+
+    /// The encrypted bytes that wait to be sent.
+    pub(super) fn take_outgoing(&self) -> Res<Owned> {
+        let Some(direct) = self.direct() else {
+            return self.outgoing.or_none().call_method(&names().read, &[]);
+        };
+        // SAFETY: a live memory BIO; the room is as large as what it holds.
+        let len = unsafe { (direct.functions.bio_pending)(direct.outgoing) };
+        let chunk = Chunk::fill(len, |room| {
+            // SAFETY: as above.
+            let count = unsafe {
+                (direct.functions.bio_read)(
+                    direct.outgoing,
+                    room.as_mut_ptr().cast(),
+                    room.len().min(MAX_INT) as i32,
+                )
+            };
+            Ok::<_, ()>(count.max(0) as usize)
+        })?;
+        Ok(chunk.map_or_else(|()| Owned::none(), Chunk::into_object))
+    }
+
+    /// Reads into memory that `room` stands for, as far as it goes.
+    pub(super) fn read_into(&self, room: &mut [MaybeUninit<u8>]) -> Res<Got> {
+        if let Some(direct) = self.direct()
+            && let Ok(got) = direct.read(room)
+        {
+            return Ok(got);
+        }
+        Ok(match self.read_object(room.len())? {
+            Read::Bytes(chunk) => {
+                let bytes = chunk.as_ref();
+                // SAFETY: as many as there was room for, at most, and from an object of its own.
+                unsafe {
+                    let len = bytes.len().min(room.len());
+                    ptr::copy_nonoverlapping(bytes.as_ptr(), room.as_mut_ptr().cast(), len);
+                    Got::Bytes(len)
+                }
+            }
+            Read::Later => Got::Later,
+            Read::End => Got::End,
+        })
+    }
+
+    /// `SSLObject.read(len)`.
+    fn read_object(&self, len: usize) -> Res<Read> {
+        let len = Owned::from_u64(len as u64)?;
+        match self.socket.or_none().call_method(&names().read, &[&len]) {
+            Ok(data) => {
+                let chunk = Chunk::of_buffer(&data)?;
+                Ok(match chunk.as_ref().is_empty() {
+                    true => Read::End,
+                    false => Read::Bytes(chunk),
+                })
+            }
+            Err(Raised) if raised_matches(&imports().again) => {
+                drop(take_exception());
+                Ok(Read::Later)
+            }
+            Err(Raised) => Err(Raised),
+        }
+    }
+
+    /// Reads what there is, into one object.
+    pub(super) fn drain(&self) -> Res<Drained> {
+        /// The largest record, with what a peer's OpenSSL adds to it.
+        const RECORD: usize = 17 * 1024;
+        let Some(direct) = self.direct() else {
+            return self.drain_objects();
+        };
+        let readable = direct.readable();
+        let mut end = Stop::Full;
+        let mut fill = |room: &mut [MaybeUninit<u8>]| {
+            let (count, stop) = self.fill(direct, room);
+            end = stop;
+            count
+        };
+        let chunk = if readable <= RECORD {
+            super::scratch::with(|scratch| {
+                let count = fill(scratch);
+                // SAFETY: so many bytes were written there.
+                let bytes = unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast(), count) };
+                match count {
+                    0 => Ok(None),
+                    _ => Chunk::copy(bytes).map(Some),
+                }
+            })?
+        } else {
+            Chunk::fill(readable, |room| match fill(room) {
+                0 => Err(()),
+                count => Ok(count),
+            })?
+            .ok()
+        };
+        Ok(Drained { chunk, end })
+    }
+
+    /// Reads until `room` is full or there is no more.
+    fn fill(&self, direct: Direct, room: &mut [MaybeUninit<u8>]) -> (usize, Stop) {
+        let mut count = 0;
+        while count < room.len() {
+            match direct.read(&mut room[count..]) {
+                Ok(Got::Bytes(more)) => count += more,
+                Ok(Got::Later) => return (count, Stop::Later),
+                Ok(Got::End) => return (count, Stop::End),
+                Err(Failed) => match self.read_into(&mut room[count..]) {
+                    Ok(Got::Bytes(more)) => count += more,
+                    Ok(Got::Later) => return (count, Stop::Later),
+                    Ok(Got::End) => return (count, Stop::End),
+                    Err(Raised) => return (count, Stop::Failed(take_exception())),
+                },
+            }
+            if direct.readable() == 0 {
+                // Asking once more would give the same answer.
+                return (count, Stop::Later);
+            }
+        }
+        (count, Stop::Full)
+    }
+
+    /// As [`drain`](Self::drain), by Python's objects.
+    fn drain_objects(&self) -> Res<Drained> {
+        const MAX_SIZE: usize = 256 * 1024;
+        let mut chunks: Vec<Chunk> = Vec::new();
+        let end = loop {
+            match self.read_object(MAX_SIZE) {
+                Ok(Read::Bytes(chunk)) => chunks.push(chunk),
+                Ok(Read::Later) => break Stop::Later,
+                Ok(Read::End) => break Stop::End,
+                Err(Raised) => break Stop::Failed(take_exception()),
+            }
+        };
+        let chunk = match chunks.len() {
+            0 | 1 => chunks.pop(),
+            _ => {
+                let parts: Vec<&[u8]> = chunks.iter().map(AsRef::as_ref).collect();
+                Some(Chunk::copy(&parts.concat())?)
+            }
+        };
+        Ok(Drained { chunk, end })
+    }
+
+    /// Encrypts the beginning of what is behind `offset` in a piece: says how much of it.
+    pub(super) fn write_bytes(&self, piece: Chunk, offset: usize) -> Res<Got> {
+        match offset {
+            0 if self.direct().is_none() => self.write_object(piece.object()),
+            _ => self.write_joined(&piece.as_ref()[offset..]),
+        }
+    }
+
+    /// Encrypts the beginning of `bytes`: says how much of it.
+    pub(super) fn write_joined(&self, bytes: &[u8]) -> Res<Got> {
+        if let Some(direct) = self.direct()
+            && let Ok(got) = direct.write(bytes)
+        {
+            return Ok(got);
+        }
+        self.write_object(&*Owned::from_bytes(bytes)?)
+    }
+
+    /// `SSLObject.write(data)`.
+    fn write_object(&self, data: &Object) -> Res<Got> {
+        match self.socket.or_none().call_method(&names().write, &[data]) {
+            Ok(count) => Ok(Got::Bytes(count.to_isize()?.max(0) as usize)),
+            Err(Raised) if raised_matches(&imports().again) => {
+                drop(take_exception());
+                Ok(Got::Later)
+            }
+            Err(Raised) => Err(Raised),
+        }
+    }
+}
+
+/// What `SSLObject.read` gave.
+enum Read {
+    Bytes(Chunk),
+    Later,
+    End,
+}

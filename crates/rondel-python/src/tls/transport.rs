@@ -1,0 +1,262 @@
+//! `TLSTransportCore`: the native base of `rondel.tls.TLSTransport`, whose other base is asyncio's transport over TLS.
+//!
+//! What a program calls per message is here, the rest is asyncio's. An attribute that a program puts over a method of an
+//! instance is honoured: whoever takes the short way asks [`exact`] first.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use pyo3::ffi;
+
+use super::names::{imports, names};
+use super::{protocol, reading, writing};
+use crate::cpython::collected::{Collected, slots};
+use crate::cpython::error::{guard, guard_object, type_error};
+use crate::cpython::method::{GetSet, Method, attribute, method};
+use crate::cpython::types::{TypeBuilder, allocate, bind_method, slot_fn};
+use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::transport::chunk::Chunk;
+use crate::transport::names::names as transport_names;
+
+/// A transport's fields, behind those of `_FlowControlMixin`.
+#[repr(C)]
+pub(crate) struct Transport {
+    event_loop: Slot,
+    ssl_protocol: Slot,
+    closed: Cell<bool>,
+    /// Whether the program has set attributes.
+    patched: Cell<bool>,
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static OFFSET: AtomicUsize = AtomicUsize::new(0);
+
+// SAFETY: the fields stand at that offset; zeroed ones are valid.
+unsafe impl Collected for Transport {
+    #[inline]
+    fn offset() -> usize {
+        OFFSET.load(Ordering::Relaxed)
+    }
+
+    slots!(event_loop, ssl_protocol);
+}
+
+#[inline]
+fn fields(object: &Object) -> &Transport {
+    Transport::of(object)
+}
+
+/// The protocol behind an object that is a TLS transport of ours, with no attribute put over a method.
+#[inline]
+pub(crate) fn exact(object: &Object) -> Option<&Object> {
+    if !ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) {
+        return None;
+    }
+    let this = fields(object);
+    if this.patched.get() {
+        return None;
+    }
+    this.ssl_protocol
+        .get()
+        .filter(|owner| protocol::exact(owner).is_some())
+}
+
+/// `transport.write(data)`.
+#[inline]
+pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
+    let chunk = match Chunk::exact(data) {
+        Some(chunk) => chunk,
+        None => copied(data)?,
+    };
+    if chunk.as_ref().is_empty() {
+        return Ok(Owned::none());
+    }
+    let owner = fields(transport).ssl_protocol.or_none();
+    match protocol::exact(&owner) {
+        Some(_) => writing::write(&owner, chunk)?,
+        None => {
+            let list = Owned::tuple(&[data])?;
+            owner.call_method(&names().write_appdata, &[&list])?;
+        }
+    }
+    Ok(Owned::none())
+}
+
+/// What may change later is copied.
+#[cold]
+fn copied(data: &Object) -> Res<Chunk> {
+    // SAFETY: a live object.
+    let is_bytes_like = unsafe {
+        ffi::PyBytes_Check(data.as_ptr()) != 0
+            || ffi::PyByteArray_Check(data.as_ptr()) != 0
+            || ffi::PyMemoryView_Check(data.as_ptr()) != 0
+    };
+    if !is_bytes_like {
+        let class = data.class().getattr(&*Owned::from_str("__name__")?)?;
+        return type_error(&format!(
+            "data: expecting a bytes-like instance, got {}",
+            class.to_text()?
+        ));
+    }
+    Chunk::of_buffer(data)
+}
+
+fn writelines(transport: &Object, list: &Object) -> Res<Owned> {
+    let owner = fields(transport).ssl_protocol.or_none();
+    match protocol::exact(&owner) {
+        Some(_) => writing::write_appdata(&owner, list),
+        None => owner.call_method(&names().write_appdata, &[list]),
+    }
+}
+
+/// Whether it is closed or about to be.
+pub(crate) fn is_closing(transport: &Object) -> Res<bool> {
+    let this = fields(transport);
+    let Some(owner) = this.ssl_protocol.cloned() else {
+        return Ok(this.closed.get());
+    };
+    if let Some(tls) = protocol::exact(&owner)
+        && tls.is_dirty()
+    {
+        // Sending may find out that the connection is lost.
+        writing::flush(&owner)?;
+    }
+    if this.closed.get() {
+        return Ok(true);
+    }
+    match imports().asks_below {
+        true => owner.call_method(&names().closing, &[])?.is_true(),
+        false => Ok(false),
+    }
+}
+
+fn is_closing_method(transport: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(is_closing(transport)?))
+}
+
+fn pause_reading(transport: &Object) -> Res<Owned> {
+    let owner = fields(transport).ssl_protocol.or_none();
+    match protocol::exact(&owner) {
+        Some(_) => reading::pause_reading(&owner),
+        None => owner.call_method(&names().pause_reading, &[]),
+    }
+}
+
+fn resume_reading(transport: &Object) -> Res<Owned> {
+    let owner = fields(transport).ssl_protocol.or_none();
+    match protocol::exact(&owner) {
+        Some(_) => reading::resume_reading(&owner),
+        None => owner.call_method(&names().resume_reading, &[]),
+    }
+}
+
+// ---- attributes ----
+
+fn get_loop(transport: &Object) -> Res<Owned> {
+    Ok(fields(transport).event_loop.or_none())
+}
+
+fn set_loop(transport: &Object, value: Option<&Object>) -> Res<()> {
+    fields(transport)
+        .event_loop
+        .set(value.unwrap_or(none()).own());
+    Ok(())
+}
+
+fn get_ssl_protocol(transport: &Object) -> Res<Owned> {
+    Ok(fields(transport).ssl_protocol.or_none())
+}
+
+fn set_ssl_protocol(transport: &Object, value: Option<&Object>) -> Res<()> {
+    let value = value.filter(|value| !value.is_none()).map(Object::own);
+    drop(fields(transport).ssl_protocol.replace(value));
+    Ok(())
+}
+
+fn get_closed(transport: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(fields(transport).closed.get()))
+}
+
+fn set_closed(transport: &Object, value: Option<&Object>) -> Res<()> {
+    let closed = value.unwrap_or(none()).is_true()?;
+    fields(transport).closed.set(closed);
+    Ok(())
+}
+
+fn methods() -> Vec<Method> {
+    vec![
+        method!(named c"write" ("data") write, c"Writes bytes, without waiting."),
+        method!(named c"writelines" ("list_of_data") writelines, c"Writes several bytes objects, without waiting."),
+        method!(noargs c"is_closing" is_closing_method, c"Whether it is closed or about to be."),
+        method!(noargs c"pause_reading" pause_reading, c"Passes nothing to the protocol until resume_reading()."),
+        method!(noargs c"resume_reading" resume_reading, c"Passes bytes to the protocol again."),
+    ]
+}
+
+fn attributes() -> Vec<GetSet> {
+    vec![
+        attribute!(c"_loop" get_loop, set_loop),
+        attribute!(c"_ssl_protocol" get_ssl_protocol, set_ssl_protocol),
+        attribute!(c"_closed" get_closed, set_closed),
+    ]
+}
+
+// ---- the type ----
+
+unsafe extern "C" fn new(
+    class: *mut ffi::PyTypeObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: zeroed fields are valid.
+    guard_object(|| unsafe { allocate(class) })
+}
+
+unsafe extern "C" fn setattro(
+    object: *mut ffi::PyObject,
+    name: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the slot's contract.
+        unsafe {
+            let own = [
+                &transport_names().loop_attr,
+                &names().ssl_protocol,
+                &names().closed,
+            ];
+            let name = Object::from_ptr(name);
+            if !own.iter().any(|known| known.is(name)) {
+                fields(Object::from_ptr(object)).patched.set(true);
+            }
+            Ok(ffi::PyObject_GenericSetAttr(object, name.as_ptr(), value))
+        }
+    })
+}
+
+/// Makes the native base.
+pub(super) fn init_type() -> Res<Owned> {
+    let base = &imports().flow_control;
+    let offset = base.basicsize();
+    OFFSET.store(offset, Ordering::Relaxed);
+    TypeBuilder::new::<Transport>(c"rondel._rondel.TLSTransportCore", Some(base), offset)
+        .subclassable()
+        .doc(c"The native half of a transport over TLS.")
+        .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
+        .slot(ffi::Py_tp_setattro, slot_fn!(setattro, ffi::setattrofunc))
+        .collected::<Transport>()
+        .methods(methods())
+        .getset(attributes())
+        .build()
+}
+
+/// Puts the methods into the class that programs see, as its own.
+pub(super) fn bind(class: &Object) -> Res<()> {
+    for method in &methods() {
+        bind_method(class, method)?;
+    }
+    CLASS.store(class.own().into_ptr().cast(), Ordering::Relaxed);
+    Ok(())
+}

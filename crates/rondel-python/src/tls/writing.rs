@@ -1,0 +1,346 @@
+//! The way of a byte from the program to the socket: kept until the step is over, then encrypted, small pieces together
+//! in one record, and sent by one system call out of OpenSSL's own memory.
+//!
+//! asyncio encrypts and sends each write at once. So that no program can tell the difference, whatever lets it see how much
+//! waits, or ends the connection, does so first ([`flush_if_dirty`]).
+
+use super::names::names;
+use super::protocol::{APP_WRITING_PAUSED, BELOW_PAUSED, DIRTY, State, Tls, fail, fields};
+use super::scratch;
+use super::session::Got;
+use crate::cpython::error::{raise, restore, take_exception};
+use crate::cpython::method::{Method, method};
+use crate::cpython::object::{tuple_item, tuple_len};
+use crate::cpython::{Object, Owned, Raised, Res};
+use crate::event_loop::core::LoopCore;
+use crate::streams::protocol as stream_protocol;
+use crate::transport::chunk::Chunk;
+use crate::transport::loop_calls::{call_exception_handler, take_unless_exit, warn_in_log};
+use crate::transport::names::names as transport_names;
+use crate::transport::{socket, writing as below};
+
+/// The largest record, in bytes of the program's.
+const RECORD: usize = 16 * 1024;
+/// This much waiting, in bytes, is not held back until the step is over.
+const FLUSH_AT_ONCE: usize = 64 * 1024;
+/// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
+const LOST_WRITES_THRESHOLD: u32 = 5;
+
+/// Whether a write has a chance. Writes to a connection that has ended are counted, and warned of.
+#[inline]
+fn is_open(this: &Tls) -> Res<bool> {
+    if matches!(this.state.get(), State::Wrapped | State::DoHandshake) {
+        return Ok(true);
+    }
+    if this.conn_lost.get() >= LOST_WRITES_THRESHOLD {
+        warn_in_log("SSL connection is closed")?;
+    }
+    this.conn_lost.set(this.conn_lost.get().saturating_add(1));
+    Ok(false)
+}
+
+fn push(this: &Tls, chunk: Chunk) {
+    let len = chunk.as_ref().len();
+    this.queued.set(this.queued.get() + len);
+    this.queue.borrow_mut().push_back(chunk);
+}
+
+/// Takes one piece.
+#[inline]
+pub(super) fn write(protocol: &Object, chunk: Chunk) -> Res<()> {
+    let this = fields(protocol);
+    if !is_open(this)? {
+        return Ok(());
+    }
+    push(this, chunk);
+    written(protocol, this)
+}
+
+/// Something was written: it is sent now or when the step is over.
+#[inline]
+fn written(protocol: &Object, this: &Tls) -> Res<()> {
+    if this.state.get() != State::Wrapped {
+        return Ok(());
+    }
+    let at_once = this.outgoing_high.bytes.get().min(FLUSH_AT_ONCE);
+    if this.queued.get() >= at_once || this.has(BELOW_PAUSED) {
+        return flush(protocol);
+    }
+    if this.has(DIRTY) {
+        return Ok(());
+    }
+    let noted = this
+        .event_loop
+        .get()
+        .and_then(LoopCore::of)
+        .is_some_and(|core| core.note_written(protocol));
+    match noted {
+        true => {
+            this.set(DIRTY, true);
+            Ok(())
+        }
+        false => flush(protocol),
+    }
+}
+
+/// asyncio's `_write_appdata`.
+pub(super) fn write_appdata(protocol: &Object, list: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    if !is_open(this)? {
+        return Ok(Owned::none());
+    }
+    // SAFETY: a live object; what is not iterable raises.
+    let list = unsafe { Owned::steal(pyo3::ffi::PySequence_Tuple(list.as_ptr()))? };
+    for index in 0..tuple_len(&list) {
+        let item = tuple_item(&list, index);
+        let chunk = match Chunk::of_buffer(item) {
+            Ok(chunk) => chunk,
+            Err(Raised) => {
+                // asyncio finds out when it encrypts.
+                let exception = take_exception();
+                // SAFETY: a live object.
+                if unsafe { pyo3::ffi::PyObject_Size(item.as_ptr()) } < 0 {
+                    return Err(Raised);
+                }
+                restore(exception);
+                fail(protocol)?;
+                return Ok(Owned::none());
+            }
+        };
+        if !chunk.as_ref().is_empty() {
+            push(this, chunk);
+        }
+    }
+    written(protocol, this)?;
+    Ok(Owned::none())
+}
+
+/// Encrypts and sends what was written in the running step, if anything.
+#[inline]
+pub(crate) fn flush_if_dirty(protocol: &Object) -> Res<()> {
+    match fields(protocol).is_dirty() {
+        true => flush(protocol),
+        false => Ok(()),
+    }
+}
+
+/// Encrypts and sends what waits.
+pub(crate) fn flush(protocol: &Object) -> Res<()> {
+    let this = fields(protocol);
+    this.set(DIRTY, false);
+    if !matches!(this.state.get(), State::Wrapped | State::Flushing) {
+        return Ok(());
+    }
+    match encrypt_and_send(protocol, this) {
+        Ok(()) => Ok(()),
+        Err(Raised) => fail(protocol),
+    }
+}
+
+/// asyncio's `_do_write`.
+pub(super) fn encrypt_and_send(protocol: &Object, this: &Tls) -> Res<()> {
+    while !this.queue.borrow().is_empty() {
+        match encrypt_next(this)? {
+            Got::Bytes(count) => consume(this, count),
+            Got::Later | Got::End => break,
+        }
+    }
+    process_outgoing(protocol, this)
+}
+
+/// Encrypts the first piece, or the first ones together if they are small.
+fn encrypt_next(this: &Tls) -> Res<Got> {
+    let (first, joins) = {
+        let queue = this.queue.borrow();
+        let Some(first) = queue.front() else {
+            return Ok(Got::Later);
+        };
+        let len = first.as_ref().len() - this.sent_of_first.get();
+        (first.clone(), len < RECORD && queue.len() > 1)
+    };
+    let offset = this.sent_of_first.get();
+    if !joins {
+        return this.write_bytes(first, offset);
+    }
+    scratch::with(|scratch| {
+        let mut len = 0;
+        for (index, chunk) in this.queue.borrow().iter().enumerate() {
+            let bytes = chunk.as_ref();
+            let bytes = if index == 0 { &bytes[offset..] } else { bytes };
+            let part = bytes.len().min(RECORD - len);
+            // SAFETY: within the scratch memory, which is larger than a record, and from other memory.
+            unsafe {
+                let place = scratch.as_mut_ptr().add(len).cast();
+                std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, part);
+            }
+            len += part;
+            if len == RECORD {
+                break;
+            }
+        }
+        // SAFETY: so many bytes were copied there.
+        this.write_joined(unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast(), len) })
+    })
+}
+
+/// The first `count` bytes are encrypted.
+fn consume(this: &Tls, mut count: usize) {
+    this.queued.set(this.queued.get().saturating_sub(count));
+    let mut done = Vec::new();
+    {
+        let mut queue = this.queue.borrow_mut();
+        while let Some(first) = queue.front() {
+            let left = first.as_ref().len() - this.sent_of_first.get();
+            if count < left {
+                this.sent_of_first.set(this.sent_of_first.get() + count);
+                break;
+            }
+            count -= left;
+            this.sent_of_first.set(0);
+            done.extend(queue.pop_front());
+        }
+    }
+    drop(done);
+}
+
+/// asyncio's `_process_outgoing`.
+pub(super) fn process_outgoing(protocol: &Object, this: &Tls) -> Res<()> {
+    if !this.has(BELOW_PAUSED) && this.pending_out()? > 0 {
+        send(this)?;
+    }
+    control_writing(protocol, this)
+}
+
+/// Sends what is encrypted.
+fn send(this: &Tls) -> Res<()> {
+    let Some(transport) = this.transport.cloned() else {
+        return Ok(());
+    };
+    if socket::exact(&transport).is_none() {
+        let data = this.take_outgoing()?;
+        return transport
+            .call_method(&transport_names().write, &[&data])
+            .map(drop);
+    }
+    if below::is_clear(&transport)
+        && let Some(sent) = this.with_outgoing(|bytes| below::send(&transport, bytes))
+    {
+        return below::sent(&transport, sent?);
+    }
+    below::write(&transport, &*this.take_outgoing()?).map(drop)
+}
+
+/// asyncio's `_control_app_writing`.
+#[inline]
+fn control_writing(protocol: &Object, this: &Tls) -> Res<()> {
+    let size = this.pending_out()? + this.queued.get();
+    let paused = this.has(APP_WRITING_PAUSED);
+    let change = if size >= this.outgoing_high.bytes.get() && !paused {
+        true
+    } else if paused && size <= this.outgoing_low.bytes.get() {
+        false
+    } else {
+        return Ok(());
+    };
+    this.set(APP_WRITING_PAUSED, change);
+    let owner = this.app_protocol.or_none();
+    let (method, message) = match change {
+        true => (
+            &transport_names().pause_writing,
+            "protocol.pause_writing() failed",
+        ),
+        false => (
+            &transport_names().resume_writing,
+            "protocol.resume_writing() failed",
+        ),
+    };
+    let told = match (stream_protocol::exact(&owner), change) {
+        (Some(_), true) => stream_protocol::pause_writing(&owner),
+        (Some(_), false) => stream_protocol::resume_writing(&owner),
+        (None, _) => owner.call_method(method, &[]),
+    };
+    if let Err(Raised) = told {
+        let exception = take_unless_exit()?;
+        let transport = protocol.getattr(&names().app_transport)?;
+        let rest = [
+            (c"exception", &*exception),
+            (c"transport", &*transport),
+            (c"protocol", protocol),
+        ];
+        call_exception_handler(&this.event_loop.or_none(), message, &rest)?;
+    }
+    Ok(())
+}
+
+// ---- methods ----
+
+fn do_write_method(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    this.set(DIRTY, false);
+    encrypt_and_send(protocol, this)?;
+    Ok(Owned::none())
+}
+
+fn process_outgoing_method(protocol: &Object) -> Res<Owned> {
+    process_outgoing(protocol, fields(protocol))?;
+    Ok(Owned::none())
+}
+
+fn control_writing_method(protocol: &Object) -> Res<Owned> {
+    flush_if_dirty(protocol)?;
+    control_writing(protocol, fields(protocol))?;
+    Ok(Owned::none())
+}
+
+fn get_write_buffer_size(protocol: &Object) -> Res<Owned> {
+    flush_if_dirty(protocol)?;
+    let this = fields(protocol);
+    Owned::from_u64((this.pending_out()? + this.queued.get()) as u64)
+}
+
+fn flush_written(protocol: &Object) -> Res<Owned> {
+    flush_if_dirty(protocol)?;
+    Ok(Owned::none())
+}
+
+fn assertion_error<T>() -> Res<T> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    raise(
+        unsafe { Object::from_ptr(pyo3::ffi::PyExc_AssertionError) },
+        "",
+    )
+}
+
+/// The transport below takes no more for now.
+fn pause_writing(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    if this.has(BELOW_PAUSED) {
+        return assertion_error();
+    }
+    this.set(BELOW_PAUSED, true);
+    Ok(Owned::none())
+}
+
+/// The transport below takes more again.
+fn resume_writing(protocol: &Object) -> Res<Owned> {
+    let this = fields(protocol);
+    if !this.has(BELOW_PAUSED) {
+        return assertion_error();
+    }
+    this.set(BELOW_PAUSED, false);
+    process_outgoing(protocol, this)?;
+    Ok(Owned::none())
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        method!(onearg c"_write_appdata" write_appdata, c"Takes pieces to encrypt and send."),
+        method!(noargs c"_do_write" do_write_method, c"Encrypts and sends what waits."),
+        method!(noargs c"_process_outgoing" process_outgoing_method, c"Sends what is encrypted."),
+        method!(noargs c"_control_app_writing" control_writing_method, c"Has the program pause or go on writing."),
+        method!(noargs c"_get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be encrypted or sent."),
+        method!(noargs c"_flush_written" flush_written, c"Sends what was written in the running step."),
+        method!(noargs c"pause_writing" pause_writing, c"The transport below takes no more for now."),
+        method!(noargs c"resume_writing" resume_writing, c"The transport below takes more again."),
+    ]
+}

@@ -1,0 +1,77 @@
+"""TLS: asyncio's protocol and transport, with a native data path.
+
+What happens once per connection (handshake, timeouts, shutdown, what is said of failures) is asyncio's code of the
+running version. What happens per message is native, in ``_rondel.TLSProtocolCore`` and ``_rondel.TLSTransportCore``.
+"""
+
+from __future__ import annotations
+
+from asyncio import sslproto
+from typing import TYPE_CHECKING, Any
+
+from . import _rondel
+
+if TYPE_CHECKING:
+
+    class _Protocol(sslproto.SSLProtocol):
+        _app_transport_created: bool
+
+        def _flush_written(self) -> None: ...
+else:
+    _Protocol = sslproto.SSLProtocol
+
+__all__ = ("TLSProtocol", "TLSTransport")
+
+
+class TLSTransport(_rondel.TLSTransportCore, sslproto._SSLProtocolTransport):
+    """A transport over TLS, as asyncio's."""
+
+    # Else the class that is native would decide, and it has none.
+    __init__ = sslproto._SSLProtocolTransport.__init__
+
+
+class TLSProtocol(_rondel.TLSProtocolCore, _Protocol):  # type: ignore[misc]  # the core's attributes are asyncio's
+    """What stands between a socket's transport and the protocol of a program that uses TLS."""
+
+    def __init__(self, *args: Any, **kwds: Any) -> None:
+        # asyncio's has a buffer of this size, which is of use only if the transport below is not ours.
+        self.max_size = 0
+        super().__init__(*args, **kwds)
+        del self.max_size
+
+    def _get_app_transport(self) -> TLSTransport:
+        if self._app_transport is None:
+            if self._app_transport_created:
+                raise RuntimeError("Creating _SSLProtocolTransport twice")
+            self._app_transport = TLSTransport(self._loop, self)
+            self._app_transport_created = True
+        return self._app_transport  # type: ignore[return-value]
+
+    def _fail(self, exc: Exception) -> None:
+        """Deal with an exception of the data path as asyncio's own data path does, which handles it where it arises."""
+        try:
+            raise exc
+        except Exception:
+            self._fatal_error(exc, "Fatal error on SSL protocol")
+
+    # What was written is sent when the step is over; these come after it.
+
+    def _start_shutdown(self) -> None:
+        self._flush_written()
+        super()._start_shutdown()
+
+    def _abort(self, *args: Any) -> None:
+        self._flush_written()
+        super()._abort(*args)
+
+    def _fatal_error(self, exc: BaseException, message: str = "Fatal error on transport") -> None:
+        self._flush_written()
+        super()._fatal_error(exc, message)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection below is lost, and so is what was not encrypted yet."""
+        self._write_backlog = ()
+        super().connection_lost(exc)
+
+
+_rondel.bind_tls(TLSProtocol, TLSTransport)
