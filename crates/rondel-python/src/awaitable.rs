@@ -33,6 +33,8 @@ pub(crate) enum Next {
     Return(Owned),
     /// This has to be awaited first; an iterator as `__await__` gives it.
     Await(Owned),
+    /// This future of ours, which was made just now, has to be awaited first: it is pending, and nobody else waits for it.
+    Wait(Owned),
     /// Let the loop make a turn first, as `sleep(0)` does.
     Yield,
 }
@@ -167,6 +169,45 @@ enum Progress {
 }
 
 impl<T: Steps> Awaitable<T> {
+    /// Goes on with `None`, as an `await` in a coroutine does: here is what mostly happens in one piece, without calls
+    /// between the parts.
+    #[inline(always)]
+    fn resume(&self) -> Res<Progress> {
+        let next = match self.stage.get() {
+            Stage::Fresh => {
+                untracked::forget(&self.tracked);
+                self.stage.set(Stage::Running);
+                self.steps.advance(None)
+            }
+            Stage::Suspended => {
+                let awaited = match self.inner.get() {
+                    None => Owned::none(),
+                    Some(inner) => match future::value_if_done(inner) {
+                        Some(value) => value,
+                        None => return self.send(none()),
+                    },
+                };
+                self.stage.set(Stage::Running);
+                self.inner.clear();
+                self.steps.advance(Some(Ok(awaited)))
+            }
+            _ => return self.send(none()),
+        };
+        match next {
+            Ok(Next::Return(value)) => {
+                self.finish();
+                Ok(Progress::Returned(value))
+            }
+            Ok(Next::Yield) => {
+                self.suspend();
+                Ok(Progress::Yielded(Owned::none()))
+            }
+            Ok(Next::Wait(future)) => Ok(Progress::Yielded(self.wait_for(future))),
+            next => self.go_on(next),
+        }
+    }
+
+    #[inline(never)]
     fn send(&self, value: &Object) -> Res<Progress> {
         match self.stage.get() {
             Stage::Fresh if !value.is_none() => {
@@ -210,11 +251,16 @@ impl<T: Steps> Awaitable<T> {
         }
     }
 
-    #[inline]
-    fn advance(&self, mut awaited: Option<Res<Owned>>) -> Res<Progress> {
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Progress> {
+        self.stage.set(Stage::Running);
+        self.go_on(self.steps.advance(awaited))
+    }
+
+    /// A step has ended in this way.
+    #[inline(never)]
+    fn go_on(&self, mut next: Res<Next>) -> Res<Progress> {
         loop {
-            self.stage.set(Stage::Running);
-            match self.steps.advance(awaited.take()) {
+            let awaited = match next {
                 Ok(Next::Return(value)) => {
                     self.finish();
                     return Ok(Progress::Returned(value));
@@ -223,22 +269,34 @@ impl<T: Steps> Awaitable<T> {
                     self.suspend();
                     return Ok(Progress::Yielded(Owned::none()));
                 }
+                Ok(Next::Wait(future)) => return Ok(Progress::Yielded(self.wait_for(future))),
                 Ok(Next::Await(inner)) => match poll(&inner, none()) {
                     Ok(Progress::Yielded(value)) => {
                         self.inner.set(inner);
                         self.suspend();
                         return Ok(Progress::Yielded(value));
                     }
-                    Ok(Progress::Returned(value)) => awaited = Some(Ok(value)),
-                    Err(Raised) => awaited = Some(Err(Raised)),
+                    Ok(Progress::Returned(value)) => Ok(value),
+                    Err(Raised) => Err(Raised),
                 },
                 Err(Raised) => {
                     let exception = take_exception();
                     self.finish();
                     return Err(crate::cpython::error::restore(exception));
                 }
-            }
+            };
+            next = self.steps.advance(Some(awaited));
         }
+    }
+
+    /// Waits for a future that was made just now. Gives what is yielded for it.
+    #[inline]
+    fn wait_for(&self, future: Owned) -> Owned {
+        future::begin_wait(&future);
+        let yielded = future.clone();
+        self.inner.fill(future);
+        self.suspend();
+        yielded
     }
 
     /// It stays, and may be part of a cycle.
@@ -548,7 +606,7 @@ fn raise_thrown(args: Args<'_>) -> Res<()> {
 unsafe extern "C" fn next<T: Steps>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guard_object(|| {
         // SAFETY: the interpreter passes a live instance.
-        match fields::<T>(unsafe { Object::from_ptr(object) }).send(none())? {
+        match fields::<T>(unsafe { Object::from_ptr(object) }).resume()? {
             Progress::Yielded(value) => Ok(value),
             Progress::Returned(value) => Err(stop_iteration(value)),
         }
@@ -564,7 +622,16 @@ unsafe extern "C" fn am_send<T: Steps>(
         // SAFETY: the slot's contract: live objects, and room for a reference.
         unsafe {
             *result = ptr::null_mut();
-            let progress = fields::<T>(Object::from_ptr(object)).send(Object::from_ptr(value))?;
+            let (this, value) = (
+                fields::<T>(Object::from_ptr(object)),
+                Object::from_ptr(value),
+            );
+            // Whatever the interpreter's own `await` calls is to be quick.
+            let progress = if cfg!(any(not(Py_3_12), Py_3_14)) && value.is_none() {
+                this.resume()?
+            } else {
+                this.send(value)?
+            };
             let (value, kind) = match progress {
                 Progress::Yielded(value) => (value, ffi::PySendResult::PYGEN_NEXT),
                 Progress::Returned(value) => (value, ffi::PySendResult::PYGEN_RETURN),
@@ -646,23 +713,41 @@ unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a dead instance.
     unsafe {
         let this = fields::<T>(Object::from_ptr(object));
-        if this.stage.get() != Stage::Done && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+        if this.stage.get() != Stage::Done && end::<T>(object) {
             return; // resurrected
         }
         if this.tracked.get() {
             ffi::PyObject_GC_UnTrack(object.cast());
-        } else {
+        }
+        if this.finalized.get() || !(T::class().keep)(object) {
+            free(object);
+        }
+    }
+}
+
+/// One that is not done ends. Says whether it was resurrected instead.
+///
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline(never)]
+unsafe fn end<T: Steps>(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+            return true;
+        }
+        let this = fields::<T>(Object::from_ptr(object));
+        if !this.tracked.get() {
             untracked::forget(&this.tracked);
+        }
+        // Whatever releases what it holds may start the collector, which must not find it.
+        if this.tracked.replace(false) {
+            ffi::PyObject_GC_UnTrack(object.cast());
         }
         if this.stage.get() != Stage::Done {
             guard_quiet(|| this.finish());
         }
-        let class = ffi::Py_TYPE(object);
-        if !this.finalized.get() && (T::class().keep)(object) {
-            ffi::Py_DECREF(class.cast());
-        } else {
-            free(object);
-        }
+        false
     }
 }
 

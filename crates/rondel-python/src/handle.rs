@@ -598,9 +598,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         } else {
             false
         };
-        if kept {
-            ffi::Py_DECREF(class.cast());
-        } else {
+        if !kept {
             free(object);
         }
     }

@@ -58,7 +58,7 @@ impl Steps for Sleep {
         "sleep"
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         match (self.stage.get(), awaited) {
             (Stage::BeginZero, _) => {

@@ -104,7 +104,6 @@ unsafe extern "C" fn dealloc<T: Collected>(object: *mut ffi::PyObject) {
         clear_weakrefs(object);
         clear::<T>(object);
         if T::keep(object) {
-            ffi::Py_DECREF(ffi::Py_TYPE(object).cast());
             return;
         }
         ptr::drop_in_place(object.byte_add(T::offset()).cast::<T>());

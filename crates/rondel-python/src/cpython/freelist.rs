@@ -1,7 +1,7 @@
 //! Memory of dead objects, kept for the next ones of the same type.
 //!
 //! An object in a list has no references; its fields are as `tp_dealloc` left them (empty) and the collector
-//! does not track it. The lists belong to the process where the interpreter has a lock, and to a thread where it
+//! does not track it. It keeps its reference to its type, which would otherwise be given up and taken again each time. The lists belong to the process where the interpreter has a lock, and to a thread where it
 //! has none, so that loops in many threads share nothing.
 
 use std::cell::UnsafeCell;
@@ -47,7 +47,7 @@ impl<const N: usize> FreeList<N> {
         }
     }
 
-    /// Keeps a dead object, if there is room. The reference to its type is given up either way by the caller.
+    /// Keeps a dead object, if there is room. Otherwise the caller frees it.
     ///
     /// # Safety
     /// The object is dead, untracked and empty, and exactly of this list's type.
@@ -64,8 +64,8 @@ impl<const N: usize> FreeList<N> {
     }
 }
 
-/// `PyObject_Init` for an object that has been one of that type before: the type is still in it, and nobody has counted
-/// since the last reference was given up.
+/// `PyObject_Init` for an object that has been one of that type before: the type is still in it, with a reference, and
+/// nobody has counted since the last reference to the object was given up.
 ///
 /// # Safety
 /// The object is dead, and of that type.
@@ -75,10 +75,10 @@ unsafe fn init(object: *mut ffi::PyObject, class: *mut ffi::PyTypeObject) {
     unsafe {
         if cfg!(any(Py_GIL_DISABLED, py_sys_config = "Py_REF_DEBUG")) {
             ffi::PyObject_Init(object, class);
+            ffi::Py_DECREF(class.cast());
         } else {
             debug_assert!(ffi::Py_TYPE(object) == class && ffi::Py_REFCNT(object) == 0);
             ffi::Py_INCREF(object);
-            ffi::Py_INCREF(class.cast());
         }
     }
 }

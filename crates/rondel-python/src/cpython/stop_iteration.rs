@@ -113,12 +113,10 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
             && (*fields).context.is_null()
             && (*fields).cause.is_null();
         let class = ffi::Py_TYPE(object);
-        if plain
+        let kept = plain
             && ptr::eq(class, CLASS.load(Ordering::Relaxed))
-            && FREE.with(|list| list.keep(object))
-        {
-            ffi::Py_DECREF(class.cast());
-        } else {
+            && FREE.with(|list| list.keep(object));
+        if !kept {
             if ffi::PyObject_GC_IsTracked(object) != 0 {
                 ffi::PyObject_GC_UnTrack(object.cast());
             }

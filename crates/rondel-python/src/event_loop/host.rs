@@ -272,8 +272,7 @@ fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     core.notify_worker();
     let (kind, object) = item.into_parts();
     let flow = match kind {
-        Kind::Step => task::step(core, object),
-        Kind::Wakeup => task::wakeup(core, object),
+        Kind::Step | Kind::Wakeup => task::step(core, object, kind == Kind::Wakeup),
         Kind::Watcher => watch::run(core, &object),
         kind => {
             // What is no task's step must not find the last step's task as the current one.

@@ -9,8 +9,8 @@ use crate::cpython::error::{restore, runtime_error, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res, imports, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
-use crate::handle;
 use crate::waits::watch;
+use crate::{handle, task};
 
 /// Who wants to know.
 pub(super) struct Callback {
@@ -25,6 +25,14 @@ pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
     let this = fields(future);
     if let Some(target) = this.callback.take() {
         let context = this.context.take();
+        // Mostly one task waits, and nobody else.
+        if context.is_none()
+            && this.has_no_rare()
+            && task::is_exact(&target)
+            && let Some(event_loop) = this.event_loop.get()
+        {
+            return task::wake(event_loop, target, future);
+        }
         if let Err(Raised) = schedule(future, Callback { target, context }) {
             // The loop is closed: nobody will hear of it any more.
             let error = take_exception();
@@ -40,7 +48,6 @@ pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
     Ok(())
 }
 
-#[inline]
 pub(super) fn schedule(future: &Object, callback: Callback) -> Res<()> {
     let Some(event_loop) = fields(future).event_loop.cloned() else {
         return uninitialized();
@@ -112,17 +119,19 @@ pub(crate) fn remove_waiter(future: &Object, waiter: &Object) {
     drop(removed);
 }
 
+#[inline]
 pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
     let this = fields(future);
     if this.is_done() {
         return schedule(future, callback);
     }
     let first = this.callback.is_empty()
-        && this
-            .if_rare(|rare| Some(rare.callbacks.borrow().is_empty()))
-            .unwrap_or(true);
+        && (this.has_no_rare()
+            || this
+                .if_rare(|rare| Some(rare.callbacks.borrow().is_empty()))
+                .unwrap_or(true));
     if first {
-        this.callback.set(callback.target);
+        this.callback.fill(callback.target);
         drop(this.context.replace(callback.context));
     } else {
         this.with_rare(|rare| rare.callbacks.borrow_mut().push(callback));

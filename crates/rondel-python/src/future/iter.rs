@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::{Outcome, fields, outcome, uninitialized};
+use super::{Outcome, State, fields, is_exact, outcome, uninitialized};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, raise_instance, runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
@@ -43,6 +43,22 @@ pub(crate) fn advance(future: &Object) -> Res<Step> {
     }
     this.set_blocking(true);
     Ok(Step::Yield(future.own()))
+}
+
+/// The result of what is exactly a future, if it is done and has one.
+#[inline]
+pub(crate) fn value_if_done(object: &Object) -> Option<Owned> {
+    if !is_exact(object) {
+        return None;
+    }
+    let this = fields(object);
+    (this.state() == State::Finished && !this.has_failed()).then(|| this.result.or_none())
+}
+
+/// What `await` does first with a future that is pending and that nobody awaits.
+#[inline]
+pub(crate) fn begin_wait(future: &Object) {
+    fields(future).set_blocking(true);
 }
 
 #[inline]

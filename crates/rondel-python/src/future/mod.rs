@@ -30,7 +30,7 @@ use crate::{task, waits};
 pub(crate) use callbacks::add_callback;
 use callbacks::{Callback, schedule_callbacks};
 pub(crate) use callbacks::{add_waiter, call_soon, remove_waiter};
-pub(crate) use iter::{Step, advance};
+pub(crate) use iter::{Step, advance, begin_wait, value_if_done};
 pub(crate) use methods::{
     alive, check_fresh, init_types, iterator_slots, loop_or_default, message_of, reset,
     shared_attributes, shared_methods,
@@ -215,6 +215,13 @@ impl Future {
         let result = f(&rare);
         self.rare.set(Some(rare));
         result
+    }
+
+    /// Whether there are none of the rare fields.
+    #[inline]
+    fn has_no_rare(&self) -> bool {
+        // SAFETY: looked at, and nothing else happens meanwhile.
+        unsafe { (*self.rare.as_ptr()).is_none() }
     }
 
     pub(crate) fn cancel_message(&self) -> Option<Owned> {

@@ -1,11 +1,10 @@
 //! A future's life as a Python object: finalizer, garbage collection, freelist.
 
 use std::ffi::{c_int, c_void};
-use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 
-use super::{CLASS, FREE, Rare, asyncio_part, fields, is_exact};
+use super::{FREE, Rare, asyncio_part, fields, is_exact};
 use crate::cpython::types::{clear_weakrefs, free, is_fresh};
 use crate::cpython::{Object, Owned, Res, imports, names};
 
@@ -128,9 +127,13 @@ unsafe extern "C" {
 /// `object` is an instance of a type derived from `base`, in `tp_clear` or `tp_dealloc`.
 #[inline]
 pub(crate) unsafe fn clear_base(base: &Object, object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word; the function is exported by every supported version.
+    // SAFETY: by the caller's word; a positive offset is that of a `PyObject *` in the object, and the function, which knows
+    // where it is otherwise, is exported by every supported version.
     unsafe {
-        let dict = _PyObject_GetDictPtr(object);
+        let dict = match (*ffi::Py_TYPE(object)).tp_dictoffset {
+            offset @ 1.. => object.byte_offset(offset).cast::<*mut ffi::PyObject>(),
+            _ => _PyObject_GetDictPtr(object),
+        };
         if !dict.is_null()
             && !(*dict).is_null()
             && let Some(clear) = (*base.as_type_ptr()).tp_clear
@@ -178,9 +181,7 @@ pub(super) unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
         clear(Object::from_ptr(object));
         this.state.set(0);
         this.flags.set(0);
-        if exact && is_fresh(object) && FREE.with(|list| list.keep(object)) {
-            ffi::Py_DECREF(CLASS.load(Ordering::Relaxed).cast());
-        } else {
+        if !(exact && is_fresh(object) && FREE.with(|list| list.keep(object))) {
             free(object);
         }
     }

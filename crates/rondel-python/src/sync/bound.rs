@@ -10,6 +10,7 @@ use std::ptr;
 use pyo3::ffi;
 
 use super::names::sync_names;
+use crate::awaitable::{Next, iterator_of};
 use crate::cpython::error::{guard, guard_object, runtime_error};
 use crate::cpython::method::{Args, Method, attribute, with_tuple_and_dict};
 use crate::cpython::special::bind_special;
@@ -185,6 +186,15 @@ pub(super) fn new_waiter(object: &Object) -> Res<Owned> {
         Some(_) => future::new_future(&event_loop),
         None => event_loop.call_method(&names().create_future, &[]),
     }
+}
+
+/// Waits for what [`new_waiter`] gave.
+#[inline]
+pub(super) fn wait_on(waiter: Owned) -> Res<Next> {
+    if future::is_exact(&waiter) && !future::fields(&waiter).is_done() {
+        return Ok(Next::Wait(waiter));
+    }
+    iterator_of(&waiter).map(Next::Await)
 }
 
 fn get_loop_attribute(object: &Object) -> Res<Owned> {

@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter};
+use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on};
 use super::count::compare;
 use super::names::{sync_imports, sync_names};
 use super::waiters::{Waiters, is_done, set_result};
@@ -248,7 +248,7 @@ impl Wait {
         fields(condition).waiters.push(&waiter)?;
         self.waiter.set(waiter.clone());
         self.stage.set(Stage::Waiting);
-        Ok(Next::Await(iterator_of(&waiter)?))
+        wait_on(waiter)
     }
 
     fn notified(&self, condition: &Object, result: Res<Owned>) -> Res<Next> {

@@ -7,10 +7,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter};
+use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on};
 use super::names::{sync_imports, sync_names};
 use super::waiters::{Waiters, is_done, set_result};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
@@ -124,7 +124,7 @@ impl Steps for Wait {
         "Event.wait"
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         let event = self.event.or_none();
         let this = fields(&event);
@@ -133,7 +133,7 @@ impl Steps for Wait {
                 let waiter = new_waiter(&event)?;
                 this.waiters.push(&waiter)?;
                 self.waiter.set(waiter.clone());
-                return Ok(Next::Await(iterator_of(&waiter)?));
+                return wait_on(waiter);
             }
             None => {}
             Some(result) => {

@@ -11,11 +11,11 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter};
+use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on};
 use super::names::sync_imports;
 use super::scope;
 use super::waiters::{Waiters, is_done, set_result};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
@@ -134,7 +134,7 @@ impl Steps for Acquire {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         let lock = self.lock.or_none();
         let this = fields(&lock);
@@ -144,7 +144,7 @@ impl Steps for Acquire {
                 let waiter = new_waiter(&lock)?;
                 this.waiters.push(&waiter)?;
                 self.waiter.set(waiter.clone());
-                return Ok(Next::Await(iterator_of(&waiter)?));
+                return wait_on(waiter);
             }
             None => {}
             Some(result) => self.woken(this, result)?,

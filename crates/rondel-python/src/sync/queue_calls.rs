@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 
-use super::bound::new_waiter;
+use super::bound::{new_waiter, wait_on};
 use super::event;
 use super::names::sync_names;
 use super::queue::{
@@ -45,7 +45,7 @@ impl Steps for Call {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         if awaited.is_none()
             && let Some(result) = self.at_once()?
@@ -107,7 +107,7 @@ impl Call {
             let waiter = new_waiter(&queue)?;
             waiters.push(&waiter)?;
             self.waiter.set(waiter.clone());
-            return Ok(Next::Await(iterator_of(&waiter)?));
+            return wait_on(waiter);
         }
         Ok(Next::Return(if putting {
             put_item(&queue, &self.item.or_none())?

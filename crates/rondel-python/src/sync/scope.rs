@@ -31,7 +31,7 @@ impl Steps for Scope {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         if let Some(result) = awaited {
             result?;

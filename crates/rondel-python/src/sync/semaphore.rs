@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter};
+use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on};
 use super::count::Count;
 use super::names::{sync_imports, sync_names};
 use super::scope;
 use super::waiters::{Waiters, is_cancelled, is_done};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{exception_matches, restore, take_exception, value_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
@@ -178,7 +178,7 @@ impl Steps for Acquire {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         let semaphore = self.semaphore.or_none();
         let this = fields(&semaphore);
@@ -187,7 +187,7 @@ impl Steps for Acquire {
                 let waiter = new_waiter(&semaphore)?;
                 this.waiters.push(&waiter)?;
                 self.waiter.set(waiter.clone());
-                return Ok(Next::Await(iterator_of(&waiter)?));
+                return wait_on(waiter);
             }
             None => this.value.add(-1)?,
             Some(result) => self.woken(this, result)?,

@@ -25,6 +25,7 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
+    #[inline]
     pub(super) fn push(&self, future: &Object) -> Res<()> {
         self.used.set(true);
         match self.shown.cloned() {
@@ -35,18 +36,28 @@ impl Waiters {
     }
 
     /// `deque.remove`.
+    #[inline]
     pub(super) fn remove(&self, future: &Object) -> Res<()> {
+        if self.shown.is_empty() {
+            let mut native = self.native.borrow_mut();
+            // Mostly it is the first one's turn.
+            if native.front().is_some_and(|first| first.is(future)) {
+                let removed = native.pop_front();
+                drop(native);
+                drop(removed);
+                return Ok(());
+            }
+        }
+        self.remove_from_within(future)
+    }
+
+    fn remove_from_within(&self, future: &Object) -> Res<()> {
         if let Some(shown) = self.shown.cloned() {
             return shown.call_method(&sync_names().remove, &[future]).map(drop);
         }
         let mut native = self.native.borrow_mut();
-        // Mostly it is the first one's turn.
-        let removed = if native.front().is_some_and(|first| first.is(future)) {
-            native.pop_front()
-        } else {
-            let index = native.iter().position(|waiter| waiter.is(future));
-            index.and_then(|index| native.remove(index))
-        };
+        let index = native.iter().position(|waiter| waiter.is(future));
+        let removed = index.and_then(|index| native.remove(index));
         drop(native);
         match removed {
             Some(_) => Ok(()),
@@ -85,10 +96,15 @@ impl Waiters {
         shown.call_method(&sync_names().popleft, &[]).map(Some)
     }
 
+    #[inline]
     fn get(&self, index: usize) -> Res<Option<Owned>> {
-        let Some(shown) = self.shown.cloned() else {
-            return Ok(self.native.borrow().get(index).cloned());
-        };
+        match self.shown.cloned() {
+            None => Ok(self.native.borrow().get(index).cloned()),
+            Some(shown) => self.get_shown(&shown, index),
+        }
+    }
+
+    fn get_shown(&self, shown: &Object, index: usize) -> Res<Option<Owned>> {
         if index >= self.len()? {
             return Ok(None);
         }
@@ -97,6 +113,7 @@ impl Waiters {
     }
 
     /// All of them, in order. Each is looked up when it is its turn, as completing one may run a program's code.
+    #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = Res<Owned>> + '_ {
         let mut index = 0;
         std::iter::from_fn(move || {

@@ -35,7 +35,7 @@ use crate::future::{self, asyncio_part};
 use registry::Node;
 
 pub(crate) use methods::{init_type, wakeup_callable};
-pub(crate) use step::{step, wakeup};
+pub(crate) use step::step;
 
 const MUST_CANCEL: u8 = 1;
 /// Not to be logged when it is destroyed while it is pending.
@@ -386,9 +386,7 @@ unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
         clear(task);
         future::reset(task);
         fields(task).flags.set(0);
-        if exact && is_fresh(object) && FREE.with(|list| list.keep(object)) {
-            ffi::Py_DECREF(CLASS.load(Ordering::Relaxed).cast());
-        } else {
+        if !(exact && is_fresh(object) && FREE.with(|list| list.keep(object))) {
             free(object);
         }
     }

@@ -28,20 +28,18 @@ enum After {
     Again,
 }
 
-/// A queued step.
+/// A queued step; `woken` if it is because the future that the task waits for, one of ours, is done.
 #[inline]
-pub(crate) fn step(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
-    let exception = fields(&task).pending_exception.take();
+pub(crate) fn step(core: &LoopCore, task: Owned, woken: bool) -> ControlFlow<Exit> {
+    let exception = if woken {
+        match error_of_awaited(&task) {
+            Ok(exception) => exception,
+            Err(raised) => return failed(core, &task, raised),
+        }
+    } else {
+        fields(&task).pending_exception.take()
+    };
     run_on(core, task, exception)
-}
-
-/// A queued step of a task whose future, one of ours, is done.
-#[inline]
-pub(crate) fn wakeup(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
-    match error_of_awaited(&task) {
-        Ok(exception) => run_on(core, task, exception),
-        Err(raised) => failed(core, &task, raised),
-    }
 }
 
 #[inline]
@@ -64,7 +62,7 @@ fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn run_on(core: &LoopCore, task: Owned, exception: Option<Owned>) -> ControlFlow<Exit> {
     let entered = match core.current.enter(core.object(), &task) {
         Ok(entered) => entered,
@@ -119,12 +117,13 @@ fn failed(core: &LoopCore, task: &Object, Raised: Raised) -> ControlFlow<Exit> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn run_in_context(task: &Object, exception: Option<Owned>) -> Res<After> {
-    let context = fields(task).context.or_none();
-    context::enter(&context)?;
+    // The task keeps its context as long as it lives; the caller holds the task.
+    let context = fields(task).context.get().unwrap_or(none());
+    context::enter(context)?;
     let result = run(task, exception);
-    context::exit(&context).and(result)
+    context::exit(context).and(result)
 }
 
 /// A step that a foreign loop, or a foreign future, calls for.
@@ -203,7 +202,7 @@ pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
 }
 
 /// Resumes the coroutine, and acts on what comes out.
-#[inline]
+#[inline(always)]
 fn run(task: &Object, exception: Option<Owned>) -> Res<After> {
     let (this, base) = (fields(task), future::fields(task));
     if base.is_done() {

@@ -39,7 +39,7 @@ impl Steps for Enter {
         "Timeout.__aenter__"
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, _: Option<Res<Owned>>) -> Res<Next> {
         let timeout = self.timeout.or_none();
         timeout::enter(&timeout)?;
@@ -79,7 +79,7 @@ impl Steps for Exit {
         "Timeout.__aexit__"
     }
 
-    #[inline]
+    #[inline(always)]
     fn advance(&self, _: Option<Res<Owned>>) -> Res<Next> {
         let timeout = self.timeout.or_none();
         let (kind, error) = (self.kind.cloned(), self.error.cloned());
@@ -354,10 +354,7 @@ unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
     unsafe {
         ffi::PyObject_GC_UnTrack(object.cast());
         fields(Object::from_ptr(object)).reset();
-        let class = ffi::Py_TYPE(object);
-        if timeout::keep(object) {
-            ffi::Py_DECREF(class.cast());
-        } else {
+        if !timeout::keep(object) {
             free(object);
         }
     }

@@ -298,9 +298,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         let this = fields(outer);
         this.done.set(0);
         this.cancel_requested.set(false);
-        if is_fresh(object) && FREE.with(|list| list.keep(object)) {
-            ffi::Py_DECREF(WATCHER.class.load(Ordering::Relaxed).cast());
-        } else {
+        if !(is_fresh(object) && FREE.with(|list| list.keep(object))) {
             free(object);
         }
     }
