@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from . import _rondel
 
 try:
-    from .tls import TLSProtocol
+    from .tls import SSLProtocol
 except AttributeError:  # this interpreter has no ssl module
-    TLSProtocol = sslproto.SSLProtocol  # type: ignore[misc, assignment]
+    SSLProtocol = sslproto.SSLProtocol  # type: ignore[misc, assignment]
 
 if TYPE_CHECKING:
     from asyncio import SelectorEventLoop as _Base
@@ -60,7 +60,7 @@ class Connections(_Base):
         context: Context | None = None,
     ) -> Transport:
         self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
-        ssl_protocol = TLSProtocol(
+        ssl_protocol = SSLProtocol(
             self,
             protocol,
             sslcontext,
@@ -75,9 +75,9 @@ class Connections(_Base):
 
     def _accept_tls(
         self, protocol: Any, sslcontext: Any, handshake_timeout: float | None, shutdown_timeout: float | None
-    ) -> TLSProtocol:
+    ) -> SSLProtocol:
         """The protocol of a connection that was accepted; nobody waits for its handshake."""
-        return TLSProtocol(
+        return SSLProtocol(
             self,
             protocol,
             sslcontext,
@@ -129,7 +129,7 @@ class Connections(_Base):
 class _NativeTLS:
     """Stands for the module ``asyncio.sslproto`` in asyncio's ``start_tls``."""
 
-    SSLProtocol = TLSProtocol
+    SSLProtocol = SSLProtocol
 
 
 def _with_native_tls(function: FunctionType) -> Any:

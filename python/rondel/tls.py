@@ -20,17 +20,23 @@ if TYPE_CHECKING:
 else:
     _Protocol = sslproto.SSLProtocol
 
-__all__ = ("TLSProtocol", "TLSTransport")
+__all__ = ("SSLProtocol", "SSLTransport")
 
 
-class TLSTransport(_rondel.TLSTransportCore, sslproto._SSLProtocolTransport):
+class SSLTransport(_rondel.TLSTransportCore, sslproto._SSLProtocolTransport):
     """A transport over TLS, as asyncio's."""
 
     # Else the class that is native would decide, and it has none.
     __init__ = sslproto._SSLProtocolTransport.__init__
 
+    def _test__append_write_backlog(self, data: bytes) -> None:
+        # CPython's own tests use it.
+        protocol: Any = self._ssl_protocol
+        protocol._write_backlog = [*protocol._write_backlog, data]
+        protocol._write_buffer_size += len(data)
 
-class TLSProtocol(_rondel.TLSProtocolCore, _Protocol):  # type: ignore[misc]  # the core's attributes are asyncio's
+
+class SSLProtocol(_rondel.TLSProtocolCore, _Protocol):  # type: ignore[misc]  # the core's attributes are asyncio's
     """What stands between a socket's transport and the protocol of a program that uses TLS."""
 
     def __init__(self, *args: Any, **kwds: Any) -> None:
@@ -39,11 +45,11 @@ class TLSProtocol(_rondel.TLSProtocolCore, _Protocol):  # type: ignore[misc]  # 
         super().__init__(*args, **kwds)
         del self.max_size
 
-    def _get_app_transport(self) -> TLSTransport:
+    def _get_app_transport(self) -> SSLTransport:
         if self._app_transport is None:
             if self._app_transport_created:
                 raise RuntimeError("Creating _SSLProtocolTransport twice")
-            self._app_transport = TLSTransport(self._loop, self)
+            self._app_transport = SSLTransport(self._loop, self)
             self._app_transport_created = True
         return self._app_transport  # type: ignore[return-value]
 
@@ -74,4 +80,4 @@ class TLSProtocol(_rondel.TLSProtocolCore, _Protocol):  # type: ignore[misc]  # 
         super().connection_lost(exc)
 
 
-_rondel.bind_tls(TLSProtocol, TLSTransport)
+_rondel.bind_tls(SSLProtocol, SSLTransport)

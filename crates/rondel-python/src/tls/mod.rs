@@ -12,10 +12,12 @@
 //! | `transport.rs` | `TLSTransportCore`: what programs call |
 //! | `reading.rs`, `writing.rs` | the two ways |
 //! | `session.rs` | encrypting and decrypting: through OpenSSL, or through Python's objects |
+//! | `channel.rs` | what OpenSSL reads from and writes to |
 //! | `locate.rs`, `openssl.rs` | where OpenSSL's pointers are in the interpreter's objects; its functions |
 //! | `scratch.rs` | the memory that all connections share |
 
 mod attributes;
+mod channel;
 mod locate;
 mod names;
 mod openssl;

@@ -4,12 +4,18 @@
 //! anew: a connection's `SSL *` means something to that one copy of the library only. Where one of them is missing
 //! (OpenSSL linked in statically, say) there is no [`Functions`], and Python's objects do the work.
 
-use std::ffi::{CString, c_char, c_int, c_long, c_uint, c_ulong, c_void};
+use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::ptr;
 
 pub(super) enum Ssl {}
 pub(super) enum Bio {}
 pub(super) enum BioMethod {}
+
+/// What the methods of a BIO are.
+pub(super) type BioRead = unsafe extern "C" fn(*mut Bio, *mut c_char, c_int) -> c_int;
+pub(super) type BioWrite = unsafe extern "C" fn(*mut Bio, *const c_char, c_int) -> c_int;
+pub(super) type BioCtrl = unsafe extern "C" fn(*mut Bio, c_int, c_long, *mut c_void) -> c_long;
+pub(super) type BioDestroy = unsafe extern "C" fn(*mut Bio) -> c_int;
 
 /// `SSL_ERROR_WANT_READ`: more has to come from the peer.
 pub(super) const WANT_READ: c_int = 2;
@@ -61,8 +67,22 @@ functions! {
     ssl_pending c"SSL_pending": fn(*const Ssl) -> c_int;
     ssl_get_rbio c"SSL_get_rbio": fn(*const Ssl) -> *mut Bio;
     ssl_get_wbio c"SSL_get_wbio": fn(*const Ssl) -> *mut Bio;
+    ssl_set_rbio c"SSL_set0_rbio": fn(*mut Ssl, *mut Bio);
+    ssl_set_wbio c"SSL_set0_wbio": fn(*mut Ssl, *mut Bio);
+    bio_new c"BIO_new": fn(*const BioMethod) -> *mut Bio;
+    bio_free c"BIO_free": fn(*mut Bio) -> c_int;
+    bio_get_data c"BIO_get_data": fn(*mut Bio) -> *mut c_void;
+    bio_set_data c"BIO_set_data": fn(*mut Bio, *mut c_void);
+    bio_set_init c"BIO_set_init": fn(*mut Bio, c_int);
+    bio_set_flags c"BIO_set_flags": fn(*mut Bio, c_int);
+    bio_clear_flags c"BIO_clear_flags": fn(*mut Bio, c_int);
+    bio_get_new_index c"BIO_get_new_index": fn() -> c_int;
+    bio_meth_new c"BIO_meth_new": fn(c_int, *const c_char) -> *mut BioMethod;
+    bio_meth_set_read c"BIO_meth_set_read": fn(*mut BioMethod, BioRead) -> c_int;
+    bio_meth_set_write c"BIO_meth_set_write": fn(*mut BioMethod, BioWrite) -> c_int;
+    bio_meth_set_ctrl c"BIO_meth_set_ctrl": fn(*mut BioMethod, BioCtrl) -> c_int;
+    bio_meth_set_destroy c"BIO_meth_set_destroy": fn(*mut BioMethod, BioDestroy) -> c_int;
     bio_s_mem c"BIO_s_mem": fn() -> *const BioMethod;
-    bio_read c"BIO_read": fn(*mut Bio, *mut c_void, c_int) -> c_int;
     bio_write c"BIO_write": fn(*mut Bio, *const c_void, c_int) -> c_int;
     bio_pending c"BIO_ctrl_pending": fn(*mut Bio) -> usize;
     bio_ctrl c"BIO_ctrl": fn(*mut Bio, c_int, c_long, *mut c_void) -> c_long;
@@ -113,5 +133,5 @@ impl Functions {
     }
 }
 
-/// Silences what a platform's `c_uint` would need; sizes that OpenSSL takes as `int` are cut to this.
-pub(super) const MAX_INT: usize = c_uint::MAX as usize / 2;
+/// Sizes that OpenSSL takes as `int` are cut to this.
+pub(super) const MAX_INT: usize = c_int::MAX as usize;

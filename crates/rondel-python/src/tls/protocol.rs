@@ -1,4 +1,4 @@
-//! `TLSProtocolCore`: the native base of `rondel.tls.TLSProtocol`, whose other base is asyncio's `SSLProtocol`.
+//! `TLSProtocolCore`: the native base of `rondel.tls.SSLProtocol`, whose other base is asyncio's `SSLProtocol`.
 //!
 //! asyncio's class knows what happens once per connection: the handshake, its timeouts, the end, and what is said of
 //! failures. What happens per message is here. Both see the same state: asyncio's attributes that the data path
@@ -89,7 +89,7 @@ pub(super) const BUFFERED: u8 = 32;
 pub(super) const DIRTY: u8 = 64;
 
 static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// `rondel.tls.TLSProtocol`.
+/// `rondel.tls.SSLProtocol`.
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 // SAFETY: the fields stand behind the header, filled by `new`.
@@ -157,6 +157,11 @@ impl Tls {
             .position(|state| state.is(object))
             .map_or(State::Unwrapped, |index| STATES[index]);
         self.state.set(state);
+        if state == State::Wrapped
+            && let Some(direct) = self.direct()
+        {
+            self.pointers.set(Some(direct.with_channel()));
+        }
         self.state_object.set(object.own());
     }
 }
@@ -167,7 +172,7 @@ pub(crate) fn fields(object: &Object) -> &Tls {
     Tls::of(object)
 }
 
-/// The fields of an object that is exactly a `TLSProtocol` of ours.
+/// The fields of an object that is exactly a `SSLProtocol` of ours.
 #[inline]
 pub(crate) fn exact(object: &Object) -> Option<&Tls> {
     ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)).then(|| fields(object))

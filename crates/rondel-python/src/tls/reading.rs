@@ -7,7 +7,7 @@ use super::names::names;
 use super::protocol::{
     APP_READING_PAUSED, BUFFERED, DIRTY, READING_PAUSED, State, Tls, call, fail, fields,
 };
-use super::session::{Got, Stop};
+use super::session::{Drained, Got, Stop};
 use super::{scratch, writing};
 use crate::cpython::method::{Method, method};
 use crate::cpython::{Object, Owned, Raised, Res};
@@ -18,13 +18,13 @@ use crate::transport::socket;
 
 /// What one receive of the socket brought to its TLS protocol.
 pub(crate) enum Fed {
-    /// Bytes, and whether there may be more.
-    Bytes(bool),
+    /// Bytes, and whether there may be more; what they are for the program, if they could be decrypted on the spot.
+    Bytes(bool, Option<Drained>),
     /// Nothing was received: what there is instead.
     Other(Received),
 }
 
-/// Receives once, and adds what comes to what is to be decrypted.
+/// Receives once, and decrypts what comes or keeps it. [`received`] goes on from there.
 pub(crate) fn receive(
     protocol: &Object,
     recv: impl FnOnce(&mut [std::mem::MaybeUninit<u8>]) -> Received,
@@ -34,16 +34,35 @@ pub(crate) fn receive(
         Received::Data(len) => {
             // SAFETY: the kernel has written `len` bytes there.
             let bytes = unsafe { std::slice::from_raw_parts(room.as_ptr().cast(), len) };
-            this.feed(bytes)?;
-            Ok(Fed::Bytes(len == room.len()))
+            let drained =
+                if this.state.get() == State::Wrapped && !this.has(APP_READING_PAUSED | BUFFERED) {
+                    this.drain_received(bytes)?
+                } else {
+                    this.feed(bytes)?;
+                    None
+                };
+            Ok(Fed::Bytes(len == room.len(), drained))
         }
         other => Ok(Fed::Other(other)),
     })
 }
 
+/// Something was received: `drained` of it was decrypted, if that could be done.
+#[inline]
+pub(crate) fn received(protocol: &Object, drained: Option<Drained>) -> Res<()> {
+    let Some(drained) = drained else {
+        return fed(protocol);
+    };
+    let this = fields(protocol);
+    match read_on(protocol, this, drained).and_then(|()| after_reading(protocol, this)) {
+        Ok(()) => Ok(()),
+        Err(Raised) => fail(protocol),
+    }
+}
+
 /// Something was added to what is to be decrypted.
 #[inline]
-pub(crate) fn fed(protocol: &Object) -> Res<()> {
+fn fed(protocol: &Object) -> Res<()> {
     let method = match fields(protocol).state.get() {
         State::Wrapped => return do_read(protocol).map(drop),
         State::DoHandshake => &names().do_handshake,
@@ -71,22 +90,33 @@ fn do_read(protocol: &Object) -> Res<Owned> {
 }
 
 fn read(protocol: &Object, this: &Tls) -> Res<()> {
-    if !this.has(APP_READING_PAUSED) {
-        match this.has(BUFFERED) {
-            true => read_into_buffer(protocol, this)?,
-            false => read_chunks(protocol, this)?,
-        }
-        // What the program has just written is sent when the step is over.
-        if !this.has(DIRTY) {
-            writing::encrypt_and_send(protocol, this)?;
-        }
+    if this.has(APP_READING_PAUSED) {
+        return control_reading(this);
+    }
+    match this.has(BUFFERED) {
+        true => read_into_buffer(protocol, this)?,
+        false => read_chunks(protocol, this)?,
+    }
+    after_reading(protocol, this)
+}
+
+fn after_reading(protocol: &Object, this: &Tls) -> Res<()> {
+    // What the program has just written is sent when the step is over.
+    if !this.has(DIRTY) {
+        writing::encrypt_and_send(protocol, this)?;
     }
     control_reading(this)
 }
 
 fn read_chunks(protocol: &Object, this: &Tls) -> Res<()> {
+    let drained = this.drain()?;
+    read_on(protocol, this, drained)
+}
+
+/// Passes on what was decrypted, and what else there is.
+#[inline]
+fn read_on(protocol: &Object, this: &Tls, mut drained: Drained) -> Res<()> {
     loop {
-        let drained = this.drain()?;
         if let Some(chunk) = drained.chunk {
             deliver(this, chunk)?;
         }
@@ -94,13 +124,13 @@ fn read_chunks(protocol: &Object, this: &Tls) -> Res<()> {
             Stop::Later => return Ok(()),
             Stop::End => return ended(protocol),
             Stop::Failed(exception) => return Err(crate::cpython::error::restore(exception)),
-            Stop::Full => {
-                let goes_on = matches!(this.state.get(), State::Wrapped | State::Flushing);
-                if this.has(APP_READING_PAUSED) || this.has(BUFFERED) || !goes_on {
-                    return Ok(());
-                }
-            }
+            Stop::Full => {}
         }
+        let goes_on = matches!(this.state.get(), State::Wrapped | State::Flushing);
+        if this.has(APP_READING_PAUSED | BUFFERED) || !goes_on {
+            return Ok(());
+        }
+        drained = this.drain()?;
     }
 }
 

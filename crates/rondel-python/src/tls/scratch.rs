@@ -13,6 +13,7 @@ type Memory = Box<[MaybeUninit<u8>]>;
 
 thread_local! {
     static RECEIVED: Cell<Option<Memory>> = const { Cell::new(None) };
+    static SPARE: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
     static PLAIN: Cell<Option<Memory>> = const { Cell::new(None) };
 }
 
@@ -36,4 +37,16 @@ pub(super) fn with<R>(body: impl FnOnce(&mut [MaybeUninit<u8>]) -> R) -> R {
 /// Memory for what comes from a peer.
 pub(super) fn with_received<R>(body: impl FnOnce(&mut [MaybeUninit<u8>]) -> R) -> R {
     lend(&RECEIVED, RECEIVE, body)
+}
+
+/// A vector with room for what is to be sent, empty.
+pub(super) fn spare() -> Vec<u8> {
+    SPARE.take()
+}
+
+/// The vector is not needed any more.
+pub(super) fn give_back(memory: Vec<u8>) {
+    if memory.capacity() <= RECEIVE {
+        SPARE.set(memory);
+    }
 }

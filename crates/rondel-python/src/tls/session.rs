@@ -10,6 +10,7 @@ use std::ptr;
 
 use pyo3::ffi;
 
+use super::channel::{self, Channel};
 use super::locate::library;
 use super::names::{imports, names};
 use super::openssl::{Bio, Functions, MAX_INT, RECEIVED_SHUTDOWN, Ssl, WANT_READ, ZERO_RETURN};
@@ -25,6 +26,8 @@ pub(super) struct Direct {
     ssl: *mut Ssl,
     incoming: *mut Bio,
     outgoing: *mut Bio,
+    /// Our own BIOs' part, in place of the two, once the handshake is over.
+    channel: Option<*const Channel>,
 }
 
 /// How a read or a write ended that did not raise.
@@ -69,7 +72,44 @@ impl Direct {
             ssl,
             incoming,
             outgoing,
+            channel: None,
         }))
+    }
+
+    /// The same connection, with BIOs of ours. Once the handshake is over.
+    pub(super) fn with_channel(self) -> Self {
+        let channel = match self.channel {
+            Some(_) => self.channel,
+            // SAFETY: live pointers of one connection.
+            None => unsafe {
+                channel::install(self.functions, self.ssl, self.incoming, self.outgoing)
+            },
+        };
+        Self { channel, ..self }
+    }
+
+    #[inline]
+    fn channel(&self) -> Option<&Channel> {
+        // SAFETY: the connection holds the BIOs, and they the channel.
+        self.channel.map(|channel| unsafe { &*channel })
+    }
+
+    #[inline]
+    fn pending_in(&self) -> usize {
+        match self.channel() {
+            Some(channel) => channel.pending_in(),
+            // SAFETY: a live memory BIO.
+            None => unsafe { (self.functions.bio_pending)(self.incoming) },
+        }
+    }
+
+    #[inline]
+    fn pending_out(&self) -> usize {
+        match self.channel() {
+            Some(channel) => channel.pending_out(),
+            // SAFETY: a live memory BIO.
+            None => unsafe { (self.functions.bio_pending)(self.outgoing) },
+        }
     }
 
     /// What others have left in the thread's queue of errors would be taken for ours.
@@ -125,22 +165,20 @@ impl Direct {
     /// An upper bound of how many bytes of the program's can be read without more from the peer.
     #[inline]
     fn readable(&self) -> usize {
-        // SAFETY: live pointers.
-        unsafe {
-            (self.functions.bio_pending)(self.incoming)
-                + (self.functions.ssl_pending)(self.ssl).max(0) as usize
-        }
+        // SAFETY: a live connection.
+        let read = unsafe { (self.functions.ssl_pending)(self.ssl) }.max(0) as usize;
+        self.pending_in() + read
     }
 }
 
 /// What the program is to get, and how it ended.
-pub(super) struct Drained {
+pub(crate) struct Drained {
     pub(super) chunk: Option<Chunk>,
     pub(super) end: Stop,
 }
 
 /// Why reading stopped.
-pub(super) enum Stop {
+pub(crate) enum Stop {
     /// The chunk is full.
     Full,
     Later,
@@ -153,23 +191,20 @@ impl Tls {
     /// Adds what has come from the peer.
     pub(super) fn feed(&self, bytes: &[u8]) -> Res<()> {
         if let Some(direct) = self.direct() {
-            let fed = bytes.chunks(MAX_INT).all(|part| {
-                // SAFETY: a live memory BIO, which takes everything, and memory of that size.
-                let count = unsafe {
-                    (direct.functions.bio_write)(
-                        direct.incoming,
-                        part.as_ptr().cast(),
-                        part.len() as i32,
-                    )
-                };
-                count as usize == part.len()
-            });
-            if fed {
-                return Ok(());
-            }
-            // SAFETY: attached. A memory BIO fails for want of memory only.
-            unsafe { ffi::PyErr_NoMemory() };
-            return Err(Raised);
+            let fed = match direct.channel() {
+                Some(channel) => channel.keep(bytes),
+                None => bytes.chunks(MAX_INT).all(|part| {
+                    let (data, len) = (part.as_ptr().cast(), part.len());
+                    // SAFETY: a live memory BIO, which takes everything, and memory of that size.
+                    let count =
+                        unsafe { (direct.functions.bio_write)(direct.incoming, data, len as i32) };
+                    count as usize == len
+                }),
+            };
+            return match fed {
+                true => Ok(()),
+                false => no_memory(),
+            };
         }
         let bytes = Owned::from_bytes(bytes)?;
         self.incoming
@@ -186,8 +221,7 @@ impl Tls {
     #[inline]
     pub(super) fn pending_in(&self) -> Res<usize> {
         match self.direct() {
-            // SAFETY: a live memory BIO.
-            Some(direct) => Ok(unsafe { (direct.functions.bio_pending)(direct.incoming) }),
+            Some(direct) => Ok(direct.pending_in()),
             None => self.pending(&self.incoming.or_none()),
         }
     }
@@ -196,8 +230,7 @@ impl Tls {
     #[inline]
     pub(super) fn pending_out(&self) -> Res<usize> {
         match self.direct() {
-            // SAFETY: a live memory BIO.
-            Some(direct) => Ok(unsafe { (direct.functions.bio_pending)(direct.outgoing) }),
+            Some(direct) => Ok(direct.pending_out()),
             None => self.pending(&self.outgoing.or_none()),
         }
     }
@@ -207,6 +240,9 @@ impl Tls {
     #[inline]
     pub(super) fn with_outgoing<R>(&self, send: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let direct = self.direct()?;
+        if let Some(channel) = direct.channel() {
+            return Some(channel.with_out(send));
+        }
         // SAFETY: a live memory BIO, which nobody touches until it is emptied.
         unsafe {
             let result = send(direct.functions.content(direct.outgoing));
@@ -217,23 +253,23 @@ impl Tls {
 
     /// The encrypted bytes that wait to be sent.
     pub(super) fn take_outgoing(&self) -> Res<Owned> {
-        let Some(direct) = self.direct() else {
-            return self.outgoing.or_none().call_method(&names().read, &[]);
+        match self.with_outgoing(Owned::from_bytes) {
+            Some(bytes) => bytes,
+            None => self.outgoing.or_none().call_method(&names().read, &[]),
+        }
+    }
+
+    /// Reads what there is after `bytes` have come. `None`: they were added to what there is, and it goes another way.
+    pub(super) fn drain_received(&self, bytes: &[u8]) -> Res<Option<Drained>> {
+        let direct = self.direct();
+        let Some(channel) = direct.as_ref().and_then(Direct::channel) else {
+            self.feed(bytes)?;
+            return Ok(None);
         };
-        // SAFETY: a live memory BIO; the room is as large as what it holds.
-        let len = unsafe { (direct.functions.bio_pending)(direct.outgoing) };
-        let chunk = Chunk::fill(len, |room| {
-            // SAFETY: as above.
-            let count = unsafe {
-                (direct.functions.bio_read)(
-                    direct.outgoing,
-                    room.as_mut_ptr().cast(),
-                    room.len().min(MAX_INT) as i32,
-                )
-            };
-            Ok::<_, ()>(count.max(0) as usize)
-        })?;
-        Ok(chunk.map_or_else(|()| Owned::none(), Chunk::into_object))
+        match channel.lending(bytes, || self.drain()) {
+            Some(drained) => drained.map(Some),
+            None => no_memory(),
+        }
     }
 
     /// Reads into memory that `room` stands for, as far as it goes.
@@ -385,6 +421,13 @@ impl Tls {
             Err(Raised) => Err(Raised),
         }
     }
+}
+
+#[cold]
+fn no_memory<T>() -> Res<T> {
+    // SAFETY: attached.
+    unsafe { ffi::PyErr_NoMemory() };
+    Err(Raised)
 }
 
 /// What `SSLObject.read` gave.

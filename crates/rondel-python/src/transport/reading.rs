@@ -212,8 +212,8 @@ fn read_tls(transport: &Object, this: &Socket) -> Res<()> {
             received
         });
         let exception = match received {
-            Ok(Fed::Bytes(more)) => {
-                if let Err(Raised) = tls::reading::fed(&owner) {
+            Ok(Fed::Bytes(more, drained)) => {
+                if let Err(Raised) = tls::reading::received(&owner, drained) {
                     let exception = take_unless_exit()?;
                     let message = "Fatal error: protocol.buffer_updated() call failed.";
                     return fatal_error(transport, &exception, message);
