@@ -18,6 +18,7 @@ from typing import Any, TypeVarTuple, Unpack
 
 from . import _rondel
 from .connections import Connections
+from .datagrams import Datagrams
 
 __all__ = ("EventLoop", "new_event_loop")
 
@@ -46,7 +47,7 @@ class _ReactorView:
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
 
 
-class EventLoop(_rondel.LoopCore, Connections, asyncio.SelectorEventLoop):
+class EventLoop(_rondel.LoopCore, Connections, Datagrams, asyncio.SelectorEventLoop):
     """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
 
     def __init__(self, *, virtual_start: float | None = None) -> None:
