@@ -28,6 +28,8 @@ class Echo:
     size: int
     #: How often the server answers with a message.
     copies: int = 1
+    #: Mode of the load generator.
+    load: str = "echo"
 
 
 @dataclass(frozen=True)
@@ -123,6 +125,11 @@ def _echo() -> list[Case]:
                 cases.append(Case(name, f"{server} echo", workload, (*PYTHON_LOOPS, "floor")))
     two = Echo("two-writes", 100, 1024, copies=2)
     cases.append(Case("two-writes/100x1KiB", "protocol echo", two, PYTHON_LOOPS))
+    for connections in (1, 100):
+        datagrams = Echo("datagrams", connections, 1024, load="datagrams")
+        cases.append(Case(f"udp-echo/{connections}x1KiB", "UDP echo", datagrams, PYTHON_LOOPS, "rloop"))
+    one_shot = Echo("one-shot", 100, 64, load="one-shot")
+    cases.append(Case("one-shot-echo/100x64B", "one-shot echo", one_shot, PYTHON_LOOPS))
     return cases
 
 

@@ -39,6 +39,8 @@ GOALS = [
         "rondel",
         (Limit(0.5, "uvloop"),),
     ),
+    Goal("UDP echo, 100 x 1 KiB", "udp-echo/100x1KiB", "rondel", (Limit(0.95, "rloop"),)),
+    Goal("accept, read, write, close", "one-shot-echo/100x64B", "rondel", (Limit(0.7, "uvloop"),)),
     Goal("call_soon", "call-soon", "rondel", (Limit(0.20, "uvloop"),)),
     Goal("sleep(0) through asyncio's own sleep", "sleep-0", "rondel", (Limit(0.55, "uvloop"),)),
     Goal("create_task + await through asyncio's own", "create-task", "rondel", (Limit(0.25, "uvloop"),)),

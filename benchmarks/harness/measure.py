@@ -77,7 +77,7 @@ def _in_process(contenders: Contenders, settings: Settings, workload: InProcess,
 def _echo(contenders: Contenders, settings: Settings, workload: Echo, loop: str) -> Figures:
     with _server(contenders, settings, workload.server, loop) as (server, port):
         load = [
-            *_load(contenders, "echo", port, workload.connections, workload.size),
+            *_load(contenders, workload.load, port, workload.connections, workload.size),
             *("--copies", str(workload.copies)),
             *("--warmup", str(settings.warm_up), "--seconds", str(settings.seconds)),
             *("--server-pid", str(server.pid)),

@@ -59,7 +59,43 @@ async def two_writes(asyncio: Any, listener: socket.socket) -> Any:
     return await loop.create_server(EchoTwice, sock=listener, backlog=BACKLOG)
 
 
-SERVERS = {"streams": streams, "protocol": protocol, "two-writes": two_writes}
+async def one_shot(asyncio: Any, listener: socket.socket) -> Any:
+    """The tutorial's echo server: one message for each connection."""
+
+    async def echo(reader: Any, writer: Any) -> None:
+        data = await reader.read(100)
+        writer.write(data)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
+
+
+SERVERS = {"streams": streams, "protocol": protocol, "two-writes": two_writes, "one-shot": one_shot}
+
+
+async def serve_datagrams(asyncio: Any) -> None:
+    """One UDP socket, one `sendto` in each `datagram_received`."""
+
+    class Echo(asyncio.DatagramProtocol):  # type: ignore[misc]
+        def connection_made(self, transport: Any) -> None:
+            self.transport = transport
+
+        def datagram_received(self, data: bytes, addr: Any) -> None:
+            self.transport.sendto(data, addr)
+
+    receiver = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    # Room for what all peers of the load generator have in flight, so that none of it is lost.
+    receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 << 20)
+    receiver.setblocking(False)
+    receiver.bind(("127.0.0.1", 0))
+    port = receiver.getsockname()[1]
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(Echo, sock=receiver)
+    print(json.dumps({"port": port}), flush=True)
+    await loop.create_future()
+    transport.close()
 
 
 async def serve(asyncio: Any, start: Any) -> None:
@@ -79,10 +115,13 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--loop", required=True)
     parser.add_argument("--form", choices=["loop", "module"], required=True)
-    parser.add_argument("--server", choices=SERVERS, required=True)
+    parser.add_argument("--server", choices=[*SERVERS, "datagrams"], required=True)
     options = parser.parse_args()
     binding = bind(options.loop, options.form)
-    binding.run(serve(binding.asyncio, SERVERS[options.server]))
+    if options.server == "datagrams":
+        binding.run(serve_datagrams(binding.asyncio))
+    else:
+        binding.run(serve(binding.asyncio, SERVERS[options.server]))
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 //!
 //! * `bench-load echo` keeps all connections busy for a time and prints messages, latencies, and the CPU time the
 //!   server used between the end of the warm-up and the end, read by the same process at the same moments.
+//! * `bench-load datagrams` does the same with UDP sockets, `bench-load one-shot` with a new connection for each message.
 //! * `bench-load idle` opens connections, exchanges one message on each, prints a line, leaves them idle until its
 //!   standard input ends, and then exchanges one more message on each: a server that dropped some is found out.
 //!
@@ -14,14 +15,13 @@ use std::os::fd::AsRawFd;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-use rondel_bench::cpu_clock::CpuTime;
+use rondel_bench::datagrams::Datagrams;
 use rondel_bench::epoll::{Epoll, READABLE, WRITABLE};
-use rondel_bench::histogram::Histogram;
 use rondel_bench::message::Messages;
+use rondel_bench::meter::{Meter, PATIENCE, Tick};
+use rondel_bench::one_shot::OneShot;
 use rondel_bench::options::Options;
 
-/// No byte for this long on any connection: the server has stalled.
-const PATIENCE: Duration = Duration::from_secs(10);
 /// Connections opened from one source address; a few addresses together are not short of ports.
 const PER_SOURCE: usize = 8_192;
 const RECEIVE: usize = 64 * 1024;
@@ -48,25 +48,32 @@ fn run() -> Result<(), String> {
     ])?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.get("port")?));
     let size = options.get("size")?;
+    let messages = Messages::new(size).ok_or("--size is less than a message's header")?;
+    let count = options.get("connections")?;
+    let seconds = |name| Ok::<_, String>(Duration::from_secs_f64(options.get(name)?));
+    let server = options.find("server-pid")?;
+    match options.mode.as_str() {
+        "datagrams" => {
+            let load = Datagrams::open(address, count, messages)?;
+            return load.run(seconds("warmup")?, seconds("seconds")?, server);
+        }
+        "one-shot" => {
+            let load = OneShot::new(address, count, messages);
+            return load.run(seconds("warmup")?, seconds("seconds")?, server);
+        }
+        _ => {}
+    }
     let mut load = Load {
-        messages: Messages::new(size).ok_or("--size is less than a message's header")?,
+        messages,
         copies: options.find("copies")?.unwrap_or(1),
         connections: Vec::new(),
         send: vec![0; size],
         receive: vec![0; RECEIVE.max(size)],
     };
-    let count = options.get("connections")?;
     load.connect(address, count)?;
     match options.mode.as_str() {
         "idle" => load.idle(),
-        "echo" => {
-            let seconds = |name| Ok::<_, String>(Duration::from_secs_f64(options.get(name)?));
-            load.echo(
-                seconds("warmup")?,
-                seconds("seconds")?,
-                options.find("server-pid")?,
-            )
-        }
+        "echo" => load.echo(seconds("warmup")?, seconds("seconds")?, server),
         mode => Err(format!("unknown mode {mode}")),
     }
 }
@@ -183,10 +190,6 @@ impl Load {
         server: Option<u32>,
     ) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
-        let cpu_time = || match server {
-            Some(pid) => CpuTime::of_process(pid).map_err(|error| format!("server: {error}")),
-            None => Ok(CpuTime::default()),
-        };
         let mut epoll = Epoll::new(1024).map_err(text)?;
         for (index, connection) in self.connections.iter().enumerate() {
             connection.stream.set_nonblocking(true).map_err(text)?;
@@ -194,43 +197,22 @@ impl Load {
                 .add(connection.stream.as_raw_fd(), READABLE, index as u64)
                 .map_err(text)?;
         }
-        let mut latencies = Histogram::new();
         let now = Instant::now();
         for index in 0..self.connections.len() {
             self.next_message(index, now, &epoll).map_err(text)?;
         }
 
-        let mut begin = Instant::now();
-        let mut deadline = begin + warm_up;
-        let mut measuring = None;
-        let mut last_event = begin;
+        let mut meter = Meter::start(warm_up, seconds, server);
         loop {
             let events = epoll.wait(Some(Duration::from_millis(100))).map_err(text)?;
-            let now = Instant::now();
-            if now >= deadline {
-                match measuring {
-                    None => {
-                        measuring = Some((cpu_time()?, CpuTime::of_this_process().map_err(text)?));
-                        latencies.clear();
-                        begin = Instant::now();
-                        deadline = begin + seconds;
-                    }
-                    Some((server_before, own_before)) => {
-                        let server = cpu_time()?.since(&server_before);
-                        let own = CpuTime::of_this_process().map_err(text)?.since(&own_before);
-                        print_echo(&latencies, begin.elapsed(), server, own);
-                        return Ok(());
-                    }
-                }
-            }
-            if events > 0 {
-                last_event = now;
-            } else if now.duration_since(last_event) > PATIENCE {
-                return Err(self.stalled());
+            match meter.tick(Instant::now(), events)? {
+                Tick::GoOn => {}
+                Tick::Over => return Ok(()),
+                Tick::Stalled => return Err(self.stalled()),
             }
             for event in 0..events {
                 let (key, readiness) = epoll.event(event);
-                self.ready(key as usize, readiness, &epoll, &mut latencies)?;
+                self.ready(key as usize, readiness, &epoll, &mut meter)?;
             }
         }
     }
@@ -240,7 +222,7 @@ impl Load {
         index: usize,
         readiness: u32,
         epoll: &Epoll,
-        latencies: &mut Histogram,
+        meter: &mut Meter,
     ) -> Result<(), String> {
         let text = |error: io::Error| format!("connection {index}: {error}");
         if readiness & WRITABLE != 0 {
@@ -256,7 +238,7 @@ impl Load {
         };
         if self.verify(index, count)? {
             let now = Instant::now();
-            latencies.record((now - self.connections[index].since).as_nanos() as u64);
+            meter.record(now, self.connections[index].since);
             self.next_message(index, now, epoll).map_err(text)?;
         }
         Ok(())
@@ -319,21 +301,4 @@ fn connect_from(source: usize, address: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(&address.into())?;
     socket.set_read_timeout(Some(PATIENCE))?;
     Ok(socket.into())
-}
-
-fn print_echo(latencies: &Histogram, elapsed: Duration, server: CpuTime, own: CpuTime) {
-    let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
-    println!(
-        "{{\"operations\": {}, \"seconds\": {:.6}, \"user\": {:.9}, \"system\": {:.9}, \"cpu\": {:.9}, \
-         \"load_cpu\": {:.9}, \"p50_us\": {:.2}, \"p99_us\": {:.2}, \"max_us\": {:.2}}}",
-        latencies.samples(),
-        elapsed.as_secs_f64(),
-        server.user().as_secs_f64(),
-        server.system().as_secs_f64(),
-        server.total.as_secs_f64(),
-        own.total.as_secs_f64(),
-        microseconds(latencies.quantile(0.5)),
-        microseconds(latencies.quantile(0.99)),
-        microseconds(latencies.max()),
-    );
 }

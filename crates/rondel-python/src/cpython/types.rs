@@ -18,7 +18,7 @@ use super::{Object, Owned, Res};
 /// Describes a type to be made.
 pub(crate) struct TypeBuilder {
     name: &'static CStr,
-    base: Option<Owned>,
+    bases: Vec<Owned>,
     basicsize: usize,
     flags: u64,
     slots: Vec<ffi::PyType_Slot>,
@@ -32,7 +32,7 @@ impl TypeBuilder {
     pub(crate) fn new<T>(name: &'static CStr, base: Option<&Object>, offset: usize) -> Self {
         Self {
             name,
-            base: base.map(Object::own),
+            bases: base.into_iter().map(Object::own).collect(),
             basicsize: offset + size_of::<T>(),
             flags: ffi::Py_TPFLAGS_DEFAULT | ffi::Py_TPFLAGS_HAVE_GC,
             slots: Vec::new(),
@@ -40,6 +40,12 @@ impl TypeBuilder {
             getset: Vec::new(),
             members: Vec::new(),
         }
+    }
+
+    /// Several base classes, of which the first has the layout that the offset was taken of.
+    pub(crate) fn bases(mut self, bases: &[&Object]) -> Self {
+        self.bases = bases.iter().map(|base| base.own()).collect();
+        self
     }
 
     /// May be subclassed in Python.
@@ -154,9 +160,10 @@ impl TypeBuilder {
             flags: self.flags as u32,
             slots: self.slots.as_mut_ptr(),
         };
-        let bases = match &self.base {
-            Some(base) => Some(Owned::tuple(&[base])?),
-            None => None,
+        let bases: Vec<&Object> = self.bases.iter().map(|base| &**base).collect();
+        let bases = match &bases[..] {
+            [] => None,
+            bases => Some(Owned::tuple(bases)?),
         };
         // SAFETY: the spec is complete, and its tables are leaked on purpose.
         unsafe {

@@ -99,7 +99,7 @@ pub(super) fn fatal_error(transport: &Object, exception: &Object, message: &str)
     force_close(transport, exception)
 }
 
-fn log_with_traceback(transport: &Object, exception: &Object, message: &str) -> Res<()> {
+pub(super) fn log_with_traceback(transport: &Object, exception: &Object, message: &str) -> Res<()> {
     let format = Owned::from_str("%r: %s")?;
     let message = Owned::from_str(message)?;
     imports()

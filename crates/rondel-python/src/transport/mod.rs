@@ -12,6 +12,7 @@
 //! | `socket.rs` | `SocketTransport`: the object and its life |
 //! | `reading.rs`, `writing.rs`, `closing.rs` | what happens to it |
 //! | `extra.rs`, `attributes.rs`, `address.rs` | what can be asked of it |
+//! | `datagram/` | `DatagramTransport` |
 //! | `listener.rs` | accepting connections |
 //! | `chunk.rs` | bytes objects as the engine's chunks |
 //! | `loop_calls.rs`, `names.rs` | what these and the streams need of Python |
@@ -20,6 +21,7 @@ mod address;
 mod attributes;
 pub(crate) mod chunk;
 mod closing;
+mod datagram;
 mod extra;
 mod listener;
 pub(crate) mod loop_calls;
@@ -40,16 +42,29 @@ pub(crate) fn readable(object: &Object) -> ControlFlow<Exit> {
     if socket::is_socket(object) {
         return finish(reading::read_ready(object), object, "_read_ready");
     }
+    if datagram::is_datagram(object) {
+        return finish(datagram::read_ready(object), object, "_read_ready");
+    }
     listener::accept_ready(object)
 }
 
 /// A transport's descriptor can be written.
 pub(crate) fn writable(object: &Object) -> ControlFlow<Exit> {
+    if datagram::is_datagram(object) {
+        return finish(datagram::write_ready(object), object, "_sendto_ready");
+    }
     finish(writing::write_ready(object), object, "_write_ready")
 }
 
 /// A transport has something to do that asyncio would do by `call_soon`: start reading, or tell of its end.
 pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
+    if datagram::is_datagram(object) {
+        let callback = match datagram::is_starting(object) {
+            true => "_add_reader",
+            false => "_read_ready",
+        };
+        return finish(datagram::take_deferred(object), object, callback);
+    }
     if !socket::is_socket(object) {
         return ControlFlow::Continue(());
     }
@@ -67,7 +82,12 @@ pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
 #[inline]
 pub(crate) fn flush(object: &Object) {
     if !socket::is_socket(object) {
-        return crate::tls::flush(object);
+        if datagram::is_datagram(object) {
+            crate::cpython::finalize::finalizing(object, || datagram::flush_step(object));
+        } else {
+            crate::tls::flush(object);
+        }
+        return;
     }
     if socket::fields(object).is_dirty() {
         crate::cpython::finalize::finalizing(object, || writing::flush_now(object));
@@ -78,10 +98,16 @@ pub(crate) fn flush(object: &Object) {
 fn finish(result: Res<()>, transport: &Object, callback: &str) -> ControlFlow<Exit> {
     match result {
         Ok(()) => ControlFlow::Continue(()),
-        Err(Raised) => match closing::report_callback(transport, callback) {
-            Ok(()) => ControlFlow::Continue(()),
-            Err(Raised) => ControlFlow::Break(Exit::Raised(restore(take_exception()))),
-        },
+        Err(Raised) => {
+            let reported = match datagram::is_datagram(transport) {
+                true => datagram::report_callback(transport, callback),
+                false => closing::report_callback(transport, callback),
+            };
+            match reported {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(Raised) => ControlFlow::Break(Exit::Raised(restore(take_exception()))),
+            }
+        }
     }
 }
 
@@ -89,6 +115,7 @@ fn finish(result: Res<()>, transport: &Object, callback: &str) -> ControlFlow<Ex
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     names::init()?;
     let mut exports = vec![("SocketTransport", socket::init_type()?)];
+    exports.extend(datagram::init()?);
     exports.extend(listener::init()?);
     Ok(exports)
 }

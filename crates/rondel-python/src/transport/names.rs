@@ -24,15 +24,18 @@ interned! {
         create_future "create_future",
         create_task "create_task",
         data_received "data_received",
+        datagram_received "datagram_received",
         debug "debug",
         detach "_detach",
         detach_socket "detach",
         done "done",
         drain_helper "_drain_helper",
         eof_received "eof_received",
+        error_received "error_received",
         exc_info "exc_info",
         exception "exception",
         extend "extend",
+        family "family",
         feed_data "feed_data",
         feed_eof "feed_eof",
         fileno "fileno",
@@ -54,6 +57,7 @@ interned! {
         replace_transport "_replace_transport",
         resume_reading "resume_reading",
         resume_writing "resume_writing",
+        sendto "sendto",
         set_exception "set_exception",
         set_result "set_result",
         set_transport "set_transport",
@@ -78,6 +82,8 @@ pub(crate) struct Imports {
     pub(crate) buffered_protocol: Owned,
     /// What asyncio's own transports derive from; its `sendfile` insists on it.
     pub(crate) transport: Owned,
+    /// `asyncio.DatagramTransport`, where asyncio's own datagram transport derives from it: from 3.12 on.
+    pub(crate) datagram_transport: Option<Owned>,
     pub(crate) sendfile_try_native: Owned,
     pub(crate) limit_overrun_error: Owned,
     pub(crate) incomplete_read_error: Owned,
@@ -104,6 +110,10 @@ pub(crate) struct Imports {
     pub(crate) writelines_skips_empty: bool,
     /// Whether a handler of connections that raises is reported as one that is a coroutine, and its connection closed.
     pub(crate) reports_handlers: bool,
+    /// What a datagram that waits counts for besides its bytes: a header's size from 3.13 on.
+    pub(crate) datagram_header: usize,
+    /// Whether `sendto` sends datagrams without bytes, as from 3.13 on.
+    pub(crate) sends_empty_datagrams: bool,
     /// From 3.13 on `readuntil` takes a tuple of separators.
     pub(crate) many_separators: bool,
     /// From 3.13 on a server is told which transport is attached and detached.
@@ -121,6 +131,10 @@ impl Imports {
             protocol: get("asyncio.protocols", "Protocol")?,
             buffered_protocol: get("asyncio.protocols", "BufferedProtocol")?,
             transport: get("asyncio.transports", "_FlowControlMixin")?,
+            datagram_transport: match version(12) {
+                true => Some(get("asyncio.transports", "DatagramTransport")?),
+                false => None,
+            },
             sendfile_try_native: modes.getattr(&*Owned::from_str("TRY_NATIVE")?)?,
             limit_overrun_error: get("asyncio.exceptions", "LimitOverrunError")?,
             incomplete_read_error: get("asyncio.exceptions", "IncompleteReadError")?,
@@ -155,6 +169,8 @@ impl Imports {
                 "co_consts",
                 "'Unhandled exception in client_connected_cb'",
             )?,
+            datagram_header: if version(13) { 8 } else { 0 },
+            sends_empty_datagrams: version(13),
             many_separators: version(13),
             server_knows_transports: version(13),
         })

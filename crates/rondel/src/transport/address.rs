@@ -50,6 +50,50 @@ impl Address {
         Self::fill(|address, len| unsafe { libc::getpeername(fd, address, len) }).map(|(_, it)| it)
     }
 
+    /// Host and port, for the families that have them.
+    pub fn as_socket(&self) -> Option<SocketAddr> {
+        match self {
+            Self::V4(v4) => Some(SocketAddr::V4(*v4)),
+            Self::V6(v6) => Some(SocketAddr::V6(**v6)),
+            Self::Other(_) => None,
+        }
+    }
+
+    /// An IPv4 address without a detour.
+    #[inline]
+    pub(super) fn of_v4(storage: &SockAddrStorage, len: libc::socklen_t) -> Option<Self> {
+        if (len as usize) < size_of::<libc::sockaddr_in>() {
+            return None;
+        }
+        // SAFETY: a storage is larger than a `sockaddr_in` and aligned for it, and any bytes are a valid one.
+        let raw = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
+        if libc::c_int::from(raw.sin_family) != libc::AF_INET {
+            return None;
+        }
+        let ip = u32::from_be(raw.sin_addr.s_addr).into();
+        Some(Self::V4(SocketAddrV4::new(ip, u16::from_be(raw.sin_port))))
+    }
+
+    /// Lets a system call read the address.
+    #[inline]
+    pub(super) fn with_raw<R>(
+        &self,
+        call: impl FnOnce(*const libc::sockaddr, libc::socklen_t) -> R,
+    ) -> R {
+        match self {
+            Self::V4(address) => {
+                let raw = raw_v4(address);
+                let len = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+                call(std::ptr::from_ref(&raw).cast(), len)
+            }
+            Self::V6(address) => {
+                let raw = SockAddr::from(**address);
+                call(raw.as_ptr().cast(), raw.len())
+            }
+            Self::Other(raw) => call(raw.as_ptr().cast(), raw.len()),
+        }
+    }
+
     /// Lets a system call fill in an address; gives its result, too.
     pub(super) fn fill(
         call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
@@ -65,6 +109,19 @@ impl Address {
         // SAFETY: all-zero is a valid storage, and the kernel has written `len` bytes of it.
         let address = unsafe { SockAddr::new(storage.assume_init(), len) };
         Ok((result, address.into()))
+    }
+}
+
+/// As the kernel takes it.
+#[inline]
+pub(super) fn raw_v4(address: &SocketAddrV4) -> libc::sockaddr_in {
+    libc::sockaddr_in {
+        sin_family: libc::AF_INET as libc::sa_family_t,
+        sin_port: address.port().to_be(),
+        sin_addr: libc::in_addr {
+            s_addr: address.ip().to_bits().to_be(),
+        },
+        sin_zero: [0; 8],
     }
 }
 

@@ -8,12 +8,15 @@
 //! * `write_queue.rs`: what waits to be sent, and the system calls that send it.
 //! * `flow_control.rs`: when a writer is paused and resumed.
 //! * `recv_size.rs`: how much room a peer's next bytes get, and the system call that receives them.
+//! * `datagram.rs`: a datagram socket; `recv_batch.rs` receives for it.
 //! * `listener.rs`: accepting connections.
 //! * `address.rs`: a peer's address in as little memory as it takes.
 
 pub mod address;
+pub mod datagram;
 pub mod flow_control;
 pub mod listener;
+pub mod recv_batch;
 pub mod recv_size;
 pub mod stream;
 pub mod write_queue;

@@ -1,0 +1,104 @@
+//! When a load generator measures: a warm-up, then the time that counts, with both processes' CPU clocks read at its ends.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::cpu_clock::CpuTime;
+use crate::histogram::Histogram;
+
+/// Nothing for this long on any connection: the server has stalled.
+pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What a load generator does after it was told that time has passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tick {
+    /// Go on.
+    GoOn,
+    /// The figures are printed: end.
+    Over,
+    /// Nothing has come for too long: end with an error.
+    Stalled,
+}
+
+/// The clocks and latencies of one measurement.
+#[derive(Debug)]
+pub struct Meter {
+    seconds: Duration,
+    server: Option<u32>,
+    begin: Instant,
+    deadline: Instant,
+    last_event: Instant,
+    /// The server's and this process's CPU time at the end of the warm-up, once that is over.
+    measuring: Option<(CpuTime, CpuTime)>,
+    latencies: Histogram,
+}
+
+impl Meter {
+    /// Begins the warm-up. `server` is the process whose CPU time counts.
+    pub fn start(warm_up: Duration, seconds: Duration, server: Option<u32>) -> Self {
+        let begin = Instant::now();
+        Self {
+            seconds,
+            server,
+            begin,
+            deadline: begin + warm_up,
+            last_event: begin,
+            measuring: None,
+            latencies: Histogram::new(),
+        }
+    }
+
+    /// An operation that began at `since` is done, and was as it should be.
+    pub fn record(&mut self, now: Instant, since: Instant) {
+        self.latencies.record((now - since).as_nanos() as u64);
+    }
+
+    /// Looks at the clock. `events`: how many descriptors were ready at `now`.
+    pub fn tick(&mut self, now: Instant, events: usize) -> Result<Tick, String> {
+        let text = |error: io::Error| error.to_string();
+        if now >= self.deadline {
+            let (server, own) = (
+                self.server_time()?,
+                CpuTime::of_this_process().map_err(text)?,
+            );
+            if let Some((server_before, own_before)) = &self.measuring {
+                self.print(server.since(server_before), own.since(own_before));
+                return Ok(Tick::Over);
+            }
+            self.measuring = Some((server, own));
+            self.latencies.clear();
+            self.begin = Instant::now();
+            self.deadline = self.begin + self.seconds;
+        }
+        if events > 0 {
+            self.last_event = now;
+        } else if now.duration_since(self.last_event) > PATIENCE {
+            return Ok(Tick::Stalled);
+        }
+        Ok(Tick::GoOn)
+    }
+
+    fn server_time(&self) -> Result<CpuTime, String> {
+        match self.server {
+            Some(pid) => CpuTime::of_process(pid).map_err(|error| format!("server: {error}")),
+            None => Ok(CpuTime::default()),
+        }
+    }
+
+    fn print(&self, server: CpuTime, own: CpuTime) {
+        let microseconds = |nanoseconds: u64| nanoseconds as f64 / 1e3;
+        println!(
+            "{{\"operations\": {}, \"seconds\": {:.6}, \"user\": {:.9}, \"system\": {:.9}, \"cpu\": {:.9}, \
+             \"load_cpu\": {:.9}, \"p50_us\": {:.2}, \"p99_us\": {:.2}, \"max_us\": {:.2}}}",
+            self.latencies.samples(),
+            self.begin.elapsed().as_secs_f64(),
+            server.user().as_secs_f64(),
+            server.system().as_secs_f64(),
+            server.total.as_secs_f64(),
+            own.total.as_secs_f64(),
+            microseconds(self.latencies.quantile(0.5)),
+            microseconds(self.latencies.quantile(0.99)),
+            microseconds(self.latencies.max()),
+        );
+    }
+}

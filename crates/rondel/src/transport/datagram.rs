@@ -1,0 +1,594 @@
+//! A datagram socket: asyncio's `_SelectorDatagramTransport` without its callbacks.
+//!
+//! [`Datagrams`] holds the socket, the datagrams that wait to be sent, the flow control and the flags that say what may
+//! still happen; `recv_batch.rs` receives. As with [`Stream`](super::stream::Stream), each method says what the host has to do, and the host
+//! does it before it calls the next one.
+//!
+//! # The way of a datagram out
+//! The first one of a step is sent at once, so that a program which sends one sees its error there and then, as with
+//! asyncio. Those that follow in the same step are queued and leave together by `sendmmsg` when the step is over, which
+//! takes an eighth less than a system call each. The host flushes before anything that could tell the difference.
+//!
+//! # Who sends
+//! Where a datagram goes, the host knows ([`Destination`]). One whose address this crate can't write down is sent by the
+//! host itself: a flush stops there and says so.
+
+use std::collections::VecDeque;
+use std::io;
+use std::mem;
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::address::Address;
+use super::flow_control::FlowControl;
+use super::stream::{Close, LOST_WRITES_THRESHOLD};
+
+/// The most datagrams that one `sendmmsg` takes.
+const BATCH: usize = 32;
+/// This many queued datagrams aren't held back until the step is over.
+const FLUSH_AT_ONCE: usize = 64;
+/// This many queued bytes aren't, either.
+const FLUSH_BYTES: usize = 64 * 1024;
+
+/// Where a datagram goes.
+#[derive(Clone, Copy, Debug)]
+pub enum Route<'a> {
+    /// To the peer that the socket is connected to.
+    Connected,
+    /// To this address.
+    To(&'a Address),
+    /// The host knows, and sends it.
+    Foreign,
+}
+
+/// What a host keeps of where a queued datagram goes.
+pub trait Destination {
+    /// How it is sent.
+    fn route(&self) -> Route<'_>;
+}
+
+/// A datagram socket `S` with datagrams of type `C` to send, to destinations of type `D`.
+#[derive(Debug)]
+pub struct Datagrams<S, C, D> {
+    socket: Option<S>,
+    queue: VecDeque<(C, D)>,
+    /// Bytes that wait, with `header` more for each datagram.
+    size: usize,
+    header: usize,
+    /// When the writer is paused; the host passes its edges on.
+    pub flow: FlowControl,
+    conn_lost: u32,
+    closing: bool,
+    paused: bool,
+    /// The kernel took no more: the descriptor is watched for writing.
+    blocked: bool,
+    /// A datagram was sent in the running step, which the host will end with a flush.
+    in_step: bool,
+}
+
+/// What a program that sends a datagram is told to do with it; see [`Datagrams::admit`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Admitted {
+    /// Send it now, by [`Datagrams::send`] or the host's own way.
+    Now,
+    /// Queue it by [`Datagrams::push`].
+    Queue,
+    /// Throw it away, because the connection is lost.
+    Lost {
+        /// Whether the program goes on sending and deserves asyncio's warning.
+        warn: bool,
+    },
+}
+
+/// How far a flush came; see [`Datagrams::flush`].
+#[derive(Debug)]
+pub enum Flushed {
+    /// Nothing is left.
+    Drained,
+    /// The kernel takes no more now.
+    Blocked,
+    /// The first that waits is [`Route::Foreign`]: take it, and send it.
+    Foreign,
+    /// The first that waited could not be sent, and is thrown away. Others may be left.
+    Failed(io::Error),
+}
+
+impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
+    /// A non-blocking socket of which this is the only owner. Each datagram that waits counts for `header` bytes more
+    /// than it has.
+    pub fn new(socket: S, header: usize) -> Self {
+        Self {
+            socket: Some(socket),
+            queue: VecDeque::new(),
+            size: 0,
+            header,
+            flow: FlowControl::default(),
+            conn_lost: 0,
+            closing: false,
+            paused: false,
+            blocked: false,
+            in_step: false,
+        }
+    }
+
+    /// The socket, until it is taken.
+    #[inline]
+    pub fn socket(&self) -> Option<&S> {
+        self.socket.as_ref()
+    }
+
+    /// Takes the socket, for good; the host closes it.
+    pub fn take_socket(&mut self) -> Option<S> {
+        self.socket.take()
+    }
+
+    #[inline]
+    fn fd(&self) -> RawFd {
+        self.socket.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// Whether the program has closed the transport, or the connection is lost.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Zero while the transport lives; then one, and one more for each datagram that was thrown away.
+    #[inline]
+    pub fn conn_lost(&self) -> u32 {
+        self.conn_lost
+    }
+
+    /// How much waits to be sent, in bytes and headers.
+    #[inline]
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether nothing waits.
+    #[inline]
+    pub fn is_empty(&self) -> bool {
+        self.queue.is_empty()
+    }
+
+    /// What waits, in the order in which it will be sent.
+    pub fn iter(&self) -> impl Iterator<Item = &(C, D)> {
+        self.queue.iter()
+    }
+
+    /// Whether datagrams were queued that the kernel was not offered yet.
+    #[inline]
+    pub fn is_dirty(&self) -> bool {
+        !self.blocked && !self.queue.is_empty()
+    }
+
+    // Reading
+
+    /// Whether datagrams that come are wanted.
+    #[inline]
+    pub fn is_reading(&self) -> bool {
+        !self.closing && !self.paused
+    }
+
+    /// Whether the program has paused reading.
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Pauses reading. True: watch for reading no more.
+    pub fn pause_reading(&mut self) -> bool {
+        let edge = self.is_reading();
+        self.paused |= edge;
+        edge
+    }
+
+    /// Resumes reading. True: watch for reading again.
+    pub fn resume_reading(&mut self) -> bool {
+        let edge = self.paused && !self.closing;
+        self.paused &= !edge;
+        edge
+    }
+
+    // Sending
+
+    /// What to do with a datagram. `connected`: the transport has one peer, so that sending ends with its loss.
+    #[inline]
+    pub fn admit(&mut self, connected: bool) -> Admitted {
+        if self.conn_lost > 0 && (connected || self.socket.is_none()) {
+            let warn = self.conn_lost >= LOST_WRITES_THRESHOLD;
+            self.conn_lost = self.conn_lost.saturating_add(1);
+            return Admitted::Lost { warn };
+        }
+        match self.queue.is_empty() && !self.in_step {
+            true => Admitted::Now,
+            false => Admitted::Queue,
+        }
+    }
+
+    /// A step is running, and the host will flush when it ends: what else is sent in it is queued.
+    #[inline]
+    pub fn enter_step(&mut self) {
+        self.in_step = true;
+    }
+
+    /// Sends one datagram past the queue, which must be empty.
+    ///
+    /// # Errors
+    /// The kernel's, `EAGAIN` and `EINTR` too.
+    #[inline]
+    pub fn send(&self, bytes: &[u8], route: Route<'_>) -> io::Result<()> {
+        let (name, len) = match route {
+            Route::To(address) => {
+                return address.with_raw(|name, len| self.send_to(bytes, name, len));
+            }
+            Route::Connected | Route::Foreign => (std::ptr::null(), 0),
+        };
+        self.send_to(bytes, name, len)
+    }
+
+    fn send_to(
+        &self,
+        bytes: &[u8],
+        name: *const libc::sockaddr,
+        len: libc::socklen_t,
+    ) -> io::Result<()> {
+        // SAFETY: the bytes and the name are readable for their lengths.
+        let sent = unsafe {
+            libc::sendto(
+                self.fd(),
+                bytes.as_ptr().cast(),
+                bytes.len(),
+                libc::MSG_NOSIGNAL,
+                name,
+                len,
+            )
+        };
+        match sent {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Queues a datagram. True: flush now, it is too much to wait for the end of the step.
+    #[inline]
+    pub fn push(&mut self, data: C, to: D) -> bool {
+        self.size += data.as_ref().len() + self.header;
+        self.queue.push_back((data, to));
+        !self.blocked
+            && (!self.in_step
+                || self.queue.len() >= FLUSH_AT_ONCE
+                || self.size > self.flow.high().min(FLUSH_BYTES))
+    }
+
+    /// Puts back what [`take_first`](Self::take_first) took.
+    pub fn put_back(&mut self, data: C, to: D) {
+        self.size += data.as_ref().len() + self.header;
+        self.queue.push_front((data, to));
+    }
+
+    /// Takes the first that waits.
+    pub fn take_first(&mut self) -> Option<(C, D)> {
+        let first = self.queue.pop_front()?;
+        self.size -= first.0.as_ref().len() + self.header;
+        Some(first)
+    }
+
+    /// The step is over: what is sent now goes at once again.
+    #[inline]
+    pub fn leave_step(&mut self) {
+        self.in_step = false;
+    }
+
+    /// The kernel took no more, and the descriptor is watched for writing. False: that was known.
+    pub fn note_blocked(&mut self) -> bool {
+        !mem::replace(&mut self.blocked, true)
+    }
+
+    /// Nothing is left: the descriptor is watched for writing no more.
+    pub fn note_drained(&mut self) {
+        self.blocked = false;
+    }
+
+    /// Whether the kernel took no more when it was last asked.
+    #[inline]
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Sends what waits, in order, as far as that goes.
+    pub fn flush(&mut self) -> Flushed {
+        loop {
+            let foreign = match self.queue.front() {
+                None => return Flushed::Drained,
+                Some((_, to)) => matches!(to.route(), Route::Foreign),
+            };
+            if foreign {
+                return Flushed::Foreign;
+            }
+            match self.send_batch() {
+                Ok(sent) => {
+                    for _ in 0..sent {
+                        self.take_first();
+                    }
+                }
+                Err(error) => match error.kind() {
+                    io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => {
+                        return Flushed::Blocked;
+                    }
+                    _ => {
+                        self.take_first();
+                        return Flushed::Failed(error);
+                    }
+                },
+            }
+        }
+    }
+
+    /// Offers the kernel what stands before the first foreign destination. Gives how many it took, at least one.
+    fn send_batch(&self) -> io::Result<usize> {
+        let mut known = self.queue.iter().map_while(|(data, to)| match to.route() {
+            Route::Foreign => None,
+            route => Some((data.as_ref(), route)),
+        });
+        if self.queue.len() == 1
+            && let Some((data, route)) = known.next()
+        {
+            return self.send(data, route).map(|()| 1);
+        }
+        // SAFETY: all-zero is a valid message header without address, data and control data; so is an empty vector.
+        let (mut headers, mut vectors): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) =
+            unsafe { mem::zeroed() };
+        // SAFETY: all-zero is a valid address storage.
+        let mut names: [libc::sockaddr_in; BATCH] = unsafe { mem::zeroed() };
+        let mut count = 0;
+        for (((header, vector), name), (data, route)) in headers
+            .iter_mut()
+            .zip(&mut vectors)
+            .zip(&mut names)
+            .zip(known)
+        {
+            vector.iov_base = data.as_ptr().cast_mut().cast();
+            vector.iov_len = data.len();
+            header.msg_hdr.msg_iov = vector;
+            header.msg_hdr.msg_iovlen = 1;
+            match route {
+                Route::Connected | Route::Foreign => {}
+                Route::To(Address::V4(address)) => {
+                    *name = super::address::raw_v4(address);
+                    header.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
+                    header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
+                }
+                // Rarer, and longer: these go alone.
+                Route::To(address) if count == 0 => {
+                    return address
+                        .with_raw(|name, len| self.send_to(data, name, len))
+                        .map(|()| 1);
+                }
+                Route::To(_) => break,
+            }
+            count += 1;
+        }
+        // SAFETY: the first `count` headers point to names and vectors that outlive the call, and these to data that
+        // the queue holds.
+        let sent = unsafe {
+            libc::sendmmsg(
+                self.fd(),
+                headers.as_mut_ptr(),
+                count,
+                libc::MSG_NOSIGNAL as _,
+            )
+        };
+        match usize::try_from(sent) {
+            Ok(sent) => Ok(sent),
+            Err(_) => Err(io::Error::last_os_error()),
+        }
+    }
+
+    // The end
+
+    /// Closes once everything is sent. The host has flushed before.
+    pub fn close(&mut self) -> Close {
+        if self.closing {
+            return Close::Already;
+        }
+        self.closing = true;
+        if !self.queue.is_empty() {
+            return Close::WhenDrained;
+        }
+        self.conn_lost += 1;
+        self.blocked = false;
+        Close::Now
+    }
+
+    /// Ends the transport without sending what waits, which is given back to be dropped. `Some`: watch for nothing any
+    /// more, and schedule `connection_lost`. `None`: that was done before.
+    #[must_use]
+    pub fn force_close(&mut self) -> Option<VecDeque<(C, D)>> {
+        if self.conn_lost > 0 {
+            return None;
+        }
+        self.closing = true;
+        self.blocked = false;
+        self.conn_lost += 1;
+        self.size = 0;
+        Some(mem::take(&mut self.queue))
+    }
+
+    /// Drops what waits, for an object that is taken apart.
+    #[must_use]
+    pub fn take_queue(&mut self) -> VecDeque<(C, D)> {
+        self.size = 0;
+        mem::take(&mut self.queue)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::{SocketAddr, UdpSocket};
+
+    #[derive(Debug)]
+    enum To {
+        Peer,
+        Address(Address),
+        Elsewhere,
+    }
+
+    impl Destination for To {
+        fn route(&self) -> Route<'_> {
+            match self {
+                Self::Peer => Route::Connected,
+                Self::Address(address) => Route::To(address),
+                Self::Elsewhere => Route::Foreign,
+            }
+        }
+    }
+
+    type Tested = Datagrams<UdpSocket, Vec<u8>, To>;
+
+    fn address(socket: &UdpSocket) -> Address {
+        match socket.local_addr().unwrap() {
+            SocketAddr::V4(address) => Address::V4(address),
+            SocketAddr::V6(address) => Address::V6(Box::new(address)),
+        }
+    }
+
+    fn bound(host: &str) -> Option<UdpSocket> {
+        let socket = UdpSocket::bind(host).ok()?; // no IPv6 here
+        socket.set_nonblocking(true).unwrap();
+        Some(socket)
+    }
+
+    fn received(socket: &UdpSocket) -> Vec<Vec<u8>> {
+        let mut all = Vec::new();
+        let mut room = [0; 100];
+        while let Ok(len) = socket.recv(&mut room) {
+            all.push(room[..len].to_vec());
+        }
+        all
+    }
+
+    #[test]
+    fn what_is_queued_leaves_in_order_to_everyone() {
+        for host in ["127.0.0.1:0", "[::1]:0"] {
+            let (Some(ours), Some(one), Some(other)) = (bound(host), bound(host), bound(host))
+            else {
+                continue;
+            };
+            let mut tested = Tested::new(ours, 8);
+            assert_eq!(tested.admit(false), Admitted::Now);
+            tested.enter_step();
+            for number in 0..50_u8 {
+                assert_eq!(tested.admit(false), Admitted::Queue);
+                let to = if number % 2 == 0 { &one } else { &other };
+                assert!(!tested.push(
+                    vec![number; usize::from(number % 3)],
+                    To::Address(address(to))
+                ));
+            }
+            assert!(tested.is_dirty());
+            assert_eq!(tested.size(), 49 + 50 * 8);
+            assert!(matches!(tested.flush(), Flushed::Drained));
+            assert_eq!(tested.size(), 0);
+            let expected = |odd| {
+                (0..50_u8)
+                    .filter(|number| number % 2 == odd)
+                    .map(|number| vec![number; usize::from(number % 3)])
+                    .collect::<Vec<_>>()
+            };
+            assert_eq!(received(&one), expected(0));
+            assert_eq!(received(&other), expected(1));
+        }
+    }
+
+    #[test]
+    fn a_flush_stops_where_the_host_has_to_send() {
+        let (ours, peer) = (bound("127.0.0.1:0").unwrap(), bound("127.0.0.1:0").unwrap());
+        let to = || To::Address(address(&peer));
+        let mut tested = Tested::new(ours, 0);
+        tested.enter_step();
+        tested.push(b"a".to_vec(), to());
+        tested.push(b"b".to_vec(), to());
+        tested.push(b"c".to_vec(), To::Elsewhere);
+        tested.push(b"d".to_vec(), to());
+        assert!(matches!(tested.flush(), Flushed::Foreign));
+        assert_eq!(received(&peer), [b"a", b"b"]);
+        let (data, to) = tested.take_first().unwrap();
+        assert_eq!(data, b"c");
+        tested.put_back(data, to);
+        assert_eq!(tested.size(), 2);
+        tested.take_first();
+        assert!(matches!(tested.flush(), Flushed::Drained));
+        assert_eq!(received(&peer), [b"d"]);
+    }
+
+    #[test]
+    fn what_cannot_be_sent_is_thrown_away_alone() {
+        let (ours, peer) = (bound("127.0.0.1:0").unwrap(), bound("127.0.0.1:0").unwrap());
+        let to = || To::Address(address(&peer));
+        let mut tested = Tested::new(ours, 0);
+        tested.enter_step();
+        tested.push(b"a".to_vec(), to());
+        tested.push(vec![0; 70_000], to());
+        tested.push(b"b".to_vec(), to());
+        let Flushed::Failed(error) = tested.flush() else {
+            panic!("too long for UDP")
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE));
+        assert!(matches!(tested.flush(), Flushed::Drained));
+        assert_eq!(received(&peer), [b"a", b"b"]);
+    }
+
+    #[test]
+    fn a_refused_peer_is_an_error_of_the_next_datagram() {
+        let ours = bound("127.0.0.1:0").unwrap();
+        let nobody = bound("127.0.0.1:0").unwrap();
+        ours.connect(nobody.local_addr().unwrap()).unwrap();
+        drop(nobody);
+        let mut tested = Tested::new(ours, 0);
+        tested.send(b"a", Route::Connected).unwrap();
+        tested.push(b"b".to_vec(), To::Peer);
+        let Flushed::Failed(error) = tested.flush() else {
+            panic!("nobody is there")
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::ECONNREFUSED));
+    }
+
+    #[test]
+    fn many_or_large_datagrams_are_not_held_back() {
+        let ours = bound("127.0.0.1:0").unwrap();
+        let mut tested = Tested::new(ours, 0);
+        assert!(tested.push(b"no step is running".to_vec(), To::Peer));
+        tested.enter_step();
+        for _ in 0..FLUSH_AT_ONCE - 2 {
+            assert!(!tested.push(Vec::new(), To::Peer));
+        }
+        assert!(tested.push(Vec::new(), To::Peer));
+        assert_eq!(tested.take_queue().len(), FLUSH_AT_ONCE);
+        assert!(tested.push(vec![0; FLUSH_BYTES + 1], To::Peer));
+        assert!(tested.note_blocked());
+        assert!(!tested.note_blocked());
+        assert!(!tested.push(Vec::new(), To::Peer));
+        assert!(!tested.is_dirty());
+    }
+
+    #[test]
+    fn closing_waits_for_the_queue_and_aborting_does_not() {
+        let mut tested = Tested::new(bound("127.0.0.1:0").unwrap(), 0);
+        tested.enter_step();
+        tested.push(b"a".to_vec(), To::Peer);
+        assert_eq!(tested.close(), Close::WhenDrained);
+        assert_eq!(tested.close(), Close::Already);
+        assert!(!tested.is_reading() && !tested.resume_reading());
+        assert_eq!(tested.force_close().unwrap().len(), 1);
+        assert!(tested.force_close().is_none());
+        for _ in 1..LOST_WRITES_THRESHOLD {
+            assert_eq!(tested.admit(true), Admitted::Lost { warn: false });
+        }
+        assert_eq!(tested.admit(true), Admitted::Lost { warn: true });
+        // A transport without a peer sends as long as it has a socket.
+        assert!(!matches!(tested.admit(false), Admitted::Lost { .. }));
+        drop(tested.take_socket());
+        assert!(matches!(tested.admit(false), Admitted::Lost { .. }));
+    }
+}
