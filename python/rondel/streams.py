@@ -91,20 +91,13 @@ async def start_unix_server(
     return await loop.create_unix_server(factory, path, **kwds)
 
 
-async def _start_tls(
+async def _upgrade(
     self: StreamWriter,
     sslcontext: _ssl.SSLContext,
-    *,
-    server_hostname: str | None = None,
-    ssl_handshake_timeout: float | None = None,
+    server_hostname: str | None,
+    ssl_handshake_timeout: float | None,
     **kwds: float | None,
 ) -> None:
-    """Upgrade the stream to TLS."""
-    if kwds and (sys.version_info < (3, 12) or set(kwds) != {"ssl_shutdown_timeout"}):
-        name = next(iter(kwds))
-        raise TypeError(f"StreamWriter.start_tls() got an unexpected keyword argument {name!r}")
-    if sys.version_info >= (3, 12):
-        kwds.setdefault("ssl_shutdown_timeout", None)
     protocol: Any = self._protocol
     server_side = protocol._client_connected_cb is not None
     await self.drain()
@@ -124,6 +117,33 @@ async def _start_tls(
             self._reader._transport = transport
     else:
         protocol._replace_writer(self)
+
+
+if sys.version_info >= (3, 12):
+
+    async def _start_tls(
+        self: StreamWriter,
+        sslcontext: _ssl.SSLContext,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> None:
+        """Upgrade the stream to TLS. The timeouts are in seconds."""
+        timeout = ssl_shutdown_timeout
+        await _upgrade(self, sslcontext, server_hostname, ssl_handshake_timeout, ssl_shutdown_timeout=timeout)
+
+else:
+
+    async def _start_tls(
+        self: StreamWriter,
+        sslcontext: _ssl.SSLContext,
+        *,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+    ) -> None:
+        """Upgrade the stream to TLS. The timeout is in seconds."""
+        await _upgrade(self, sslcontext, server_hostname, ssl_handshake_timeout)
 
 
 _start_tls.__name__ = "start_tls"

@@ -789,7 +789,7 @@ pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
                 send::<T>,
                 c"Goes on until something has to be waited for.",
             ),
-            method::fast(c"throw", throw::<T>, c"Goes on with an exception."),
+            method::fast(c"throw", None, throw::<T>, c"Goes on with an exception."),
             method::noargs(c"close", close::<T>, c"Gives up."),
             method::noargs(c"__await__", itself, c"This object.").over_slot(),
         ])

@@ -688,10 +688,10 @@ pub(crate) fn init_types() -> Res<(Owned, Owned)> {
         handle_base,
         slot_fn!(init_handle, ffi::initproc),
     )
-    .doc(c"A callback that was scheduled, as asyncio.Handle.")
+    .doc(c"Handle(callback, args, loop, context=None)\n--\n\nA callback that was scheduled, as asyncio.Handle.")
     .build()?;
     let timer = build(c"rondel.TimerHandle", timer_base, slot_fn!(init_timer, ffi::initproc))
-        .doc(c"A callback that was scheduled for a time, as asyncio.TimerHandle.")
+        .doc(c"TimerHandle(when, callback, args, loop, context=None)\n--\n\nA callback that was scheduled for a time, as asyncio.TimerHandle.")
         .slot(ffi::Py_tp_hash, slot_fn!(hash_timer, ffi::hashfunc))
         .slot(ffi::Py_tp_richcompare, slot_fn!(compare_timers, ffi::richcmpfunc))
         .methods([method!(noargs c"when" when, c"The time at which the callback is due, in seconds of the loop's time.")])

@@ -27,6 +27,7 @@ use pyo3::prelude::*;
 
 fn fill(module: &cpython::Object) -> Res<()> {
     let add = |name: &str, value: Owned| module.setattr(&*Owned::from_str(name)?, &value);
+    cpython::method::init(module);
     cpython::names::init()?;
     cpython::stop_iteration::init()?;
     cpython::context::find()?;

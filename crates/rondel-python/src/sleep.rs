@@ -234,6 +234,6 @@ pub(crate) fn init() -> Res<Owned> {
         method!(fast c"wake_sleeper" wake, c"Completes the future of a sleep that is over."),
     )?;
     WAKE.store(callable.into_ptr(), Ordering::Relaxed);
-    method::function(method!(fast c"sleep" sleep,
-        c"sleep(delay, result=None)\n--\n\nWaits for delay seconds, and gives the result. With a delay of 0 or less, the loop makes one turn."))
+    method::function(method!(fast c"sleep(delay, result=None)" sleep,
+        c"Waits for delay seconds, and gives the result. With a delay of 0 or less, the loop makes one turn."))
 }

@@ -25,6 +25,7 @@ use crate::event_loop::core::LoopCore;
 use crate::future::{self, State};
 use crate::sync::make_class;
 use crate::task;
+use crate::task::functions::CREATE_TASK;
 use crate::waits::watch::{Arrived, Watcher};
 
 /// The fields of a group, under asyncio's names.
@@ -352,9 +353,9 @@ fn attributes() -> [GetSet; KEPT.len()] {
 
 fn methods() -> [Method; 2] {
     [
-        method!(fast c"create_task" create_task,
-            c"create_task(coro, *, name=None, context=None): runs a coroutine as a task of the group."),
-        method!(onearg c"_on_task_done" on_task_done, c"A task of the group is done."),
+        method!(fast CREATE_TASK create_task,
+            c"Runs a coroutine as a task of the group."),
+        method!(onearg c"_on_task_done(task, /)" on_task_done, c"A task of the group is done."),
     ]
 }
 
@@ -399,7 +400,7 @@ pub(crate) fn init_type() -> Res<Owned> {
         .getset(attributes())
         .build()?;
     let class = make_class(
-        "TaskGroup",
+        "TaskGroup()",
         "Waits for a group of tasks, as asyncio.TaskGroup.",
         &[&native, &stock],
         &methods(),

@@ -3,12 +3,13 @@
 //! The macros wrap a Rust function `fn(&Object, …) -> Res<Owned>` in the C function that the interpreter calls,
 //! with the panic guard around it.
 
-use std::ffi::{CStr, c_void};
+use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
 
 use pyo3::ffi;
 
 use super::error::type_error;
+use super::names::Table;
 use super::object::{tuple_item, tuple_len};
 use super::{Object, Owned, Res, names};
 
@@ -31,48 +32,81 @@ pub(crate) type Getter =
 pub(crate) type Setter =
     unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut c_void) -> std::ffi::c_int;
 
-pub(crate) fn noargs(name: &'static CStr, function: NoArgsFn, doc: &'static CStr) -> Method {
+/// The table's entry. `described` is a name, or a name with its parameters as Python shows them: `cancel(msg=None)`.
+/// What it leaves on the heap lives as long as the table.
+fn entry(
+    described: &CStr,
+    otherwise: Option<&str>,
+    doc: &CStr,
+    function: ffi::PyMethodDefPointer,
+    flags: c_int,
+) -> Method {
+    let described = described.to_string_lossy();
+    let (name, parameters) = match described.split_once('(') {
+        Some((name, parameters)) => (name, parameters.strip_suffix(')')),
+        None => (&*described, otherwise),
+    };
+    let doc = doc.to_string_lossy();
+    // `inspect.signature` reads the first lines, and `__doc__` leaves them out.
+    let doc = match parameters {
+        Some("") => format!("{name}($self)\n--\n\n{doc}"),
+        Some(parameters) => format!("{name}($self, {parameters})\n--\n\n{doc}"),
+        None => doc.into_owned(),
+    };
     Method(ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer {
-            PyCFunction: function,
-        },
-        ml_flags: ffi::METH_NOARGS,
-        ml_doc: doc.as_ptr(),
+        ml_name: lasting(name),
+        ml_meth: function,
+        ml_flags: flags,
+        ml_doc: lasting(&doc),
     })
 }
 
-pub(crate) fn onearg(name: &'static CStr, function: NoArgsFn, doc: &'static CStr) -> Method {
-    Method(ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer {
-            PyCFunction: function,
-        },
-        ml_flags: ffi::METH_O,
-        ml_doc: doc.as_ptr(),
-    })
+/// A C string for a table. Neither names nor texts have a NUL in them; should one, it ends there.
+fn lasting(text: &str) -> *const c_char {
+    let end = text.find('\0').unwrap_or(text.len());
+    CString::new(&text[..end]).unwrap_or_default().into_raw()
 }
 
-pub(crate) fn fast(name: &'static CStr, function: FastFn, doc: &'static CStr) -> Method {
-    Method(ffi::PyMethodDef {
-        ml_name: name.as_ptr(),
-        ml_meth: ffi::PyMethodDefPointer {
-            PyCFunctionFastWithKeywords: function,
-        },
-        ml_flags: ffi::METH_FASTCALL | ffi::METH_KEYWORDS,
-        ml_doc: doc.as_ptr(),
-    })
+pub(crate) fn noargs(name: &CStr, function: NoArgsFn, doc: &CStr) -> Method {
+    let function = ffi::PyMethodDefPointer {
+        PyCFunction: function,
+    };
+    entry(name, Some(""), doc, function, ffi::METH_NOARGS)
 }
 
-/// A function of the module, from a method whose `self` is the module or nothing.
+pub(crate) fn onearg(name: &CStr, function: NoArgsFn, doc: &CStr) -> Method {
+    let function = ffi::PyMethodDefPointer {
+        PyCFunction: function,
+    };
+    entry(name, Some("object, /"), doc, function, ffi::METH_O)
+}
+
+pub(crate) fn fast(name: &CStr, parameters: Option<&str>, function: FastFn, doc: &CStr) -> Method {
+    let function = ffi::PyMethodDefPointer {
+        PyCFunctionFastWithKeywords: function,
+    };
+    let flags = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
+    entry(name, parameters, doc, function, flags)
+}
+
+/// The module, to which its functions are bound.
+static MODULE: Table<Owned> = Table::new();
+
+/// Notes the module, before any function is made.
+pub(crate) fn init(module: &Object) {
+    MODULE.fill(module.own());
+}
+
+/// A function of the module, from a method whose `self` is the module. It is shown as one of the package.
 pub(crate) fn function(method: Method) -> Res<Owned> {
     let definition = Box::leak(Box::new(method.0));
-    // SAFETY: the definition lives for ever. `None` stands where a method has its object.
+    let package = Owned::from_str("rondel")?;
+    // SAFETY: the definition lives for ever, the others are live objects.
     unsafe {
         Owned::steal(ffi::PyCFunction_NewEx(
             definition,
-            super::none().as_ptr(),
-            ptr::null_mut(),
+            MODULE.get().as_ptr(),
+            package.as_ptr(),
         ))
     }
 }
@@ -95,8 +129,9 @@ pub(crate) fn getset(name: &'static CStr, get: Getter, set: Option<Setter>) -> G
     })
 }
 
-/// `method!(noargs "name" function "doc")`, `method!(onearg …)`, `method!(fast …)`; `method!(named "name" ("parameter") …)` is
-/// `onearg` for what may also be passed by name.
+/// `method!(noargs c"name" function, c"doc")`, `method!(onearg …)`, `method!(fast …)`; `method!(named c"name" ("parameter") …)` is
+/// `onearg` for what may also be passed by name. What programs call by `fast` or `onearg` has its parameters behind the name,
+/// as `inspect.signature` is to show them: `c"call_soon(callback, *args, context=None)"`.
 macro_rules! method {
     (noargs $name:literal $function:path, $doc:literal) => {{
         unsafe extern "C" fn wrapper(
@@ -132,9 +167,12 @@ macro_rules! method {
         ) -> $crate::cpython::Res<$crate::cpython::Owned> {
             $function(this, args.only($name, $parameter)?)
         }
-        $crate::cpython::method::method!(fast $name parsed, $doc)
+        $crate::cpython::method::method!(@fast $name, Some($parameter), parsed, $doc)
     }};
-    (fast $name:literal $function:path, $doc:literal) => {{
+    (fast $name:tt $function:path, $doc:literal) => {
+        $crate::cpython::method::method!(@fast $name, None, $function, $doc)
+    };
+    (@fast $name:expr, $parameters:expr, $function:path, $doc:literal) => {{
         unsafe extern "C" fn wrapper(
             this: *mut pyo3::ffi::PyObject,
             args: *const *mut pyo3::ffi::PyObject,
@@ -150,7 +188,7 @@ macro_rules! method {
             };
             $crate::cpython::error::guard_object(|| $function(this, args))
         }
-        $crate::cpython::method::fast($name, wrapper, $doc)
+        $crate::cpython::method::fast($name, $parameters, wrapper, $doc)
     }};
 }
 pub(crate) use method;

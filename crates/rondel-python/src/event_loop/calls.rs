@@ -6,6 +6,7 @@ use super::running::{self, check_closed, this_thread};
 use crate::cpython::error::{runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Res, imports, names, none};
+use crate::task::functions::CREATE_TASK;
 use crate::{future, handle, task};
 
 fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
@@ -215,20 +216,20 @@ fn create_task_by_keyword(this: &Object, args: Args<'_>) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"call_soon" call_soon,
-            c"call_soon(callback, *args, context=None): calls back in the next turn of the loop. Returns a Handle."),
-        method!(fast c"call_soon_threadsafe" call_soon_threadsafe,
+        method!(fast c"call_soon(callback, *args, context=None)" call_soon,
+            c"Calls back in the next turn of the loop. Returns a Handle."),
+        method!(fast c"call_soon_threadsafe(callback, *args, context=None)" call_soon_threadsafe,
             c"As call_soon, from any thread; wakes the loop."),
-        method!(fast c"call_later" call_later,
-            c"call_later(delay, callback, *args, context=None): calls back after delay seconds. Returns a TimerHandle."),
-        method!(fast c"call_at" call_at,
-            c"call_at(when, callback, *args, context=None): calls back when time() is at least when."),
+        method!(fast c"call_later(delay, callback, *args, context=None)" call_later,
+            c"Calls back after delay seconds. Returns a TimerHandle."),
+        method!(fast c"call_at(when, callback, *args, context=None)" call_at,
+            c"Calls back when time() is at least when."),
         method!(onearg c"_add_callback" add_callback, c"Queues a handle."),
         method!(onearg c"_add_callback_signalsafe" add_callback, c"Queues a handle and wakes the loop."),
         method!(noargs c"_write_to_self" write_to_self, c"Wakes the loop."),
         method!(noargs c"time" time, c"The loop's time in seconds, as time.monotonic()."),
         method!(noargs c"create_future" create_future, c"A rondel.Future on this loop."),
-        method!(fast c"create_task" create_task,
-            c"create_task(coro, *, name=None, context=None): runs a coroutine as a Task."),
+        method!(fast CREATE_TASK create_task,
+            c"Runs a coroutine as a Task."),
     ]
 }

@@ -349,9 +349,9 @@ pub(crate) fn shared_methods() -> Vec<Method> {
         method!(noargs c"exception" exception, c"The exception that was set, or None."),
         method!(noargs c"cancelled" cancelled, c"Whether it was cancelled."),
         method!(noargs c"done" done, c"Whether it has a result or an exception, or was cancelled."),
-        method!(fast c"add_done_callback" add_done_callback,
-            c"add_done_callback(fn, *, context=None): calls fn(future) by call_soon when it is done."),
-        method!(onearg c"remove_done_callback" remove_done_callback,
+        method!(fast c"add_done_callback(fn, /, *, context=None)" add_done_callback,
+            c"Calls fn(future) by call_soon when it is done."),
+        method!(onearg c"remove_done_callback(fn, /)" remove_done_callback,
             c"Removes all instances of a callback; returns how many there were."),
         method!(noargs c"get_loop" get_loop, c"The event loop that it is bound to."),
         method!(noargs c"_make_cancelled_error" make_cancelled_error, c"The CancelledError to raise."),
@@ -404,9 +404,9 @@ pub(crate) fn init_types() -> Res<Owned> {
         .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
         .methods(shared_methods())
         .methods([
-            method!(onearg c"set_result" set_result, c"Ends it with a result."),
-            method!(onearg c"set_exception" set_exception, c"Ends it with an exception."),
-            method!(fast c"cancel" cancel_method, c"cancel(msg=None): cancels it; false if it is done already."),
+            method!(onearg c"set_result(result, /)" set_result, c"Ends it with a result."),
+            method!(onearg c"set_exception(exception, /)" set_exception, c"Ends it with an exception."),
+            method!(fast c"cancel(msg=None)" cancel_method, c"Cancels it; false if it is done already."),
         ])
         .getset(shared_attributes());
     let class = iterator_slots(builder).build()?;

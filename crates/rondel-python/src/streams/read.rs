@@ -390,11 +390,11 @@ fn wait_for_data(reader: &Object, function: &Object) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"read" read, c"read($self, n=-1)\n--\n\nAwait up to n bytes, or all until the end."),
-        method!(fast c"readexactly" readexactly, c"readexactly($self, n)\n--\n\nAwait exactly n bytes, or raise IncompleteReadError."),
-        method!(fast c"readuntil" readuntil, c"readuntil($self, separator=b'\\n')\n--\n\nAwait bytes up to and with a separator."),
-        method!(noargs c"readline" readline, c"readline($self)\n--\n\nAwait a line with its newline, or what is left at the end."),
-        method!(onearg c"_wait_for_data" wait_for_data, c"Await that something is fed."),
+        method!(fast c"read(n=-1)" read, c"Await up to n bytes, or all until the end."),
+        method!(fast c"readexactly(n)" readexactly, c"Await exactly n bytes, or raise IncompleteReadError."),
+        method!(fast c"readuntil(separator=b'\\n')" readuntil, c"Await bytes up to and with a separator."),
+        method!(noargs c"readline" readline, c"Await a line with its newline, or what is left at the end."),
+        method!(onearg c"_wait_for_data(func_name, /)" wait_for_data, c"Await that something is fed."),
     ]
 }
 

@@ -239,7 +239,7 @@ fn methods() -> Vec<Method> {
         method!(noargs c"is_closing" is_closing, c"Whether the stream is closed or about to be."),
         method!(noargs c"wait_closed" drain::wait_closed, c"Await that the stream is closed."),
         method!(noargs c"drain" drain::drain, c"Await that writing may go on."),
-        method!(fast c"get_extra_info" get_extra_info, c"Optional information on the transport."),
+        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Optional information on the transport."),
     ]
 }
 

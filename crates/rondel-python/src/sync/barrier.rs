@@ -453,7 +453,7 @@ fn methods() -> Vec<Method> {
         method!(noargs c"abort" abort_method,
             c"Breaks it: all that wait, and will, get a BrokenBarrierError."),
         method!(noargs c"__aenter__" enter, c"wait()"),
-        method!(fast c"__aexit__" exit, c"Nothing."),
+        method!(fast c"__aexit__(*args)" exit, c"Nothing."),
     ]
 }
 
@@ -474,7 +474,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .build()?;
     let doc = "Lets a number of tasks wait for one another, as asyncio.Barrier.";
     let bases = [&*native, &*sync_imports().stock.barrier];
-    let class = bound::make_class("Barrier", doc, &bases, &methods())?;
+    let class = bound::make_class("Barrier(parties)", doc, &bases, &methods())?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

@@ -14,7 +14,9 @@ use crate::awaitable::{Next, iterator_of};
 use crate::cpython::error::{guard, guard_object, runtime_error};
 use crate::cpython::method::{Args, Method, attribute, with_tuple_and_dict};
 use crate::cpython::special::bind_special;
-use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn, visit};
+use crate::cpython::types::{
+    TypeBuilder, allocate, bind_method, free, set_type_attribute, slot_fn, visit,
+};
 use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::running;
@@ -243,9 +245,9 @@ unsafe extern "C" fn setattro(
     })
 }
 
-/// Makes the class that programs see, `rondel.<name>`.
+/// Makes the class that programs see, `rondel.<name>`. `described` is the name with the parameters of its constructor.
 pub(crate) fn make_class(
-    name: &str,
+    described: &str,
     doc: &str,
     bases: &[&Object],
     methods: &[Method],
@@ -253,11 +255,15 @@ pub(crate) fn make_class(
     let namespace = Owned::dict()?;
     namespace.set_item(c"__slots__", &*Owned::tuple(&[])?)?;
     namespace.set_item(c"__module__", &*Owned::from_str("rondel")?)?;
-    namespace.set_item(c"__doc__", &*Owned::from_str(doc)?)?;
+    // The class keeps the signature of its first docstring.
+    let signature = Owned::from_str(&format!("{described}\n--\n\n{doc}"))?;
+    namespace.set_item(c"__doc__", &signature)?;
+    let name = described.split('(').next().unwrap_or(described);
     // SAFETY: the type of all types lives as long as the interpreter.
     let metatype = unsafe { Object::from_ptr((&raw mut ffi::PyType_Type).cast()) };
     let bases = Owned::tuple(bases)?;
     let class = metatype.call(&[&*Owned::from_str(name)?, &*bases, &*namespace])?;
+    set_type_attribute(&class, c"__doc__", &*Owned::from_str(doc)?)?;
     for method in methods {
         // SAFETY: a method's name is a C string.
         let name = unsafe { CStr::from_ptr(method.0.ml_name) };

@@ -471,16 +471,16 @@ fn methods() -> Vec<Method> {
     let mut methods = vec![
         method!(noargs c"wait" wait,
             c"Gives the lock back, waits until it is notified, and takes the lock again. Gives True."),
-        method!(fast c"wait_for" wait_for,
-            c"wait_for(predicate): waits until predicate() is true, and gives what it gave."),
-        method!(fast c"notify" notify, c"notify(n=1): wakes n tasks that wait. The lock must be held."),
+        method!(fast c"wait_for(predicate)" wait_for,
+            c"Waits until predicate() is true, and gives what it gave."),
+        method!(fast c"notify(n=1)" notify, c"Wakes n tasks that wait. The lock must be held."),
         method!(noargs c"notify_all" notify_all, c"Wakes all tasks that wait. The lock must be held."),
         method!(noargs c"__aenter__" enter, c"Takes the lock."),
-        method!(fast c"__aexit__" scope::exit_method, c"Gives the lock back."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" scope::exit_method, c"Gives the lock back."),
     ];
     if sync_imports().passes_wakeups_on {
         methods.push(
-            method!(onearg c"_notify" notify_private, c"Wakes n tasks that wait, whoever has the lock."),
+            method!(onearg c"_notify(n, /)" notify_private, c"Wakes n tasks that wait, whoever has the lock."),
         );
     }
     methods
@@ -501,7 +501,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .build()?;
     let doc = "Lets tasks wait until others notify them, as asyncio.Condition.";
     let bases = [&*native, &*sync_imports().stock.condition];
-    let class = bound::make_class("Condition", doc, &bases, &methods())?;
+    let class = bound::make_class("Condition(lock=None)", doc, &bases, &methods())?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

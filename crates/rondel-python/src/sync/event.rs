@@ -220,7 +220,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .build()?;
     let doc = "A flag that tasks can wait for, as asyncio.Event.";
     let class = bound::make_class(
-        "Event",
+        "Event()",
         doc,
         &[&native, &sync_imports().stock.event],
         &methods(),

@@ -248,7 +248,7 @@ fn methods() -> Vec<Method> {
             c"Gives the lock back; the first task that waits for it is woken. RuntimeError if nobody holds it."),
         method!(noargs c"_wake_up_first" wake_up_first_method, c"Wakes the first task that waits."),
         method!(noargs c"__aenter__" enter, c"Waits for the lock."),
-        method!(fast c"__aexit__" scope::exit_method, c"Gives the lock back."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" scope::exit_method, c"Gives the lock back."),
     ]
 }
 
@@ -263,7 +263,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .build()?;
     let doc = "A lock for tasks, as asyncio.Lock. It is fair: who waits first gets it first.";
     let class = bound::make_class(
-        "Lock",
+        "Lock()",
         doc,
         &[&native, &sync_imports().stock.lock],
         &methods(),

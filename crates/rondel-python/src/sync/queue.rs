@@ -578,7 +578,7 @@ fn methods() -> Vec<Method> {
         method!(noargs c"qsize" qsize, c"How many items are in it."),
         method!(noargs c"empty" empty, c"Whether it is empty."),
         method!(noargs c"full" full, c"Whether it has maxsize items."),
-        method!(fast c"put_nowait" put_nowait_method, c"put_nowait(item): puts an item in. QueueFull if there is no room."),
+        method!(fast c"put_nowait(item)" put_nowait_method, c"Puts an item in. QueueFull if there is no room."),
         method!(noargs c"get_nowait" get_nowait, c"Takes the next item out. QueueEmpty if there is none."),
         method!(noargs c"task_done" task_done, c"Tells that the work on an item is done, for join()."),
         method!(noargs c"_format" format_method, c"What its repr shows."),
@@ -586,8 +586,8 @@ fn methods() -> Vec<Method> {
     ];
     methods.extend(queue_calls::methods());
     if sync_imports().queue_shut_down.is_some() {
-        methods.push(method!(fast c"shutdown" shutdown,
-            c"shutdown(immediate=False): put() and, once it is empty, get() raise QueueShutDown. If immediate, it is empty now."));
+        methods.push(method!(fast c"shutdown(immediate=False)" shutdown,
+            c"From now on put() and, once it is empty, get() raise QueueShutDown. If immediate, it is empty now."));
     }
     methods
 }
@@ -608,11 +608,17 @@ pub(super) fn init_types() -> Res<(Owned, Owned, Owned)> {
         Ok(made)
     };
     let doc = "A queue between tasks, as asyncio.Queue. With a maxsize of 0 there is always room.";
-    let queue = make("Queue", doc, &[&native, &stock.queue], Order::Fifo, &CLASS)?;
+    let queue = make(
+        "Queue(maxsize=0)",
+        doc,
+        &[&native, &stock.queue],
+        Order::Fifo,
+        &CLASS,
+    )?;
     let doc = "A queue that gives the smallest item first, as asyncio.PriorityQueue.";
     let bases = [&*queue, &*stock.priority_queue];
     let priority = make(
-        "PriorityQueue",
+        "PriorityQueue(maxsize=0)",
         doc,
         &bases,
         Order::Priority,
@@ -620,6 +626,12 @@ pub(super) fn init_types() -> Res<(Owned, Owned, Owned)> {
     )?;
     let doc = "A queue that gives the newest item first, as asyncio.LifoQueue.";
     let bases = [&*queue, &*stock.lifo_queue];
-    let lifo = make("LifoQueue", doc, &bases, Order::Lifo, &LIFO_CLASS)?;
+    let lifo = make(
+        "LifoQueue(maxsize=0)",
+        doc,
+        &bases,
+        Order::Lifo,
+        &LIFO_CLASS,
+    )?;
     Ok((queue, priority, lifo))
 }

@@ -219,7 +219,7 @@ fn join(queue: &Object) -> Res<Owned> {
 pub(super) fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"get" get, c"Takes the next item out; waits until there is one."),
-        method!(fast c"put" put, c"put(item): puts an item in; waits until there is room."),
+        method!(fast c"put(item)" put, c"Puts an item in; waits until there is room."),
         method!(noargs c"join" join, c"Waits until task_done() was called for every item."),
     ]
 }

@@ -67,7 +67,13 @@ unsafe impl Primitive for Semaphore {
     }
 
     fn init(object: &Object, args: Args<'_>) -> Res<()> {
-        let [value] = args.parse("Semaphore.__init__", ["value"], 1, 0)?;
+        let bounded = BOUNDED_CLASS.load(Ordering::Relaxed);
+        // SAFETY: live types; objects are made when both classes are there.
+        let function = match unsafe { ffi::PyType_IsSubtype(object.type_ptr(), bounded) } {
+            0 => "Semaphore.__init__",
+            _ => "BoundedSemaphore.__init__",
+        };
+        let [value] = args.parse(function, ["value"], 1, 0)?;
         init(object, value)
     }
 
@@ -92,7 +98,9 @@ fn init(object: &Object, value: Option<&Object>) -> Res<()> {
     if given.is_negative()? {
         return value_error("Semaphore initial value must be >= 0");
     }
-    this.value.set(&*given.get()?);
+    let given = given.get()?;
+    this.value.set(&given);
+    this.limit.set(&given);
     this.waiters.replace(None)
 }
 
@@ -333,7 +341,7 @@ fn methods() -> Vec<Method> {
         method!(noargs c"acquire" acquire_method, c"Waits for a permit, and takes it. Gives True."),
         method!(noargs c"_wake_up_next" wake_up_next_method, c"Gives a permit to the first task that waits."),
         method!(noargs c"__aenter__" enter, c"Waits for a permit."),
-        method!(fast c"__aexit__" scope::exit_method, c"Gives the permit back."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" scope::exit_method, c"Gives the permit back."),
     ]
 }
 
@@ -344,17 +352,6 @@ fn release_as(bounded: bool) -> Method {
     } else {
         method!(noargs c"release" release_method, c"Gives a permit back, to the first task that waits.")
     }
-}
-
-fn init_bounded(semaphore: &Object, args: Args<'_>) -> Res<Owned> {
-    let [value] = args.parse("BoundedSemaphore.__init__", ["value"], 1, 0)?;
-    let limit = match value {
-        Some(value) => value.own(),
-        None => Owned::from_i64(1)?,
-    };
-    fields(semaphore).limit.set(&limit);
-    init(semaphore, value)?;
-    Ok(Owned::none())
 }
 
 /// Makes the classes: `(Semaphore, BoundedSemaphore)`.
@@ -370,15 +367,19 @@ pub(super) fn init_types() -> Res<(Owned, Owned)> {
     let doc = "A number of permits for tasks, as asyncio.Semaphore. It is fair: who waits first gets one first.";
     let mut all = methods();
     all.push(release_as(false));
-    let semaphore = bound::make_class("Semaphore", doc, &[&native, &stock.semaphore], &all)?;
+    let semaphore = bound::make_class(
+        "Semaphore(value=1)",
+        doc,
+        &[&native, &stock.semaphore],
+        &all,
+    )?;
     CLASS.store(semaphore.clone().into_ptr().cast(), Ordering::Relaxed);
 
     let doc = "A semaphore that can't be released more often than it was acquired, as asyncio.BoundedSemaphore.";
     let mut all = methods();
     all.push(release_as(true));
-    all.push(method!(fast c"__init__" init_bounded, c"BoundedSemaphore(value=1)"));
     let bases = [&*semaphore, &*stock.bounded_semaphore];
-    let bounded = bound::make_class("BoundedSemaphore", doc, &bases, &all)?;
+    let bounded = bound::make_class("BoundedSemaphore(value=1)", doc, &bases, &all)?;
     bind_attribute(&bounded, &attribute!(c"_bound_value" get_limit, set_limit))?;
     BOUNDED_CLASS.store(bounded.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok((semaphore, bounded))

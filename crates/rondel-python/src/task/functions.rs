@@ -4,6 +4,8 @@
 //! `create_task`, a task factory of the program's, a mistake) is left to asyncio's own function of that name, whose way
 //! of passing names and keywords on differs between versions.
 
+use std::ffi::CStr;
+
 use crate::cpython::error::type_error;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
@@ -188,11 +190,23 @@ pub(crate) fn create_eagerly(
     Ok(Some(task))
 }
 
+/// How the version shows it.
+pub(crate) const CREATE_TASK: &CStr = if cfg!(Py_3_14) {
+    c"create_task(coro, **kwargs)"
+} else {
+    c"create_task(coro, *, name=None, context=None)"
+};
+const EAGER_TASK_FACTORY: &CStr = if cfg!(Py_3_14) {
+    c"eager_task_factory(loop, coro, *, eager_start=True, **kwargs)"
+} else {
+    c"eager_task_factory(loop, coro, *, name=None, context=None)"
+};
+
 /// The functions, by name.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let tasks = import("asyncio.tasks")?;
-    let eager = function(method!(fast c"eager_task_factory" eager_task_factory,
-        c"eager_task_factory(loop, coro, *, name=None, context=None)\n--\n\nA task factory whose tasks take their first step when they are made."))?;
+    let eager = function(method!(fast EAGER_TASK_FACTORY eager_task_factory,
+        c"A task factory whose tasks take their first step when they are made."))?;
     STOCK.fill(Stock {
         create_task: get(&tasks, "create_task")?,
         ensure_future: get(&tasks, "ensure_future")?,
@@ -202,13 +216,15 @@ pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let mut functions = vec![
         (
             "create_task",
-            function(method!(fast c"create_task" create_task,
-                c"create_task(coro, *, name=None, context=None)\n--\n\nRuns a coroutine as a task of the running loop."))?,
+            function(method!(fast CREATE_TASK create_task,
+                c"Runs a coroutine as a task of the running loop."))?,
         ),
         (
             "ensure_future",
-            function(method!(fast c"ensure_future" ensure_future,
-                c"ensure_future(coro_or_future, *, loop=None)\n--\n\nA future as it is; a task of anything else that can be awaited."))?,
+            function(
+                method!(fast c"ensure_future(coro_or_future, *, loop=None)" ensure_future,
+                c"A future as it is; a task of anything else that can be awaited."),
+            )?,
         ),
     ];
     if cfg!(Py_3_12) {

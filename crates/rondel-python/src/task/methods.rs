@@ -196,19 +196,19 @@ unsafe extern "C" fn tp_repr(task: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"cancel" cancel_method,
-            c"cancel(msg=None): throws CancelledError into the coroutine in the next turn of the loop."),
+        method!(fast c"cancel(msg=None)" cancel_method,
+            c"Throws CancelledError into the coroutine in the next turn of the loop."),
         method!(noargs c"cancelling" cancelling, c"How many cancellations were requested and not taken back."),
         method!(noargs c"uncancel" uncancel, c"Takes one request for cancellation back; returns how many are left."),
-        method!(onearg c"set_result" set_result, c"Not supported by tasks."),
-        method!(onearg c"set_exception" set_exception, c"Not supported by tasks."),
+        method!(onearg c"set_result(result, /)" set_result, c"Not supported by tasks."),
+        method!(onearg c"set_exception(exception, /)" set_exception, c"Not supported by tasks."),
         method!(noargs c"get_name" get_name, c"The task's name."),
-        method!(onearg c"set_name" set_name, c"Sets the task's name."),
+        method!(onearg c"set_name(value, /)" set_name, c"Sets the task's name."),
         method!(noargs c"get_coro" get_coro, c"The coroutine."),
         #[cfg(Py_3_12)]
         method!(noargs c"get_context" get_context, c"The context that the coroutine runs in."),
-        method!(fast c"get_stack" get_stack, c"get_stack(*, limit=None): the frames of the coroutine."),
-        method!(fast c"print_stack" print_stack, c"print_stack(*, limit=None, file=None): prints the frames."),
+        method!(fast c"get_stack(*, limit=None)" get_stack, c"The frames of the coroutine."),
+        method!(fast c"print_stack(*, limit=None, file=None)" print_stack, c"Prints the frames."),
     ]
 }
 

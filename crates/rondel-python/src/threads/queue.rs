@@ -269,8 +269,8 @@ pub(super) fn init_type() -> Res<Owned> {
     .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
     .collected::<WorkQueue>()
     .methods([
-        method!(fast c"put" put, c"Puts an item in."),
-        method!(fast c"get" get, c"Takes an item, waiting for one."),
+        method!(fast c"put(item, block=True, timeout=None)" put, c"Puts an item in."),
+        method!(fast c"get(block=True)" get, c"Takes an item, waiting for one."),
         method!(noargs c"get_nowait" get_nowait, c"Takes an item, or raises queue.Empty."),
         method!(noargs c"qsize" qsize, c"How many items there are."),
         method!(noargs c"empty" empty, c"Whether there is none."),

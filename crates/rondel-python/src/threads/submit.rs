@@ -133,6 +133,8 @@ fn run_in_executor(event_loop: &Object, args: Args<'_>) -> Res<Owned> {
 }
 
 pub(crate) fn methods() -> Vec<Method> {
-    vec![method!(fast c"run_in_executor" run_in_executor,
-        c"run_in_executor(executor, func, *args): calls func(*args) in a thread; returns a future of its result.")]
+    vec![
+        method!(fast c"run_in_executor(executor, func, *args)" run_in_executor,
+        c"Calls func(*args) in a thread; returns a future of its result."),
+    ]
 }

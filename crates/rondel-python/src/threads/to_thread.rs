@@ -138,6 +138,8 @@ fn to_thread(_: &Object, args: Args<'_>) -> Res<Owned> {
 pub(super) fn init() -> Res<Owned> {
     PARTIAL.fill(import("functools")?.getattr(&*Owned::from_str("partial")?)?);
     init_awaitable::<ToThread>(c"rondel._rondel.ToThread")?;
-    method::function(method!(fast c"to_thread" to_thread,
-        c"to_thread(func, /, *args, **kwargs)\n--\n\nCalls func in a thread, in a copy of the current context, and gives its result."))
+    method::function(
+        method!(fast c"to_thread(func, /, *args, **kwargs)" to_thread,
+        c"Calls func in a thread, in a copy of the current context, and gives its result."),
+    )
 }

@@ -364,10 +364,10 @@ fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"when" when, c"The time at which it expires, in seconds of the loop's time, or None."),
         method!(named c"reschedule" ("when") reschedule,
-            c"reschedule(when): it expires at another time, or with None never."),
+            c"It expires at another time, or with None never."),
         method!(noargs c"expired" expired, c"Whether it expired while it was in force."),
         method!(noargs c"__aenter__" enter_method, c"Begins. Gives the timeout itself."),
-        method!(fast c"__aexit__" exit_method, c"Ends. A cancellation of its own becomes a TimeoutError."),
+        method!(fast c"__aexit__(exc_type, exc_val, exc_tb)" exit_method, c"Ends. A cancellation of its own becomes a TimeoutError."),
         method!(noargs c"_on_timeout" on_timeout, c"Cancels the task."),
     ]
 }
@@ -404,7 +404,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
         .getset(attributes())
         .build()?;
     let doc = "What cancels the task that entered it when its time has come, as asyncio.Timeout.";
-    let class = make_class("Timeout", doc, &[&native, &stock.timeout], &methods())?;
+    let class = make_class("Timeout(when)", doc, &[&native, &stock.timeout], &methods())?;
     let on_timeout = function(method!(onearg c"on_timeout" on_timeout_of,
         c"Cancels the task of a timeout whose time has come."))?;
     timeout::init(class.clone(), on_timeout);
@@ -415,10 +415,10 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
             ("timeout_at", stock.timeout_at.clone()),
         ]);
     }
-    let timeout = function(method!(fast c"timeout" timeout_function,
-        c"timeout(delay)\n--\n\nFor `async with`: what takes longer than delay seconds is cancelled, and TimeoutError is raised. None: no limit."))?;
-    let timeout_at = function(method!(fast c"timeout_at" timeout_at,
-        c"timeout_at(when)\n--\n\nAs timeout(), with a time of the loop's time() instead of a delay, in seconds."))?;
+    let timeout = function(method!(fast c"timeout(delay)" timeout_function,
+        c"For `async with`: what takes longer than delay seconds is cancelled, and TimeoutError is raised. None: no limit."))?;
+    let timeout_at = function(method!(fast c"timeout_at(when)" timeout_at,
+        c"As timeout(), with a time of the loop's time() instead of a delay, in seconds."))?;
     Ok(vec![
         ("Timeout", class),
         ("timeout", timeout),

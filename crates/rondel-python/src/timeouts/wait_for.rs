@@ -126,6 +126,6 @@ fn wait_for(_: &Object, args: Args<'_>) -> Res<Owned> {
 /// Makes the function `wait_for`.
 pub(super) fn init() -> Res<Owned> {
     init_awaitable::<WaitFor>(c"rondel._rondel.WaitFor")?;
-    function(method!(fast c"wait_for" wait_for,
-        c"wait_for(fut, timeout)\n--\n\nAwaits fut and gives its result. After timeout seconds it is cancelled, and TimeoutError is raised."))
+    function(method!(fast c"wait_for(fut, timeout)" wait_for,
+        c"Awaits fut and gives its result. After timeout seconds it is cancelled, and TimeoutError is raised."))
 }

@@ -285,6 +285,6 @@ pub(super) fn init() -> Res<Owned> {
         method!(fast c"release_waiter" release, c"Completes a future, unless it is done."),
     )?;
     RELEASE.store(release.into_ptr(), Ordering::Relaxed);
-    function(method!(fast c"wait_for" wait_for,
-        c"wait_for(fut, timeout)\n--\n\nAwaits fut and gives its result. After timeout seconds it is cancelled, and TimeoutError is raised."))
+    function(method!(fast c"wait_for(fut, timeout)" wait_for,
+        c"Awaits fut and gives its result. After timeout seconds it is cancelled, and TimeoutError is raised."))
 }

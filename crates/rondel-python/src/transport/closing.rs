@@ -224,8 +224,8 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"close" close, c"Closes once everything is sent."),
         method!(noargs c"abort" abort, c"Closes at once; what waits is not sent."),
         method!(noargs c"is_closing" is_closing, c"Whether it is closed or about to be."),
-        method!(onearg c"_force_close" force_close_method, c"Closes at once, with an exception for the protocol."),
-        method!(fast c"_fatal_error" fatal_error_method, c"Reports an exception and closes at once."),
-        method!(onearg c"_call_connection_lost" call_connection_lost, c"Tells the protocol and closes the socket."),
+        method!(onearg c"_force_close(exc, /)" force_close_method, c"Closes at once, with an exception for the protocol."),
+        method!(fast c"_fatal_error(exc, message='Fatal error on transport')" fatal_error_method, c"Reports an exception and closes at once."),
+        method!(onearg c"_call_connection_lost(exc, /)" call_connection_lost, c"Tells the protocol and closes the socket."),
     ]
 }

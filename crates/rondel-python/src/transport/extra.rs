@@ -162,7 +162,9 @@ fn get_sock(transport: &Object) -> Res<Owned> {
 }
 
 pub(super) fn methods() -> Vec<Method> {
-    vec![method!(fast c"get_extra_info" get_extra_info, c"Optional information on the connection.")]
+    vec![
+        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Optional information on the connection."),
+    ]
 }
 
 pub(super) fn attributes() -> Vec<GetSet> {

@@ -290,13 +290,17 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     Ok(vec![
         (
             "start_serving",
-            method::function(method!(fast c"start_serving" start_serving,
-                c"Accepts connections of a listening socket."))?,
+            method::function(
+                method!(fast c"start_serving(loop, protocol_factory, sock, server, backlog)" start_serving,
+                c"Accepts connections of a listening socket."),
+            )?,
         ),
         (
             "make_socket_transport",
-            method::function(method!(fast c"make_socket_transport" make_socket_transport,
-                c"A transport for a connected socket."))?,
+            method::function(
+                method!(fast c"make_socket_transport(loop, sock, protocol, waiter=None, extra=None, server=None, context=None)" make_socket_transport,
+                c"A transport for a connected socket."),
+            )?,
         ),
     ])
 }

@@ -414,7 +414,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"can_write_eof" can_write_eof, c"True."),
         method!(noargs c"get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be sent."),
         method!(noargs c"get_write_buffer_limits" get_write_buffer_limits, c"The low and the high water mark, in bytes."),
-        method!(fast c"set_write_buffer_limits" set_write_buffer_limits, c"Sets the high and the low water mark, in bytes."),
+        method!(fast c"set_write_buffer_limits(high=None, low=None)" set_write_buffer_limits, c"Sets the high and the low water mark, in bytes."),
         method!(noargs c"_make_empty_waiter" make_empty_waiter, c"A future that is done when everything is sent."),
         method!(noargs c"_reset_empty_waiter" reset_empty_waiter, c"Allows writing again."),
         method!(noargs c"_maybe_pause_protocol" maybe_pause_method, c"Pauses writing if too much waits."),

@@ -388,8 +388,10 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
         .class
         .store(class.into_ptr().cast(), Ordering::Relaxed);
     init_awaitable::<One>(c"rondel._rondel.NextCompleted")?;
-    let made = function(method!(fast c"as_completed" as_completed,
-        c"as_completed(fs, *, timeout=None): iterates over awaitables, or the futures themselves, as they are done."))?;
+    let made = function(
+        method!(fast c"as_completed(fs, *, timeout=None)" as_completed,
+        c"Iterates over awaitables, or the futures themselves, as they are done."),
+    )?;
     let mut names = vec![("_as_completed", made.clone())];
     if cfg!(Py_3_13) {
         names.push(("as_completed", made));

@@ -158,6 +158,8 @@ fn repeats(args: &[&Object]) -> bool {
 
 /// Makes the function.
 pub(super) fn init() -> Res<Owned> {
-    function(method!(fast c"gather" gather,
-        c"gather(*coros_or_futures, return_exceptions=False): a future of all their results."))
+    function(
+        method!(fast c"gather(*coros_or_futures, return_exceptions=False)" gather,
+        c"A future of all their results."),
+    )
 }

@@ -319,8 +319,8 @@ pub(super) fn init_type() -> Res<()> {
     .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
     .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
     .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
-    .methods([method!(fast c"cancel" cancel_method,
-                c"cancel(msg=None): cancels the children; false if all are done already.")])
+    .methods([method!(fast c"cancel(msg=None)" cancel_method,
+                c"Cancels the children; false if all are done already.")])
     .getset([
         attribute!(c"_children" get_children),
         attribute!(c"_cancel_requested" get_cancel_requested, set_cancel_requested),

@@ -180,6 +180,6 @@ pub(super) fn init() -> Res<Owned> {
         class.into_ptr().cast::<ffi::PyTypeObject>(),
         Ordering::Relaxed,
     );
-    function(method!(fast c"shield" shield,
-        c"shield(arg): a future that ends as arg does. Cancelling it does not cancel arg."))
+    function(method!(fast c"shield(arg)" shield,
+        c"A future that ends as arg does. Cancelling it does not cancel arg."))
 }

@@ -348,6 +348,8 @@ pub(super) fn init() -> Res<Owned> {
         .class
         .store(class.into_ptr().cast(), Ordering::Relaxed);
     init_awaitable::<Wait>(c"rondel._rondel.Wait")?;
-    function(method!(fast c"wait" wait,
-        c"wait(fs, *, timeout=None, return_when=ALL_COMPLETED): the futures that are done, and those that are not, as two sets."))
+    function(
+        method!(fast c"wait(fs, *, timeout=None, return_when='ALL_COMPLETED')" wait,
+        c"The futures that are done, and those that are not, as two sets."),
+    )
 }
