@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import build, goals, loops, machine, plot, selfcheck, session, table
+from harness import build, goals, loops, machine, plot, record, selfcheck, session, table
 from harness.cases import CASES, Case
 from harness.measure import Settings
 from harness.results import Results
@@ -25,6 +25,9 @@ def main() -> int:
     options = _parse()
     if options.list:
         print("\n".join(f"{case.name:32}{', '.join(case.loops)}" for case in CASES))
+        return 0
+    if options.redraw:
+        print("\n".join(f"written: {path}" for path in record.write()), file=sys.stderr)
         return 0
     try:
         binaries = options.binaries or build.binaries()
@@ -47,6 +50,10 @@ def main() -> int:
     report = _report(options, facts, contenders, results)
     print(report)
     _write(options, facts, contenders, results, report)
+    if options.record:
+        rounds = f"best of {options.rounds} rounds of {options.seconds:g} s"
+        record.keep(record.of_run(results, facts, contenders.interpreter, contenders.versions, rounds))
+        print("\n".join(f"written: {path}" for path in record.write()), file=sys.stderr)
     return 0
 
 
@@ -63,6 +70,10 @@ def _parse() -> argparse.Namespace:
     add("--binaries", type=Path, help="folder of the built programs in Rust (default: build them)")
     add("--json", type=Path, default=OUT / "results.json", help="default: %(default)s")
     add("--svg", type=Path, default=OUT / "results.svg", help="default: %(default)s")
+    add(
+        "--record", action="store_true", help="keep the figures for README and docs: docs/figures.json, plot and tables"
+    )
+    add("--redraw", action="store_true", help="make plot and tables of docs/figures.json again, and end")
     add("--list", action="store_true", help="list the cases and end")
     add("--self-check", action="store_true", help="check the harness itself and end")
     options = parser.parse_args()

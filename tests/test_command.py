@@ -1,6 +1,5 @@
 """`python -m rondel` and `rondel`: a program sees what it would see from `python`, and ends as it would end."""
 
-import shutil
 import signal
 import subprocess
 import sys
@@ -207,15 +206,71 @@ def test_ctrl_c(tmp_path):
     assert "command.py" not in err
 
 
-@pytest.mark.skipif(shutil.which("script") is None, reason="needs script(1) for a terminal")
-def test_the_console_without_a_program():
-    result = subprocess.run(
-        ["script", "-qec", f"{sys.executable} -m rondel", "/dev/null"],
-        input="print(type(asyncio.get_running_loop()).__module__)\nawait asyncio.sleep(0, 'slept')\nexit()\n",
-        capture_output=True,
-        text=True,
-        timeout=50,
-        env={"TERM": "dumb", "PYTHON_BASIC_REPL": "1", "PATH": "/usr/bin:/bin"},
-    )
-    assert "rondel.event_loop" in result.stdout, result.stdout
-    assert "'slept'" in result.stdout
+PS_PROGRAM = """
+import asyncio, sys
+
+async def child():
+    await asyncio.Event().wait()
+
+async def main():
+    task = asyncio.create_task(child(), name="the child")
+    await asyncio.sleep(0)
+    print("ready", flush=True)
+    await asyncio.to_thread(sys.stdin.read)
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in 3.14")
+@pytest.mark.parametrize("command", ["ps", "pstree"])
+def test_looking_into_a_process(command):
+    program = [sys.executable, "-m", "rondel", "-c", PS_PROGRAM]
+    with subprocess.Popen(program, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout.readline() == "ready\n"
+        oracle = run("-m", "asyncio", command, str(process.pid))
+        ours = rondel(command, str(process.pid))
+        process.stdin.close()
+        assert process.wait(30) == 0
+    if "ermission" in oracle.stderr:
+        pytest.skip("this machine lets no process look into another")
+    assert (ours.stdout, ours.stderr, ours.returncode) == (oracle.stdout, oracle.stderr, 0)
+    assert "the child" in ours.stdout
+
+
+@pytest.mark.skipif(sys.version_info < (3, 14), reason="new in 3.14")
+def test_looking_into_no_process():
+    oracle, ours = run("-m", "asyncio", "ps", "x"), rondel("ps", "x")
+    assert (ours.stdout, ours.stderr, ours.returncode) == (oracle.stdout, oracle.stderr, 2)
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="3.14 has it")
+@pytest.mark.parametrize("command", ["ps", "pstree"])
+def test_looking_into_a_process_before_3_14(command):
+    result = rondel(command, "1")
+    assert result.returncode == 2
+    assert result.stderr.startswith(f"rondel: {command} needs Python 3.14 or newer, and this is 3.1")
+
+
+def test_a_file_that_has_the_name_of_a_command(tmp_path):
+    (tmp_path / "ps").write_text("print('the file')\n")
+    assert rondel("./ps", cwd=tmp_path).stdout == "the file\n"
+
+
+def test_the_interpreters_own_options(tmp_path):
+    """They stand before `-m rondel`, and the program sees them."""
+    (tmp_path / "program.py").write_text("import sys; print(sys.flags, sys.path[0]); x = 5\n")
+    for options in (["-X", "dev"], ["-O"], ["-P"], ["-I"], ["-W", "error", "-B"]):
+        if "-I" in options and "site-packages" not in installed_in():
+            continue  # this run has rondel from PYTHONPATH, which -I ignores
+        oracle = run(*options, "program.py", cwd=tmp_path)
+        ours = run(*options, "-m", "rondel", "program.py", cwd=tmp_path)
+        assert (ours.stdout, ours.stderr, ours.returncode) == (oracle.stdout, oracle.stderr, 0)
+    inspected = run("-i", "-m", "rondel", "program.py", cwd=tmp_path, input="print('x is', x)\n")
+    assert "x is 5" in inspected.stdout
+
+
+def installed_in():
+    import rondel as package
+
+    return package.__file__

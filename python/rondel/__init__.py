@@ -9,6 +9,13 @@ import asyncio as _asyncio
 import sys as _sys
 from asyncio import *  # noqa: F403
 
+try:
+    from . import _rondel as _rondel
+except ImportError as _error:
+    from .unusable import explain as _explain
+
+    raise _explain(_error) from _error
+
 from . import policy as _policy
 from ._rondel import (
     Barrier,

@@ -18,6 +18,7 @@ from . import __version__, installation
 
 _USAGE = """\
 usage: rondel [--debug] [-m MODULE | -c CODE | FILE | -] [ARGUMENT ...]
+       rondel ps | pstree PID
 """
 
 _HELP = f"""\
@@ -28,6 +29,8 @@ Run a Python program with Rondel in the place of asyncio.
   -m MODULE    run a module or package as a script
   -c CODE      run a program given as text
   -            run a program read from standard input
+  ps PID       list the tasks of a running process, and who awaits them (from Python 3.14 on)
+  pstree PID   the same as a tree
   --debug      run it in asyncio's debug mode
   --version    print the version and exit
   --help       print this and exit
@@ -35,6 +38,9 @@ Run a Python program with Rondel in the place of asyncio.
 Without a program, and with a terminal to read from, asyncio's interactive console (await at top level) is started.
 The same as: python -m rondel ...
 """
+
+# Asyncio's own command has them, from 3.14 on. A file of that name is run as ./ps.
+_INSPECTIONS = ("ps", "pstree")
 
 _started_by: list[ModuleType] = []
 
@@ -67,10 +73,14 @@ def main() -> None:
             _start(option[:2], arguments)
             return
         _refuse(f"unknown option {option}")
-    if arguments:
-        _start("file" if arguments[0] != "-" else "-", arguments)
-    else:
+    if not arguments:
         _start("console" if sys.stdin is not None and sys.stdin.isatty() else "-", [""])
+    elif arguments[0] in _INSPECTIONS:
+        if sys.version_info < (3, 14):
+            _refuse(f"{arguments[0]} needs Python 3.14 or newer, and this is {sys.version.split()[0]}")
+        _start("asyncio", arguments)
+    else:
+        _start("file" if arguments[0] != "-" else "-", arguments)
 
 
 def _refuse(message: str) -> None:
@@ -99,10 +109,15 @@ def _start(kind: str, arguments: list[str]) -> None:
         elif kind == "-":
             _set_program(arguments, "")
             program.__file__ = "<stdin>"
-            vars(program)["__cached__"] = None
+            _set_cached(program)
             source_bytes = sys.stdin.buffer.read() if sys.stdin is not None else b""
             exec(compile(source_bytes, "<stdin>", "exec", dont_inherit=True), vars(program))
+        elif kind == "asyncio":
+            _run_module("asyncio", arguments)
         elif kind == "console":
+            if not sys.flags.quiet:
+                print(f"Rondel {__version__}: asyncio's names are Rondel's here.", file=sys.stderr, flush=True)
+            # The running version's own console: its loop is Rondel's, since that is what asyncio makes now.
             _run_module("asyncio", [])
         else:
             _run_file(program, arguments)
@@ -147,10 +162,15 @@ def _run_file(program: ModuleType, arguments: list[str]) -> None:
     _set_program(arguments, os.path.dirname(os.path.realpath(path)))
     vars(program).update(
         __file__=path,
-        __cached__=None,
         __loader__=importlib.machinery.SourceFileLoader("__main__", path),
     )
+    _set_cached(program)
     exec(code, vars(program))
+
+
+def _set_cached(program: ModuleType) -> None:
+    if sys.version_info < (3, 15):
+        vars(program)["__cached__"] = None
 
 
 def _read_program(path: str) -> CodeType:
