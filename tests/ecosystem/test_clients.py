@@ -24,11 +24,11 @@ async def crawl(fetch, pages):
                     queue.put_nowait(link)
             queue.task_done()
 
-    workers = [asyncio.create_task(work()) for _ in range(10)]
-    await queue.join()
-    for worker in workers:
-        worker.cancel()
-    await asyncio.gather(*workers, return_exceptions=True)
+    async with asyncio.TaskGroup() as group:
+        workers = [group.create_task(work()) for _ in range(10)]
+        await queue.join()
+        for worker in workers:
+            worker.cancel()
     assert len(seen) == pages + 1
 
 
