@@ -1,0 +1,29 @@
+"""A computation on a local cluster of two worker processes, on Rondel throughout."""
+
+import asyncio
+import os
+
+import rondel
+
+rondel.install()
+
+from distributed import Client, LocalCluster  # noqa: E402
+
+
+async def where():
+    loop = type(asyncio.get_running_loop())
+    return f"{loop.__module__}.{loop.__qualname__}", os.getpid()
+
+
+def main():
+    options = {"processes": True, "threads_per_worker": 1, "dashboard_address": None, "host": "127.0.0.1"}
+    with LocalCluster(n_workers=2, **options) as cluster, Client(cluster) as client:
+        squares = client.map(lambda x: x * x, range(1000), pure=False)
+        print("sum:", client.submit(sum, squares).result(50))
+        found = [*client.run(where).values(), client.run_on_scheduler(where)]
+        loops, processes = zip(*found, strict=True)
+        print("loops:", sorted(set(loops)), "in", len(set(processes)), "processes")
+
+
+if __name__ == "__main__":
+    main()

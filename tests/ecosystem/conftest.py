@@ -1,0 +1,120 @@
+"""Real programs on Rondel: each test starts the real thing on 127.0.0.1 and uses it.
+
+The clients among them run in the test's own process, by the fixture `run`, in the ways a program is switched over:
+
+* `asyncio`: not at all; what fails here is not Rondel's fault;
+* `factory`: `asyncio.Runner(loop_factory=rondel.new_event_loop)`;
+* `installed`: `asyncio.Runner()` after `rondel.install()`, which has to come before the libraries are imported: this is how the
+  tests run under `python -m rondel -m pytest tests/ecosystem`, and then only those that take `run`.
+
+Servers written in Python are started as their users start them, by command lines with the line that the documentation gives; PostgreSQL,
+Redis and nginx come from Debian (`make ecosystem-setup`). What is not here is skipped, with the reason.
+"""
+
+import asyncio
+import os
+import ssl
+from collections.abc import Callable, Coroutine, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trustme
+
+import rondel
+from processes import Programs, free_port
+from servers import Nginx, PostgreSQL, Redis
+
+INSTALLED = asyncio.run is rondel.run
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "way" in metafunc.fixturenames:
+        metafunc.parametrize("way", ["installed"] if INSTALLED else ["asyncio", "factory"])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if INSTALLED:
+        here = [item for item in items if "way" in getattr(item, "fixturenames", ())]
+        config.hook.pytest_deselected(items=[item for item in items if item not in here])
+        items[:] = here
+
+
+@pytest.fixture
+def run(way: str) -> Callable[[Coroutine[Any, Any, Any]], Any]:
+    """Runs a coroutine as a program would, and has made sure of the loop."""
+
+    def run(main: Coroutine[Any, Any, Any]) -> Any:
+        factory = {"asyncio": asyncio.SelectorEventLoop, "factory": rondel.new_event_loop, "installed": None}[way]
+        problems: list[dict[str, Any]] = []
+        with asyncio.Runner(loop_factory=factory) as runner:
+            loop = runner.get_loop()
+            assert isinstance(loop, rondel.EventLoop) == (way != "asyncio")
+            loop.set_exception_handler(lambda _loop, context: problems.append(context))
+            result = runner.run(main)
+        assert not problems, f"the exception handler was called: {problems}"
+        return result
+
+    return run
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Iterator[Programs]:
+    """Starts programs; what they said is shown when the test fails, and none of them is left."""
+    with Programs(tmp_path) as started:
+        yield started
+
+
+@pytest.fixture
+def port() -> int:
+    return free_port()
+
+
+@pytest.fixture(scope="session")
+def authority() -> trustme.CA:
+    return trustme.CA()
+
+
+class Certificate:
+    """A certificate for localhost and 127.0.0.1: files for servers, a context for clients."""
+
+    def __init__(self, authority: trustme.CA, folder: Path) -> None:
+        issued = authority.issue_cert("localhost", "127.0.0.1")
+        self.key, self.chain, self.root = folder / "key.pem", folder / "chain.pem", folder / "root.pem"
+        issued.private_key_pem.write_to_path(self.key)
+        issued.cert_chain_pems[0].write_to_path(self.chain)
+        authority.cert_pem.write_to_path(self.root)
+        self.server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        issued.configure_cert(self.server)
+        self.client = ssl.create_default_context(cafile=self.root)
+
+
+@pytest.fixture(scope="session")
+def certificate(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory) -> Certificate:
+    return Certificate(authority, tmp_path_factory.mktemp("certificate"))
+
+
+@pytest.fixture(scope="session")
+def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
+    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
+    with Redis(tmp_path_factory.mktemp("redis")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def nginx(certificate: Certificate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
+    with Nginx(tmp_path_factory.mktemp("nginx"), certificate.chain, certificate.key) as server:
+        yield server
+
+
+@pytest.fixture(autouse=True)
+def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Everything here talks to 127.0.0.1, whatever the machine's environment says of proxies."""
+    for name in list(os.environ):
+        if name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)

@@ -1,0 +1,134 @@
+"""Programs as users start them: command lines, in processes of their own, whose output is kept and which never outlive the test."""
+
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import TracebackType
+
+HERE = Path(__file__).resolve().parent
+APPS = HERE / "apps"
+#: Seconds for a program to start or to end on a loaded machine.
+PATIENCE = 30.0
+#: `python -m rondel`, as a command's beginning.
+PYTHON = (sys.executable,)
+RONDEL = (sys.executable, "-m", "rondel")
+
+
+def free_port() -> int:
+    """A port below those that the kernel gives to clients."""
+    for port in random.sample(range(15_000, 32_000), 100):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
+    raise AssertionError("no free port")
+
+
+class Program:
+    """One started program."""
+
+    def __init__(self, command: tuple[str, ...], output: Path, folder: Path, environment: dict[str, str]) -> None:
+        self.command = command
+        self._output = output
+        with output.open("wb") as file:
+            # In a session of its own, so that its workers can be ended with it.
+            self._process = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def output(self) -> str:
+        return self._output.read_text(errors="replace")
+
+    def wait_until(self, done: Callable[[], object], what: str) -> None:
+        """Waits for a condition, as long as the program runs."""
+        deadline = time.monotonic() + PATIENCE
+        while not done():
+            assert self._process.poll() is None, f"{self} ended with {self._process.returncode}:\n{self.output}"
+            assert time.monotonic() < deadline, f"{self}: {what} within {PATIENCE} s:\n{self.output}"
+            time.sleep(0.02)
+
+    def wait_for_port(self, port: int) -> None:
+        self.wait_until(lambda: accepts(port), f"no server on port {port}")
+
+    def wait_for(self, text: str) -> None:
+        """Waits until the program has said something."""
+        self.wait_until(lambda: text in self.output, f"did not say {text!r}")
+
+    def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
+        """Asks the program to end; its exit status."""
+        self._process.send_signal(with_signal)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit status of a program that ends by itself."""
+        try:
+            return self._process.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"{self} did not end within {PATIENCE} s:\n{self.output}") from None
+
+    def dispose(self) -> None:
+        """Leaves nothing of it behind."""
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
+        self._process.wait()
+
+    def __str__(self) -> str:
+        return " ".join(self.command)
+
+
+def accepts(port: int) -> bool:
+    """Whether something listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+class Programs:
+    """The programs of one test."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._started: list[Program] = []
+
+    def start(self, *command: object, folder: Path = APPS, **variables: str) -> Program:
+        """Starts a command, in the folder of the test applications."""
+        output = self._folder / f"output-{len(self._started)}"
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"} | variables
+        program = Program(tuple(map(str, command)), output, folder, environment)
+        self._started.append(program)
+        return program
+
+    def serve(self, port: int, *command: object, **variables: str) -> Program:
+        """Starts a server and waits until it accepts."""
+        program = self.start(*command, **variables)
+        program.wait_for_port(port)
+        return program
+
+    def __enter__(self) -> "Programs":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+        for program in self._started:
+            program.dispose()
+            # Shown by pytest when the test fails.
+            print(f"--- {program}\n{program.output}")

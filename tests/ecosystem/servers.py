@@ -1,0 +1,210 @@
+"""PostgreSQL, Redis and nginx from Debian's packages, each in a temporary folder on a free port.
+
+PostgreSQL refuses to run as root, so root starts it as an unprivileged user. What is not installed skips the test that asks for it.
+"""
+
+import glob
+import os
+import pwd
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+
+import pytest
+
+from processes import PATIENCE, accepts, free_port
+
+SETUP = "run `make ecosystem-setup` as root, or install it"
+
+
+def found(name: str, *elsewhere: str) -> str:
+    """Path of a program; skips the test if it is not here."""
+    for path in (shutil.which(name), *(match for pattern in elsewhere for match in sorted(glob.glob(pattern))[::-1])):
+        if path is not None and os.access(path, os.X_OK):
+            return path
+    pytest.skip(f"{name} is not here: {SETUP}")
+
+
+class Server:
+    """A process that serves `port`, and its folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._user: str | None = None
+
+    def give_to(self, name: str) -> None:
+        """Makes a user the one who runs the server, if root is to run it otherwise."""
+        if os.geteuid() != 0:
+            return
+        try:
+            user = pwd.getpwnam(name)
+        except KeyError:
+            user = pwd.getpwnam("nobody")
+        self._user = user.pw_name
+        for path in (self.folder, *self.folder.iterdir()):
+            os.chown(path, user.pw_uid, user.pw_gid)
+        # pytest's own folders are closed to others.
+        for parent in list(self.folder.parents)[:-1]:
+            if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
+                parent.chmod(parent.stat().st_mode | 0o011)
+
+    def call(self, *command: object) -> None:
+        """A command that has to succeed before the server starts."""
+        done = subprocess.run(
+            [*map(str, command)], cwd=self.folder, user=self._user, capture_output=True, text=True, timeout=60, check=False
+        )
+        if done.returncode != 0:
+            raise RuntimeError(f"{command[0]}: {done.stdout}{done.stderr}")
+
+    def serve(self, *command: object) -> None:
+        """Starts the server and waits until it accepts."""
+        log = self.folder / "log"
+        with log.open("wb") as file:
+            self._process = subprocess.Popen(
+                [*map(str, command)], cwd=self.folder, user=self._user, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
+        deadline = time.monotonic() + PATIENCE
+        while not accepts(self.port):
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"{command[0]} does not serve:\n{log.read_text()}")
+            time.sleep(0.02)
+
+    def start(self) -> None:
+        raise NotImplementedError
+
+    def __enter__(self) -> "Server":
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__(*sys.exc_info())
+            raise
+        return self
+
+    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+        if self._process is not None:
+            # SIGINT and SIGTERM both end these three; for PostgreSQL only the first does without waiting for clients.
+            self._process.send_signal(2)
+            try:
+                self._process.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self._process.kill()
+                self._process.wait()
+
+
+class PostgreSQL(Server):
+    """A cluster with the superuser `rondel`, who needs no password."""
+
+    @property
+    def dsn(self) -> str:
+        return f"postgresql://rondel@127.0.0.1:{self.port}/postgres"
+
+    def start(self) -> None:
+        # The newest of those that Debian keeps outside PATH.
+        initdb = found("initdb", "/usr/lib/postgresql/*/bin/initdb")
+        server = found("postgres", f"{Path(initdb).parent}/postgres", "/usr/lib/postgresql/*/bin/postgres")
+        if Path(server).parent != Path(initdb).parent and (beside := Path(initdb).parent / "postgres").exists():
+            server = str(beside)
+        self.give_to("postgres")
+        data = self.folder / "data"
+        self.call(initdb, "-D", data, "-U", "rondel", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
+        settings = {
+            "listen_addresses": "127.0.0.1",
+            "port": self.port,
+            "unix_socket_directories": self.folder,
+            "fsync": "off",
+            "shared_buffers": "16MB",
+        }
+        options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
+        self.serve(server, "-D", data, *options)
+        # It accepts a moment before it lets anybody in.
+        deadline = time.monotonic() + PATIENCE
+        ready = found("pg_isready", f"{Path(initdb).parent}/pg_isready")
+        while subprocess.run([ready, "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False).returncode:
+            if time.monotonic() > deadline:
+                raise RuntimeError("PostgreSQL does not get ready")
+            time.sleep(0.02)
+
+
+class Redis(Server):
+    """A server without a disk."""
+
+    @property
+    def url(self) -> str:
+        return f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        server = found("redis-server")
+        self.serve(server, "--bind", "127.0.0.1", "--port", self.port, "--save", "", "--appendonly", "no")
+
+
+NGINX = """\
+daemon off;
+worker_processes 1;
+pid {folder}/nginx.pid;
+error_log {folder}/error.log;
+events {{ worker_connections 512; }}
+http {{
+    access_log off;
+    keepalive_requests 1000000;
+    client_body_temp_path {folder}/body;
+    proxy_temp_path {folder}/proxy;
+    fastcgi_temp_path {folder}/fastcgi;
+    uwsgi_temp_path {folder}/uwsgi;
+    scgi_temp_path {folder}/scgi;
+    server {{
+        listen 127.0.0.1:{port} backlog=512;
+        listen 127.0.0.1:{tls_port} ssl;
+        ssl_certificate {chain};
+        ssl_certificate_key {key};
+        root {folder}/site;
+        location = /teapot {{ return 418 "short and stout"; }}
+        location = /moved {{ return 302 /index.html; }}
+        location = /slow/ {{ limit_rate 20k; }}
+    }}
+}}
+"""
+
+
+class Nginx(Server):
+    """A site of `PAGES` pages, each with links to others, over HTTP and TLS."""
+
+    PAGES = 200
+
+    def __init__(self, folder: Path, chain: Path, key: Path) -> None:
+        super().__init__(folder)
+        self.tls_port = free_port()
+        self._chain, self._key = chain, key
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def tls_url(self) -> str:
+        return f"https://localhost:{self.tls_port}"
+
+    def start(self) -> None:
+        server = found("nginx", "/usr/sbin/nginx")
+        site = self.folder / "site"
+        site.mkdir()
+        for number in range(self.PAGES):
+            links = "".join(f'<a href="/page{2 * number + step}.html">next</a>\n' for step in (1, 2) if 2 * number + step < self.PAGES)
+            (site / f"page{number}.html").write_text(f"<html><title>{number}</title>\n{links}</html>\n")
+        (site / "index.html").write_text('<html><a href="/page0.html">begin</a></html>\n')
+        (site / "large.bin").write_bytes(bytes(range(256)) * 4096 * 4)
+        for path in (self._chain, self._key):
+            shutil.copy(path, self.folder)
+        settings = NGINX.format(
+            folder=self.folder, port=self.port, tls_port=self.tls_port, chain=self.folder / self._chain.name, key=self.folder / self._key.name
+        )
+        (self.folder / "nginx.conf").write_text(settings)
+        if os.geteuid() == 0:
+            # Root's nginx gives its workers to a user who has to get at the pages.
+            self.give_to("www-data")
+        self.serve(server, "-p", self.folder, "-e", self.folder / "error.log", "-c", self.folder / "nginx.conf")

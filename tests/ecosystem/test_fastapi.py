@@ -1,0 +1,41 @@
+"""Starlette and FastAPI: applications of uvicorn's; their test client runs on a loop of anyio's."""
+
+import httpx
+from fastapi.testclient import TestClient
+from fastapi_app import app
+from processes import PYTHON
+from use_asgi import RONDELS
+from websockets.sync.client import connect
+
+import rondel
+
+UVICORN = (*PYTHON, "-m", "uvicorn", "fastapi_app:app", "--loop", "rondel:new_event_loop")
+
+
+def test_under_uvicorn(programs, port):
+    server = programs.serve(port, *UVICORN, "--port", port)
+    with httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=20) as client:
+        assert client.get("/where").json() == {"loop": RONDELS, "lifespan": RONDELS}
+        assert client.get("/in-thread").json() == {"main": False}
+        assert client.post("/items/7", json={"name": "x", "price": 2.5}).json() == {"id": 7, "name": "x", "total": 17.5}
+        assert client.post("/items/7", json={"name": "x"}).status_code == 422
+        assert client.get("/stream").text == "".join(f"line {number}\n" for number in range(100))
+        # A task that runs after its response.
+        assert client.post("/later").json() == {"done": 0}
+        server.wait_until(lambda: client.get("/later").json() == {"done": 1}, "the background task did not run")
+        assert client.get("/fail").status_code == 500
+    with connect(f"ws://127.0.0.1:{port}/ws") as socket:
+        socket.send("a")
+        assert socket.recv() == "got a"
+    server.stop()
+    assert "shut down in good order" in server.output
+
+
+def test_the_test_client(way):
+    options = {"factory": {"loop_factory": rondel.new_event_loop}}.get(way, {})
+    with TestClient(app, backend_options=options) as client:
+        loop = client.get("/where").json()["loop"]
+        assert (loop == RONDELS) == (way != "asyncio")
+        with client.websocket_connect("/ws") as socket:
+            socket.send_text("b")
+            assert socket.receive_text() == "got b"

@@ -1,0 +1,63 @@
+"""uvicorn: `--loop rondel:new_event_loop`."""
+
+import signal
+
+import httpx
+import pytest
+
+from processes import PYTHON, RONDEL
+from use_asgi import RONDELS, use_http, use_websocket
+
+UVICORN = (*PYTHON, "-m", "uvicorn", "asgi:app", "--loop", "rondel:new_event_loop")
+
+
+@pytest.mark.parametrize("websockets", ["websockets", "websockets-sansio", "wsproto"])
+@pytest.mark.parametrize("parser", ["h11", "httptools"])
+def test_http_and_websockets(programs, port, parser, websockets):
+    server = programs.serve(port, *UVICORN, "--port", port, "--http", parser, "--ws", websockets)
+    where = use_http(f"http://127.0.0.1:{port}")
+    assert where == {"loop": RONDELS, "pid": server.pid, "http": "1.1"}
+    use_websocket(f"ws://127.0.0.1:{port}")
+    server.stop()
+    assert "shut down in good order" in server.output
+
+
+@pytest.mark.parametrize("parser", ["h11", "httptools"])
+def test_tls(programs, port, certificate, parser):
+    files = ("--ssl-keyfile", certificate.key, "--ssl-certfile", certificate.chain)
+    programs.serve(port, *UVICORN, "--port", port, "--http", parser, *files)
+    where = use_http(f"https://localhost:{port}", certificate.client)
+    assert where["loop"] == RONDELS
+    use_websocket(f"wss://localhost:{port}", certificate.client)
+
+
+def test_by_the_command(programs, port):
+    """`--loop none` has uvicorn ask asyncio for a loop, and that is Rondel's."""
+    server = programs.serve(port, *RONDEL, "-m", "uvicorn", "asgi:app", "--loop", "none", "--port", port)
+    assert use_http(f"http://127.0.0.1:{port}")["loop"] == RONDELS
+    server.stop(signal.SIGINT)
+    assert "shut down in good order" in server.output
+
+
+def test_workers(programs, port):
+    server = programs.serve(port, *UVICORN, "--port", port, "--workers", "2")
+    seen = set()
+
+    def both_answered():
+        where = httpx.get(f"http://127.0.0.1:{port}/where", timeout=20).json()
+        assert where["loop"] == RONDELS
+        seen.add(where["pid"])
+        return len(seen) == 2
+
+    server.wait_until(both_answered, "only one worker answered")
+    assert server.pid not in seen
+    assert server.stop() == 0
+    assert server.output.count("shut down in good order") == 2
+
+
+def test_on_a_unix_socket(programs, tmp_path):
+    path = tmp_path / "socket"
+    server = programs.start(*UVICORN, "--uds", path)
+    server.wait_until(path.exists, "no socket")
+    with httpx.Client(transport=httpx.HTTPTransport(uds=str(path), retries=20), timeout=20) as client:
+        assert client.get("http://server/where").json()["loop"] == RONDELS

@@ -1,0 +1,70 @@
+"""A plugin for pytest: puts Rondel where a suite finds asyncio's loop, and writes down what became of each test.
+
+`RONDEL_UPSTREAM` says what: `asyncio` leaves all as it is; `loop` has asyncio's own functions run on Rondel's loop; `full` is
+`rondel.install()`. A suite that names the stock loop's class means "asyncio's loop" by it, so the class is replaced as well.
+Loaded with `-p`, before the suite's own conftest and what that imports.
+"""
+
+import asyncio
+import json
+import os
+import sys
+from typing import Any, TextIO
+
+import pytest
+
+IMPLEMENTATION = os.environ.get("RONDEL_UPSTREAM", "asyncio")
+
+
+def put_in_place() -> None:
+    """Do what `RONDEL_UPSTREAM` says, in this process."""
+    if IMPLEMENTATION == "asyncio":
+        return
+    import rondel
+
+    if IMPLEMENTATION == "full":
+        rondel.install()
+    elif policy := getattr(rondel, "EventLoopPolicy", None):
+        asyncio.events._event_loop_policy = policy()  # type: ignore[attr-defined]  # setting it is deprecated from 3.14 on
+    stock = asyncio.SelectorEventLoop
+    for module in [module for name, module in sys.modules.items() if name.partition(".")[0] == "asyncio"]:
+        for name in ("SelectorEventLoop", "EventLoop", "_UnixSelectorEventLoop"):
+            if vars(module).get(name) is stock:
+                setattr(module, name, rondel.EventLoop)
+
+
+put_in_place()
+
+
+class Journal:
+    """A line of JSON for each phase of each test that tells its outcome."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+
+    def pytest_runtest_logreport(self, report: Any) -> None:
+        if report.when == "call" or report.outcome != "passed":
+            self._write(report.nodeid, report)
+
+    def pytest_collectreport(self, report: Any) -> None:
+        if report.outcome != "passed":
+            self._write(report.nodeid, report)
+
+    def _write(self, test: str, report: Any) -> None:
+        line = {"test": test, "outcome": report.outcome}
+        if report.outcome == "failed":
+            line["why"] = report.longreprtext[-3000:]
+        print(json.dumps(line), file=self._file, flush=True)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    path = os.environ.get("RONDEL_UPSTREAM_JOURNAL")
+    # A worker of pytest-xdist reports to the process that started it.
+    if path and not hasattr(config, "workerinput"):
+        config.pluginmanager.register(Journal(open(path, "a", encoding="utf-8")))  # noqa: SIM115  # open to the end
+
+
+def pytest_report_header() -> str:
+    loop = asyncio.new_event_loop()
+    loop.close()
+    return f"event loop: {type(loop).__module__}.{type(loop).__qualname__}"

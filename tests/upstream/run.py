@@ -1,0 +1,187 @@
+#!/usr/bin/env python3
+"""The test suites of programs that people run on asyncio, on Rondel: run.py [--suite aiohttp ...] [--mode loop|full] [-- PYTEST OPTIONS]
+
+The suites come from their projects' source distributions, pinned in `suites.py`. Each runs on Rondel; what fails there runs
+again on stock asyncio, and what passes there once more on Rondel, and counts if it fails once more. A test that passes the
+second time is reported as unsteady. `--thorough` runs the whole suite on asyncio as well, which also finds tests that Rondel makes
+a suite skip or lose. The interpreter this runs under needs `requirements.txt` and Rondel.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from suites import SUITES, Suite
+
+HERE = Path(__file__).resolve().parent
+#: Seconds a whole suite may take.
+PATIENCE = 3600
+#: More tests than these are not run again: then something is wrong with all of them.
+MOST_AGAIN = 400
+#: What a suite that did not run is called among its tests.
+WHOLE = "the suite itself"
+
+
+@dataclass
+class Outcome:
+    """What became of a test, and the end of what it said."""
+
+    name: str
+    why: str = ""
+
+    @property
+    def bad(self) -> bool:
+        return self.name == "failed"
+
+
+Outcomes = dict[str, Outcome]
+
+
+class SuiteRunner:
+    """One suite, unpacked in a folder of its own."""
+
+    def __init__(self, suite: Suite, downloads: Path, folder: Path, extra: list[str]) -> None:
+        self.suite = suite
+        self.extra = extra
+        self.folder = _unpack(suite, downloads, folder)
+
+    def run(self, implementation: str, tests: list[str] | None = None) -> Outcomes:
+        """Runs the suite, or the tests of it that are named."""
+        handle, journal = tempfile.mkstemp(suffix=".jsonl")
+        os.close(handle)
+        environment = {
+            **os.environ,
+            "RONDEL_UPSTREAM": implementation,
+            "RONDEL_UPSTREAM_JOURNAL": journal,
+            "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        }
+        # -P: the suite tests the package that is installed, not the source beside it.
+        command = [sys.executable, "-P", "-m", "pytest", "-p", "rondel_in_place", "-p", "no:cacheprovider", "-q"]
+        command += ["-o", "addopts=", *self.suite.options, *self.extra, *(tests or self.suite.tests)]
+        try:
+            done = subprocess.run(
+                command,
+                cwd=self.folder,
+                env=environment,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                timeout=PATIENCE,
+                check=False,
+            )
+            lines = Path(journal).read_text(encoding="utf-8").splitlines()
+        finally:
+            os.unlink(journal)
+        outcomes: Outcomes = {}
+        for line in lines:
+            entry = json.loads(line)
+            # A test that fails in its call and again when it is torn down has failed once.
+            if entry["test"] not in outcomes or entry["outcome"] == "failed":
+                outcomes[entry["test"]] = Outcome(entry["outcome"], entry.get("why", ""))
+        # 0 and 1: all passed, some failed. 4: a named test is not found. All else is a suite that did not run.
+        if done.returncode not in (0, 1) or not outcomes:
+            said = (done.stdout + done.stderr)[-3000:]
+            outcomes[WHOLE] = Outcome("failed", f"exit status {done.returncode}\n{said}")
+        return outcomes
+
+
+def _unpack(suite: Suite, downloads: Path, folder: Path) -> Path:
+    """The suite's sdist, downloaded if it is not there yet, without the package itself."""
+    archive = downloads / f"{suite.package}-{suite.version}.tar.gz"
+    if not archive.exists():
+        downloads.mkdir(parents=True, exist_ok=True)
+        pinned = f"{suite.package}=={suite.version}"
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--no-binary", suite.package]
+        subprocess.run([*command, "--dest", str(downloads), pinned], check=True, timeout=600)
+    with tarfile.open(archive) as opened:
+        opened.extractall(folder, filter="data")
+    return folder / f"{suite.package}-{suite.version}"
+
+
+def run_suite(runner: SuiteRunner, mode: str, thorough: bool) -> bool:
+    """Runs one suite on Rondel and says what came of it; whether all is well."""
+    suite = runner.suite
+    started = time.monotonic()
+    ours = runner.run(mode)
+    took = time.monotonic() - started
+    counts = {name: sum(outcome.name == name for outcome in ours.values()) for name in ("passed", "skipped", "failed")}
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    print(f"{suite.package} {suite.version}, {mode}: {told} in {took:.0f} s", flush=True)
+    well = True
+    if thorough:
+        started = time.monotonic()
+        stock = runner.run("asyncio")
+        took = time.monotonic() - started
+        failed = sum(outcome.bad for outcome in stock.values())
+        print(f"  on stock asyncio: {len(stock)} tests, {failed} failed, in {took:.0f} s", flush=True)
+        for test, outcome in stock.items():
+            if outcome.name == "passed" and ours.get(test, Outcome("absent")).name in ("skipped", "absent"):
+                print(f"  LOST: {test} passes on asyncio and does not run here")
+                well = False
+    else:
+        stock = {}
+    if counts["passed"] < suite.at_least:
+        print(f"  TOO FEW: at least {suite.at_least} tests have to pass")
+        well = False
+    failed = {test: outcome for test, outcome in ours.items() if outcome.bad}
+    for test in [test for test in failed if test in suite.names_the_loop]:
+        print(f"  names asyncio's own loop: {test}: {suite.names_the_loop[test]}")
+        del failed[test]
+    if lost := failed.pop(WHOLE, None):
+        print(f"  FAILED: {WHOLE}\n{_indented(lost.why)}")
+        well = False
+    return _judge(runner, mode, failed) and well
+
+
+def _judge(runner: SuiteRunner, mode: str, failed: Outcomes) -> bool:
+    """Whether the tests that failed are to be forgiven, each for its reason, which is told."""
+    if not failed:
+        return True
+    if len(failed) > MOST_AGAIN:
+        print(f"  FAILED: {len(failed)} tests; the first of them:\n{_indented(next(iter(failed.values())).why)}")
+        return False
+    stock = runner.run("asyncio", [*failed])
+    left = [test for test in failed if not stock.get(test, Outcome("absent")).bad]
+    print(f"  {len(failed) - len(left)} of these fail on asyncio, too")
+    if not left:
+        return True
+    again = runner.run(mode, left)
+    for test in left:
+        if again.get(test, Outcome("absent")).bad:
+            print(f"  FAILED: {test} (asyncio: {stock.get(test, Outcome('absent')).name})\n{_indented(failed[test].why)}")
+        else:
+            print(f"  unsteady: {test} failed, and then passed\n{_indented(failed[test].why[-1500:])}")
+    return not any(again.get(test, Outcome("absent")).bad for test in left)
+
+
+def _indented(text: str) -> str:
+    return "\n".join(f"    | {line}" for line in text.splitlines())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--suite", action="append", choices=sorted(SUITES), help="which; may be repeated; all without it")
+    parser.add_argument("--mode", action="append", choices=["loop", "full"], help="asyncio's own functions on Rondel's loop, or rondel.install(); loop without it")
+    parser.add_argument("--thorough", action="store_true", help="run the whole suites on stock asyncio as well")
+    parser.add_argument("--downloads", type=Path, default=Path(sys.prefix) / "upstream", help="where the source distributions are kept")
+    parser.add_argument("options", nargs="*", help="for pytest, after --")
+    options = parser.parse_args()
+    well = True
+    with tempfile.TemporaryDirectory() as folder:
+        for name in options.suite or sorted(SUITES):
+            runner = SuiteRunner(SUITES[name], options.downloads, Path(folder), options.options)
+            for mode in options.mode or ["loop"]:
+                well &= run_suite(runner, mode, options.thorough)
+    sys.exit(not well)
+
+
+if __name__ == "__main__":
+    main()
