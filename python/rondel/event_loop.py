@@ -21,6 +21,7 @@ from typing import Any, TypeVarTuple, Unpack
 from . import _rondel
 from .connections import Connections
 from .datagrams import Datagrams
+from .pipes import Pipes
 from .processes import Subprocesses
 
 __all__ = ("EventLoop", "new_event_loop")
@@ -50,7 +51,7 @@ class _ReactorView:
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
 
 
-class EventLoop(_rondel.LoopCore, Connections, Datagrams, Subprocesses, asyncio.SelectorEventLoop):
+class EventLoop(_rondel.LoopCore, Connections, Datagrams, Pipes, Subprocesses, asyncio.SelectorEventLoop):
     """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
 
     def __init__(self, *, virtual_start: float | None = None) -> None:

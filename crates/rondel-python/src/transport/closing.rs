@@ -6,9 +6,7 @@
 use rondel::transport::address::Address;
 use rondel::transport::stream::Close;
 
-use super::loop_calls::{
-    call_exception_handler, debug_in_log, is_closed, take_unless_exit, with_exception_kept,
-};
+use super::loop_calls::{call_exception_handler, with_exception_kept};
 use super::names::{imports, names};
 use super::socket::{
     Descriptor, PROTOCOL_CONNECTED, Socket, call_soon, fields, stop_reading, stop_writing,
@@ -170,23 +168,6 @@ pub(super) fn deferred_end(transport: &Object) -> Res<()> {
         Some(exception) => call_connection_lost(transport, &exception).map(drop),
         None => Ok(()),
     }
-}
-
-/// Something that a handle would have run has raised: report it as one would.
-pub(super) fn report_callback(transport: &Object, callback: &str) -> Res<()> {
-    let exception = take_unless_exit()?;
-    let event_loop = fields(transport).event_loop();
-    let Some(event_loop) = event_loop else {
-        crate::cpython::error::restore(exception);
-        crate::cpython::error::write_unraisable(Some(transport));
-        return Ok(());
-    };
-    if is_closed(&event_loop)? {
-        return debug_in_log("%r failed on a closed loop", &[transport]);
-    }
-    let message = format!("Exception in callback SocketTransport.{callback}()");
-    let rest = [(c"exception", &*exception), (c"transport", transport)];
-    call_exception_handler(&event_loop, &message, &rest)
 }
 
 // ---- methods ----

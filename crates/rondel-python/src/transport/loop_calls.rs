@@ -2,7 +2,7 @@
 //!
 //! Streams can be used on any loop, so what is not worth a native path goes through the loop's Python methods.
 
-use crate::cpython::error::{restore, take_exception};
+use crate::cpython::error::{restore, take_exception, write_unraisable};
 use crate::cpython::{Object, Owned, Raised, Res};
 
 use super::names::{imports, names};
@@ -92,6 +92,42 @@ pub(crate) fn warn_in_log(text: &str) -> Res<()> {
         .logger
         .call_method(&names().warning, &[&text])
         .map(drop)
+}
+
+/// `asyncio.log.logger.info(format, *args)`.
+pub(crate) fn info_in_log(format: &str, args: &[&Object]) -> Res<()> {
+    let format = Owned::from_str(format)?;
+    let mut all = vec![&*format];
+    all.extend_from_slice(args);
+    imports().logger.call_method(&names().info, &all).map(drop)
+}
+
+/// `event_loop.call_soon(callback)`.
+pub(super) fn call_soon_bare(event_loop: &Object, callback: &Object) -> Res<()> {
+    event_loop
+        .call_method(&names().call_soon, &[callback])
+        .map(drop)
+}
+
+/// Something that a handle would have run has raised: report it as one would.
+pub(super) fn report_callback(
+    transport: &Object,
+    event_loop: Option<Owned>,
+    callback: &str,
+) -> Res<()> {
+    let exception = take_unless_exit()?;
+    let Some(event_loop) = event_loop else {
+        restore(exception);
+        write_unraisable(Some(transport));
+        return Ok(());
+    };
+    if is_closed(&event_loop)? {
+        return debug_in_log("%r failed on a closed loop", &[transport]);
+    }
+    let class = transport.class().getattr(&*Owned::from_str("__name__")?)?;
+    let message = format!("Exception in callback {}.{callback}()", class.to_text()?);
+    let rest = [(c"exception", &*exception), (c"transport", transport)];
+    call_exception_handler(&event_loop, &message, &rest)
 }
 
 /// `asyncio.log.logger.debug(format, *args)`.

@@ -13,6 +13,8 @@
 //! | `reading.rs`, `writing.rs`, `closing.rs` | what happens to it |
 //! | `extra.rs`, `attributes.rs`, `address.rs` | what can be asked of it |
 //! | `datagram/` | `DatagramTransport` |
+//! | `pipe/` | `ReadPipeTransport`, `WritePipeTransport` |
+//! | `owner.rs`, `flow.rs` | what the last two have in common |
 //! | `listener.rs` | accepting connections |
 //! | `chunk.rs` | bytes objects as the engine's chunks |
 //! | `loop_calls.rs`, `names.rs` | what these and the streams need of Python |
@@ -23,15 +25,19 @@ pub(crate) mod chunk;
 mod closing;
 mod datagram;
 mod extra;
+mod flow;
 mod listener;
 pub(crate) mod loop_calls;
 pub(crate) mod names;
+mod owner;
+mod pipe;
 mod reading;
 pub(crate) mod socket;
 pub(crate) mod writing;
 
 use std::ops::ControlFlow;
 
+use self::pipe::{reading as read_pipe, writing as write_pipe};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res};
 use crate::event_loop::host::Exit;
@@ -45,6 +51,12 @@ pub(crate) fn readable(object: &Object) -> ControlFlow<Exit> {
     if datagram::is_datagram(object) {
         return finish(datagram::read_ready(object), object, "_read_ready");
     }
+    if read_pipe::is_read_pipe(object) {
+        return finish(read_pipe::read_ready(object), object, "_read_ready");
+    }
+    if write_pipe::is_write_pipe(object) {
+        return finish(write_pipe::read_ready(object), object, "_read_ready");
+    }
     listener::accept_ready(object)
 }
 
@@ -52,6 +64,9 @@ pub(crate) fn readable(object: &Object) -> ControlFlow<Exit> {
 pub(crate) fn writable(object: &Object) -> ControlFlow<Exit> {
     if datagram::is_datagram(object) {
         return finish(datagram::write_ready(object), object, "_sendto_ready");
+    }
+    if write_pipe::is_write_pipe(object) {
+        return finish(write_pipe::write_ready(object), object, "_write_ready");
     }
     finish(writing::write_ready(object), object, "_write_ready")
 }
@@ -64,6 +79,12 @@ pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
             false => "_read_ready",
         };
         return finish(datagram::take_deferred(object), object, callback);
+    }
+    if read_pipe::is_read_pipe(object) {
+        return finish(read_pipe::start(object), object, "_add_reader");
+    }
+    if write_pipe::is_write_pipe(object) {
+        return finish(write_pipe::start(object), object, "_add_reader");
     }
     if !socket::is_socket(object) {
         return ControlFlow::Continue(());
@@ -99,10 +120,7 @@ fn finish(result: Res<()>, transport: &Object, callback: &str) -> ControlFlow<Ex
     match result {
         Ok(()) => ControlFlow::Continue(()),
         Err(Raised) => {
-            let reported = match datagram::is_datagram(transport) {
-                true => datagram::report_callback(transport, callback),
-                false => closing::report_callback(transport, callback),
-            };
+            let reported = loop_calls::report_callback(transport, loop_of(transport), callback);
             match reported {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(Raised) => ControlFlow::Break(Exit::Raised(restore(take_exception()))),
@@ -111,11 +129,25 @@ fn finish(result: Res<()>, transport: &Object, callback: &str) -> ControlFlow<Ex
     }
 }
 
+/// The loop that what a transport raises is reported to.
+fn loop_of(transport: &Object) -> Option<Owned> {
+    if datagram::is_datagram(transport) {
+        datagram::event_loop(transport)
+    } else if read_pipe::is_read_pipe(transport) {
+        read_pipe::event_loop(transport)
+    } else if write_pipe::is_write_pipe(transport) {
+        write_pipe::event_loop(transport)
+    } else {
+        socket::fields(transport).event_loop()
+    }
+}
+
 /// The classes and functions that the module exports, by name.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     names::init()?;
     let mut exports = vec![("SocketTransport", socket::init_type()?)];
     exports.extend(datagram::init()?);
+    exports.extend(pipe::init()?);
     exports.extend(listener::init()?);
     Ok(exports)
 }

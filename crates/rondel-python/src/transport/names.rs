@@ -46,6 +46,7 @@ interned! {
         get_loop "get_loop",
         getpeername "getpeername",
         getsockname "getsockname",
+        info "info",
         is_closed "is_closed",
         is_closing "is_closing",
         join "join",
@@ -53,6 +54,7 @@ interned! {
         pause_reading "pause_reading",
         pause_writing "pause_writing",
         peername "peername",
+        pipe "pipe",
         remove "remove",
         replace_transport "_replace_transport",
         resume_reading "resume_reading",
@@ -82,6 +84,8 @@ pub(crate) struct Imports {
     pub(crate) buffered_protocol: Owned,
     /// What asyncio's own transports derive from; its `sendfile` insists on it.
     pub(crate) transport: Owned,
+    /// `asyncio.ReadTransport`.
+    pub(crate) read_transport: Owned,
     /// `asyncio.DatagramTransport`, where asyncio's own datagram transport derives from it: from 3.12 on.
     pub(crate) datagram_transport: Option<Owned>,
     pub(crate) sendfile_try_native: Owned,
@@ -131,6 +135,7 @@ impl Imports {
             protocol: get("asyncio.protocols", "Protocol")?,
             buffered_protocol: get("asyncio.protocols", "BufferedProtocol")?,
             transport: get("asyncio.transports", "_FlowControlMixin")?,
+            read_transport: get("asyncio.transports", "ReadTransport")?,
             datagram_transport: match version(12) {
                 true => Some(get("asyncio.transports", "DatagramTransport")?),
                 false => None,

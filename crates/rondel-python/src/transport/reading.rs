@@ -19,7 +19,7 @@ use super::socket::{
 };
 use crate::cpython::error::{os_error, runtime_error};
 use crate::cpython::method::{Method, method};
-use crate::cpython::{Object, Owned, Raised, Res, context, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
 use crate::event_loop::core::is_debug;
 use crate::streams::{protocol, reader};
 use crate::tls::{self, reading::Fed};
@@ -30,7 +30,7 @@ thread_local! {
 }
 
 /// What one receive brought.
-enum Brought {
+pub(super) enum Brought {
     /// Bytes, and whether there may be more.
     Chunk(Chunk, bool),
     Eof,
@@ -42,9 +42,18 @@ enum Brought {
 #[inline]
 fn receive(this: &Socket) -> Res<Brought> {
     let mut stream = this.stream.borrow_mut();
-    match stream.room() {
+    receive_by(stream.room(), |memory| stream.recv(memory))
+}
+
+/// Receives once by `recv`, where `room` says. No Python code may run in it.
+#[inline]
+pub(super) fn receive_by(
+    room: Room,
+    recv: impl FnOnce(&mut [MaybeUninit<u8>]) -> Received,
+) -> Res<Brought> {
+    match room {
         Room::Scratch => SCRATCH.with_borrow_mut(|scratch| {
-            Ok(match stream.recv(scratch) {
+            Ok(match recv(scratch) {
                 Received::Data(len) => {
                     // SAFETY: the kernel has written `len` bytes there.
                     let bytes = unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast(), len) };
@@ -56,7 +65,7 @@ fn receive(this: &Socket) -> Res<Brought> {
             })
         }),
         Room::Direct(room) => {
-            let filled = Chunk::fill(room, |memory| match stream.recv(memory) {
+            let filled = Chunk::fill(room, |memory| match recv(memory) {
                 Received::Data(len) => Ok(len),
                 Received::Eof => Err(Brought::Eof),
                 Received::Blocked => Err(Brought::Nothing),
@@ -102,7 +111,7 @@ fn read(transport: &Object, this: &Socket) -> Res<()> {
         match receive(this) {
             Ok(Brought::Chunk(chunk, more)) => {
                 brought_len += chunk.as_ref().len();
-                if let Err(Raised) = deliver(this, chunk) {
+                if let Err(Raised) = deliver_to(&this.protocol, chunk) {
                     let exception = take_unless_exit()?;
                     let message = "Fatal error: protocol.data_received() call failed.";
                     return fatal_error(transport, &exception, message);
@@ -138,8 +147,8 @@ fn read(transport: &Object, this: &Socket) -> Res<()> {
 
 /// Hands a chunk to the protocol.
 #[inline]
-fn deliver(this: &Socket, chunk: Chunk) -> Res<()> {
-    let Some(owner) = this.protocol.cloned() else {
+pub(super) fn deliver_to(protocol: &Slot, chunk: Chunk) -> Res<()> {
+    let Some(owner) = protocol.cloned() else {
         return Ok(());
     };
     if let Some(stream) = protocol::exact(&owner) {

@@ -9,6 +9,7 @@
 //! * `flow_control.rs`: when a writer is paused and resumed.
 //! * `recv_size.rs`: how much room a peer's next bytes get, and the system call that receives them.
 //! * `datagram.rs`: a datagram socket; `recv_batch.rs` receives for it.
+//! * `pipe.rs`: either end of a pipe, a terminal or the like.
 //! * `listener.rs`: accepting connections.
 //! * `address.rs`: a peer's address in as little memory as it takes.
 
@@ -16,6 +17,7 @@ pub mod address;
 pub mod datagram;
 pub mod flow_control;
 pub mod listener;
+pub mod pipe;
 pub mod recv_batch;
 pub mod recv_size;
 pub mod stream;

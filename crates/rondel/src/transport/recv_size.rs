@@ -85,7 +85,18 @@ impl RecvSize {
 #[inline]
 pub fn recv(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Received {
     // SAFETY: the kernel writes at most `room.len()` bytes there.
-    let count = unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), 0) };
+    received(unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), 0) })
+}
+
+/// One `read`, for what is no socket.
+#[inline]
+pub fn read(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Received {
+    // SAFETY: the kernel writes at most `room.len()` bytes there.
+    received(unsafe { libc::read(fd, room.as_mut_ptr().cast(), room.len()) })
+}
+
+#[inline]
+fn received(count: isize) -> Received {
     match usize::try_from(count) {
         Ok(0) => Received::Eof,
         Ok(count) => Received::Data(count),

@@ -105,11 +105,20 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
             .chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
-    /// Sends as much as the kernel takes now. A descriptor that is interrupted by a signal counts as blocked:
+    /// Sends as much as the socket takes now. A descriptor that is interrupted by a signal counts as blocked:
     /// it will be reported writable again.
     pub fn flush(&mut self, fd: RawFd) -> Flushed {
+        self.flush_by(fd, send, send_vectors)
+    }
+
+    /// As [`flush`](Self::flush), for what is no socket. Whether a broken pipe is a signal is the program's choice.
+    pub fn flush_file(&mut self, fd: RawFd) -> Flushed {
+        self.flush_by(fd, write, write_vectors)
+    }
+
+    fn flush_by(&mut self, fd: RawFd, one: SendOne, several: SendSeveral) -> Flushed {
         while !self.is_empty() {
-            match self.send(fd) {
+            match self.send(fd, one, several) {
                 Ok((sent, offered)) => {
                     self.advance(sent);
                     if sent < offered {
@@ -128,11 +137,11 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
     }
 
     /// One system call. Gives how many bytes went, and how many it was offered.
-    fn send(&self, fd: RawFd) -> io::Result<(usize, usize)> {
+    fn send(&self, fd: RawFd, one: SendOne, several: SendSeveral) -> io::Result<(usize, usize)> {
         match (&self.first, &self.rest) {
             (Some(first), None) => {
                 let bytes = &first.as_ref()[self.sent..];
-                Ok((send(fd, bytes)?, bytes.len()))
+                Ok((one(fd, bytes)?, bytes.len()))
             }
             _ => {
                 const NONE: libc::iovec = libc::iovec {
@@ -154,13 +163,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
                     vector.iov_len = bytes.len();
                     offered += bytes.len();
                 }
-                // SAFETY: all-zero is a valid `msghdr` without address and control data.
-                let mut message: libc::msghdr = unsafe { mem::zeroed() };
-                message.msg_iov = vectors.as_mut_ptr();
-                message.msg_iovlen = vectors.len() as _;
-                // SAFETY: each vector describes a chunk that this queue holds; the kernel only reads them.
-                let sent = unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) };
-                Ok((count(sent)?, offered))
+                Ok((several(fd, vectors)?, offered))
             }
         }
     }
@@ -181,6 +184,35 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         }
         self.rest = None;
     }
+}
+
+/// One system call for one piece.
+type SendOne = fn(RawFd, &[u8]) -> io::Result<usize>;
+/// One system call for several, described by vectors that point to memory which outlives the call.
+type SendSeveral = fn(RawFd, &mut [libc::iovec]) -> io::Result<usize>;
+
+fn send_vectors(fd: RawFd, vectors: &mut [libc::iovec]) -> io::Result<usize> {
+    // SAFETY: all-zero is a valid `msghdr` without address and control data.
+    let mut message: libc::msghdr = unsafe { mem::zeroed() };
+    message.msg_iov = vectors.as_mut_ptr();
+    message.msg_iovlen = vectors.len() as _;
+    // SAFETY: each vector describes a chunk that the queue holds; the kernel only reads them.
+    count(unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) })
+}
+
+fn write_vectors(fd: RawFd, vectors: &mut [libc::iovec]) -> io::Result<usize> {
+    // SAFETY: each vector describes a chunk that the queue holds; the kernel only reads them.
+    count(unsafe { libc::writev(fd, vectors.as_ptr(), vectors.len() as libc::c_int) })
+}
+
+/// One `write`, for what is no socket. Gives how many bytes went.
+///
+/// # Errors
+/// `write`'s own: `EAGAIN` and `EINTR` too.
+#[inline]
+pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
+    // SAFETY: `bytes` is readable for its length.
+    count(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
 }
 
 /// One `send`. Gives how many bytes went.

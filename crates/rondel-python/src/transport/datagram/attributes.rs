@@ -1,7 +1,7 @@
 //! `get_extra_info`, the protocol, and the attributes of asyncio's datagram transport that libraries read.
 
+use super::fields;
 use super::sending::flush_if_dirty;
-use super::{PySocket, fields};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::{Object, Owned, Res, none};
 use crate::transport::names::{imports, names};
@@ -43,7 +43,7 @@ fn set_extra(transport: &Object, value: Option<&Object>) -> Res<()> {
 
 fn get_sock(transport: &Object) -> Res<Owned> {
     Ok(match fields(transport).datagrams.borrow().socket() {
-        Some(PySocket(_, socket)) => socket.clone(),
+        Some(socket) => socket.object().own(),
         None => Owned::none(),
     })
 }

@@ -6,18 +6,14 @@ use rondel::transport::stream::Close;
 
 use super::receiving::deliver_kept;
 use super::sending::flush_if_dirty;
-use super::{
-    Datagram, PySocket, STARTING, WATCHED_FOR_READING, WATCHED_FOR_WRITING, fields, start, unwatch,
-};
-use crate::cpython::error::{restore, write_unraisable};
+use super::{Datagram, STARTING, WATCHED_FOR_READING, WATCHED_FOR_WRITING, fields, start, unwatch};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::is_debug;
 use crate::transport::closing::log_with_traceback;
-use crate::transport::loop_calls::{
-    call_exception_handler, debug_in_log, is_closed, take_unless_exit, with_exception_kept,
-};
+use crate::transport::loop_calls::{call_exception_handler, with_exception_kept};
 use crate::transport::names::names;
+use crate::transport::owner::Owner;
 use crate::transport::socket::call_soon;
 
 /// What was deferred: the start of reading, or the delivery of what was kept.
@@ -115,26 +111,7 @@ pub(super) fn call_connection_lost(transport: &Object, exception: &Object) -> Re
 /// Closes the socket.
 pub(super) fn close_socket(this: &Datagram) -> Res<()> {
     let socket = this.datagrams.borrow_mut().take_socket();
-    match socket {
-        Some(PySocket(_, socket)) => socket.call_method(&names().close, &[]).map(drop),
-        None => Ok(()),
-    }
-}
-
-/// Something that a handle would have run has raised: report it as one would.
-pub(in crate::transport) fn report_callback(transport: &Object, callback: &str) -> Res<()> {
-    let exception = take_unless_exit()?;
-    let Some(event_loop) = fields(transport).event_loop() else {
-        restore(exception);
-        write_unraisable(Some(transport));
-        return Ok(());
-    };
-    if is_closed(&event_loop)? {
-        return debug_in_log("%r failed on a closed loop", &[transport]);
-    }
-    let message = format!("Exception in callback DatagramTransport.{callback}()");
-    let rest = [(c"exception", &*exception), (c"transport", transport)];
-    call_exception_handler(&event_loop, &message, &rest)
+    socket.map_or(Ok(()), Owner::close)
 }
 
 // ---- methods ----

@@ -34,6 +34,7 @@ use self::destination::{Destination, Host};
 use super::chunk::Chunk;
 use super::loop_calls::warn_of_resource;
 use super::names::{imports, names};
+use super::owner::Owner;
 use super::socket::call_soon;
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{
@@ -47,19 +48,9 @@ use crate::event_loop::host::{Kind, Source};
 use crate::event_loop::running::check_closed;
 use crate::handle;
 
-pub(super) use self::closing::{report_callback, take_deferred};
+pub(super) use self::closing::take_deferred;
 pub(super) use self::receiving::read_ready;
 pub(super) use self::sending::{flush_step, write_ready};
-
-/// A `socket.socket`, which owns the descriptor.
-pub(super) struct PySocket(RawFd, Owned);
-
-impl AsRawFd for PySocket {
-    #[inline]
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
 
 /// A transport's fields, behind those of asyncio's classes.
 #[repr(C)]
@@ -67,7 +58,7 @@ pub(super) struct Datagram {
     /// The instance's dict, once there is one.
     dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
-    datagrams: RefCell<Datagrams<PySocket, Chunk, Destination>>,
+    datagrams: RefCell<Datagrams<Owner, Chunk, Destination>>,
     /// Received, but not delivered, because reading was paused or a callback left the loop.
     undelivered: RefCell<VecDeque<(Owned, Owned)>>,
     /// Empty once the end was told.
@@ -130,8 +121,8 @@ unsafe impl Collected for Datagram {
 
     fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
         if let Ok(datagrams) = self.datagrams.try_borrow() {
-            if let Some(PySocket(_, socket)) = datagrams.socket() {
-                see(socket);
+            if let Some(socket) = datagrams.socket() {
+                see(socket.object());
             }
             for (_, to) in datagrams.iter() {
                 see(to.object());
@@ -182,6 +173,11 @@ fn fields(object: &Object) -> &Datagram {
 #[inline]
 pub(super) fn is_datagram(object: &Object) -> bool {
     ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+}
+
+/// The loop that a failing callback is reported to.
+pub(super) fn event_loop(transport: &Object) -> Option<Owned> {
+    fields(transport).event_loop()
 }
 
 /// Whether the deferred item is the one that starts reading.
@@ -250,11 +246,12 @@ fn make_datagram_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
         peername = unless_os_error(sock.call_method(&names.getpeername, &[]))?;
         extra.set(&names.peername, &peername)?;
     }
-    let fd = sock.call_method(&names.fileno, &[])?.to_isize()? as RawFd;
+    let owner = Owner::new(sock)?;
+    let fd = owner.as_raw_fd();
     let family = sock.getattr(&names.family)?.to_isize()? as libc::c_int;
     let connected = if peername.is_true()? { CONNECTED } else { 0 };
     let has_address = if address.is_true()? { HAS_ADDRESS } else { 0 };
-    let datagrams = Datagrams::new(PySocket(fd, sock.own()), imports().datagram_header);
+    let datagrams = Datagrams::new(owner, imports().datagram_header);
     // SAFETY: the fields are filled before anyone sees the object.
     let transport = unsafe {
         let object = allocate(CLASS.load(Ordering::Relaxed))?;

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 
 use rondel::transport::recv_batch::{self, RecvBatch};
 
-use super::closing::{fatal_error, report_callback};
+use super::closing::fatal_error;
 use super::destination::to_python;
 use super::{DELIVERING, Datagram, WATCHED_FOR_READING, fields, start_reading, unwatch};
 use crate::cpython::error::{os_error, restore, take_exception};
@@ -15,7 +15,7 @@ use crate::cpython::method::{Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, context};
 use crate::event_loop::core::{LoopCore, is_debug};
 use crate::event_loop::host::Kind;
-use crate::transport::loop_calls::{debug_in_log, take_unless_exit};
+use crate::transport::loop_calls::{debug_in_log, report_callback, take_unless_exit};
 use crate::transport::names::names;
 
 thread_local! {
@@ -95,7 +95,7 @@ fn deliver(transport: &Object, this: &Datagram, data: &Object, from: &Object) ->
     let owner = this.protocol.or_none();
     match owner.call_method(&names().datagram_received, &[data, from]) {
         Ok(_) => Ok(()),
-        Err(Raised) => report_callback(transport, "_read_ready"),
+        Err(Raised) => report_callback(transport, this.event_loop(), "_read_ready"),
     }
 }
 

@@ -11,13 +11,14 @@ use rondel::transport::datagram::{Admitted, Destination as _, Flushed, Route};
 use super::closing::{call_connection_lost, fatal_error};
 use super::destination::Destination;
 use super::receiving::error_received;
-use super::{Datagram, HAS_ADDRESS, PySocket, WATCHED_FOR_WRITING, fields, unwatch, watch};
+use super::{Datagram, HAS_ADDRESS, WATCHED_FOR_WRITING, fields, unwatch, watch};
 use crate::cpython::error::{os_error, raised_matches, take_exception, type_error, value_error};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::LoopCore;
 use crate::transport::chunk::{Chunk, with_buffer};
-use crate::transport::loop_calls::{call_exception_handler, take_unless_exit, warn_in_log};
+use crate::transport::flow::{self, Edge};
+use crate::transport::loop_calls::{take_unless_exit, warn_in_log};
 use crate::transport::names::{imports, names};
 
 /// `transport.sendto(data, addr=None)`.
@@ -127,7 +128,7 @@ fn attempt(this: &Datagram, data: &Object, to: &Destination) -> Res<Attempt> {
 #[cold]
 fn attempt_by_socket(this: &Datagram, data: &Object, to: &Object) -> Res<Attempt> {
     let socket = match this.datagrams.borrow().socket() {
-        Some(PySocket(_, socket)) => socket.clone(),
+        Some(socket) => socket.object().own(),
         None => return Ok(Attempt::Sent),
     };
     // SAFETY: built-in classes live as long as the interpreter.
@@ -295,12 +296,7 @@ fn maybe_pause(transport: &Object, this: &Datagram) -> Res<()> {
         datagrams.flow.pauses_at(waiting)
     };
     match pauses {
-        true => tell(
-            transport,
-            this,
-            &names().pause_writing,
-            "protocol.pause_writing() failed",
-        ),
+        true => flow::tell(transport, &this.protocol, &this.event_loop, Edge::Pause),
         false => Ok(()),
     }
 }
@@ -313,31 +309,9 @@ fn maybe_resume(transport: &Object, this: &Datagram) -> Res<()> {
         datagrams.flow.resumes_at(waiting)
     };
     match resumes {
-        true => tell(
-            transport,
-            this,
-            &names().resume_writing,
-            "protocol.resume_writing() failed",
-        ),
+        true => flow::tell(transport, &this.protocol, &this.event_loop, Edge::Resume),
         false => Ok(()),
     }
-}
-
-fn tell(transport: &Object, this: &Datagram, method: &Object, message: &str) -> Res<()> {
-    let owner = this.protocol.or_none();
-    let Err(Raised) = owner.call_method(method, &[]) else {
-        return Ok(());
-    };
-    let exception = take_unless_exit()?;
-    let Some(event_loop) = this.event_loop() else {
-        return Ok(());
-    };
-    let rest = [
-        (c"exception", &*exception),
-        (c"transport", transport),
-        (c"protocol", &*owner),
-    ];
-    call_exception_handler(&event_loop, message, &rest)
 }
 
 // ---- methods ----
@@ -348,29 +322,16 @@ fn get_write_buffer_size(transport: &Object) -> Res<Owned> {
 }
 
 fn get_write_buffer_limits(transport: &Object) -> Res<Owned> {
-    let (low, high) = fields(transport).datagrams.borrow().flow.limits();
-    Owned::tuple(&[
-        &*Owned::from_u64(low as u64)?,
-        &*Owned::from_u64(high as u64)?,
-    ])
+    flow::limits(&fields(transport).datagrams.borrow().flow)
 }
 
 fn set_write_buffer_limits(transport: &Object, args: Args<'_>) -> Res<Owned> {
-    let parameters = ["high", "low"];
-    let given = args.parse("set_write_buffer_limits", parameters, 2, 0)?;
-    let [high, low] = given.map(|limit| limit.filter(|limit| !limit.is_none()));
-    let number = |limit: Option<&Object>| limit.map(Object::to_isize).transpose();
-    let (high, low) = (number(high)?, number(low)?);
     flush_if_dirty(transport)?;
     let this = fields(transport);
-    let limits = this
-        .datagrams
-        .borrow_mut()
-        .flow
-        .set_limits(high.map(|high| high as i64), low.map(|low| low as i64));
-    if let Err(error) = limits {
-        return value_error(&error.to_string());
-    }
+    flow::set_limits(args, |high, low| {
+        let set = this.datagrams.borrow_mut().flow.set_limits(high, low);
+        set.map_err(|error| error.to_string())
+    })?;
     maybe_pause(transport, this)?;
     Ok(Owned::none())
 }

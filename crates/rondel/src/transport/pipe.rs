@@ -1,0 +1,415 @@
+//! The ends of a pipe, or of what is used like one: a FIFO, a terminal, a socket, a character device.
+//!
+//! [`ReadEnd`] and [`WriteEnd`] are asyncio's `_UnixReadPipeTransport` and `_UnixWritePipeTransport` without their
+//! callbacks. As with [`Stream`](super::stream::Stream), each method says what the host has to do. What is written goes to the
+//! kernel at once: the other end may be another program's terminal or log, where a step of this loop means nothing.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsRawFd, RawFd};
+
+use super::flow_control::FlowControl;
+use super::recv_size::{self, Received, RecvSize, Room};
+use super::stream::LOST_WRITES_THRESHOLD;
+use super::write_queue::{self, Flushed, WriteQueue};
+
+/// What a descriptor is, as far as pipes care.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A pipe or a FIFO.
+    Fifo,
+    /// A socket.
+    Socket,
+    /// A terminal or another device.
+    Character,
+}
+
+impl Kind {
+    /// What `fd` is; `None` for a regular file and whatever else can't be waited for.
+    ///
+    /// # Errors
+    /// What `fstat` fails with.
+    pub fn of(fd: RawFd) -> io::Result<Option<Self>> {
+        let mut status = MaybeUninit::<libc::stat>::zeroed();
+        // SAFETY: an all-zero `stat` is valid, and the call writes to ours alone.
+        let mode = unsafe {
+            if libc::fstat(fd, status.as_mut_ptr()) < 0 {
+                return Err(io::Error::last_os_error());
+            }
+            status.assume_init().st_mode
+        };
+        Ok(match mode & libc::S_IFMT {
+            libc::S_IFIFO => Some(Self::Fifo),
+            libc::S_IFSOCK => Some(Self::Socket),
+            libc::S_IFCHR => Some(Self::Character),
+            _ => None,
+        })
+    }
+
+    /// Whether the end that writes is told by the kernel when the one that reads is gone.
+    pub fn tells_of_its_reader(self) -> bool {
+        self != Self::Character
+    }
+}
+
+/// The end that is read.
+#[derive(Debug)]
+pub struct ReadEnd<P> {
+    pipe: Option<P>,
+    recv_size: RecvSize,
+    closing: bool,
+    paused: bool,
+}
+
+impl<P: AsRawFd> ReadEnd<P> {
+    /// A non-blocking descriptor of which this is the only owner.
+    pub fn new(pipe: P) -> Self {
+        Self {
+            pipe: Some(pipe),
+            recv_size: RecvSize::default(),
+            closing: false,
+            paused: false,
+        }
+    }
+
+    /// The pipe, until it is taken.
+    pub fn pipe(&self) -> Option<&P> {
+        self.pipe.as_ref()
+    }
+
+    /// Takes the pipe, for good; the host closes it.
+    pub fn take_pipe(&mut self) -> Option<P> {
+        self.pipe.take()
+    }
+
+    /// Whether the end is certain.
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether the program has paused reading.
+    #[inline]
+    pub fn is_paused(&self) -> bool {
+        self.paused
+    }
+
+    /// Whether bytes that come are wanted.
+    #[inline]
+    pub fn is_reading(&self) -> bool {
+        !self.closing && !self.paused
+    }
+
+    /// Pauses reading. True: watch no more.
+    pub fn pause_reading(&mut self) -> bool {
+        let edge = self.is_reading();
+        self.paused |= edge;
+        edge
+    }
+
+    /// Resumes reading. True: watch again.
+    pub fn resume_reading(&mut self) -> bool {
+        let edge = self.paused && !self.closing;
+        self.paused &= !edge;
+        edge
+    }
+
+    /// Where the next bytes should go.
+    pub fn room(&self) -> Room {
+        self.recv_size.room()
+    }
+
+    /// Reads once, into as much room as the host has.
+    pub fn read(&mut self, room: &mut [MaybeUninit<u8>]) -> Received {
+        let fd = self.pipe.as_ref().map_or(-1, AsRawFd::as_raw_fd);
+        let received = recv_size::read(fd, room);
+        if let Received::Data(count) = received {
+            self.recv_size.note(count, room.len());
+        }
+        received
+    }
+
+    /// The end. True: watch no more, and schedule `connection_lost`. False: that was done before.
+    pub fn close(&mut self) -> bool {
+        !std::mem::replace(&mut self.closing, true)
+    }
+}
+
+/// What became of what was written; see [`WriteEnd::write`].
+#[derive(Debug)]
+pub enum Written {
+    /// The kernel has it.
+    All,
+    /// The kernel took some of it, or nothing: watch for writing, then see whether the writer has to pause.
+    Watch,
+    /// It waits behind other bytes: see whether the writer has to pause.
+    Waiting,
+    /// Thrown away, because the pipe is closed or its reader is gone.
+    Lost {
+        /// Whether the program goes on writing and deserves asyncio's warning.
+        warn: bool,
+    },
+    /// The pipe has failed.
+    Failed(io::Error),
+}
+
+/// What [`WriteEnd::write_ready`] found.
+#[derive(Debug)]
+pub enum Sent {
+    /// Some is left.
+    Some,
+    /// Everything went: watch for writing no more, tell the writer that it may go on, and ask [`WriteEnd::is_over`].
+    All,
+    /// The pipe has failed; what waited is thrown away. Watch for writing no more.
+    Failed(io::Error),
+}
+
+/// The end that is written.
+#[derive(Debug)]
+pub struct WriteEnd<P, C> {
+    pipe: Option<P>,
+    queue: WriteQueue<C>,
+    /// When the writer is paused; the host passes its edges on.
+    pub flow: FlowControl,
+    conn_lost: u32,
+    closing: bool,
+    /// `connection_lost` is scheduled.
+    lost: bool,
+}
+
+impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
+    /// A non-blocking descriptor of which this is the only owner.
+    pub fn new(pipe: P) -> Self {
+        Self {
+            pipe: Some(pipe),
+            queue: WriteQueue::new(),
+            flow: FlowControl::default(),
+            conn_lost: 0,
+            closing: false,
+            lost: false,
+        }
+    }
+
+    /// The pipe, until it is taken.
+    pub fn pipe(&self) -> Option<&P> {
+        self.pipe.as_ref()
+    }
+
+    /// Takes the pipe, for good; the host closes it.
+    pub fn take_pipe(&mut self) -> Option<P> {
+        self.pipe.take()
+    }
+
+    fn fd(&self) -> RawFd {
+        self.pipe.as_ref().map_or(-1, AsRawFd::as_raw_fd)
+    }
+
+    /// Whether the program has ended it, or the end is certain.
+    pub fn is_closing(&self) -> bool {
+        self.closing
+    }
+
+    /// Whether `connection_lost` is scheduled.
+    pub fn is_lost(&self) -> bool {
+        self.lost
+    }
+
+    /// How often something was written in vain, or writing failed.
+    pub fn conn_lost(&self) -> u32 {
+        self.conn_lost
+    }
+
+    /// What waits to be written.
+    pub fn queue(&self) -> &WriteQueue<C> {
+        &self.queue
+    }
+
+    /// Writes bytes that should not be empty. What the kernel does not take is queued, as the chunk that `make` makes of it.
+    ///
+    /// # Errors
+    /// Those of `make`; the bytes it was to keep are then lost.
+    pub fn write<E>(
+        &mut self,
+        bytes: &[u8],
+        make: impl FnOnce(&[u8]) -> Result<C, E>,
+    ) -> Result<Written, E> {
+        if self.conn_lost > 0 || self.closing {
+            let warn = self.conn_lost >= LOST_WRITES_THRESHOLD;
+            self.conn_lost = self.conn_lost.saturating_add(1);
+            return Ok(Written::Lost { warn });
+        }
+        if !self.queue.is_empty() {
+            self.queue.push(make(bytes)?);
+            return Ok(Written::Waiting);
+        }
+        let written = match write_queue::write(self.fd(), bytes) {
+            Ok(written) if written == bytes.len() => return Ok(Written::All),
+            Ok(written) => written,
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => 0,
+                _ => {
+                    self.conn_lost += 1;
+                    return Ok(Written::Failed(error));
+                }
+            },
+        };
+        self.queue.push(make(&bytes[written..])?);
+        Ok(Written::Watch)
+    }
+
+    /// The descriptor can be written.
+    pub fn write_ready(&mut self) -> Sent {
+        match self.queue.flush_file(self.fd()) {
+            Flushed::Drained => Sent::All,
+            Flushed::Blocked => Sent::Some,
+            Flushed::Failed(error) => {
+                drop(self.queue.take());
+                self.conn_lost += 1;
+                Sent::Failed(error)
+            }
+        }
+    }
+
+    /// Whether the program has ended it and everything is written, so that `connection_lost` is due now.
+    pub fn is_over(&mut self) -> bool {
+        let over = self.closing && !self.lost && self.queue.is_empty();
+        self.lost |= over;
+        over
+    }
+
+    /// Ends it once everything is written. True: watch for nothing any more, and schedule `connection_lost`. False: that
+    /// follows, or was done before.
+    pub fn write_eof(&mut self) -> bool {
+        if self.closing {
+            return false;
+        }
+        self.closing = true;
+        self.is_over()
+    }
+
+    /// Ends it at once, without writing what waits, which is given back to be dropped. `Some`: watch for nothing any more, and
+    /// schedule `connection_lost`. `None`: that was done before.
+    #[must_use]
+    pub fn close(&mut self) -> Option<WriteQueue<C>> {
+        self.closing = true;
+        if std::mem::replace(&mut self.lost, true) {
+            return None;
+        }
+        Some(self.queue.take())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use std::fs::File;
+    use std::io::{PipeReader, PipeWriter, Read, Write};
+
+    type Tested = WriteEnd<PipeWriter, Vec<u8>>;
+
+    fn set_nonblocking(fd: &impl AsRawFd) {
+        // SAFETY: a plain call on a descriptor that is open.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
+    }
+
+    fn written() -> (Tested, PipeReader) {
+        let (reader, writer) = io::pipe().unwrap();
+        set_nonblocking(&writer);
+        (Tested::new(writer), reader)
+    }
+
+    fn write(tested: &mut Tested, bytes: &[u8]) -> Written {
+        tested
+            .write(bytes, |rest| Ok::<_, Infallible>(rest.to_vec()))
+            .unwrap()
+    }
+
+    #[test]
+    fn kinds() {
+        let (reader, _writer) = io::pipe().unwrap();
+        let (socket, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+        let kind = |fd: &dyn AsRawFd| Kind::of(fd.as_raw_fd()).unwrap();
+        assert_eq!(kind(&reader), Some(Kind::Fifo));
+        assert_eq!(kind(&socket), Some(Kind::Socket));
+        assert_eq!(
+            kind(&File::open("/dev/null").unwrap()),
+            Some(Kind::Character)
+        );
+        assert_eq!(kind(&File::open("/proc/self/exe").unwrap()), None);
+        assert!(Kind::of(-1).is_err());
+        assert!(Kind::Fifo.tells_of_its_reader() && !Kind::Character.tells_of_its_reader());
+    }
+
+    #[test]
+    fn a_full_pipe_keeps_the_rest_and_ends_when_it_is_written() {
+        let (mut tested, mut reader) = written();
+        let data: Vec<u8> = (0..200_000_u32).map(|number| number as u8).collect();
+        assert!(matches!(write(&mut tested, &data), Written::Watch));
+        assert!(matches!(write(&mut tested, b"more"), Written::Waiting));
+        assert!(!tested.write_eof() && !tested.write_eof());
+        assert!(tested.is_closing() && !tested.is_lost());
+        let mut got = vec![0; data.len() + 4];
+        let mut done = 0;
+        loop {
+            match tested.write_ready() {
+                Sent::All => break,
+                Sent::Some => done += reader.read(&mut got[done..]).unwrap(),
+                Sent::Failed(error) => panic!("{error}"),
+            }
+        }
+        assert!(tested.is_over() && !tested.is_over());
+        drop(tested.take_pipe());
+        reader.read_exact(&mut got[done..]).unwrap();
+        assert_eq!(got, [&data[..], b"more"].concat());
+    }
+
+    #[test]
+    fn a_reader_that_is_gone_is_an_error_once() {
+        let (mut tested, reader) = written();
+        drop(reader);
+        let Written::Failed(error) = write(&mut tested, b"x") else {
+            panic!("nobody reads")
+        };
+        assert_eq!(error.raw_os_error(), Some(libc::EPIPE));
+        for _ in 1..LOST_WRITES_THRESHOLD {
+            assert!(matches!(
+                write(&mut tested, b"x"),
+                Written::Lost { warn: false }
+            ));
+        }
+        assert!(matches!(
+            write(&mut tested, b"x"),
+            Written::Lost { warn: true }
+        ));
+        assert!(tested.close().is_some());
+        assert!(tested.close().is_none());
+    }
+
+    #[test]
+    fn what_waits_is_lost_with_its_reader() {
+        let (mut tested, reader) = written();
+        assert!(matches!(write(&mut tested, &[0; 200_000]), Written::Watch));
+        drop(reader);
+        assert!(matches!(tested.write_ready(), Sent::Failed(_)));
+        assert!(tested.queue().is_empty());
+        assert!(tested.close().unwrap().is_empty());
+    }
+
+    #[test]
+    fn reading_pausing_and_the_end() {
+        let (reader, mut writer) = io::pipe().unwrap();
+        set_nonblocking(&reader);
+        let mut tested = ReadEnd::new(reader);
+        let mut room = [MaybeUninit::uninit(); 100];
+        assert!(matches!(tested.read(&mut room), Received::Blocked));
+        writer.write_all(b"abc").unwrap();
+        assert!(matches!(tested.read(&mut room), Received::Data(3)));
+        assert!(tested.pause_reading() && !tested.pause_reading());
+        assert!(tested.resume_reading() && !tested.resume_reading());
+        drop(writer);
+        assert!(matches!(tested.read(&mut room), Received::Eof));
+        assert!(tested.close() && !tested.close());
+        assert!(!tested.pause_reading() && !tested.is_reading());
+    }
+}

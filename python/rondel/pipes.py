@@ -1,0 +1,33 @@
+"""The loop's way to pipe transports: a mixin for ``EventLoop``.
+
+asyncio's ``connect_read_pipe`` and ``connect_write_pipe``, and with them the standard streams of subprocesses, end in the
+methods here.
+"""
+
+from __future__ import annotations
+
+from asyncio import ReadTransport, WriteTransport
+from typing import TYPE_CHECKING, Any
+
+from . import _rondel
+
+if TYPE_CHECKING:
+    from asyncio import SelectorEventLoop as _Base
+else:
+    _Base = object
+
+__all__ = ("Pipes",)
+
+
+class Pipes(_Base):
+    """Makes native transports where asyncio's selector loop makes its own."""
+
+    def _make_read_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, extra: dict[str, Any] | None = None
+    ) -> ReadTransport:
+        return _rondel.make_read_pipe_transport(self, pipe, protocol, waiter, extra)
+
+    def _make_write_pipe_transport(
+        self, pipe: Any, protocol: Any, waiter: Any = None, extra: dict[str, Any] | None = None
+    ) -> WriteTransport:
+        return _rondel.make_write_pipe_transport(self, pipe, protocol, waiter, extra)
