@@ -11,35 +11,7 @@ import threading
 import time
 
 import pytest
-
-# A child process runs its program on the implementation under test.
-LOOPS = {
-    "asyncio": "import asyncio\n",
-    "rondel": "import rondel as asyncio\n",
-    "factory": """
-import asyncio, rondel
-def run(main):
-    with asyncio.Runner(loop_factory=rondel.new_event_loop) as runner:
-        return runner.run(main)
-asyncio.run, asyncio.new_event_loop = run, rondel.new_event_loop
-""",
-}
-
-
-def child(impl, program, **options):
-    text = LOOPS[impl.name] + textwrap.dedent(program)
-    return subprocess.Popen(
-        [sys.executable, "-c", text], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
-    )
-
-
-def finish(process, timeout=30):
-    try:
-        return process.communicate(timeout=timeout)
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.communicate()
+from child_programs import child, finish
 
 
 def test_run_in_executor(run, aio):

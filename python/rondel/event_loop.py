@@ -76,7 +76,11 @@ class EventLoop(_rondel.LoopCore, Connections, Datagrams, Pipes, Subprocesses, a
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         if not self._self_pipe_made and not self.is_closed():
             self._self_pipe_made = True
-            self._make_self_pipe()
+            try:
+                self._make_self_pipe()
+            except BaseException:
+                self._self_pipe_made = False
+                raise
         super().add_signal_handler(sig, callback, *args)
 
     # ---- running ----

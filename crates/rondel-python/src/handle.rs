@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use pyo3::ffi;
 
 use crate::cpython::error::{guard, guard_object, is_exit, restore, take_exception, value_error};
+use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, allocate, clear_weakrefs, free, slot_fn, visit};
@@ -164,10 +165,7 @@ fn fill(
 
 /// Notes where the handle was made, for debug mode.
 pub(crate) fn note_origin(handle: &Object) -> Res<()> {
-    let frame = imports().getframe.call(&[&*Owned::from_i64(0)?])?;
-    fields(handle)
-        .source_traceback
-        .set(imports().extract_stack.call(&[&*frame])?);
+    fields(handle).source_traceback.set(source_traceback()?);
     Ok(())
 }
 

@@ -23,6 +23,8 @@ mod waits;
 
 use cpython::method::{function, method};
 use cpython::{Owned, Raised, Res};
+use pyo3::exceptions::PyImportError;
+use pyo3::ffi;
 use pyo3::prelude::*;
 
 fn fill(module: &cpython::Object) -> Res<()> {
@@ -89,6 +91,13 @@ fn fill(module: &cpython::Object) -> Res<()> {
 /// The native part of the package `rondel`.
 #[pymodule]
 fn _rondel(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    // The classes and names that are found at import are kept once for the process.
+    // SAFETY: attached.
+    if unsafe { ffi::PyInterpreterState_Get() != ffi::PyInterpreterState_Main() } {
+        return Err(PyImportError::new_err(
+            "rondel can't be imported in a subinterpreter, only in the main interpreter",
+        ));
+    }
     // SAFETY: PyO3 passes a live module while attached.
     let object = unsafe { cpython::Object::from_ptr(module.as_ptr()) };
     fill(object).map_err(|Raised| PyErr::fetch(module.py()))

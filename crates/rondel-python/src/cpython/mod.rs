@@ -16,6 +16,7 @@
 //! | `method.rs` | method tables and argument parsing |
 //! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
 //! | `finalize.rs` | `__del__` of native objects |
+//! | `frame.rs` | the source tracebacks of debug mode |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
@@ -28,6 +29,7 @@ pub(crate) mod context;
 pub(crate) mod detach;
 pub(crate) mod error;
 pub(crate) mod finalize;
+pub(crate) mod frame;
 pub(crate) mod freelist;
 pub(crate) mod method;
 pub(crate) mod names;

@@ -20,6 +20,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use pyo3::ffi;
 
 use crate::cpython::error::{exception_matches, raise, raise_instance, runtime_error, type_error};
+use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
@@ -139,8 +140,7 @@ pub(crate) fn init(future: &Object, event_loop: &Object) -> Res<()> {
 
 #[cold]
 fn note_origin(future: &Object) -> Res<()> {
-    let frame = imports().getframe.call(&[&*Owned::from_i64(0)?])?;
-    let stack = imports().extract_stack.call(&[&*frame])?;
+    let stack = source_traceback()?;
     fields(future).with_rare(|rare| rare.source_traceback.set(stack));
     Ok(())
 }

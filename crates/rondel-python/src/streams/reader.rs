@@ -17,6 +17,7 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{
     guard, guard_object, raise, raised_matches, take_exception, value_error,
 };
+use crate::cpython::frame::source_traceback;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
@@ -105,9 +106,7 @@ fn allocate_in(class: *mut ffi::PyTypeObject) -> Res<Owned> {
 /// In debug mode, notes where the reader was made.
 fn note_origin(reader: &Object, event_loop: &Object) -> Res<()> {
     if is_debug(event_loop)? {
-        let frame = imports().getframe.call(&[&*Owned::from_i64(0)?])?;
-        let traceback = imports().extract_stack.call(&[&frame])?;
-        fields(reader).source_traceback.set(traceback);
+        fields(reader).source_traceback.set(source_traceback()?);
     }
     Ok(())
 }

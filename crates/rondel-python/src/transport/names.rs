@@ -98,8 +98,6 @@ pub(crate) struct Imports {
     pub(crate) warn: Owned,
     pub(crate) logger: Owned,
     pub(crate) iscoroutine: Owned,
-    pub(crate) extract_stack: Owned,
-    pub(crate) getframe: Owned,
     pub(crate) get_event_loop: Owned,
     pub(crate) empty_bytes: Owned,
     /// `("exc_info",)`, the names of a call.
@@ -150,8 +148,6 @@ impl Imports {
             warn: get("warnings", "warn")?,
             logger: get("asyncio.log", "logger")?,
             iscoroutine: get("asyncio.coroutines", "iscoroutine")?,
-            extract_stack: get("asyncio.format_helpers", "extract_stack")?,
-            getframe: get("sys", "_getframe")?,
             // 3.11's streams call the variant that points its deprecation warning at the caller.
             get_event_loop: match version(12) {
                 true => get("asyncio.events", "get_event_loop")?,

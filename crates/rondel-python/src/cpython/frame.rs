@@ -1,0 +1,18 @@
+//! Where the program is: the source tracebacks of debug mode.
+//!
+//! The frame is asked for by the C API. `sys._getframe` relies on being called by Python code: in CPython 3.12 it gives a
+//! wild pointer to a destructor that runs while a coroutine's frame is cleared.
+
+use pyo3::ffi;
+
+use super::{Object, Owned, Res, imports};
+
+/// What `_source_traceback` is: the stack of the Python code that runs, by asyncio's `extract_stack`.
+pub(crate) fn source_traceback() -> Res<Owned> {
+    // SAFETY: attached. A borrowed frame, or null where no Python code runs; it lives as long as it runs.
+    let frame = unsafe { Object::from_nullable(ffi::PyEval_GetFrame().cast()) }.map(Object::own);
+    match frame {
+        Some(frame) => imports().extract_stack.call(&[&*frame]),
+        None => Ok(Owned::none()),
+    }
+}
