@@ -18,11 +18,11 @@ RUST    := --workspace --exclude rondel-python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-loom test-python test-conformance test-panic test-bench build bench lint lint-rust lint-python deny fmt docs wheel clean tools
+.PHONY: help run test test-rust test-loom test-python test-conformance test-panic test-bench test-packaging build bench figures lint lint-rust lint-python lint-docs lint-workflows deny fmt docs wheel wheels clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
-	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+	@sed -n 's/^\([a-z-]*\):[^#]*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 20
 
 run: build ## Build everything and take the tour of the example programs
 	@$(PY) examples/tour.py $(ARGS)
@@ -61,7 +61,11 @@ bench: build ## Run the benchmarks; ARGS go to benchmarks/run.py
 	    $(PY) -m pip install --quiet "$$peer" || echo "skipped: $$peer does not install here"; done
 	$(PY) benchmarks/run.py $(ARGS)
 
-lint: lint-rust lint-python deny ## Run every linter; warnings are errors
+# Quick cases on a busy machine would stand there for good: only for a quiet one.
+figures: build ## Measure the goals' cases, and put figures, plot and tables into docs/
+	$(MAKE) bench PYTHON=$(PYTHON) ARGS='--goals --rounds 5 --record'
+
+lint: lint-rust lint-python lint-docs lint-workflows deny ## Run every linter; warnings are errors
 
 lint-rust: tools $(VENV)/.tools
 	$(CARGO) fmt --all --check
@@ -73,6 +77,12 @@ lint-python: $(VENV)/.tools
 	$(PY) -m ruff format --check .
 	for version in 3.11 3.12 3.13 3.14; do $(PY) -m mypy --python-version $$version || exit 1; done
 
+lint-docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(PY) -m mkdocs build --quiet --strict
+
+lint-workflows: $(VENV)/.packaging
+	$(VENV)/bin/zizmor --offline --quiet --pedantic .github/workflows
+
 deny: tools
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \
 	    echo "$(CARGO) deny check licenses bans sources"; $(CARGO) deny --log-level warn check licenses bans sources; \
@@ -83,11 +93,21 @@ fmt: tools $(VENV)/.tools ## Format the Rust and the Python code
 	$(PY) -m ruff format .
 	$(PY) -m ruff check --fix .
 
-docs: tools ## Build the documentation of the Rust crate
+docs: tools lint-docs ## Build the documentation into target/site, and that of the Rust crate into target/doc
 	$(CARGO) doc --no-deps --package rondel
 
 wheel: $(VENV)/.tools ## Build a wheel into dist/
 	$(PY) -m maturin build --release --interpreter $(PY) --target-dir $(BUILD) --out dist
+
+wheels: tools $(VENV)/.packaging ## Build the source archive and a wheel for every Python found; ARGS go to packaging/build.py
+	$(PY) packaging/build.py $(ARGS)
+
+# From nothing but what is in the checkout: what an older build left in dist/ is not what is tested.
+test-packaging: tools $(VENV)/.packaging ## Install source archive and wheel into fresh environments, and use them
+	rm -rf $(VENV)/dist
+	$(PY) -m maturin sdist --quiet --out $(VENV)/dist
+	$(PY) -m maturin build --quiet --release --interpreter $(PY) --target-dir $(BUILD) --out $(VENV)/dist
+	$(PY) packaging/check.py --dist $(VENV)/dist $(ARGS)
 
 clean: ## Remove what was built, the virtual environments included
 	rm -rf target dist .venv-* python/rondel/*.so .pytest_cache .mypy_cache .ruff_cache
@@ -106,6 +126,14 @@ $(PY): | tools
 
 $(VENV)/.tools: tests/requirements.txt | $(PY)
 	$(PY) -m pip install --quiet -r tests/requirements.txt
+	@touch $@
+
+$(VENV)/.docs: docs/requirements.txt | $(PY)
+	$(PY) -m pip install --quiet -r docs/requirements.txt
+	@touch $@
+
+$(VENV)/.packaging: packaging/requirements.txt | $(PY)
+	$(PY) -m pip install --quiet -r packaging/requirements.txt
 	@touch $@
 
 $(VENV)/.built: $(SOURCES) $(VENV)/.tools | tools

@@ -1,6 +1,11 @@
-"""Every block of code in README.md and docs/ does what it says. (The Rust ones of the README are doctests of the crate.)"""
+"""Every block of code in README.md and docs/ does what it says.
+
+A block of text after a program is what the program prints. Rust blocks are doctests of the crate (see its lib.rs), and here
+it is only made sure that they are.
+"""
 
 import doctest
+import json
 import os
 import re
 import shlex
@@ -25,12 +30,30 @@ first = second = main
 """
 
 
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+#: Not run: a block of text is looked at with the program before it, `console` shows commands on a process of the reader's.
+NOT_RUN = {"text", "console", "toml"}
+
+
+def blocks_of(document):
+    text = document.read_text()
+    for block in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+        yield text.count("\n", 0, block.start()) + 1, block[1], block[2]
+
+
 def blocks():
-    for document in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]:
-        text = document.read_text()
-        for block in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
-            line = text.count("\n", 0, block.start()) + 1
-            yield pytest.param(block[1], block[2], id=f"{document.name}:{line}")
+    """Each block that is run: its document, language, text, what it prints (if that is said), and the commands before it."""
+    for document in DOCUMENTS:
+        found = [*blocks_of(document)]
+        commands = []
+        for number, (line, language, text) in enumerate(found):
+            if language in NOT_RUN:
+                continue
+            after = found[number + 1] if number + 1 < len(found) else (0, "", "")
+            printed = after[2] if after[1] == "text" else None
+            yield pytest.param(document, language, text, printed, [*commands], id=f"{document.name}:{line}")
+            if language == "sh":
+                commands += [each for each in text.splitlines() if each.startswith("openssl")]
 
 
 def run(*command, cwd):
@@ -62,6 +85,11 @@ def run_shell(line, folder):
             known = run(sys.executable, script, "--help", cwd=ROOT)
             assert all(option in known for option in options.split() if option.startswith("-"))
         return
+    if command[0] == "openssl":
+        if shutil.which("openssl") is None:
+            pytest.skip("the command openssl is not installed")
+        subprocess.run(command, cwd=folder, capture_output=True, timeout=50, check=True)
+        return
     assert Path(command[0]).name in ("python", "rondel"), f"this test does not know how to run {line!r}"
     (folder / "app.py").write_text(PROGRAM + "asyncio.run(main())\nprint(sys.argv[1:])\n")
     (folder / "package").mkdir(exist_ok=True)
@@ -71,19 +99,41 @@ def run_shell(line, folder):
 
 
 def test_there_are_blocks_of_each_language():
-    languages = [block.values[0] for block in blocks()]
+    languages = [block.values[1] for block in blocks()]
     assert {*languages} == {"python", "rust", "sh"}
-    assert len(languages) >= 9
+    assert len(languages) >= 35
+    known = {language for document in DOCUMENTS for _, language, _ in blocks_of(document)}
+    assert known <= {"python", "rust", "sh"} | NOT_RUN, "a block without a language, or with one that nothing runs"
 
 
-@pytest.mark.parametrize(("language", "text"), [*blocks()])
-def test_a_block(language, text, tmp_path):
+@pytest.mark.parametrize(("document", "language", "text", "printed", "commands"), [*blocks()])
+def test_a_block(document, language, text, printed, commands, tmp_path):
     if language == "python":
+        for line in commands:
+            run_shell(line, tmp_path)
         output = run_python(text, tmp_path)
         for word in re.findall(r'say_after\(\d, "(\w+)"\)', text):
             assert word in output
+        if printed is not None:
+            assert output == printed
     elif language == "sh":
         for line in text.splitlines():
             run_shell(line, tmp_path)
     else:
-        assert language == "rust", "a block without a language, or with one that nothing runs"
+        included = re.findall(
+            r'include_str!\("\.\./\.\./\.\./(.*?)"\)', (ROOT / "crates/rondel/src/lib.rs").read_text()
+        )
+        assert str(document.relative_to(ROOT)) in included, "no doctest runs it"
+
+
+def test_the_figures_are_those_that_were_recorded():
+    """What `make figures` makes of docs/figures.json is what stands in docs/."""
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        from harness import record
+    finally:
+        sys.path.pop(0)
+    data = json.loads(record.DATA.read_text())
+    assert record.PLOT.read_text() == record.svg(data)
+    text = record.PAGE.read_text()
+    assert text == record.page(text, data)

@@ -63,6 +63,9 @@
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
 //! | `signal` | Ctrl-C |
 
+#[cfg(not(target_os = "linux"))]
+compile_error!("Rondel runs on Linux only");
+
 mod blocking;
 pub mod event_loop;
 pub mod reactor;
@@ -89,7 +92,8 @@ pub use task::{
 };
 pub use time::{Instant, Sleep, Timeout, sleep, sleep_until, timeout, timeout_at, yield_now};
 
-/// Runs the Rust program in the README.
+/// Runs the Rust programs of README and documentation.
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
-struct Readme;
+#[doc = include_str!("../../../docs/rust.md")]
+struct Documents;

@@ -1,0 +1,108 @@
+"""`make test-packaging`: the source archive, and each wheel that fits, install into a fresh environment and work there.
+
+Also that pip refuses an interpreter that is too old before it builds anything, and that the metadata is what an index accepts.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+
+PROGRAM = """
+import importlib.metadata, importlib.resources
+import rondel
+
+async def main():
+    await rondel.sleep(0)
+    return type(rondel.get_running_loop())
+
+assert rondel.run(main()) is rondel.EventLoop
+files = importlib.resources.files("rondel")
+assert files.joinpath("py.typed").is_file()
+assert files.joinpath("_rondel.pyi").is_file()
+distribution = importlib.metadata.distribution("rondel")
+assert distribution.version == rondel.__version__, distribution.version
+names = {path.name for path in distribution.files}
+assert {"LICENSE-MIT", "LICENSE-APACHE"} <= names, names
+print("works")
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description="Installs what was built into fresh environments, and uses it.")
+    parser.add_argument(
+        "--dist", type=Path, default=ROOT / "dist", help="folder of the archives (default: %(default)s)"
+    )
+    parser.add_argument("--old-python", help="an interpreter that is too old, to see that it is refused")
+    options = parser.parse_args()
+
+    archives = sorted(options.dist.glob("*.tar.gz"))
+    if len(archives) != 1:
+        parser.error(f"one source archive is wanted in {options.dist}, and there are {len(archives)}")
+    wheels = [wheel for wheel in sorted(options.dist.glob("*.whl")) if _fits(wheel)]
+    subprocess.run([sys.executable, "-m", "twine", "check", "--strict", *archives, *wheels], check=True)
+    _check_contents(archives[0])
+    for archive in (*archives, *wheels):
+        with tempfile.TemporaryDirectory() as folder:
+            print(f"installing {archive.name} ...", flush=True)
+            _check(archive, Path(folder))
+    if options.old_python:
+        _check_refusal(options.old_python, archives[0])
+    print(f"{len(archives) + len(wheels)} passed, 0 failed")
+    return 0
+
+
+def _fits(wheel: Path) -> bool:
+    return f"-cp{sys.version_info[0]}{sys.version_info[1]}-" in wheel.name and "manylinux" in wheel.name
+
+
+def _check_contents(archive: Path) -> None:
+    with tarfile.open(archive) as opened:
+        names = {name.partition("/")[2] for name in opened.getnames()}
+    wanted = {"Cargo.lock", "LICENSE-MIT", "LICENSE-APACHE", "README.md", "pyproject.toml", "python/rondel/py.typed"}
+    assert wanted <= names, wanted - names
+    assert not [name for name in names if name.startswith(("target/", ".venv", "dist/")) or name.endswith(".so")]
+
+
+def _check(archive: Path, folder: Path) -> None:
+    venv.create(folder / "venv", with_pip=True)
+    binaries = folder / "venv" / "bin"
+    environment = {
+        **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")},
+        # Dependencies once built need not be built again.
+        "CARGO_TARGET_DIR": str(ROOT / "target" / "packaging"),
+    }
+
+    def run(*command: str) -> str:
+        return subprocess.run(
+            command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=1800
+        ).stdout
+
+    run(str(binaries / "python"), "-m", "pip", "install", "--quiet", str(archive.resolve()))
+    assert run(str(binaries / "python"), "-c", PROGRAM) == "works\n"
+    for command in ([str(binaries / "rondel")], [str(binaries / "python"), "-m", "rondel"]):
+        assert run(*command, "--version").startswith("rondel ")
+        assert run(*command, "-c", "import asyncio, rondel; print(asyncio.Lock is rondel.Lock)") == "True\n"
+
+
+def _check_refusal(python: str, archive: Path) -> None:
+    asked = subprocess.run(
+        [python, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", str(archive)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert asked.returncode != 0
+    assert "requires a different Python" in asked.stderr, asked.stderr
+    print(f"{python} is refused: {asked.stderr.strip().splitlines()[-1]}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
