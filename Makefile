@@ -18,7 +18,7 @@ RUST    := --workspace --exclude rondel-python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-loom test-python test-conformance test-panic test-bench test-packaging build bench figures lint lint-rust lint-python lint-docs lint-workflows deny fmt docs wheel wheels clean tools
+.PHONY: help run test test-rust test-loom test-python test-conformance test-panic test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows deny fmt docs wheel wheels clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
@@ -49,6 +49,27 @@ test-loom: tools
 
 test-panic: build $(VENV)/panic-probe
 	$(PY) -m pytest tests/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe
+
+# The servers that Debian has: PostgreSQL, Redis, nginx. None of them is left running or started at boot by this.
+ecosystem-setup: ## Install the servers that test-ecosystem uses (as root, on Debian)
+	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
+	apt-get update -qq && apt-get install -qq --no-install-recommends postgresql redis-server nginx-light; status=$$?; rm /usr/sbin/policy-rc.d; exit $$status
+
+# Each in an environment of its own: what others need is kept from the tests of this project.
+test-ecosystem: build $(VENV)/ecosystem/.ready ## Run real programs (uvicorn, aiohttp, asyncpg, …) on Rondel; ARGS go to pytest
+	cd tests/ecosystem && $(abspath $(VENV))/ecosystem/bin/python -m pytest $(ARGS)
+	cd tests/ecosystem && $(abspath $(VENV))/ecosystem/bin/python -m rondel -m pytest $(ARGS)
+
+test-upstream: build $(VENV)/upstream/.ready ## Run the suites of aiohttp, anyio and uvicorn on Rondel; ARGS go to tests/upstream/run.py
+	$(VENV)/upstream/bin/python tests/upstream/run.py $(ARGS)
+
+# One by one: an interpreter that is new has no wheels of some of them.
+$(VENV)/%/.ready: tests/%/requirements.txt $(VENV)/.built
+	test -x $(VENV)/$*/bin/python || $(PYTHON) -m venv $(VENV)/$*
+	@$(VENV)/$*/bin/python -m pip install --quiet --only-binary :all: -r $< || sed -e '/^#/d' $< | while read -r package; do \
+	    $(VENV)/$*/bin/python -m pip install --quiet --only-binary :all: "$$package" || echo "SKIPPED: $$package does not install here"; done
+	VIRTUAL_ENV=$(abspath $(VENV)/$*) $(VENV)/$*/bin/python -m maturin develop --release --target-dir $(BUILD)
+	@touch $@
 
 # That the benchmarks measure what they say; their figures come from `make bench`.
 test-bench: build

@@ -510,3 +510,11 @@ def test_the_factory_called_by_hand(run, aio):
         coroutine.close()
 
     run(main())
+
+
+@EAGER
+def test_the_factory_is_told_by_its_code(aio):
+    """As anyio does, which then takes the class of tasks out of the closure."""
+    factory = aio.eager_task_factory
+    assert factory.__code__ is asyncio.create_eager_task_factory(asyncio.Task).__code__
+    assert factory.__closure__[0].cell_contents is aio.Task

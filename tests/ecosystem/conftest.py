@@ -95,20 +95,20 @@ def certificate(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory)
 
 
 @pytest.fixture(scope="session")
-def postgresql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PostgreSQL]:
-    with PostgreSQL(tmp_path_factory.mktemp("postgresql")) as server:
+def postgresql() -> Iterator[PostgreSQL]:
+    with PostgreSQL() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def redis_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Redis]:
-    with Redis(tmp_path_factory.mktemp("redis")) as server:
+def redis_server() -> Iterator[Redis]:
+    with Redis() as server:
         yield server
 
 
 @pytest.fixture(scope="session")
-def nginx(certificate: Certificate, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    with Nginx(tmp_path_factory.mktemp("nginx"), certificate.chain, certificate.key) as server:
+def nginx(certificate: Certificate) -> Iterator[Nginx]:
+    with Nginx(certificate.chain, certificate.key) as server:
         yield server
 
 

@@ -7,9 +7,9 @@ import glob
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
@@ -32,8 +32,11 @@ def found(name: str, *elsewhere: str) -> str:
 class Server:
     """A process that serves `port`, and its folder."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self) -> None:
+        # Not one of pytest's, which are closed to other users, and closed again whenever another pytest starts.
+        self._temporary = tempfile.TemporaryDirectory(prefix="rondel-", ignore_cleanup_errors=True)
+        self.folder = Path(self._temporary.name)
+        self.folder.chmod(0o755)
         self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
         self._user: str | None = None
@@ -49,10 +52,6 @@ class Server:
         self._user = user.pw_name
         for path in (self.folder, *self.folder.iterdir()):
             os.chown(path, user.pw_uid, user.pw_gid)
-        # pytest's own folders are closed to others.
-        for parent in list(self.folder.parents)[:-1]:
-            if parent.stat().st_uid == os.geteuid() and not parent.stat().st_mode & 0o001:
-                parent.chmod(parent.stat().st_mode | 0o011)
 
     def call(self, *command: object) -> None:
         """A command that has to succeed before the server starts."""
@@ -95,6 +94,7 @@ class Server:
             except subprocess.TimeoutExpired:
                 self._process.kill()
                 self._process.wait()
+        self._temporary.cleanup()
 
 
 class PostgreSQL(Server):
@@ -176,8 +176,8 @@ class Nginx(Server):
 
     PAGES = 200
 
-    def __init__(self, folder: Path, chain: Path, key: Path) -> None:
-        super().__init__(folder)
+    def __init__(self, chain: Path, key: Path) -> None:
+        super().__init__()
         self.tls_port = free_port()
         self._chain, self._key = chain, key
 

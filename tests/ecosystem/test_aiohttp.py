@@ -79,13 +79,12 @@ def test_server_and_client(run, way_there):
 
 def test_errors_of_the_client(run, port):
     async def main():
-        released = asyncio.Event()
-
-        async def closes(_reader, writer):
+        async def closes(reader, writer):
+            await reader.readuntil(b"\r\n\r\n")
             writer.close()
 
-        async def is_silent(_reader, writer):
-            await released.wait()
+        async def is_silent(reader, writer):
+            await reader.read()
             writer.close()
 
         async with aiohttp.ClientSession() as session:
@@ -96,7 +95,6 @@ def test_errors_of_the_client(run, port):
                     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
                     with pytest.raises(error):
                         await session.get(url, timeout=aiohttp.ClientTimeout(total=0.2 if error is TimeoutError else 20))
-                    released.set()
 
     run(main())
 

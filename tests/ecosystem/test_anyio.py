@@ -84,7 +84,9 @@ def test_threads_and_processes(anyio_run):
 
 def test_a_tls_server(anyio_run, certificate):
     async def main():
-        listener = TLSListener(await anyio.create_tcp_listener(local_host="127.0.0.1"), certificate.server)
+        tcp_listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        port = tcp_listener.listeners[0].extra(anyio.abc.SocketAttribute.local_port)
+        listener = TLSListener(tcp_listener, certificate.server)
 
         async def echo(stream):
             async with stream:
@@ -94,7 +96,6 @@ def test_a_tls_server(anyio_run, certificate):
         body = bytes(range(256)) * 4000
         async with anyio.create_task_group() as group:
             group.start_soon(listener.serve, echo)
-            port = listener.extra(anyio.abc.SocketAttribute.local_port)
             tcp = await anyio.connect_tcp("127.0.0.1", port)
             client = await TLSStream.wrap(tcp, hostname="localhost", ssl_context=certificate.client)
             received = bytearray()
@@ -104,6 +105,7 @@ def test_a_tls_server(anyio_run, certificate):
                     received += await client.receive()
             assert received == body
             group.cancel_scope.cancel()
+        await listener.aclose()
 
     anyio_run(main)
 

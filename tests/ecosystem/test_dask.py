@@ -3,6 +3,7 @@
 import distributed
 import pytest
 
+from dask_program import where
 from processes import PYTHON, RONDEL, free_port
 
 
@@ -29,14 +30,7 @@ def test_processes_by_the_command(programs, tmp_path):
         # Data that one worker has and another one needs travels between them.
         data = client.submit(bytes, 5_000_000, workers="one")
         assert client.submit(len, data, workers="two").result(30) == 5_000_000
-        loops = client.run(loops_name)
-        assert {*loops.values(), client.run_on_scheduler(loops_name)} == {"rondel.event_loop.EventLoop"}
+        loops = [loop for loop, _pid in [*client.run(where).values(), client.run_on_scheduler(where)]]
+        assert loops == ["rondel.event_loop.EventLoop"] * 3
         with pytest.raises(ZeroDivisionError):
             client.submit(lambda: 1 / 0).result(30)
-
-
-async def loops_name():
-    import asyncio
-
-    loop = type(asyncio.get_running_loop())
-    return f"{loop.__module__}.{loop.__qualname__}"

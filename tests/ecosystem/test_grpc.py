@@ -60,8 +60,10 @@ def test_grpc(run):
             with pytest.raises(grpc.aio.AioRpcError) as caught:
                 await channel.unary_unary("/test/Silent")(b"", timeout=0.1)
             assert caught.value.code() is grpc.StatusCode.DEADLINE_EXCEEDED
-            waiting = asyncio.ensure_future(channel.unary_unary("/test/Silent")(b"").wait_for_connection())
-            await waiting
+            call = channel.unary_unary("/test/Silent")(b"")
+            assert call.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await call
         await server.stop(None)
 
     run(main())

@@ -45,7 +45,7 @@ def test_asyncpg(run, postgresql):
                 await connection.add_listener("news", lambda _c, _pid, _channel, text: heard.set_result(text))
                 await pool.execute("SELECT pg_notify('news', 'hello')")
                 assert await asyncio.wait_for(heard, 20) == "hello"
-                await connection.reset_all() if hasattr(connection, "reset_all") else await connection.reset()
+                await connection.reset()
         with pytest.raises(asyncpg.InvalidCatalogNameError):
             await asyncpg.connect(postgresql.dsn.replace("/postgres", "/absent"))
 

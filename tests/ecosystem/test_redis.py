@@ -4,16 +4,19 @@ import asyncio
 
 import pytest
 import redis.asyncio as redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
 
 
 def test_redis(run, redis_server):
     async def main():
-        async with redis.from_url(redis_server.url) as client:
+        async with redis.from_url(redis_server.url, max_connections=300) as client:
             await client.flushdb()
             large = bytes(range(256)) * 4000
             await client.set("large", large)
             assert await client.get("large") == large
-            assert await asyncio.gather(*(client.incr("count") for _ in range(200))) == list(range(1, 201))
+            counts = await asyncio.gather(*(client.incr("count") for _ in range(200)))
+            assert sorted(counts) == list(range(1, 201))
             async with client.pipeline(transaction=True) as pipe:
                 for number in range(500):
                     pipe.set(f"key {number}", number)
@@ -46,10 +49,12 @@ def test_redis(run, redis_server):
 
 def test_a_connection_that_the_server_ends(run, redis_server):
     async def main():
-        async with redis.from_url(redis_server.url, single_connection_client=True) as client:
+        async with redis.from_url(redis_server.url, single_connection_client=True, retry=Retry(NoBackoff(), 0)) as client:
             mine = await client.client_id()
             async with redis.from_url(redis_server.url) as other:
                 await other.client_kill_filter(_id=mine)
+            with pytest.raises(redis.ConnectionError):
+                await client.ping()
             assert await client.ping()  # it connects again
             assert await client.client_id() != mine
 

@@ -45,14 +45,14 @@ fn fill(module: &cpython::Object) -> Res<()> {
     waits::init_gathering()?;
     cpython::types::register_subclass(&future, &task)?;
     add("Future", future)?;
-    add("Task", task)?;
+    add("Task", task.clone())?;
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {
         add(name, value)?;
     }
     for (name, value) in tls::init()? {
         add(name, value)?;
     }
-    for (name, value) in task::functions::init()? {
+    for (name, value) in task::functions::init(&task)? {
         add(name, value)?;
     }
     add("sleep", sleep::init()?)?;

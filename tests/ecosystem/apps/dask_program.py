@@ -3,9 +3,10 @@
 import asyncio
 import os
 
-import rondel
+if __name__ in ("__main__", "__mp_main__"):  # the second is its name in a worker process
+    import rondel
 
-rondel.install()
+    rondel.install()
 
 from distributed import Client, LocalCluster  # noqa: E402
 

@@ -6,7 +6,6 @@
 
 use std::ffi::CStr;
 
-use crate::cpython::error::type_error;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, imports, names, none};
@@ -139,31 +138,7 @@ fn ensure_future(_: &Object, args: Args<'_>) -> Res<Owned> {
     STOCK.get().ensure_future.call_all(args)
 }
 
-/// `eager_task_factory(loop, coro, *, name=None, context=None)`: a task that takes its first step at once.
-fn eager_task_factory(_: &Object, args: Args<'_>) -> Res<Owned> {
-    let known = ["loop", "coro", "name", "context", "eager_start"];
-    if args.positional().len() > 2 {
-        return type_error(&format!(
-            "factory() takes 2 positional arguments but {} were given",
-            args.positional().len()
-        ));
-    }
-    let [event_loop, coroutine, name, context, eager_start] = args.parse("factory", known, 2, 2)?;
-    if cfg!(not(Py_3_14)) && eager_start.is_some() {
-        return type_error("factory() got an unexpected keyword argument 'eager_start'");
-    }
-    let eager_start = eager_start.map_or(Ok(true), Object::is_true)?;
-    let event_loop = future::loop_or_default(event_loop)?;
-    new_task(
-        &event_loop,
-        coroutine.unwrap_or(none()),
-        name,
-        context,
-        eager_start,
-    )
-}
-
-/// What `loop.create_task` does where [`eager_task_factory`] is the loop's factory; `None` if it is another one.
+/// What `loop.create_task` does where `rondel.eager_task_factory` is the loop's factory; `None` if it is another one.
 pub(crate) fn create_eagerly(
     event_loop: &Object,
     factory: &Object,
@@ -196,17 +171,16 @@ pub(crate) const CREATE_TASK: &CStr = if cfg!(Py_3_14) {
 } else {
     c"create_task(coro, *, name=None, context=None)"
 };
-const EAGER_TASK_FACTORY: &CStr = if cfg!(Py_3_14) {
-    c"eager_task_factory(loop, coro, *, eager_start=True, **kwargs)"
-} else {
-    c"eager_task_factory(loop, coro, *, name=None, context=None)"
-};
 
 /// The functions, by name.
-pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
+pub(crate) fn init(class: &Object) -> Res<Vec<(&'static str, Owned)>> {
     let tasks = import("asyncio.tasks")?;
-    let eager = function(method!(fast EAGER_TASK_FACTORY eager_task_factory,
-        c"A task factory whose tasks take their first step when they are made."))?;
+    // asyncio's own closure on our class: anyio tells an eager factory by its code, and takes the class out of the closure.
+    let eager = if cfg!(Py_3_12) {
+        get(&tasks, "create_eager_task_factory")?.call(&[class])?
+    } else {
+        none().own()
+    };
     STOCK.fill(Stock {
         create_task: get(&tasks, "create_task")?,
         ensure_future: get(&tasks, "ensure_future")?,
