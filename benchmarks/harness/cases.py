@@ -102,6 +102,9 @@ IN_PROCESS = {
     "lock-contended": True,
     "event": True,
     "event-alone": True,
+    "getaddrinfo-literal": False,
+    "bulk-tcp": False,
+    "bulk-unix": False,
 }
 
 
@@ -113,6 +116,11 @@ def _in_process() -> list[Case]:
             own = InProcess(name, "module")
             cases.append(Case(f"{name}/own", "in process", own, PYTHON_LOOPS))
     return cases
+
+
+def _files() -> list[Case]:
+    # uvloop and rloop have no `sendfile`.
+    return [Case("sendfile", "in process", InProcess("sendfile"), ("asyncio", "rondel"), "asyncio")]
 
 
 def _echo() -> list[Case]:
@@ -160,4 +168,4 @@ def _waiting() -> list[Case]:
     ]
 
 
-CASES: list[Case] = [*_in_process(), *_echo(), *_idle(), *_waiting(), *_rust()]
+CASES: list[Case] = [*_in_process(), *_files(), *_echo(), *_idle(), *_waiting(), *_rust()]

@@ -10,11 +10,13 @@ import gc
 import json
 import math
 import resource
+import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import transfers
 from binding import bind
 
 Case = Callable[[Any, int], Awaitable[int]]
@@ -457,6 +459,20 @@ async def event_alone(asyncio: Any, count: int) -> int:
     await player
     check(answers == rounds, f"{answers} answers, {rounds} expected")
     return rounds * 2
+
+
+@case
+async def getaddrinfo_literal(asyncio: Any, count: int) -> int:
+    """An address that needs no lookup, as each connection by address resolves one."""
+    loop = asyncio.get_running_loop()
+    for _ in range(count):
+        found = await loop.getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)
+    check([item[4] for item in found] == [("127.0.0.1", 80)], f"{found} found")
+    return count
+
+
+for _transfer in (transfers.bulk_tcp, transfers.bulk_unix, transfers.sendfile):
+    case(_transfer)
 
 
 async def _give(value: int) -> int:

@@ -23,6 +23,8 @@ from .connections import Connections
 from .datagrams import Datagrams
 from .pipes import Pipes
 from .processes import Subprocesses
+from .resolver import Resolver
+from .sockets import Sockets
 
 __all__ = ("EventLoop", "new_event_loop")
 
@@ -51,12 +53,15 @@ class _ReactorView:
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
 
 
-class EventLoop(_rondel.LoopCore, Connections, Datagrams, Pipes, Subprocesses, asyncio.SelectorEventLoop):
+class EventLoop(
+    _rondel.LoopCore, Connections, Datagrams, Pipes, Resolver, Sockets, Subprocesses, asyncio.SelectorEventLoop
+):
     """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
 
     def __init__(self, *, virtual_start: float | None = None) -> None:
         # `virtual_start` is for `_rondel.LoopCore.__new__`: a virtual clock that begins at that time.
         self._self_pipe_made = False
+        self._resolver = None
         super().__init__(_ReactorView(self))  # type: ignore[arg-type]
         _loops.add(self)
 
@@ -132,7 +137,7 @@ def _keep_attributes_natively() -> None:
             for name in init.__code__.co_names:
                 if (name[0] == "_" or name == "slow_callback_duration") and not hasattr(EventLoop, name):
                     setattr(EventLoop, name, _rondel.LoopAttribute(name))
-    for name in ("_self_pipe_made", "_ssock", "_csock"):
+    for name in ("_self_pipe_made", "_ssock", "_csock", "_resolver"):
         setattr(EventLoop, name, _rondel.LoopAttribute(name))
 
 

@@ -9,6 +9,7 @@ mod future;
 mod handle;
 #[cfg(feature = "panic-probe")]
 mod panic_probe;
+mod resolver;
 mod sleep;
 mod streams;
 mod sync;
@@ -53,6 +54,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
         add(name, value)?;
     }
     for (name, value) in task::functions::init(&task)? {
+        add(name, value)?;
+    }
+    for (name, value) in resolver::init()? {
         add(name, value)?;
     }
     add("sleep", sleep::init()?)?;

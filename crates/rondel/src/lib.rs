@@ -68,6 +68,7 @@ compile_error!("Rondel runs on Linux only");
 
 mod blocking;
 pub mod event_loop;
+pub mod literal;
 pub mod reactor;
 mod resolver;
 mod runtime;

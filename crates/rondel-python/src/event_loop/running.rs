@@ -236,6 +236,13 @@ fn tasks(this: &Object) -> Res<Owned> {
     Ok(list)
 }
 
+/// Whether `run_in_executor` is ours, and not replaced by the program.
+fn runs_in_executor_directly(this: &Object) -> Res<Owned> {
+    Ok(Owned::from_bool(
+        LoopCore::of_loop(this).runs_in_executor_directly(),
+    ))
+}
+
 fn timer_handle_cancelled(_: &Object, _: &Object) -> Res<Owned> {
     // Our own timer handles tell the heap directly; what calls this is none of them.
     Ok(none().own())
@@ -254,6 +261,8 @@ pub(super) fn methods() -> Vec<Method> {
         method!(named c"set_task_factory" ("factory") set_task_factory, c"Sets what create_task() makes tasks with."),
         method!(noargs c"get_task_factory" get_task_factory, c"What create_task() makes tasks with, or None."),
         method!(noargs c"_tasks" tasks, c"The tasks of this loop that are not done."),
+        method!(noargs c"_runs_in_executor_directly" runs_in_executor_directly,
+            c"Whether run_in_executor() was not replaced."),
         method!(onearg c"_timer_handle_cancelled" timer_handle_cancelled, c"Called by foreign timer handles."),
     ]
 }

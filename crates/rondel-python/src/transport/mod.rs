@@ -19,7 +19,7 @@
 //! | `chunk.rs` | bytes objects as the engine's chunks |
 //! | `loop_calls.rs`, `names.rs` | what these and the streams need of Python |
 
-mod address;
+pub(crate) mod address;
 mod attributes;
 pub(crate) mod chunk;
 mod closing;

@@ -1,0 +1,175 @@
+//! `getaddrinfo` of a literal address, as `socket.getaddrinfo` answers it, without a thread.
+//!
+//! `python/rondel/resolver.py` asks here first; None sends it to a thread. What is done here is what the C library and Python's
+//! `socket` module do together: the same list, of the same enumerations, after the same audit event.
+
+use std::ffi::{c_char, c_int};
+use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
+
+use pyo3::ffi;
+use rondel::literal::{Literal, kinds, port};
+use rondel::transport::address::Address;
+
+use crate::cpython::error::take_exception;
+use crate::cpython::method::{Args, function, method};
+use crate::cpython::names::{Table, import, interned};
+use crate::cpython::object::check;
+use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::transport::address;
+
+interned! {
+    struct Names {
+        address_family "AddressFamily",
+        socket_kind "SocketKind",
+        empty "",
+    }
+}
+
+/// Members of the `socket` module's enumerations.
+struct Members {
+    inet: Owned,
+    inet6: Owned,
+    stream: Owned,
+    dgram: Owned,
+    raw: Owned,
+}
+
+unsafe extern "C" {
+    /// Part of the C API (`sysmodule.h`) in all versions.
+    fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
+}
+
+static NAMES: Table<Names> = Table::new();
+static MEMBERS: Table<Members> = Table::new();
+
+/// Flags that change nothing about a literal host with a numeric port.
+const IDLE_FLAGS: i32 = libc::AI_PASSIVE | libc::AI_NUMERICHOST | libc::AI_NUMERICSERV;
+
+/// An `int`, or a member of an enumeration of them, that fits.
+fn number(object: &Object) -> Option<i32> {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyLong_Check(object.as_ptr()) } == 0 {
+        return None;
+    }
+    match object.to_isize() {
+        Ok(number) => i32::try_from(number).ok(),
+        Err(Raised) => {
+            drop(take_exception());
+            None
+        }
+    }
+}
+
+/// The characters of an exact `str`.
+fn text(object: &Object) -> Option<&str> {
+    let mut len = 0;
+    // SAFETY: a live object; only that of an exact `str` is asked for its text, which lives as long as it.
+    let bytes = unsafe {
+        if ffi::PyUnicode_CheckExact(object.as_ptr()) == 0 {
+            return None;
+        }
+        let data = ffi::PyUnicode_AsUTF8AndSize(object.as_ptr(), &raw mut len);
+        if data.is_null() {
+            drop(take_exception());
+            return None;
+        }
+        std::slice::from_raw_parts(data.cast(), len as usize)
+    };
+    std::str::from_utf8(bytes).ok()
+}
+
+fn port_number(object: &Object) -> Option<u16> {
+    if object.is_none() {
+        return Some(0);
+    }
+    match text(object) {
+        Some(text) if !text.is_empty() => port(text),
+        Some(_) => None,
+        // Not of a subclass: `True` is no port.
+        // SAFETY: a live object.
+        None if unsafe { ffi::PyLong_CheckExact(object.as_ptr()) } == 0 => None,
+        None => u16::try_from(number(object)?).ok(),
+    }
+}
+
+/// `literal_addresses(host, port, family, type, proto, flags)`: the list, or None.
+fn literal_addresses(_: &Object, args: Args<'_>) -> Res<Owned> {
+    let parameters = ["host", "port", "family", "type", "proto", "flags"];
+    let given = args.parse("literal_addresses", parameters, 6, 6)?;
+    let [host, port, family, socket_type, protocol, flags] =
+        given.map(|argument| argument.unwrap_or(none()));
+    let answer = (|| {
+        let literal = Literal::parse(text(host)?)?;
+        let port = port_number(port)?;
+        let kinds = kinds(number(socket_type)?, number(protocol)?)?;
+        let asked = number(family)?;
+        let members = MEMBERS.get();
+        let (own, member) = match literal.ip {
+            IpAddr::V4(_) => (libc::AF_INET, &members.inet),
+            IpAddr::V6(_) => (libc::AF_INET6, &members.inet6),
+        };
+        let usual = (asked == libc::AF_UNSPEC || asked == own) && number(flags)? & !IDLE_FLAGS == 0;
+        usual.then_some((literal, port, kinds, member))
+    })();
+    let Some((literal, number, kinds, family_member)) = answer else {
+        return Ok(Owned::none());
+    };
+    // SAFETY: a text that ends with zero, and as many live objects as the format names.
+    check(unsafe {
+        PySys_Audit(
+            c"socket.getaddrinfo".as_ptr(),
+            c"OOOOO".as_ptr(),
+            host.as_ptr(),
+            port.as_ptr(),
+            family.as_ptr(),
+            socket_type.as_ptr(),
+            protocol.as_ptr(),
+        )
+    })?;
+    let socket_address = address::to_python(&match literal.ip {
+        IpAddr::V4(ip) => Address::V4(SocketAddrV4::new(ip, number)),
+        IpAddr::V6(ip) => Address::V6(Box::new(SocketAddrV6::new(ip, number, 0, literal.scope))),
+    })?
+    .unwrap_or_else(Owned::none);
+    Owned::list_of(kinds.len(), |index| {
+        let (socket_type, protocol) = kinds[index];
+        let members = MEMBERS.get();
+        let member = match socket_type {
+            libc::SOCK_STREAM => &members.stream,
+            libc::SOCK_DGRAM => &members.dgram,
+            _ => &members.raw,
+        };
+        let protocol = Owned::from_i64(protocol.into())?;
+        Owned::tuple(&[
+            family_member,
+            member,
+            &protocol,
+            &NAMES.get().empty,
+            &socket_address,
+        ])
+    })
+}
+
+/// What the module exports.
+pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
+    let names = Names::new()?;
+    let socket = import("socket")?;
+    let member = |class: &Object, number: i32| {
+        socket
+            .getattr(class)?
+            .call(&[&*Owned::from_i64(number.into())?])
+    };
+    MEMBERS.fill(Members {
+        inet: member(&names.address_family, libc::AF_INET)?,
+        inet6: member(&names.address_family, libc::AF_INET6)?,
+        stream: member(&names.socket_kind, libc::SOCK_STREAM)?,
+        dgram: member(&names.socket_kind, libc::SOCK_DGRAM)?,
+        raw: member(&names.socket_kind, libc::SOCK_RAW)?,
+    });
+    NAMES.fill(names);
+    Ok(vec![(
+        "literal_addresses",
+        function(method!(fast c"literal_addresses" literal_addresses,
+            c"What getaddrinfo() answers for a literal address; None for anything else."))?,
+    )])
+}
