@@ -21,6 +21,7 @@ use crate::cpython::error::{
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{self, Args, GetSet};
 use crate::cpython::names::import;
+use crate::cpython::object::iter_send;
 use crate::cpython::stop_iteration::stop_iteration;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
@@ -401,7 +402,7 @@ fn poll(inner: &Object, value: &Object) -> Res<Progress> {
     let mut result = ptr::null_mut();
     // SAFETY: live objects; what comes back is a reference of ours.
     unsafe {
-        match ffi::PyIter_Send(inner.as_ptr(), value.as_ptr(), &mut result) {
+        match iter_send(inner, value, &mut result) {
             ffi::PySendResult::PYGEN_NEXT => Owned::steal(result).map(Progress::Yielded),
             ffi::PySendResult::PYGEN_RETURN => Owned::steal(result).map(Progress::Returned),
             ffi::PySendResult::PYGEN_ERROR => Err(Raised),

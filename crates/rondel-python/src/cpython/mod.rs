@@ -17,6 +17,7 @@
 //! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
 //! | `finalize.rs` | `__del__` of native objects |
 //! | `frame.rs` | the source tracebacks of debug mode |
+//! | `ending.rs` | daemon threads at the end of the interpreter |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
@@ -27,6 +28,7 @@
 pub(crate) mod collected;
 pub(crate) mod context;
 pub(crate) mod detach;
+pub(crate) mod ending;
 pub(crate) mod error;
 pub(crate) mod finalize;
 pub(crate) mod frame;

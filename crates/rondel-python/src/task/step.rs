@@ -14,6 +14,7 @@ use crate::cpython::error::{
     Builtin, Raised, exception_matches, is_exit, raise, raised_matches, restore, runtime_error,
     take_exception,
 };
+use crate::cpython::object::iter_send;
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Exit, Kind};
@@ -225,7 +226,7 @@ fn run(task: &Object, exception: Option<Owned>) -> Res<After> {
     let mut result = ptr::null_mut();
     let status = match exception {
         // SAFETY: a live coroutine, and a place for the result.
-        None => unsafe { ffi::PyIter_Send(coroutine.as_ptr(), none().as_ptr(), &mut result) },
+        None => unsafe { iter_send(&coroutine, none(), &mut result) },
         Some(exception) => match coroutine.call_method(&names().throw, &[&*exception]) {
             Ok(yielded) => {
                 result = yielded.into_ptr();
