@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use crate::cpython::call::iter_send;
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{
     guard, guard_object, guard_quiet, raise_instance, raised_matches, runtime_error,
@@ -21,7 +22,6 @@ use crate::cpython::error::{
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{self, Args, GetSet};
 use crate::cpython::names::import;
-use crate::cpython::object::iter_send;
 use crate::cpython::stop_iteration::stop_iteration;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};

@@ -14,6 +14,7 @@
 //! | `error.rs` | [`Raised`]: an exception is set; making and taking exceptions; the panic guard |
 //! | `types.rs` | heap types whose fields stand behind those of a base class |
 //! | `method.rs` | method tables and argument parsing |
+//! | `call.rs` | calls of a program's code |
 //! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
 //! | `finalize.rs` | `__del__` of native objects |
 //! | `frame.rs` | the source tracebacks of debug mode |
@@ -25,6 +26,7 @@
 //! | `context.rs` | `contextvars` contexts |
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
 
+pub(crate) mod call;
 pub(crate) mod collected;
 pub(crate) mod context;
 pub(crate) mod detach;

@@ -8,7 +8,7 @@ use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
 
-use super::ending::{may_end_here, unwinding};
+use super::call::{get_attribute, vectorcall, vectorcall_method};
 use super::method::Args;
 use super::{Raised, Res};
 
@@ -83,7 +83,7 @@ impl Object {
 
     pub(crate) fn getattr(&self, name: &Object) -> Res<Owned> {
         // SAFETY: live objects.
-        unsafe { Owned::steal(ffi::PyObject_GetAttr(self.as_ptr(), name.as_ptr())) }
+        unsafe { Owned::steal(get_attribute(self.as_ptr(), name.as_ptr())) }
     }
 
     /// The attribute, or `None` where `AttributeError` would be raised.
@@ -185,25 +185,14 @@ impl Object {
             *place = arg.as_ptr();
         }
         let named = kwnames.map_or(0, tuple_len);
-        let function = unwinding!(
-            ffi::PyObject_VectorcallMethod
-                as fn(
-                    *mut ffi::PyObject,
-                    *const *mut ffi::PyObject,
-                    usize,
-                    *mut ffi::PyObject,
-                ) -> *mut ffi::PyObject
-        );
         // SAFETY: `stack` holds live objects in the places that the callee may read.
         unsafe {
-            Owned::steal(may_end_here(|| {
-                function(
-                    name.as_ptr(),
-                    stack.as_ptr(),
-                    args.len() + 1 - named,
-                    kwnames.map_or(ptr::null_mut(), Object::as_ptr),
-                )
-            }))
+            Owned::steal(vectorcall_method(
+                name.as_ptr(),
+                stack.as_ptr(),
+                args.len() + 1 - named,
+                kwnames.map_or(ptr::null_mut(), Object::as_ptr),
+            ))
         }
     }
 
@@ -550,52 +539,6 @@ impl Slot {
     }
 }
 
-/// A `vectorcallfunc`, for [`may_end_here`].
-type Vectorcall = unsafe extern "C-unwind" fn(
-    *mut ffi::PyObject,
-    *const *mut ffi::PyObject,
-    usize,
-    *mut ffi::PyObject,
-) -> *mut ffi::PyObject;
-
-/// `PyObject_Vectorcall` without its look for the thread's state, and without the check that a result and an exception
-/// exclude each other, which a debug build of the interpreter is for.
-///
-/// # Safety
-/// As `PyObject_Vectorcall`.
-#[inline]
-pub(super) unsafe fn vectorcall(
-    callable: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: usize,
-    kwnames: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: a type with the flag has a function pointer, or null, at its offset (PEP 590).
-    let own = unsafe {
-        let class = ffi::Py_TYPE(callable);
-        if (*class).tp_flags & ffi::Py_TPFLAGS_HAVE_VECTORCALL != 0 {
-            let place = callable.byte_offset((*class).tp_vectorcall_offset);
-            *place.cast::<Option<Vectorcall>>()
-        } else {
-            None
-        }
-    };
-    let function = match own {
-        Some(function) => function,
-        None => unwinding!(
-            ffi::PyObject_Vectorcall
-                as fn(
-                    *mut ffi::PyObject,
-                    *const *mut ffi::PyObject,
-                    usize,
-                    *mut ffi::PyObject,
-                ) -> *mut ffi::PyObject
-        ),
-    };
-    // SAFETY: by the caller's word.
-    may_end_here(|| unsafe { function(callable, args, nargs, kwnames) })
-}
-
 #[inline]
 pub(crate) fn tuple_len(tuple: &Object) -> usize {
     // SAFETY: callers pass tuples only (the interpreter's `kwnames`, or tuples made here).
@@ -628,26 +571,4 @@ pub(crate) fn truth(result: std::ffi::c_int) -> Res<bool> {
     } else {
         Ok(result != 0)
     }
-}
-
-/// `PyIter_Send`.
-///
-/// # Safety
-/// As of `PyIter_Send`: live objects, and a place for the result.
-#[inline]
-pub(crate) unsafe fn iter_send(
-    iterator: &Object,
-    value: &Object,
-    result: &mut *mut ffi::PyObject,
-) -> ffi::PySendResult {
-    let function = unwinding!(
-        ffi::PyIter_Send
-            as fn(
-                *mut ffi::PyObject,
-                *mut ffi::PyObject,
-                *mut *mut ffi::PyObject,
-            ) -> ffi::PySendResult
-    );
-    // SAFETY: by the caller's word.
-    may_end_here(|| unsafe { function(iterator.as_ptr(), value.as_ptr(), result) })
 }

@@ -10,11 +10,11 @@ use std::ptr;
 use pyo3::ffi;
 
 use super::{MUST_CANCEL, fields, methods, registry, schedule_step};
+use crate::cpython::call::iter_send;
 use crate::cpython::error::{
     Builtin, Raised, exception_matches, is_exit, raise, raised_matches, restore, runtime_error,
     take_exception,
 };
-use crate::cpython::object::iter_send;
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Exit, Kind};
