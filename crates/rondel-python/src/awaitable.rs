@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use crate::cpython::call::iter_send;
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{
     guard, guard_object, guard_quiet, raise_instance, raised_matches, runtime_error,
@@ -401,7 +402,7 @@ fn poll(inner: &Object, value: &Object) -> Res<Progress> {
     let mut result = ptr::null_mut();
     // SAFETY: live objects; what comes back is a reference of ours.
     unsafe {
-        match ffi::PyIter_Send(inner.as_ptr(), value.as_ptr(), &mut result) {
+        match iter_send(inner, value, &mut result) {
             ffi::PySendResult::PYGEN_NEXT => Owned::steal(result).map(Progress::Yielded),
             ffi::PySendResult::PYGEN_RETURN => Owned::steal(result).map(Progress::Returned),
             ffi::PySendResult::PYGEN_ERROR => Err(Raised),

@@ -2,14 +2,17 @@
 
 use pyo3::ffi;
 
+use super::ending::{may_end_here, unwinding};
+
 /// Runs `wait` with this thread detached. It must touch no object; moving references it owns is all it may do.
 pub(crate) fn detached<R>(wait: impl FnOnce() -> R) -> R {
     /// Attaches the thread again, even if the wait panics: what catches the panic raises an exception.
     struct Detached(*mut ffi::PyThreadState);
     impl Drop for Detached {
         fn drop(&mut self) {
+            let restore = unwinding!(ffi::PyEval_RestoreThread as fn(*mut ffi::PyThreadState));
             // SAFETY: the state that was saved, on this thread.
-            unsafe { ffi::PyEval_RestoreThread(self.0) };
+            may_end_here(|| unsafe { restore(self.0) });
         }
     }
     // SAFETY: attached here, and `wait` touches no object.

@@ -14,9 +14,11 @@
 //! | `error.rs` | [`Raised`]: an exception is set; making and taking exceptions; the panic guard |
 //! | `types.rs` | heap types whose fields stand behind those of a base class |
 //! | `method.rs` | method tables and argument parsing |
+//! | `call.rs` | calls of a program's code |
 //! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
 //! | `finalize.rs` | `__del__` of native objects |
 //! | `frame.rs` | the source tracebacks of debug mode |
+//! | `ending.rs` | daemon threads at the end of the interpreter |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
@@ -24,9 +26,11 @@
 //! | `context.rs` | `contextvars` contexts |
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
 
+pub(crate) mod call;
 pub(crate) mod collected;
 pub(crate) mod context;
 pub(crate) mod detach;
+pub(crate) mod ending;
 pub(crate) mod error;
 pub(crate) mod finalize;
 pub(crate) mod frame;

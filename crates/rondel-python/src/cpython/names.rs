@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::{Object, Owned, Res};
+use super::{Object, Owned, Res, call};
 
 /// Declares a table of interned names: `interned! { pub(super) struct Names { wait "wait", … } }`.
 macro_rules! interned {
@@ -172,8 +172,7 @@ pub(crate) fn imports() -> &'static Imports {
 /// Imports a module by its full name.
 pub(crate) fn import(name: &str) -> Res<Owned> {
     let name = Owned::from_str(name)?;
-    // SAFETY: a live `str`.
-    unsafe { Owned::steal(ffi::PyImport_Import(name.as_ptr())) }
+    call::import(&name)
 }
 
 pub(crate) fn intern(text: &str) -> Res<Owned> {

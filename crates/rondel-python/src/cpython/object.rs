@@ -8,6 +8,7 @@ use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
 
+use super::call::{get_attribute, vectorcall, vectorcall_method};
 use super::method::Args;
 use super::{Raised, Res};
 
@@ -82,7 +83,7 @@ impl Object {
 
     pub(crate) fn getattr(&self, name: &Object) -> Res<Owned> {
         // SAFETY: live objects.
-        unsafe { Owned::steal(ffi::PyObject_GetAttr(self.as_ptr(), name.as_ptr())) }
+        unsafe { Owned::steal(get_attribute(self.as_ptr(), name.as_ptr())) }
     }
 
     /// The attribute, or `None` where `AttributeError` would be raised.
@@ -156,7 +157,7 @@ impl Object {
         let (items, positional, names) = args.parts();
         // SAFETY: live objects, as the vectorcall protocol has them.
         unsafe {
-            Owned::steal(ffi::PyObject_Vectorcall(
+            Owned::steal(vectorcall(
                 self.as_ptr(),
                 items.as_ptr().cast(),
                 positional,
@@ -186,7 +187,7 @@ impl Object {
         let named = kwnames.map_or(0, tuple_len);
         // SAFETY: `stack` holds live objects in the places that the callee may read.
         unsafe {
-            Owned::steal(ffi::PyObject_VectorcallMethod(
+            Owned::steal(vectorcall_method(
                 name.as_ptr(),
                 stack.as_ptr(),
                 args.len() + 1 - named,
@@ -535,31 +536,6 @@ impl Slot {
     #[inline]
     pub(crate) fn clear(&self) {
         drop(self.take());
-    }
-}
-
-/// `PyObject_Vectorcall` without its look for the thread's state, and without the check that a result and an exception
-/// exclude each other, which a debug build of the interpreter is for.
-///
-/// # Safety
-/// As `PyObject_Vectorcall`.
-#[inline]
-unsafe fn vectorcall(
-    callable: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: usize,
-    kwnames: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: a type with the flag has a function pointer, or null, at its offset (PEP 590).
-    unsafe {
-        let class = ffi::Py_TYPE(callable);
-        if (*class).tp_flags & ffi::Py_TPFLAGS_HAVE_VECTORCALL != 0 {
-            let place = callable.byte_offset((*class).tp_vectorcall_offset);
-            if let Some(function) = *place.cast::<Option<ffi::vectorcallfunc>>() {
-                return function(callable, args, nargs, kwnames);
-            }
-        }
-        ffi::PyObject_Vectorcall(callable, args, nargs, kwnames)
     }
 }
 

@@ -10,6 +10,7 @@ use std::ptr;
 use pyo3::ffi;
 
 use super::{MUST_CANCEL, fields, methods, registry, schedule_step};
+use crate::cpython::call::iter_send;
 use crate::cpython::error::{
     Builtin, Raised, exception_matches, is_exit, raise, raised_matches, restore, runtime_error,
     take_exception,
@@ -225,7 +226,7 @@ fn run(task: &Object, exception: Option<Owned>) -> Res<After> {
     let mut result = ptr::null_mut();
     let status = match exception {
         // SAFETY: a live coroutine, and a place for the result.
-        None => unsafe { ffi::PyIter_Send(coroutine.as_ptr(), none().as_ptr(), &mut result) },
+        None => unsafe { iter_send(&coroutine, none(), &mut result) },
         Some(exception) => match coroutine.call_method(&names().throw, &[&*exception]) {
             Ok(yielded) => {
                 result = yielded.into_ptr();

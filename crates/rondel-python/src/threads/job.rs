@@ -15,6 +15,7 @@ use pyo3::ffi;
 use rondel::event_loop::inbox::Inbox;
 use rondel::reactor::Wake;
 
+use crate::cpython::call::call;
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::method::{Args, attribute, method};
@@ -110,17 +111,6 @@ pub(super) fn run(job: &Object) -> Option<Mailbox> {
     match result {
         Ok(value) => post(job, Outcome::Returned, value),
         Err(Raised) => post(job, Outcome::Raised, take_exception()),
-    }
-}
-
-fn call(function: &Object, args: &Object, kwargs: Option<&Object>) -> Res<Owned> {
-    // SAFETY: a live callable, a tuple, and a dict or null.
-    unsafe {
-        Owned::steal(ffi::PyObject_Call(
-            function.as_ptr(),
-            args.as_ptr(),
-            kwargs.map_or(ptr::null_mut(), Object::as_ptr),
-        ))
     }
 }
 
