@@ -263,6 +263,49 @@ def gather_child(aio, loop, marker):
     return gathering
 
 
+async def wait_in_timeout(timeout):
+    async with timeout:
+        await asyncio.get_running_loop().create_future()
+
+
+def task_group_child(aio, loop, marker):
+    """A group and a task of it hold each other."""
+    group = aio.TaskGroup()
+
+    async def child():
+        group.note = marker
+        await loop.create_future()
+
+    async def begin():
+        await group.__aenter__()
+        task = group.create_task(child())
+        task._log_destroy_pending = False
+        await asyncio.sleep(0)
+
+    loop.run_until_complete(begin())
+    return group
+
+
+def task_group_error(aio, loop, marker):
+    """A group keeps what its tasks raised until it ends."""
+    group = aio.TaskGroup()
+
+    async def fail():
+        raise ValueError(marker)
+
+    async def begin():
+        await group.__aenter__()
+        group.create_task(fail())
+        try:
+            await loop.create_future()
+        except asyncio.CancelledError:  # as the group does it
+            asyncio.current_task().uncancel()
+
+    loop.run_until_complete(begin())
+    assert group._errors
+    return group
+
+
 def suspended(make):
     """An awaitable that was sent into once."""
 
@@ -316,8 +359,11 @@ CASES = {
             lock_waiter,
             queue_putter,
             gather_child,
+            task_group_child,
+            task_group_error,
         )
     },
+    "timeout_entered": waiting_with(lambda aio: aio.Timeout(1e9), wait_in_timeout),
     "event_waiter": waiting_with(lambda aio: aio.Event(), lambda event: event.wait()),
     "condition_waiter": waiting_with(lambda aio: aio.Condition(), wait_for_condition),
     "semaphore_waiter": waiting_with(lambda aio: aio.Semaphore(0), lambda semaphore: semaphore.acquire()),
@@ -344,6 +390,8 @@ CASES = {
             ("Queue",),
             ("LifoQueue",),
             ("PriorityQueue",),
+            ("Timeout", None),
+            ("TaskGroup",),
         )
     },
     **{
@@ -358,6 +406,8 @@ CASES = {
             ("Queue",),
             ("LifoQueue",),
             ("PriorityQueue",),
+            ("Timeout", None),
+            ("TaskGroup",),
         )
     },
     "sleep_suspended": suspended(lambda aio, marker: aio.sleep(1000, marker)),

@@ -476,6 +476,7 @@ def start_serving(
     sock: socket,
     server: AbstractServer | None,
     backlog: int,
+    tls: tuple[SSLContext, float | None, float | None] | None = None,
 ) -> None:
     """Accept connections on a listening socket: a transport and a protocol for each."""
 

@@ -6,6 +6,7 @@ are accepted natively; TLS is spoken by a protocol on such a transport (``tls.py
 
 from __future__ import annotations
 
+import functools
 import operator
 import socket
 from asyncio import BaseEventLoop, Transport, constants, sslproto
@@ -88,12 +89,31 @@ class Connections(_Base):
             ssl_shutdown_timeout=shutdown_timeout,
         )
 
-    async def start_tls(self, transport: Any, protocol: Any, sslcontext: Any, **kwds: Any) -> Any:
+    async def start_tls(
+        self,
+        transport: Any,
+        protocol: Any,
+        sslcontext: Any,
+        *,
+        server_side: bool = False,
+        server_hostname: str | None = None,
+        ssl_handshake_timeout: float | None = None,
+        ssl_shutdown_timeout: float | None = None,
+    ) -> Any:
         """Speak TLS from now on, over a transport that exists: return the one that the protocol should use now."""
+        upgrade = super().start_tls
         if isinstance(transport, _rondel.SocketTransport):
-            return await _start_tls_natively(self, transport, protocol, sslcontext, **kwds)
+            upgrade = functools.partial(_start_tls_natively, self)
         # Over anything else, another connection's TLS for example, asyncio's own.
-        return await super().start_tls(transport, protocol, sslcontext, **kwds)
+        return await upgrade(
+            transport,
+            protocol,
+            sslcontext,
+            server_side=server_side,
+            server_hostname=server_hostname,
+            ssl_handshake_timeout=ssl_handshake_timeout,
+            ssl_shutdown_timeout=ssl_shutdown_timeout,
+        )
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.

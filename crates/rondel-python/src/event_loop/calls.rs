@@ -60,14 +60,7 @@ fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {
     } else {
         core.time()
     };
-    set_timer(
-        core,
-        now + delay.to_f64()?,
-        callback,
-        args,
-        context,
-        "call_later",
-    )
+    set_timer(core, now + delay.to_f64()?, callback, args, context)
 }
 
 fn call_at(this: &Object, args: Args<'_>) -> Res<Owned> {
@@ -76,7 +69,7 @@ fn call_at(this: &Object, args: Args<'_>) -> Res<Owned> {
     if when.is_none() {
         return type_error("when cannot be None");
     }
-    let timer = set_timer(core, when.to_f64()?, callback, args, context, "call_at")?;
+    let timer = set_timer(core, when.to_f64()?, callback, args, context)?;
     handle::note_when(&timer, when);
     Ok(timer)
 }
@@ -87,12 +80,12 @@ fn set_timer(
     callback: &Object,
     args: &[&Object],
     context: Option<&Object>,
-    function: &str,
 ) -> Res<Owned> {
     check_closed(core)?;
     if core.is_debug() {
         check_thread(core)?;
-        check_callback(callback, function)?;
+        // asyncio's `call_later` leaves this to `call_at`.
+        check_callback(callback, "call_at")?;
     }
     let timer = handle::new_timer(core, when, callback, args, context)?;
     if core.is_debug() {
@@ -101,6 +94,16 @@ fn set_timer(
     handle::fields(&timer).set_scheduled(true);
     core.push_timer(when, timer.clone());
     Ok(timer)
+}
+
+/// Whether a step may be queued without `call_soon`, which would ask the same.
+#[inline]
+pub(crate) fn check_step(core: &LoopCore) -> Res<()> {
+    if core.is_closed() || core.is_debug() {
+        check_closed(core)?;
+        check_thread(core)?;
+    }
+    Ok(())
 }
 
 #[cold]

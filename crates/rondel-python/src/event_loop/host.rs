@@ -306,6 +306,15 @@ fn run_timed(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     flow
 }
 
+/// The text of the handle that asyncio has for a transport's descriptor.
+fn transport_call(transport: &Object, call: &str) -> Res<Owned> {
+    let class = transport
+        .class()
+        .getattr(&*Owned::from_str("__name__")?)?
+        .to_text()?;
+    Owned::from_str(&format!("<Handle {class}.{call}>"))
+}
+
 fn warn_if_slow(core: &LoopCore, kind: Kind, object: &Object, seconds: f64) -> Res<()> {
     let limit = core
         .object()
@@ -318,6 +327,8 @@ fn warn_if_slow(core: &LoopCore, kind: Kind, object: &Object, seconds: f64) -> R
         Kind::Handle => crate::cpython::names::import("asyncio.base_events")?
             .getattr(&*Owned::from_str("_format_handle")?)?
             .call(&[object])?,
+        Kind::Readable => transport_call(object, "_read_ready()")?,
+        Kind::Writable => transport_call(object, "_write_ready()")?,
         _ => object.repr()?,
     };
     let format = Owned::from_str("Executing %s took %.3f seconds")?;

@@ -24,10 +24,11 @@ use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
 
 use pyo3::ffi;
 
-use crate::cpython::error::{runtime_error, type_error};
+use crate::cpython::error::type_error;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh, visit};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
+use crate::event_loop::calls::check_step;
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
 use crate::future::{self, asyncio_part};
@@ -180,9 +181,7 @@ fn schedule_step(task: &Object, event_loop: &Object) -> Res<()> {
     if let Some(core) = LoopCore::of(event_loop)
         && core.calls_directly()
     {
-        if core.is_closed() {
-            return runtime_error("Event loop is closed");
-        }
+        check_step(core)?;
         core.push(Kind::Step, task.own());
         return Ok(());
     }
@@ -196,9 +195,7 @@ pub(crate) fn wake(event_loop: &Object, task: Owned, awaited: &Object) -> Res<()
     if let Some(core) = LoopCore::of(event_loop)
         && core.calls_directly()
     {
-        if core.is_closed() {
-            return runtime_error("Event loop is closed");
-        }
+        check_step(core)?;
         core.push(Kind::Wakeup, task);
         return Ok(());
     }

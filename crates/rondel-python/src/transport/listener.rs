@@ -291,7 +291,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
         (
             "start_serving",
             method::function(
-                method!(fast c"start_serving(loop, protocol_factory, sock, server, backlog)" start_serving,
+                method!(fast c"start_serving(loop, protocol_factory, sock, server, backlog, tls=None)" start_serving,
                 c"Accepts connections of a listening socket."),
             )?,
         ),

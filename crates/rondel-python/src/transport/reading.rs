@@ -17,7 +17,7 @@ use super::socket::{
     BUFFERED, CONTEXT_WAS_GIVEN, STARTING, Socket, TLS, WATCHED_FOR_READING, fields, start_reading,
     stop_reading,
 };
-use crate::cpython::error::{os_error, runtime_error};
+use crate::cpython::error::{Builtin, os_error, runtime_error};
 use crate::cpython::method::{Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
 use crate::event_loop::core::is_debug;
@@ -184,7 +184,8 @@ fn read_into_buffer(transport: &Object, this: &Socket) -> Res<()> {
             return fatal_error(transport, &exception, message);
         }
     };
-    let received = with_writable_buffer(&buffer, |room| this.stream.borrow_mut().recv(room));
+    let received = with_writable_buffer(&buffer, |room| this.stream.borrow_mut().recv(room))
+        .map_err(|Raised| not_a_buffer(&buffer));
     drop(buffer);
     let exception = match received {
         Ok(Received::Data(len)) => {
@@ -199,7 +200,7 @@ fn read_into_buffer(transport: &Object, this: &Socket) -> Res<()> {
         Ok(Received::Eof) => return eof(transport, this),
         Ok(Received::Blocked) => return Ok(()),
         Ok(Received::Failed(error)) => os_error(&error)?,
-        Err(Raised) => take_unless_exit()?,
+        Err(exception) => exception?,
     };
     fatal_error(
         transport,
@@ -248,6 +249,22 @@ fn read_tls(transport: &Object, this: &Socket) -> Res<()> {
             "Fatal read error on socket transport",
         );
     }
+}
+
+/// What `socket.recv_into()` says of a buffer that can't be filled.
+#[cold]
+fn not_a_buffer(buffer: &Object) -> Res<Owned> {
+    let exception = take_unless_exit()?;
+    // SAFETY: a built-in class lives as long as the interpreter.
+    let buffer_error = unsafe { Object::from_ptr(pyo3::ffi::PyExc_BufferError) };
+    if !exception.is_instance(buffer_error)? {
+        return Ok(exception);
+    }
+    let class = buffer.class();
+    let class = class.getattr(&*Owned::from_str("__name__")?)?.to_text()?;
+    Builtin::Type.instance(&format!(
+        "recv_into() argument 1 must be read-write bytes-like object, not {class}"
+    ))
 }
 
 /// The peer sends no more. The protocol says whether the transport stays open for writing.

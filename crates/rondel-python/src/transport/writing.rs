@@ -13,9 +13,11 @@ use super::loop_calls::{call_exception_handler, create_future, take_unless_exit,
 use super::names::{imports, names};
 use super::socket::{Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
 use crate::cpython::error::{
-    os_error, raise_os_error, restore, runtime_error, take_exception, type_error, value_error,
+    os_error, raise_os_error, raised_matches, restore, runtime_error, take_exception, type_error,
+    value_error,
 };
 use crate::cpython::method::{Args, Method, method};
+use crate::cpython::names::import;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, context, none};
 use crate::event_loop::core::LoopCore;
@@ -26,7 +28,10 @@ use crate::streams::protocol;
 pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
     let chunk = match Chunk::exact(data) {
         Some(chunk) => chunk,
-        None => copied(data)?,
+        None => match copied(data) {
+            Ok(chunk) => chunk,
+            Err(Raised) => return cannot_be_sent(transport),
+        },
     };
     let this = fields(transport);
     if this.stream.borrow().eof_written() {
@@ -60,6 +65,28 @@ fn copied(data: &Object) -> Res<Chunk> {
         return type_error(&format!("data argument must be a {expected}, not {class}"));
     }
     Chunk::of_buffer(data)
+}
+
+/// `socket.send()` refuses what is not contiguous, and asyncio gives the connection up for it.
+#[cold]
+fn cannot_be_sent(transport: &Object) -> Res<Owned> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    let buffer_error = unsafe { Object::from_ptr(ffi::PyExc_BufferError) };
+    let this = fields(transport);
+    let takes_more = !this.stream.borrow().eof_written() && this.empty_waiter.is_empty();
+    if !raised_matches(buffer_error) || !takes_more {
+        return Err(Raised);
+    }
+    let exception = take_exception();
+    flush_if_dirty(transport)?;
+    if !this.is_lost() {
+        fatal_error(
+            transport,
+            &exception,
+            "Fatal write error on socket transport",
+        )?;
+    }
+    Ok(Owned::none())
 }
 
 #[inline]
@@ -353,21 +380,51 @@ fn set_write_buffer_limits(transport: &Object, args: Args<'_>) -> Res<Owned> {
     let parameters = ["high", "low"];
     let given = args.parse("set_write_buffer_limits", parameters, 2, 0)?;
     let [high, low] = given.map(|limit| limit.filter(|limit| !limit.is_none()));
-    let number = |limit: Option<&Object>| limit.map(Object::to_isize).transpose();
-    let (high, low) = (number(high)?, number(low)?);
+    let number = |limit: Option<&Object>| {
+        limit
+            .map(|limit| limit.to_isize().map(|limit| limit as i64))
+            .transpose()
+    };
+    let (high, low) = match (number(high), number(low)) {
+        (Ok(high), Ok(low)) => (high, low),
+        _ => {
+            drop(take_exception());
+            limits_of_any_kind(high.unwrap_or(none()), low.unwrap_or(none()))?
+        }
+    };
     flush_if_dirty(transport)?;
     let this = fields(transport);
     let limits = {
         let mut stream = this.stream.borrow_mut();
-        stream
-            .flow
-            .set_limits(high.map(|high| high as i64), low.map(|low| low as i64))
+        stream.flow.set_limits(high, low)
     };
     if let Err(error) = limits {
         return value_error(&error.to_string());
     }
     maybe_pause(transport, this)?;
     Ok(Owned::none())
+}
+
+/// Limits that are no plain numbers of bytes: floats, huge integers, mistakes. asyncio's own code looks at them; what
+/// counts is how they compare with a number of bytes.
+#[cold]
+fn limits_of_any_kind(high: &Object, low: &Object) -> Res<(Option<i64>, Option<i64>)> {
+    let text = |text| Owned::from_str(text);
+    let mixin = import("asyncio.transports")?.getattr(&*text("_FlowControlMixin")?)?;
+    let holder = import("types")?.call_method(&*text("SimpleNamespace")?, &[])?;
+    mixin.call_method(&*text("_set_write_buffer_limits")?, &[&holder, high, low])?;
+    let limit = |name| {
+        let limit = holder.getattr(&*text(name)?)?;
+        // A conversion to an integer saturates.
+        match limit.to_f64() {
+            Ok(limit) => Ok(Some(limit as i64)),
+            Err(Raised) => {
+                drop(take_exception()); // an integer beyond all floats
+                Ok(Some(i64::MAX))
+            }
+        }
+    };
+    Ok((limit("_high_water")?, limit("_low_water")?))
 }
 
 fn make_empty_waiter(transport: &Object) -> Res<Owned> {
