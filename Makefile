@@ -126,7 +126,7 @@ wheels: tools $(VENV)/.packaging ## Build the source archive and a wheel for eve
 # From nothing but what is in the checkout: what an older build left in dist/ is not what is tested.
 test-packaging: tools $(VENV)/.packaging ## Install source archive and wheel into fresh environments, and use them
 	rm -rf $(VENV)/dist
-	$(PY) -m maturin sdist --quiet --out $(VENV)/dist
+	$(PY) -m maturin sdist --out $(VENV)/dist
 	$(PY) -m maturin build --quiet --release --interpreter $(PY) --target-dir $(BUILD) --out $(VENV)/dist
 	$(PY) packaging/check.py --dist $(VENV)/dist $(ARGS)
 

@@ -37,6 +37,9 @@ def same(*arguments, cwd=None, input=None):
     command = Path(sys.executable).with_name("rondel")
     if command.exists():
         script = run(*arguments, cwd=cwd, input=input, command=[str(command)])
+        # It may name the interpreter of its environment by another of its names.
+        interpreter = command.read_text().partition("\n")[0].removeprefix("#!")
+        script.stderr = script.stderr.replace(interpreter, sys.executable)
         assert (script.stdout, script.stderr, script.returncode) == (oracle.stdout, oracle.stderr, oracle.returncode)
     return oracle
 

@@ -50,12 +50,17 @@ class Waiting:
 
 
 @dataclass(frozen=True)
+class Import:
+    """Fresh interpreters that import the loop's module: CPU time of a start."""
+
+
+@dataclass(frozen=True)
 class Case:
     """One row of panels: a workload and those who run it."""
 
     name: str
     group: str
-    workload: InProcess | Echo | Idle | Waiting
+    workload: InProcess | Echo | Idle | Waiting | Import
     loops: tuple[str, ...]
     #: The contender that ratios refer to.
     baseline: str = "uvloop"
@@ -168,4 +173,8 @@ def _waiting() -> list[Case]:
     ]
 
 
-CASES: list[Case] = [*_in_process(), *_files(), *_echo(), *_idle(), *_waiting(), *_rust()]
+def _import() -> list[Case]:
+    return [Case("import", "start", Import(), PYTHON_LOOPS, "asyncio")]
+
+
+CASES: list[Case] = [*_in_process(), *_import(), *_files(), *_echo(), *_idle(), *_waiting(), *_rust()]

@@ -9,10 +9,14 @@ from .results import Results, key
 
 @dataclass(frozen=True)
 class Limit:
-    """At most `value`: times the figure of `baseline`, or without one the figure itself (bytes)."""
+    """At most `value`: times the figure of `baseline`, or without one the figure itself (bytes).
+
+    With `beyond`, what the figure (µs) may be more than the one of that contender.
+    """
 
     value: float
     baseline: str | None
+    beyond: str | None = None
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,7 @@ GOALS = [
     Goal("sendfile, each 64 KiB", "sendfile", "rondel", (Limit(1.0, "asyncio"),)),
     Goal("call_soon", "call-soon", "rondel", (Limit(0.20, "uvloop"),)),
     Goal("sleep(0) through asyncio's own sleep", "sleep-0", "rondel", (Limit(0.55, "uvloop"),)),
+    Goal("import", "import", "rondel", (Limit(15_000, None, "asyncio"),)),
     Goal("create_task + await through asyncio's own", "create-task", "rondel", (Limit(0.25, "uvloop"),)),
     Goal("create_task + await", "create-task/own", "rondel", (Limit(0.17, "uvloop"),)),
     Goal("TaskGroup of 100, each", "taskgroup/own", "rondel", (Limit(0.27, "uvloop"),)),
@@ -90,6 +95,9 @@ class Verdict:
     @property
     def texts(self) -> tuple[str, str]:
         """Limit and measured figure, for people."""
+        if self.limit.beyond is not None:
+            measured = "—" if self.measured is None else f"{self.measured / 1000:+.1f} ms"
+            return f"≤ {self.limit.value / 1000:g} ms more than {self.limit.beyond}", measured
         if self.limit.baseline is None:
             measured = "—" if self.measured is None else f"{self.measured / 1024:.2f} KiB"
             return f"≤ {self.limit.value / 1024:g} KiB", measured
@@ -104,6 +112,7 @@ class Verdict:
             "loop": self.goal.loop,
             "limit": self.limit.value,
             "relative_to": self.limit.baseline,
+            "beyond": self.limit.beyond,
             "measured": self.measured,
             "outcome": self.outcome,
         }
@@ -116,7 +125,9 @@ def judge(results: Results) -> list[Verdict]:
     for goal in GOALS:
         case = by_name[goal.case]
         for limit in goal.limits:
-            if limit.baseline is not None:
+            if limit.beyond is not None:
+                measured = results.difference(case, goal.loop, limit.beyond)
+            elif limit.baseline is not None:
                 measured = results.ratio(case, goal.loop, limit.baseline)
             elif goal.loop in results.rounds.get(case.name, {}):
                 measured = results.best(case, goal.loop)[key(case)]

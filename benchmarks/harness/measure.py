@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .cases import Case, Echo, Idle, InProcess, Waiting
+from .cases import Case, Echo, Idle, Import, InProcess, Waiting
 from .loops import NATIVE, Contenders
 
 PR_SET_PDEATHSIG = 1
@@ -52,6 +52,8 @@ def measure(contenders: Contenders, settings: Settings, case: Case, loop: str) -
     match case.workload:
         case InProcess() as workload:
             return _in_process(contenders, settings, workload, loop)
+        case Import():
+            return _import(contenders, settings, loop)
         case Echo() as workload:
             return _echo(contenders, settings, workload, loop)
         case Idle() as workload:
@@ -69,6 +71,15 @@ def _in_process(contenders: Contenders, settings: Settings, workload: InProcess,
         command = contenders.command(loop, "in_process", *form, *arguments)
     with _running(command, settings.server_cpu) as program:
         figures = program.read_line(settings.seconds * 4 + PATIENCE)
+        figures["peak_rss"] = program.peak_rss()
+        program.finish()
+    return _per_operation(figures)
+
+
+def _import(contenders: Contenders, settings: Settings, loop: str) -> Figures:
+    command = contenders.command(loop, "importing", "--seconds", str(settings.seconds))
+    with _running(command, settings.server_cpu) as program:
+        figures = program.read_line(settings.seconds + PATIENCE)
         figures["peak_rss"] = program.peak_rss()
         program.finish()
     return _per_operation(figures)

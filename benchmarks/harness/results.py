@@ -52,6 +52,13 @@ class Results:
         divisor = self.best(case, baseline)[key(case)]
         return self.best(case, loop)[key(case)] / divisor if divisor > 0 else None
 
+    def difference(self, case: Case, loop: str, other: str) -> float | None:
+        """How much more the best of `loop` is than the best of `other`; None when one of them was not measured."""
+        measured = self.rounds.get(case.name, {})
+        if loop not in measured or other not in measured:
+            return None
+        return self.best(case, loop)[key(case)] - self.best(case, other)[key(case)]
+
     def as_json(self) -> dict[str, Any]:
         """Everything, as plain data."""
         return {

@@ -155,7 +155,7 @@ def _run_file(program: ModuleType, arguments: list[str]) -> None:
         code = _read_program(path)
     except OSError as error:
         print(
-            f"{sys.executable}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}",
+            f"{sys.orig_argv[0]}: can't open file {path!r}: [Errno {error.errno}] {error.strerror}",
             file=sys.stderr,
         )
         sys.exit(2)
