@@ -11,7 +11,7 @@ import sys
 import time
 from pathlib import Path
 
-from harness import build, goals, loops, machine, plot, record, selfcheck, session, table
+from harness import build, external, goals, loops, machine, plot, record, selfcheck, session, table
 from harness.cases import CASES, Case
 from harness.measure import Settings
 from harness.results import Results
@@ -37,6 +37,9 @@ def main() -> int:
     contenders = loops.find(options.python, binaries, options.loops)
     for notice in contenders.notices():
         print(f"SKIPPED: {notice}", file=sys.stderr)
+    for case in options.cases:
+        if reason := external.missing(case, options.python):
+            print(f"SKIPPED: {case.name}: {reason}", file=sys.stderr)
     machine.raise_descriptor_limit(DESCRIPTORS)
     server_cpu, load_cpu = machine.cores()
     if server_cpu is None:

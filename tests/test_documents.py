@@ -30,7 +30,8 @@ first = second = main
 """
 
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+# tests/ecosystem has the frameworks, and tests their page.
+DOCUMENTS = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "frameworks.md"})]
 #: Not run: a block of text is looked at with the program before it, `console` shows commands on a process of the reader's.
 NOT_RUN = {"text", "console", "toml"}
 

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .loops import PYTHON_LOOPS
+from .loops import LOOPS_OF_PROGRAMS, PYTHON_LOOPS
 
 RUST = ("tokio", "rondel-rust")
 
@@ -55,15 +55,42 @@ class Import:
 
 
 @dataclass(frozen=True)
+class Web:
+    """A whole program that serves, under load: CPU time of it for each request, and latencies."""
+
+    #: Kind of server in `programs/web_server.py`.
+    server: str
+    #: Mode of the load generator: ``http`` or ``websocket``.
+    load: str
+    connections: int
+    #: Bytes of a reply's body, or of a websocket's message; 0 is a short text.
+    size: int
+    #: How often the server answers with a message.
+    copies: int = 1
+
+
+@dataclass(frozen=True)
+class Client:
+    """A whole program that asks a server which is not measured: CPU time of the program for each answer."""
+
+    #: Name of the case in `programs/clients.py`.
+    program: str
+    #: ``PostgreSQL``, ``Redis`` or ``Nginx``, see `external.py`.
+    server: str
+
+
+@dataclass(frozen=True)
 class Case:
     """One row of panels: a workload and those who run it."""
 
     name: str
     group: str
-    workload: InProcess | Echo | Idle | Waiting | Import
+    workload: InProcess | Echo | Idle | Waiting | Import | Web | Client
     loops: tuple[str, ...]
     #: The contender that ratios refer to.
     baseline: str = "uvloop"
+    #: Modules without which the case is skipped.
+    modules: tuple[str, ...] = ()
 
     @property
     def in_memory(self) -> bool:
@@ -73,6 +100,8 @@ class Case:
     @property
     def form(self) -> str:
         """``loop`` or ``module``: what stands in asyncio's place."""
+        if isinstance(self.workload, Web | Client):
+            return "loop"
         return self.workload.form if isinstance(self.workload, InProcess) else "module"
 
 
@@ -177,4 +206,37 @@ def _import() -> list[Case]:
     return [Case("import", "start", Import(), PYTHON_LOOPS, "asyncio")]
 
 
-CASES: list[Case] = [*_in_process(), *_import(), *_files(), *_echo(), *_idle(), *_waiting(), *_rust()]
+def _programs() -> list[Case]:
+    group = "whole programs"
+    served = []
+    for parser in ("h11", "httptools"):
+        for name, size in (("plaintext", 0), ("json-10KiB", 10 * 1024)):
+            web = Web(f"uvicorn-{parser}", "http", 50, size)
+            served.append(Case(f"uvicorn-{parser}/{name}", group, web, LOOPS_OF_PROGRAMS, modules=("uvicorn", parser)))
+    for name, size in (("plaintext", 0), ("json-10KiB", 10 * 1024)):
+        web = Web("aiohttp", "http", 50, size)
+        served.append(Case(f"aiohttp-server/{name}", group, web, LOOPS_OF_PROGRAMS, modules=("aiohttp",)))
+    web = Web("websockets", "websocket", 50, 1024)
+    served.append(Case("websockets-echo/1KiB", group, web, LOOPS_OF_PROGRAMS, modules=("websockets",)))
+    asking = [
+        Case(program, group, Client(program, server), LOOPS_OF_PROGRAMS, modules=(module,))
+        for program, server, module in (
+            ("aiohttp-client", "Nginx", "aiohttp"),
+            ("asyncpg", "PostgreSQL", "asyncpg"),
+            ("redis", "Redis", "redis"),
+            ("redis-pipeline", "Redis", "redis"),
+        )
+    ]
+    return [*served, *asking]
+
+
+CASES: list[Case] = [
+    *_in_process(),
+    *_import(),
+    *_files(),
+    *_echo(),
+    *_idle(),
+    *_waiting(),
+    *_programs(),
+    *_rust(),
+]

@@ -70,6 +70,18 @@ GOALS = [
     Goal("Rust face: spawn + join", "rust-spawn-join", "rondel-rust", (Limit(1.0, "tokio"),)),
     Goal("Rust face: yield", "rust-yield", "rondel-rust", (Limit(1.0, "tokio"),)),
     Goal("Rust face: echo", "rust-echo/100x1KiB", "rondel-rust", (Limit(1.05, "floor"),)),
+    *(
+        Goal(title, case, "rondel", (Limit(0.60, "uvloop"), Limit(0.95, "blazio")))
+        for title, case in (
+            ("uvicorn, httptools, plaintext", "uvicorn-httptools/plaintext"),
+            ("uvicorn, httptools, 10 KiB of JSON", "uvicorn-httptools/json-10KiB"),
+        )
+    ),
+    Goal("aiohttp server", "aiohttp-server/plaintext", "rondel", (Limit(0.70, "uvloop"), Limit(0.95, "blazio"))),
+    Goal("websockets echo", "websockets-echo/1KiB", "rondel", (Limit(0.75, "uvloop"),)),
+    Goal("asyncpg, 10 connections", "asyncpg", "rondel", (Limit(0.75, "uvloop"),)),
+    Goal("redis GET", "redis", "rondel", (Limit(0.90, "uvloop"),)),
+    Goal("aiohttp client crawling nginx", "aiohttp-client", "rondel", (Limit(0.85, "uvloop"),)),
     Goal("10,000 idle stream connections", "idle-memory/10000", "rondel", (Limit(3072, None),)),
     Goal("100,000 tasks that wait on a future", "waiting-memory/future", "rondel", (Limit(1.0, "asyncio"),)),
     Goal("100,000 tasks that wait for a lock", "waiting-memory/lock", "rondel", (Limit(1.0, "asyncio"),)),

@@ -11,9 +11,11 @@ PROGRAMS = Path(__file__).parent.parent / "programs"
 
 #: Event loops for Python, in the order of tables and plots. uvloop is what ratios refer to.
 PYTHON_LOOPS = ("asyncio", "uvloop", "rloop", "blazio", "rondel")
+#: Those that whole programs are measured on as well: zuvloop is for them.
+LOOPS_OF_PROGRAMS = ("asyncio", "uvloop", "rloop", "blazio", "zuvloop", "rondel")
 #: Programs in Rust: the raw epoll server and the runtimes.
 NATIVE = {"floor": "bench-floor", "tokio": "bench-tokio", "rondel-rust": "bench-rondel"}
-ALL = (*PYTHON_LOOPS, *NATIVE)
+ALL = (*LOOPS_OF_PROGRAMS, *NATIVE)
 
 
 @dataclass(frozen=True)

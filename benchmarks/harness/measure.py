@@ -19,7 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .cases import Case, Echo, Idle, Import, InProcess, Waiting
+from . import external
+from .cases import Case, Client, Echo, Idle, Import, InProcess, Waiting, Web
 from .loops import NATIVE, Contenders
 
 PR_SET_PDEATHSIG = 1
@@ -60,6 +61,10 @@ def measure(contenders: Contenders, settings: Settings, case: Case, loop: str) -
             return _idle(contenders, settings, workload, loop)
         case Waiting() as workload:
             return _waiting(contenders, settings, workload, loop)
+        case Web() as workload:
+            return _web(contenders, settings, workload, loop)
+        case Client() as workload:
+            return _client(contenders, settings, workload, loop)
 
 
 def _in_process(contenders: Contenders, settings: Settings, workload: InProcess, loop: str) -> Figures:
@@ -87,18 +92,40 @@ def _import(contenders: Contenders, settings: Settings, loop: str) -> Figures:
 
 def _echo(contenders: Contenders, settings: Settings, workload: Echo, loop: str) -> Figures:
     with _server(contenders, settings, workload.server, loop) as (server, port):
-        load = [
-            *_load(contenders, workload.load, port, workload.connections, workload.size),
-            *("--copies", str(workload.copies)),
-            *("--warmup", str(settings.warm_up), "--seconds", str(settings.seconds)),
-            *("--server-pid", str(server.pid)),
-        ]
-        with _running(load, settings.load_cpu) as generator:
-            figures = generator.read_line(settings.seconds + settings.warm_up + PATIENCE)
-            figures["peak_rss"] = server.peak_rss()
-            # The server goes first: thousands of connections closed by the client would be work for nothing.
-            server.kill()
-            generator.finish()
+        return _under_load(contenders, settings, workload, server, port)
+
+
+def _web(contenders: Contenders, settings: Settings, workload: Web, loop: str) -> Figures:
+    options = ["--form", "loop", "--server", workload.server, "--size", str(workload.size)]
+    with _serving(contenders.command(loop, "web_server", *options), settings) as (server, port):
+        return _under_load(contenders, settings, workload, server, port)
+
+
+def _under_load(
+    contenders: Contenders, settings: Settings, workload: Echo | Web, server: "Process", port: int
+) -> Figures:
+    load = [
+        *_load(contenders, workload.load, port, workload.connections, workload.size),
+        *("--copies", str(workload.copies)),
+        *("--warmup", str(settings.warm_up), "--seconds", str(settings.seconds)),
+        *("--server-pid", str(server.pid)),
+    ]
+    with _running(load, settings.load_cpu) as generator:
+        figures = generator.read_line(settings.seconds + settings.warm_up + PATIENCE)
+        figures["peak_rss"] = server.peak_rss()
+        # The server goes first: thousands of connections closed by the client would be work for nothing.
+        server.kill()
+        generator.finish()
+    return _per_operation(figures)
+
+
+def _client(contenders: Contenders, settings: Settings, workload: Client, loop: str) -> Figures:
+    port = external.port_of(workload.server, settings.load_cpu)
+    options = ["--form", "loop", "--case", workload.program, "--port", str(port), "--seconds", str(settings.seconds)]
+    with _running(contenders.command(loop, "clients", *options), settings.server_cpu) as program:
+        figures = program.read_line(settings.seconds * 4 + PATIENCE)
+        figures["peak_rss"] = program.peak_rss()
+        program.finish()
     return _per_operation(figures)
 
 
@@ -158,6 +185,12 @@ def _server(contenders: Contenders, settings: Settings, kind: str, loop: str) ->
     else:
         # In its drop-in form: the same program, with `asyncio` bound to the loop's module if it has one.
         command = contenders.command(loop, "echo_server", "--form", "module", "--server", kind)
+    with _serving(command, settings) as serving:
+        yield serving
+
+
+@contextmanager
+def _serving(command: list[str], settings: Settings) -> Iterator[tuple["Process", int]]:
     with _running(command, settings.server_cpu) as server:
         port = int(server.read_line(PATIENCE)["port"])
         try:

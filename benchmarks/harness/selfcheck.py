@@ -10,6 +10,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from . import external
 from .cases import CASES, Case, Echo, InProcess
 from .loops import Contenders
 from .measure import Figures, MeasurementError, Settings, measure
@@ -56,6 +57,9 @@ def run(contenders: Contenders, settings: Settings) -> int:
         failures += _say(f"a server that is wrong in {wrong}", check_broken(contenders, wrong))
     short = replace(settings, seconds=0.05, warm_up=0.02)
     for case in CASES:
+        if reason := external.missing(case, contenders.python):
+            print(f"SKIPPED: {case.name}: {reason}", flush=True)
+            continue
         for loop in case.loops:
             if loop in contenders.versions and loop in ("asyncio", "floor", "tokio", "rondel-rust"):
                 failures += _say(f"{case.name} on {loop}", check_case(contenders, short, case, loop))

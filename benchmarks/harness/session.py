@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import Callable
 
+from . import external
 from .cases import Case
 from .loops import Contenders
 from .measure import Figures, MeasurementError, Settings, measure
@@ -51,6 +52,8 @@ def run(
 
 
 def _measured(case: Case, contenders: Contenders) -> list[str]:
+    if external.missing(case, contenders.python):
+        return []
     return [loop for loop in case.loops if contenders.can_run(loop, case.form)]
 
 

@@ -11,7 +11,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent
 sys.path.insert(0, str(BENCHMARKS))
 
-from harness import build, goals, loops, machine, plot, selfcheck, session, table  # noqa: E402
+from harness import build, external, goals, loops, machine, plot, selfcheck, session, table  # noqa: E402
 from harness.cases import CASES, Case, Echo, Idle, InProcess, Waiting  # noqa: E402
 from harness.measure import Figures, MeasurementError, Process, Settings, measure  # noqa: E402
 from harness.results import Results  # noqa: E402
@@ -38,6 +38,8 @@ def test_the_load_generator_sees_through_a_server_that_is_wrong(contenders: loop
 
 @pytest.mark.parametrize("case", PYTHON_CASES, ids=lambda case: case.name)
 def test_every_python_case_runs_on_stock_asyncio(contenders: loops.Contenders, case: Case) -> None:
+    if reason := external.missing(case, contenders.python):
+        pytest.skip(reason)
     assert selfcheck.check_case(contenders, SHORT, case, "asyncio") is None
 
 

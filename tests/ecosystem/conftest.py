@@ -23,7 +23,7 @@ import trustme
 
 import rondel
 from processes import Programs, free_port
-from servers import Nginx, PostgreSQL, Redis
+from servers import Nginx, NotHere, PostgreSQL, Redis
 
 INSTALLED = asyncio.run is rondel.run
 
@@ -94,22 +94,29 @@ def certificate(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory)
     return Certificate(authority, tmp_path_factory.mktemp("certificate"))
 
 
+def serving(kind: Any, *arguments: Path) -> Iterator[Any]:
+    """A server for the session; skips the tests that ask for it if it is not here."""
+    try:
+        kind.programs()
+    except NotHere as error:
+        pytest.skip(str(error))
+    with kind(*arguments) as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def postgresql() -> Iterator[PostgreSQL]:
-    with PostgreSQL() as server:
-        yield server
+    yield from serving(PostgreSQL)
 
 
 @pytest.fixture(scope="session")
 def redis_server() -> Iterator[Redis]:
-    with Redis() as server:
-        yield server
+    yield from serving(Redis)
 
 
 @pytest.fixture(scope="session")
 def nginx(certificate: Certificate) -> Iterator[Nginx]:
-    with Nginx(certificate.chain, certificate.key) as server:
-        yield server
+    yield from serving(Nginx, certificate.chain, certificate.key)
 
 
 @pytest.fixture(autouse=True)

@@ -1,8 +1,9 @@
 """PostgreSQL, Redis and nginx from Debian's packages, each in a temporary folder on a free port.
 
-PostgreSQL refuses to run as root, so root starts it as an unprivileged user. What is not installed skips the test that asks for it.
+PostgreSQL refuses to run as root, so root starts it as an unprivileged user. The benchmarks use them as well.
 """
 
+import abc
 import glob
 import os
 import pwd
@@ -13,23 +14,26 @@ import tempfile
 import time
 from pathlib import Path
 from types import TracebackType
-
-import pytest
+from typing import Self
 
 from processes import PATIENCE, accepts, free_port
 
 SETUP = "run `make ecosystem-setup` as root, or install it"
 
 
+class NotHere(Exception):
+    """A server that is not installed."""
+
+
 def found(name: str, *elsewhere: str) -> str:
-    """Path of a program; skips the test if it is not here."""
+    """Path of a program."""
     for path in (shutil.which(name), *(match for pattern in elsewhere for match in sorted(glob.glob(pattern))[::-1])):
         if path is not None and os.access(path, os.X_OK):
             return path
-    pytest.skip(f"{name} is not here: {SETUP}")
+    raise NotHere(f"{name} is not here: {SETUP}")
 
 
-class Server:
+class Server(abc.ABC):
     """A process that serves `port`, and its folder."""
 
     def __init__(self) -> None:
@@ -74,10 +78,11 @@ class Server:
                 raise RuntimeError(f"{command[0]} does not serve:\n{log.read_text()}")
             time.sleep(0.02)
 
+    @abc.abstractmethod
     def start(self) -> None:
-        raise NotImplementedError
+        """Makes what the server needs, and starts it."""
 
-    def __enter__(self) -> "Server":
+    def __enter__(self) -> Self:
         try:
             self.start()
         except BaseException:
@@ -104,12 +109,14 @@ class PostgreSQL(Server):
     def dsn(self) -> str:
         return f"postgresql://rondel@127.0.0.1:{self.port}/postgres"
 
+    @staticmethod
+    def programs() -> tuple[str, ...]:
+        # Debian keeps them outside PATH, and the server has to be of the same version as what makes the cluster.
+        initdb = Path(found("initdb", "/usr/lib/postgresql/*/bin/initdb")).resolve()
+        return str(initdb), str(initdb.with_name("postgres")), str(initdb.with_name("pg_isready"))
+
     def start(self) -> None:
-        # The newest of those that Debian keeps outside PATH.
-        initdb = found("initdb", "/usr/lib/postgresql/*/bin/initdb")
-        server = found("postgres", f"{Path(initdb).parent}/postgres", "/usr/lib/postgresql/*/bin/postgres")
-        if Path(server).parent != Path(initdb).parent and (beside := Path(initdb).parent / "postgres").exists():
-            server = str(beside)
+        initdb, server, ready = self.programs()
         self.give_to("postgres")
         data = self.folder / "data"
         self.call(initdb, "-D", data, "-U", "rondel", "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync")
@@ -124,7 +131,6 @@ class PostgreSQL(Server):
         self.serve(server, "-D", data, *options)
         # It accepts a moment before it lets anybody in.
         deadline = time.monotonic() + PATIENCE
-        ready = found("pg_isready", f"{Path(initdb).parent}/pg_isready")
         while subprocess.run([ready, "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False).returncode:
             if time.monotonic() > deadline:
                 raise RuntimeError("PostgreSQL does not get ready")
@@ -138,8 +144,12 @@ class Redis(Server):
     def url(self) -> str:
         return f"redis://127.0.0.1:{self.port}/0"
 
+    @staticmethod
+    def programs() -> tuple[str, ...]:
+        return (found("redis-server"),)
+
     def start(self) -> None:
-        server = found("redis-server")
+        (server,) = self.programs()
         self.serve(server, "--bind", "127.0.0.1", "--port", self.port, "--save", "", "--appendonly", "no")
 
 
@@ -159,9 +169,7 @@ http {{
     scgi_temp_path {folder}/scgi;
     server {{
         listen 127.0.0.1:{port} backlog=512;
-        listen 127.0.0.1:{tls_port} ssl;
-        ssl_certificate {chain};
-        ssl_certificate_key {key};
+        {tls}
         root {folder}/site;
         location = /teapot {{ return 418 "short and stout"; }}
         location = /moved {{ return 302 /index.html; }}
@@ -172,11 +180,11 @@ http {{
 
 
 class Nginx(Server):
-    """A site of `PAGES` pages, each with links to others, over HTTP and TLS."""
+    """A site of `PAGES` pages, each with links to others, over HTTP and, with a certificate, TLS."""
 
     PAGES = 200
 
-    def __init__(self, chain: Path, key: Path) -> None:
+    def __init__(self, chain: Path | None = None, key: Path | None = None) -> None:
         super().__init__()
         self.tls_port = free_port()
         self._chain, self._key = chain, key
@@ -189,8 +197,12 @@ class Nginx(Server):
     def tls_url(self) -> str:
         return f"https://localhost:{self.tls_port}"
 
+    @staticmethod
+    def programs() -> tuple[str, ...]:
+        return (found("nginx", "/usr/sbin/nginx"),)
+
     def start(self) -> None:
-        server = found("nginx", "/usr/sbin/nginx")
+        (server,) = self.programs()
         site = self.folder / "site"
         site.mkdir()
         for number in range(self.PAGES):
@@ -198,11 +210,11 @@ class Nginx(Server):
             (site / f"page{number}.html").write_text(f"<html><title>{number}</title>\n{links}</html>\n")
         (site / "index.html").write_text('<html><a href="/page0.html">begin</a></html>\n')
         (site / "large.bin").write_bytes(bytes(range(256)) * 4096 * 4)
-        for path in (self._chain, self._key):
-            shutil.copy(path, self.folder)
-        settings = NGINX.format(
-            folder=self.folder, port=self.port, tls_port=self.tls_port, chain=self.folder / self._chain.name, key=self.folder / self._key.name
-        )
+        tls = ""
+        if self._chain is not None and self._key is not None:
+            chain, key = (shutil.copy(path, self.folder) for path in (self._chain, self._key))
+            tls = f"listen 127.0.0.1:{self.tls_port} ssl; ssl_certificate {chain}; ssl_certificate_key {key};"
+        settings = NGINX.format(folder=self.folder, port=self.port, tls=tls)
         (self.folder / "nginx.conf").write_text(settings)
         if os.geteuid() == 0:
             # Root's nginx gives its workers to a user who has to get at the pages.

@@ -15,14 +15,15 @@ import rondel
 
 @pytest.fixture
 def anyio_run(way):
-    options = {"factory": {"loop_factory": rondel.new_event_loop}}.get(way, {})
-
-    def start(main):
-        async def checked():
+    def start(body):
+        async def main():
             assert isinstance(asyncio.get_running_loop(), rondel.EventLoop) == (way != "asyncio")
-            await main()
+            await body()
 
-        anyio.run(checked, backend_options=options)
+        if way == "factory":
+            anyio.run(main, backend_options={"loop_factory": rondel.new_event_loop})
+        else:
+            anyio.run(main)
 
     return start
 
@@ -110,9 +111,7 @@ def test_a_tls_server(anyio_run, certificate):
     anyio_run(main)
 
 
-def test_the_portal(way):
-    options = {"factory": {"loop_factory": rondel.new_event_loop}}.get(way, {})
-    with anyio.from_thread.start_blocking_portal(backend_options=options) as portal:
-        loop = portal.call(asyncio.get_running_loop)
-        assert isinstance(loop, rondel.EventLoop) == (way != "asyncio")
+def test_the_portal():
+    with anyio.from_thread.start_blocking_portal(backend_options={"loop_factory": rondel.new_event_loop}) as portal:
+        assert isinstance(portal.call(asyncio.get_running_loop), rondel.EventLoop)
         assert portal.start_task_soon(anyio.sleep, 0).result(20) is None

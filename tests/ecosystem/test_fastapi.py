@@ -31,11 +31,9 @@ def test_under_uvicorn(programs, port):
     assert "shut down in good order" in server.output
 
 
-def test_the_test_client(way):
-    options = {"factory": {"loop_factory": rondel.new_event_loop}}.get(way, {})
-    with TestClient(app, backend_options=options) as client:
-        loop = client.get("/where").json()["loop"]
-        assert (loop == RONDELS) == (way != "asyncio")
+def test_the_test_client():
+    with TestClient(app, backend_options={"loop_factory": rondel.new_event_loop}) as client:
+        assert client.get("/where").json()["loop"] == RONDELS
         with client.websocket_connect("/ws") as socket:
             socket.send_text("b")
             assert socket.receive_text() == "got b"

@@ -7,7 +7,7 @@
 //! * [`message`] — what is sent, computed from (connection, sequence), so that a reply can be checked without a copy.
 //! * [`histogram`] — latencies.
 //! * [`meter`] — when a load generator measures.
-//! * [`datagrams`], [`one_shot`] — loads besides the echo over lasting connections, which is in `bin/load.rs`.
+//! * [`datagrams`], [`one_shot`], [`requests`] — loads besides the echo over lasting connections, which is in `bin/load.rs`.
 //! * [`cpu_clock`] — CPU time of this process and of another one.
 //! * [`epoll`] — the four calls of epoll the load generator and the floor need.
 //! * [`in_process`] — the driver of the cases that need no socket.
@@ -22,3 +22,4 @@ pub mod message;
 pub mod meter;
 pub mod one_shot;
 pub mod options;
+pub mod requests;

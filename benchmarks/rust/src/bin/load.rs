@@ -21,6 +21,7 @@ use rondel_bench::message::Messages;
 use rondel_bench::meter::{Meter, PATIENCE, Tick};
 use rondel_bench::one_shot::OneShot;
 use rondel_bench::options::Options;
+use rondel_bench::requests::{Protocol, Requests};
 
 /// Connections opened from one source address; a few addresses together are not short of ports.
 const PER_SOURCE: usize = 8_192;
@@ -48,11 +49,19 @@ fn run() -> Result<(), String> {
     ])?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.get("port")?));
     let size = options.get("size")?;
-    let messages = Messages::new(size).ok_or("--size is less than a message's header")?;
     let count = options.get("connections")?;
     let seconds = |name| Ok::<_, String>(Duration::from_secs_f64(options.get(name)?));
     let server = options.find("server-pid")?;
+    if options.mode == "http" {
+        let load = Requests::open(address, count, Protocol::Http(size))?;
+        return load.run(seconds("warmup")?, seconds("seconds")?, server);
+    }
+    let messages = Messages::new(size).ok_or("--size is less than a message's header")?;
     match options.mode.as_str() {
+        "websocket" => {
+            let load = Requests::open(address, count, Protocol::WebSocket(messages))?;
+            return load.run(seconds("warmup")?, seconds("seconds")?, server);
+        }
         "datagrams" => {
             let load = Datagrams::open(address, count, messages)?;
             return load.run(seconds("warmup")?, seconds("seconds")?, server);

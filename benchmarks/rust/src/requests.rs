@@ -1,0 +1,290 @@
+//! The loads of `bench-load http` and `bench-load websocket`: requests to whole programs, one in flight on each connection.
+//!
+//! An HTTP request asks for a path that no other request asks for, and the reply's body has the path in it; a websocket's message
+//! is one of [`Messages`]. Each reply is compared whole, head and framing included, as far as the protocol says what they have to be.
+
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+use crate::epoll::{Epoll, READABLE};
+use crate::message::Messages;
+use crate::meter::{Meter, PATIENCE, Tick};
+
+/// Longest head of a reply.
+const HEAD: usize = 8 * 1024;
+const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
+
+/// What is spoken.
+pub enum Protocol {
+    /// HTTP/1.1 over a connection that is kept; the body is this long, or as short as it can be with 0.
+    Http(usize),
+    /// Binary messages over a websocket, sent back as they are.
+    WebSocket(Messages),
+}
+
+struct Connection {
+    stream: TcpStream,
+    sequence: u64,
+    /// What has come of the reply.
+    reply: Vec<u8>,
+    since: Instant,
+}
+
+/// All connections to one server.
+pub struct Requests {
+    protocol: Protocol,
+    connections: Vec<Connection>,
+    request: Vec<u8>,
+    receive: Vec<u8>,
+}
+
+impl Requests {
+    /// Connects, shakes hands where the protocol does.
+    pub fn open(address: SocketAddr, count: usize, protocol: Protocol) -> Result<Self, String> {
+        let mut connections = Vec::with_capacity(count);
+        for index in 0..count {
+            let connection = connect(address, &protocol);
+            connections.push(connection.map_err(|error| format!("connection {index}: {error}"))?);
+        }
+        Ok(Self {
+            protocol,
+            connections,
+            request: Vec::new(),
+            receive: vec![0; 64 * 1024],
+        })
+    }
+
+    /// Keeps all connections busy for a time and prints the figures.
+    pub fn run(
+        mut self,
+        warm_up: Duration,
+        seconds: Duration,
+        server: Option<u32>,
+    ) -> Result<(), String> {
+        let text = |error: io::Error| error.to_string();
+        let mut epoll = Epoll::new(1024).map_err(text)?;
+        for index in 0..self.connections.len() {
+            let stream = &self.connections[index].stream;
+            stream.set_nonblocking(true).map_err(text)?;
+            epoll
+                .add(stream.as_raw_fd(), READABLE, index as u64)
+                .map_err(text)?;
+            self.ask(index, Instant::now()).map_err(text)?;
+        }
+        let mut meter = Meter::start(warm_up, seconds, server);
+        loop {
+            let events = epoll.wait(Some(Duration::from_millis(100))).map_err(text)?;
+            match meter.tick(Instant::now(), events)? {
+                Tick::GoOn => {}
+                Tick::Over => return Ok(()),
+                Tick::Stalled => return Err("stalled: a request has no reply".to_owned()),
+            }
+            for event in 0..events {
+                let index = epoll.event(event).0 as usize;
+                let whole = self
+                    .receive(index)
+                    .map_err(|error| format!("connection {index}: {error}"))?;
+                if whole {
+                    let now = Instant::now();
+                    meter.record(now, self.connections[index].since);
+                    self.ask(index, now).map_err(text)?;
+                }
+            }
+        }
+    }
+
+    fn ask(&mut self, index: usize, now: Instant) -> io::Result<()> {
+        let connection = &mut self.connections[index];
+        connection.sequence += 1;
+        connection.since = now;
+        connection.reply.clear();
+        self.request.clear();
+        match &self.protocol {
+            Protocol::Http(_) => write!(
+                self.request,
+                "GET {} HTTP/1.1\r\nHost: 127.0.0.1\r\nAccept: */*\r\n\r\n",
+                path(index, connection.sequence)
+            )?,
+            Protocol::WebSocket(messages) => {
+                frame(messages.size(), true, &mut self.request);
+                self.request.extend_from_slice(&MASK);
+                let from = self.request.len();
+                self.request.resize(from + messages.size(), 0);
+                let payload = &mut self.request[from..];
+                messages.write(index, connection.sequence, 0, payload);
+                for (byte, mask) in payload.iter_mut().zip(MASK.iter().cycle()) {
+                    *byte ^= mask;
+                }
+            }
+        }
+        // Nothing else is under way on the connection, so that it fits.
+        connection.stream.write_all(&self.request)
+    }
+
+    /// Whether the reply is whole; it is an error if it isn't what it has to be.
+    fn receive(&mut self, index: usize) -> Result<bool, String> {
+        let connection = &mut self.connections[index];
+        match connection.stream.read(&mut self.receive) {
+            Ok(0) => return Err("closed by the server".to_owned()),
+            Ok(count) => connection.reply.extend_from_slice(&self.receive[..count]),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            Err(error) => return Err(error.to_string()),
+        }
+        match &self.protocol {
+            Protocol::Http(size) => {
+                let path = path(index, connection.sequence);
+                http_reply(&connection.reply, &path, *size)
+            }
+            Protocol::WebSocket(messages) => {
+                let mut head = Vec::new();
+                frame(messages.size(), false, &mut head);
+                let reply = &connection.reply;
+                let shown = reply.len().min(head.len());
+                if reply[..shown] != head[..shown] {
+                    return Err(format!("a frame that begins {:02x?}", &reply[..shown]));
+                }
+                let payload = &reply[shown..];
+                if payload.len() > messages.size()
+                    || !messages.matches(index, connection.sequence, 0, payload)
+                {
+                    return Err("the reply is not what was sent".to_owned());
+                }
+                Ok(payload.len() == messages.size())
+            }
+        }
+    }
+}
+
+fn path(index: usize, sequence: u64) -> String {
+    format!("/{index:05}-{sequence:010}")
+}
+
+/// The body that a server has to give for `path`: the programs in `programs/` make the same.
+fn body(path: &str, size: usize) -> Vec<u8> {
+    if size == 0 {
+        return format!("Hello from {path}").into_bytes();
+    }
+    let (before, after) = (format!("{{\"path\": \"{path}\", \"data\": \""), "\"}");
+    let filler = size.saturating_sub(before.len() + after.len());
+    [before.as_bytes(), &vec![b'x'; filler], after.as_bytes()].concat()
+}
+
+fn http_reply(reply: &[u8], path: &str, size: usize) -> Result<bool, String> {
+    let Some(end) = reply.windows(4).position(|four| four == b"\r\n\r\n") else {
+        return if reply.len() < HEAD {
+            Ok(false)
+        } else {
+            Err("a head without an end".to_owned())
+        };
+    };
+    let head = String::from_utf8_lossy(&reply[..end]).to_ascii_lowercase();
+    if !head.starts_with("http/1.1 200 ") {
+        return Err(format!("the reply is not a 200: {head}"));
+    }
+    let expected = body(path, size);
+    let told = head
+        .lines()
+        .find_map(|line| line.strip_prefix("content-length:"));
+    if told.map(str::trim) != Some(expected.len().to_string().as_str()) {
+        return Err(format!("not the length that it has to be: {head}"));
+    }
+    let received = &reply[end + 4..];
+    if received.len() > expected.len() || received != &expected[..received.len()] {
+        return Err(format!("the reply is not what {path} has to give"));
+    }
+    Ok(received.len() == expected.len())
+}
+
+/// The head of a binary frame of `size` bytes.
+fn frame(size: usize, masked: bool, out: &mut Vec<u8>) {
+    let bit = if masked { 0x80 } else { 0 };
+    out.push(0x82);
+    match size {
+        0..126 => out.push(bit | size as u8),
+        126..65_536 => {
+            out.push(bit | 126);
+            out.extend_from_slice(&(size as u16).to_be_bytes());
+        }
+        _ => {
+            out.push(bit | 127);
+            out.extend_from_slice(&(size as u64).to_be_bytes());
+        }
+    }
+}
+
+fn connect(address: SocketAddr, protocol: &Protocol) -> io::Result<Connection> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    if let Protocol::WebSocket(_) = protocol {
+        stream.write_all(
+            b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+              Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n",
+        )?;
+        let mut head = Vec::new();
+        let mut byte = [0];
+        while !head.ends_with(b"\r\n\r\n") {
+            stream.read_exact(&mut byte)?;
+            head.push(byte[0]);
+        }
+        if !head.starts_with(b"HTTP/1.1 101 ") {
+            return Err(io::Error::other(String::from_utf8_lossy(&head)));
+        }
+    }
+    Ok(Connection {
+        stream,
+        sequence: 0,
+        reply: Vec::new(),
+        since: Instant::now(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reply(path: &str, size: usize) -> Vec<u8> {
+        let body = body(path, size);
+        let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", body.len());
+        [head.into_bytes(), body].concat()
+    }
+
+    #[test]
+    fn a_reply_is_whole_when_its_last_byte_has_come() {
+        for size in [0, 10_240] {
+            let reply = reply("/1", size);
+            for cut in [1, reply.len() - 1] {
+                assert_eq!(http_reply(&reply[..cut], "/1", size), Ok(false));
+            }
+            assert_eq!(http_reply(&reply, "/1", size), Ok(true));
+        }
+        assert_eq!(body("/1", 10_240).len(), 10_240);
+    }
+
+    #[test]
+    fn a_wrong_reply_is_an_error() {
+        assert!(http_reply(&reply("/1", 0), "/2", 0).is_err());
+        assert!(http_reply(&[reply("/1", 0), vec![b'x']].concat(), "/1", 0).is_err());
+        assert!(http_reply(b"HTTP/1.1 500 No\r\n\r\n", "/1", 0).is_err());
+        assert!(http_reply(b"HTTP/1.1 200 OK\r\n\r\n", "/1", 0).is_err());
+        let mut changed = reply("/1", 10_240);
+        changed[5_000] ^= 1;
+        assert!(http_reply(&changed, "/1", 10_240).is_err());
+    }
+
+    #[test]
+    fn frames_of_each_length() {
+        let heads = [
+            (5, vec![0x82, 5]),
+            (1024, vec![0x82, 126, 4, 0]),
+            (65_536, vec![0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0]),
+        ];
+        for (size, head) in heads {
+            let mut out = Vec::new();
+            frame(size, false, &mut out);
+            assert_eq!(out, head);
+        }
+    }
+}
