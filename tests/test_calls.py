@@ -383,6 +383,38 @@ def test_exception_handler_can_be_read_and_removed(loop):
         loop.set_exception_handler("text")
 
 
+def test_each_callback_has_a_context_of_its_own(loop):
+    variable = contextvars.ContextVar("variable", default="none")
+    seen = []
+
+    def change(number):
+        seen.append(variable.get())
+        variable.set(number)
+
+    def schedule():
+        return [loop.call_soon(change, 1), loop.call_later(0, change, 2), loop.call_soon_threadsafe(change, 3)]
+
+    def run_all():
+        loop.call_later(0.001, loop.stop)
+        loop.run_forever()
+
+    kept = schedule()
+    run_all()
+    if sys.version_info >= (3, 12):
+        assert [handle.get_context()[variable] for handle in kept] == [1, 2, 3]
+    contexts = [handle._context for handle in kept]
+    assert len({id(context) for context in contexts}) == 3
+    schedule()
+    run_all()
+    for _ in range(3):
+        loop.call_soon(seen.append, "unchanged")
+    variable.set("outside")
+    schedule()
+    run_all()
+    assert seen == ["none"] * 6 + ["unchanged"] * 3 + ["outside"] * 3
+    assert [context[variable] for context in contexts] == [1, 2, 3]
+
+
 def test_callbacks_run_in_the_context_of_their_scheduling(loop):
     variable = contextvars.ContextVar("variable", default="none")
     seen = []

@@ -499,3 +499,28 @@ def test_freelists_hold_nothing(aio, loop, case, problems):
     del held, marker
     settle(loop)
     assert gone() is None
+
+
+@pytest.mark.one_mode
+def test_tasks_that_are_garbage_leave_no_broken_contexts(aio, run):
+    """A task's context may serve the next one, but not if the collector clears it as part of the same garbage."""
+    variable = contextvars.ContextVar("variable")
+
+    async def give(value):
+        return value
+
+    async def look():
+        return variable.get(), contextvars.copy_context()[variable]
+
+    async def main():
+        variable.set("set")
+        for _ in range(10):
+            box = []
+            box.append(aio.create_task(give(box)))
+            await box[0]
+            del box
+            gc.collect()
+            assert await aio.gather(*[look() for _ in range(3)]) == [("set", "set")] * 3
+
+    with no_collection():
+        run(main())

@@ -196,7 +196,7 @@ impl<T: Steps> Awaitable<T> {
         };
         match next {
             Ok(Next::Return(value)) => {
-                self.finish();
+                self.finish_here();
                 Ok(Progress::Returned(value))
             }
             Ok(Next::Yield) => {
@@ -314,8 +314,12 @@ impl<T: Steps> Awaitable<T> {
         }
     }
 
-    #[inline]
     fn finish(&self) {
+        self.finish_here();
+    }
+
+    #[inline(always)]
+    fn finish_here(&self) {
         self.stage.set(if T::REUSABLE {
             Stage::Fresh
         } else {

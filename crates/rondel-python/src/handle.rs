@@ -94,22 +94,13 @@ pub(crate) fn new_handle(
         // SAFETY: all-zero fields are valid.
         None => unsafe { allocate(class)? },
     };
-    fill(
-        &handle,
-        event_loop,
-        callback,
-        args,
-        context_or_copy(context)?,
-    )?;
+    let (context, flags) = match (context, LoopCore::of(event_loop)) {
+        (Some(context), _) if !context.is_none() => (context.own(), 0),
+        (_, Some(core)) => (core.contexts.snapshot()?, SHARES_CONTEXT),
+        _ => (context::copy_current()?, 0),
+    };
+    fill(&handle, event_loop, callback, args, context, flags)?;
     Ok(handle)
-}
-
-#[inline]
-fn context_or_copy(context: Option<&Object>) -> Res<Owned> {
-    match context {
-        Some(context) if !context.is_none() => Ok(context.own()),
-        _ => context::copy_current(),
-    }
 }
 
 /// As [`new_handle`], on a loop of ours, to be called at `when` seconds of its time.
@@ -129,12 +120,10 @@ pub(crate) fn new_timer(
     };
     let (context, flags) = match context {
         Some(context) if !context.is_none() => (context.own(), TIMER),
-        _ => (context::snapshot(&core.snapshot)?, TIMER | SHARES_CONTEXT),
+        _ => (core.contexts.snapshot()?, TIMER | SHARES_CONTEXT),
     };
-    fill(&handle, core.object(), callback, args, context)?;
-    let this = fields(&handle);
-    this.when.set(when);
-    this.flags.set(flags);
+    fill(&handle, core.object(), callback, args, context, flags)?;
+    fields(&handle).when.set(when);
     Ok(handle)
 }
 
@@ -145,6 +134,7 @@ fn fill(
     callback: &Object,
     args: &[&Object],
     context: Owned,
+    flags: u8,
 ) -> Res<()> {
     let this = fields(handle);
     this.context.set(context);
@@ -159,7 +149,7 @@ fn fill(
         this.args[0].set(Owned::tuple(args)?);
         this.nargs.set(IN_A_TUPLE);
     }
-    this.flags.set(0);
+    this.flags.set(flags);
     Ok(())
 }
 
@@ -250,7 +240,19 @@ impl Handle {
 /// Runs a handle as `Handle._run` does: in its context; an exception goes to the loop's exception handler,
 /// except those that end the program.
 #[inline]
-pub(crate) fn run(handle: &Object) -> ControlFlow<Exit> {
+pub(crate) fn run(core: &LoopCore, handle: &Object) -> ControlFlow<Exit> {
+    let this = fields(handle);
+    if this.flags.get() & (SHARES_CONTEXT | CANCELLED | NEEDS_NO_CONTEXT) != SHARES_CONTEXT {
+        return run_anywhere(handle);
+    }
+    match run_in_copy(core, handle, this) {
+        Ok(_) => ControlFlow::Continue(()),
+        Err(_) => failed(handle),
+    }
+}
+
+/// As [`run`], for any loop.
+fn run_anywhere(handle: &Object) -> ControlFlow<Exit> {
     let this = fields(handle);
     if this.is_cancelled() {
         return ControlFlow::Continue(());
@@ -266,7 +268,24 @@ pub(crate) fn run(handle: &Object) -> ControlFlow<Exit> {
     }
 }
 
+/// In a copy of the snapshot that the handle has, which is its own while it runs.
 #[inline]
+fn run_in_copy(core: &LoopCore, handle: &Object, this: &Handle) -> Res<Owned> {
+    let context = core.contexts.copy(&this.context.or_none())?;
+    this.flags.set(this.flags.get() & !SHARES_CONTEXT);
+    this.context.set(context.clone());
+    context::enter(&context)?;
+    let result = this.call();
+    context::exit(&context)?;
+    let result = result?;
+    // Who still holds the handle may ask it for its context.
+    if handle.refcount() == 1 && this.context.holds(&context) {
+        this.context.clear();
+        core.contexts.give_back(context);
+    }
+    Ok(result)
+}
+
 fn run_in_context(this: &Handle) -> Res<Owned> {
     let Some(context) = this.own_context()? else {
         return this.call();
@@ -360,7 +379,7 @@ fn get_context(handle: &Object) -> Res<Owned> {
 }
 
 fn run_method(handle: &Object) -> Res<Owned> {
-    match run(handle) {
+    match run_anywhere(handle) {
         ControlFlow::Continue(()) => Ok(Owned::none()),
         ControlFlow::Break(exit) => exit.raise(),
     }
@@ -528,8 +547,18 @@ fn init(
     let event_loop = event_loop.unwrap_or(none());
     // SAFETY: a live object; anything that is no sequence raises.
     let args = unsafe { Owned::steal(ffi::PySequence_Tuple(args.unwrap_or(none()).as_ptr()))? };
-    let context = context_or_copy(context)?;
-    fill(this, event_loop, callback.unwrap_or(none()), &[], context)?;
+    let context = match context {
+        Some(context) if !context.is_none() => context.own(),
+        _ => context::copy_current()?,
+    };
+    fill(
+        this,
+        event_loop,
+        callback.unwrap_or(none()),
+        &[],
+        context,
+        0,
+    )?;
     // The very tuple that was given, which `_args` gives back.
     fields(this).args[0].set(args);
     fields(this).nargs.set(IN_A_TUPLE);

@@ -82,6 +82,7 @@ impl Steps for Sleep {
         }
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.delay.clear();
         self.result.clear();

@@ -1,18 +1,22 @@
 //! `contextvars` contexts: copying the current one, running inside one, and snapshots that many share.
 //!
-//! Each callback has a context of its own, a copy of the one that was current when it was scheduled. For timers, most of which
-//! are cancelled, the copy is put off until one runs: all that are set while no variable changes share a [`snapshot`].
+//! Each callback and each task has a context of its own, a copy of the one that was current when it was scheduled. For
+//! callbacks the copy is put off until one runs, as most timers are cancelled: all that are scheduled while no variable changes
+//! share a snapshot. A copy that nobody has seen, and in which no variable was changed, is as good as new when its callback
+//! or task is over, and serves the next one ([`Contexts`]).
 //!
 //! Whether a variable has changed, the C API does not tell. It can be seen in the context: the mapping that it holds is
 //! never changed, but replaced. Where the thread's state has its context, and a context its mapping, is found out at import by
-//! looking; if that finds nothing, there are no snapshots.
+//! looking; if that finds nothing, every copy is made anew.
 
+use std::cell::RefCell;
 use std::ptr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
 use super::object::check;
+use super::types::has_weakrefs;
 use super::{Object, Owned, Res, Slot, none};
 
 /// A copy of the current context, as `contextvars.copy_context()`.
@@ -56,28 +60,107 @@ static IN_THREAD: AtomicUsize = AtomicUsize::new(0);
 /// Where a context has its mapping, in bytes.
 static IN_CONTEXT: AtomicUsize = AtomicUsize::new(0);
 
-/// A context with the values that the current one has, which is `last` if nothing has changed since that was made. Whoever
-/// runs something has to [`copy`] it: it is neither entered nor shown to programs.
-#[inline]
-pub(crate) fn snapshot(last: &Slot) -> Res<Owned> {
-    let offset = IN_THREAD.load(Ordering::Relaxed);
-    if cfg!(Py_GIL_DISABLED) || offset == 0 {
-        return copy_current();
+/// How many copies are kept.
+const MAX_SPARE: usize = 128;
+
+/// A loop's snapshot, and copies of it that are free.
+#[derive(Default)]
+pub(crate) struct Contexts {
+    /// The context as it was when something was scheduled last.
+    last: Slot,
+    /// Copies of `last`, with its mapping, that nobody else holds.
+    spare: RefCell<Vec<Owned>>,
+}
+
+impl Contexts {
+    /// A context with the values that the current one has, which is the last one if nothing has changed since that was
+    /// made. Whoever runs something needs a [`copy`](Self::copy) of it: it is neither entered nor shown to programs.
+    #[inline]
+    pub(crate) fn snapshot(&self) -> Res<Owned> {
+        let offset = IN_THREAD.load(Ordering::Relaxed);
+        if cfg!(Py_GIL_DISABLED) || offset == 0 {
+            return copy_current();
+        }
+        if let Some(last) = self.last.get() {
+            // SAFETY: attached; `find` has seen a context, or null before the first one, at that offset of a thread's state.
+            let current = unsafe {
+                *ffi::PyThreadState_Get()
+                    .byte_add(offset)
+                    .cast::<*mut ffi::PyObject>()
+            };
+            if !current.is_null() && mapping(current) == mapping(last.as_ptr()) {
+                return Ok(last.own());
+            }
+        }
+        let made = copy_current()?;
+        self.forget();
+        self.last.set(made.clone());
+        Ok(made)
     }
-    if let Some(known) = last.get() {
-        // SAFETY: attached; `find` has seen a context, or null before the first one, at that offset of a thread's state.
-        let current = unsafe {
-            *ffi::PyThreadState_Get()
-                .byte_add(offset)
-                .cast::<*mut ffi::PyObject>()
-        };
-        if !current.is_null() && mapping(current) == mapping(known.as_ptr()) {
-            return Ok(known.own());
+
+    /// A copy of a snapshot.
+    #[inline]
+    pub(crate) fn copy(&self, snapshot: &Object) -> Res<Owned> {
+        if !self.last.holds(snapshot) {
+            self.forget();
+            self.last.set(snapshot.own());
+        } else if let Some(spare) = self.spare.borrow_mut().pop() {
+            return Ok(spare);
+        }
+        copy(snapshot)
+    }
+
+    /// A copy of the current context.
+    #[inline]
+    pub(crate) fn copy_current(&self) -> Res<Owned> {
+        if cfg!(Py_GIL_DISABLED) || IN_THREAD.load(Ordering::Relaxed) == 0 {
+            return copy_current();
+        }
+        self.copy(&*self.snapshot()?)
+    }
+
+    /// A context that is not needed any more. It is kept if it is like the snapshot, and nobody could tell.
+    #[inline]
+    pub(crate) fn give_back(&self, context: Owned) {
+        if cfg!(Py_GIL_DISABLED) || context.refcount() != 1 {
+            return;
+        }
+        let Some(last) = self.last.get() else { return };
+        if mapping(context.as_ptr()) == mapping(last.as_ptr()) && !has_weakrefs(&context) {
+            let mut spare = self.spare.borrow_mut();
+            if spare.len() < MAX_SPARE {
+                spare.push(context);
+            }
         }
     }
-    let made = copy_current()?;
-    last.set(made.clone());
-    Ok(made)
+
+    /// As [`give_back`](Self::give_back), from a `tp_dealloc` or `tp_clear`. The collector may be about to clear the context, as
+    /// part of the same garbage: it must not find it there any more.
+    #[inline]
+    pub(crate) fn give_back_dying(&self, context: Owned) {
+        if cfg!(Py_GIL_DISABLED) || context.refcount() != 1 || self.last.is_empty() {
+            return;
+        }
+        // SAFETY: a live object that the collector knows of, and is told of anew.
+        unsafe {
+            ffi::PyObject_GC_UnTrack(context.as_ptr().cast());
+            ffi::PyObject_GC_Track(context.as_ptr().cast());
+        }
+        self.give_back(context);
+    }
+
+    /// What the variables' values are must not depend on when something is scheduled next.
+    #[inline]
+    pub(crate) fn forget(&self) {
+        self.last.clear();
+        if !self.spare.borrow().is_empty() {
+            drop(self.spare.take());
+        }
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.last
+    }
 }
 
 /// A context's mapping, to be compared.

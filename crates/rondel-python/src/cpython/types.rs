@@ -260,13 +260,22 @@ pub(crate) unsafe fn is_fresh(object: *mut ffi::PyObject) -> bool {
 /// `object` is in its `tp_dealloc`.
 #[inline]
 pub(crate) unsafe fn clear_weakrefs(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word; the offset is that of a `PyObject *` in the object, or (from 3.12 on, then
-    // negative) before it.
+    // SAFETY: by the caller's word.
     unsafe {
-        let offset = (*ffi::Py_TYPE(object)).tp_weaklistoffset;
-        if offset != 0 && !(*object.byte_offset(offset).cast::<*mut ffi::PyObject>()).is_null() {
+        if has_weakrefs(Object::from_ptr(object)) {
             ffi::PyObject_ClearWeakRefs(object);
         }
+    }
+}
+
+/// Whether there are weak references to an object.
+#[inline]
+pub(crate) fn has_weakrefs(object: &Object) -> bool {
+    // SAFETY: a live object; the offset is that of a `PyObject *` in it, or (from 3.12 on, then negative) before it.
+    unsafe {
+        let offset = (*object.type_ptr()).tp_weaklistoffset;
+        let list = object.as_ptr().byte_offset(offset);
+        offset != 0 && !(*list.cast::<*mut ffi::PyObject>()).is_null()
     }
 }
 

@@ -17,6 +17,7 @@ use rondel::event_loop::clock::{Clock, NANOS_PER_SEC};
 use super::host::{Engine, Item, Kind, PyHost, TimerRef};
 use super::running::this_thread;
 use super::{calls, descriptors, running};
+use crate::cpython::context::Contexts;
 use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn};
@@ -47,8 +48,10 @@ pub(crate) struct LoopCore {
     pub(crate) task_factory: Slot,
     /// What [`super::attributes`] keeps: a dict, once there is something.
     pub(super) attributes: Slot,
-    /// The context as it was when a timer was set last: see `cpython/context.rs`.
-    pub(crate) snapshot: Slot,
+    /// The contexts of what is scheduled.
+    pub(crate) contexts: Contexts,
+    /// Futures of this loop, pending and with no callbacks, that nobody else holds.
+    waiters: RefCell<Vec<Owned>>,
     /// Which task `asyncio.current_task()` gives.
     pub(crate) current: CurrentTask,
     /// All tasks of this loop that are not done.
@@ -66,6 +69,9 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 const OFFSET: usize = size_of::<ffi::PyObject>();
+
+/// How many futures are kept.
+const MAX_WAITERS: usize = 64;
 
 impl LoopCore {
     /// The core of a loop, if it is one of ours.
@@ -254,6 +260,35 @@ impl LoopCore {
         self.current.leave(self.object());
     }
 
+    // ---- what is kept for the next one who needs it ----
+
+    /// A future to wait on, if there is one. In debug mode each is new, and knows where it was made.
+    #[inline]
+    pub(crate) fn take_waiter(&self) -> Option<Owned> {
+        if self.is_debug() {
+            return None;
+        }
+        self.waiters.borrow_mut().pop()
+    }
+
+    /// Keeps a future that is as good as new.
+    #[inline(always)]
+    pub(crate) fn keep_waiter(&self, future: Owned) {
+        let mut waiters = self.waiters.borrow_mut();
+        if waiters.len() < MAX_WAITERS {
+            waiters.push(future);
+        }
+    }
+
+    /// Lets go of what is kept, as the loop is about to wait or has stopped.
+    #[inline]
+    pub(super) fn forget_kept(&self) {
+        self.contexts.forget();
+        if !self.waiters.borrow().is_empty() {
+            drop(self.waiters.take());
+        }
+    }
+
     // ---- workers of an executor ----
 
     /// A worker of this queue has something to do. It is woken when the loop lets go of the interpreter, as it could not
@@ -367,7 +402,8 @@ unsafe extern "C" fn new(
                 overridden_by_class: Cell::new(0),
                 task_factory: Slot::default(),
                 attributes: Slot::default(),
-                snapshot: Slot::default(),
+                contexts: Contexts::default(),
+                waiters: RefCell::default(),
                 current: CurrentTask::default(),
                 tasks: TaskList::default(),
                 written: RefCell::new(VecDeque::new()),
@@ -404,7 +440,7 @@ unsafe extern "C" fn traverse(
     core.engine.for_each_ready(|item| see(item.object()));
     core.engine.for_each_timer(|timer| see(&timer.0));
     core.engine.for_each_source(|source| see(source.object()));
-    for slot in [&core.task_factory, &core.attributes, &core.snapshot] {
+    for slot in [&core.task_factory, &core.attributes, core.contexts.slot()] {
         if let Some(object) = slot.get() {
             see(object);
         }
@@ -428,7 +464,7 @@ impl LoopCore {
         drop(self.engine.drain());
         self.task_factory.clear();
         self.attributes.clear();
-        self.snapshot.clear();
+        self.forget_kept();
         drop(self.written.take());
     }
 }

@@ -236,8 +236,7 @@ impl Host for PyHost {
 
     fn before_wait(&self) -> ControlFlow<Exit> {
         self.core().leave_task();
-        // What the variables' values are must not depend on when the next timer is set.
-        self.core().snapshot.clear();
+        self.core().forget_kept();
         // A signal that came while no Python code ran would otherwise wait for the next event.
         self.interrupted()
     }
@@ -282,7 +281,7 @@ fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
                 Kind::Writable => transport::writable(&object),
                 Kind::Deferred => transport::deferred(&object),
                 Kind::Job => job::deliver(core, &object),
-                _ => handle::run(&object),
+                _ => handle::run(core, &object),
             }
         }
     };

@@ -85,7 +85,7 @@ fn run(this: &Object) -> Res<Owned> {
     impl Drop for Running<'_> {
         fn drop(&mut self) {
             self.0.thread.set(0);
-            self.0.snapshot.clear();
+            self.0.forget_kept();
             self.0.leave_task();
             self.0.current.end();
         }

@@ -23,16 +23,21 @@ pub(super) struct Callback {
 #[inline]
 pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
     let this = fields(future);
+    // Mostly one task waits, and nobody else.
+    if this.context.is_empty()
+        && this.has_no_rare()
+        && this.callback.get().is_some_and(task::is_exact)
+        && let (Some(event_loop), Some(task)) = (this.event_loop.get(), this.callback.take())
+    {
+        return task::wake(event_loop, task, future);
+    }
+    schedule_all(future)
+}
+
+fn schedule_all(future: &Object) -> Res<()> {
+    let this = fields(future);
     if let Some(target) = this.callback.take() {
         let context = this.context.take();
-        // Mostly one task waits, and nobody else.
-        if context.is_none()
-            && this.has_no_rare()
-            && task::is_exact(&target)
-            && let Some(event_loop) = this.event_loop.get()
-        {
-            return task::wake(event_loop, target, future);
-        }
         if let Err(Raised) = schedule(future, Callback { target, context }) {
             // The loop is closed: nobody will hear of it any more.
             let error = take_exception();
@@ -87,6 +92,13 @@ pub(crate) fn call_soon(
 /// at once.
 #[inline]
 pub(crate) fn add_waiter(future: &Object, waiter: &Object) -> Res<()> {
+    let this = fields(future);
+    // Mostly nobody else waits.
+    if !this.is_done() && this.callback.is_empty() && this.has_no_rare() {
+        this.callback.fill(waiter.own());
+        drop(this.context.take());
+        return Ok(());
+    }
     let callback = Callback {
         target: waiter.own(),
         context: None,
@@ -119,17 +131,15 @@ pub(crate) fn remove_waiter(future: &Object, waiter: &Object) {
     drop(removed);
 }
 
-#[inline]
 pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
     let this = fields(future);
     if this.is_done() {
         return schedule(future, callback);
     }
     let first = this.callback.is_empty()
-        && (this.has_no_rare()
-            || this
-                .if_rare(|rare| Some(rare.callbacks.borrow().is_empty()))
-                .unwrap_or(true));
+        && this
+            .if_rare(|rare| Some(rare.callbacks.borrow().is_empty()))
+            .unwrap_or(true);
     if first {
         this.callback.fill(callback.target);
         drop(this.context.replace(callback.context));

@@ -24,7 +24,7 @@ use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
-use crate::event_loop::core::is_debug;
+use crate::event_loop::core::{LoopCore, is_debug};
 use crate::{task, waits};
 
 #[cfg(not(Py_3_12))]
@@ -36,7 +36,7 @@ pub(crate) use methods::{
     alive, check_fresh, init_types, iterator_slots, loop_or_default, message_of, reset,
     shared_attributes, shared_methods,
 };
-pub(crate) use object::{clear, clear_base, finalize, traverse, traverse_base};
+pub(crate) use object::{clear, clear_base, finalize, give_back, traverse, traverse_base};
 
 /// Where a future stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -125,6 +125,15 @@ pub(crate) fn new_future(event_loop: &Object) -> Res<Owned> {
     };
     init(&future, event_loop)?;
     Ok(future)
+}
+
+/// A future that one task is to wait on, in a loop of ours. Afterwards [`give_back`] may have it.
+#[inline]
+pub(crate) fn new_waiter(core: &LoopCore) -> Res<Owned> {
+    match core.take_waiter() {
+        Some(future) => Ok(future),
+        None => new_future(core.object()),
+    }
 }
 
 /// What `__init__` does for futures and tasks.

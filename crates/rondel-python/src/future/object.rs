@@ -4,9 +4,10 @@ use std::ffi::{c_int, c_void};
 
 use pyo3::ffi;
 
-use super::{FREE, Rare, asyncio_part, fields, is_exact};
-use crate::cpython::types::{clear_weakrefs, free, is_fresh};
+use super::{FREE, Rare, State, asyncio_part, fields, is_exact};
+use crate::cpython::types::{clear_weakrefs, free, has_weakrefs, is_fresh};
 use crate::cpython::{Object, Owned, Res, imports, names};
+use crate::event_loop::core::LoopCore;
 
 /// `__del__`: an exception that nobody looked at is reported.
 pub(crate) fn finalize(future: &Object) -> Res<()> {
@@ -127,19 +128,28 @@ unsafe extern "C" {
 /// `object` is an instance of a type derived from `base`, in `tp_clear` or `tp_dealloc`.
 #[inline]
 pub(crate) unsafe fn clear_base(base: &Object, object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word; a positive offset is that of a `PyObject *` in the object, and the function, which knows
-    // where it is otherwise, is exported by every supported version.
+    // SAFETY: by the caller's word.
+    unsafe {
+        if has_dict(Object::from_ptr(object))
+            && let Some(clear) = (*base.as_type_ptr()).tp_clear
+        {
+            clear(object);
+        }
+    }
+}
+
+/// Whether an object of a type derived from asyncio's `Future` has an instance dict.
+#[inline]
+fn has_dict(object: &Object) -> bool {
+    let object = object.as_ptr();
+    // SAFETY: a live object; a positive offset is that of a `PyObject *` in it, and the function, which knows where it is
+    // otherwise, is exported by every supported version.
     unsafe {
         let dict = match (*ffi::Py_TYPE(object)).tp_dictoffset {
             offset @ 1.. => object.byte_offset(offset).cast::<*mut ffi::PyObject>(),
             _ => _PyObject_GetDictPtr(object),
         };
-        if !dict.is_null()
-            && !(*dict).is_null()
-            && let Some(clear) = (*base.as_type_ptr()).tp_clear
-        {
-            clear(object);
-        }
+        !dict.is_null() && !(*dict).is_null()
     }
 }
 
@@ -165,6 +175,38 @@ pub(super) unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
         clear(Object::from_ptr(object));
     }
     0
+}
+
+/// A future of ours that was made by [`super::new_waiter`], has had its result and is not needed any more. If nobody else holds it,
+/// it serves the next one who waits, and need not die and be made anew.
+#[inline]
+pub(crate) fn give_back(future: Owned) {
+    // Without a lock, a count of one does not mean that nobody else is about to count.
+    if cfg!(Py_GIL_DISABLED) || future.refcount() != 1 || !is_exact(&future) {
+        return;
+    }
+    let this = fields(&future);
+    // SAFETY: a live object of ours.
+    let plain = this.state() == State::Finished
+        && !this.has_failed()
+        && this.has_no_rare()
+        && unsafe { is_fresh(future.as_ptr()) && !has_weakrefs(&future) && !has_dict(&future) };
+    if !plain {
+        return;
+    }
+    let Some(event_loop) = this.event_loop().map(Object::as_ptr) else {
+        return;
+    };
+    // SAFETY: the future holds its loop; after that, whoever runs it does.
+    let core = LoopCore::of(unsafe { Object::from_ptr(event_loop) });
+    let Some(core) = core.filter(|core| core.is_running()) else {
+        return;
+    };
+    asyncio_part::clear_future(&future);
+    this.result.clear();
+    this.state.set(0);
+    this.flags.set(0);
+    core.keep_waiter(future);
 }
 
 pub(super) unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {

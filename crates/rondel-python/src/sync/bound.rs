@@ -185,7 +185,7 @@ fn wrong_loop<T>(object: &Object) -> Res<T> {
 pub(super) fn new_waiter(object: &Object) -> Res<Owned> {
     let event_loop = get_loop(object)?;
     match LoopCore::of(&event_loop) {
-        Some(_) => future::new_future(&event_loop),
+        Some(core) => future::new_waiter(core),
         None => event_loop.call_method(&names().create_future, &[]),
     }
 }

@@ -15,6 +15,7 @@ use crate::cpython::error::{restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
+use crate::future;
 
 /// An event's fields.
 #[repr(C)]
@@ -144,11 +145,13 @@ impl Steps for Wait {
                     return Err(restore(error));
                 }
                 this.waiters.remove(&waiter)?;
+                future::give_back(waiter);
             }
         }
         Ok(Next::Return(Owned::from_bool(true)))
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.waiter.clear();
         self.event.clear();

@@ -20,6 +20,7 @@ use crate::cpython::error::{exception_matches, restore, runtime_error, take_exce
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
+use crate::future;
 
 /// A lock's fields.
 #[repr(C)]
@@ -157,6 +158,7 @@ impl Steps for Acquire {
         }))
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.waiter.clear();
         self.lock.clear();
@@ -173,10 +175,13 @@ impl Steps for Acquire {
 }
 
 impl Acquire {
+    #[inline]
     fn woken(&self, lock: &Lock, result: Res<Owned>) -> Res<()> {
         let waiter = self.waiter.take().unwrap_or_else(Owned::none);
         let Err(Raised) = result else {
-            return lock.waiters.remove(&waiter);
+            lock.waiters.remove(&waiter)?;
+            future::give_back(waiter);
+            return Ok(());
         };
         let error = take_exception();
         lock.waiters.remove(&waiter)?;

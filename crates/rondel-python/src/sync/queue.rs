@@ -189,7 +189,7 @@ impl Queue {
     }
 
     /// An item was put in.
-    #[inline]
+    #[inline(always)]
     fn note_put(&self) -> Res<()> {
         self.unfinished.set(self.unfinished.get().wrapping_add(1));
         self.clear_finished()?;
@@ -292,7 +292,7 @@ pub(super) fn raise_shut_down<T>() -> Res<T> {
 }
 
 /// Puts an item in, if nothing is overridden and there is room. Otherwise the item is left where it is.
-#[inline]
+#[inline(always)]
 pub(super) fn put_at_once(queue: &Object, item: &Slot) -> Res<bool> {
     let this = fields(queue);
     let Some(Order::Fifo | Order::Lifo) = plain_order(queue) else {
@@ -313,7 +313,7 @@ pub(super) fn put_at_once(queue: &Object, item: &Slot) -> Res<bool> {
 }
 
 /// Takes an item out, if nothing is overridden and there is one.
-#[inline]
+#[inline(always)]
 pub(super) fn get_at_once(queue: &Object) -> Res<Option<Owned>> {
     let this = fields(queue);
     let Some(order) = plain_order(queue) else {

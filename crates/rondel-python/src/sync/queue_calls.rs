@@ -55,6 +55,7 @@ impl Steps for Call {
         self.advance_waiting(awaited)
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.waiter.clear();
         self.item.clear();
@@ -74,7 +75,7 @@ impl Steps for Call {
 
 impl Call {
     /// What mostly happens: there is room, or an item.
-    #[inline]
+    #[inline(always)]
     fn at_once(&self) -> Res<Option<Owned>> {
         let Some(queue) = self.queue.get() else {
             return Ok(None);
@@ -98,6 +99,9 @@ impl Call {
             let waiter = self.waiter.take();
             if let Err(Raised) = result {
                 return self.give_up(&queue, waiters, waiter);
+            }
+            if let Some(waiter) = waiter {
+                future::give_back(waiter);
             }
         }
         if self.must_wait(&queue)? {
@@ -199,6 +203,7 @@ impl Steps for Join {
         }))
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.queue.clear();
     }

@@ -46,6 +46,7 @@ impl Steps for Scope {
         Ok(Next::Return(Owned::none()))
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.target.clear();
     }

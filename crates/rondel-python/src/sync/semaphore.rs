@@ -207,6 +207,7 @@ impl Steps for Acquire {
         }))
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.waiter.clear();
         self.semaphore.clear();

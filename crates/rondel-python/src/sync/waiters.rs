@@ -44,6 +44,7 @@ impl Waiters {
             if native.front().is_some_and(|first| first.is(future)) {
                 let removed = native.pop_front();
                 drop(native);
+                // The caller has a reference as well, so nothing dies here.
                 drop(removed);
                 return Ok(());
             }

@@ -122,6 +122,7 @@ fn init(
         let text = coroutine.repr()?.to_text()?;
         return type_error(&format!("a coroutine was expected, got {text}"));
     }
+    let core = LoopCore::of(event_loop);
     let context = match context.filter(|context| !context.is_none()) {
         Some(other) if cfg!(Py_3_15) && !context::is_context(other) => {
             let class = other
@@ -131,7 +132,10 @@ fn init(
             return type_error(&format!("a contextvars.Context was expected, got {class}"));
         }
         Some(context) => context.own(),
-        None => context::copy_current()?,
+        None => match core {
+            Some(core) => core.contexts.copy_current()?,
+            None => context::copy_current()?,
+        },
     };
     match name.filter(|name| !name.is_none()) {
         Some(name) => this.name.set(name.str()?),
@@ -149,7 +153,6 @@ fn init(
     this.pending_exception.clear();
     this.cancels_requested.set(0);
     this.flags.set(0);
-    let core = LoopCore::of(event_loop);
     if eager_start {
         let running = match core {
             Some(core) => core.is_running(),
@@ -190,7 +193,7 @@ fn schedule_step(task: &Object, event_loop: &Object) -> Res<()> {
 }
 
 /// Queues the next step of a task whose future is done.
-#[inline]
+#[inline(always)]
 pub(crate) fn wake(event_loop: &Object, task: Owned, awaited: &Object) -> Res<()> {
     if let Some(core) = LoopCore::of(event_loop)
         && core.calls_directly()
@@ -367,6 +370,17 @@ unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
     0
 }
 
+/// A task that ends while its loop runs may leave its context to the next one.
+#[inline]
+fn give_context_back(task: &Object) {
+    if let Some(core) = future::fields(task).event_loop().and_then(LoopCore::of)
+        && core.is_running()
+        && let Some(context) = fields(task).context.take()
+    {
+        core.contexts.give_back_dying(context);
+    }
+}
+
 unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a dead instance.
     unsafe {
@@ -380,6 +394,7 @@ unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
         registry::unregister(task);
         clear_weakrefs(object);
         future::clear_base(&imports().stock_task, object);
+        give_context_back(task);
         clear(task);
         future::reset(task);
         fields(task).flags.set(0);

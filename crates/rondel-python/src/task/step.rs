@@ -305,7 +305,7 @@ fn raised(task: &Object) -> Res<()> {
     Ok(())
 }
 
-#[inline]
+#[inline(always)]
 fn yielded(task: &Object, result: Owned) -> Res<After> {
     if result.is_none() {
         return Ok(After::Again);
@@ -320,7 +320,7 @@ fn yielded(task: &Object, result: Owned) -> Res<After> {
 }
 
 /// A future or task of ours.
-#[inline]
+#[inline(always)]
 fn wait_for(task: &Object, awaited: Owned) -> Res<()> {
     let (this, other) = (fields(task), future::fields(&awaited));
     if awaited.is(task) {

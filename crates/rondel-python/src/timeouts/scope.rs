@@ -46,6 +46,7 @@ impl Steps for Enter {
         Ok(Next::Return(timeout))
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.timeout.clear();
     }
@@ -93,6 +94,7 @@ impl Steps for Exit {
         Ok(Next::Return(Owned::none()))
     }
 
+    #[inline(always)]
     fn release(&self) {
         self.timeout.clear();
         self.kind.clear();
