@@ -102,6 +102,8 @@ IN_PROCESS = {
     "lock-contended": True,
     "event": True,
     "event-alone": True,
+    "subprocess": True,
+    "subprocess-output": True,
 }
 
 
