@@ -590,12 +590,10 @@ def test_warnings_for_what_is_left_open(impl):
         import gc, warnings
 
         async def main():
-            async def handle(reader, writer):
-                pass
-            server = await asyncio.start_server(handle, "127.0.0.1", 0)
-            asyncio.get_running_loop().call_later(60, print)
-            reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
-            await asyncio.sleep(0.01)
+            loop = asyncio.get_running_loop()
+            server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
+            loop.call_later(60, print)
+            await loop.create_connection(asyncio.Protocol, *server.sockets[0].getsockname())
 
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

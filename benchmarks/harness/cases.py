@@ -139,6 +139,8 @@ IN_PROCESS = {
     "getaddrinfo-literal": False,
     "bulk-tcp": False,
     "bulk-unix": False,
+    "subprocess": True,
+    "subprocess-output": True,
 }
 
 

@@ -67,6 +67,7 @@ GOALS = [
     Goal("timers that fire", "timer-fired", "rondel", (Limit(0.20, "uvloop"),)),
     Goal("timeout", "timeout/own", "rondel", (Limit(0.12, "uvloop"),)),
     Goal("wait_for", "wait-for/own", "rondel", (Limit(0.15, "uvloop"),)),
+    Goal("subprocess: exec + wait", "subprocess", "rondel", (Limit(0.9, "asyncio"), Limit(0.25, "uvloop"))),
     Goal("Rust face: spawn + join", "rust-spawn-join", "rondel-rust", (Limit(1.0, "tokio"),)),
     Goal("Rust face: yield", "rust-yield", "rondel-rust", (Limit(1.0, "tokio"),)),
     Goal("Rust face: echo", "rust-echo/100x1KiB", "rondel-rust", (Limit(1.05, "floor"),)),

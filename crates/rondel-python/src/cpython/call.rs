@@ -111,24 +111,43 @@ pub(super) fn import(name: &Object) -> Res<Owned> {
     unsafe { Owned::steal(may_end_here(|| function(name.as_ptr()))) }
 }
 
-/// `PyIter_Send`.
+/// A `sendfunc`, for [`may_end_here`].
+type Send = unsafe extern "C-unwind" fn(
+    *mut ffi::PyObject,
+    *mut ffi::PyObject,
+    *mut *mut ffi::PyObject,
+) -> ffi::PySendResult;
+
+/// `PyIter_Send`, without the way through it for what has `am_send`, as coroutines have.
 ///
 /// # Safety
-/// As of `PyIter_Send`: live objects, and a place for the result.
+/// Live objects, the first an iterator.
 #[inline]
 pub(crate) unsafe fn iter_send(
     iterator: &Object,
     value: &Object,
     result: &mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    let function = unwinding!(
-        ffi::PyIter_Send
-            as fn(
-                *mut ffi::PyObject,
-                *mut ffi::PyObject,
-                *mut *mut ffi::PyObject,
-            ) -> ffi::PySendResult
-    );
+    // SAFETY: a live type's own table, or null; the two types of the function differ in what the compiler assumes.
+    let own = unsafe {
+        let methods = (*iterator.type_ptr()).tp_as_async;
+        (!methods.is_null()).then(|| {
+            (&raw const (*methods).am_send)
+                .cast::<Option<Send>>()
+                .read()
+        })
+    };
+    let function = match own.flatten() {
+        Some(function) => function,
+        None => unwinding!(
+            ffi::PyIter_Send
+                as fn(
+                    *mut ffi::PyObject,
+                    *mut ffi::PyObject,
+                    *mut *mut ffi::PyObject,
+                ) -> ffi::PySendResult
+        ),
+    };
     // SAFETY: by the caller's word.
     may_end_here(|| unsafe { function(iterator.as_ptr(), value.as_ptr(), result) })
 }
