@@ -75,12 +75,15 @@ def test_signatures(stock: Any, ours: Any) -> None:
     expected = signature(stock)
     if expected is not None:
         assert signature(ours) == expected
-    assert inspect.getdoc(ours)
+    assert inspect.getdoc(ours) or not inspect.getdoc(stock)
 
 
 @pytest.mark.parametrize("name", NATIVE)
 def test_names_and_modules(name: str) -> None:
-    ours = getattr(rondel, name)
+    stock, ours = getattr(asyncio, name), getattr(rondel, name)
+    if stock.__name__ != name:  # a function that asyncio makes of another one
+        assert ours.__name__ in (name, stock.__name__)
+        return
     assert ours.__name__ == name
     assert ours.__qualname__ == name
     assert ours.__module__.partition(".")[0] == "rondel"
