@@ -8,6 +8,7 @@ import os
 import resource
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -602,9 +603,10 @@ def test_every_failure_of_a_connect(run, monkeypatch, free_port):
             return [(*info, ("127.0.0.1", free_port)), (*info, ("127.0.0.2", free_port))]
 
         monkeypatch.setattr(loop, "getaddrinfo", addresses)
-        with pytest.raises(ExceptionGroup) as caught:
-            await loop.create_connection(asyncio.Protocol, "h", free_port, all_errors=True)
-        assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError] * 2
+        if sys.version_info >= (3, 12):
+            with pytest.raises(ExceptionGroup) as caught:
+                await loop.create_connection(asyncio.Protocol, "h", free_port, all_errors=True)
+            assert [type(error) for error in caught.value.exceptions] == [ConnectionRefusedError] * 2
         with pytest.raises(OSError, match="Multiple exceptions: .*127.0.0.1.*127.0.0.2"):
             await loop.create_connection(asyncio.Protocol, "h", free_port)
 

@@ -272,6 +272,7 @@ async def own():
     pass
 
 async def main():
+    asyncio.get_running_loop().slow_callback_duration = 60
     own()
     asyncio.sleep(1)
     gc.collect()
@@ -287,8 +288,8 @@ def test_what_was_never_awaited(aio, options):
         [sys.executable, *options, "-c", NEVER_AWAITED, aio.__name__], capture_output=True, text=True, check=True
     )
     assert process.stdout.splitlines() == [
-        "RuntimeWarning 18 coroutine 'own' was never awaited",
-        "RuntimeWarning 19 coroutine 'sleep' was never awaited",
+        "RuntimeWarning 19 coroutine 'own' was never awaited",
+        "RuntimeWarning 20 coroutine 'sleep' was never awaited",
     ]
     assert not process.stderr
 

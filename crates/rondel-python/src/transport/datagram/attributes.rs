@@ -118,7 +118,7 @@ fn get_buffer(transport: &Object) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"get_extra_info" get_extra_info, c"Optional information on the socket."),
+        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Optional information on the socket."),
         method!(noargs c"get_protocol" get_protocol, c"The protocol."),
         method!(named c"set_protocol" ("protocol") set_protocol, c"Replaces the protocol."),
     ]

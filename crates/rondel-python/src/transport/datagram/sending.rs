@@ -354,10 +354,10 @@ fn sendto_ready_method(transport: &Object) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"sendto" sendto, c"Sends a datagram, without waiting."),
+        method!(fast c"sendto(data, addr=None)" sendto, c"Sends a datagram, without waiting."),
         method!(noargs c"get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be sent."),
         method!(noargs c"get_write_buffer_limits" get_write_buffer_limits, c"The low and the high water mark, in bytes."),
-        method!(fast c"set_write_buffer_limits" set_write_buffer_limits, c"Sets the high and the low water mark, in bytes."),
+        method!(fast c"set_write_buffer_limits(high=None, low=None)" set_write_buffer_limits, c"Sets the high and the low water mark, in bytes."),
         method!(noargs c"_maybe_pause_protocol" maybe_pause_method, c"Pauses writing if too much waits."),
         method!(noargs c"_maybe_resume_protocol" maybe_resume_method, c"Resumes writing if little waits."),
         method!(noargs c"_sendto_ready" sendto_ready_method, c"The socket can be written."),

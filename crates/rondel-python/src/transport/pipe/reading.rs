@@ -398,7 +398,7 @@ fn methods() -> Vec<Method> {
         method!(noargs c"resume_reading" resume_reading, c"Passes bytes to the protocol again."),
         method!(noargs c"get_protocol" get_protocol, c"The protocol."),
         method!(named c"set_protocol" ("protocol") set_protocol, c"Replaces the protocol."),
-        method!(fast c"get_extra_info" get_extra_info, c"Optional information on the pipe."),
+        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Optional information on the pipe."),
         method!(noargs c"_read_ready" read_ready_method, c"The pipe can be read."),
         method!(onearg c"_close" close_with, c"Closes the pipe, with an exception for the protocol."),
         method!(onearg c"_call_connection_lost" call_connection_lost, c"Tells the protocol and closes the pipe."),

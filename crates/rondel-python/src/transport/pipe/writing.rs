@@ -509,10 +509,10 @@ fn methods() -> Vec<Method> {
         method!(noargs c"is_closing" is_closing, c"Whether it is closed or about to be."),
         method!(noargs c"get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be written."),
         method!(noargs c"get_write_buffer_limits" get_write_buffer_limits, c"The low and the high water mark, in bytes."),
-        method!(fast c"set_write_buffer_limits" set_write_buffer_limits, c"Sets the high and the low water mark, in bytes."),
+        method!(fast c"set_write_buffer_limits(high=None, low=None)" set_write_buffer_limits, c"Sets the high and the low water mark, in bytes."),
         method!(noargs c"get_protocol" get_protocol, c"The protocol."),
         method!(named c"set_protocol" ("protocol") set_protocol, c"Replaces the protocol."),
-        method!(fast c"get_extra_info" get_extra_info, c"Optional information on the pipe."),
+        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Optional information on the pipe."),
         method!(fast c"_close" close_with, c"Closes at once, with an exception for the protocol."),
         method!(onearg c"_call_connection_lost" call_connection_lost, c"Tells the protocol and closes the pipe."),
     ]
