@@ -92,6 +92,8 @@ def run_shell(line, folder):
         subprocess.run(command, cwd=folder, capture_output=True, timeout=50, check=True)
         return
     assert Path(command[0]).name in ("python", "rondel"), f"this test does not know how to run {line!r}"
+    if command[0] == "rondel" and not Path(sys.executable).with_name("rondel").exists():
+        command[:1] = ["python", "-m", "rondel"]  # a build that was not installed, and so has no command
     (folder / "app.py").write_text(PROGRAM + "asyncio.run(main())\nprint(sys.argv[1:])\n")
     (folder / "package").mkdir(exist_ok=True)
     shutil.copy(folder / "app.py", folder / "package" / "__main__.py")

@@ -133,7 +133,7 @@ def value(number: float, unit: str, plain: bool = False) -> str:
     """A figure for people; `plain` leaves out a unit that stands elsewhere."""
     if unit == "bytes":
         return f"{number:.0f}" if plain else f"{number / 1024:.1f} KiB" if number >= 1024 else f"{number:.0f} B"
-    text = f"{number:.1f}" if number >= 10 else f"{number:.2f}" if number >= 1 else f"{number:.3f}"
+    text = f"{number:,.0f}" if number >= 1000 else f"{number:.1f}" if number >= 10 else f"{number:.2f}" if number >= 1 else f"{number:.3f}"
     return text if plain else f"{text} µs"
 
 
