@@ -20,8 +20,9 @@ BEGIN, END = "<!-- figures: begin -->\n", "<!-- figures: end -->\n"
 
 #: The panels of the plot, in order; one that was not measured is left out.
 MAIN = {
-    "uvicorn-plaintext-httptools": "uvicorn (httptools), plaintext",
-    "aiohttp-server": "aiohttp server",
+    "uvicorn-httptools/plaintext": "uvicorn (httptools), plaintext",
+    "aiohttp-server/plaintext": "aiohttp server, plaintext",
+    "asyncpg": "asyncpg, a query",
     "streams-echo/100x1KiB": "streams echo, 100 x 1 KiB",
     "protocol-echo/100x1KiB": "protocol echo, 100 x 1 KiB",
     "two-writes/100x1KiB": "two write() in a callback",
@@ -133,7 +134,8 @@ def value(number: float, unit: str, plain: bool = False) -> str:
     """A figure for people; `plain` leaves out a unit that stands elsewhere."""
     if unit == "bytes":
         return f"{number:.0f}" if plain else f"{number / 1024:.1f} KiB" if number >= 1024 else f"{number:.0f} B"
-    text = f"{number:.1f}" if number >= 10 else f"{number:.2f}" if number >= 1 else f"{number:.3f}"
+    digits = 0 if number >= 1000 else 1 if number >= 10 else 2 if number >= 1 else 3
+    text = f"{number:,.{digits}f}"
     return text if plain else f"{text} µs"
 
 

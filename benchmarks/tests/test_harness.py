@@ -11,7 +11,7 @@ import pytest
 BENCHMARKS = Path(__file__).parent.parent
 sys.path.insert(0, str(BENCHMARKS))
 
-from harness import build, external, goals, loops, machine, plot, selfcheck, session, table  # noqa: E402
+from harness import build, external, goals, loops, machine, plot, record, selfcheck, session, table  # noqa: E402
 from harness.cases import CASES, Case, Echo, Idle, InProcess, Waiting  # noqa: E402
 from harness.measure import Figures, MeasurementError, Process, Settings, measure  # noqa: E402
 from harness.results import Results  # noqa: E402
@@ -161,10 +161,40 @@ def test_goals_are_judged_by_their_limits() -> None:
     assert "MISSED" in table.goals_table(goals.judge(results))
 
 
+def test_a_goal_may_be_a_difference() -> None:
+    case = BY_NAME["import"]
+    results = Results([case])
+    results.add(case, "asyncio", {"cpu_us": 50_000.0, "peak_rss": 1})
+    results.add(case, "rondel", {"cpu_us": 58_000.0, "peak_rss": 1})
+    (verdict,) = [each for each in goals.judge(results) if each.goal.case == "import"]
+    assert (verdict.outcome, verdict.texts) == ("reached", ("≤ 15 ms more than asyncio", "+8.0 ms"))
+    results.rounds["import"]["rondel"] = [{"cpu_us": 66_000.0, "peak_rss": 1}]
+    (verdict,) = [each for each in goals.judge(results) if each.goal.case == "import"]
+    assert verdict.outcome == "missed"
+
+
+def test_what_is_recorded_of_a_run_can_be_drawn_and_tabulated() -> None:
+    cases = [BY_NAME["call-soon"], BY_NAME["idle-memory/10000"]]
+    results = Results(cases)
+    for loop, figure in (("asyncio", 2.0), ("uvloop", 1.0), ("blazio", 0.5), ("rondel", 0.75)):
+        results.add(cases[0], loop, {"cpu_us": figure, "peak_rss": 1})
+        results.add(cases[1], loop, {"rss_each": 1024 * figure, "peak_rss": 1})
+    facts = {"cpu": "a CPU", "cores": "2", "kernel": "Linux", "load": "0"}
+    kept = record.of_run(results, facts, "3.13.0 (main)", {"uvloop": "0.1", "floor": "x"}, "best of 1 round")
+    tables = record.tables(kept)
+    assert "| `call-soon` | µs | 2.00 | 1.00 | 0.500 | **0.750** | 0.75 |" in tables
+    assert "- `call-soon`: blazio 0.500 µs; Rondel 0.750 µs" in tables
+    assert "a CPU, 2 cores, Linux; CPython 3.13.0; uvloop 0.1; best of 1 round" in tables
+    assert record.page(f"a{record.BEGIN}old{record.END}b", kept) == f"a{record.BEGIN}{tables}{record.END}b"
+    drawn = ElementTree.fromstring(record.svg(kept))
+    texts = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
+    assert {"call_soon", "0.750 µs", "memory of an idle connection", "768 B"} <= texts
+
+
 def test_every_goal_names_a_case_its_contender_and_its_baselines_run() -> None:
     for goal in goals.GOALS:
         case = BY_NAME[goal.case]
-        named = {goal.loop, *(limit.baseline for limit in goal.limits)} - {None}
+        named = {goal.loop, *(limit.baseline or limit.beyond for limit in goal.limits)} - {None}
         assert named <= set(case.loops), goal.title
 
 
