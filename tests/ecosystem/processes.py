@@ -9,7 +9,6 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
 
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"
@@ -127,7 +126,7 @@ class Programs:
     def __enter__(self) -> "Programs":
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for program in self._started:
             program.dispose()
             # Shown by pytest when the test fails.

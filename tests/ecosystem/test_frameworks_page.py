@@ -7,7 +7,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from processes import APPS, HERE
 from use_asgi import RONDELS
 
