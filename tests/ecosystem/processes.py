@@ -1,4 +1,4 @@
-"""Programs as users start them: command lines, in processes of their own, whose output is kept and which never outlive the test."""
+"""Programs as users start them: command lines, in processes of their own. Their output is kept."""
 
 import os
 import random
@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"
@@ -123,7 +124,7 @@ class Programs:
         program.wait_for_port(port)
         return program
 
-    def __enter__(self) -> "Programs":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The test suites of programs that people run on asyncio, on Rondel: run.py [--suite aiohttp ...] [--mode loop|full] [-- PYTEST OPTIONS]
+"""The test suites of programs that people run on asyncio, on Rondel: run.py [--suite aiohttp ...] [--mode loop|full] [-- OPTIONS]
 
 The suites come from their projects' source distributions, pinned in `suites.py`. Each runs on Rondel; what fails there runs
 again on stock asyncio, and what passes there once more on Rondel, and counts if it fails once more. A test that passes the
-second time is reported as unsteady. `--thorough` runs the whole suite on asyncio as well, which also finds tests that Rondel makes
-a suite skip or lose. The interpreter this runs under needs `requirements.txt` and Rondel.
+second time is reported as unsteady. `--thorough` runs the whole suite on asyncio as well, which also finds tests that Rondel
+makes a suite skip or lose. The interpreter this runs under needs `requirements.txt` and Rondel.
 """
 
 import argparse
