@@ -16,7 +16,7 @@ from typing import Any
 from .cases import Case, Client
 
 sys.path.append(str(Path(__file__).resolve().parents[2] / "tests" / "ecosystem"))
-import servers  # noqa: E402
+import servers
 
 _started = contextlib.ExitStack()
 atexit.register(_started.close)

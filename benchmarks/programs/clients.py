@@ -1,4 +1,4 @@
-"""Programs that talk to a server which is not measured: `python clients.py --loop NAME --form loop --case CASE --port N --seconds S`.
+"""Programs that ask a server which is not measured: `python clients.py --loop NAME --form loop --case CASE --port N --seconds S`.
 
 Prints the figures of this process, as `in_process.py` does: an operation is one query or request, and its answer is checked.
 """

@@ -7,7 +7,7 @@ The clients among them run in the test's own process, by the fixture `run`, in t
 * `installed`: `asyncio.Runner()` after `rondel.install()`, which has to come before the libraries are imported: this is how the
   tests run under `python -m rondel -m pytest tests/ecosystem`, and then only those that take `run`.
 
-Servers written in Python are started as their users start them, by command lines with the line that the documentation gives; PostgreSQL,
+Servers written in Python are started as their users start them, by the command lines that the documentation gives. PostgreSQL,
 Redis and nginx come from Debian (`make ecosystem-setup`). What is not here is skipped, with the reason.
 """
 
@@ -19,9 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import trustme
-
 import rondel
+import trustme
 from processes import Programs, free_port
 from servers import Nginx, NotHere, PostgreSQL, Redis
 

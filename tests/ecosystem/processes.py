@@ -1,4 +1,4 @@
-"""Programs as users start them: command lines, in processes of their own, whose output is kept and which never outlive the test."""
+"""Programs as users start them: command lines, in processes of their own. Their output is kept."""
 
 import os
 import random
@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import TracebackType
+from typing import Self
 
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"
@@ -124,10 +124,10 @@ class Programs:
         program.wait_for_port(port)
         return program
 
-    def __enter__(self) -> "Programs":
+    def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: BaseException | TracebackType | None) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for program in self._started:
             program.dispose()
             # Shown by pytest when the test fails.

@@ -13,7 +13,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from processes import PATIENCE, accepts, free_port
@@ -60,7 +59,13 @@ class Server(abc.ABC):
     def call(self, *command: object) -> None:
         """A command that has to succeed before the server starts."""
         done = subprocess.run(
-            [*map(str, command)], cwd=self.folder, user=self._user, capture_output=True, text=True, timeout=60, check=False
+            [*map(str, command)],
+            cwd=self.folder,
+            user=self._user,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
         )
         if done.returncode != 0:
             raise RuntimeError(f"{command[0]}: {done.stdout}{done.stderr}")
@@ -70,7 +75,12 @@ class Server(abc.ABC):
         log = self.folder / "log"
         with log.open("wb") as file:
             self._process = subprocess.Popen(
-                [*map(str, command)], cwd=self.folder, user=self._user, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+                [*map(str, command)],
+                cwd=self.folder,
+                user=self._user,
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=file,
             )
         deadline = time.monotonic() + PATIENCE
         while not accepts(self.port):
@@ -90,7 +100,7 @@ class Server(abc.ABC):
             raise
         return self
 
-    def __exit__(self, *_: type[BaseException] | BaseException | TracebackType | None) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._process is not None:
             # SIGINT and SIGTERM both end these three; for PostgreSQL only the first does without waiting for clients.
             self._process.send_signal(2)
@@ -206,7 +216,11 @@ class Nginx(Server):
         site = self.folder / "site"
         site.mkdir()
         for number in range(self.PAGES):
-            links = "".join(f'<a href="/page{2 * number + step}.html">next</a>\n' for step in (1, 2) if 2 * number + step < self.PAGES)
+            links = "".join(
+                f'<a href="/page{2 * number + step}.html">next</a>\n'
+                for step in (1, 2)
+                if 2 * number + step < self.PAGES
+            )
             (site / f"page{number}.html").write_text(f"<html><title>{number}</title>\n{links}</html>\n")
         (site / "index.html").write_text('<html><a href="/page0.html">begin</a></html>\n')
         (site / "large.bin").write_bytes(bytes(range(256)) * 4096 * 4)

@@ -8,7 +8,6 @@ import aiohttp_app
 import httpx
 import pytest
 from aiohttp import web
-
 from processes import PYTHON, RONDEL
 from use_asgi import RONDELS
 
@@ -94,7 +93,9 @@ def test_errors_of_the_client(run, port):
                 async with await asyncio.start_server(handler, "127.0.0.1") as server:
                     url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/"
                     with pytest.raises(error):
-                        await session.get(url, timeout=aiohttp.ClientTimeout(total=0.2 if error is TimeoutError else 20))
+                        await session.get(
+                            url, timeout=aiohttp.ClientTimeout(total=0.2 if error is TimeoutError else 20)
+                        )
 
     run(main())
 

@@ -8,9 +8,8 @@ import anyio.from_thread
 import anyio.to_process
 import anyio.to_thread
 import pytest
-from anyio.streams.tls import TLSListener, TLSStream
-
 import rondel
+from anyio.streams.tls import TLSListener, TLSStream
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 import distributed
 import pytest
-
 from dask_program import where
 from processes import PYTHON, RONDEL, free_port
 

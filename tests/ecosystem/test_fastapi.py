@@ -1,13 +1,12 @@
 """Starlette and FastAPI: applications of uvicorn's; their test client runs on a loop of anyio's."""
 
 import httpx
+import rondel
 from fastapi.testclient import TestClient
 from fastapi_app import app
 from processes import PYTHON
 from use_asgi import RONDELS
 from websockets.sync.client import connect
-
-import rondel
 
 UVICORN = (*PYTHON, "-m", "uvicorn", "fastapi_app:app", "--loop", "rondel:new_event_loop")
 

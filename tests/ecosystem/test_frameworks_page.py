@@ -1,5 +1,6 @@
 """docs/frameworks.md: its command lines start what they say, and its Python is that of the programs that are tested here."""
 
+import itertools
 import re
 import shlex
 import sys
@@ -7,7 +8,6 @@ from pathlib import Path
 
 import httpx
 import pytest
-
 from processes import APPS, HERE
 from use_asgi import RONDELS
 
@@ -37,7 +37,7 @@ def blocks(language):
 @pytest.mark.parametrize("line", [line for block in blocks("sh") for line in block.splitlines()])
 def test_a_command(programs, port, line):
     command = shlex.split(line)
-    modules = [word for before, word in zip(command, command[1:], strict=False) if before == "-m" and word != "rondel"]
+    modules = [word for before, word in itertools.pairwise(command) if before == "-m" and word != "rondel"]
     name = modules[0] if modules else command[0]
     if name in ELSEWHERE:
         text = (HERE / ELSEWHERE[name]).read_text()

@@ -43,7 +43,9 @@ def test_grpc(run):
         await server.start()
         async with grpc.aio.insecure_channel(f"127.0.0.1:{port}") as channel:
             unary = channel.unary_unary("/test/Unary")
-            assert await asyncio.gather(*(unary(b"%d" % n) for n in range(10, 110))) == [(b"%d" % n)[::-1] for n in range(10, 110)]
+            assert await asyncio.gather(*(unary(b"%d" % n) for n in range(10, 110))) == [
+                (b"%d" % n)[::-1] for n in range(10, 110)
+            ]
             large = bytes(range(256)) * 4000
             assert await unary(large) == large[::-1]
             with pytest.raises(grpc.aio.AioRpcError) as caught:

@@ -4,7 +4,6 @@ import os
 import signal
 
 import httpx
-
 from processes import PYTHON, RONDEL
 from use_asgi import RONDELS, use_http, use_websocket
 
@@ -26,7 +25,9 @@ def pids_that_answer(server, port, count):
 
 def test_the_worker_of_uvicorn(programs, port):
     """A subclass of the worker that names the loop, as its documentation has it."""
-    server = programs.serve(port, *PYTHON, *GUNICORN, f"127.0.0.1:{port}", "-k", "gunicorn_worker.RondelWorker", "asgi:app")
+    server = programs.serve(
+        port, *PYTHON, *GUNICORN, f"127.0.0.1:{port}", "-k", "gunicorn_worker.RondelWorker", "asgi:app"
+    )
     assert use_http(f"http://127.0.0.1:{port}")["loop"] == RONDELS
     use_websocket(f"ws://127.0.0.1:{port}")
     workers = pids_that_answer(server, port, 2)

@@ -24,7 +24,9 @@ def test_http2_over_tls(programs, port, certificate):
 
 def test_workers_that_are_started_afresh(programs, port):
     """Its workers are processes that know nothing of the command: the module of the application installs Rondel."""
-    server = programs.serve(port, *PYTHON, "-m", "hypercorn", "installing:app", "--workers", "2", "--bind", f"127.0.0.1:{port}")
+    server = programs.serve(
+        port, *PYTHON, "-m", "hypercorn", "installing:app", "--workers", "2", "--bind", f"127.0.0.1:{port}"
+    )
     where = use_http(f"http://127.0.0.1:{port}")
     assert where["loop"] == RONDELS
     assert where["pid"] != server.pid

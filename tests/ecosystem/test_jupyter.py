@@ -4,7 +4,6 @@ import nbformat
 import pytest
 from jupyter_client import KernelManager
 from nbclient import NotebookClient
-
 from processes import RONDEL
 
 CELLS = (
@@ -22,7 +21,9 @@ def test_a_kernel(tmp_path):
     manager = KernelManager()
     manager.kernel_spec.argv = [*RONDEL, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in CELLS])
-    client = NotebookClient(notebook, km=manager, timeout=50, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}})
+    client = NotebookClient(
+        notebook, km=manager, timeout=50, allow_errors=True, resources={"metadata": {"path": str(tmp_path)}}
+    )
     client.execute()
     outputs = [cell.outputs[0] for cell in notebook.cells]
     assert [output.get("text") for output in outputs[:-1]] == ["True\n", "[0, 2, 4, 6, 8]\n", "False\n", "42\n", "0\n"]
@@ -32,8 +33,12 @@ def test_a_kernel(tmp_path):
 @pytest.mark.parametrize("magic", ["", "%autoawait asyncio\n"], ids=["default", "autoawait"])
 def test_a_terminal(programs, tmp_path, magic):
     script = tmp_path / "lines.ipy"
-    script.write_text(f"{magic}import asyncio\nprint(type(asyncio.get_running_loop()).__module__)\nprint(await asyncio.sleep(0.01, 'slept'))\n")
-    program = programs.start(*RONDEL, "-m", "IPython", "--no-banner", "--quick", script, folder=tmp_path, IPYTHONDIR=str(tmp_path))
+    script.write_text(
+        f"{magic}import asyncio\nprint(type(asyncio.get_running_loop()).__module__)\nprint(await asyncio.sleep(0.01, 'slept'))\n"
+    )
+    program = programs.start(
+        *RONDEL, "-m", "IPython", "--no-banner", "--quick", script, folder=tmp_path, IPYTHONDIR=str(tmp_path)
+    )
     assert program.wait() == 0, program.output
     assert "rondel.event_loop" in program.output
     assert "slept" in program.output

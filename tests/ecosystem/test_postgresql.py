@@ -26,7 +26,9 @@ def test_asyncpg(run, postgresql):
                         await connection.execute("INSERT INTO things VALUES (1, '')")
                 assert await connection.fetchval("SELECT count(*) FROM things") == 100
                 async with connection.transaction():
-                    seen = [row["id"] async for row in connection.cursor("SELECT id FROM things ORDER BY id", prefetch=7)]
+                    seen = [
+                        row["id"] async for row in connection.cursor("SELECT id FROM things ORDER BY id", prefetch=7)
+                    ]
                 assert seen == list(range(100))
                 copied = await connection.copy_records_to_table("things", records=[(n, b"") for n in range(200, 5200)])
                 assert copied == "COPY 5000"

@@ -8,7 +8,6 @@ import sys
 import warnings
 
 import pytest
-
 import rondel
 
 
@@ -24,7 +23,11 @@ def in_a_child(factory_name):
         return data
 
     port, kind = factory_name
-    factory = {"asyncio": asyncio.SelectorEventLoop, "factory": rondel.new_event_loop, "installed": rondel.new_event_loop}[kind]
+    factory = {
+        "asyncio": asyncio.SelectorEventLoop,
+        "factory": rondel.new_event_loop,
+        "installed": rondel.new_event_loop,
+    }[kind]
     with asyncio.Runner(loop_factory=factory) as runner:
         return runner.run(main())
 

@@ -1,7 +1,6 @@
 """pytest-asyncio: the hook that names loops, the older fixture, and the command."""
 
 import pytest
-
 from processes import PYTHON, RONDEL
 
 TESTS = """\

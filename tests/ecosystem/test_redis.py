@@ -49,7 +49,9 @@ def test_redis(run, redis_server):
 
 def test_a_connection_that_the_server_ends(run, redis_server):
     async def main():
-        async with redis.from_url(redis_server.url, single_connection_client=True, retry=Retry(NoBackoff(), 0)) as client:
+        async with redis.from_url(
+            redis_server.url, single_connection_client=True, retry=Retry(NoBackoff(), 0)
+        ) as client:
             mine = await client.client_id()
             async with redis.from_url(redis_server.url) as other:
                 await other.client_kill_filter(_id=mine)

@@ -4,7 +4,6 @@ import signal
 
 import httpx
 import pytest
-
 from processes import PYTHON, RONDEL
 from use_asgi import RONDELS, use_http, use_websocket
 

@@ -67,7 +67,9 @@ def test_a_dead_peer_is_noticed(run):
 
         async with await asyncio.start_server(handshake_and_silence, "127.0.0.1") as server:
             port = server.sockets[0].getsockname()[1]
-            async with connect(f"ws://127.0.0.1:{port}", ping_interval=0.05, ping_timeout=0.05, close_timeout=0.1) as client:
+            async with connect(
+                f"ws://127.0.0.1:{port}", ping_interval=0.05, ping_timeout=0.05, close_timeout=0.1
+            ) as client:
                 with pytest.raises(ConnectionClosedError, match="keepalive ping timeout"):
                     await client.recv()
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""The test suites of programs that people run on asyncio, on Rondel: run.py [--suite aiohttp ...] [--mode loop|full] [-- PYTEST OPTIONS]
+"""The test suites of programs that people run on asyncio, on Rondel: run.py [--suite aiohttp ...] [--mode loop|full] [-- OPTIONS]
 
 The suites come from their projects' source distributions, pinned in `suites.py`. Each runs on Rondel; what fails there runs
 again on stock asyncio, and what passes there once more on Rondel, and counts if it fails once more. A test that passes the
-second time is reported as unsteady. `--thorough` runs the whole suite on asyncio as well, which also finds tests that Rondel makes
-a suite skip or lose. The interpreter this runs under needs `requirements.txt` and Rondel.
+second time is reported as unsteady. `--thorough` runs the whole suite on asyncio as well, which also finds tests that Rondel
+makes a suite skip or lose. The interpreter this runs under needs `requirements.txt` and Rondel.
 """
 
 import argparse
@@ -156,7 +156,9 @@ def _judge(runner: SuiteRunner, mode: str, failed: Outcomes) -> bool:
     again = runner.run(mode, left)
     for test in left:
         if again.get(test, Outcome("absent")).bad:
-            print(f"  FAILED: {test} (asyncio: {stock.get(test, Outcome('absent')).name})\n{_indented(failed[test].why)}")
+            print(
+                f"  FAILED: {test} (asyncio: {stock.get(test, Outcome('absent')).name})\n{_indented(failed[test].why)}"
+            )
         else:
             print(f"  unsteady: {test} failed, and then passed\n{_indented(failed[test].why[-1500:])}")
     return not any(again.get(test, Outcome("absent")).bad for test in left)
@@ -168,10 +170,19 @@ def _indented(text: str) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--suite", action="append", choices=sorted(SUITES), help="which; may be repeated; all without it")
-    parser.add_argument("--mode", action="append", choices=["loop", "full"], help="asyncio's own functions on Rondel's loop, or rondel.install(); loop without it")
+    parser.add_argument(
+        "--suite", action="append", choices=sorted(SUITES), help="which; may be repeated; all without it"
+    )
+    parser.add_argument(
+        "--mode",
+        action="append",
+        choices=["loop", "full"],
+        help="asyncio's own functions on Rondel's loop, or rondel.install(); loop without it",
+    )
     parser.add_argument("--thorough", action="store_true", help="run the whole suites on stock asyncio as well")
-    parser.add_argument("--downloads", type=Path, default=Path(sys.prefix) / "upstream", help="where the source distributions are kept")
+    parser.add_argument(
+        "--downloads", type=Path, default=Path(sys.prefix) / "upstream", help="where the source distributions are kept"
+    )
     parser.add_argument("options", nargs="*", help="for pytest, after --")
     options = parser.parse_args()
     well = True

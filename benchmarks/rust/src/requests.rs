@@ -38,22 +38,36 @@ pub struct Requests {
     connections: Vec<Connection>,
     request: Vec<u8>,
     receive: Vec<u8>,
+    /// Whether the connections are in epoll, and no longer in blocking mode.
+    watched: bool,
 }
 
 impl Requests {
-    /// Connects, shakes hands where the protocol does.
+    /// Connects, shakes hands where the protocol does, and has one reply on each connection, so that each is known to be served
+    /// before anything is measured.
     pub fn open(address: SocketAddr, count: usize, protocol: Protocol) -> Result<Self, String> {
         let mut connections = Vec::with_capacity(count);
         for index in 0..count {
             let connection = connect(address, &protocol);
             connections.push(connection.map_err(|error| format!("connection {index}: {error}"))?);
         }
-        Ok(Self {
+        let mut requests = Self {
             protocol,
             connections,
             request: Vec::new(),
             receive: vec![0; 64 * 1024],
-        })
+            watched: false,
+        };
+        for index in 0..count {
+            requests
+                .ask(index, Instant::now())
+                .map_err(|error| format!("connection {index}: {error}"))?;
+            while !requests
+                .receive(index)
+                .map_err(|error| format!("connection {index}: {error}"))?
+            {}
+        }
+        Ok(requests)
     }
 
     /// Keeps all connections busy for a time and prints the figures.
@@ -65,6 +79,7 @@ impl Requests {
     ) -> Result<(), String> {
         let text = |error: io::Error| error.to_string();
         let mut epoll = Epoll::new(1024).map_err(text)?;
+        self.watched = true;
         for index in 0..self.connections.len() {
             let stream = &self.connections[index].stream;
             stream.set_nonblocking(true).map_err(text)?;
@@ -129,7 +144,10 @@ impl Requests {
         match connection.stream.read(&mut self.receive) {
             Ok(0) => return Err("closed by the server".to_owned()),
             Ok(count) => connection.reply.extend_from_slice(&self.receive[..count]),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+            // Before the descriptor is watched, this means that nothing has come for too long.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.watched => {
+                return Ok(false);
+            }
             Err(error) => return Err(error.to_string()),
         }
         match &self.protocol {

@@ -8,7 +8,7 @@ if __name__ in ("__main__", "__mp_main__"):  # the second is its name in a worke
 
     rondel.install()
 
-from distributed import Client, LocalCluster  # noqa: E402
+from distributed import Client, LocalCluster
 
 
 async def where():

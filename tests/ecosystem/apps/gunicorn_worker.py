@@ -4,4 +4,4 @@ from uvicorn_worker import UvicornWorker
 
 
 class RondelWorker(UvicornWorker):
-    CONFIG_KWARGS = {**UvicornWorker.CONFIG_KWARGS, "loop": "rondel:new_event_loop"}
+    CONFIG_KWARGS = {**UvicornWorker.CONFIG_KWARGS, "loop": "rondel:new_event_loop"}  # noqa: RUF012
