@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -80,14 +81,25 @@ class Resolver(_Base):
             self._resolver = LoopExecutor(_THREADS, "rondel-resolver")
         return asyncio.wrap_future(self._resolver.submit(look_up, *args), loop=self)
 
-    async def shutdown_default_executor(self, *args: Any, **kwargs: Any) -> None:
-        """Wait until no thread of the loop's own runs any more."""
-        await super().shutdown_default_executor(*args, **kwargs)
+    if sys.version_info >= (3, 12):
+
+        async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+            """Wait until no thread of the loop's own runs any more, for at most `timeout` seconds."""
+            await self._shut_down_executors(timeout)
+
+    else:
+
+        async def shutdown_default_executor(self) -> None:
+            """Wait until no thread of the loop's own runs any more."""
+            await self._shut_down_executors()
+
+    async def _shut_down_executors(self, *timeout: float | None) -> None:
+        await super().shutdown_default_executor(*timeout)
         if self._resolver is not None:
             # Its threads are waited for in the same way.
             default, self._default_executor, self._resolver = self._default_executor, self._resolver, None
             try:
-                await super().shutdown_default_executor(*args, **kwargs)
+                await super().shutdown_default_executor(*timeout)
             finally:
                 self._default_executor = default
 
