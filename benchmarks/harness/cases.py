@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .loops import LOOPS_OF_PROGRAMS, PYTHON_LOOPS
+from .loops import LOOPS_OF_PROGRAMS, PYTHON_LOOPS, TLS_LOOPS
 
 RUST = ("tokio", "rondel-rust")
 
@@ -30,6 +30,8 @@ class Echo:
     copies: int = 1
     #: Mode of the load generator.
     load: str = "echo"
+    #: Whether server and load speak TLS.
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,6 +176,11 @@ def _echo() -> list[Case]:
         cases.append(Case(f"udp-echo/{connections}x1KiB", "UDP echo", datagrams, PYTHON_LOOPS, "rloop"))
     one_shot = Echo("one-shot", 100, 64, load="one-shot")
     cases.append(Case("one-shot-echo/100x64B", "one-shot echo", one_shot, PYTHON_LOOPS))
+    for server in ("protocol", "streams"):
+        for size in (1024, 64 * 1024):
+            workload = Echo(server, 100, size, tls=True)
+            name = f"tls-{server}-echo/100x{_size(size)}"
+            cases.append(Case(name, "TLS echo", workload, (*PYTHON_LOOPS, *TLS_LOOPS)))
     return cases
 
 

@@ -49,6 +49,14 @@ GOALS = [
     Goal("64 KiB writes over TCP", "bulk-tcp", "rondel", (Limit(1.0, "uvloop"),)),
     Goal("64 KiB writes over Unix sockets", "bulk-unix", "rondel", (Limit(1.0, "uvloop"),)),
     Goal("sendfile, each 64 KiB", "sendfile", "rondel", (Limit(1.0, "asyncio"),)),
+    *(
+        Goal(f"TLS {server} echo, 100 x {size}", f"tls-{server}-echo/100x{size.replace(' ', '')}", "rondel", (limit,))
+        for server, limit in (
+            ("protocol", Limit(0.9, "aiofastnet-uvloop")),
+            ("streams", Limit(0.8, "aiofastnet-uvloop")),
+        )
+        for size in ("1 KiB", "64 KiB")
+    ),
     Goal("call_soon", "call-soon", "rondel", (Limit(0.20, "uvloop"),)),
     Goal("sleep(0) through asyncio's own sleep", "sleep-0", "rondel", (Limit(0.55, "uvloop"),)),
     Goal("import", "import", "rondel", (Limit(15_000, None, "asyncio"),)),

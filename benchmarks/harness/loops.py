@@ -13,9 +13,11 @@ PROGRAMS = Path(__file__).parent.parent / "programs"
 PYTHON_LOOPS = ("asyncio", "uvloop", "rloop", "blazio", "rondel")
 #: Those that whole programs are measured on as well: zuvloop is for them.
 LOOPS_OF_PROGRAMS = ("asyncio", "uvloop", "rloop", "blazio", "zuvloop", "rondel")
+#: Loops that are measured with TLS only: asyncio's loop and uvloop, with aiofastnet's transports.
+TLS_LOOPS = ("aiofastnet", "aiofastnet-uvloop")
 #: Programs in Rust: the raw epoll server and the runtimes.
 NATIVE = {"floor": "bench-floor", "tokio": "bench-tokio", "rondel-rust": "bench-rondel"}
-ALL = (*LOOPS_OF_PROGRAMS, *NATIVE)
+ALL = (*LOOPS_OF_PROGRAMS, *TLS_LOOPS, *NATIVE)
 
 
 @dataclass(frozen=True)

@@ -91,7 +91,7 @@ def _import(contenders: Contenders, settings: Settings, loop: str) -> Figures:
 
 
 def _echo(contenders: Contenders, settings: Settings, workload: Echo, loop: str) -> Figures:
-    with _server(contenders, settings, workload.server, loop) as (server, port):
+    with _server(contenders, settings, workload.server, loop, workload.tls) as (server, port):
         return _under_load(contenders, settings, workload, server, port)
 
 
@@ -110,6 +110,8 @@ def _under_load(
         *("--warmup", str(settings.warm_up), "--seconds", str(settings.seconds)),
         *("--server-pid", str(server.pid)),
     ]
+    if isinstance(workload, Echo) and workload.tls:
+        load += ["--tls", "1"]
     with _running(load, settings.load_cpu) as generator:
         figures = generator.read_line(settings.seconds + settings.warm_up + PATIENCE)
         figures["peak_rss"] = server.peak_rss()
@@ -179,12 +181,16 @@ def _per_operation(figures: Figures) -> Figures:
 
 
 @contextmanager
-def _server(contenders: Contenders, settings: Settings, kind: str, loop: str) -> Iterator[tuple["Process", int]]:
+def _server(
+    contenders: Contenders, settings: Settings, kind: str, loop: str, tls: bool = False
+) -> Iterator[tuple["Process", int]]:
     if loop in NATIVE:
         command = contenders.command(loop, "echo")
     else:
         # In its drop-in form: the same program, with `asyncio` bound to the loop's module if it has one.
         command = contenders.command(loop, "echo_server", "--form", "module", "--server", kind)
+        if tls:
+            command.append("--tls")
     with _serving(command, settings) as serving:
         yield serving
 

@@ -33,11 +33,21 @@ def bind(name: str, form: str) -> Binding:
     """The binding for the loop `name` in `form` (``loop`` or ``module``)."""
     if name == "asyncio":
         return Binding(asyncio, _run_on(asyncio.SelectorEventLoop), "")
+    if name.startswith("aiofastnet"):
+        return _with_aiofastnet(name)
     package = importlib.import_module(name)
     version = _version(name)
     if form == "module" and name in WITH_MODULE:
         return Binding(package, package.run, version)
     return Binding(asyncio, _run_on(package.new_event_loop), version)
+
+
+def _with_aiofastnet(name: str) -> Binding:
+    """asyncio's loop, or the one that the name ends with, with transports of aiofastnet's."""
+    aiofastnet = importlib.import_module("aiofastnet")
+    base = name.removeprefix("aiofastnet").lstrip("-")
+    new_event_loop = importlib.import_module(base).new_event_loop if base else asyncio.SelectorEventLoop
+    return Binding(asyncio, _run_on(lambda: aiofastnet.patch_loop(new_event_loop())), _version("aiofastnet"))
 
 
 def _run_on(new_event_loop: Callable[[], Any]) -> Callable[[Coroutine[Any, Any, Any]], Any]:

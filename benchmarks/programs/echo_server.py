@@ -18,7 +18,7 @@ READ = 64 * 1024
 BACKLOG = 4096
 
 
-async def streams(asyncio: Any, listener: socket.socket) -> Any:
+async def streams(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
     """A task for each connection: read, write, drain."""
 
     async def echo(reader: Any, writer: Any) -> None:
@@ -27,10 +27,10 @@ async def streams(asyncio: Any, listener: socket.socket) -> Any:
             await writer.drain()
         writer.close()
 
-    return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
+    return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG, **tls)
 
 
-async def protocol(asyncio: Any, listener: socket.socket) -> Any:
+async def protocol(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
     """One `write` in each `data_received`."""
 
     class Echo(asyncio.Protocol):  # type: ignore[misc]
@@ -41,10 +41,10 @@ async def protocol(asyncio: Any, listener: socket.socket) -> Any:
             self.transport.write(data)
 
     loop = asyncio.get_running_loop()
-    return await loop.create_server(Echo, sock=listener, backlog=BACKLOG)
+    return await loop.create_server(Echo, sock=listener, backlog=BACKLOG, **tls)
 
 
-async def two_writes(asyncio: Any, listener: socket.socket) -> Any:
+async def two_writes(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
     """Two `write`s in each `data_received`, as a head and a body are written: the reply is the message twice."""
 
     class EchoTwice(asyncio.Protocol):  # type: ignore[misc]
@@ -56,10 +56,10 @@ async def two_writes(asyncio: Any, listener: socket.socket) -> Any:
             self.transport.write(data)
 
     loop = asyncio.get_running_loop()
-    return await loop.create_server(EchoTwice, sock=listener, backlog=BACKLOG)
+    return await loop.create_server(EchoTwice, sock=listener, backlog=BACKLOG, **tls)
 
 
-async def one_shot(asyncio: Any, listener: socket.socket) -> Any:
+async def one_shot(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
     """The tutorial's echo server: one message for each connection."""
 
     async def echo(reader: Any, writer: Any) -> None:
@@ -69,7 +69,7 @@ async def one_shot(asyncio: Any, listener: socket.socket) -> Any:
         writer.close()
         await writer.wait_closed()
 
-    return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG)
+    return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG, **tls)
 
 
 SERVERS = {"streams": streams, "protocol": protocol, "two-writes": two_writes, "one-shot": one_shot}
@@ -98,17 +98,28 @@ async def serve_datagrams(asyncio: Any) -> None:
     transport.close()
 
 
-async def serve(asyncio: Any, start: Any) -> None:
+async def serve(asyncio: Any, start: Any, tls: dict[str, Any]) -> None:
     # rloop closes its listener when somebody looks at `server.sockets` or starts a server that is started, as
     # `serve_forever` does: so the socket is ours and the wait is a future's. The protocol number must be there:
     # asyncio turns Nagle's algorithm off only where it reads IPPROTO_TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]
-    server = await start(asyncio, listener)
+    server = await start(asyncio, listener, **tls)
     print(json.dumps({"port": port}), flush=True)
     await asyncio.get_running_loop().create_future()
     server.close()
+
+
+def certified() -> Any:
+    """A context for a server, with a certificate made for it."""
+    import ssl
+
+    import trustme
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    return context
 
 
 def main() -> None:
@@ -116,12 +127,13 @@ def main() -> None:
     parser.add_argument("--loop", required=True)
     parser.add_argument("--form", choices=["loop", "module"], required=True)
     parser.add_argument("--server", choices=[*SERVERS, "datagrams"], required=True)
+    parser.add_argument("--tls", action="store_true")
     options = parser.parse_args()
     binding = bind(options.loop, options.form)
     if options.server == "datagrams":
         binding.run(serve_datagrams(binding.asyncio))
     else:
-        binding.run(serve(binding.asyncio, SERVERS[options.server]))
+        binding.run(serve(binding.asyncio, SERVERS[options.server], {"ssl": certified()} if options.tls else {}))
 
 
 if __name__ == "__main__":

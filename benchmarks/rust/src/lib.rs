@@ -23,3 +23,4 @@ pub mod meter;
 pub mod one_shot;
 pub mod options;
 pub mod requests;
+pub mod stream;

@@ -22,6 +22,7 @@ use rondel_bench::meter::{Meter, PATIENCE, Tick};
 use rondel_bench::one_shot::OneShot;
 use rondel_bench::options::Options;
 use rondel_bench::requests::{Protocol, Requests};
+use rondel_bench::stream::{Stream, Tls, tls};
 
 /// Connections opened from one source address; a few addresses together are not short of ports.
 const PER_SOURCE: usize = 8_192;
@@ -46,6 +47,7 @@ fn run() -> Result<(), String> {
         "warmup",
         "seconds",
         "server-pid",
+        "tls",
     ])?;
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, options.get("port")?));
     let size = options.get("size")?;
@@ -79,7 +81,11 @@ fn run() -> Result<(), String> {
         send: vec![0; size],
         receive: vec![0; RECEIVE.max(size)],
     };
-    load.connect(address, count)?;
+    let tls = match options.find("tls")?.unwrap_or(0) {
+        0 => None,
+        _ => tls()?,
+    };
+    load.connect(address, count, &tls)?;
     match options.mode.as_str() {
         "idle" => load.idle(),
         "echo" => load.echo(seconds("warmup")?, seconds("seconds")?, server),
@@ -88,7 +94,7 @@ fn run() -> Result<(), String> {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     /// Number of the message in flight.
     sequence: u64,
     /// How much of it was sent.
@@ -110,12 +116,12 @@ struct Load {
 impl Load {
     /// Opens `count` connections one by one, with one whole exchange on each, so that no accept queue overflows and
     /// each is known to be served before anything is measured.
-    fn connect(&mut self, address: SocketAddr, count: usize) -> Result<(), String> {
+    fn connect(&mut self, address: SocketAddr, count: usize, tls: &Tls) -> Result<(), String> {
         for index in 0..count {
             let stream = connect_from(index / PER_SOURCE, address)
                 .map_err(|error| format!("connection {index}: {error}"))?;
             self.connections.push(Connection {
-                stream,
+                stream: Stream::new(stream, tls)?,
                 sequence: 0,
                 sent: 0,
                 received: 0,
@@ -240,17 +246,21 @@ impl Load {
         if readiness & !WRITABLE == 0 {
             return Ok(());
         }
-        let count = match self.connections[index].stream.read(&mut self.receive) {
-            Ok(count) => count,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
-            Err(error) => return Err(text(error)),
-        };
-        if self.verify(index, count)? {
-            let now = Instant::now();
-            meter.record(now, self.connections[index].since);
-            self.next_message(index, now, epoll).map_err(text)?;
+        loop {
+            let count = match self.connections[index].stream.read(&mut self.receive) {
+                Ok(count) => count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) => return Err(text(error)),
+            };
+            if self.verify(index, count)? {
+                let now = Instant::now();
+                meter.record(now, self.connections[index].since);
+                self.next_message(index, now, epoll).map_err(text)?;
+            }
+            if !self.connections[index].stream.reads_ahead() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     fn next_message(&mut self, index: usize, now: Instant, epoll: &Epoll) -> io::Result<()> {
@@ -265,7 +275,7 @@ impl Load {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        if connection.sent < self.messages.size() {
+        if connection.sent < self.messages.size() || connection.stream.has_more_to_send() {
             let fd = connection.stream.as_raw_fd();
             epoll.modify(fd, READABLE | WRITABLE, index as u64)?;
         }
@@ -274,15 +284,21 @@ impl Load {
 
     fn send_rest(&mut self, index: usize, epoll: &Epoll) -> io::Result<()> {
         let connection = &mut self.connections[index];
+        match connection.stream.send_more() {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+            sent => sent?,
+        }
         let rest = &mut self.send[connection.sent..];
         self.messages
             .write(index, connection.sequence, connection.sent, rest);
-        match connection.stream.write(rest) {
-            Ok(sent) => connection.sent += sent,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-            Err(error) => return Err(error),
+        if !rest.is_empty() {
+            match connection.stream.write(rest) {
+                Ok(sent) => connection.sent += sent,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) => return Err(error),
+            }
         }
-        if connection.sent == self.messages.size() {
+        if connection.sent == self.messages.size() && !connection.stream.has_more_to_send() {
             epoll.modify(connection.stream.as_raw_fd(), READABLE, index as u64)?;
         }
         Ok(())

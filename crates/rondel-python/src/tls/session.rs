@@ -279,6 +279,11 @@ impl Tls {
         {
             return Ok(got);
         }
+        self.read_by_object(room)
+    }
+
+    /// As [`read_into`](Self::read_into), by `SSLObject.read`: OpenSSL's queue of errors is as its last call left it.
+    fn read_by_object(&self, room: &mut [MaybeUninit<u8>]) -> Res<Got> {
         Ok(match self.read_object(room.len())? {
             Read::Bytes(chunk) => {
                 let bytes = chunk.as_ref();
@@ -355,7 +360,7 @@ impl Tls {
                 Ok(Got::Bytes(more)) => count += more,
                 Ok(Got::Later) => return (count, Stop::Later),
                 Ok(Got::End) => return (count, Stop::End),
-                Err(Failed) => match self.read_into(&mut room[count..]) {
+                Err(Failed) => match self.read_by_object(&mut room[count..]) {
                     Ok(Got::Bytes(more)) => count += more,
                     Ok(Got::Later) => return (count, Stop::Later),
                     Ok(Got::End) => return (count, Stop::End),
