@@ -27,6 +27,8 @@ COLOURS = {
     "rloop": "#a3b18a",
     "blazio": "#7d9bb5",
     "rondel": "#d95f0e",
+    "aiofastnet": "#8f8fb5",
+    "aiofastnet-uvloop": "#6c6ca0",
     "floor": "#2f7d4f",
     "tokio": "#5b6775",
     "rondel-rust": "#d95f0e",

@@ -478,7 +478,70 @@ def start_serving(
     backlog: int,
     tls: tuple[SSLContext, float | None, float | None] | None = None,
 ) -> None:
-    """Accept connections on a listening socket: a transport and a protocol for each."""
+    """Accept connections on a listening socket: a transport and a protocol for each.
+
+    `tls` is a context, and the timeouts of handshake and shutdown in seconds."""
+
+# ---- TLS ----
+
+@disjoint_base
+class TLSProtocolCore:
+    """The native half of the protocol between a socket and what speaks TLS over it."""
+
+    _state: Any
+    _app_protocol: Any
+    _transport: Any
+    _loop: Any
+    _sslcontext: Any
+    _sslobj: Any
+    _incoming: Any
+    _outgoing: Any
+    _write_backlog: Any
+    _write_buffer_size: int
+    _conn_lost: int
+    _ssl_writing_paused: bool
+    _app_reading_paused: bool
+    _ssl_reading_paused: bool
+    _eof_received: bool
+    _app_writing_paused: bool
+    _app_protocol_is_buffer: bool
+    _outgoing_high_water: Any
+    _outgoing_low_water: Any
+    _incoming_high_water: Any
+    _incoming_low_water: Any
+    @property
+    def _direct(self) -> bool: ...
+    def _do_read(self) -> None: ...
+    def _control_ssl_reading(self) -> None: ...
+    def _get_read_buffer_size(self) -> int: ...
+    def _pause_reading(self) -> None: ...
+    def _resume_reading(self) -> None: ...
+    def _resumed(self) -> None: ...
+    def buffer_updated(self, nbytes: int, /) -> None: ...
+    def _write_appdata(self, list_of_data: Iterable[ReadableBuffer], /) -> None: ...
+    def _do_write(self) -> None: ...
+    def _process_outgoing(self) -> None: ...
+    def _control_app_writing(self) -> None: ...
+    def _get_write_buffer_size(self) -> int: ...
+    def _flush_written(self) -> None: ...
+    def pause_writing(self) -> None: ...
+    def resume_writing(self) -> None: ...
+
+@disjoint_base
+class TLSTransportCore(transports._FlowControlMixin):
+    """The native half of a transport over TLS."""
+
+    _loop: Any
+    _ssl_protocol: Any
+    _closed: bool
+    def write(self, data: ReadableBuffer) -> None: ...
+    def writelines(self, list_of_data: Iterable[ReadableBuffer]) -> None: ...
+    def is_closing(self) -> bool: ...
+    def pause_reading(self) -> None: ...
+    def resume_reading(self) -> None: ...
+
+def bind_tls(protocol_class: type, transport_class: type) -> None:
+    """Say which classes the data path is for."""
 
 # ---- names ----
 

@@ -72,7 +72,8 @@ class Connections(_Base):
             ssl_shutdown_timeout=ssl_shutdown_timeout,
         )
         _rondel.make_socket_transport(self, rawsock, ssl_protocol, None, extra, server, context)
-        return ssl_protocol._app_transport
+        transport: Transport = ssl_protocol._app_transport
+        return transport
 
     def _accept_tls(
         self, protocol: Any, sslcontext: Any, handshake_timeout: float | None, shutdown_timeout: float | None

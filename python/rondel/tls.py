@@ -6,19 +6,28 @@ running version. What happens per message is native, in ``_rondel.TLSProtocolCor
 
 from __future__ import annotations
 
-from asyncio import sslproto
+from asyncio import BufferedProtocol, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _rondel
 
 if TYPE_CHECKING:
 
-    class _Protocol(sslproto.SSLProtocol):
+    class _SSLProtocol(BufferedProtocol):
+        """What there is of asyncio's class that is used here."""
+
+        max_size: int
+        _app_transport: Any
         _app_transport_created: bool
 
-        def _flush_written(self) -> None: ...
+        def __init__(self, *args: Any, **kwds: Any) -> None: ...
+        def _start_shutdown(self) -> None: ...
+        def _abort(self, *args: Any) -> None: ...
+        def _fatal_error(self, exc: BaseException, message: str) -> None: ...
+        def connection_lost(self, exc: BaseException | None) -> None: ...
+
 else:
-    _Protocol = sslproto.SSLProtocol
+    _SSLProtocol = sslproto.SSLProtocol
 
 __all__ = ("SSLProtocol", "SSLTransport")
 
@@ -36,7 +45,7 @@ class SSLTransport(_rondel.TLSTransportCore, sslproto._SSLProtocolTransport):
         protocol._write_buffer_size += len(data)
 
 
-class SSLProtocol(_rondel.TLSProtocolCore, _Protocol):  # type: ignore[misc]  # the core's attributes are asyncio's
+class SSLProtocol(_rondel.TLSProtocolCore, _SSLProtocol):
     """What stands between a socket's transport and the protocol of a program that uses TLS."""
 
     def __init__(self, *args: Any, **kwds: Any) -> None:
@@ -45,13 +54,13 @@ class SSLProtocol(_rondel.TLSProtocolCore, _Protocol):  # type: ignore[misc]  # 
         super().__init__(*args, **kwds)
         del self.max_size
 
-    def _get_app_transport(self) -> SSLTransport:
+    def _get_app_transport(self) -> Any:
         if self._app_transport is None:
             if self._app_transport_created:
                 raise RuntimeError("Creating _SSLProtocolTransport twice")
             self._app_transport = SSLTransport(self._loop, self)
             self._app_transport_created = True
-        return self._app_transport  # type: ignore[return-value]
+        return self._app_transport
 
     def _fail(self, exc: Exception) -> None:
         """Deal with an exception of the data path as asyncio's own data path does, which handles it where it arises."""

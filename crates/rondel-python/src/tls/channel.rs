@@ -7,7 +7,7 @@
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_long, c_void};
 use std::ptr;
-use std::sync::Arc;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use super::openssl::{Bio, BioMethod, Functions, Ssl};
@@ -15,7 +15,7 @@ use super::scratch;
 
 /// What one connection has received and not read, written and not sent.
 ///
-/// Used under the interpreter's lock only, by one thread at a time.
+/// Used, counted and freed under the interpreter's lock only: builds without it go by Python's objects.
 pub(super) struct Channel {
     /// What was received last, lent for as long as OpenSSL reads of it: address and length.
     lent: Cell<(*const u8, usize)>,
@@ -202,7 +202,7 @@ unsafe extern "C" fn bio_destroy(bio: *mut Bio) -> c_int {
         let data = ((*functions).bio_get_data)(bio).cast::<Channel>();
         ((*functions).bio_set_data)(bio, ptr::null_mut());
         if !data.is_null() {
-            drop(Arc::from_raw(data.cast_const()));
+            drop(Rc::from_raw(data.cast_const()));
         }
     }
     1
@@ -249,7 +249,7 @@ pub(super) unsafe fn install(
     if method.is_null() {
         return None;
     }
-    let channel = Arc::new(Channel::new());
+    let channel = Rc::new(Channel::new());
     // SAFETY: by the caller's word; each BIO gets a reference to the channel, and the connection the BIOs.
     unsafe {
         if !channel.keep(functions.content(incoming)) || !channel.write(functions.content(outgoing))
@@ -266,7 +266,7 @@ pub(super) unsafe fn install(
             return None;
         }
         for bio in [reader, writer] {
-            (functions.bio_set_data)(bio, Arc::into_raw(channel.clone()).cast_mut().cast());
+            (functions.bio_set_data)(bio, Rc::into_raw(channel.clone()).cast_mut().cast());
             (functions.bio_set_init)(bio, 1);
         }
         functions.reset(incoming);
@@ -274,5 +274,5 @@ pub(super) unsafe fn install(
         (functions.ssl_set_rbio)(ssl, reader);
         (functions.ssl_set_wbio)(ssl, writer);
     }
-    Some(Arc::as_ptr(&channel))
+    Some(Rc::as_ptr(&channel))
 }

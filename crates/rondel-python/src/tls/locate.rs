@@ -106,7 +106,7 @@ fn find() -> Res<Option<Library>> {
     let context = get(&ssl, "SSLContext")?.call(&[&*get(&ssl, "PROTOCOL_TLS_CLIENT")?])?;
     context.setattr(
         &*Owned::from_str("check_hostname")?,
-        &*Owned::from_bool(false),
+        &Owned::from_bool(false),
     )?;
     let incoming = imports().memory_bio.call(&[])?;
     let outgoing = imports().memory_bio.call(&[])?;
