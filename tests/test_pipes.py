@@ -537,3 +537,23 @@ def test_cancelling_while_it_connects_closes_once(run: Run, side: str) -> None:
         theirs.close()
 
     run(main())
+
+
+def test_a_loop_that_was_closed_before(impl: Any) -> None:
+    loop = impl.new_event_loop()
+    ends = pipe()
+    reading, _ = loop.run_until_complete(loop.connect_read_pipe(asyncio.Protocol, ends[0]))
+    writing, _ = loop.run_until_complete(loop.connect_write_pipe(asyncio.BaseProtocol, ends[1]))
+    loop.close()
+    for transport in (reading, writing):
+        assert repr(transport).endswith(" open>")
+    del transport
+
+    def lose() -> None:
+        nonlocal reading, writing
+        del reading, writing
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        lose()
+    assert ends[0].closed and ends[1].closed

@@ -9,7 +9,7 @@ use pyo3::ffi;
 use rondel::transport::pipe::ReadEnd;
 use rondel::transport::recv_size::MAX_RECV;
 
-use super::{introduce, make_extra, prepare, unwatch_reading, watch_reading};
+use super::{introduce, is_loop_closed, make_extra, prepare, unwatch_reading, watch_reading};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, os_error, write_unraisable};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
@@ -426,6 +426,7 @@ fn describe(transport: &Object) -> Res<Owned> {
     let mut info = super::describe(transport, closed, closing, this.fd.get())?;
     let state = match (closed, this.watched.get()) {
         (true, _) => "closed",
+        (false, _) if is_loop_closed(&this.event_loop) => "open",
         (false, true) => "polling",
         (false, false) => "idle",
     };

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use pyo3::ffi;
 use rondel::transport::pipe::{Sent, WriteEnd, Written};
 
-use super::{introduce, make_extra, prepare, unwatch_reading, watch_reading};
+use super::{introduce, is_loop_closed, make_extra, prepare, unwatch_reading, watch_reading};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, os_error, raise, raise_os_error, write_unraisable};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
@@ -541,6 +541,8 @@ fn describe(transport: &Object) -> Res<Owned> {
     let mut info = super::describe(transport, closed, closing, this.fd.get())?;
     if closed {
         info.push("closed".to_owned());
+    } else if is_loop_closed(&this.event_loop) {
+        info.push("open".to_owned());
     } else {
         let polling = this.watched_for_writing.get();
         info.push(if polling { "polling" } else { "idle" }.to_owned());
