@@ -296,6 +296,16 @@ def test_what_can_be_asked(run: Run) -> None:
         writing.write = lambda data: None
         writing.write(b"nothing")
         del writing.write
+        there, here = pipe()
+        taken, _ = await connect_reader(there)
+        file = taken._pipe
+        taken.pause_reading()
+        taken._pipe = None
+        del taken
+        gc.collect()
+        assert not file.closed, "it was taken away, and is no longer the transport's"
+        file.close()
+        here.close()
         reading.set_protocol(at_reader)
         writing.set_protocol(at_writer)
         writing.close()
