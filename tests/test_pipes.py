@@ -296,6 +296,16 @@ def test_what_can_be_asked(run: Run) -> None:
         writing.write = lambda data: None
         writing.write(b"nothing")
         del writing.write
+        there, here = pipe()
+        taken, _ = await connect_reader(there)
+        file = taken._pipe
+        taken.pause_reading()
+        taken._pipe = None
+        del taken
+        gc.collect()
+        assert not file.closed, "it was taken away, and is no longer the transport's"
+        file.close()
+        here.close()
         reading.set_protocol(at_reader)
         writing.set_protocol(at_writer)
         writing.close()
@@ -537,3 +547,23 @@ def test_cancelling_while_it_connects_closes_once(run: Run, side: str) -> None:
         theirs.close()
 
     run(main())
+
+
+def test_a_loop_that_was_closed_before(impl: Any) -> None:
+    loop = impl.new_event_loop()
+    ends = pipe()
+    reading, _ = loop.run_until_complete(loop.connect_read_pipe(asyncio.Protocol, ends[0]))
+    writing, _ = loop.run_until_complete(loop.connect_write_pipe(asyncio.BaseProtocol, ends[1]))
+    loop.close()
+    for transport in (reading, writing):
+        assert repr(transport).endswith(" open>")
+    del transport
+
+    def lose() -> None:
+        nonlocal reading, writing
+        del reading, writing
+        gc.collect()
+
+    with pytest.warns(ResourceWarning, match="unclosed transport"):
+        lose()
+    assert ends[0].closed and ends[1].closed

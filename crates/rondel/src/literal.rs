@@ -76,7 +76,7 @@ pub fn kinds(socket_type: i32, protocol: i32) -> Option<&'static [(i32, i32)]> {
         (0, 0) => Some(&[STREAM, DGRAM, RAW]),
         (0 | libc::SOCK_STREAM, libc::IPPROTO_TCP) | (libc::SOCK_STREAM, 0) => Some(&[STREAM]),
         (0 | libc::SOCK_DGRAM, libc::IPPROTO_UDP) | (libc::SOCK_DGRAM, 0) => Some(&[DGRAM]),
-        (libc::SOCK_RAW, 0) => Some(&[RAW]),
+        // Raw sockets alone have no ports, and whether one may be given is the C library's to say.
         _ => None,
     }
 }

@@ -116,6 +116,14 @@ fn describe(transport: &Object, closed: bool, closing: bool, fd: i32) -> Res<Vec
     Ok(info)
 }
 
+/// Whether the loop watches nothing any more, which a `repr` shows as `open` instead of what is watched.
+fn is_loop_closed(event_loop: &Slot) -> bool {
+    event_loop
+        .get()
+        .and_then(LoopCore::of)
+        .is_none_or(LoopCore::is_closed)
+}
+
 /// The classes and functions that the module exports.
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let mut exports = reading::init()?;

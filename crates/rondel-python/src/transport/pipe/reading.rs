@@ -9,9 +9,9 @@ use pyo3::ffi;
 use rondel::transport::pipe::ReadEnd;
 use rondel::transport::recv_size::MAX_RECV;
 
-use super::{introduce, make_extra, prepare, unwatch_reading, watch_reading};
+use super::{introduce, is_loop_closed, make_extra, prepare, unwatch_reading, watch_reading};
 use crate::cpython::collected::{Collected, slots};
-use crate::cpython::error::{guard_object, os_error, write_unraisable};
+use crate::cpython::error::{guard_object, os_error, type_error, write_unraisable};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
@@ -385,6 +385,16 @@ fn get_pipe(transport: &Object) -> Res<Owned> {
     })
 }
 
+/// `transport._pipe = None`: from then on the pipe is the program's to close.
+fn set_pipe(transport: &Object, value: Option<&Object>) -> Res<()> {
+    if !value.unwrap_or(none()).is_none() {
+        return type_error("the pipe of a transport can only be taken away");
+    }
+    let pipe = fields(transport).end.borrow_mut().take_pipe();
+    drop(pipe);
+    Ok(())
+}
+
 fn get_fileno(transport: &Object) -> Res<Owned> {
     Owned::from_i64(fields(transport).fd.get().into())
 }
@@ -410,7 +420,7 @@ fn attributes() -> Vec<GetSet> {
         attribute!(c"_protocol" get_protocol),
         attribute!(c"_loop" get_loop),
         attribute!(c"_extra" get_extra),
-        attribute!(c"_pipe" get_pipe),
+        attribute!(c"_pipe" get_pipe, set_pipe),
         attribute!(c"_fileno" get_fileno),
         attribute!(c"_closing" is_closing),
         attribute!(c"_paused" is_paused),
@@ -426,6 +436,7 @@ fn describe(transport: &Object) -> Res<Owned> {
     let mut info = super::describe(transport, closed, closing, this.fd.get())?;
     let state = match (closed, this.watched.get()) {
         (true, _) => "closed",
+        (false, _) if is_loop_closed(&this.event_loop) => "open",
         (false, true) => "polling",
         (false, false) => "idle",
     };

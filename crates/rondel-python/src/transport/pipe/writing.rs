@@ -8,9 +8,11 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use pyo3::ffi;
 use rondel::transport::pipe::{Sent, WriteEnd, Written};
 
-use super::{introduce, make_extra, prepare, unwatch_reading, watch_reading};
+use super::{introduce, is_loop_closed, make_extra, prepare, unwatch_reading, watch_reading};
 use crate::cpython::collected::{Collected, slots};
-use crate::cpython::error::{guard_object, os_error, raise, raise_os_error, write_unraisable};
+use crate::cpython::error::{
+    guard_object, os_error, raise, raise_os_error, type_error, write_unraisable,
+};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
@@ -473,6 +475,16 @@ fn get_pipe(transport: &Object) -> Res<Owned> {
     })
 }
 
+/// `transport._pipe = None`: from then on the pipe is the program's to close.
+fn set_pipe(transport: &Object, value: Option<&Object>) -> Res<()> {
+    if !value.unwrap_or(none()).is_none() {
+        return type_error("the pipe of a transport can only be taken away");
+    }
+    let pipe = fields(transport).end.borrow_mut().take_pipe();
+    drop(pipe);
+    Ok(())
+}
+
 fn get_fileno(transport: &Object) -> Res<Owned> {
     Owned::from_i64(fields(transport).fd.get().into())
 }
@@ -523,7 +535,7 @@ fn attributes() -> Vec<GetSet> {
         attribute!(c"_protocol" get_protocol),
         attribute!(c"_loop" get_loop),
         attribute!(c"_extra" get_extra),
-        attribute!(c"_pipe" get_pipe),
+        attribute!(c"_pipe" get_pipe, set_pipe),
         attribute!(c"_fileno" get_fileno),
         attribute!(c"_conn_lost" get_conn_lost),
         attribute!(c"_closing" is_closing),
@@ -541,6 +553,8 @@ fn describe(transport: &Object) -> Res<Owned> {
     let mut info = super::describe(transport, closed, closing, this.fd.get())?;
     if closed {
         info.push("closed".to_owned());
+    } else if is_loop_closed(&this.event_loop) {
+        info.push("open".to_owned());
     } else {
         let polling = this.watched_for_writing.get();
         info.push(if polling { "polling" } else { "idle" }.to_owned());
