@@ -10,6 +10,7 @@ makes a suite skip or lose. The interpreter this runs under needs `requirements.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -103,7 +104,10 @@ def _unpack(suite: Suite, downloads: Path, folder: Path) -> Path:
         subprocess.run([*command, "--dest", str(downloads), pinned], check=True, timeout=600)
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
-    return folder / f"{suite.package}-{suite.version}"
+    unpacked = folder / f"{suite.package}-{suite.version}"
+    # Programs that a test starts there would import it instead of the installed one.
+    shutil.rmtree(unpacked / suite.package, ignore_errors=True)
+    return unpacked
 
 
 def run_suite(runner: SuiteRunner, mode: str, thorough: bool) -> bool:
