@@ -231,3 +231,16 @@ def test_datagram_sock_calls(run):
         second.close()
 
     run(main())
+
+
+@pytest.mark.parametrize("side", ["reader", "writer"])
+def test_a_socket_that_was_closed_before_it_is_removed(loop, side):
+    """As anyio does it: asyncio finds the file object by its identity."""
+    add, remove = getattr(loop, f"add_{side}"), getattr(loop, f"remove_{side}")
+    left, right = socket.socketpair()
+    with right:
+        add(left, print)
+        left.close()
+        assert remove(left) is True
+        with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
+            remove(left)

@@ -10,6 +10,7 @@ makes a suite skip or lose. The interpreter this runs under needs `requirements.
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -103,7 +104,10 @@ def _unpack(suite: Suite, downloads: Path, folder: Path) -> Path:
         subprocess.run([*command, "--dest", str(downloads), pinned], check=True, timeout=600)
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
-    return folder / f"{suite.package}-{suite.version}"
+    unpacked = folder / f"{suite.package}-{suite.version}"
+    # Programs that a test starts there would import it instead of the installed one.
+    shutil.rmtree(unpacked / suite.package, ignore_errors=True)
+    return unpacked
 
 
 def run_suite(runner: SuiteRunner, mode: str, thorough: bool) -> bool:
@@ -128,7 +132,7 @@ def run_suite(runner: SuiteRunner, mode: str, thorough: bool) -> bool:
                 well = False
     else:
         stock = {}
-    if counts["passed"] < suite.at_least:
+    if counts["passed"] < suite.at_least and not runner.extra:
         print(f"  TOO FEW: at least {suite.at_least} tests have to pass")
         well = False
     failed = {test: outcome for test, outcome in ours.items() if outcome.bad}
