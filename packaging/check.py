@@ -93,7 +93,7 @@ def _check(archive: Path, folder: Path) -> None:
 
 def _check_refusal(python: str, archive: Path) -> None:
     asked = subprocess.run(
-        [python, "-m", "pip", "install", "--dry-run", "--no-deps", "--no-build-isolation", str(archive)],
+        [python, "-m", "pip", "install", "--dry-run", "--no-deps", str(archive)],
         capture_output=True,
         text=True,
         check=False,

@@ -100,6 +100,7 @@ ENDINGS = {
     "atexit": "import atexit; atexit.register(print, 'at exit'); 1/0",
     "thread": "import threading; threading.Timer(0.01, print, ['thread']).start(); 1/0",
     "group": "raise ExceptionGroup('several', [ValueError(1), TypeError(2)])",
+    "loop left open": "import asyncio\nasyncio.set_event_loop(asyncio.new_event_loop())",
     "killed": "import os, signal; os.kill(os.getpid(), signal.SIGTERM)",
 }
 
@@ -109,7 +110,7 @@ def test_endings(ending, tmp_path):
     (tmp_path / "program.py").write_text(ENDINGS[ending] + "\n")
     result = same("program.py", cwd=tmp_path)
     assert result.returncode == {
-        "falls off": 0, "status": 7, "interrupt": -signal.SIGINT, "killed": -signal.SIGTERM
+        "falls off": 0, "loop left open": 0, "status": 7, "interrupt": -signal.SIGINT, "killed": -signal.SIGTERM
     }.get(ending, 1)  # fmt: skip
     same("-c", ENDINGS[ending])
 

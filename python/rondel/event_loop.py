@@ -52,6 +52,8 @@ class _ReactorView:
 
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
 
+_is_finalizing = sys.is_finalizing
+
 
 class EventLoop(
     _rondel.LoopCore, Connections, Datagrams, Pipes, Resolver, Sockets, Subprocesses, asyncio.SelectorEventLoop
@@ -144,6 +146,14 @@ class EventLoop(
             events._set_running_loop(running)
             self._set_coroutine_origin_tracking(False)  # type: ignore[attr-defined]
             sys.set_asyncgen_hooks(*hooks)
+
+    def __del__(self) -> None:
+        try:
+            super().__del__()
+        except AttributeError:
+            # A loop that lives until asyncio's modules are taken apart at the interpreter's end: their names are None.
+            if not _is_finalizing():
+                raise
 
     def close(self) -> None:
         """Close the loop: what is queued is dropped, the loop's own descriptors are closed."""
