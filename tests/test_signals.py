@@ -1,6 +1,7 @@
 """`add_signal_handler`, signals beside it, and Ctrl-C; in this process where that is safe, in another where it is not."""
 
 import asyncio
+import ctypes  # here, as it opens a descriptor of its own for good
 import os
 import signal
 import threading
@@ -160,8 +161,6 @@ def test_the_last_one_gives_the_wakeup_descriptor_back(loop):
 
 def test_system_calls_go_on(loop):
     """By siginterrupt(): what a C library of the program's waits for is not broken off."""
-    import ctypes
-
     libc = ctypes.CDLL(None, use_errno=True)
     reader, writer = os.pipe()
     main = threading.main_thread().ident
