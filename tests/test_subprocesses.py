@@ -204,10 +204,10 @@ def test_groups_and_sessions(run, aio):
     async def main():
         process = await aio.create_subprocess_exec("/bin/cat", stdin=PIPE, process_group=0)
         assert os.getpgid(process.pid) == process.pid
-        await process.communicate()
+        await process.communicate(b"")
         process = await aio.create_subprocess_exec("/bin/cat", stdin=PIPE, start_new_session=True)
         assert os.getsid(process.pid) == process.pid
-        await process.communicate()
+        await process.communicate(b"")
 
     run(main())
 
@@ -268,7 +268,7 @@ def test_how_large_its_pipes_are(run, aio):
         import fcntl
 
         assert fcntl.fcntl(pipe.fileno(), fcntl.F_GETPIPE_SZ) == 8192
-        await process.communicate()
+        await process.communicate(b"")
 
     run(main())
 
@@ -580,7 +580,7 @@ def test_a_process_that_ignores_its_children(run, aio, caplog):
     async def main():
         process = await aio.create_subprocess_exec("/bin/cat", stdin=PIPE)
         with caplog.at_level(logging.WARNING, "asyncio"):
-            await process.communicate()
+            await process.communicate(b"")
         assert process.returncode == 255
         assert "will report returncode 255" in caplog.text
 
