@@ -15,6 +15,7 @@ import asyncio
 import gc
 import os
 import random
+import signal
 import socket
 from collections.abc import Callable, Coroutine, Iterator
 from types import ModuleType
@@ -44,6 +45,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # A shell's background jobs ignore it, and so would every program that is started here.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     config.addinivalue_line("markers", "one_mode: not run in debug mode as well (it is long, or sets the mode itself)")
 
 
