@@ -495,26 +495,6 @@ for _transfer in (transfers.bulk_tcp, transfers.bulk_unix, transfers.sendfile):
     case(_transfer)
 
 
-@case
-async def subprocess(asyncio: Any, count: int) -> int:
-    """A program that is started and ends at once, and is waited for; nothing goes in or out."""
-    for _ in range(count):
-        process = await asyncio.create_subprocess_exec("/bin/true")
-        check(await process.wait() == 0, "the program failed")
-    return count
-
-
-@case
-async def subprocess_output(asyncio: Any, count: int) -> int:
-    """A program whose output is read to its end."""
-    pipe = -1  # subprocess.PIPE
-    for _ in range(count):
-        process = await asyncio.create_subprocess_exec("/bin/echo", "text", stdout=pipe)
-        output, _ = await process.communicate()
-        check(output == b"text\n" and process.returncode == 0, f"{output!r} came, and the status {process.returncode}")
-    return count
-
-
 async def _give(value: int) -> int:
     return value
 
