@@ -26,6 +26,7 @@ COLOURS = {
     "uvloop": "#5b6775",
     "rloop": "#a3b18a",
     "blazio": "#7d9bb5",
+    "zuvloop": "#5f8f9e",
     "rondel": "#d95f0e",
     "aiofastnet": "#8f8fb5",
     "aiofastnet-uvloop": "#6c6ca0",
