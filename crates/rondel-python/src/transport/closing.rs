@@ -77,24 +77,41 @@ pub(super) fn force_close(transport: &Object, exception: &Object) -> Res<()> {
 #[cold]
 pub(super) fn fatal_error(transport: &Object, exception: &Object, message: &str) -> Res<()> {
     let this = fields(transport);
+    report_failure(
+        transport,
+        this.event_loop(),
+        this.protocol.or_none(),
+        exception,
+        message,
+    )?;
+    force_close(transport, exception)
+}
+
+/// Says that a transport has failed: to nobody if the network is at fault, but in debug mode to the log.
+pub(super) fn report_failure(
+    transport: &Object,
+    event_loop: Option<Owned>,
+    protocol: Owned,
+    exception: &Object,
+    message: &str,
+) -> Res<()> {
+    let Some(event_loop) = event_loop else {
+        return Ok(());
+    };
     // SAFETY: a built-in class lives as long as the interpreter.
     let os_error = unsafe { Object::from_ptr(pyo3::ffi::PyExc_OSError) };
-    if let Some(event_loop) = this.event_loop() {
-        if exception.is_instance(os_error)? {
-            if is_debug(&event_loop)? {
-                log_with_traceback(transport, exception, message)?;
-            }
-        } else {
-            let owner = this.protocol.or_none();
-            let rest = [
-                (c"exception", exception),
-                (c"transport", transport),
-                (c"protocol", &*owner),
-            ];
-            call_exception_handler(&event_loop, message, &rest)?;
-        }
+    if !exception.is_instance(os_error)? {
+        let rest = [
+            (c"exception", exception),
+            (c"transport", transport),
+            (c"protocol", &*protocol),
+        ];
+        return call_exception_handler(&event_loop, message, &rest);
     }
-    force_close(transport, exception)
+    if is_debug(&event_loop)? {
+        log_with_traceback(transport, exception, message)?;
+    }
+    Ok(())
 }
 
 pub(super) fn log_with_traceback(transport: &Object, exception: &Object, message: &str) -> Res<()> {

@@ -9,9 +9,8 @@ use super::sending::flush_if_dirty;
 use super::{Datagram, STARTING, WATCHED_FOR_READING, WATCHED_FOR_WRITING, fields, start, unwatch};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
-use crate::event_loop::core::is_debug;
-use crate::transport::closing::log_with_traceback;
-use crate::transport::loop_calls::{call_exception_handler, with_exception_kept};
+use crate::transport::closing::report_failure;
+use crate::transport::loop_calls::with_exception_kept;
 use crate::transport::names::names;
 use crate::transport::owner::Owner;
 use crate::transport::socket::call_soon;
@@ -65,23 +64,13 @@ fn force_close(transport: &Object, exception: &Object) -> Res<()> {
 #[cold]
 pub(super) fn fatal_error(transport: &Object, exception: &Object, message: &str) -> Res<()> {
     let this = fields(transport);
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let os_error = unsafe { Object::from_ptr(pyo3::ffi::PyExc_OSError) };
-    if let Some(event_loop) = this.event_loop() {
-        if exception.is_instance(os_error)? {
-            if is_debug(&event_loop)? {
-                log_with_traceback(transport, exception, message)?;
-            }
-        } else {
-            let owner = this.protocol.or_none();
-            let rest = [
-                (c"exception", exception),
-                (c"transport", transport),
-                (c"protocol", &*owner),
-            ];
-            call_exception_handler(&event_loop, message, &rest)?;
-        }
-    }
+    report_failure(
+        transport,
+        this.event_loop(),
+        this.protocol.or_none(),
+        exception,
+        message,
+    )?;
     force_close(transport, exception)
 }
 
