@@ -210,7 +210,14 @@ def _forget_wakeup_of(loops: list[EventLoop]) -> None:
         pass  # not in a thread that may
 
 
-os.register_at_fork(after_in_child=_leave_the_parents_loops_alone)
+def _send_what_waits() -> None:
+    """Before a fork: what the running turn has written so far would leave twice if the child, too, went on with the loop."""
+    loop = asyncio._get_running_loop()
+    if isinstance(loop, EventLoop):
+        loop._flush_written()
+
+
+os.register_at_fork(before=_send_what_waits, after_in_child=_leave_the_parents_loops_alone)
 
 
 class _AllTasks(weakref.WeakSet[Any]):

@@ -69,7 +69,7 @@ class SSLProtocol(_rondel.TLSProtocolCore, _SSLProtocol):
         except Exception:
             self._fatal_error(exc, "Fatal error on SSL protocol")
 
-    # What was written is sent when the step is over; these come after it.
+    # What was written is sent when the turn is over; these come after it.
 
     def _start_shutdown(self) -> None:
         self._flush_written()

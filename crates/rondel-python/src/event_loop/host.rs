@@ -2,7 +2,7 @@
 //!
 //! An [`Item`] is one word: an owned pointer with its kind in the low bits. A task's step is the task itself,
 //! with no handle around it. This is the way of a callback: `Item` → [`PyHost::run`] → `task::step`,
-//! `handle::run` or one of a transport's entry points → the writes of the step are flushed.
+//! `handle::run` or one of a transport's entry points → the writes of the turn are flushed.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -234,6 +234,11 @@ impl Host for PyHost {
         self.core().is_time_overridden()
     }
 
+    #[inline]
+    fn turn_over(&self) {
+        self.core().flush_written();
+    }
+
     fn before_wait(&self) -> ControlFlow<Exit> {
         self.core().leave_task();
         self.core().forget_kept();
@@ -285,7 +290,7 @@ fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
             }
         }
     };
-    core.flush_written();
+    core.step_over();
     flow
 }
 

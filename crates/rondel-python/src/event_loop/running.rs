@@ -116,6 +116,12 @@ fn close_core(this: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
+/// Sends what the running turn has written.
+fn flush_written(this: &Object) -> Res<Owned> {
+    LoopCore::of_loop(this).flush_written();
+    Ok(Owned::none())
+}
+
 /// In the child of a fork: the parent's registrations are left alone from now on.
 fn forked(this: &Object) -> Res<Owned> {
     LoopCore::of_loop(this).engine().forked();
@@ -253,6 +259,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"_run" run, c"Runs turns until stop() is called."),
         method!(noargs c"stop" stop, c"Ends the run after the current turn."),
         method!(noargs c"_close_core" close_core, c"Drops what is queued and closes the descriptors."),
+        method!(noargs c"_flush_written" flush_written, c"Sends what the running turn has written."),
         method!(noargs c"_forked" forked, c"In the child of a fork: leaves the parent's registrations alone."),
         method!(noargs c"is_running" is_running, c"Whether the loop runs."),
         method!(noargs c"is_closed" is_closed, c"Whether the loop was closed."),

@@ -219,6 +219,7 @@ fn is_drained(this: &writer::Writer) -> Res<bool> {
     }
     let transport = transport.own();
     let is_closing = if is_tls {
+        // Which sends, too, as it is asked for a stream.
         tls::transport::is_closing(&transport)?
     } else {
         let socket = socket::fields(&transport);

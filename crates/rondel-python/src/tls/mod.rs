@@ -4,7 +4,7 @@
 //! (`python/rondel/tls.py`) have the native bases made here, which do what happens per message.
 //!
 //! The way of a byte in: `transport/reading.rs` receives → [`reading`] decrypts → a protocol, or `streams/reader.rs`.
-//! Out: [`writing`], queued, encrypted and sent when the step is over ([`flush`]).
+//! Out: [`writing`], queued, encrypted and sent when the turn is over ([`flush`]).
 //!
 //! | file | what it has |
 //! |---|---|
@@ -32,7 +32,7 @@ use crate::cpython::error::type_error;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::{Object, Owned, Res, none};
 
-/// Sends what was written in the step that has just run, which may have ended with an exception.
+/// Sends what was written in the turn that is over, the last step of which may have ended with an exception.
 #[inline]
 pub(crate) fn flush(object: &Object) {
     if protocol::fields(object).is_dirty() {

@@ -85,7 +85,7 @@ pub(super) const EOF_RECEIVED: u8 = 8;
 pub(super) const APP_WRITING_PAUSED: u8 = 16;
 /// The program's protocol is a `BufferedProtocol`.
 pub(super) const BUFFERED: u8 = 32;
-/// Something was written in the running step, and is encrypted and sent when that is over.
+/// Something was written in the running turn, and is encrypted and sent when that is over.
 pub(super) const DIRTY: u8 = 64;
 
 static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -136,7 +136,7 @@ impl Tls {
         self.flags.set(if on { rest | flag } else { rest });
     }
 
-    /// Whether something was written in the running step.
+    /// Whether something was written in the running turn.
     #[inline]
     pub(crate) fn is_dirty(&self) -> bool {
         self.has(DIRTY)

@@ -101,7 +101,7 @@ fn read(protocol: &Object, this: &Tls) -> Res<()> {
 }
 
 fn after_reading(protocol: &Object, this: &Tls) -> Res<()> {
-    // What the program has just written is sent when the step is over.
+    // What the program has just written is sent when the turn is over.
     if !this.has(DIRTY) {
         writing::encrypt_and_send(protocol, this)?;
     }

@@ -18,6 +18,7 @@ use crate::cpython::method::{GetSet, Method, attribute, method};
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::transport::chunk::Chunk;
+use crate::transport::closing::belongs_to_stream;
 use crate::transport::names::names as transport_names;
 
 /// A transport's fields, behind those of `_FlowControlMixin`.
@@ -117,10 +118,12 @@ pub(crate) fn is_closing(transport: &Object) -> Res<bool> {
     let Some(owner) = this.ssl_protocol.cloned() else {
         return Ok(this.closed.get());
     };
+    // As the transport below does it: a stream's `drain()` asks in order to know whether sending fails.
     if let Some(tls) = protocol::exact(&owner)
         && tls.is_dirty()
+        && let Some(app_protocol) = tls.app_protocol.cloned()
+        && belongs_to_stream(&app_protocol)?
     {
-        // Sending may find out that the connection is lost.
         writing::flush(&owner)?;
     }
     if this.closed.get() {

@@ -1,4 +1,4 @@
-//! The way of a byte from the program to the socket: kept until the step is over, then encrypted, small pieces together
+//! The way of a byte from the program to the socket: kept until the turn is over, then encrypted, small pieces together
 //! in one record, and sent by one system call out of OpenSSL's own memory.
 //!
 //! asyncio encrypts and sends each write at once. So that no program can tell the difference, whatever lets it see how much
@@ -21,7 +21,7 @@ use crate::transport::{socket, writing as below};
 
 /// The largest record, in bytes of the program's.
 const RECORD: usize = 16 * 1024;
-/// This much waiting, in bytes, is not held back until the step is over.
+/// This much waiting, in bytes, is not held back until the turn is over.
 const FLUSH_AT_ONCE: usize = 64 * 1024;
 /// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
 const LOST_WRITES_THRESHOLD: u32 = 5;
@@ -56,7 +56,7 @@ pub(super) fn write(protocol: &Object, chunk: Chunk) -> Res<()> {
     written(protocol, this)
 }
 
-/// Something was written: it is sent now or when the step is over.
+/// Something was written: it is sent now or when the turn is over.
 #[inline]
 fn written(protocol: &Object, this: &Tls) -> Res<()> {
     if this.state.get() != State::Wrapped {
@@ -115,7 +115,7 @@ pub(super) fn write_appdata(protocol: &Object, list: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// Encrypts and sends what was written in the running step, if anything.
+/// Encrypts and sends what was written in the running turn, if anything.
 #[inline]
 pub(crate) fn flush_if_dirty(protocol: &Object) -> Res<()> {
     match fields(protocol).is_dirty() {
@@ -339,7 +339,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"_process_outgoing" process_outgoing_method, c"Sends what is encrypted."),
         method!(noargs c"_control_app_writing" control_writing_method, c"Has the program pause or go on writing."),
         method!(noargs c"_get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be encrypted or sent."),
-        method!(noargs c"_flush_written" flush_written, c"Sends what was written in the running step."),
+        method!(noargs c"_flush_written" flush_written, c"Sends what was written in the running turn."),
         method!(noargs c"pause_writing" pause_writing, c"The transport below takes no more for now."),
         method!(noargs c"resume_writing" resume_writing, c"The transport below takes more again."),
     ]

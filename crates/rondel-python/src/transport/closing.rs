@@ -11,7 +11,7 @@ use super::names::{imports, names};
 use super::socket::{
     Descriptor, PROTOCOL_CONNECTED, Socket, call_soon, fields, stop_reading, stop_writing,
 };
-use super::writing::flush_if_dirty;
+use super::writing::{flush_if_dirty, flush_now};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::{LoopCore, is_debug};
@@ -195,9 +195,20 @@ fn abort(transport: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
+/// Whether a stream's `drain()` may ask of this protocol's transport.
+pub(crate) fn belongs_to_stream(protocol: &Object) -> Res<bool> {
+    Ok(protocol::is_protocol(protocol) || protocol.is_instance(&imports().stream_protocol)?)
+}
+
 fn is_closing(transport: &Object) -> Res<Owned> {
-    // Sending may find out that the connection is lost.
-    flush_if_dirty(transport)?;
+    // Sending may find out that the connection is lost. A stream's `drain()` asks in order to know that. Other programs ask between
+    // the writes of each message, which are to leave together: they see it when the turn is over.
+    if fields(transport).is_dirty()
+        && let Some(protocol) = fields(transport).protocol.cloned()
+        && belongs_to_stream(&protocol)?
+    {
+        flush_now(transport)?;
+    }
     Ok(Owned::from_bool(fields(transport).is_closing()))
 }
 

@@ -5,7 +5,7 @@
 //! letter.
 //!
 //! The way of a byte in: `reading.rs` → a protocol, or `streams/reader.rs`. Out: `writing.rs`, queued, and sent when
-//! the step is over ([`flush`]).
+//! the turn is over ([`flush`]).
 //!
 //! | file | what it has |
 //! |---|---|
@@ -22,7 +22,7 @@
 pub(crate) mod address;
 mod attributes;
 pub(crate) mod chunk;
-mod closing;
+pub(crate) mod closing;
 mod datagram;
 mod extra;
 mod flow;
@@ -99,7 +99,7 @@ pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
     )
 }
 
-/// Sends what a transport was given in the step that has just run, which may have ended with an exception.
+/// Sends what a transport was given in the turn that is over, the last step of which may have ended with an exception.
 #[inline]
 pub(crate) fn flush(object: &Object) {
     if !socket::is_socket(object) {

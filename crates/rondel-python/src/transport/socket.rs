@@ -198,7 +198,7 @@ impl Socket {
         self.stream.borrow().is_closing()
     }
 
-    /// Whether something was written in the running step.
+    /// Whether something was written in the running turn.
     #[inline]
     pub(crate) fn is_dirty(&self) -> bool {
         self.stream.borrow().is_dirty()

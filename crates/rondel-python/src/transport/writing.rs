@@ -1,8 +1,8 @@
 //! Writing: what the program hands over, and what happens when the descriptor can be written.
 //!
-//! What is written in one step of the loop leaves by one system call when the step is over: `write` notes the
-//! transport with the loop, which calls [`flush_now`]. Whatever could tell the difference to asyncio's sending at
-//! once flushes first ([`flush_if_dirty`]).
+//! What is written in one turn of the loop leaves by one system call when the turn is over: `write` notes the
+//! transport with the loop, which calls [`flush_now`] (`event_loop/core.rs` says why, and what comes sooner). Whatever
+//! could tell the difference to asyncio's sending at once flushes first ([`flush_if_dirty`]).
 
 use pyo3::ffi;
 use rondel::transport::stream::{Drained, Sent, Written};
@@ -161,7 +161,7 @@ pub(crate) fn sent(transport: &Object, sent: Sent) -> Res<()> {
     }
 }
 
-/// Sends what was written in the running step, if anything.
+/// Sends what was written in the running turn, if anything.
 #[inline]
 pub(crate) fn flush_if_dirty(transport: &Object) -> Res<()> {
     match fields(transport).is_dirty() {

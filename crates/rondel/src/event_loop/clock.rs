@@ -59,9 +59,9 @@ impl Clock {
     }
 }
 
-/// The monotonic clock as of the kernel's last tick: a quarter of the precise reading's cost.
+/// The monotonic clock as of the kernel's last tick (1–10 ms ago at most), in nanoseconds: a quarter of the precise reading's cost.
 #[inline]
-pub(super) fn coarse_now() -> u64 {
+pub fn coarse_now() -> u64 {
     read(libc::CLOCK_MONOTONIC_COARSE)
 }
 

@@ -60,6 +60,8 @@ pub trait Host: Sized {
     fn moves_time(&self) -> bool {
         false
     }
+    /// All items of a turn have run, and none of them broke out.
+    fn turn_over(&self) {}
     /// The loop is about to wait. `Break` ends the run instead.
     fn before_wait(&self) -> ControlFlow<Self::Exit> {
         ControlFlow::Continue(())

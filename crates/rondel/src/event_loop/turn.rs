@@ -60,6 +60,7 @@ impl<H: Host> EventLoop<H> {
                 return Err(exit);
             }
         }
+        self.host.turn_over();
         Ok(())
     }
 

@@ -6,7 +6,7 @@
 //!
 //! # The way of a datagram out
 //! The first one of a step is sent at once, so that a program which sends one sees its error there and then, as with
-//! asyncio. Those that follow in the same step are queued and leave together by `sendmmsg` when the step is over, which
+//! asyncio. Those that follow before the host flushes are queued and leave together by `sendmmsg` then, which
 //! takes an eighth less than a system call each. The host flushes before anything that could tell the difference.
 //!
 //! # Who sends
@@ -24,7 +24,7 @@ use super::stream::{Close, LOST_WRITES_THRESHOLD};
 
 /// The most datagrams that one `sendmmsg` takes.
 const BATCH: usize = 32;
-/// This many queued datagrams aren't held back until the step is over.
+/// This many queued datagrams aren't held back until the host flushes.
 const FLUSH_AT_ONCE: usize = 64;
 /// This many queued bytes aren't, either.
 const FLUSH_BYTES: usize = 64 * 1024;
@@ -61,7 +61,7 @@ pub struct Datagrams<S, C, D> {
     paused: bool,
     /// The kernel took no more: the descriptor is watched for writing.
     blocked: bool,
-    /// A datagram was sent in the running step, which the host will end with a flush.
+    /// A datagram was sent since the host flushed, which it will do again.
     in_step: bool,
 }
 
@@ -249,7 +249,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         }
     }
 
-    /// Queues a datagram. True: flush now, it is too much to wait for the end of the step.
+    /// Queues a datagram. True: flush now, it is too much to wait for.
     #[inline]
     pub fn push(&mut self, data: C, to: D) -> bool {
         self.size += data.as_ref().len() + self.header;
@@ -273,7 +273,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         Some(first)
     }
 
-    /// The step is over: what is sent now goes at once again.
+    /// The host's steps are over: what is sent now goes at once again.
     #[inline]
     pub fn leave_step(&mut self) {
         self.in_step = false;

@@ -6,8 +6,8 @@
 //! has to do now, and the host does it before it calls the next one.
 //!
 //! # The way of a write
-//! [`write`](Stream::write) queues, and tells the host when to [`flush`](Stream::flush): when the running step is
-//! over, so that all its writes leave together, or at once. asyncio sends at once; so that no program can tell the
+//! [`write`](Stream::write) queues, and tells the host when to [`flush`](Stream::flush): when the host's step or
+//! turn is over, so that all its writes leave together, or at once. asyncio sends at once; so that no program can tell the
 //! difference, the host also flushes before anything that lets it see how much waits or whether sending fails.
 //!
 //! # The end
@@ -26,7 +26,7 @@ use super::write_queue::{self, Flushed, WriteQueue};
 /// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`: from this many writes to a lost connection on, each is warned of.
 pub const LOST_WRITES_THRESHOLD: u32 = 5;
 
-/// This much queued, in bytes, isn't held back until the step is over.
+/// This much queued, in bytes, isn't held back.
 pub const FLUSH_AT_ONCE: usize = 64 * 1024;
 
 /// A connected stream socket `S` with chunks of type `C` to send.
@@ -52,7 +52,7 @@ pub struct Stream<S, C> {
 pub enum Written {
     /// Queued, and a flush is due already.
     Queued,
-    /// Queued: flush when the running step is over.
+    /// Queued: flush when the running step or turn is over.
     FlushLater,
     /// Queued: flush now.
     FlushNow,
@@ -171,7 +171,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.blocked
     }
 
-    /// Whether a flush was put off until the step is over.
+    /// Whether a flush was put off until the step or turn is over.
     #[inline]
     pub fn is_dirty(&self) -> bool {
         self.dirty

@@ -1,6 +1,6 @@
 //! `sendto`: what the program hands over, and what happens when the descriptor can be written.
 //!
-//! The first datagram of a step is sent at once. Those that follow it in the same step leave together when the step is over:
+//! The first datagram of a turn is sent at once. Those that follow it in the same turn leave together when the turn is over:
 //! the loop, which was told of the first, calls [`flush_step`]. Whatever could tell the difference flushes first.
 
 use std::io;
@@ -241,14 +241,14 @@ fn send_waiting(transport: &Object, this: &Datagram) -> Res<bool> {
     }
 }
 
-/// The step is over: sends what it left.
+/// The turn is over: sends what it left.
 pub(in crate::transport) fn flush_step(transport: &Object) -> Res<()> {
     let this = fields(transport);
     this.datagrams.borrow_mut().leave_step();
     flush_if_dirty(transport)
 }
 
-/// Sends what was queued in the running step, if anything.
+/// Sends what was queued in the running turn, if anything.
 #[inline]
 pub(super) fn flush_if_dirty(transport: &Object) -> Res<()> {
     let dirty = fields(transport).datagrams.borrow().is_dirty();

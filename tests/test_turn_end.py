@@ -1,0 +1,215 @@
+"""What is written in a turn leaves when it ends, or sooner: never later, never twice, and never not at all."""
+
+import asyncio
+import contextlib
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+import pytest
+
+Pair = tuple[Any, socket.socket]
+
+
+async def connect() -> Pair:
+    """A transport over TCP, and its peer, which does not block."""
+    loop = asyncio.get_running_loop()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        peer, _ = listener.accept()
+    ours.setblocking(False)
+    peer.setblocking(False)
+    transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+    return transport, peer
+
+
+@contextlib.asynccontextmanager
+async def connected() -> AsyncIterator[Pair]:
+    transport, peer = await connect()
+    with peer:
+        try:
+            yield transport, peer
+        finally:
+            transport.abort()
+            await asyncio.sleep(0)
+
+
+def received(peer: socket.socket) -> bytes:
+    try:
+        return peer.recv(1 << 20)
+    except BlockingIOError:
+        return b""
+
+
+def in_one_turn(*steps: Any) -> "asyncio.Future[None]":
+    """Runs these as callbacks of one turn; done in the next one."""
+    loop = asyncio.get_running_loop()
+    for step in steps:
+        loop.call_soon(step)
+    done = loop.create_future()
+    loop.call_soon(lambda: loop.call_soon(done.set_result, None))
+    return done
+
+
+@pytest.mark.parametrize("count", [1, 2, 63, 64, 65, 150])
+def test_what_many_write_in_a_turn_has_left_when_it_ends(run, count):
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            pairs = [await stack.enter_async_context(connected()) for _ in range(count)]
+            steps = []
+            for number, (transport, _) in enumerate(pairs):
+                steps += [lambda t=transport, n=number: t.write(b"%d" % n), lambda t=transport: t.writelines([b",", b"end"])]
+            await in_one_turn(*steps)
+            assert [received(peer) for _, peer in pairs] == [b"%d,end" % number for number in range(count)]
+
+    run(main())
+
+
+def test_what_a_long_step_writes_does_not_wait_for_the_next(run):
+    async def main() -> None:
+        async with connected() as (transport, peer):
+            got = []
+
+            def work() -> None:
+                transport.write(b"answer")
+                end = time.perf_counter() + 0.03  # several ticks of the coarsest clock
+                while time.perf_counter() < end:
+                    pass
+
+            await in_one_turn(work, lambda: got.append(received(peer)))
+            assert got == [b"answer"]
+
+    run(main())
+
+
+@pytest.mark.parametrize("ask", ["get_write_buffer_size", "_buffer", "close", "abort", "write_eof"])
+def test_what_depends_on_sending_sends_first(run, ask):
+    async def main() -> None:
+        async with connected() as (transport, peer):
+            got = []
+
+            def step() -> None:
+                transport.write(b"x")
+                value = getattr(transport, ask)
+                if callable(value):
+                    value()
+                got.append(received(peer))
+
+            await in_one_turn(step)
+            assert got == [b"x"]
+
+    run(main())
+
+
+def test_a_large_write_does_not_wait(run):
+    async def main() -> None:
+        async with connected() as (transport, peer):
+            got = []
+
+            def step() -> None:
+                transport.write(bytes(200_000))
+                got.append(len(received(peer)))
+
+            await in_one_turn(step)
+            assert got[0] > 0
+
+    run(main())
+
+
+def test_asking_whether_it_closes_does_not_part_what_is_written_together(run, impl):
+    async def main() -> None:
+        async with connected() as (transport, peer):
+            got = []
+
+            def step() -> None:
+                transport.write(b"head")
+                assert not transport.is_closing()
+                got.append(received(peer))
+                transport.write(b"body")
+
+            await in_one_turn(step)
+            got.append(received(peer))
+            assert got == ([b"", b"headbody"] if impl.is_rondel else [b"head", b"body"])
+
+    run(main())
+
+
+@pytest.mark.parametrize("end", [SystemExit, KeyboardInterrupt])
+def test_a_turn_that_is_broken_off(loop, end):
+    def leave() -> None:
+        raise end(3)
+
+    transport, peer = loop.run_until_complete(connect())
+    with peer:
+        loop.call_soon(transport.write, b"last words")
+        loop.call_soon(leave)
+        with pytest.raises(end):
+            loop.run_forever()
+        assert received(peer) == b"last words"
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_a_loop_that_is_stopped_in_the_turn(loop):
+    transport, peer = loop.run_until_complete(connect())
+    with peer:
+        loop.call_soon(loop.stop)
+        loop.call_soon(transport.write, b"last words")
+        loop.run_forever()
+        assert received(peer) == b"last words"
+        transport.abort()
+        loop.run_until_complete(asyncio.sleep(0))
+
+
+def test_a_write_that_fails_when_the_turn_ends(run):
+    class Protocol(asyncio.Protocol):
+        def connection_lost(self, exc: Exception | None) -> None:
+            lost.append(exc)
+
+    lost: list[Exception | None] = []
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        transport, _ = await loop.create_connection(Protocol, sock=ours)
+        transport.pause_reading()
+        peer.close()
+        await in_one_turn(lambda: transport.write(b"into the void"))
+        assert transport.is_closing()
+        await asyncio.sleep(0)
+        assert [type(exc) for exc in lost] == [BrokenPipeError]
+
+    run(main())
+
+
+@pytest.fixture
+def no_warning_of_forks() -> Iterator[None]:
+    import warnings
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        yield
+
+
+def test_what_was_written_before_a_fork_leaves_once(run, no_warning_of_forks):
+    async def main() -> None:
+        async with connected() as (transport, peer):
+            got = []
+
+            def fork() -> None:
+                pid = os.fork()
+                if not pid:
+                    # Whatever the child does with the transport: what came before the fork is not its to send.
+                    transport.get_write_buffer_size()
+                    os._exit(0)
+                assert os.waitpid(pid, 0)[1] == 0
+                got.append(received(peer))
+
+            await in_one_turn(lambda: transport.write(b"once"), fork)
+            got.append(received(peer))
+            assert got == [b"once", b""]
+
+    run(main())
