@@ -144,7 +144,6 @@ def test_what_looks_at_the_buffer_finds_it_sent(run: Any) -> None:
     async def main() -> None:
         looks: list[Callable[[Any], Any]] = [
             lambda transport: transport.get_write_buffer_size(),
-            lambda transport: transport.is_closing(),
             lambda transport: transport.set_write_buffer_limits(100),
             lambda transport: transport._buffer,
         ]

@@ -185,6 +185,21 @@ def test_a_write_that_fails_when_the_turn_ends(run):
     run(main())
 
 
+def test_asking_whether_it_closes_right_after_a_write_that_fails(run):
+    async def main() -> None:
+        ours, peer = socket.socketpair()
+        ours.setblocking(False)
+        transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
+        transport.pause_reading()
+        peer.close()
+        assert not transport.is_closing()
+        transport.write(b"into the void")
+        assert transport.is_closing()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
 @pytest.fixture
 def no_warning_of_forks() -> Iterator[None]:
     import warnings

@@ -202,7 +202,7 @@ impl Steps for Ready {
     }
 }
 
-/// Whether draining would end at once. What the program wrote is sent first, as that tells.
+/// Whether draining would end at once. What the program wrote is sent first, as that tells; over TLS, the kernel is asked whether it fails.
 fn is_drained(this: &writer::Writer) -> Res<bool> {
     let Some(transport) = this.transport.get() else {
         return Ok(false);
@@ -219,7 +219,6 @@ fn is_drained(this: &writer::Writer) -> Res<bool> {
     }
     let transport = transport.own();
     let is_closing = if is_tls {
-        // Which sends, too, as it is asked for a stream.
         tls::transport::is_closing(&transport)?
     } else {
         let socket = socket::fields(&transport);

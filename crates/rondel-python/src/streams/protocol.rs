@@ -108,12 +108,6 @@ pub(crate) fn exact(object: &Object) -> Option<&Protocol> {
     this.dict.is_empty().then_some(this)
 }
 
-/// Whether it is a stream's protocol, or of a class that derives from it.
-pub(crate) fn is_protocol(object: &Object) -> bool {
-    // SAFETY: live types.
-    unsafe { ffi::PyType_IsSubtype(object.type_ptr(), CLASS.load(Ordering::Relaxed)) != 0 }
-}
-
 /// The protocol of one connection that a server accepts, with its reader.
 pub(crate) fn make_for_server(
     client_connected_cb: &Object,

@@ -18,8 +18,8 @@ use crate::cpython::method::{GetSet, Method, attribute, method};
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::transport::chunk::Chunk;
-use crate::transport::closing::belongs_to_stream;
 use crate::transport::names::names as transport_names;
+use crate::transport::socket;
 
 /// A transport's fields, behind those of `_FlowControlMixin`.
 #[repr(C)]
@@ -118,11 +118,11 @@ pub(crate) fn is_closing(transport: &Object) -> Res<bool> {
     let Some(owner) = this.ssl_protocol.cloned() else {
         return Ok(this.closed.get());
     };
-    // As the transport below does it: a stream's `drain()` asks in order to know whether sending fails.
+    // As the transport below does it: the kernel is asked whether sending would find out that the connection is lost.
     if let Some(tls) = protocol::exact(&owner)
         && tls.is_dirty()
-        && let Some(app_protocol) = tls.app_protocol.cloned()
-        && belongs_to_stream(&app_protocol)?
+        && let Some(below) = tls.transport.cloned()
+        && socket::exact(&below).is_none_or(socket::Socket::has_failed)
     {
         writing::flush(&owner)?;
     }

@@ -195,18 +195,11 @@ fn abort(transport: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// Whether a stream's `drain()` may ask of this protocol's transport.
-pub(crate) fn belongs_to_stream(protocol: &Object) -> Res<bool> {
-    Ok(protocol::is_protocol(protocol) || protocol.is_instance(&imports().stream_protocol)?)
-}
-
 fn is_closing(transport: &Object) -> Res<Owned> {
-    // Sending may find out that the connection is lost. A stream's `drain()` asks in order to know that. Other programs ask between
-    // the writes of each message, which are to leave together: they see it when the turn is over.
-    if fields(transport).is_dirty()
-        && let Some(protocol) = fields(transport).protocol.cloned()
-        && belongs_to_stream(&protocol)?
-    {
+    // Sending would find out that the connection is lost. But programs ask this between the writes of one message, which are to
+    // leave together, so the kernel is only asked whether it would.
+    let this = fields(transport);
+    if this.is_dirty() && this.has_failed() {
         flush_now(transport)?;
     }
     Ok(Owned::from_bool(fields(transport).is_closing()))

@@ -22,7 +22,7 @@
 pub(crate) mod address;
 mod attributes;
 pub(crate) mod chunk;
-pub(crate) mod closing;
+mod closing;
 mod datagram;
 mod extra;
 mod flow;

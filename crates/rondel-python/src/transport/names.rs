@@ -82,8 +82,6 @@ interned! {
 pub(crate) struct Imports {
     pub(crate) protocol: Owned,
     pub(crate) buffered_protocol: Owned,
-    /// `asyncio.streams.FlowControlMixin`: the protocols of streams and of processes' pipes.
-    pub(crate) stream_protocol: Owned,
     /// What asyncio's own transports derive from; its `sendfile` insists on it.
     pub(crate) transport: Owned,
     /// `asyncio.ReadTransport`.
@@ -134,7 +132,6 @@ impl Imports {
         Ok(Self {
             protocol: get("asyncio.protocols", "Protocol")?,
             buffered_protocol: get("asyncio.protocols", "BufferedProtocol")?,
-            stream_protocol: get("asyncio.streams", "FlowControlMixin")?,
             transport: get("asyncio.transports", "_FlowControlMixin")?,
             read_transport: get("asyncio.transports", "ReadTransport")?,
             datagram_transport: match version(12) {

@@ -204,6 +204,11 @@ impl Socket {
         self.stream.borrow().is_dirty()
     }
 
+    /// Whether the kernel knows that the connection has failed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.stream.borrow().has_failed()
+    }
+
     /// Whether `get_extra_info` may know other names than every transport does.
     pub(crate) fn has_given_extra(&self) -> bool {
         self.has(EXTRA_WAS_GIVEN | EXTRA_IS_WHOLE)

@@ -177,6 +177,18 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.dirty
     }
 
+    /// Whether the kernel knows of a failure, so that sending would find it. Costs a system call, less than sending does.
+    pub fn has_failed(&self) -> bool {
+        let mut asked = libc::pollfd {
+            fd: self.fd(),
+            events: 0,
+            revents: 0,
+        };
+        // SAFETY: one descriptor is described; a taken socket's is -1, of which nothing is said. It does not wait.
+        let count = unsafe { libc::poll(&raw mut asked, 1, 0) };
+        count != 0
+    }
+
     /// What waits to be sent.
     #[inline]
     pub fn queue(&self) -> &WriteQueue<C> {
@@ -522,6 +534,17 @@ mod tests {
             panic!("the connection was reset")
         };
         assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+    }
+
+    #[test]
+    fn a_failure_shows_before_anything_is_sent() {
+        let (mut stream, mut peer) = pair();
+        peer.write_all(b"x").unwrap();
+        peer.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(!stream.has_failed(), "the peer can still read");
+        drop(peer);
+        assert!(stream.has_failed());
+        assert!(stream.take_socket().is_some() && !stream.has_failed());
     }
 
     #[test]
