@@ -7,6 +7,7 @@ has the target. Each wheel is then asked by auditwheel which tag it deserves. Wh
 
 import argparse
 import importlib.util
+import os
 import platform
 import re
 import subprocess
@@ -64,7 +65,9 @@ def main() -> int:
 
 def _run(*command: str) -> None:
     print("$", *command, flush=True)
-    subprocess.run(command, cwd=ROOT, check=True)
+    # maturin asks the `python3` that it finds first for ziglang; that has to be the one that runs this.
+    first = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": first}, check=True)
 
 
 def _has_target(target: str) -> bool:
