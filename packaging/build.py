@@ -2,11 +2,13 @@
 
 With zig (the package ziglang) the wheels are linked against glibc 2.17, and run wherever Rust's own programs do;
 without it they need the glibc of this machine, and maturin names them so. Wheels for musl (Alpine) are built as well where Rust
-has the target. Each wheel is then asked by auditwheel which tag it deserves. What could not be built is said.
+has the target. Each wheel is then asked by auditwheel which tag it deserves, and each interpreter found installs the one that
+pip chooses for it into a fresh environment and uses it there. What could not be built, and what nobody tried, is said.
 """
 
 import argparse
 import importlib.util
+import os
 import platform
 import re
 import subprocess
@@ -14,8 +16,8 @@ import sys
 from pathlib import Path
 
 import interpreters
+from trying import ROOT, wheel_for
 
-ROOT = Path(__file__).resolve().parents[1]
 GLIBC = "manylinux_2_17"
 MUSL = "musllinux_1_2"
 
@@ -26,6 +28,14 @@ def main() -> int:
     parser.add_argument("--target-dir", type=Path, default=ROOT / "target" / "wheels", help="default: %(default)s")
     parser.add_argument("--versions", help="with commas, e.g. 3.13,3.14 (default: every one found)")
     parser.add_argument("--no-musl", action="store_true", help="leave out the wheels for musl")
+    parser.add_argument(
+        "--try-with",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="PYTHON",
+        help="one more interpreter to try the wheels with, such as one of musl's; may be repeated",
+    )
     options = parser.parse_args()
 
     skipped = []
@@ -54,17 +64,31 @@ def main() -> int:
             except subprocess.CalledProcessError:
                 skipped.append(f"wheel for musl and Python {version}: it does not build")
 
-    wrong = [wheel.name for wheel in sorted(options.out.glob("*.whl")) if not _deserves_its_tag(wheel)]
+    wrong = [
+        f"{wheel.name} is not what its name says"
+        for wheel in sorted(options.out.glob("*.whl"))
+        if not _deserves_its_tag(wheel)
+    ]
+    untried = {*options.out.glob("*.whl")}
+    for python in (*found.values(), *options.try_with):
+        wheel = wheel_for(python, options.out)
+        print(f"{python}: {wheel.name} works" if wheel else f"{python}: no wheel fits", flush=True)
+        if wheel is None:
+            wrong.append(f"{python} has no wheel")
+        untried.discard(wheel)
+    skipped += [f"{wheel.name} was not tried: no interpreter for it is here" for wheel in sorted(untried)]
     for what in skipped:
         print(f"SKIPPED: {what}")
-    for name in wrong:
-        print(f"WRONG: {name} is not what its name says", file=sys.stderr)
+    for what in wrong:
+        print(f"WRONG: {what}", file=sys.stderr)
     return 1 if wrong else 0
 
 
 def _run(*command: str) -> None:
     print("$", *command, flush=True)
-    subprocess.run(command, cwd=ROOT, check=True)
+    # maturin asks the `python3` that it finds first for ziglang; that has to be the one that runs this.
+    first = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
+    subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": first}, check=True)
 
 
 def _has_target(target: str) -> bool:

@@ -4,34 +4,13 @@ Also that pip refuses an interpreter that is too old before it builds anything, 
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import tarfile
 import tempfile
-import venv
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-
-PROGRAM = """
-import importlib.metadata, importlib.resources
-import rondel
-
-async def main():
-    await rondel.sleep(0)
-    return type(rondel.get_running_loop())
-
-assert rondel.run(main()) is rondel.EventLoop
-files = importlib.resources.files("rondel")
-assert files.joinpath("py.typed").is_file()
-assert files.joinpath("_rondel.pyi").is_file()
-distribution = importlib.metadata.distribution("rondel")
-assert distribution.version == rondel.__version__, distribution.version
-names = {path.name for path in distribution.files}
-assert {"LICENSE-MIT", "LICENSE-APACHE"} <= names, names
-print("works")
-"""
+from trying import ROOT, Environment
 
 
 def main() -> int:
@@ -51,7 +30,9 @@ def main() -> int:
     for archive in (*archives, *wheels):
         with tempfile.TemporaryDirectory() as folder:
             print(f"installing {archive.name} ...", flush=True)
-            _check(archive, Path(folder))
+            environment = Environment(sys.executable, Path(folder))
+            environment.install(str(archive.resolve()))
+            environment.use()
     if options.old_python:
         _check_refusal(options.old_python, archives[0])
     print(f"{len(archives) + len(wheels)} passed, 0 failed")
@@ -68,27 +49,6 @@ def _check_contents(archive: Path) -> None:
     wanted = {"Cargo.lock", "LICENSE-MIT", "LICENSE-APACHE", "README.md", "pyproject.toml", "python/rondel/py.typed"}
     assert wanted <= names, wanted - names
     assert not [name for name in names if name.startswith(("target/", ".venv", "dist/")) or name.endswith(".so")]
-
-
-def _check(archive: Path, folder: Path) -> None:
-    venv.create(folder / "venv", with_pip=True)
-    binaries = folder / "venv" / "bin"
-    environment = {
-        **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")},
-        # Dependencies once built need not be built again.
-        "CARGO_TARGET_DIR": str(ROOT / "target" / "packaging"),
-    }
-
-    def run(*command: str) -> str:
-        return subprocess.run(
-            command, cwd=folder, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=1800
-        ).stdout
-
-    run(str(binaries / "python"), "-m", "pip", "install", "--quiet", str(archive.resolve()))
-    assert run(str(binaries / "python"), "-c", PROGRAM) == "works\n"
-    for command in ([str(binaries / "rondel")], [str(binaries / "python"), "-m", "rondel"]):
-        assert run(*command, "--version").startswith("rondel ")
-        assert run(*command, "-c", "import asyncio, rondel; print(asyncio.Lock is rondel.Lock)") == "True\n"
 
 
 def _check_refusal(python: str, archive: Path) -> None:

@@ -33,6 +33,8 @@ first = second = main
 
 # tests/ecosystem has the frameworks, and tests their page.
 DOCUMENTS = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "frameworks.md"})]
+#: Pages without programs.
+OTHERS = [ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md", "benchmarks/README.md")]
 #: Not run: a block of text is looked at with the program before it, `console` shows commands on a process of the reader's.
 NOT_RUN = {"text", "console", "toml"}
 
@@ -136,6 +138,17 @@ def test_a_block(document, language, text, printed, commands, tmp_path):
             r'include_str!\("\.\./\.\./\.\./(.*?)"\)', (ROOT / "crates/rondel/src/lib.rs").read_text()
         )
         assert str(document.relative_to(ROOT)) in included, "no doctest runs it"
+
+
+@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "docs" / "frameworks.md", *OTHERS], ids=lambda path: path.name)
+def test_links_lead_somewhere(document):
+    """In the repository, that is; mkdocs looks after those of the site."""
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text()):
+        file = document.parent / target if target else document
+        assert file.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(), re.MULTILINE)
+            assert anchor in [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
 
 
 def test_the_figures_are_those_that_were_recorded():

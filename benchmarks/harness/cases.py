@@ -69,6 +69,8 @@ class Web:
     size: int
     #: How often the server answers with a message.
     copies: int = 1
+    #: Whether server and load speak TLS.
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -222,6 +224,10 @@ def _programs() -> list[Case]:
         for name, size in (("plaintext", 0), ("json-10KiB", 10 * 1024)):
             web = Web(f"uvicorn-{parser}", "http", 50, size)
             served.append(Case(f"uvicorn-{parser}/{name}", group, web, LOOPS_OF_PROGRAMS, modules=("uvicorn", parser)))
+    encrypted = Web("uvicorn-httptools", "http", 50, 0, tls=True)
+    loops = (*LOOPS_OF_PROGRAMS, *TLS_LOOPS)
+    modules = ("uvicorn", "httptools", "trustme")
+    served.append(Case("uvicorn-httptools/tls", group, encrypted, loops, modules=modules))
     for name, size in (("plaintext", 0), ("json-10KiB", 10 * 1024)):
         web = Web("aiohttp", "http", 50, size)
         served.append(Case(f"aiohttp-server/{name}", group, web, LOOPS_OF_PROGRAMS, modules=("aiohttp",)))

@@ -86,6 +86,7 @@ GOALS = [
             ("uvicorn, httptools, 10 KiB of JSON", "uvicorn-httptools/json-10KiB"),
         )
     ),
+    Goal("uvicorn, httptools, TLS", "uvicorn-httptools/tls", "rondel", (Limit(0.70, "uvloop"),)),
     Goal("aiohttp server", "aiohttp-server/plaintext", "rondel", (Limit(0.70, "uvloop"), Limit(0.95, "blazio"))),
     Goal("websockets echo", "websockets-echo/1KiB", "rondel", (Limit(0.75, "uvloop"),)),
     Goal("asyncpg, 10 connections", "asyncpg", "rondel", (Limit(0.75, "uvloop"),)),

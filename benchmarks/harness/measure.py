@@ -97,6 +97,8 @@ def _echo(contenders: Contenders, settings: Settings, workload: Echo, loop: str)
 
 def _web(contenders: Contenders, settings: Settings, workload: Web, loop: str) -> Figures:
     options = ["--form", "loop", "--server", workload.server, "--size", str(workload.size)]
+    if workload.tls:
+        options.append("--tls")
     with _serving(contenders.command(loop, "web_server", *options), settings) as (server, port):
         return _under_load(contenders, settings, workload, server, port)
 
@@ -110,7 +112,7 @@ def _under_load(
         *("--warmup", str(settings.warm_up), "--seconds", str(settings.seconds)),
         *("--server-pid", str(server.pid)),
     ]
-    if isinstance(workload, Echo) and workload.tls:
+    if workload.tls:
         load += ["--tls", "1"]
     with _running(load, settings.load_cpu) as generator:
         figures = generator.read_line(settings.seconds + settings.warm_up + PATIENCE)

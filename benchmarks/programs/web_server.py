@@ -1,4 +1,4 @@
-"""Whole programs under load: `python web_server.py --loop NAME --form loop --server KIND --size BYTES`.
+"""Whole programs under load: `python web_server.py --loop NAME --form loop --server KIND --size BYTES [--tls]`.
 
 Prints `{"port": N}` and serves 127.0.0.1 until it is killed. What it answers is what the load generator expects
 (`rust/src/requests.rs`): a short text, or JSON of `--size` bytes, with the path of the request in it.
@@ -7,6 +7,7 @@ Prints `{"port": N}` and serves 127.0.0.1 until it is killed. What it answers is
 import argparse
 import json
 import socket
+import tempfile
 from collections.abc import Callable
 from typing import Any
 
@@ -23,8 +24,19 @@ def body_of(size: int) -> Body:
     return lambda path: b'{"path": "' + path.encode() + b'", "data": "' + filler + b'"}'
 
 
+def certified(folder: str) -> dict[str, str]:
+    """uvicorn's options for TLS, with a certificate that is made for it in `folder`."""
+    import trustme
+
+    made = trustme.CA().issue_cert("localhost")
+    options = {"ssl_certfile": f"{folder}/certificate.pem", "ssl_keyfile": f"{folder}/key.pem"}
+    made.cert_chain_pems[0].write_to_path(options["ssl_certfile"])
+    made.private_key_pem.write_to_path(options["ssl_keyfile"])
+    return options
+
+
 def uvicorn(parser: str) -> Any:
-    async def serve(listener: socket.socket, size: int) -> None:
+    async def serve(listener: socket.socket, size: int, tls: bool = False) -> None:
         import uvicorn
 
         body = body_of(size)
@@ -37,7 +49,11 @@ def uvicorn(parser: str) -> Any:
             await send({"type": "http.response.body", "body": content})
 
         # `--loop rondel:new_event_loop` does no more than what has been done already: the loop runs.
-        config = uvicorn.Config(app, http=parser, loop="none", lifespan="off", access_log=False, log_level="warning")
+        options: dict[str, Any] = {"loop": "none", "lifespan": "off", "access_log": False, "log_level": "warning"}
+        with tempfile.TemporaryDirectory() as folder:
+            config = uvicorn.Config(app, http=parser, **options, **(certified(folder) if tls else {}))
+            # Reads the files: nobody would remove them later, as the harness kills this program.
+            config.load()
         await uvicorn.Server(config).serve(sockets=[listener])
 
     return serve
@@ -87,6 +103,7 @@ def main() -> None:
     parser.add_argument("--form", choices=["loop", "module"], required=True)
     parser.add_argument("--server", choices=SERVERS, required=True)
     parser.add_argument("--size", type=int, required=True)
+    parser.add_argument("--tls", action="store_true", help="for uvicorn")
     options = parser.parse_args()
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -95,7 +112,8 @@ def main() -> None:
     listener.setblocking(False)
     # The load generator waits in the backlog until the program accepts.
     print(json.dumps({"port": listener.getsockname()[1]}), flush=True)
-    bind(options.loop, options.form).run(SERVERS[options.server](listener, options.size))
+    tls = {"tls": True} if options.tls else {}
+    bind(options.loop, options.form).run(SERVERS[options.server](listener, options.size, **tls))
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import tarfile
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from suites import SUITES, Suite
@@ -52,6 +53,16 @@ class SuiteRunner:
         self.suite = suite
         self.extra = extra
         self.folder = _unpack(suite, downloads, folder)
+
+    @cached_property
+    def stock(self) -> Outcomes:
+        """The whole suite on stock asyncio, once for all modes."""
+        started = time.monotonic()
+        outcomes = self.run("asyncio")
+        took = time.monotonic() - started
+        failed = sum(outcome.bad for outcome in outcomes.values())
+        print(f"  on stock asyncio: {len(outcomes)} tests, {failed} failed, in {took:.0f} s", flush=True)
+        return outcomes
 
     def run(self, implementation: str, tests: list[str] | None = None) -> Outcomes:
         """Runs the suite, or the tests of it that are named."""
@@ -121,17 +132,10 @@ def run_suite(runner: SuiteRunner, mode: str, thorough: bool) -> bool:
     print(f"{suite.package} {suite.version}, {mode}: {told} in {took:.0f} s", flush=True)
     well = True
     if thorough:
-        started = time.monotonic()
-        stock = runner.run("asyncio")
-        took = time.monotonic() - started
-        failed = sum(outcome.bad for outcome in stock.values())
-        print(f"  on stock asyncio: {len(stock)} tests, {failed} failed, in {took:.0f} s", flush=True)
-        for test, outcome in stock.items():
+        for test, outcome in runner.stock.items():
             if outcome.name == "passed" and ours.get(test, Outcome("absent")).name in ("skipped", "absent"):
                 print(f"  LOST: {test} passes on asyncio and does not run here")
                 well = False
-    else:
-        stock = {}
     if counts["passed"] < suite.at_least and not runner.extra:
         print(f"  TOO FEW: at least {suite.at_least} tests have to pass")
         well = False

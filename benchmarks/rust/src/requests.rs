@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use crate::epoll::{Epoll, READABLE};
 use crate::message::Messages;
 use crate::meter::{Meter, PATIENCE, Tick};
+use crate::stream::{Stream, Tls};
 
 /// Longest head of a reply.
 const HEAD: usize = 8 * 1024;
@@ -25,11 +26,22 @@ pub enum Protocol {
 }
 
 struct Connection {
-    stream: TcpStream,
+    stream: Stream,
     sequence: u64,
     /// What has come of the reply.
     reply: Vec<u8>,
     since: Instant,
+}
+
+/// What a read found.
+#[derive(PartialEq, Eq)]
+enum Received {
+    /// No bytes have come.
+    Nothing,
+    /// The reply is not whole yet.
+    Part,
+    /// The reply is whole.
+    Whole,
 }
 
 /// All connections to one server.
@@ -45,10 +57,15 @@ pub struct Requests {
 impl Requests {
     /// Connects, shakes hands where the protocol does, and has one reply on each connection, so that each is known to be served
     /// before anything is measured.
-    pub fn open(address: SocketAddr, count: usize, protocol: Protocol) -> Result<Self, String> {
+    pub fn open(
+        address: SocketAddr,
+        count: usize,
+        protocol: Protocol,
+        tls: &Tls,
+    ) -> Result<Self, String> {
         let mut connections = Vec::with_capacity(count);
         for index in 0..count {
-            let connection = connect(address, &protocol);
+            let connection = connect(address, &protocol, tls);
             connections.push(connection.map_err(|error| format!("connection {index}: {error}"))?);
         }
         let mut requests = Self {
@@ -62,9 +79,10 @@ impl Requests {
             requests
                 .ask(index, Instant::now())
                 .map_err(|error| format!("connection {index}: {error}"))?;
-            while !requests
+            while requests
                 .receive(index)
                 .map_err(|error| format!("connection {index}: {error}"))?
+                != Received::Whole
             {}
         }
         Ok(requests)
@@ -97,15 +115,25 @@ impl Requests {
                 Tick::Stalled => return Err("stalled: a request has no reply".to_owned()),
             }
             for event in 0..events {
-                let index = epoll.event(event).0 as usize;
-                let whole = self
-                    .receive(index)
-                    .map_err(|error| format!("connection {index}: {error}"))?;
-                if whole {
+                self.ready(epoll.event(event).0 as usize, &mut meter)
+                    .map_err(|error| format!("connection {}: {error}", epoll.event(event).0))?;
+            }
+        }
+    }
+
+    fn ready(&mut self, index: usize, meter: &mut Meter) -> Result<(), String> {
+        loop {
+            match self.receive(index)? {
+                Received::Nothing => return Ok(()),
+                Received::Part => {}
+                Received::Whole => {
                     let now = Instant::now();
                     meter.record(now, self.connections[index].since);
-                    self.ask(index, now).map_err(text)?;
+                    self.ask(index, now).map_err(|error| error.to_string())?;
                 }
+            }
+            if !self.connections[index].stream.reads_ahead() {
+                return Ok(());
             }
         }
     }
@@ -135,25 +163,26 @@ impl Requests {
             }
         }
         // Nothing else is under way on the connection, so that it fits.
-        connection.stream.write_all(&self.request)
+        connection.stream.write_all(&self.request)?;
+        connection.stream.flush()
     }
 
-    /// Whether the reply is whole; it is an error if it isn't what it has to be.
-    fn receive(&mut self, index: usize) -> Result<bool, String> {
+    /// Reads once; it is an error if the reply isn't what it has to be.
+    fn receive(&mut self, index: usize) -> Result<Received, String> {
         let connection = &mut self.connections[index];
         match connection.stream.read(&mut self.receive) {
             Ok(0) => return Err("closed by the server".to_owned()),
             Ok(count) => connection.reply.extend_from_slice(&self.receive[..count]),
             // Before the descriptor is watched, this means that nothing has come for too long.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.watched => {
-                return Ok(false);
+                return Ok(Received::Nothing);
             }
             Err(error) => return Err(error.to_string()),
         }
-        match &self.protocol {
+        let whole = match &self.protocol {
             Protocol::Http(size) => {
                 let path = path(index, connection.sequence);
-                http_reply(&connection.reply, &path, *size)
+                http_reply(&connection.reply, &path, *size)?
             }
             Protocol::WebSocket(messages) => {
                 let mut head = Vec::new();
@@ -169,9 +198,14 @@ impl Requests {
                 {
                     return Err("the reply is not what was sent".to_owned());
                 }
-                Ok(payload.len() == messages.size())
+                payload.len() == messages.size()
             }
-        }
+        };
+        Ok(if whole {
+            Received::Whole
+        } else {
+            Received::Part
+        })
     }
 }
 
@@ -232,10 +266,11 @@ fn frame(size: usize, masked: bool, out: &mut Vec<u8>) {
     }
 }
 
-fn connect(address: SocketAddr, protocol: &Protocol) -> io::Result<Connection> {
-    let mut stream = TcpStream::connect(address)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
+fn connect(address: SocketAddr, protocol: &Protocol, tls: &Tls) -> io::Result<Connection> {
+    let tcp = TcpStream::connect(address)?;
+    tcp.set_nodelay(true)?;
+    tcp.set_read_timeout(Some(PATIENCE))?;
+    let mut stream = Stream::new(tcp, tls).map_err(io::Error::other)?;
     if let Protocol::WebSocket(_) = protocol {
         stream.write_all(
             b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\

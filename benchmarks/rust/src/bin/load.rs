@@ -54,14 +54,18 @@ fn run() -> Result<(), String> {
     let count = options.get("connections")?;
     let seconds = |name| Ok::<_, String>(Duration::from_secs_f64(options.get(name)?));
     let server = options.find("server-pid")?;
+    let tls = match options.find("tls")?.unwrap_or(0) {
+        0 => None,
+        _ => tls()?,
+    };
     if options.mode == "http" {
-        let load = Requests::open(address, count, Protocol::Http(size))?;
+        let load = Requests::open(address, count, Protocol::Http(size), &tls)?;
         return load.run(seconds("warmup")?, seconds("seconds")?, server);
     }
     let messages = Messages::new(size).ok_or("--size is less than a message's header")?;
     match options.mode.as_str() {
         "websocket" => {
-            let load = Requests::open(address, count, Protocol::WebSocket(messages))?;
+            let load = Requests::open(address, count, Protocol::WebSocket(messages), &tls)?;
             return load.run(seconds("warmup")?, seconds("seconds")?, server);
         }
         "datagrams" => {
@@ -80,10 +84,6 @@ fn run() -> Result<(), String> {
         connections: Vec::new(),
         send: vec![0; size],
         receive: vec![0; RECEIVE.max(size)],
-    };
-    let tls = match options.find("tls")?.unwrap_or(0) {
-        0 => None,
-        _ => tls()?,
     };
     load.connect(address, count, &tls)?;
     match options.mode.as_str() {
