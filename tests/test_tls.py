@@ -4,8 +4,11 @@ import asyncio
 import os
 import socket
 import ssl
+import subprocess
+import sys
 
 import pytest
+from child_programs import LOOPS
 
 trustme = pytest.importorskip("trustme", reason="certificates are made with trustme (tests/requirements.txt)")
 
@@ -172,3 +175,41 @@ def test_start_tls_of_the_loop(run, aio, server_context, client_context):
             await loop.start_tls(plain, client, None)
 
     run(main())
+
+
+WITHOUT_TLS = """
+async def main():
+    async def echo(reader, writer):
+        writer.write(await reader.readline())
+        writer.close()
+
+    async with await asyncio.start_server(echo, "127.0.0.1") as server:
+        address = server.sockets[0].getsockname()
+        reader, writer = await asyncio.open_connection(*address)
+        writer.write(b"hello")
+        writer.write_eof()
+        print(await reader.read())
+        try:
+            await asyncio.open_connection(*address, ssl=True)
+        except RuntimeError as error:
+            print(error)
+        try:
+            await asyncio.get_running_loop().start_tls(writer.transport, asyncio.Protocol(), object())
+        except RuntimeError as error:
+            print(error)
+        writer.close()
+        await writer.wait_closed()
+
+asyncio.run(main())
+"""
+
+
+def test_an_interpreter_that_has_no_ssl(impl):
+    text = "import sys\nsys.modules['ssl'] = None\n" + LOOPS[impl.name] + WITHOUT_TLS
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=30, check=False)
+    assert (done.stderr, done.returncode) == ("", 0)
+    assert done.stdout.splitlines() == [
+        "b'hello'",
+        "stdlib ssl module not available",
+        "Python ssl module is not available",
+    ]

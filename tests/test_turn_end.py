@@ -60,7 +60,10 @@ def test_what_many_write_in_a_turn_has_left_when_it_ends(run, count):
             pairs = [await stack.enter_async_context(connected()) for _ in range(count)]
             steps = []
             for number, (transport, _) in enumerate(pairs):
-                steps += [lambda t=transport, n=number: t.write(b"%d" % n), lambda t=transport: t.writelines([b",", b"end"])]
+                steps += [
+                    lambda t=transport, n=number: t.write(b"%d" % n),
+                    lambda t=transport: t.writelines([b",", b"end"]),
+                ]
             await in_one_turn(*steps)
             assert [received(peer) for _, peer in pairs] == [b"%d,end" % number for number in range(count)]
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
-import ssl as _ssl
 import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ._rondel import StreamFactory, StreamReader, StreamReaderProtocol, StreamWriter
+
+if TYPE_CHECKING:  # An interpreter may have been built without it.
+    import ssl as _ssl
 
 __all__ = (
     "StreamReader",

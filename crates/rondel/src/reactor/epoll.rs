@@ -103,7 +103,10 @@ impl Poller {
             && self.has_pwait2.load(Ordering::Relaxed)
         {
             let time = libc::timespec {
-                tv_sec: libc::time_t::try_from(nanos / NANOS_PER_SEC).unwrap_or(libc::time_t::MAX),
+                // The type has no name here: for musl the one that libc gives it is deprecated.
+                tv_sec: (nanos / NANOS_PER_SEC)
+                    .try_into()
+                    .unwrap_or(i32::MAX.into()),
                 tv_nsec: (nanos % NANOS_PER_SEC) as libc::c_long,
             };
             // SAFETY: the buffer has room for `capacity` events, `time` outlives the call, and no signal
