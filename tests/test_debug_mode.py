@@ -1,11 +1,13 @@
 """Debug mode: who is told of what, and in which words."""
 
 import asyncio
+import contextlib
 import gc
 import logging
 import os
 import re
 import socket
+import ssl
 import subprocess
 import sys
 import threading
@@ -175,6 +177,167 @@ def test_slow_transports_are_logged(run, caplog):
     for call in ("connection_made(", "._read_ready()", "._call_connection_lost(None)"):
         pattern = rf"Executing <Handle .*{re.escape(call)}.* took \d+\.\d{{3}} seconds"
         assert any(re.fullmatch(pattern, text) for text in texts), (call, texts)
+
+
+# ---- servers ----
+
+
+async def connected(address):
+    """A client of a server that closes the connection."""
+    reader, writer = await asyncio.open_connection(*address)
+    assert await reader.read() == b""
+    local = writer.get_extra_info("sockname")
+    writer.close()
+    await writer.wait_closed()
+    return local
+
+
+class Closing(asyncio.Protocol):
+    def connection_made(self, transport):
+        self.transport = transport
+        transport.close()
+
+
+def test_connections_that_are_accepted_are_logged(run, debug, caplog):
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(Closing, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        listening = repr(server)
+        with caplog.at_level(logging.DEBUG, "asyncio"):
+            local = await connected(address)
+        server.close()
+        await server.wait_closed()
+        return listening, address, local
+
+    class Formatted(logging.Handler):
+        def emit(self, record):
+            texts.append(record.getMessage())
+
+    texts = []
+    handler = Formatted()
+    logging.getLogger("asyncio").addHandler(handler)
+    try:
+        listening, address, local = run(main())
+    finally:
+        logging.getLogger("asyncio").removeHandler(handler)
+    texts = [text for text in texts if "got a new connection" in text]
+    if not debug:
+        assert texts == []
+        return
+    (text,) = texts
+    server, _, rest = text.partition(" got a new connection from ")
+    assert server == listening
+    fd = re.search(r"fd=(\d+)", rest.partition(": ")[2])[1]
+    assert rest == (
+        f"{local!r}: <socket.socket fd={fd}, family={socket.AF_INET!s}, type={socket.SOCK_STREAM!s}, proto=6, "
+        f"laddr={address!r}, raddr={local!r}>"
+    )
+
+
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
+@pytest.mark.parametrize("kind", ["raises", "is no protocol"])
+def test_a_connection_that_comes_to_nothing_is_reported(run, impl, debug, problems, kind):
+    """To the exception handler; and whatever it is, the server goes on."""
+    made = []
+
+    def factory():
+        if kind == "raises":
+            raise LookupError("no protocol today")
+        made.append(object())
+        return made[-1]
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        address = server.sockets[0].getsockname()
+        for _ in range(2):
+            with socket.create_connection(address) as client:
+                client.setblocking(False)
+                if impl.is_rondel:
+                    # asyncio leaves that to the collector (docs/compatibility.md).
+                    assert await loop.sock_recv(client, 1) == b""
+                else:
+                    await asyncio.sleep(0.02)  # longer than it takes to accept
+        server.close()
+        if impl.is_rondel:
+            # asyncio's still counts what came to nothing.
+            await server.wait_closed()
+
+    run(main())
+    if not debug:
+        assert problems == []
+        return
+    assert len(problems) == 2
+    for number, context in enumerate(problems):
+        assert context["message"] == "Error on transport creation for incoming connection"
+        if kind == "raises":
+            assert isinstance(context["exception"], LookupError)
+            assert set(context) == {"message", "exception"}
+        else:
+            assert isinstance(context["exception"], AttributeError)
+            assert context["protocol"] is made[number]
+            assert set(context) == {"message", "exception", "protocol"}
+    problems.clear()
+    gc.collect()
+
+
+def test_a_handshake_that_fails_is_reported(run, debug, problems):
+    trustme = pytest.importorskip("trustme", reason="certificates are made with trustme (tests/requirements.txt)")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    made = []
+
+    def factory():
+        made.append(Closing())
+        return made[-1]
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=context)
+        reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
+        writer.write(b"this is no handshake\n" * 10)
+        with contextlib.suppress(ConnectionError):
+            await reader.read()
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    if not debug:
+        assert problems == []
+        return
+    (context,) = problems
+    assert context["message"] == "Error on transport creation for incoming connection"
+    assert isinstance(context["exception"], ssl.SSLError)
+    assert context["protocol"] is made[0]
+    assert isinstance(context["transport"], asyncio.sslproto._SSLProtocolTransport)
+    assert context["transport"].is_closing()
+    assert set(context) == {"message", "exception", "protocol", "transport"}
+
+
+def test_a_slow_factory_is_logged(run, impl, debug, caplog):
+    def factory():
+        time.sleep(0.05)
+        return Closing()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(factory, "127.0.0.1", 0)
+        loop.slow_callback_duration = 0.04
+        await connected(server.sockets[0].getsockname())
+        loop.slow_callback_duration = 60
+        server.close()
+        await server.wait_closed()
+
+    run(main())
+    texts = [text for text in caplog.messages if text.startswith("Executing ")]
+    if debug:
+        assert any("_accept_connection" in text and " took 0.0" in text for text in texts), texts
+    else:
+        assert texts == []
 
 
 @pytest.mark.one_mode

@@ -1,8 +1,11 @@
 """add_reader and add_writer, and the sock_* calls that stand on them."""
 
 import asyncio
+import contextlib
+import gc
 import os
 import socket
+import weakref
 
 import pytest
 
@@ -244,3 +247,89 @@ def test_a_socket_that_was_closed_before_it_is_removed(loop, side):
         assert remove(left) is True
         with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
             remove(left)
+
+
+@pytest.mark.parametrize("side", ["reader", "writer"])
+def test_the_file_object_is_kept_as_long_as_it_is_watched(loop, side):
+    """By the first callback and by one that replaces it, and not after that."""
+    add, remove = getattr(loop, f"add_{side}"), getattr(loop, f"remove_{side}")
+    with contextlib.ExitStack() as stack:
+        left, right = [stack.enter_context(sock) for sock in socket.socketpair()]
+
+        class File:
+            def fileno(self):
+                return left.fileno()
+
+        file = File()
+        alive = weakref.ref(file)
+        add(file, print)
+        add(file, repr)
+        del file
+        gc.collect()
+        assert alive() is not None
+        assert remove(left.fileno()) is True
+        gc.collect()
+        assert alive() is None
+        assert remove(left) is False
+
+
+def test_a_file_object_that_refers_to_its_loop_is_collected(impl):
+    loop = impl.new_event_loop()
+    left, right = socket.socketpair()
+
+    class File:
+        def fileno(self):
+            return left.fileno()
+
+    file = File()
+    file.loop = loop
+    alive = weakref.ref(file)
+    loop.add_reader(file, print)
+    loop.close()
+    assert loop.remove_reader(file) is False
+    del file, loop
+    gc.collect()
+    assert alive() is None
+    left.close()
+    right.close()
+
+
+class Odd:
+    def __init__(self, outcome):
+        self.outcome = outcome
+
+    def fileno(self):
+        if isinstance(self.outcome, BaseException):
+            raise self.outcome
+        return self.outcome
+
+    def __repr__(self):
+        return "Odd()"
+
+
+@pytest.mark.parametrize(
+    ("fd", "expected", "text"),
+    [
+        (Odd(TypeError("no")), ValueError, r"Invalid file object: Odd\(\)"),
+        (Odd(AttributeError("no")), ValueError, r"Invalid file object: Odd\(\)"),
+        (Odd(ValueError("no")), ValueError, r"Invalid file object: Odd\(\)"),
+        (Odd("7"[:0]), ValueError, r"Invalid file object: Odd\(\)"),
+        (Odd(ZeroDivisionError("own")), ZeroDivisionError, "own"),
+        (Odd(-3), ValueError, "Invalid file descriptor: -3"),
+        (object(), ValueError, "Invalid file object: <object object at"),
+        (-1, ValueError, "Invalid file descriptor: -1"),
+        (None, ValueError, "Invalid file object: None"),
+    ],
+)
+def test_what_is_no_descriptor(loop, fd, expected, text):
+    for call in (lambda: loop.add_reader(fd, print), lambda: loop.add_writer(fd, print)):
+        with pytest.raises(expected, match=text):
+            call()
+    for call in (lambda: loop.remove_reader(fd), lambda: loop.remove_writer(fd)):
+        with pytest.raises(expected, match=text):
+            call()
+    loop.close()
+    if isinstance(fd, int):
+        with pytest.raises(RuntimeError, match="Event loop is closed"):
+            loop.add_reader(fd, print)
+        assert loop.remove_reader(fd) is False

@@ -140,6 +140,8 @@ IN_PROCESS = {
     "lock-contended": True,
     "event": True,
     "event-alone": True,
+    "add-reader": False,
+    "add-reader-number": False,
     "getaddrinfo-literal": False,
     "bulk-tcp": False,
     "bulk-unix": False,

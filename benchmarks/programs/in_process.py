@@ -462,6 +462,37 @@ async def event_alone(asyncio: Any, count: int) -> int:
 
 
 @case
+async def add_reader(asyncio: Any, count: int) -> int:
+    """A socket that is watched and then not any more, as anyio waits for one; an operation is both calls."""
+    return await _watches(asyncio, count, by_number=False)
+
+
+@case
+async def add_reader_number(asyncio: Any, count: int) -> int:
+    """The same by the descriptor's number, as libraries in C give it."""
+    return await _watches(asyncio, count, by_number=True)
+
+
+async def _watches(asyncio: Any, count: int, by_number: bool) -> int:
+    loop = asyncio.get_running_loop()
+    add, remove = loop.add_reader, loop.remove_reader
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        what: Any = ours.fileno() if by_number else ours
+        readable = asyncio.Event()
+        removed = 0
+        for _ in range(count):
+            add(what, readable.set)
+            removed += remove(what) is not False  # uvloop says nothing where asyncio says True
+        check(removed == count, f"{removed} of {count} were watched")
+        add(what, readable.set)
+        theirs.send(b"x")
+        await asyncio.wait_for(readable.wait(), 10)
+        remove(what)
+    return count
+
+
+@case
 async def getaddrinfo_literal(asyncio: Any, count: int) -> int:
     """An address that needs no lookup, as each connection by address resolves one."""
     loop = asyncio.get_running_loop()

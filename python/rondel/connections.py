@@ -22,6 +22,7 @@ except AttributeError:  # this interpreter has no ssl module
     SSLProtocol = sslproto.SSLProtocol  # type: ignore[misc, assignment]
 
 if TYPE_CHECKING:
+    from asyncio import Future
     from asyncio import SelectorEventLoop as _Base
 else:
     _Base = object
@@ -78,16 +79,32 @@ class Connections(_Base):
     def _accept_tls(
         self, protocol: Any, sslcontext: Any, handshake_timeout: float | None, shutdown_timeout: float | None
     ) -> SSLProtocol:
-        """The protocol of a connection that was accepted; nobody waits for its handshake."""
-        return SSLProtocol(
+        """The protocol of a connection that was accepted. In debug mode it is reported if the handshake fails."""
+        waiter = self.create_future() if self.get_debug() else None
+        ssl_protocol = SSLProtocol(
             self,
             protocol,
             sslcontext,
-            None,
+            waiter,
             True,
             None,
             ssl_handshake_timeout=handshake_timeout,
             ssl_shutdown_timeout=shutdown_timeout,
+        )
+        if waiter is not None:
+            transport = ssl_protocol._app_transport
+            waiter.add_done_callback(functools.partial(self._report_handshake, protocol, transport))
+        return ssl_protocol
+
+    def _report_handshake(self, protocol: Any, transport: Any, waiter: Future[None]) -> None:
+        if waiter.cancelled() or (exc := waiter.exception()) is None:
+            return
+        transport.close()
+        if not self.get_debug():
+            return
+        message = "Error on transport creation for incoming connection"
+        self.call_exception_handler(
+            {"message": message, "exception": exc, "protocol": protocol, "transport": transport}
         )
 
     async def start_tls(
@@ -136,15 +153,9 @@ class Connections(_Base):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         **context: Context,  # from 3.15 on: what connections are made in copies of
     ) -> None:
-        timeouts = ssl_handshake_timeout, ssl_shutdown_timeout
-        if not self.get_debug():
-            tls = (sslcontext, *timeouts) if sslcontext else None
-            run = context["context"].run if context else operator.call
-            run(_rondel.start_serving, self, protocol_factory, sock, server, backlog, tls)
-            return
-        # asyncio's own accepting, which logs each connection in debug mode.
-        start = super()._start_serving  # type: ignore[misc]
-        start(protocol_factory, sock, sslcontext, server, backlog, *timeouts, **context)
+        tls = (sslcontext, ssl_handshake_timeout, ssl_shutdown_timeout) if sslcontext else None
+        run = context["context"].run if context else operator.call
+        run(_rondel.start_serving, self, protocol_factory, sock, server, backlog, tls)
 
 
 class _NativeTLS:

@@ -64,7 +64,6 @@ class EventLoop(
         # `virtual_start` is for `_rondel.LoopCore.__new__`: a virtual clock that begins at that time.
         self._self_pipe_made = False
         self._resolver = None
-        self._files: dict[int, Any] = {}
         super().__init__(_ReactorView(self))  # type: ignore[arg-type]
         _loops.add(self)
 
@@ -90,40 +89,6 @@ class EventLoop(
                 self._self_pipe_made = False
                 raise
         super().add_signal_handler(sig, callback, *args)
-
-    # ---- descriptors: asyncio's selector knows file objects, and finds one that was closed before it is removed ----
-
-    def add_reader(self, fd: Any, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
-        super().add_reader(fd, callback, *args)
-        if not isinstance(fd, int):
-            self._files[fd.fileno()] = fd
-
-    def add_writer(self, fd: Any, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
-        super().add_writer(fd, callback, *args)
-        if not isinstance(fd, int):
-            self._files[fd.fileno()] = fd
-
-    def remove_reader(self, fd: Any) -> bool:
-        removed = super().remove_reader(self._number_of_closed(fd))
-        self._forget_file(fd)
-        return removed
-
-    def remove_writer(self, fd: Any) -> bool:
-        removed = super().remove_writer(self._number_of_closed(fd))
-        self._forget_file(fd)
-        return removed
-
-    def _number_of_closed(self, fd: Any) -> Any:
-        """The number that a closed file object was added with; anything else as it is."""
-        if self._files and not isinstance(fd, int) and fd.fileno() < 0:
-            return next((number for number, file in self._files.items() if file is fd), fd)
-        return fd
-
-    def _forget_file(self, fd: Any) -> None:
-        number = self._number_of_closed(fd)
-        number = number if isinstance(number, int) else number.fileno()
-        if number in self._files and not self._watched(number):
-            del self._files[number]
 
     # ---- running ----
 
@@ -160,7 +125,6 @@ class EventLoop(
         was_closed = self.is_closed()
         super().close()
         if not was_closed:
-            self._files.clear()
             self._close_core()
 
     def set_debug(self, enabled: bool) -> None:
@@ -183,7 +147,7 @@ def _keep_attributes_natively() -> None:
             for name in init.__code__.co_names:
                 if (name[0] == "_" or name == "slow_callback_duration") and not hasattr(EventLoop, name):
                     setattr(EventLoop, name, _rondel.LoopAttribute(name))
-    for name in ("_self_pipe_made", "_ssock", "_csock", "_resolver", "_files"):
+    for name in ("_self_pipe_made", "_ssock", "_csock", "_resolver"):
         setattr(EventLoop, name, _rondel.LoopAttribute(name))
 
 

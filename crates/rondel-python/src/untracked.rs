@@ -7,6 +7,8 @@
 
 use std::cell::Cell;
 use std::ptr;
+#[cfg(not(Py_3_14))]
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pyo3::ffi;
 
@@ -83,9 +85,24 @@ pub(crate) fn forget(tracked: &Cell<bool>) {
     });
 }
 
+/// Whether the collector is at work.
+#[cfg(not(Py_3_14))]
+static COLLECTING: AtomicBool = AtomicBool::new(false);
+
+/// Whether the collector is at work: what dies now is most likely part of its garbage, whose weak references it has cleared.
+#[cfg(not(Py_3_14))]
+pub(crate) fn is_collecting() -> bool {
+    COLLECTING.load(Ordering::Relaxed)
+}
+
 /// An entry of `gc.callbacks`: the collector starts, or has ended.
-fn collecting(_: &Object, _: Args<'_>) -> Res<Owned> {
+fn collecting(_: &Object, args: Args<'_>) -> Res<Owned> {
     NEWEST.with(Newest::track);
+    #[cfg(not(Py_3_14))]
+    if let Some(phase) = args.positional().first() {
+        COLLECTING.store(phase.to_text()? == "start", Ordering::Relaxed);
+    }
+    let _ = args;
     Ok(Owned::none())
 }
 

@@ -61,8 +61,10 @@ interned! {
         cr_await "cr_await",
         create_future "create_future",
         create_task "create_task",
+        data "data",
         return_exceptions "return_exceptions",
         eager_start "eager_start",
+        fileno "fileno",
         get_debug "get_debug",
         get_loop "get_loop",
         is_running "is_running",
@@ -76,6 +78,7 @@ interned! {
         throw "throw",
         time "time",
         timer_handle_cancelled "_timer_handle_cancelled",
+        transports "_transports",
         warning "warning",
     }
 }

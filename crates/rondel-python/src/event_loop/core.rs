@@ -56,6 +56,8 @@ pub(crate) struct LoopCore {
     pub(crate) current: CurrentTask,
     /// All tasks of this loop that are not done.
     pub(crate) tasks: TaskList,
+    /// What `add_reader` and `add_writer` were given.
+    pub(super) files: descriptors::Files,
     /// Transports that were written to in the running turn.
     written: RefCell<VecDeque<Owned>>,
     /// Whether there are any.
@@ -427,6 +429,7 @@ unsafe extern "C" fn new(
                 waiters: RefCell::default(),
                 current: CurrentTask::default(),
                 tasks: TaskList::default(),
+                files: descriptors::Files::default(),
                 written: RefCell::new(VecDeque::new()),
                 has_written: Cell::new(false),
                 written_at: Cell::new(0),
@@ -462,6 +465,7 @@ unsafe extern "C" fn traverse(
     core.engine.for_each_ready(|item| see(item.object()));
     core.engine.for_each_timer(|timer| see(&timer.0));
     core.engine.for_each_source(|source| see(source.object()));
+    core.files.for_each(&mut see);
     for slot in [&core.task_factory, &core.attributes, core.contexts.slot()] {
         if let Some(object) = slot.get() {
             see(object);
@@ -487,6 +491,7 @@ impl LoopCore {
         self.task_factory.clear();
         self.attributes.clear();
         self.forget_kept();
+        self.files.forget_all();
         drop(self.written.take());
     }
 }

@@ -1,13 +1,18 @@
-//! `add_reader`, `add_writer` and their removal.
+//! `add_reader`, `add_writer` and their removal, and the book of the file objects they were given.
 
+use std::cell::RefCell;
 use std::os::fd::RawFd;
+
+use pyo3::ffi;
 
 use super::core::LoopCore;
 use super::host::Source;
 use super::running::check_closed;
-use crate::cpython::error::{Raised, raise_os_error, runtime_error, type_error, value_error};
+use crate::cpython::error::{
+    raise_os_error, runtime_error, take_exception, type_error, value_error,
+};
 use crate::cpython::method::{Args, Method, method};
-use crate::cpython::{Object, Owned, Res};
+use crate::cpython::{Object, Owned, Res, names};
 use crate::handle;
 
 #[derive(Clone, Copy)]
@@ -16,31 +21,88 @@ enum Side {
     Write,
 }
 
-/// A descriptor's number: an `int`, or what has `fileno()`, as `selectors` takes them.
-fn descriptor(object: &Object) -> Res<RawFd> {
-    let fd = match object.to_isize() {
-        Ok(fd) => fd,
-        Err(Raised) => {
-            drop(crate::cpython::error::take_exception());
-            let fileno = object
-                .getattr_optional(&*Owned::from_str("fileno")?)?
-                .map(|fileno| fileno.call(&[]).and_then(|fd| fd.to_isize()));
-            match fileno {
-                Some(Ok(fd)) => fd,
-                _ => {
-                    // SAFETY: attached; whatever `fileno` raised is replaced, as selectors does.
-                    unsafe { pyo3::ffi::PyErr_Clear() };
-                    return value_error(&format!(
-                        "Invalid file object: {}",
-                        object.repr()?.to_text()?
-                    ));
-                }
-            }
+/// The file objects that descriptors are watched by, each at the place of its number. A program may remove one that it has
+/// closed meanwhile, which asyncio's selector finds by its identity.
+#[derive(Default)]
+pub(super) struct Files(RefCell<Vec<Option<Owned>>>);
+
+impl Files {
+    fn note(&self, fd: RawFd, file: &Object) {
+        let mut files = self.0.borrow_mut();
+        let place = fd as usize;
+        if files.len() <= place {
+            files.resize_with(place + 1, || None);
         }
-    };
-    match RawFd::try_from(fd) {
-        Ok(number) if number >= 0 => Ok(number),
-        _ => value_error(&format!("Invalid file descriptor: {fd}")),
+        let before = files[place].replace(file.own());
+        // Its destructor is the program's.
+        drop(files);
+        drop(before);
+    }
+
+    fn number_of(&self, file: &Object) -> Option<RawFd> {
+        let files = self.0.borrow();
+        let is_it = |other: &Option<Owned>| other.as_ref().is_some_and(|other| other.is(file));
+        files.iter().position(is_it).map(|place| place as RawFd)
+    }
+
+    fn forget(&self, fd: RawFd) {
+        let mut files = self.0.borrow_mut();
+        let file = files.get_mut(fd as usize).and_then(Option::take);
+        drop(files);
+        drop(file);
+    }
+
+    pub(super) fn forget_all(&self) {
+        drop(self.0.take());
+    }
+
+    /// For the collector.
+    pub(super) fn for_each(&self, see: impl FnMut(&Object)) {
+        if let Ok(files) = self.0.try_borrow() {
+            files.iter().flatten().map(|file| &**file).for_each(see);
+        }
+    }
+}
+
+fn is_int(object: &Object) -> bool {
+    // SAFETY: a live object.
+    unsafe { ffi::PyLong_Check(object.as_ptr()) != 0 }
+}
+
+/// A descriptor's number, valid or not: an `int`, or what has `fileno()`, as `selectors` takes them.
+fn number(object: &Object) -> Res<isize> {
+    if is_int(object) {
+        return object.to_isize();
+    }
+    let given = object
+        .getattr(&names().fileno)
+        .and_then(|fileno| fileno.call(&[]))
+        .and_then(|fd| fd.to_isize());
+    // SAFETY: attached, with built-in classes; an exception is raised where it is looked at.
+    let refused = given.is_err()
+        && unsafe {
+            [
+                ffi::PyExc_AttributeError,
+                ffi::PyExc_TypeError,
+                ffi::PyExc_ValueError,
+            ]
+            .into_iter()
+            .any(|class| ffi::PyErr_ExceptionMatches(class) != 0)
+        };
+    if !refused {
+        return given;
+    }
+    drop(take_exception());
+    value_error(&format!(
+        "Invalid file object: {}",
+        object.repr()?.to_text()?
+    ))
+}
+
+fn valid(number: isize) -> Res<RawFd> {
+    match RawFd::try_from(number) {
+        Ok(fd) if fd >= 0 => Ok(fd),
+        _ => value_error(&format!("Invalid file descriptor: {number}")),
     }
 }
 
@@ -60,10 +122,10 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str) -> Res<Owned> 
             }
         }
     }
-    let mut positional = args.positional().iter().copied();
-    let fd = fd.or_else(|| positional.next());
-    let callback = callback.or_else(|| positional.next());
-    let (Some(fd), Some(callback)) = (fd, callback) else {
+    let mut positional = args.positional().iter();
+    let fd = fd.or_else(|| positional.next().copied());
+    let callback = callback.or_else(|| positional.next().copied());
+    let (Some(file), Some(callback)) = (fd, callback) else {
         let missing = if fd.is_none() {
             "'fd' and 'callback'"
         } else {
@@ -73,42 +135,65 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str) -> Res<Owned> 
             "{function}() missing required positional arguments: {missing}"
         ));
     };
-    let rest: Vec<&Object> = positional.collect();
+    let is_public = !function.starts_with('_');
+    let fd = number(file)?;
+    if is_public {
+        refuse_transports(this, file, fd)?;
+    }
     check_closed(core)?;
+    let fd = valid(fd)?;
+    let rest = positional.as_slice();
     let handle = handle::new_handle(
         this,
         callback,
-        &rest,
+        rest,
         context.filter(|context| !context.is_none()),
     )?;
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }
-    let fd = descriptor(fd)?;
     let source = Source::Callback(handle.clone());
     let before = match side {
         Side::Read => core.engine().add_reader(fd, source),
         Side::Write => core.engine().add_writer(fd, source),
     };
     match before {
-        Ok(before) => {
-            cancel(before)?;
-            Ok(handle)
-        }
-        Err(error) => raise_os_error(&error),
+        Ok(before) => cancel(before)?,
+        Err(error) => return raise_os_error(&error),
+    };
+    if is_public && !is_int(file) {
+        core.files.note(fd, file);
     }
+    Ok(match is_public {
+        true => Owned::none(),
+        false => handle,
+    })
 }
 
-fn remove(this: &Object, fd: &Object, side: Side) -> Res<Owned> {
+fn remove(this: &Object, file: &Object, side: Side, is_public: bool) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
+    let mut fd = number(file)?;
+    if is_public {
+        if fd < 0
+            && !is_int(file)
+            && let Some(before) = core.files.number_of(file)
+        {
+            fd = before as isize;
+        }
+        refuse_transports(this, file, fd)?;
+    }
     if core.is_closed() {
         return Ok(Owned::from_bool(false));
     }
-    let fd = descriptor(fd)?;
+    let fd = valid(fd)?;
+    let engine = core.engine();
     let before = match side {
-        Side::Read => core.engine().remove_reader(fd),
-        Side::Write => core.engine().remove_writer(fd),
+        Side::Read => engine.remove_reader(fd),
+        Side::Write => engine.remove_writer(fd),
     };
+    if engine.with_sources(fd, |reader, writer| reader.or(writer).is_none()) {
+        core.files.forget(fd);
+    }
     Ok(Owned::from_bool(cancel(before)?))
 }
 
@@ -117,6 +202,22 @@ fn cancel(source: Option<Source>) -> Res<bool> {
         handle::cancel(handle)?;
     }
     Ok(source.is_some())
+}
+
+fn add_reader(this: &Object, args: Args<'_>) -> Res<Owned> {
+    add(this, args, Side::Read, "add_reader")
+}
+
+fn add_writer(this: &Object, args: Args<'_>) -> Res<Owned> {
+    add(this, args, Side::Write, "add_writer")
+}
+
+fn remove_reader(this: &Object, fd: &Object) -> Res<Owned> {
+    remove(this, fd, Side::Read, true)
+}
+
+fn remove_writer(this: &Object, fd: &Object) -> Res<Owned> {
+    remove(this, fd, Side::Write, true)
 }
 
 fn private_add_reader(this: &Object, args: Args<'_>) -> Res<Owned> {
@@ -128,49 +229,67 @@ fn private_add_writer(this: &Object, args: Args<'_>) -> Res<Owned> {
 }
 
 fn remove_reader_unchecked(this: &Object, fd: &Object) -> Res<Owned> {
-    remove(this, fd, Side::Read)
+    remove(this, fd, Side::Read, false)
 }
 
 fn remove_writer_unchecked(this: &Object, fd: &Object) -> Res<Owned> {
-    remove(this, fd, Side::Write)
+    remove(this, fd, Side::Write, false)
 }
 
 /// What is watched, in the bits of `selectors.EVENT_READ` and `EVENT_WRITE`.
 fn watched(this: &Object, fd: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    let number = descriptor(fd)?;
-    let mask = core.engine().with_sources(number, |reader, writer| {
+    let fd = valid(number(fd)?)?;
+    let mask = core.engine().with_sources(fd, |reader, writer| {
         i64::from(reader.is_some()) | i64::from(writer.is_some()) << 1
     });
     Owned::from_i64(mask)
 }
 
-/// A descriptor that a transport has must be left alone.
 fn ensure_fd_no_transport(this: &Object, fd: &Object) -> Res<Owned> {
-    let number = descriptor(fd)?;
+    refuse_transports(this, fd, number(fd)?)?;
+    Ok(Owned::none())
+}
+
+/// What the program's transports that are asyncio's own have registered themselves in: a `WeakValueDictionary`, asked only
+/// if there is one.
+fn find_foreign_transport(this: &Object, fd: isize) -> Res<Option<Owned>> {
+    let names = names();
+    let transports = this.getattr(&names.transports)?;
+    if let Some(data) = transports.getattr_optional(&names.data)? {
+        // SAFETY: live objects; the first is a dict where its length is asked.
+        let is_empty = unsafe {
+            ffi::PyDict_Check(data.as_ptr()) != 0 && ffi::PyDict_Size(data.as_ptr()) == 0
+        };
+        if is_empty {
+            return Ok(None);
+        }
+    }
+    let key = Owned::from_i64(fd as i64)?;
+    let found = transports.call_method(&*Owned::from_str("get")?, &[&*key])?;
+    Ok((!found.is_none()).then_some(found))
+}
+
+/// A descriptor that a transport has must be left alone.
+fn refuse_transports(this: &Object, fd: &Object, number: isize) -> Res<()> {
     let core = LoopCore::of_loop(this);
-    let ours = core.engine().with_sources(number, |reader, writer| {
-        [reader, writer]
-            .into_iter()
-            .flatten()
-            .find_map(|source| match source {
+    let ours = match RawFd::try_from(number) {
+        Err(_) => None,
+        Ok(number) => core.engine().with_sources(number, |reader, writer| {
+            let transport = |source: &Source| match source {
                 Source::Transport(transport) => Some(transport.clone()),
                 Source::Callback(_) => None,
-            })
-    });
-    // Transports that are still asyncio's own are in this dictionary.
-    let theirs = match ours {
-        Some(_) => None,
-        None => {
-            let transports = this.getattr(&*Owned::from_str("_transports")?)?;
-            let found = transports.call_method(
-                &*Owned::from_str("get")?,
-                &[&*Owned::from_i64(number.into())?],
-            )?;
-            (!found.is_none()).then_some(found)
-        }
+            };
+            reader
+                .and_then(transport)
+                .or_else(|| writer.and_then(transport))
+        }),
     };
-    if let Some(transport) = ours.or(theirs) {
+    let found = match ours {
+        Some(transport) => Some(transport),
+        None => find_foreign_transport(this, number)?,
+    };
+    if let Some(transport) = found {
         let closing = transport.call_method(&*Owned::from_str("is_closing")?, &[])?;
         if !closing.is_true()? {
             return runtime_error(&format!(
@@ -180,11 +299,15 @@ fn ensure_fd_no_transport(this: &Object, fd: &Object) -> Res<Owned> {
             ));
         }
     }
-    Ok(Owned::none())
+    Ok(())
 }
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
+        method!(fast c"add_reader(fd, callback, *args)" add_reader, c"Calls back whenever a descriptor can be read."),
+        method!(fast c"add_writer(fd, callback, *args)" add_writer, c"Calls back whenever a descriptor can be written."),
+        method!(named c"remove_reader" ("fd") remove_reader, c"Ends what add_reader began; whether there was something."),
+        method!(named c"remove_writer" ("fd") remove_writer, c"Ends what add_writer began; whether there was something."),
         method!(fast c"_add_reader" private_add_reader, c"add_reader without a look for transports."),
         method!(fast c"_add_writer" private_add_writer, c"add_writer without a look for transports."),
         method!(onearg c"_remove_reader" remove_reader_unchecked, c"remove_reader without a look for transports."),

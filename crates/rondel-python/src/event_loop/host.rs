@@ -331,6 +331,9 @@ fn warn_if_slow(core: &LoopCore, kind: Kind, object: &Object, seconds: f64) -> R
         Kind::Handle => crate::cpython::names::import("asyncio.base_events")?
             .getattr(&*Owned::from_str("_format_handle")?)?
             .call(&[object])?,
+        Kind::Readable if transport::is_listener(object) => {
+            transport_call(object, "_accept_connection()")?
+        }
         Kind::Readable => transport_call(object, "_read_ready()")?,
         Kind::Writable => transport_call(object, "_write_ready()")?,
         _ => object.repr()?,

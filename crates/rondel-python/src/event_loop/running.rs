@@ -112,6 +112,7 @@ fn close_core(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     core.closed.set(true);
     drop(core.engine().drain());
+    core.files.forget_all();
     core.engine().close();
     Ok(Owned::none())
 }

@@ -33,6 +33,8 @@ use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
 use crate::future::{self, asyncio_part};
 #[cfg(not(Py_3_14))]
+use crate::untracked;
+#[cfg(not(Py_3_14))]
 use registry::Node;
 
 pub(crate) use methods::{init_type, wakeup_callable};
@@ -298,6 +300,11 @@ impl Task {
 /// `__del__`: a task that is destroyed before it is done is reported.
 fn finalize(task: &Object) -> Res<()> {
     let (this, base) = (fields(task), future::fields(task));
+    #[cfg(not(Py_3_14))]
+    if untracked::is_collecting() {
+        // The collector has cleared weak references by now, by which asyncio's set would know the task.
+        this.node.unlink();
+    }
     if !base.is_done()
         && !this.has(NO_DESTROY_LOG)
         && let Some(event_loop) = base.event_loop().map(Object::own)

@@ -2,12 +2,12 @@
 //! connection that waits, with its protocol, natively.
 //!
 //! asyncio accepts in a callback and starts a task for each connection; nothing that a program sees comes of it but
-//! the order: factory, `connection_made`, reading. In debug mode asyncio's own code does it
-//! (`python/rondel/connections.py`).
+//! the order: factory, `connection_made`, reading. In debug mode each connection has the `socket.socket` that asyncio's
+//! would have, as it is logged, and what fails is reported.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
@@ -15,7 +15,10 @@ use pyo3::ffi;
 use rondel::transport::address::Address;
 use rondel::transport::listener::{AcceptError, accept_batch};
 
-use super::loop_calls::{call_exception_handler, take_unless_exit};
+use super::address;
+use super::loop_calls::{
+    call_exception_handler, debug_in_log, take_unless_exit, with_exception_kept,
+};
 use super::names::{imports, names};
 use super::socket::{self, Descriptor, Given};
 use crate::cpython::collected::{Collected, slots};
@@ -27,7 +30,7 @@ use crate::cpython::names::import;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
-use crate::event_loop::core::LoopCore;
+use crate::event_loop::core::{LoopCore, is_debug};
 use crate::event_loop::host::{Exit, Source};
 use crate::event_loop::running::check_closed;
 use crate::streams::factory;
@@ -59,6 +62,11 @@ unsafe impl Collected for Listener {
 #[inline]
 fn fields(object: &Object) -> &Listener {
     Listener::of(object)
+}
+
+/// Whether this is one, and no transport.
+pub(crate) fn is_listener(object: &Object) -> bool {
+    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
 }
 
 /// `start_serving(loop, protocol_factory, sock, server, backlog, tls=None)`: accepts what comes, until the socket is
@@ -141,12 +149,12 @@ fn accept(listener: &Object) -> Res<()> {
         match batch.next() {
             None => break,
             Some(Ok((fd, peer))) => {
-                if let Err(Raised) = connect_in_context(this, &event_loop, fd, peer) {
+                let mut protocol = None;
+                let connected = connect_in_context(this, &event_loop, fd, peer, &mut protocol);
+                if let Err(Raised) = connected {
                     let exception = take_unless_exit()?;
                     if core.is_debug() {
-                        let message = "Error on transport creation for incoming connection";
-                        let rest = [(c"exception", &*exception)];
-                        call_exception_handler(&event_loop, message, &rest)?;
+                        report(&event_loop, &exception, protocol.as_deref())?;
                     }
                 }
             }
@@ -164,7 +172,7 @@ fn accept(listener: &Object) -> Res<()> {
                 let rest = [(c"exception", &*exception)];
                 return call_exception_handler(
                     &event_loop,
-                    "Exception in callback _accept_connection()",
+                    "Exception in callback BaseSelectorEventLoop._accept_connection()",
                     &rest,
                 );
             }
@@ -204,7 +212,23 @@ fn try_again_later(this: &Listener, event_loop: &Object) -> Res<()> {
     context::exit(&own).and(result).map(drop)
 }
 
-fn connect_in_context(this: &Listener, event_loop: &Object, fd: OwnedFd, peer: Address) -> Res<()> {
+fn report(event_loop: &Object, exception: &Object, protocol: Option<&Object>) -> Res<()> {
+    let mut rest = vec![(c"exception", exception)];
+    if let Some(protocol) = protocol {
+        rest.push((c"protocol", protocol));
+    }
+    let message = "Error on transport creation for incoming connection";
+    call_exception_handler(event_loop, message, &rest)
+}
+
+/// Makes protocol and transport. The program's protocol is left in `protocol` as soon as there is one.
+fn connect_in_context(
+    this: &Listener,
+    event_loop: &Object,
+    fd: OwnedFd,
+    peer: Address,
+    protocol: &mut Option<Owned>,
+) -> Res<()> {
     let factory = this.protocol_factory.or_none();
     let shared = this.context.or_none();
     let own = match factory::is_native(&factory) {
@@ -213,10 +237,56 @@ fn connect_in_context(this: &Listener, event_loop: &Object, fd: OwnedFd, peer: A
         // SAFETY: a live context.
         false => unsafe { Owned::steal(ffi::PyContext_Copy(shared.as_ptr()))? },
     };
+    let logged = match is_debug(event_loop)? {
+        true => Some(log_connection(this, &fd, &peer)?),
+        false => None,
+    };
+    let descriptor = match logged.clone() {
+        // The object owns it from now on.
+        Some(sock) => Descriptor::Python(fd.into_raw_fd(), sock),
+        None => Descriptor::Ours(fd),
+    };
     context::enter(&own)?;
     let given = (cfg!(Py_3_15) && !factory::is_native(&factory)).then_some(&*own);
-    let result = connect(this, event_loop, &factory, given, fd, peer);
-    context::exit(&own).and(result)
+    let result = connect(
+        this, event_loop, &factory, given, descriptor, peer, protocol,
+    );
+    let result = context::exit(&own).and(result);
+    match (result, logged) {
+        (Err(Raised), Some(sock)) => Err(with_exception_kept(|| {
+            sock.call_method(&names().close, &[]).map(drop)
+        })),
+        (result, _) => result,
+    }
+}
+
+/// Debug mode: logs the connection, by its `socket.socket`, which is to own the descriptor when this has gone well.
+fn log_connection(this: &Listener, fd: &OwnedFd, peer: &Address) -> Res<Owned> {
+    let listening = this.sock.or_none();
+    let [family, kind, proto] = ["family", "type", "proto"]
+        .map(|name| Owned::from_str(name).and_then(|name| listening.getattr(&name)));
+    let number = Owned::from_i64(fd.as_raw_fd().into())?;
+    let sock = imports()
+        .socket
+        .call(&[&*family?, &*kind?, &*proto?, &*number])?;
+    let logged = log_socket(this, &sock, peer);
+    if let Err(Raised) = logged {
+        // The descriptor is still `fd`'s.
+        return Err(with_exception_kept(|| {
+            let detach = Owned::from_str("detach")?;
+            sock.call_method(&detach, &[]).map(drop)
+        }));
+    }
+    Ok(sock)
+}
+
+fn log_socket(this: &Listener, sock: &Object, peer: &Address) -> Res<()> {
+    let address = address::to_python(peer)?.unwrap_or_else(Owned::none);
+    let format = "%r got a new connection from %r: %r";
+    debug_in_log(format, &[&this.server.or_none(), &address, sock])?;
+    let setblocking = Owned::from_str("setblocking")?;
+    sock.call_method(&setblocking, &[&*Owned::from_bool(false)])
+        .map(drop)
 }
 
 fn connect(
@@ -224,10 +294,12 @@ fn connect(
     event_loop: &Object,
     protocol_factory: &Object,
     context: Option<&Object>,
-    fd: OwnedFd,
+    descriptor: Descriptor,
     peer: Address,
+    made: &mut Option<Owned>,
 ) -> Res<()> {
     let mut protocol = factory::make_protocol(protocol_factory)?;
+    *made = Some(protocol.clone());
     if let Some(tls) = this.tls.cloned() {
         let [context, handshake, shutdown] = [0, 1, 2].map(|index| tuple_item(&tls, index));
         protocol = event_loop.call_method(
@@ -236,7 +308,6 @@ fn connect(
         )?;
     }
     let server = this.server.or_none();
-    let descriptor = Descriptor::Ours(fd);
     socket::make(
         event_loop,
         descriptor,

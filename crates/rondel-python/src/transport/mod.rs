@@ -42,6 +42,8 @@ use crate::cpython::error::{restore, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res};
 use crate::event_loop::host::Exit;
 
+pub(crate) use listener::is_listener;
+
 /// A descriptor can be read: a transport's, or a listener's.
 #[inline]
 pub(crate) fn readable(object: &Object) -> ControlFlow<Exit> {
