@@ -83,6 +83,53 @@ def test_a_loop_of_its_own_in_the_child(impl):
     assert out == "0 True\n"
 
 
+def test_no_function_takes_the_parents_loop_for_one_that_runs_in_the_child(impl):
+    out = forked(
+        impl,
+        """
+        async def nothing():
+            pass
+
+        def outcome(function, *args):
+            try:
+                function(*args)
+            except (RuntimeError, AttributeError) as error:
+                return type(error).__name__, str(error)
+
+        def outcomes():
+            coroutines = [nothing()]
+            timeout = asyncio.Timeout(None).__aenter__()
+            sleep = asyncio.sleep(1)
+            made = [
+                outcome(asyncio.get_running_loop),
+                outcome(asyncio.create_task, coroutines[0]),
+                outcome(asyncio.timeout, 10),
+                outcome(timeout.send, None),
+                outcome(sleep.send, None),
+            ]
+            for coroutine in coroutines + [timeout, sleep]:
+                coroutine.close()
+            return made
+
+        def child():
+            global expected
+            assert outcomes() == expected, outcomes()
+
+        expected = outcomes()
+        assert expected[0] == ("RuntimeError", "no running event loop")
+
+        async def main():
+            print(in_a_fork(child))
+            # The parent's is there still.
+            await asyncio.create_task(nothing())
+            asyncio.timeout(10)
+
+        asyncio.run(main())
+        """,
+    )
+    assert out == "0\n"
+
+
 def test_what_the_child_does_with_the_loop_it_was_forked_with_is_not_done_to_the_parent(impl):
     if not impl.is_rondel:
         pytest.skip("asyncio's child takes the parent's descriptors from the epoll instance that they share")

@@ -38,7 +38,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     task::current::init()?;
     untracked::init()?;
     task::registry::init()?;
-    event_loop::running::init()?;
+    event_loop::running_loop::init()?;
     let (handle, timer_handle) = handle::init_types()?;
     add("Handle", handle)?;
     add("TimerHandle", timer_handle)?;

@@ -16,7 +16,7 @@ use crate::cpython::method::{self, Args, method};
 use crate::cpython::object::truth;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
 use crate::event_loop::core::LoopCore;
-use crate::event_loop::running;
+use crate::event_loop::running_loop::running_loop;
 use crate::transport::loop_calls::{create_future, set_result_unless_cancelled};
 use crate::{future, handle};
 
@@ -115,7 +115,7 @@ impl Sleep {
         if cfg!(Py_3_13) && delay.to_f64()?.is_nan() {
             return crate::cpython::error::value_error("Invalid delay: NaN (not a number)");
         }
-        let event_loop = running::running_loop()?;
+        let event_loop = running_loop()?;
         if event_loop.is_none() {
             return runtime_error("no running event loop");
         }

@@ -7,50 +7,13 @@ use pyo3::ffi;
 use super::core::LoopCore;
 use crate::cpython::error::{runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
-use crate::cpython::names::{Table, import};
-use crate::cpython::{Object, Owned, Res, imports, none};
+use crate::cpython::names::import;
+use crate::cpython::{Object, Owned, Res, none};
 
 /// `threading.get_ident()`.
 pub(super) fn this_thread() -> u64 {
     // SAFETY: no preconditions.
     unsafe { ffi::PyThread_get_thread_ident() }
-}
-
-/// asyncio's `_get_running_loop`, taken apart: the C function and its module. It is asked for at each task.
-struct GetRunningLoop {
-    function: ffi::PyCFunction,
-    module: *mut ffi::PyObject,
-}
-
-static GET_RUNNING_LOOP: Table<Option<GetRunningLoop>> = Table::new();
-
-/// Looks at what `_get_running_loop` is. Once, at import.
-pub(crate) fn init() -> Res<()> {
-    let function = &imports().get_running_loop;
-    // SAFETY: a live object, checked for its type before it is read; it and its module live as long as the process.
-    let parts = unsafe {
-        let is_plain = ffi::PyCFunction_CheckExact(function.as_ptr()) != 0
-            && ffi::PyCFunction_GetFlags(function.as_ptr()) == ffi::METH_NOARGS;
-        is_plain
-            .then(|| ffi::PyCFunction_GetFunction(function.as_ptr()))
-            .flatten()
-            .map(|call| GetRunningLoop {
-                function: call,
-                module: ffi::PyCFunction_GetSelf(function.as_ptr()),
-            })
-    };
-    GET_RUNNING_LOOP.fill(parts);
-    Ok(())
-}
-
-/// The loop that runs in this thread, or `None`.
-#[inline]
-pub(crate) fn running_loop() -> Res<Owned> {
-    match GET_RUNNING_LOOP.get() {
-        // SAFETY: a function without parameters, called as the interpreter calls it.
-        Some(get) => unsafe { Owned::steal((get.function)(get.module, std::ptr::null_mut())) },
-        None => imports().get_running_loop.call(&[]),
-    }
 }
 
 #[inline]

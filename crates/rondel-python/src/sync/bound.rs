@@ -19,7 +19,7 @@ use crate::cpython::types::{
 };
 use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::event_loop::core::LoopCore;
-use crate::event_loop::running;
+use crate::event_loop::running_loop::running_loop;
 use crate::future;
 
 /// The first fields of every primitive, behind the object header.
@@ -163,7 +163,7 @@ pub(super) fn native_type<T: Primitive>(name: &'static CStr) -> TypeBuilder {
 /// The loop that runs, to which `object` is bound from now on.
 #[inline]
 fn get_loop(object: &Object) -> Res<Owned> {
-    let running = running::running_loop()?;
+    let running = running_loop()?;
     let this = bound(object);
     match this.event_loop.get() {
         Some(event_loop) if event_loop.is(&running) => {}

@@ -10,7 +10,7 @@ use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, imports, names, none};
 use crate::event_loop::core::LoopCore;
-use crate::event_loop::running::running_loop;
+use crate::event_loop::running_loop::running_loop;
 use crate::future;
 use crate::task::{self, new_task};
 

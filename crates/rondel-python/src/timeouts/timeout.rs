@@ -20,7 +20,7 @@ use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
-use crate::event_loop::running;
+use crate::event_loop::running_loop;
 use crate::{handle, task};
 
 /// Where a timeout stands, as `asyncio.timeouts._State` has it.
@@ -185,7 +185,7 @@ impl Timeout {
 /// The loop that runs. `RuntimeError` if none does.
 #[inline]
 pub(super) fn running_loop() -> Res<Owned> {
-    let event_loop = running::running_loop()?;
+    let event_loop = running_loop::running_loop()?;
     if event_loop.is_none() {
         return runtime_error("no running event loop");
     }

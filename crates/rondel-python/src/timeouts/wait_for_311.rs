@@ -5,9 +5,6 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-
-use pyo3::ffi;
 
 use super::names::timeout_imports;
 use super::timeout::{cancel_timer, is_cancellation, is_over, raise_timeout, running_loop};
@@ -15,7 +12,7 @@ use crate::awaitable::{Class, Next, Steps, await_any, init_type as init_awaitabl
 use crate::cpython::error::{chain, restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
-use crate::cpython::names::import;
+use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names, none};
 use crate::event_loop::core::LoopCore;
 use crate::transport::loop_calls::create_future;
@@ -28,8 +25,15 @@ static WAIT_FOR: Class = Class::new(
     |class| FREE.with(|list| list.revive(class, false)),
 );
 
-/// Completes a future unless it is done: what the timer and, through a `partial`, the awaited future call.
-static RELEASE: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+/// What a wait is made of.
+struct Parts {
+    /// Completes a future unless it is done: what the timer and, through a `partial`, the awaited future call.
+    release: Owned,
+    /// `functools.partial`.
+    partial: Owned,
+}
+
+static PARTS: Table<Parts> = Table::new();
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -121,7 +125,7 @@ impl WaitFor {
         }
         let waiter = create_future(&event_loop)?;
         self.timer.set(start_timer(&event_loop, &delay, &waiter)?);
-        let callback = partial()?.call(&[release_function(), &waiter])?;
+        let callback = PARTS.get().partial.call(&[release_function(), &waiter])?;
         let awaited = ensure_future(&event_loop, &awaitable)?;
         if future::is_native(&awaited) {
             future::add_callback(&awaited, &callback, &*context::copy_current()?)?;
@@ -132,6 +136,9 @@ impl WaitFor {
         self.callback.set(callback);
         self.event_loop.set(event_loop);
         self.stage.set(Stage::Waiting);
+        if future::is_exact(&waiter) {
+            return Ok(Next::Wait(waiter));
+        }
         Ok(Next::Await(await_any(&waiter)?))
     }
 
@@ -221,13 +228,8 @@ fn is_done(awaited: &Object) -> Res<bool> {
         .is_true()
 }
 
-fn partial() -> Res<Owned> {
-    import("functools")?.getattr(&*Owned::from_str("partial")?)
-}
-
 fn release_function() -> &'static Object {
-    // SAFETY: made at import, and kept for ever.
-    unsafe { Object::from_ptr(RELEASE.load(Ordering::Relaxed)) }
+    &PARTS.get().release
 }
 
 /// `loop.call_later(delay, release, waiter)`.
@@ -284,7 +286,8 @@ pub(super) fn init() -> Res<Owned> {
     let release = function(
         method!(fast c"release_waiter" release, c"Completes a future, unless it is done."),
     )?;
-    RELEASE.store(release.into_ptr(), Ordering::Relaxed);
+    let partial = import("functools")?.getattr(&*Owned::from_str("partial")?)?;
+    PARTS.fill(Parts { release, partial });
     function(method!(fast c"wait_for(fut, timeout)" wait_for,
         c"Awaits fut and gives its result. After timeout seconds it is cancelled, and TimeoutError is raised."))
 }

@@ -24,7 +24,7 @@ use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
 use crate::event_loop::core::LoopCore;
-use crate::event_loop::running;
+use crate::event_loop::running_loop::running_loop;
 use crate::sleep::start_timer;
 use crate::{future, handle, sync, task};
 
@@ -347,7 +347,7 @@ fn check_passed(passed: &Object) -> Res<()> {
 /// `as_completed(fs, *, timeout=None)`; up to 3.12 what its generator goes through.
 fn as_completed(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [passed, timeout] = parse_one("as_completed", ["fs", "timeout"], args)?;
-    let event_loop = running::running_loop()?;
+    let event_loop = running_loop()?;
     let Some(core) = LoopCore::of(&event_loop) else {
         return waits_imports().stock.as_completed.call_all(args);
     };

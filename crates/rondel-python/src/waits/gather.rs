@@ -12,7 +12,7 @@ use super::names::waits_imports;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::{Object, Owned, Res, imports, names};
 use crate::event_loop::core::LoopCore;
-use crate::event_loop::running;
+use crate::event_loop::running_loop::running_loop;
 use crate::{awaitable, future, task};
 
 /// `gather(*coros_or_futures, return_exceptions=False)`.
@@ -21,7 +21,7 @@ fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
         Some(value) => value.is_true()?,
         None => false,
     };
-    let event_loop = running::running_loop()?;
+    let event_loop = running_loop()?;
     let passed = args.positional();
     let native = !passed.is_empty()
         && LoopCore::of(&event_loop).is_some_and(LoopCore::makes_tasks_directly)

@@ -18,7 +18,7 @@ use crate::cpython::method::{Args, function, method};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Res, Slot, imports, names, none};
 use crate::event_loop::core::LoopCore;
-use crate::event_loop::running;
+use crate::event_loop::running_loop::running_loop;
 use crate::future::{self, State};
 use crate::task;
 
@@ -136,7 +136,7 @@ fn inner_of(arg: &Object) -> Res<Option<Owned>> {
     if !is_awaitable(arg) && !ptr::eq(arg.type_ptr(), imports().coroutine_type.as_type_ptr()) {
         return Ok(None);
     }
-    let event_loop = running::running_loop()?;
+    let event_loop = running_loop()?;
     match LoopCore::of(&event_loop) {
         Some(core) if core.makes_tasks_directly() => {
             task::new_task(&event_loop, arg, None, None, false).map(Some)

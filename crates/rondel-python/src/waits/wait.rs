@@ -22,7 +22,7 @@ use crate::cpython::method::{Args, function, method};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
-use crate::event_loop::running;
+use crate::event_loop::running_loop::running_loop;
 use crate::future::{self, State};
 use crate::handle;
 use crate::sleep::start_timer;
@@ -212,7 +212,7 @@ impl Wait {
                 return type_error("Passing coroutines is forbidden, use tasks explicitly.");
             }
         }
-        let event_loop = running::running_loop()?;
+        let event_loop = running_loop()?;
         if event_loop.is_none() {
             return runtime_error("no running event loop");
         }

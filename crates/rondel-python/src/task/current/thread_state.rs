@@ -4,28 +4,27 @@
 //! is no task's step, or when the loop waits.
 
 use std::cell::Cell;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-
-use pyo3::ffi;
 
 use crate::cpython::error::quietly;
-use crate::cpython::names::import;
+use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, none};
 
-/// `_asyncio._swap_current_task`.
-static REGISTER: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
-
-/// Fetches it. Once, at import.
-pub(crate) fn init() -> Res<()> {
-    let register = import("_asyncio")?.getattr(&*Owned::from_str("_swap_current_task")?)?;
-    REGISTER.store(register.into_ptr(), Ordering::Release);
-    Ok(())
+/// asyncio's functions in C.
+struct Register {
+    swap: Owned,
+    current: Owned,
 }
 
-fn register() -> &'static Object {
-    // SAFETY: filled by `init`, and never released.
-    unsafe { Object::from_ptr(REGISTER.load(Ordering::Relaxed)) }
+static REGISTER: Table<Register> = Table::new();
+
+/// Fetches them. Once, at import.
+pub(crate) fn init() -> Res<()> {
+    let asyncio = import("_asyncio")?;
+    REGISTER.fill(Register {
+        swap: asyncio.getattr(&*Owned::from_str("_swap_current_task")?)?,
+        current: asyncio.getattr(&*Owned::from_str("current_task")?)?,
+    });
+    Ok(())
 }
 
 /// A loop's part in it.
@@ -54,7 +53,7 @@ impl CurrentTask {
     /// A task's step begins within another one.
     pub(crate) fn enter_within(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
         self.entered.set(true);
-        let before = register().call(&[event_loop, task])?;
+        let before = REGISTER.get().swap.call(&[event_loop, task])?;
         Ok(Entered((!before.is_none()).then_some(before)))
     }
 
@@ -66,18 +65,17 @@ impl CurrentTask {
     pub(crate) fn resume(&self, event_loop: &Object, entered: Entered) {
         quietly(|| {
             let before = entered.0.as_deref().unwrap_or(none());
-            register().call(&[event_loop, before]).map(drop)
+            REGISTER.get().swap.call(&[event_loop, before]).map(drop)
         });
     }
 
     /// The task that runs now.
     pub(crate) fn get(&self, event_loop: &Object) -> Res<Option<Owned>> {
-        let name = Owned::from_str("current_task")?;
-        let mut task = import("_asyncio")?.getattr(&name)?.call(&[event_loop])?;
+        let mut task = REGISTER.get().current.call(&[event_loop])?;
         if task.is_none() {
             // Tasks of asyncio's in pure Python are known to its function in pure Python, if that stands there.
             task = import("asyncio.tasks")?
-                .getattr(&name)?
+                .getattr(&*Owned::from_str("current_task")?)?
                 .call(&[event_loop])?;
         }
         Ok((!task.is_none()).then_some(task))
@@ -87,7 +85,7 @@ impl CurrentTask {
     #[inline]
     pub(crate) fn leave(&self, event_loop: &Object) {
         if self.entered.replace(false) {
-            quietly(|| register().call(&[event_loop, none()]).map(drop));
+            quietly(|| REGISTER.get().swap.call(&[event_loop, none()]).map(drop));
         }
     }
 
