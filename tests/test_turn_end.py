@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
 import pytest
+from child_programs import output
 
 Pair = tuple[Any, socket.socket]
 
@@ -231,3 +232,67 @@ def test_what_was_written_before_a_fork_leaves_once(run, no_warning_of_forks):
             assert got == [b"once", b""]
 
     run(main())
+
+
+@pytest.mark.parametrize("way", ["0", "1"])
+def test_with_and_without_io_uring(impl, monkeypatch, way):
+    """Where the kernel allows no ring, or the program's environment says no, each socket's bytes leave by a call of their own."""
+    monkeypatch.setenv("RONDEL_IO_URING", way)
+    out = output(
+        impl,
+        """
+        import os, socket, warnings
+        warnings.simplefilter("ignore")
+
+        def rings():
+            count = 0
+            for fd in os.listdir("/proc/self/fd"):
+                try:
+                    count += "io_uring" in os.readlink(f"/proc/self/fd/{fd}")
+                except FileNotFoundError:
+                    pass
+            return count
+
+        async def exchange():
+            loop = asyncio.get_running_loop()
+            pairs = []
+            for _ in range(100):
+                ours, peer = socket.socketpair()
+                ours.setblocking(False)
+                peer.settimeout(5)
+                pairs.append(((await loop.create_connection(asyncio.Protocol, sock=ours))[0], peer))
+            for turn in range(3):
+                for number, (transport, _) in enumerate(pairs):
+                    loop.call_soon(transport.write, b"%d " % number * (turn + 1) * 200)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+                for number, (_, peer) in enumerate(pairs):
+                    expected = b"%d " % number * (turn + 1) * 200
+                    got = b""
+                    while len(got) < len(expected):
+                        got += peer.recv(100_000)
+                    assert got == expected
+            for transport, peer in pairs:
+                transport.abort()
+                peer.close()
+            await asyncio.sleep(0)
+
+        async def main():
+            await exchange()
+            before = rings()
+            pid = os.fork()
+            if not pid:
+                # The child's first loop leaves the parent's ring alone, and the next one makes its own.
+                asyncio.run(exchange())
+                os._exit(0)
+            assert os.waitpid(pid, 0)[1] == 0
+            await exchange()
+            print(before, rings() == before)
+
+        asyncio.run(main())
+        print(rings())
+        """,
+    )
+    allowed = out.startswith("1")
+    assert out == f"{int(allowed)} True\n0\n"
+    assert not (allowed and (way == "0" or not impl.is_rondel))

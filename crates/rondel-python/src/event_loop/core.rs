@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use rondel::event_loop::clock::{Clock, NANOS_PER_SEC, coarse_now};
+use rondel::transport::send_batch::{self, SendBatch};
 
 use super::host::{Engine, Item, Kind, PyHost, TimerRef};
 use super::running::this_thread;
@@ -62,6 +63,8 @@ pub(crate) struct LoopCore {
     written: RefCell<VecDeque<Owned>>,
     /// Whether there are any.
     has_written: Cell<bool>,
+    /// Sends for several of them.
+    send_batch: RefCell<SendBatch>,
     /// The coarse clock's reading when the first of them was.
     written_at: Cell<u64>,
     /// The queue of an executor that got a job in the running step, and whose worker is not woken yet.
@@ -360,12 +363,34 @@ impl LoopCore {
 
     fn flush_all(&self) {
         loop {
-            let Some(transport) = self.written.borrow_mut().pop_front() else {
+            let mut written = self.written.borrow_mut();
+            if written.len() >= send_batch::MIN && self.send_batch.borrow_mut().has_ring() {
+                let count = written.len().min(send_batch::MAX);
+                let transports: Vec<Owned> = written.drain(..count).collect();
+                drop(written);
+                transport::flush_together(&transports, &self.send_batch);
+                continue;
+            }
+            let Some(transport) = written.pop_front() else {
                 self.has_written.set(false);
                 return;
             };
+            drop(written);
             transport::flush(&transport);
         }
+    }
+
+    /// Lets go of what the kernel keeps for sending.
+    pub(super) fn forget_send_ring(&self) {
+        self.send_batch.borrow_mut().forget_ring();
+    }
+}
+
+/// Sends of a turn go by `io_uring`, unless the environment says no.
+fn new_send_batch() -> SendBatch {
+    match std::env::var_os("RONDEL_IO_URING").is_some_and(|way| way == "0") {
+        true => SendBatch::without_ring(),
+        false => SendBatch::new(),
     }
 }
 
@@ -432,6 +457,7 @@ unsafe extern "C" fn new(
                 files: descriptors::Files::default(),
                 written: RefCell::new(VecDeque::new()),
                 has_written: Cell::new(false),
+                send_batch: RefCell::new(new_send_batch()),
                 written_at: Cell::new(0),
                 to_notify: Cell::new(None),
             });

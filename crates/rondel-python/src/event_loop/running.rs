@@ -77,6 +77,7 @@ fn close_core(this: &Object) -> Res<Owned> {
     drop(core.engine().drain());
     core.files.forget_all();
     core.engine().close();
+    core.forget_send_ring();
     Ok(Owned::none())
 }
 
@@ -88,7 +89,9 @@ fn flush_written(this: &Object) -> Res<Owned> {
 
 /// In the child of a fork: the parent's registrations are left alone from now on.
 fn forked(this: &Object) -> Res<Owned> {
-    LoopCore::of_loop(this).engine().forked();
+    let core = LoopCore::of_loop(this);
+    core.engine().forked();
+    core.forget_send_ring();
     Ok(Owned::none())
 }
 

@@ -35,7 +35,11 @@ mod reading;
 pub(crate) mod socket;
 pub(crate) mod writing;
 
+use std::cell::RefCell;
 use std::ops::ControlFlow;
+
+use rondel::transport::send_batch::SendBatch;
+use rondel::transport::stream::Sent;
 
 use self::pipe::{reading as read_pipe, writing as write_pipe};
 use crate::cpython::error::{restore, take_exception};
@@ -114,6 +118,34 @@ pub(crate) fn flush(object: &Object) {
     }
     if socket::fields(object).is_dirty() {
         crate::cpython::finalize::finalizing(object, || writing::flush_now(object));
+    }
+}
+
+/// As [`flush`], for several transports: those of sockets send together.
+pub(crate) fn flush_together(transports: &[Owned], batch: &RefCell<SendBatch>) {
+    let mut together = Vec::with_capacity(transports.len());
+    let mut streams = Vec::with_capacity(transports.len());
+    for transport in transports {
+        // A transport that was flushed and written to again is there twice.
+        if socket::is_socket(transport)
+            && socket::fields(transport).is_dirty()
+            && let Ok(stream) = socket::fields(transport).stream.try_borrow_mut()
+        {
+            together.push(transport);
+            streams.push(stream);
+        }
+    }
+    let mut sent = Vec::with_capacity(streams.len());
+    batch.borrow_mut().flush(&mut streams, &mut sent);
+    drop(streams);
+    for (transport, sent) in together.into_iter().zip(sent) {
+        if !matches!(sent, Sent::All | Sent::Nothing) {
+            crate::cpython::finalize::finalizing(transport, || writing::sent(transport, sent));
+        }
+    }
+    // The others, and who was written to meanwhile.
+    for transport in transports {
+        flush(transport);
     }
 }
 

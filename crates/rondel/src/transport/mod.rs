@@ -6,6 +6,7 @@
 //!
 //! * `stream.rs`: a connected stream socket, asyncio's `_SelectorSocketTransport` without its callbacks.
 //! * `write_queue.rs`: what waits to be sent, and the system calls that send it.
+//! * `send_batch.rs`: several streams' sending by one system call.
 //! * `flow_control.rs`: when a writer is paused and resumed.
 //! * `recv_size.rs`: how much room a peer's next bytes get, and the system call that receives them.
 //! * `datagram.rs`: a datagram socket; `recv_batch.rs` receives for it.
@@ -20,5 +21,6 @@ pub mod listener;
 pub mod pipe;
 pub mod recv_batch;
 pub mod recv_size;
+pub mod send_batch;
 pub mod stream;
 pub mod write_queue;

@@ -268,7 +268,27 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         if self.queue.is_empty() || self.conn_lost > 0 {
             return Sent::Nothing;
         }
-        match self.queue.flush(self.fd()) {
+        let flushed = self.queue.flush(self.fd());
+        self.after(flushed)
+    }
+
+    /// The descriptor on which what waits may be sent, if there is something that is not known to have to wait.
+    #[inline]
+    pub(super) fn offers(&self) -> Option<RawFd> {
+        let ready = !self.queue.is_empty() && !self.blocked && self.conn_lost == 0;
+        ready.then(|| self.fd())
+    }
+
+    /// All that waits was offered to the kernel, which took so much of it, or has failed.
+    pub(super) fn flushed(&mut self, result: io::Result<usize>) -> Sent {
+        self.dirty = false;
+        let flushed = self.queue.flushed(result);
+        self.after(flushed)
+    }
+
+    #[inline]
+    fn after(&mut self, flushed: Flushed) -> Sent {
+        match flushed {
             Flushed::Drained => {
                 self.blocked = false;
                 Sent::All

@@ -98,6 +98,11 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         first.chain(rest.map(AsRef::as_ref))
     }
 
+    /// How many chunks there are.
+    pub(super) fn count(&self) -> usize {
+        usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
+    }
+
     /// The chunks themselves, for a collector's traversal.
     pub fn chunks(&self) -> impl Iterator<Item = &C> {
         self.first
@@ -116,6 +121,20 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         self.flush_by(fd, write, write_vectors)
     }
 
+    /// All of it was offered to the kernel, which took so many bytes, or has failed.
+    pub(super) fn flushed(&mut self, result: io::Result<usize>) -> Flushed {
+        match result {
+            Ok(sent) => {
+                self.advance(sent);
+                match self.is_empty() {
+                    true => Flushed::Drained,
+                    false => Flushed::Blocked,
+                }
+            }
+            Err(error) => blocked_or_failed(error),
+        }
+    }
+
     fn flush_by(&mut self, fd: RawFd, one: SendOne, several: SendSeveral) -> Flushed {
         while !self.is_empty() {
             match self.send(fd, one, several) {
@@ -125,12 +144,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
                         return Flushed::Blocked;
                     }
                 }
-                Err(error) => {
-                    return match error.kind() {
-                        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Flushed::Blocked,
-                        _ => Flushed::Failed(error),
-                    };
-                }
+                Err(error) => return blocked_or_failed(error),
             }
         }
         Flushed::Drained
@@ -149,7 +163,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
                     iov_len: 0,
                 };
                 let mut inline = [NONE; IOV_INLINE];
-                let chunks = 1 + self.rest.as_ref().map_or(0, |rest| rest.len());
+                let chunks = self.count();
                 let mut spilled;
                 let vectors = if chunks <= IOV_INLINE {
                     &mut inline[..chunks]
@@ -183,6 +197,13 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
             self.first = rest.and_then(|rest| rest.pop_front());
         }
         self.rest = None;
+    }
+}
+
+fn blocked_or_failed(error: io::Error) -> Flushed {
+    match error.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Flushed::Blocked,
+        _ => Flushed::Failed(error),
     }
 }
 
