@@ -95,12 +95,32 @@ pub(super) fn report_failure(
     exception: &Object,
     message: &str,
 ) -> Res<()> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    let os_error = unsafe { Object::from_ptr(pyo3::ffi::PyExc_OSError) };
+    let is_expected = exception.is_instance(os_error)?;
+    report(
+        transport,
+        event_loop,
+        protocol,
+        exception,
+        message,
+        is_expected,
+    )
+}
+
+/// Tells the exception handler of a failure; of one that is to be expected, only the log, in debug mode.
+pub(super) fn report(
+    transport: &Object,
+    event_loop: Option<Owned>,
+    protocol: Owned,
+    exception: &Object,
+    message: &str,
+    is_expected: bool,
+) -> Res<()> {
     let Some(event_loop) = event_loop else {
         return Ok(());
     };
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let os_error = unsafe { Object::from_ptr(pyo3::ffi::PyExc_OSError) };
-    if !exception.is_instance(os_error)? {
+    if !is_expected {
         let rest = [
             (c"exception", exception),
             (c"transport", transport),
@@ -114,7 +134,7 @@ pub(super) fn report_failure(
     Ok(())
 }
 
-pub(super) fn log_with_traceback(transport: &Object, exception: &Object, message: &str) -> Res<()> {
+fn log_with_traceback(transport: &Object, exception: &Object, message: &str) -> Res<()> {
     let format = Owned::from_str("%r: %s")?;
     let message = Owned::from_str(message)?;
     imports()
