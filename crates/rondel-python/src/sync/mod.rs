@@ -10,7 +10,7 @@
 //! | `lock.rs`, `event.rs`, `condition.rs`, `semaphore.rs`, `barrier.rs` | one primitive each |
 //! | `count.rs` | the number in a semaphore |
 //! | `scope.rs` | `async with` |
-//! | `queue.rs`, `queue_calls.rs`, `items.rs` | the queues: state; `get`, `put`, `join`; what is in them |
+//! | `queue/`, `queue_calls.rs`, `items.rs` | the queues: state; `get`, `put`, `join`; what is in them |
 //! | `names.rs` | interned names and library objects |
 
 mod barrier;

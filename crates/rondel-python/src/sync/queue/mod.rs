@@ -1,8 +1,13 @@
-//! `Queue`, `PriorityQueue` and `LifoQueue`: the state, and what happens without waiting.
+//! `Queue`, `PriorityQueue` and `LifoQueue`: the state, and putting and getting without waiting.
 //!
 //! `put_nowait()` wakes the first task that waits in `get()`, and the other way round; the woken task then does what the
 //! `_nowait` method does, or waits again if somebody was faster. What a subclass overrides (`_init`, `_get`, `_put`,
-//! and everything else but `_wakeup_next`) is called where asyncio calls it. `queue_calls.rs` has what waits.
+//! and everything else but `_wakeup_next`) is called where asyncio calls it. `class.rs` has what programs see,
+//! `queue_calls.rs` what waits.
+
+mod class;
+
+pub(super) use class::init_types;
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
@@ -11,16 +16,16 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, native_type};
+use super::bound::{self, Bound, Primitive};
 use super::count::compare;
+use super::event;
 use super::items::{Items, Order};
 use super::names::{sync_imports, sync_names};
 use super::waiters::Waiters;
-use super::{event, queue_calls};
-use crate::cpython::error::{guard_object, raise_bare, value_error};
-use crate::cpython::method::{Args, GetSet, Method, attribute, method};
-use crate::cpython::types::{slot_fn, visit};
-use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::cpython::error::raise_bare;
+use crate::cpython::method::Args;
+use crate::cpython::types::visit;
+use crate::cpython::{Object, Owned, Res, Slot};
 
 /// A queue's fields.
 #[repr(C)]
@@ -143,14 +148,6 @@ fn class_name(queue: &Object) -> Res<String> {
 /// `self._format()`.
 fn format(queue: &Object) -> Res<String> {
     queue.call_method(&sync_names().format, &[])?.to_text()
-}
-
-unsafe extern "C" fn tp_str(queue: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    guard_object(|| {
-        // SAFETY: the interpreter passes a live instance.
-        let queue = unsafe { Object::from_ptr(queue) };
-        Owned::from_str(&format!("<{} {}>", class_name(queue)?, format(queue)?))
-    })
 }
 
 impl Queue {
@@ -326,7 +323,7 @@ pub(super) fn get_at_once(queue: &Object) -> Res<Option<Owned>> {
     Ok(item)
 }
 
-// ---- the methods that don't wait ----
+// ---- putting and getting without waiting ----
 
 fn put_nowait(queue: &Object, item: &Object) -> Res<Owned> {
     let this = fields(queue);
@@ -344,16 +341,6 @@ fn put_nowait(queue: &Object, item: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-fn put_nowait_method(queue: &Object, args: Args<'_>) -> Res<Owned> {
-    match args.positional() {
-        [item] if !args.has_named() => put_nowait(queue, item),
-        _ => {
-            let [item] = args.parse("Queue.put_nowait", ["item"], 1, 1)?;
-            put_nowait(queue, item.unwrap_or(none()))
-        }
-    }
-}
-
 fn get_nowait(queue: &Object) -> Res<Owned> {
     let this = fields(queue);
     if is_empty(queue)? {
@@ -368,270 +355,4 @@ fn get_nowait(queue: &Object) -> Res<Owned> {
     };
     this.putters.pop_and_wake()?;
     Ok(item)
-}
-
-fn task_done(queue: &Object) -> Res<Owned> {
-    let this = fields(queue);
-    if this.unfinished.get() <= 0 {
-        return value_error("task_done() called too many times");
-    }
-    this.unfinished.set(this.unfinished.get() - 1);
-    if this.unfinished.get() == 0 {
-        this.set_finished()?;
-    }
-    Ok(Owned::none())
-}
-
-fn shutdown(queue: &Object, args: Args<'_>) -> Res<Owned> {
-    let [immediate] = args.parse("Queue.shutdown", ["immediate"], 1, 0)?;
-    let this = fields(queue);
-    this.shut_down.set(true);
-    if immediate.map_or(Ok(false), Object::is_true)? {
-        while !is_empty(queue)? {
-            match plain_order(queue) {
-                Some(order) => drop(this.items.get(order)?),
-                None => drop(queue.call_method(&sync_names().get, &[])?),
-            }
-            if this.unfinished.get() > 0 {
-                this.unfinished.set(this.unfinished.get() - 1);
-            }
-        }
-        if this.unfinished.get() == 0 {
-            this.set_finished()?;
-        }
-    }
-    // All of them have to look again.
-    while this.getters.len()? > 0 {
-        this.getters.pop_and_wake()?;
-    }
-    while this.putters.len()? > 0 {
-        this.putters.pop_and_wake()?;
-    }
-    Ok(Owned::none())
-}
-
-fn qsize(queue: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(queue).items.len()? as u64)
-}
-
-fn empty(queue: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(queue).items.is_empty()?))
-}
-
-fn full(queue: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(is_full_by_size(queue)?))
-}
-
-fn format_method(queue: &Object) -> Res<Owned> {
-    let this = fields(queue);
-    let mut text = format!("maxsize={}", this.maxsize.or_none().repr()?.to_text()?);
-    if !this.items.is_empty()? {
-        text += &format!(" _queue={}", this.items.to_list()?.repr()?.to_text()?);
-    }
-    for (name, waiters) in [("_getters", &this.getters), ("_putters", &this.putters)] {
-        match waiters.len()? {
-            0 => {}
-            n => text += &format!(" {name}[{n}]"),
-        }
-    }
-    if this.unfinished.get() != 0 {
-        text += &format!(" tasks={}", this.unfinished.get());
-    }
-    if this.shut_down.get() {
-        text += " shutdown";
-    }
-    Owned::from_str(&text)
-}
-
-fn wakeup_next(_: &Object, waiters: &Object) -> Res<Owned> {
-    let shown = Waiters::default();
-    shown.replace(Some(waiters))?;
-    shown.pop_and_wake()?;
-    Ok(Owned::none())
-}
-
-macro_rules! hooks {
-    ($init:ident, $get:ident, $put:ident, $order:expr) => {
-        fn $init(queue: &Object, _: &Object) -> Res<Owned> {
-            fields(queue).items.init($order)?;
-            Ok(Owned::none())
-        }
-        fn $get(queue: &Object) -> Res<Owned> {
-            fields(queue).items.get($order)
-        }
-        fn $put(queue: &Object, item: &Object) -> Res<Owned> {
-            fields(queue).items.put($order, item)?;
-            Ok(Owned::none())
-        }
-    };
-}
-
-hooks!(init_fifo, get_fifo, put_fifo, Order::Fifo);
-hooks!(init_lifo, get_lifo, put_lifo, Order::Lifo);
-hooks!(init_priority, get_priority, put_priority, Order::Priority);
-
-/// `_init`, `_get` and `_put`, which subclasses may override.
-fn hooks(order: Order) -> [Method; 3] {
-    match order {
-        Order::Fifo => [
-            method!(onearg c"_init" init_fifo, c"Makes it empty."),
-            method!(noargs c"_get" get_fifo, c"Takes the oldest item out."),
-            method!(onearg c"_put" put_fifo, c"Puts an item in."),
-        ],
-        Order::Lifo => [
-            method!(onearg c"_init" init_lifo, c"Makes it empty."),
-            method!(noargs c"_get" get_lifo, c"Takes the newest item out."),
-            method!(onearg c"_put" put_lifo, c"Puts an item in."),
-        ],
-        Order::Priority => [
-            method!(onearg c"_init" init_priority, c"Makes it empty."),
-            method!(noargs c"_get" get_priority, c"Takes the smallest item out."),
-            method!(onearg c"_put" put_priority, c"Puts an item in."),
-        ],
-    }
-}
-
-// ---- attributes ----
-
-fn get_maxsize(queue: &Object) -> Res<Owned> {
-    Ok(fields(queue).maxsize.or_none())
-}
-
-fn set_maxsize(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue).set_maxsize(value.unwrap_or(none()));
-    Ok(())
-}
-
-fn get_queue(queue: &Object) -> Res<Owned> {
-    fields(queue).items.show()
-}
-
-fn set_queue(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue).items.replace(value);
-    Ok(())
-}
-
-fn get_getters(queue: &Object) -> Res<Owned> {
-    fields(queue).getters.show()
-}
-
-fn set_getters(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue).getters.replace(value)
-}
-
-fn get_putters(queue: &Object) -> Res<Owned> {
-    fields(queue).putters.show()
-}
-
-fn set_putters(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue).putters.replace(value)
-}
-
-fn get_unfinished(queue: &Object) -> Res<Owned> {
-    Owned::from_i64(fields(queue).unfinished.get())
-}
-
-fn set_unfinished(queue: &Object, value: Option<&Object>) -> Res<()> {
-    let value = value.unwrap_or(none()).to_isize()?;
-    fields(queue).unfinished.set(value as i64);
-    Ok(())
-}
-
-fn get_finished(queue: &Object) -> Res<Owned> {
-    fields(queue).finished_event()
-}
-
-fn set_finished(queue: &Object, value: Option<&Object>) -> Res<()> {
-    drop(fields(queue).finished_event.replace(value.map(Object::own)));
-    Ok(())
-}
-
-#[cfg(Py_3_13)]
-fn get_shut_down(queue: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(queue).shut_down.get()))
-}
-
-#[cfg(Py_3_13)]
-fn set_shut_down(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue)
-        .shut_down
-        .set(value.map_or(Ok(false), Object::is_true)?);
-    Ok(())
-}
-
-fn attributes() -> Vec<GetSet> {
-    vec![
-        attribute!(c"maxsize" get_maxsize),
-        attribute!(c"_maxsize" get_maxsize, set_maxsize),
-        attribute!(c"_queue" get_queue, set_queue),
-        attribute!(c"_getters" get_getters, set_getters),
-        attribute!(c"_putters" get_putters, set_putters),
-        attribute!(c"_unfinished_tasks" get_unfinished, set_unfinished),
-        attribute!(c"_finished" get_finished, set_finished),
-        #[cfg(Py_3_13)]
-        attribute!(c"_is_shutdown" get_shut_down, set_shut_down),
-    ]
-}
-
-fn methods() -> Vec<Method> {
-    let mut methods = vec![
-        method!(noargs c"qsize" qsize, c"How many items are in it."),
-        method!(noargs c"empty" empty, c"Whether it is empty."),
-        method!(noargs c"full" full, c"Whether it has maxsize items."),
-        method!(fast c"put_nowait(item)" put_nowait_method, c"Puts an item in. QueueFull if there is no room."),
-        method!(noargs c"get_nowait" get_nowait, c"Takes the next item out. QueueEmpty if there is none."),
-        method!(noargs c"task_done" task_done, c"Tells that the work on an item is done, for join()."),
-        method!(noargs c"_format" format_method, c"What its repr shows."),
-        method!(onearg c"_wakeup_next" wakeup_next, c"Wakes the first task of a deque that still waits."),
-    ];
-    methods.extend(queue_calls::methods());
-    if sync_imports().queue_shut_down.is_some() {
-        methods.push(method!(fast c"shutdown(immediate=False)" shutdown,
-            c"From now on put() and, once it is empty, get() raise QueueShutDown. If immediate, it is empty now."));
-    }
-    methods
-}
-
-/// Makes the classes: `(Queue, PriorityQueue, LifoQueue)`.
-pub(super) fn init_types() -> Res<(Owned, Owned, Owned)> {
-    queue_calls::init_types()?;
-    let stock = &sync_imports().stock;
-    let native = native_type::<Queue>(c"rondel._rondel.NativeQueue")
-        .slot(ffi::Py_tp_str, slot_fn!(tp_str, ffi::reprfunc))
-        .getset(attributes())
-        .build()?;
-    let make = |name, doc, bases: &[&Object], order, class: &AtomicPtr<ffi::PyTypeObject>| {
-        let mut all = methods();
-        all.extend(hooks(order));
-        let made = bound::make_class(name, doc, bases, &all)?;
-        class.store(made.clone().into_ptr().cast(), Ordering::Relaxed);
-        Ok(made)
-    };
-    let doc = "A queue between tasks, as asyncio.Queue. With a maxsize of 0 there is always room.";
-    let queue = make(
-        "Queue(maxsize=0)",
-        doc,
-        &[&native, &stock.queue],
-        Order::Fifo,
-        &CLASS,
-    )?;
-    let doc = "A queue that gives the smallest item first, as asyncio.PriorityQueue.";
-    let bases = [&*queue, &*stock.priority_queue];
-    let priority = make(
-        "PriorityQueue(maxsize=0)",
-        doc,
-        &bases,
-        Order::Priority,
-        &PRIORITY_CLASS,
-    )?;
-    let doc = "A queue that gives the newest item first, as asyncio.LifoQueue.";
-    let bases = [&*queue, &*stock.lifo_queue];
-    let lifo = make(
-        "LifoQueue(maxsize=0)",
-        doc,
-        &bases,
-        Order::Lifo,
-        &LIFO_CLASS,
-    )?;
-    Ok((queue, priority, lifo))
 }

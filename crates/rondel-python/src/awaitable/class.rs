@@ -1,0 +1,341 @@
+//! The types of awaitables: the slots by which the interpreter awaits, collects and ends an instance, and a coroutine's methods.
+
+use std::ffi::{CStr, CString, c_int, c_void};
+use std::ptr;
+use std::sync::atomic::Ordering;
+
+use pyo3::ffi;
+
+use super::progress::Progress;
+use super::{Awaitable, OFFSET, Stage, Steps, base, fields};
+use crate::cpython::error::{guard, guard_object, guard_quiet, raise_instance, type_error};
+use crate::cpython::finalize::finalizing;
+use crate::cpython::method::{self, Args, GetSet};
+use crate::cpython::object::check;
+use crate::cpython::stop_iteration::stop_iteration;
+use crate::cpython::types::{TypeBuilder, free, slot_fn};
+use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::untracked;
+
+fn value_of(progress: Progress) -> Res<Owned> {
+    match progress {
+        Progress::Yielded(value) => Ok(value),
+        Progress::Returned(value) if value.is_none() => {
+            // SAFETY: a built-in class lives as long as the interpreter.
+            raise_instance(unsafe { Object::from_ptr(ffi::PyExc_StopIteration) }.call(&[])?)
+        }
+        Progress::Returned(value) => Err(stop_iteration(value)),
+    }
+}
+
+unsafe extern "C" fn send<T: Steps>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes a live instance and argument.
+        let (object, value) = unsafe { (Object::from_ptr(object), Object::from_ptr(value)) };
+        fields::<T>(object).send(value).and_then(value_of)
+    })
+}
+
+unsafe extern "C" fn throw<T: Steps>(
+    object: *mut ffi::PyObject,
+    args: *const *mut ffi::PyObject,
+    nargs: ffi::Py_ssize_t,
+    kwnames: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes a live instance and a vector as the calling convention has it.
+        let (object, args) = unsafe {
+            (
+                Object::from_ptr(object),
+                Args::new(args, nargs as usize, kwnames),
+            )
+        };
+        raise_thrown(args)?;
+        fields::<T>(object).throw().and_then(value_of)
+    })
+}
+
+unsafe extern "C" fn close<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes a live instance.
+        fields::<T>(unsafe { Object::from_ptr(object) }).close()?;
+        Ok(Owned::none())
+    })
+}
+
+unsafe extern "C" fn itself(
+    object: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    unsafe { am_await(object) }
+}
+
+unsafe extern "C" fn name<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let object = unsafe { Object::from_ptr(object) };
+    guard_object(|| Owned::from_str(fields::<T>(object).steps.name()))
+}
+
+unsafe extern "C" fn running<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let stage = fields::<T>(unsafe { Object::from_ptr(object) }).stage.get();
+    Owned::from_bool(stage == Stage::Running).into_ptr()
+}
+
+unsafe extern "C" fn awaited<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    fields::<T>(unsafe { Object::from_ptr(object) })
+        .inner
+        .or_none()
+        .into_ptr()
+}
+
+unsafe extern "C" fn nothing(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
+    Owned::none().into_ptr()
+}
+
+/// `throw(exception)`, or its old form `throw(type, value, traceback)`.
+fn raise_thrown(args: Args<'_>) -> Res<()> {
+    let [kind, value, traceback] = args.parse("throw", ["type", "value", "traceback"], 3, 1)?;
+    let kind = kind.unwrap_or(none());
+    let value = value.filter(|value| !value.is_none());
+    // SAFETY: a built-in class lives as long as the interpreter.
+    let base = unsafe { Object::from_ptr(ffi::PyExc_BaseException) };
+    let exception = if kind.is_instance(base)? {
+        kind.own()
+    } else if kind.is_type() {
+        match value {
+            Some(value) if value.is_instance(kind)? => value.own(),
+            Some(value) => kind.call(&[value])?,
+            None => kind.call(&[])?,
+        }
+    } else {
+        return type_error("exceptions must be classes or instances deriving from BaseException");
+    };
+    if let Some(traceback) = traceback.filter(|traceback| !traceback.is_none()) {
+        // SAFETY: a live exception and object; the C API checks the type.
+        check(unsafe { ffi::PyException_SetTraceback(exception.as_ptr(), traceback.as_ptr()) })?;
+    }
+    // Set, and meant to be: the caller goes on with it.
+    let _set = raise_instance::<()>(exception);
+    Ok(())
+}
+
+unsafe extern "C" fn next<T: Steps>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the interpreter passes a live instance.
+        match fields::<T>(unsafe { Object::from_ptr(object) }).resume()? {
+            Progress::Yielded(value) => Ok(value),
+            Progress::Returned(value) => Err(stop_iteration(value)),
+        }
+    })
+}
+
+unsafe extern "C" fn am_send<T: Steps>(
+    object: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    result: *mut *mut ffi::PyObject,
+) -> ffi::PySendResult {
+    guard(ffi::PySendResult::PYGEN_ERROR, || {
+        // SAFETY: the slot's contract: live objects, and room for a reference.
+        unsafe {
+            *result = ptr::null_mut();
+            let (this, value) = (
+                fields::<T>(Object::from_ptr(object)),
+                Object::from_ptr(value),
+            );
+            // Whatever the interpreter's own `await` calls is to be quick.
+            let progress = if cfg!(any(not(Py_3_12), Py_3_14)) && value.is_none() {
+                this.resume()?
+            } else {
+                this.send(value)?
+            };
+            let (value, kind) = match progress {
+                Progress::Yielded(value) => (value, ffi::PySendResult::PYGEN_NEXT),
+                Progress::Returned(value) => (value, ffi::PySendResult::PYGEN_RETURN),
+            };
+            *result = value.into_ptr();
+            Ok(kind)
+        }
+    })
+}
+
+unsafe extern "C" fn am_await(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    unsafe { Object::from_ptr(object).own().into_ptr() }
+}
+
+unsafe extern "C" fn traverse<T: Steps>(
+    object: *mut ffi::PyObject,
+    visit: ffi::visitproc,
+    arg: *mut c_void,
+) -> c_int {
+    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
+    unsafe {
+        let result = visit(ffi::Py_TYPE(object).cast(), arg);
+        if result != 0 {
+            return result;
+        }
+        let this = fields::<T>(Object::from_ptr(object));
+        let mut result = 0;
+        let mut see = |slot: &Slot| {
+            if let (0, Some(held)) = (result, slot.get()) {
+                result = visit(held.as_ptr(), arg);
+            }
+        };
+        see(&this.inner);
+        this.steps.for_each_slot(&mut see);
+        result
+    }
+}
+
+unsafe extern "C" fn clear<T: Steps>(object: *mut ffi::PyObject) -> c_int {
+    // SAFETY: the collector passes a live instance.
+    let this = fields::<T>(unsafe { Object::from_ptr(object) });
+    guard_quiet(|| this.finish());
+    0
+}
+
+/// What becomes of one that is not done when nobody holds it any more: as with coroutines, what is suspended is closed,
+/// and what was never begun is a mistake that is warned of.
+fn finalize_kept<T: Steps>(object: &Object) -> Res<()> {
+    let this = fields::<T>(object);
+    this.finalized.set(true);
+    match this.stage.get() {
+        Stage::Fresh if !T::REUSABLE => {
+            let text = format!("coroutine '{}' was never awaited", this.steps.name());
+            this.finish();
+            warn_never_awaited(&text)
+        }
+        Stage::Suspended => this.close(),
+        _ => Ok(()),
+    }
+}
+
+#[cold]
+fn warn_never_awaited(text: &str) -> Res<()> {
+    let text = CString::new(text).unwrap_or_default();
+    // SAFETY: a built-in class and a NUL-terminated text.
+    check(unsafe { ffi::PyErr_WarnEx(ffi::PyExc_RuntimeWarning, text.as_ptr(), 1) })
+}
+
+unsafe extern "C" fn finalize<T: Steps>(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a live instance.
+    let object = unsafe { Object::from_ptr(object) };
+    finalizing(object, || finalize_kept::<T>(object));
+}
+
+unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
+    // SAFETY: the interpreter passes a dead instance.
+    unsafe {
+        let this = fields::<T>(Object::from_ptr(object));
+        if this.stage.get() != Stage::Done && end::<T>(object) {
+            return; // resurrected
+        }
+        if this.tracked.get() {
+            ffi::PyObject_GC_UnTrack(object.cast());
+        }
+        if this.finalized.get() || !(T::class().keep)(object) {
+            free(object);
+        }
+    }
+}
+
+/// One that is not done ends. Says whether it was resurrected instead.
+///
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline(never)]
+unsafe fn end<T: Steps>(object: *mut ffi::PyObject) -> bool {
+    // SAFETY: by the caller's word.
+    unsafe {
+        if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
+            return true;
+        }
+        let this = fields::<T>(Object::from_ptr(object));
+        if !this.tracked.get() {
+            untracked::forget(&this.tracked);
+        }
+        // Whatever releases what it holds may start the collector, which must not find it.
+        if this.tracked.replace(false) {
+            ffi::PyObject_GC_UnTrack(object.cast());
+        }
+        if this.stage.get() != Stage::Done {
+            guard_quiet(|| this.finish());
+        }
+        false
+    }
+}
+
+fn read_only(name: &'static CStr, get: method::Getter) -> GetSet {
+    GetSet(ffi::PyGetSetDef {
+        name: name.as_ptr(),
+        get: Some(get),
+        set: None,
+        doc: ptr::null(),
+        closure: ptr::null_mut(),
+    })
+}
+
+/// Makes the type.
+pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
+    let class = TypeBuilder::new::<Awaitable<T>>(type_name, Some(base()?), OFFSET)
+        .not_instantiable()
+        .slot(
+            ffi::Py_tp_traverse,
+            slot_fn!(traverse::<T>, ffi::traverseproc),
+        )
+        .slot(ffi::Py_tp_clear, slot_fn!(clear::<T>, ffi::inquiry))
+        .slot(
+            ffi::Py_tp_finalize,
+            slot_fn!(finalize::<T>, ffi::destructor),
+        )
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor))
+        // What a coroutine's `__await__()` gives can be iterated over.
+        .slot(
+            ffi::Py_tp_iter,
+            slot_fn!(ffi::PyObject_SelfIter, ffi::getiterfunc),
+        )
+        .slot(ffi::Py_tp_iternext, slot_fn!(next::<T>, ffi::iternextfunc))
+        .slot(ffi::Py_am_await, slot_fn!(am_await, ffi::unaryfunc))
+        .slot(ffi::Py_am_send, slot_fn!(am_send::<T>, ffi::sendfunc))
+        .methods([
+            method::onearg(
+                c"send",
+                send::<T>,
+                c"Goes on until something has to be waited for.",
+            ),
+            method::fast(c"throw", None, throw::<T>, c"Goes on with an exception."),
+            method::noargs(c"close", close::<T>, c"Gives up."),
+            method::noargs(c"__await__", itself, c"This object.").over_slot(),
+        ])
+        .getset([
+            read_only(c"__name__", name::<T>),
+            read_only(c"__qualname__", name::<T>),
+            read_only(c"cr_running", running::<T>),
+            read_only(c"cr_await", awaited::<T>),
+            read_only(c"cr_frame", nothing),
+            read_only(c"cr_code", nothing),
+        ])
+        .build()?;
+    T::class()
+        .class
+        .store(class.into_ptr().cast(), Ordering::Relaxed);
+    Ok(())
+}

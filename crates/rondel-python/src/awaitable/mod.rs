@@ -1,0 +1,165 @@
+//! Native awaitables: what `reader.read()`, `lock.acquire()` and `sleep()` return.
+//!
+//! Such an object is a coroutine in all but type: `await` it, or make a task of it. Its steps are a
+//! [`Steps`] implementation: a state that goes on until it has the result or something else to await first.
+//! A step that has its result at once costs no future and no suspension.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | here | the object, what its steps are, and making one |
+//! | `progress.rs` | going on: `send`, `throw`, `close` |
+//! | `awaited.rs` | what is awaited: sending and throwing into it |
+//! | `class.rs` | the types: slots, methods, the end of an instance |
+
+mod awaited;
+mod class;
+mod progress;
+
+pub(crate) use awaited::{await_any, iterator_of};
+pub(crate) use class::init_type;
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::collected::Collected;
+use crate::cpython::types::{TypeBuilder, allocate};
+use crate::cpython::{Object, Owned, Res, Slot};
+use crate::untracked;
+
+/// What a step ends with.
+pub(crate) enum Next {
+    /// The awaitable is done, with this result.
+    Return(Owned),
+    /// This has to be awaited first; an iterator as `__await__` gives it.
+    Await(Owned),
+    /// This future of ours, which was made just now, has to be awaited first: it is pending, and nobody else waits for it.
+    Wait(Owned),
+    /// Let the loop make a turn first, as `sleep(0)` does.
+    Yield,
+}
+
+/// The steps of one kind of awaitable. All zero bytes are its state before it is filled.
+pub(crate) trait Steps: Sized + 'static {
+    /// Whether it may be awaited again once it is done.
+    const REUSABLE: bool = false;
+    /// The qualified name, which a task's repr shows.
+    fn name(&self) -> &'static str;
+    /// Goes on. The first time with `None`, then with what was awaited last gave or raised.
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next>;
+    /// Lets go of everything: it is done, or will never be.
+    fn release(&self);
+    /// Calls `see` for each field that holds an object.
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot));
+    /// Whether it is certain that no field will hold an object.
+    fn holds_nothing(&self) -> bool {
+        false
+    }
+    /// The type and the freelist of these awaitables.
+    fn class() -> &'static Class;
+}
+
+/// A type of awaitables, once it is made, and its dead instances.
+pub(crate) struct Class {
+    class: AtomicPtr<ffi::PyTypeObject>,
+    keep: fn(*mut ffi::PyObject) -> bool,
+    revive: fn(*mut ffi::PyTypeObject) -> Option<Owned>,
+}
+
+impl Class {
+    pub(crate) const fn new(
+        keep: fn(*mut ffi::PyObject) -> bool,
+        revive: fn(*mut ffi::PyTypeObject) -> Option<Owned>,
+    ) -> Self {
+        Self {
+            class: AtomicPtr::new(ptr::null_mut()),
+            keep,
+            revive,
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+enum Stage {
+    /// As zeroed memory is.
+    Fresh = 0,
+    Suspended,
+    Running,
+    Done,
+}
+
+/// An awaitable behind its object header.
+#[repr(C)]
+struct Awaitable<T> {
+    stage: Cell<Stage>,
+    /// The finalizer has run: the collector won't run it again, so the object must not come back from the freelist.
+    finalized: Cell<bool>,
+    /// The collector knows of it.
+    tracked: Cell<bool>,
+    /// What is awaited now; empty while a bare yield is.
+    inner: Slot,
+    steps: T,
+}
+
+const OFFSET: usize = size_of::<ffi::PyObject>();
+
+#[inline]
+fn fields<T: Steps>(object: &Object) -> &Awaitable<T> {
+    // SAFETY: only ever called for instances of the type that was made for `T`.
+    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Awaitable<T>>() }
+}
+
+/// The base class of all types of awaitables, which says no more than that they are of ours.
+static BASE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+struct Base;
+
+// SAFETY: no fields.
+unsafe impl Collected for Base {
+    fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
+}
+
+/// Makes the base class when it is first asked for.
+fn base() -> Res<&'static Object> {
+    if BASE.load(Ordering::Relaxed).is_null() {
+        let class = TypeBuilder::new::<Base>(c"rondel._rondel.Awaitable", None, OFFSET)
+            .subclassable()
+            .not_instantiable()
+            .collected::<Base>()
+            .build()?;
+        BASE.store(class.into_ptr().cast(), Ordering::Relaxed);
+    }
+    // SAFETY: made above, and kept for ever.
+    Ok(unsafe { Object::from_ptr(BASE.load(Ordering::Relaxed).cast()) })
+}
+
+/// Whether an object is an awaitable of ours, of whatever kind.
+#[inline]
+pub(crate) fn is_awaitable(object: &Object) -> bool {
+    // SAFETY: a live object; its type, which can't be subclassed, is read while it is alive.
+    let base = unsafe { (*object.type_ptr()).tp_base };
+    ptr::eq(base, BASE.load(Ordering::Relaxed))
+}
+
+/// A new awaitable, with `fill` setting its state. What `fill` finds is empty.
+#[inline]
+pub(crate) fn make<T: Steps>(fill: impl FnOnce(&T)) -> Res<Owned> {
+    let class = T::class();
+    let type_ptr = class.class.load(Ordering::Relaxed);
+    let (object, tracked) = match (class.revive)(type_ptr) {
+        Some(object) => (object, false),
+        // SAFETY: zeroed memory is a valid state, by the trait's word.
+        None => (unsafe { allocate(type_ptr)? }, true),
+    };
+    let this = fields::<T>(&object);
+    this.stage.set(Stage::Fresh);
+    this.tracked.set(tracked);
+    fill(&this.steps);
+    if !tracked {
+        untracked::note(&object, &this.tracked);
+    }
+    Ok(object)
+}

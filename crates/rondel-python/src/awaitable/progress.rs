@@ -1,0 +1,244 @@
+//! How an awaitable goes on: by `send`, `throw` and `close`, from what it awaited to what it awaits next or returns.
+
+use std::ptr;
+
+use pyo3::ffi;
+
+use super::awaited::{poll, throw_into};
+use super::{Awaitable, Next, OFFSET, Stage, Steps};
+use crate::cpython::error::{
+    raise_instance, raised_matches, restore, runtime_error, take_exception, type_error, value_error,
+};
+use crate::cpython::{Object, Owned, Raised, Res, names, none};
+use crate::future;
+use crate::untracked;
+
+/// What became of a `send` or `throw`.
+pub(super) enum Progress {
+    Yielded(Owned),
+    Returned(Owned),
+}
+
+impl<T: Steps> Awaitable<T> {
+    /// Goes on with `None`, as an `await` in a coroutine does: here is what mostly happens in one piece, without calls
+    /// between the parts.
+    #[inline(always)]
+    pub(super) fn resume(&self) -> Res<Progress> {
+        let next = match self.stage.get() {
+            Stage::Fresh => {
+                untracked::forget(&self.tracked);
+                self.stage.set(Stage::Running);
+                self.steps.advance(None)
+            }
+            Stage::Suspended => {
+                let awaited = match self.inner.get() {
+                    None => Owned::none(),
+                    Some(inner) => match future::value_if_done(inner) {
+                        Some(value) => value,
+                        None => return self.send(none()),
+                    },
+                };
+                self.stage.set(Stage::Running);
+                self.inner.clear();
+                self.steps.advance(Some(Ok(awaited)))
+            }
+            _ => return self.send(none()),
+        };
+        match next {
+            Ok(Next::Return(value)) => {
+                self.finish_here();
+                Ok(Progress::Returned(value))
+            }
+            Ok(Next::Yield) => {
+                self.suspend();
+                Ok(Progress::Yielded(Owned::none()))
+            }
+            Ok(Next::Wait(future)) => Ok(Progress::Yielded(self.wait_for(future))),
+            next => self.go_on(next),
+        }
+    }
+
+    #[inline(never)]
+    pub(super) fn send(&self, value: &Object) -> Res<Progress> {
+        match self.stage.get() {
+            Stage::Fresh if !value.is_none() => {
+                type_error("can't send non-None value to a just-started coroutine")
+            }
+            Stage::Fresh => {
+                untracked::forget(&self.tracked);
+                self.advance(None)
+            }
+            Stage::Suspended => {
+                self.stage.set(Stage::Running);
+                let Some(inner) = self.inner.cloned() else {
+                    return self.advance(Some(Ok(Owned::none())));
+                };
+                self.after(poll(&inner, value))
+            }
+            stage => self.misused(stage),
+        }
+    }
+
+    /// The awaited object has yielded, returned or raised.
+    fn after(&self, polled: Res<Progress>) -> Res<Progress> {
+        match polled {
+            Ok(Progress::Yielded(value)) => {
+                self.stage.set(Stage::Suspended);
+                Ok(Progress::Yielded(value))
+            }
+            Ok(Progress::Returned(value)) => {
+                self.inner.clear();
+                self.advance(Some(Ok(value)))
+            }
+            Err(Raised) => {
+                // The awaited object's destructor must not see the exception.
+                if let Some(inner) = self.inner.take() {
+                    let exception = take_exception();
+                    drop(inner);
+                    restore(exception);
+                }
+                self.advance(Some(Err(Raised)))
+            }
+        }
+    }
+
+    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Progress> {
+        self.stage.set(Stage::Running);
+        self.go_on(self.steps.advance(awaited))
+    }
+
+    /// A step has ended in this way.
+    #[inline(never)]
+    fn go_on(&self, mut next: Res<Next>) -> Res<Progress> {
+        loop {
+            let awaited = match next {
+                Ok(Next::Return(value)) => {
+                    self.finish();
+                    return Ok(Progress::Returned(value));
+                }
+                Ok(Next::Yield) => {
+                    self.suspend();
+                    return Ok(Progress::Yielded(Owned::none()));
+                }
+                Ok(Next::Wait(future)) => return Ok(Progress::Yielded(self.wait_for(future))),
+                Ok(Next::Await(inner)) => match poll(&inner, none()) {
+                    Ok(Progress::Yielded(value)) => {
+                        self.inner.set(inner);
+                        self.suspend();
+                        return Ok(Progress::Yielded(value));
+                    }
+                    Ok(Progress::Returned(value)) => Ok(value),
+                    Err(Raised) => Err(Raised),
+                },
+                Err(Raised) => {
+                    let exception = take_exception();
+                    self.finish();
+                    return Err(restore(exception));
+                }
+            };
+            next = self.steps.advance(Some(awaited));
+        }
+    }
+
+    /// Waits for a future that was made just now. Gives what is yielded for it.
+    #[inline]
+    fn wait_for(&self, future: Owned) -> Owned {
+        future::begin_wait(&future);
+        let yielded = future.clone();
+        self.inner.fill(future);
+        self.suspend();
+        yielded
+    }
+
+    /// It stays, and may be part of a cycle.
+    #[inline]
+    fn suspend(&self) {
+        self.stage.set(Stage::Suspended);
+        if !self.tracked.get() && !self.steps.holds_nothing() {
+            // SAFETY: the fields of an awaitable stand behind its header; it is not tracked yet.
+            unsafe {
+                let object = ptr::from_ref(self).byte_sub(OFFSET).cast_mut();
+                ffi::PyObject_GC_Track(object.cast());
+            }
+            self.tracked.set(true);
+        }
+    }
+
+    pub(super) fn finish(&self) {
+        self.finish_here();
+    }
+
+    #[inline(always)]
+    fn finish_here(&self) {
+        self.stage.set(if T::REUSABLE {
+            Stage::Fresh
+        } else {
+            Stage::Done
+        });
+        self.inner.clear();
+        self.steps.release();
+    }
+
+    /// The exception to be thrown is set.
+    pub(super) fn throw(&self) -> Res<Progress> {
+        match self.stage.get() {
+            Stage::Fresh => {
+                untracked::forget(&self.tracked);
+                let exception = take_exception();
+                self.finish();
+                Err(restore(exception))
+            }
+            Stage::Suspended => {
+                self.stage.set(Stage::Running);
+                let Some(inner) = self.inner.cloned() else {
+                    return self.advance(Some(Err(Raised)));
+                };
+                self.after(throw_into(&inner))
+            }
+            stage => {
+                drop(take_exception());
+                self.misused(stage)
+            }
+        }
+    }
+
+    pub(super) fn close(&self) -> Res<()> {
+        match self.stage.get() {
+            Stage::Done => Ok(()),
+            Stage::Fresh => {
+                untracked::forget(&self.tracked);
+                self.finish();
+                Ok(())
+            }
+            stage @ Stage::Running => self.misused(stage).map(drop),
+            Stage::Suspended => {
+                self.stage.set(Stage::Running);
+                if let Some(inner) = self.inner.take()
+                    && let Some(close) = inner.getattr_optional(&names().close)?
+                {
+                    close.call(&[])?;
+                }
+                // SAFETY: a built-in class lives as long as the interpreter.
+                let exit = unsafe { Object::from_ptr(ffi::PyExc_GeneratorExit) };
+                let _set = raise_instance::<()>(exit.call(&[])?);
+                match self.advance(Some(Err(Raised))) {
+                    Ok(Progress::Returned(_)) => Ok(()),
+                    Ok(Progress::Yielded(_)) => runtime_error("coroutine ignored GeneratorExit"),
+                    Err(Raised) if raised_matches(exit) => {
+                        drop(take_exception());
+                        Ok(())
+                    }
+                    Err(Raised) => Err(Raised),
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn misused(&self, stage: Stage) -> Res<Progress> {
+        match stage {
+            Stage::Running => value_error("coroutine already executing"),
+            _ => runtime_error("cannot reuse already awaited coroutine"),
+        }
+    }
+}

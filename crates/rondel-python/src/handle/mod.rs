@@ -1,0 +1,256 @@
+//! `Handle` and `TimerHandle`: a callback with its arguments and context, and whether it is cancelled.
+//!
+//! Both derive from asyncio's classes and keep their fields behind the larger of the two, so that one offset
+//! does for both. Up to three arguments stand in the handle itself; more are a tuple. Dead handles go to a
+//! freelist.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | here | the fields; making and cancelling, which `event_loop/calls.rs` asks for |
+//! | `run.rs` | the call, which `event_loop/host.rs` asks for, and where its exception goes |
+//! | `class.rs` | the two classes: what programs see, and how an instance dies |
+
+mod class;
+mod run;
+
+pub(crate) use class::init_types;
+pub(crate) use run::{failed, run};
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::frame::source_traceback;
+use crate::cpython::freelist::free_list;
+use crate::cpython::types::allocate;
+use crate::cpython::{Object, Owned, Res, Slot, context, names};
+use crate::event_loop::core::{LoopCore, is_debug};
+
+const CANCELLED: u8 = 1;
+const TIMER: u8 = 2;
+const SCHEDULED: u8 = 4;
+/// `context` is a snapshot that others have too.
+const SHARES_CONTEXT: u8 = 8;
+/// The callback runs no code of a program, whatever its arguments.
+const NEEDS_NO_CONTEXT: u8 = 16;
+
+/// The number of arguments that says: the first one is a tuple of all of them.
+const IN_A_TUPLE: u8 = u8::MAX;
+
+/// What a handle holds. All zero is a valid, empty one.
+#[repr(C)]
+pub(crate) struct Handle {
+    event_loop: Slot,
+    callback: Slot,
+    args: [Slot; 3],
+    context: Slot,
+    source_traceback: Slot,
+    /// Its text from before it was cancelled, in debug mode.
+    repr: Slot,
+    when: Cell<f64>,
+    /// What the program gave for `when`, if it was no float.
+    when_object: Slot,
+    nargs: Cell<u8>,
+    flags: Cell<u8>,
+}
+
+static HANDLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static TIMER_HANDLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static OFFSET: AtomicUsize = AtomicUsize::new(0);
+
+free_list!(FREE_HANDLES, 1024);
+free_list!(FREE_TIMERS, 4096);
+
+/// The fields of a handle of ours. Only for objects that are one.
+#[inline]
+pub(crate) fn fields(handle: &Object) -> &Handle {
+    debug_assert!(is_handle(handle));
+    // SAFETY: instances of our two classes have these fields at this offset.
+    unsafe {
+        &*handle
+            .as_ptr()
+            .byte_add(OFFSET.load(Ordering::Relaxed))
+            .cast::<Handle>()
+    }
+}
+
+/// Whether an object is a handle of ours.
+#[inline]
+pub(crate) fn is_handle(object: &Object) -> bool {
+    let classes = [&TIMER_HANDLE, &HANDLE].map(|class| class.load(Ordering::Relaxed));
+    let of_subclass = |class| {
+        // SAFETY: live types.
+        unsafe { ffi::PyType_IsSubtype(object.type_ptr(), class) != 0 }
+    };
+    classes.contains(&object.type_ptr()) || classes.into_iter().any(of_subclass)
+}
+
+/// A handle that calls `callback(*args)` in `context`, or in a copy of the current context.
+#[inline]
+pub(crate) fn new_handle(
+    event_loop: &Object,
+    callback: &Object,
+    args: &[&Object],
+    context: Option<&Object>,
+) -> Res<Owned> {
+    let class = HANDLE.load(Ordering::Relaxed);
+    let handle = match FREE_HANDLES.with(|list| list.revive(class, true)) {
+        Some(handle) => handle,
+        // SAFETY: all-zero fields are valid.
+        None => unsafe { allocate(class)? },
+    };
+    let (context, flags) = match (context, LoopCore::of(event_loop)) {
+        (Some(context), _) if !context.is_none() => (context.own(), 0),
+        (_, Some(core)) => (core.contexts.snapshot()?, SHARES_CONTEXT),
+        _ => (context::copy_current()?, 0),
+    };
+    fill(&handle, event_loop, callback, args, context, flags)?;
+    Ok(handle)
+}
+
+/// As [`new_handle`], on a loop of ours, to be called at `when` seconds of its time.
+#[inline]
+pub(crate) fn new_timer(
+    core: &LoopCore,
+    when: f64,
+    callback: &Object,
+    args: &[&Object],
+    context: Option<&Object>,
+) -> Res<Owned> {
+    let class = TIMER_HANDLE.load(Ordering::Relaxed);
+    let handle = match FREE_TIMERS.with(|list| list.revive(class, true)) {
+        Some(handle) => handle,
+        // SAFETY: all-zero fields are valid.
+        None => unsafe { allocate(class)? },
+    };
+    let (context, flags) = match context {
+        Some(context) if !context.is_none() => (context.own(), TIMER),
+        _ => (core.contexts.snapshot()?, TIMER | SHARES_CONTEXT),
+    };
+    fill(&handle, core.object(), callback, args, context, flags)?;
+    fields(&handle).when.set(when);
+    Ok(handle)
+}
+
+#[inline]
+fn fill(
+    handle: &Object,
+    event_loop: &Object,
+    callback: &Object,
+    args: &[&Object],
+    context: Owned,
+    flags: u8,
+) -> Res<()> {
+    let this = fields(handle);
+    this.context.set(context);
+    this.event_loop.set(event_loop.own());
+    this.callback.set(callback.own());
+    if args.len() <= this.args.len() {
+        for (slot, arg) in this.args.iter().zip(args) {
+            slot.set((*arg).own());
+        }
+        this.nargs.set(args.len() as u8);
+    } else {
+        this.args[0].set(Owned::tuple(args)?);
+        this.nargs.set(IN_A_TUPLE);
+    }
+    this.flags.set(flags);
+    Ok(())
+}
+
+/// Notes where the handle was made, for debug mode.
+pub(crate) fn note_origin(handle: &Object) -> Res<()> {
+    fields(handle).source_traceback.set(source_traceback()?);
+    Ok(())
+}
+
+impl Handle {
+    #[inline]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        self.flags.get() & CANCELLED != 0
+    }
+
+    pub(crate) fn set_scheduled(&self, scheduled: bool) {
+        let rest = self.flags.get() & !SCHEDULED;
+        self.flags
+            .set(if scheduled { rest | SCHEDULED } else { rest });
+    }
+
+    /// It need not be run in its context: the callback runs no code of a program.
+    pub(crate) fn needs_no_context(&self) {
+        self.flags.set(self.flags.get() | NEEDS_NO_CONTEXT);
+    }
+
+    /// The context, which is its own from now on.
+    #[inline]
+    fn own_context(&self) -> Res<Option<Owned>> {
+        if self.flags.get() & SHARES_CONTEXT != 0
+            && let Some(shared) = self.context.cloned()
+        {
+            self.context.set(context::copy(&shared)?);
+            self.flags.set(self.flags.get() & !SHARES_CONTEXT);
+        }
+        Ok(self.context.cloned())
+    }
+
+    fn is_scheduled(&self) -> bool {
+        self.flags.get() & SCHEDULED != 0
+    }
+
+    fn drop_call(&self) {
+        self.callback.clear();
+        for arg in &self.args {
+            arg.clear();
+        }
+        self.nargs.set(0);
+    }
+
+    /// The arguments as the tuple that asyncio keeps.
+    fn args_tuple(&self) -> Res<Owned> {
+        if self.nargs.get() == IN_A_TUPLE {
+            return Ok(self.args[0].or_none());
+        }
+        let items: Vec<_> = self.args[..self.nargs.get().into()]
+            .iter()
+            .filter_map(Slot::get)
+            .collect();
+        Owned::tuple(&items)
+    }
+}
+
+/// Keeps a deadline as the program gave it.
+pub(crate) fn note_when(handle: &Object, when: &Object) {
+    // SAFETY: a live object.
+    if unsafe { ffi::PyFloat_CheckExact(when.as_ptr()) } == 0 {
+        fields(handle).when_object.set(when.own());
+    }
+}
+
+/// `cancel()`.
+pub(crate) fn cancel(handle: &Object) -> Res<Owned> {
+    let this = fields(handle);
+    if this.is_cancelled() {
+        return Ok(Owned::none());
+    }
+    let event_loop = this.event_loop.cloned();
+    let core = event_loop.as_deref().and_then(LoopCore::of);
+    this.flags.set(this.flags.get() | CANCELLED);
+    if let Some(event_loop) = &event_loop
+        && is_debug(event_loop)?
+    {
+        this.repr.set(handle.repr()?);
+    }
+    if this.flags.get() & TIMER != 0 {
+        match (core, &event_loop) {
+            (Some(core), _) if this.is_scheduled() => core.timer_cancelled(handle),
+            (None, Some(event_loop)) => {
+                event_loop.call_method(&names().timer_handle_cancelled, &[handle])?;
+            }
+            _ => {}
+        }
+    }
+    this.drop_call();
+    Ok(Owned::none())
+}

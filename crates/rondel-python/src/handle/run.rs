@@ -1,0 +1,141 @@
+//! Running a handle: its callback in its context, and an exception to the loop's handler or out of the loop.
+
+use std::ops::ControlFlow;
+
+use pyo3::ffi;
+
+use super::{CANCELLED, Handle, IN_A_TUPLE, NEEDS_NO_CONTEXT, SHARES_CONTEXT, fields};
+use crate::cpython::error::{is_exit, restore, take_exception};
+use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
+use crate::event_loop::core::{LoopCore, is_debug};
+use crate::event_loop::host::Exit;
+
+impl Handle {
+    /// The call itself.
+    #[inline]
+    fn call(&self) -> Res<Owned> {
+        let Some(callback) = self.callback.cloned() else {
+            return Ok(Owned::none());
+        };
+        if self.nargs.get() == IN_A_TUPLE {
+            let args = self.args[0].or_none();
+            // SAFETY: a live callable and a tuple.
+            return unsafe {
+                Owned::steal(ffi::PyObject_CallObject(callback.as_ptr(), args.as_ptr()))
+            };
+        }
+        // References of our own: the callback may cancel its handle, which empties it.
+        let [first, second, third] =
+            [&self.args[0], &self.args[1], &self.args[2]].map(Slot::cloned);
+        match (&first, &second, &third) {
+            (Some(a), Some(b), Some(c)) => callback.call(&[a, b, c]),
+            (Some(a), Some(b), _) => callback.call(&[a, b]),
+            (Some(a), ..) => callback.call(&[a]),
+            _ => callback.call(&[]),
+        }
+    }
+}
+
+/// Runs a handle as `Handle._run` does: in its context; an exception goes to the loop's exception handler,
+/// except those that end the program.
+#[inline]
+pub(crate) fn run(core: &LoopCore, handle: &Object) -> ControlFlow<Exit> {
+    let this = fields(handle);
+    if this.flags.get() & (SHARES_CONTEXT | CANCELLED | NEEDS_NO_CONTEXT) != SHARES_CONTEXT {
+        return run_anywhere(handle);
+    }
+    match run_in_copy(core, handle, this) {
+        Ok(_) => ControlFlow::Continue(()),
+        Err(_) => failed(handle),
+    }
+}
+
+/// As [`run`], for any loop.
+pub(super) fn run_anywhere(handle: &Object) -> ControlFlow<Exit> {
+    let this = fields(handle);
+    if this.is_cancelled() {
+        return ControlFlow::Continue(());
+    }
+    let result = if this.flags.get() & NEEDS_NO_CONTEXT != 0 {
+        this.call()
+    } else {
+        run_in_context(this)
+    };
+    match result {
+        Ok(_) => ControlFlow::Continue(()),
+        Err(_) => failed(handle),
+    }
+}
+
+/// In a copy of the snapshot that the handle has, which is its own while it runs.
+#[inline]
+fn run_in_copy(core: &LoopCore, handle: &Object, this: &Handle) -> Res<Owned> {
+    let context = core.contexts.copy(&this.context.or_none())?;
+    this.flags.set(this.flags.get() & !SHARES_CONTEXT);
+    this.context.set(context.clone());
+    context::enter(&context)?;
+    let result = this.call();
+    context::exit(&context)?;
+    let result = result?;
+    // Who still holds the handle may ask it for its context.
+    if handle.refcount() == 1 && this.context.holds(&context) {
+        this.context.clear();
+        core.contexts.give_back(context);
+    }
+    Ok(result)
+}
+
+fn run_in_context(this: &Handle) -> Res<Owned> {
+    let Some(context) = this.own_context()? else {
+        return this.call();
+    };
+    context::enter(&context)?;
+    let result = this.call();
+    context::exit(&context).and(result)
+}
+
+/// A handle's callback has raised: the exception that is set goes where it belongs.
+#[cold]
+pub(crate) fn failed(handle: &Object) -> ControlFlow<Exit> {
+    let exception = take_exception();
+    if is_exit(&exception) {
+        return ControlFlow::Break(Exit::Raised(restore(exception)));
+    }
+    match report(handle, &exception) {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
+    }
+}
+
+/// The callback as a message has it. Newer versions show the arguments in debug mode only.
+fn source_of(this: &Handle, args: &Object) -> Res<Owned> {
+    let format = &imports().format_callback_source;
+    let callback = this.callback.or_none();
+    let only_in_debug = format.getattr_optional(&*Owned::from_str("__kwdefaults__")?)?;
+    if only_in_debug.is_none_or(|defaults| defaults.is_none()) {
+        return format.call(&[&callback, args]);
+    }
+    let debug = Owned::from_bool(is_debug(&this.event_loop.or_none())?);
+    let names = Owned::tuple(&[&*Owned::from_str("debug")?])?;
+    format.call_with(&[&callback, args, &debug], Some(&names))
+}
+
+fn report(handle: &Object, exception: &Object) -> Res<()> {
+    let this = fields(handle);
+    let args = this.args_tuple()?;
+    let source = source_of(this, &args)?.to_text()?;
+    let context = Owned::dict()?;
+    context.set_item(
+        c"message",
+        &*Owned::from_str(&format!("Exception in callback {source}"))?,
+    )?;
+    context.set_item(c"exception", exception)?;
+    context.set_item(c"handle", handle)?;
+    if let Some(traceback) = this.source_traceback.cloned() {
+        context.set_item(c"source_traceback", &traceback)?;
+    }
+    this.event_loop
+        .or_none()
+        .call_method(&names().call_exception_handler, &[&*context])?;
+    Ok(())
+}
