@@ -22,7 +22,7 @@ use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
 use crate::event_loop::core::LoopCore;
-use crate::future::{self, State};
+use crate::future::{self, State, asyncio_part};
 use crate::sync::make_class;
 use crate::task;
 use crate::task::functions::CREATE_TASK;
@@ -202,7 +202,12 @@ fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
     // SAFETY: a set, and a live object.
     check(unsafe { ffi::PySet_Add(tasks.as_ptr(), task.as_ptr()) })?;
     if let Some((add, _)) = &STOCK.get().awaited_by {
-        add.call(&[&task, &this.parent_task.or_none()])?;
+        let parent = this.parent_task.or_none();
+        if future::is_native(&parent) {
+            asyncio_part::add_awaiter(&task, &parent)?;
+        } else {
+            add.call(&[&task, &parent])?;
+        }
     }
     future::add_waiter(&task, group)?;
     Ok(Some(task))
@@ -234,7 +239,12 @@ fn child_done(group: &Object, child: &Object) -> Res<()> {
     truth(unsafe { ffi::PySet_Discard(tasks.as_ptr(), child.as_ptr()) })?;
     let left = set_len(&tasks);
     if let Some((_, discard)) = &stock.awaited_by {
-        discard.call(&[child, &this.parent_task.or_none()])?;
+        let parent = this.parent_task.or_none();
+        if future::is_native(&parent) {
+            asyncio_part::discard_awaiter(child, &parent)?;
+        } else {
+            discard.call(&[child, &parent])?;
+        }
     }
     if left != 0 {
         return Ok(());

@@ -4,6 +4,7 @@
 
 use super::names::waits_imports;
 use crate::cpython::{Object, Owned, Res};
+use crate::future::{self, asyncio_part};
 
 /// The task that runs in a loop, if links are kept.
 #[inline]
@@ -19,10 +20,19 @@ pub(super) fn current_task(event_loop: &Object) -> Res<Option<Owned>> {
     Ok((!task.is_none()).then_some(task))
 }
 
+/// Whether the link can be made without asyncio's functions, which look at the class of both first.
+#[inline]
+fn are_native(future: &Object, task: &Object) -> bool {
+    future::is_native(future) && future::is_native(task)
+}
+
 /// `task` waits for `future` from now on.
 #[inline]
 pub(super) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
     match (task, &waits_imports().awaited_by) {
+        (Some(task), Some(_)) if are_native(future, task) => {
+            asyncio_part::add_awaiter(future, task)
+        }
         (Some(task), Some((add, _))) => add.call(&[future, task]).map(drop),
         _ => Ok(()),
     }
@@ -32,6 +42,9 @@ pub(super) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
 #[inline]
 pub(super) fn unlink(future: &Object, task: Option<&Object>) -> Res<()> {
     match (task, &waits_imports().awaited_by) {
+        (Some(task), Some(_)) if are_native(future, task) => {
+            asyncio_part::discard_awaiter(future, task)
+        }
         (Some(task), Some((_, discard))) => discard.call(&[future, task]).map(drop),
         _ => Ok(()),
     }
