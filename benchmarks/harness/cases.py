@@ -40,6 +40,8 @@ class Idle:
 
     server: str
     connections: int
+    #: Whether server and load speak TLS.
+    tls: bool = False
 
 
 @dataclass(frozen=True)
@@ -205,7 +207,15 @@ def _rust() -> list[Case]:
 
 
 def _idle() -> list[Case]:
-    return [Case("idle-memory/10000", "idle memory", Idle("streams", 10_000), PYTHON_LOOPS)]
+    plain = Case("idle-memory/10000", "idle memory", Idle("streams", 10_000), PYTHON_LOOPS)
+    loops = (*PYTHON_LOOPS, *TLS_LOOPS)
+    return [
+        plain,
+        *(
+            Case(f"tls-{server}-idle-memory/2000", "idle memory", Idle(server, 2_000, tls=True), loops)
+            for server in ("protocol", "streams")
+        ),
+    ]
 
 
 def _waiting() -> list[Case]:

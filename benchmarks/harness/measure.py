@@ -134,9 +134,11 @@ def _client(contenders: Contenders, settings: Settings, workload: Client, loop: 
 
 
 def _idle(contenders: Contenders, settings: Settings, workload: Idle, loop: str) -> Figures:
-    with _server(contenders, settings, workload.server, loop) as (server, port):
+    with _server(contenders, settings, workload.server, loop, workload.tls) as (server, port):
         before = server.memory()
         load = _load(contenders, "idle", port, workload.connections, 64)
+        if workload.tls:
+            load += ["--tls", "1"]
         with _running(load, settings.load_cpu) as generator:
             opened = generator.read_line(PATIENCE)
             if opened.get("connections") != workload.connections:
