@@ -333,3 +333,62 @@ def test_what_is_no_descriptor(loop, fd, expected, text):
         with pytest.raises(RuntimeError, match="Event loop is closed"):
             loop.add_reader(fd, print)
         assert loop.remove_reader(fd) is False
+
+
+def turns_until(loop, begin):
+    """How many turns pass, while there is always something to run, until what `begin` is given is called; 50 at most."""
+    turns = 0
+    called = []
+
+    def spin():
+        nonlocal turns
+        turns += 1
+        if called or turns == 50:
+            loop.stop()
+        else:
+            loop.call_soon(spin)
+
+    # Not in the first turn of a run, which is a special one.
+    loop.call_soon(loop.call_soon, lambda: (begin(lambda: called.append(turns)), loop.call_soon(spin)))
+    loop.run_forever()
+    return called[:1]
+
+
+def test_what_one_end_writes_arrives_at_the_other_in_the_next_turn(run, pair):
+    """Programs that are tested with client and server in one loop count on it."""
+
+    class Receiver(asyncio.Protocol):
+        def data_received(self, data):
+            self.received()
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        ours, _ = await loop.create_connection(asyncio.Protocol, sock=pair[0])
+        theirs, receiver = await loop.create_connection(Receiver, sock=pair[1])
+        turns, arrived = 0, loop.create_future()
+        receiver.received = lambda: arrived.set_result(turns)
+
+        def spin():
+            nonlocal turns
+            turns += 1
+            if not arrived.done() and turns < 50:
+                loop.call_soon(spin)
+
+        await asyncio.sleep(0)
+        loop.call_soon(spin)
+        ours.write(b"x")
+        assert await arrived == 1
+        ours.close()
+        theirs.close()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_a_descriptor_that_is_ready_is_seen_in_the_next_turn(loop, pair):
+    left, right = pair
+    right.send(b"x")
+    assert turns_until(loop, lambda called: loop.add_reader(left, called)) == [1]
+    loop.remove_reader(left)
+    assert turns_until(loop, lambda called: loop.add_writer(left, called)) == [1]
+    loop.remove_writer(left)

@@ -362,6 +362,7 @@ impl LoopCore {
     }
 
     fn flush_all(&self) {
+        self.engine().poll_next_turn();
         loop {
             let mut written = self.written.borrow_mut();
             if written.len() >= send_batch::MIN && self.send_batch.borrow_mut().has_ring() {

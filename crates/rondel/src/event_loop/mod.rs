@@ -198,6 +198,7 @@ impl<H: Host> EventLoop<H> {
     /// # Errors
     /// What `epoll_ctl` fails with: `EBADF`, `EPERM` (a regular file), `ENOMEM`, `ENOSPC`.
     pub fn add_reader(&self, fd: RawFd, source: H::Source) -> io::Result<Option<H::Source>> {
+        self.poll_next_turn();
         self.reactor.borrow_mut().add_reader(fd, source)
     }
 
@@ -206,6 +207,7 @@ impl<H: Host> EventLoop<H> {
     /// # Errors
     /// What `epoll_ctl` fails with.
     pub fn add_writer(&self, fd: RawFd, source: H::Source) -> io::Result<Option<H::Source>> {
+        self.poll_next_turn();
         self.reactor.borrow_mut().add_writer(fd, source)
     }
 

@@ -7,8 +7,10 @@
 //! One thing differs, and can't be seen in the order of anything that is ready: while items keep coming, the
 //! reactor is not asked in *every* turn. `epoll_wait` with a zero timeout costs more than running a callback
 //! does, so it is skipped for at most [`MAX_UNPOLLED_TURNS`] turns and at most one tick of the coarse clock
-//! (1–10 ms, the kernel's `CONFIG_HZ`). On a virtual clock, where real time is to have no influence, the reactor is
-//! asked in every turn.
+//! (1–10 ms, the kernel's `CONFIG_HZ`). The turn after one in which a descriptor began to be watched, or in
+//! which the host says that it has sent something, always asks: where both ends of a connection live on one loop, as in
+//! tests of programs, what is sent in one turn arrives in the next, and not some turns later. On a virtual clock, where real time is to have no
+//! influence, the reactor is asked in every turn.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -27,7 +29,7 @@ impl<H: Host> EventLoop<H> {
     /// The host's reason to end the run; an error of the reactor, converted to it.
     pub fn run_forever(&self) -> Result<(), H::Exit> {
         // The first turn of a run always asks the reactor: programs that run single turns rely on it.
-        self.unpolled_turns.set(MAX_UNPOLLED_TURNS);
+        self.poll_next_turn();
         loop {
             self.turn()?;
             if self.stopping.get() {
@@ -62,6 +64,12 @@ impl<H: Host> EventLoop<H> {
         }
         self.host.turn_over();
         Ok(())
+    }
+
+    /// Has the next turn ask the reactor: something was done that may make descriptors ready.
+    #[inline]
+    pub fn poll_next_turn(&self) {
+        self.unpolled_turns.set(MAX_UNPOLLED_TURNS);
     }
 
     /// Whether descriptors have waited long enough, though there are items to run.
