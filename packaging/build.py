@@ -40,9 +40,12 @@ def main() -> int:
 
     skipped = []
     found = interpreters.found()
-    if options.versions:
-        found = {version: path for version, path in found.items() if version in options.versions.split(",")}
     skipped += [f"Python {version}: not found" for version in interpreters.VERSIONS if version not in found]
+    if options.versions:
+        skipped += [
+            f"Python {version}: not asked for" for version in found if version not in options.versions.split(",")
+        ]
+        found = {version: path for version, path in found.items() if version in options.versions.split(",")}
     common = ["--release", "--locked", "--target-dir", str(options.target_dir), "--out", str(options.out)]
     maturin = [sys.executable, "-m", "maturin"]
     _run(*maturin, "sdist", "--out", str(options.out))
