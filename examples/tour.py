@@ -51,6 +51,13 @@ CRAWLER: list[Line] = [
         "1,000 connections open at once to a server in the same process, each read to its end",
     ),
 ]
+SEVERAL_CORES: list[Line] = [
+    (r"1 process: \d+ answers a second", "each answer is half a millisecond of work on the only core"),
+    (
+        r"\d+ processes?: \d+ answers a second, .* times as many",
+        "a process for each, on the same port; the client needs some, too",
+    ),
+]
 ADDRESS = r"\('127\.0\.0\.1', \d+\)"
 ECHO_SERVER: list[Line] = [
     (
@@ -169,10 +176,12 @@ def python_programs() -> None:
     echo(rondel("echo_server"), client=rondel("echo_client"), ctrl_c=CTRL_C)
     heading("5. A crawler with 1,000 connections")
     run(rondel("crawler"), CRAWLER)
+    heading("6. A server on one core, and on all of them")
+    run(rondel("several_cores"), SEVERAL_CORES)
 
 
 def rust_programs() -> None:
-    heading("6. The same programs in Rust, on the same engine, with no Python in the process")
+    heading("7. The same programs in Rust, on the same engine, with no Python in the process")
     names = ["coroutine_object", "say_after_tasks", "say_after_gather", "echo_server", "crawler"]
     cargo = shutil.which("cargo")
     if cargo is None:

@@ -142,6 +142,14 @@ def test_crawler(way, tmp_path):
     assert finish(start(way, "crawler", tmp_path)) == ("1000 pages, 1789000 bytes\n", "", 0)
 
 
+def test_several_cores(way, tmp_path):
+    out, err, status = finish(start(way, "several_cores", tmp_path, "0.2"))
+    assert (err, status) == ("", 0)
+    assert re.fullmatch(
+        r"1 process: \d+ answers a second\n\d+ processes: \d+ answers a second, \d\.\d\d times as many\n", out
+    )
+
+
 def exchange(port, message):
     with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
         mine = connection.getsockname()

@@ -71,6 +71,24 @@ def test_what_many_write_in_a_turn_has_left_when_it_ends(run, count):
     run(main())
 
 
+def test_what_is_written_after_a_look_at_the_buffer_leaves_as_well(run):
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            pairs = [await stack.enter_async_context(connected()) for _ in range(5)]
+
+            def write_and_look() -> None:
+                for transport, _ in pairs:
+                    for part in (b"a", b"b", b"c"):
+                        transport.write(part)
+                        transport.get_write_buffer_size()
+                    transport.write(b"d")
+
+            await in_one_turn(write_and_look, write_and_look)
+            assert [received(peer) for _, peer in pairs] == [b"abcdabcd"] * 5
+
+    run(main())
+
+
 def test_what_a_long_step_writes_does_not_wait_for_the_next(run):
     async def main() -> None:
         async with connected() as (transport, peer):

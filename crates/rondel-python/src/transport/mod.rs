@@ -128,8 +128,8 @@ pub(crate) fn flush_together(transports: &[Owned], batch: &RefCell<SendBatch>) {
     for transport in transports {
         // A transport that was flushed and written to again is there twice.
         if socket::is_socket(transport)
-            && socket::fields(transport).is_dirty()
             && let Ok(stream) = socket::fields(transport).stream.try_borrow_mut()
+            && stream.is_dirty()
         {
             together.push(transport);
             streams.push(stream);

@@ -138,7 +138,12 @@ pub(crate) fn send(transport: &Object, bytes: &[u8]) -> Res<Sent> {
 /// Sends what waits.
 #[inline]
 pub(crate) fn flush_now(transport: &Object) -> Res<()> {
-    let sent = fields(transport).stream.borrow_mut().flush();
+    let this = fields(transport);
+    let sent = this.stream.borrow_mut().flush();
+    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+        // Where the other end is on this loop, too, it is to see this in the next turn.
+        core.engine().poll_next_turn();
+    }
     self::sent(transport, sent)
 }
 
