@@ -43,7 +43,7 @@ def test_timeout(run, aio):
     async def main():
         future = aio.get_running_loop().create_future()
         outcomes = []
-        for each in aio.as_completed([give("quick"), future], timeout=0.001):
+        for each in aio.as_completed([give("quick"), future], timeout=0.05):
             try:
                 outcomes.append(await each)
             except TimeoutError as error:

@@ -199,6 +199,9 @@ async def main():
             print(error)
         writer.close()
         await writer.wait_closed()
+    # Up to 3.11 a handler that is cancelled is complained about.
+    if handlers := asyncio.all_tasks() - {asyncio.current_task()}:
+        await asyncio.wait(handlers)
 
 asyncio.run(main())
 """
