@@ -348,6 +348,9 @@ fn introduce(
 ) -> Res<()> {
     let this = fields(transport);
     set_protocol(transport, protocol)?;
+    // Before the server counts the connection: up to 3.12 it would count one that comes to nothing for ever.
+    let connection_made = protocol.getattr(&names().connection_made)?;
+    check_closed(core)?;
     if let Some(server) = server.filter(|server| !server.is_none()) {
         match imports().server_knows_transports {
             true => server.call_method(&names().attach, &[transport])?,
@@ -356,8 +359,6 @@ fn introduce(
         this.server.set(server.own());
     }
     set_nodelay(this.fd.get());
-    let connection_made = protocol.getattr(&names().connection_made)?;
-    check_closed(core)?;
     let given = this.given_context();
     if core.calls_directly() && !core.is_debug() {
         let context = given.as_deref();
