@@ -479,7 +479,8 @@ def test_ctrl_c_in_the_main_thread_while_loops_run_in_others(impl):
 
         async def main():
             print("ready", flush=True)
-            await asyncio.sleep(60)
+            for _ in range(100):
+                await asyncio.sleep(0.2)  # asyncio does not notice a signal that comes just before it waits
 
         threads = [threading.Thread(target=work) for _ in range(3)]
         for thread in threads:
@@ -527,6 +528,119 @@ def test_the_default_handler_ends_run_forever_at_any_moment(impl):
     )
     out, err = finish(process)
     assert (out, process.returncode) == ("ready\ndone\n", 0), err
+
+
+# ---- a loop that waits ----
+
+
+def taken_by_another_thread(number):
+    """A thread that sends the signal to itself, so that it interrupts nobody else's system call."""
+
+    def take():
+        time.sleep(0.02)  # the loop is to wait by then
+        signal.pthread_kill(threading.get_ident(), number)
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    return thread
+
+
+@pytest.fixture
+def wakes_for_any_thread(impl):
+    if impl.name == "asyncio":
+        pytest.skip("asyncio waits until something else happens")
+
+
+@pytest.mark.usefixtures("wakes_for_any_thread")
+def test_a_signal_that_another_thread_takes_wakes_the_loop(run, aio):
+    async def main():
+        woken = aio.get_running_loop().create_future()
+        signal.signal(USR1, lambda *_: woken.set_result("by the signal"))
+        thread = taken_by_another_thread(USR1)
+        async with aio.timeout(20):
+            assert await woken == "by the signal"
+        thread.join()
+
+    run(main())
+    signal.signal(USR1, signal.SIG_DFL)
+
+
+@pytest.mark.usefixtures("wakes_for_any_thread")
+def test_ctrl_c_that_another_thread_takes_ends_the_program(impl):
+    process = child(
+        impl,
+        """
+        import signal, threading, time
+
+        def take():
+            time.sleep(0.05)
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+
+        async def main():
+            threading.Thread(target=take).start()
+            await asyncio.sleep(20)
+
+        begin = time.monotonic()
+        try:
+            asyncio.run(main())
+        except KeyboardInterrupt:
+            print("interrupted", time.monotonic() - begin < 10)
+        """,
+    )
+    out, err = finish(process)
+    assert (out, err, process.returncode) == ("interrupted True\n", "", 0)
+
+
+@pytest.mark.usefixtures("wakes_for_any_thread")
+def test_signals_wake_a_loop_whose_last_handler_was_removed(run, aio):
+    async def main():
+        loop = aio.get_running_loop()
+        loop.add_signal_handler(USR2, print)
+        assert loop.remove_signal_handler(USR2)
+        with pytest.raises(RuntimeError, match="sig 9 cannot be caught"):
+            loop.add_signal_handler(signal.SIGKILL, print)
+        woken = loop.create_future()
+        signal.signal(USR1, lambda *_: woken.set_result("by the signal"))
+        thread = taken_by_another_thread(USR1)
+        async with aio.timeout(20):
+            assert await woken == "by the signal"
+        thread.join()
+
+    run(main())
+    signal.signal(USR1, signal.SIG_DFL)
+
+
+def test_a_wakeup_descriptor_of_the_program_stays(run, aio):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    async def main():
+        await aio.sleep(0)
+        signal.raise_signal(USR1)
+        await aio.sleep(0.001)
+
+    signal.signal(USR1, lambda *_: None)
+    signal.set_wakeup_fd(writer)
+    run(main())
+    assert signal.set_wakeup_fd(-1) == writer
+    signal.signal(USR1, signal.SIG_DFL)
+    assert os.read(reader, 10) == bytes([USR1])
+    os.close(reader)
+    os.close(writer)
+
+
+def test_a_wakeup_descriptor_that_the_program_sets_meanwhile_stays(run, aio):
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+
+    async def main():
+        signal.set_wakeup_fd(writer)
+        await aio.sleep(0.001)
+
+    run(main())
+    assert signal.set_wakeup_fd(-1) == writer
+    os.close(reader)
+    os.close(writer)
 
 
 # ---- the end of the interpreter ----

@@ -10,13 +10,12 @@ from __future__ import annotations
 import asyncio
 import os
 import selectors
-import signal
 import sys
 import weakref
 from asyncio import events, tasks
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from types import FunctionType
-from typing import Any, TypeVarTuple, Unpack
+from typing import Any
 
 from . import _rondel
 from .connections import Connections
@@ -24,11 +23,10 @@ from .datagrams import Datagrams
 from .pipes import Pipes
 from .processes import Subprocesses
 from .resolver import Resolver
+from .signals import Signals, forget_wakeup_of
 from .sockets import Sockets
 
 __all__ = ("EventLoop", "new_event_loop")
-
-_Ts = TypeVarTuple("_Ts")
 
 
 class _ReactorView:
@@ -56,39 +54,25 @@ _is_finalizing = sys.is_finalizing
 
 
 class EventLoop(
-    _rondel.LoopCore, Connections, Datagrams, Pipes, Resolver, Sockets, Subprocesses, asyncio.SelectorEventLoop
+    _rondel.LoopCore,
+    Connections,
+    Datagrams,
+    Pipes,
+    Resolver,
+    Signals,
+    Sockets,
+    Subprocesses,
+    asyncio.SelectorEventLoop,
 ):
     """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
 
     def __init__(self, *, virtual_start: float | None = None) -> None:
         # `virtual_start` is for `_rondel.LoopCore.__new__`: a virtual clock that begins at that time.
         self._self_pipe_made = False
+        self._wakeup_fd = -1
         self._resolver = None
         super().__init__(_ReactorView(self))  # type: ignore[arg-type]
         _loops.add(self)
-
-    # ---- the self-pipe: only signal handlers need one, the engine wakes itself ----
-
-    def _make_self_pipe(self) -> None:
-        if self._self_pipe_made:
-            super()._make_self_pipe()  # type: ignore[misc]
-        else:
-            self._ssock = self._csock = None
-
-    def _close_self_pipe(self) -> None:
-        if self._self_pipe_made:
-            super()._close_self_pipe()  # type: ignore[misc]
-            self._self_pipe_made = False
-
-    def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
-        if not self._self_pipe_made and not self.is_closed():
-            self._self_pipe_made = True
-            try:
-                self._make_self_pipe()
-            except BaseException:
-                self._self_pipe_made = False
-                raise
-        super().add_signal_handler(sig, callback, *args)
 
     # ---- running ----
 
@@ -105,12 +89,14 @@ class EventLoop(
         running = events._get_running_loop()
         try:
             events._set_running_loop(self)
+            self._be_woken_by_signals()
             self._run()
         finally:
             self._stopping = False
             events._set_running_loop(running)
             self._set_coroutine_origin_tracking(False)  # type: ignore[attr-defined]
             sys.set_asyncgen_hooks(*hooks)
+            self._be_woken_no_more()
 
     def __del__(self) -> None:
         try:
@@ -147,7 +133,7 @@ def _keep_attributes_natively() -> None:
             for name in init.__code__.co_names:
                 if (name[0] == "_" or name == "slow_callback_duration") and not hasattr(EventLoop, name):
                     setattr(EventLoop, name, _rondel.LoopAttribute(name))
-    for name in ("_self_pipe_made", "_ssock", "_csock", "_resolver"):
+    for name in ("_self_pipe_made", "_wakeup_fd", "_ssock", "_csock", "_resolver"):
         setattr(EventLoop, name, _rondel.LoopAttribute(name))
 
 
@@ -160,18 +146,8 @@ def _leave_the_parents_loops_alone() -> None:
     for loop in list(_loops):
         loop._forked()
     if sys.version_info < (3, 12):
-        # Later versions do that themselves: the child's signals would come to the parent's loop.
-        _forget_wakeup_of(list(_loops))
-
-
-def _forget_wakeup_of(loops: list[EventLoop]) -> None:
-    ours = {loop._csock.fileno() for loop in loops if loop._csock is not None}  # type: ignore[attr-defined]
-    try:
-        fd = signal.set_wakeup_fd(-1)
-        if fd not in ours and fd != -1:
-            signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-    except ValueError:
-        pass  # not in a thread that may
+        # Later versions do that themselves.
+        forget_wakeup_of(list(_loops))
 
 
 def _send_what_waits() -> None:

@@ -63,10 +63,10 @@ pub(crate) struct LoopCore {
     written: RefCell<VecDeque<Owned>>,
     /// Whether there are any.
     has_written: Cell<bool>,
+    /// The coarse clock's reading when the first of them was written to.
+    written_at: Cell<u64>,
     /// Sends for several of them.
     send_batch: RefCell<SendBatch>,
-    /// The coarse clock's reading when the first of them was.
-    written_at: Cell<u64>,
     /// The queue of an executor that got a job in the running step, and whose worker is not woken yet.
     to_notify: Cell<Option<Arc<Shared>>>,
 }

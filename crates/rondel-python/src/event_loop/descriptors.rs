@@ -106,7 +106,7 @@ fn valid(number: isize) -> Res<RawFd> {
     }
 }
 
-fn add(this: &Object, args: Args<'_>, side: Side, function: &str) -> Res<Owned> {
+fn add(this: &Object, args: Args<'_>, side: Side, function: &str, is_public: bool) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let (mut fd, mut callback, mut context) = (None, None, None);
     for (name, value) in args.named() {
@@ -114,7 +114,7 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str) -> Res<Owned> 
             "fd" => fd = Some(value),
             "callback" => callback = Some(value),
             // asyncio's own transports give theirs from 3.15 on, by the private methods.
-            "context" if cfg!(Py_3_15) && function.starts_with('_') => context = Some(value),
+            "context" if cfg!(Py_3_15) && !is_public => context = Some(value),
             other => {
                 return type_error(&format!(
                     "{function}() got an unexpected keyword argument '{other}'"
@@ -135,7 +135,6 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str) -> Res<Owned> 
             "{function}() missing required positional arguments: {missing}"
         ));
     };
-    let is_public = !function.starts_with('_');
     let fd = number(file)?;
     if is_public {
         refuse_transports(this, file, fd)?;
@@ -205,11 +204,11 @@ fn cancel(source: Option<Source>) -> Res<bool> {
 }
 
 fn add_reader(this: &Object, args: Args<'_>) -> Res<Owned> {
-    add(this, args, Side::Read, "add_reader")
+    add(this, args, Side::Read, "add_reader", true)
 }
 
 fn add_writer(this: &Object, args: Args<'_>) -> Res<Owned> {
-    add(this, args, Side::Write, "add_writer")
+    add(this, args, Side::Write, "add_writer", true)
 }
 
 fn remove_reader(this: &Object, fd: &Object) -> Res<Owned> {
@@ -221,11 +220,11 @@ fn remove_writer(this: &Object, fd: &Object) -> Res<Owned> {
 }
 
 fn private_add_reader(this: &Object, args: Args<'_>) -> Res<Owned> {
-    add(this, args, Side::Read, "_add_reader")
+    add(this, args, Side::Read, "_add_reader", false)
 }
 
 fn private_add_writer(this: &Object, args: Args<'_>) -> Res<Owned> {
-    add(this, args, Side::Write, "_add_writer")
+    add(this, args, Side::Write, "_add_writer", false)
 }
 
 fn remove_reader_unchecked(this: &Object, fd: &Object) -> Res<Owned> {

@@ -5,7 +5,7 @@ use std::ffi::CStr;
 use pyo3::ffi;
 
 use super::core::LoopCore;
-use crate::cpython::error::{runtime_error, type_error};
+use crate::cpython::error::{raise_os_error, runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Res, none};
@@ -93,6 +93,14 @@ fn forked(this: &Object) -> Res<Owned> {
     core.engine().forked();
     core.forget_send_ring();
     Ok(Owned::none())
+}
+
+/// The descriptor that wakes the loop when a signal handler in C writes to it.
+fn signal_fd(this: &Object) -> Res<Owned> {
+    match LoopCore::of_loop(this).engine().signal_fd() {
+        Ok(fd) => Owned::from_i64(fd.into()),
+        Err(error) => raise_os_error(&error),
+    }
 }
 
 fn is_running(this: &Object) -> Res<Owned> {
@@ -227,6 +235,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"stop" stop, c"Ends the run after the current turn."),
         method!(noargs c"_close_core" close_core, c"Drops what is queued and closes the descriptors."),
         method!(noargs c"_flush_written" flush_written, c"Sends what the running turn has written."),
+        method!(noargs c"_signal_fd" signal_fd, c"What signal.set_wakeup_fd() is to be given, for signals to wake the loop."),
         method!(noargs c"_forked" forked, c"In the child of a fork: leaves the parent's registrations alone."),
         method!(noargs c"is_running" is_running, c"Whether the loop runs."),
         method!(noargs c"is_closed" is_closed, c"Whether the loop was closed."),

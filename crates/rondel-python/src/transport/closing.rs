@@ -222,7 +222,7 @@ fn is_closing(transport: &Object) -> Res<Owned> {
     if this.is_dirty() && this.has_failed() {
         flush_now(transport)?;
     }
-    Ok(Owned::from_bool(fields(transport).is_closing()))
+    Ok(Owned::from_bool(this.is_closing()))
 }
 
 fn force_close_method(transport: &Object, exception: &Object) -> Res<Owned> {

@@ -110,7 +110,7 @@ pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
 pub(crate) fn flush(object: &Object) {
     if !socket::is_socket(object) {
         if datagram::is_datagram(object) {
-            crate::cpython::finalize::finalizing(object, || datagram::flush_step(object));
+            crate::cpython::finalize::finalizing(object, || datagram::flush_turn(object));
         } else {
             crate::tls::flush(object);
         }

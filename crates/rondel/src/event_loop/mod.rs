@@ -70,7 +70,7 @@ pub trait Host: Sized {
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
         wait()
     }
-    /// A signal has interrupted the wait.
+    /// A signal has interrupted the wait, or has written to [`EventLoop::signal_fd`].
     fn interrupted(&self) -> ControlFlow<Self::Exit> {
         ControlFlow::Continue(())
     }
@@ -236,6 +236,15 @@ impl<H: Host> EventLoop<H> {
         let reactor = self.reactor.borrow();
         let (reader, writer) = reactor.registered(fd);
         f(reader, writer)
+    }
+
+    /// The descriptor to which a signal handler, in whatever thread, writes a byte to end the loop's wait;
+    /// [`Host::interrupted`] is called then. It is the loop's own.
+    ///
+    /// # Errors
+    /// What making a pipe and watching it fail with; `EBADF` if the loop is closed.
+    pub fn signal_fd(&self) -> io::Result<RawFd> {
+        self.reactor.borrow_mut().signal_fd()
     }
 
     /// To be called in the child of a fork, for each loop: what the parent's loop is registered with is left alone from

@@ -115,10 +115,7 @@ impl<H: Host> EventLoop<H> {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 drop(events);
-                return match self.host.interrupted() {
-                    ControlFlow::Continue(()) => Ok(()),
-                    ControlFlow::Break(exit) => Err(exit),
-                };
+                return self.interrupted();
             }
             Err(error) => return Err(error.into()),
         }
@@ -138,7 +135,18 @@ impl<H: Host> EventLoop<H> {
                 self.ready.push(item);
             }
         }
+        if reactor.take_signalled() {
+            drop((events, reactor));
+            return self.interrupted();
+        }
         Ok(())
+    }
+
+    fn interrupted(&self) -> Result<(), H::Exit> {
+        match self.host.interrupted() {
+            ControlFlow::Continue(()) => Ok(()),
+            ControlFlow::Break(exit) => Err(exit),
+        }
     }
 
     /// How long the reactor may wait, in nanoseconds: until the first timer that is not cancelled.

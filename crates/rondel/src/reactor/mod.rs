@@ -1,7 +1,7 @@
 //! The reactor: which descriptors are ready.
 //!
 //! [`Reactor`] keeps what is registered for each descriptor (`interest.rs`) and tells the kernel about it
-//! through a backend (`epoll.rs`). `wake.rs` ends its wait from another thread.
+//! through a backend (`epoll.rs`). `wake.rs` ends its wait from another thread, `signal_pipe.rs` from a signal handler.
 //!
 //! # What a backend must do
 //! * `add`, `modify`, `delete` a descriptor with an [`Interest`] and a `u64` token; errors as `epoll_ctl`'s.
@@ -19,6 +19,7 @@
 
 mod epoll;
 mod interest;
+mod signal_pipe;
 mod wake;
 
 pub use epoll::{Events, Poller};
@@ -31,15 +32,22 @@ use std::sync::Arc;
 
 use epoll::{Epoll, Event};
 use interest::Registry;
+use signal_pipe::SignalPipe;
 
 /// The token of the wake-up's descriptor; no descriptor's own token is this large (see `interest.rs`).
 const WAKE_TOKEN: u64 = u64::MAX;
+/// The token of the signal pipe's read end.
+const SIGNAL_TOKEN: u64 = u64::MAX - 1;
 
 /// Descriptors and what is to happen when they are ready.
 pub struct Reactor<S> {
     epoll: Epoll,
     registry: Registry<S>,
     wake: Wake,
+    /// Made when a signal handler is to wake the reactor.
+    signal_pipe: Option<SignalPipe>,
+    /// A handler has written there.
+    signalled: bool,
     /// The backend and the wake-up are still those of the process that this one was forked from.
     inherited: bool,
 }
@@ -57,6 +65,8 @@ impl<S> Reactor<S> {
             epoll,
             registry: Registry::new(),
             wake,
+            signal_pipe: None,
+            signalled: false,
             inherited: false,
         })
     }
@@ -72,10 +82,31 @@ impl<S> Reactor<S> {
         Wake::clone(&self.wake)
     }
 
+    /// The descriptor to which a signal handler writes a byte to end the wait. It belongs to the reactor.
+    ///
+    /// # Errors
+    /// What `pipe2` and `epoll_ctl` fail with, `EBADF` if the reactor is closed.
+    pub fn signal_fd(&mut self) -> io::Result<RawFd> {
+        self.own()?;
+        if let Some(pipe) = &self.signal_pipe {
+            return Ok(pipe.write_end());
+        }
+        let pipe = SignalPipe::new()?;
+        self.epoll
+            .add(pipe.read_end(), Interest::READABLE, SIGNAL_TOKEN)?;
+        Ok(self.signal_pipe.insert(pipe).write_end())
+    }
+
+    /// Whether a signal handler has written since this was last asked.
+    pub(crate) fn take_signalled(&mut self) -> bool {
+        std::mem::take(&mut self.signalled)
+    }
+
     /// Closes the backend and the wake-up. Registering fails from now on, removing does nothing.
     pub fn close(&mut self) {
         self.epoll.close();
         self.wake.close();
+        self.signal_pipe = None;
     }
 
     /// To be called in the child of a fork, before anything else of the reactor is used.
@@ -151,6 +182,13 @@ impl<S> Reactor<S> {
             self.wake.acknowledge();
             return None;
         }
+        if event.token() == SIGNAL_TOKEN {
+            self.signalled = true;
+            if let Some(pipe) = &self.signal_pipe {
+                pipe.acknowledge();
+            }
+            return None;
+        }
         let fd = self.registry.fd_of(event.token())?;
         let ready = event.readiness();
         let (reader, writer) = self.registry.sources_of(fd);
@@ -182,6 +220,8 @@ impl<S> Reactor<S> {
     #[cold]
     fn renew(&mut self) -> io::Result<()> {
         self.wake.renew()?;
+        // The handlers of this process write to it no more: it is made anew when it is asked for.
+        self.signal_pipe = None;
         self.epoll.renew()?;
         if let Some(fd) = self.wake.fd() {
             self.epoll.add(fd, Interest::READABLE, WAKE_TOKEN)?;

@@ -1,7 +1,7 @@
 //! `sendto`: what the program hands over, and what happens when the descriptor can be written.
 //!
 //! The first datagram of a turn is sent at once. Those that follow it in the same turn leave together when the turn is over:
-//! the loop, which was told of the first, calls [`flush_step`]. Whatever could tell the difference flushes first.
+//! the loop, which was told of the first, calls [`flush_turn`]. Whatever could tell the difference flushes first.
 
 use std::io;
 
@@ -242,7 +242,7 @@ fn send_waiting(transport: &Object, this: &Datagram) -> Res<bool> {
 }
 
 /// The turn is over: sends what it left.
-pub(in crate::transport) fn flush_step(transport: &Object) -> Res<()> {
+pub(in crate::transport) fn flush_turn(transport: &Object) -> Res<()> {
     let this = fields(transport);
     this.datagrams.borrow_mut().leave_step();
     flush_if_dirty(transport)

@@ -1,0 +1,51 @@
+//! The signal pipe: how a signal that another thread took, or that came just before the wait, ends the wait.
+//!
+//! A wait ends with `EINTR` only if its own thread runs the handler, and only if it has begun. An interpreter's handler in C
+//! therefore writes a byte to a descriptor that it was given (`signal.set_wakeup_fd`); that is the pipe's write end. It can't be the
+//! wake-up's eventfd, which takes eight bytes at a time.
+
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+/// A pipe that does not block, made when it is first asked for.
+pub(super) struct SignalPipe {
+    read: OwnedFd,
+    write: OwnedFd,
+}
+
+impl SignalPipe {
+    pub(super) fn new() -> io::Result<Self> {
+        let mut ends = [-1; 2];
+        // SAFETY: room for two descriptors; the result is checked.
+        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: both were just made and have no other owner.
+        let [read, write] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        Ok(Self { read, write })
+    }
+
+    /// What the reactor watches.
+    pub(super) fn read_end(&self) -> RawFd {
+        self.read.as_raw_fd()
+    }
+
+    /// What a signal handler writes to.
+    pub(super) fn write_end(&self) -> RawFd {
+        self.write.as_raw_fd()
+    }
+
+    /// Empties the pipe, so that it is not reported again before the next signal.
+    pub(super) fn acknowledge(&self) {
+        let mut numbers = [0_u8; 256];
+        loop {
+            // SAFETY: room for so many bytes.
+            let count =
+                unsafe { libc::read(self.read_end(), numbers.as_mut_ptr().cast(), numbers.len()) };
+            // What is left after a failure is reported once more.
+            if count < numbers.len() as isize {
+                return;
+            }
+        }
+    }
+}
