@@ -152,6 +152,8 @@ pub(super) fn init() -> Res<()> {
     let get = |name: &str| asyncio.getattr(&*Owned::from_str(name)?);
     let add_to_awaited_by = get("future_add_to_awaited_by")?;
     let future = new(&imports().stock_future)?;
+    #[cfg(Py_3_14)]
+    crate::cpython::instance_dict::find(&*new(&imports().stock_future)?)?;
     let waiters = [new(&imports().stock_future)?, new(&imports().stock_future)?];
     add_to_awaited_by.call(&[&future, &waiters[0]])?;
     let awaited_by = found(word_with(&future, &imports().stock_future, &waiters[0]))?;
