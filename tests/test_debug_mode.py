@@ -318,6 +318,80 @@ def test_a_handshake_that_fails_is_reported(run, debug, problems):
     assert set(context) == {"message", "exception", "protocol", "transport"}
 
 
+def test_a_handshake_that_the_end_interrupts_is_reported(impl, aio, debug):
+    """Until the handshake is over the connection is a task's, which the end of the program cancels."""
+    trustme = pytest.importorskip("trustme", reason="certificates are made with trustme (tests/requirements.txt)")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+    made, problems = [], []
+
+    def factory():
+        made.append(asyncio.Protocol())
+        return made[-1]
+
+    async def main(client):
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _loop, context: problems.append(context))
+        server = await loop.create_server(factory, "127.0.0.1", 0, ssl=context)
+        client.connect(server.sockets[0].getsockname())
+        while not made:
+            await asyncio.sleep(0.001)
+        await asyncio.sleep(0)  # the task waits
+        (task,) = asyncio.all_tasks() - {asyncio.current_task()}
+        server.close()
+        return task
+
+    with socket.socket() as client, aio.Runner(debug=debug, loop_factory=impl.new_event_loop) as runner:
+        client.settimeout(30)
+        task = runner.run(main(client))
+        runner.close()
+        assert task.done() and not task.cancelled() and task.exception() is None
+        assert client.recv(1) == b""
+    if not debug:
+        assert problems == []
+        return
+    (context,) = problems
+    assert context["message"] == "Error on transport creation for incoming connection"
+    assert isinstance(context["exception"], asyncio.CancelledError)
+    assert context["protocol"] is made[0]
+    assert isinstance(context["transport"], asyncio.sslproto._SSLProtocolTransport)
+    assert context["transport"].is_closing()
+    assert set(context) == {"message", "exception", "protocol", "transport"}
+
+
+@pytest.mark.filterwarnings("ignore:coroutine .* was never awaited:RuntimeWarning", "ignore:unclosed:ResourceWarning")
+def test_a_task_factory_that_fails_for_a_handshake_is_reported(run, impl, problems):
+    trustme = pytest.importorskip("trustme", reason="certificates are made with trustme (tests/requirements.txt)")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    trustme.CA().issue_cert("localhost").configure_cert(context)
+
+    def factory(loop, coro, **kwds):
+        raise LookupError("no task today")
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0, ssl=context)
+        loop.set_task_factory(factory)
+        with socket.create_connection(server.sockets[0].getsockname()) as client:
+            client.setblocking(False)
+            while not problems:
+                await asyncio.sleep(0.001)
+            loop.set_task_factory(None)
+            if impl.is_rondel:
+                # asyncio leaves that to the collector (docs/compatibility.md).
+                assert await loop.sock_recv(client, 1) == b""
+        server.close()
+        if impl.is_rondel:
+            await server.wait_closed()
+
+    run(main())
+    (context,) = problems
+    assert context["message"].startswith("Exception in callback BaseSelectorEventLoop._accept_connection(")
+    assert isinstance(context["exception"], LookupError)
+    problems.clear()
+    gc.collect()
+
+
 def test_a_slow_factory_is_logged(run, impl, debug, caplog):
     def factory():
         time.sleep(0.05)

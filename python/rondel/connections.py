@@ -22,7 +22,6 @@ except AttributeError:  # this interpreter has no ssl module
     SSLProtocol = sslproto.SSLProtocol  # type: ignore[misc, assignment]
 
 if TYPE_CHECKING:
-    from asyncio import Future
     from asyncio import SelectorEventLoop as _Base
 else:
     _Base = object
@@ -79,33 +78,45 @@ class Connections(_Base):
     def _accept_tls(
         self, protocol: Any, sslcontext: Any, handshake_timeout: float | None, shutdown_timeout: float | None
     ) -> SSLProtocol:
-        """The protocol of a connection that was accepted. In debug mode it is reported if the handshake fails."""
-        waiter = self.create_future() if self.get_debug() else None
-        ssl_protocol = SSLProtocol(
+        """The protocol of a connection that was accepted."""
+        return SSLProtocol(
             self,
             protocol,
             sslcontext,
-            waiter,
+            self.create_future(),
             True,
             None,
             ssl_handshake_timeout=handshake_timeout,
             ssl_shutdown_timeout=shutdown_timeout,
         )
-        if waiter is not None:
-            transport = ssl_protocol._app_transport
-            waiter.add_done_callback(functools.partial(self._report_handshake, protocol, transport))
-        return ssl_protocol
 
-    def _report_handshake(self, protocol: Any, transport: Any, waiter: Future[None]) -> None:
-        if waiter.cancelled() or (exc := waiter.exception()) is None:
-            return
-        transport.close()
-        if not self.get_debug():
-            return
-        message = "Error on transport creation for incoming connection"
-        self.call_exception_handler(
-            {"message": message, "exception": exc, "protocol": protocol, "transport": transport}
-        )
+    def _watch_handshake(self, ssl_protocol: Any) -> None:
+        """Give a connection that was accepted to a task until its handshake is over.
+
+        In asyncio it is one that accepts. Programs see it in ``all_tasks()``, and what cancels it closes the connection:
+        the end of ``asyncio.run()``, for example.
+        """
+        handshake = self._await_handshake(ssl_protocol._waiter, ssl_protocol._app_protocol, ssl_protocol._app_transport)
+        try:
+            self.create_task(handshake)
+        except BaseException:
+            handshake.close()
+            raise
+
+    async def _await_handshake(self, waiter: Any, protocol: Any, transport: Any) -> None:
+        try:
+            await waiter
+        except BaseException as exc:
+            # The traceback has this frame, and the future the exception.
+            del waiter
+            transport.close()
+            if isinstance(exc, SystemExit | KeyboardInterrupt):
+                raise
+            if self.get_debug():
+                message = "Error on transport creation for incoming connection"
+                self.call_exception_handler(
+                    {"message": message, "exception": exc, "protocol": protocol, "transport": transport}
+                )
 
     async def start_tls(
         self,

@@ -93,7 +93,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
 }
 
 /// The native part of the package `rondel`.
-#[pymodule]
+// Objects that threads share (a future that one completes and another looks at) have no locks of their own: a build
+// without the interpreter's lock is to turn it on for us, which it does with a warning.
+#[pymodule(gil_used = true)]
 fn _rondel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // The classes and names that are found at import are kept once for the process.
     // SAFETY: attached.

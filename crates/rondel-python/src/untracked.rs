@@ -33,6 +33,8 @@ impl Newest {
         }
     }
 
+    /// As a `LocalKey` has it.
+    #[cfg(not(Py_GIL_DISABLED))]
     #[inline]
     fn with<R>(&self, f: impl FnOnce(&Self) -> R) -> R {
         f(self)

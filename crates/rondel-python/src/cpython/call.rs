@@ -28,7 +28,7 @@ pub(super) unsafe fn vectorcall(
     // SAFETY: a type with the flag has a function pointer, or null, at its offset (PEP 590).
     let own = unsafe {
         let class = ffi::Py_TYPE(callable);
-        if (*class).tp_flags & ffi::Py_TPFLAGS_HAVE_VECTORCALL != 0 {
+        if ffi::PyType_HasFeature(class, ffi::Py_TPFLAGS_HAVE_VECTORCALL) != 0 {
             let place = callable.byte_offset((*class).tp_vectorcall_offset);
             *place.cast::<Option<Vectorcall>>()
         } else {

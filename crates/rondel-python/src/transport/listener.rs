@@ -54,6 +54,9 @@ struct Listener {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
+/// How asyncio reports what goes wrong before there is a connection to speak of.
+const ACCEPT_FAILED: &str = "Exception in callback BaseSelectorEventLoop._accept_connection()";
+
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
 unsafe impl Collected for Listener {
     slots!(event_loop, protocol_factory, sock, server, tls, context);
@@ -170,11 +173,7 @@ fn accept(listener: &Object) -> Res<()> {
             Some(Err(AcceptError::Failed(error))) => {
                 let exception = os_error(&error)?;
                 let rest = [(c"exception", &*exception)];
-                return call_exception_handler(
-                    &event_loop,
-                    "Exception in callback BaseSelectorEventLoop._accept_connection()",
-                    &rest,
-                );
+                return call_exception_handler(&event_loop, ACCEPT_FAILED, &rest);
             }
         }
     }
@@ -308,7 +307,7 @@ fn connect(
         )?;
     }
     let server = this.server.or_none();
-    socket::make(
+    let transport = socket::make(
         event_loop,
         descriptor,
         &protocol,
@@ -318,8 +317,22 @@ fn connect(
             ..Given::default()
         },
         Some(peer),
-    )
-    .map(drop)
+    )?;
+    match this.tls.is_empty() {
+        true => Ok(()),
+        false => watch_handshake(event_loop, &protocol, &transport),
+    }
+}
+
+/// Gives the connection to a task until its handshake is over. It has a transport by now, which is to close its socket
+/// if a task factory of the program's fails; asyncio reports that as here.
+fn watch_handshake(event_loop: &Object, protocol: &Object, transport: &Object) -> Res<()> {
+    let Err(Raised) = event_loop.call_method(&names().watch_handshake, &[protocol]) else {
+        return Ok(());
+    };
+    let exception = take_unless_exit()?;
+    call_exception_handler(event_loop, ACCEPT_FAILED, &[(c"exception", &*exception)])?;
+    transport.call_method(&names().abort, &[]).map(drop)
 }
 
 /// `make_socket_transport(loop, sock, protocol, waiter, extra, server, context=None)`.

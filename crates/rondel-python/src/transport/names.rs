@@ -72,6 +72,7 @@ interned! {
         start_serving "_start_serving",
         transport "transport",
         warning "warning",
+        watch_handshake "_watch_handshake",
         write "write",
         write_eof "write_eof",
         writelines "writelines",
