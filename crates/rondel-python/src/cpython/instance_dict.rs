@@ -43,7 +43,7 @@ pub(crate) fn has_dict(object: &Object) -> bool {
         #[cfg(Py_3_14)]
         if DICT.load(Ordering::Relaxed) != 0 {
             return !managed_dict(object).is_null()
-                || ((*class).tp_flags & INLINE_VALUES != 0 && has_values(object));
+                || (ffi::PyType_HasFeature(class, INLINE_VALUES) != 0 && has_values(object));
         }
         // Exported by every supported version.
         let dict = _PyObject_GetDictPtr(object);
@@ -83,8 +83,9 @@ unsafe fn has_values(object: *mut ffi::PyObject) -> bool {
 pub(crate) fn find(probe: &Object) -> Res<()> {
     let class = probe.type_ptr();
     // SAFETY: a live object's class.
-    let (offset, flags) = unsafe { ((*class).tp_dictoffset, (*class).tp_flags) };
-    if offset >= 0 || flags & INLINE_VALUES == 0 {
+    let has_values_inline =
+        unsafe { (*class).tp_dictoffset < 0 && ffi::PyType_HasFeature(class, INLINE_VALUES) != 0 };
+    if !has_values_inline {
         return Ok(());
     }
     // Before the collector's two words, where the build has these.
