@@ -615,6 +615,8 @@ def test_a_connection_that_ends_without_saying_so(run, aio, server_context, clie
 
 def test_a_record_that_was_changed_on_its_way(run, aio, server_context, client_context):
     """Someone between the two flips a bit."""
+    # From 3.2 on OpenSSL adds another error to the one that says what is wrong, and the module ssl reads the last one.
+    what = "decryption failed or bad record mac" if ssl.OPENSSL_VERSION_INFO < (3, 2) else "record layer failure"
     left, between = socket.socketpair()
     other, right = socket.socketpair()
     changes = threading.Event()
@@ -647,8 +649,8 @@ def test_a_record_that_was_changed_on_its_way(run, aio, server_context, client_c
         assert server.data == b"good"
         assert type(exc) is ssl.SSLError
         assert exc.library == "SSL"
-        assert exc.reason == "DECRYPTION_FAILED_OR_BAD_RECORD_MAC"
-        assert "decryption failed or bad record mac (_ssl.c:" in str(exc)
+        assert exc.reason == what.upper().replace(" ", "_")
+        assert f"{what} (_ssl.c:" in str(exc)
         client.transport.abort()
         await client.lost
         for thread in relays:
