@@ -125,7 +125,10 @@ pub(crate) fn flush(object: &Object) {
 #[inline]
 pub(crate) fn waiting_len(object: &Object) -> usize {
     if !socket::is_socket(object) {
-        return 0;
+        return match datagram::is_datagram(object) {
+            true => 0,
+            false => crate::tls::waiting_len(object),
+        };
     }
     let stream = socket::fields(object).stream.try_borrow();
     stream.map_or(0, |stream| stream.queue().len())
