@@ -38,7 +38,7 @@ test-rust: tools ## Run the tests of the Rust crates
 	$(CARGO) test --doc $(RUST)
 
 test-python: build ## Run the Python tests; ARGS go to pytest
-	$(PY) -m pytest $(ARGS)
+	$(PY) -m pytest -o cache_dir=$(abspath $(VENV))/pytest-cache $(ARGS)
 
 test-conformance: build ## Run CPython's own asyncio tests on Rondel; ARGS go to tests/conformance/run.py
 	$(PY) tests/conformance/run.py $(ARGS)

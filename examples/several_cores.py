@@ -69,6 +69,9 @@ async def compare(seconds):
     cores = len(os.sched_getaffinity(0))
     one = await measure(1, seconds)
     print(f"1 process: {one:.0f} answers a second")
+    if cores == 1:
+        print("only one core is to be had here: there is nothing to compare it with")
+        return
     several = await measure(cores, seconds)
     print(f"{cores} processes: {several:.0f} answers a second, {several / one:.2f} times as many")
 

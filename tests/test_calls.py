@@ -2,7 +2,10 @@
 
 import asyncio
 import contextvars
+import decimal
+import fractions
 import logging
+import re
 import sys
 import threading
 import time
@@ -200,6 +203,33 @@ def test_call_later_refuses_none(loop):
         loop.call_later(None, print)
     with pytest.raises(TypeError, match="when cannot be None"):
         loop.call_at(None, print)
+
+
+@pytest.mark.parametrize(
+    ("delay", "kind"),
+    [("0.01", "str"), ([], "list"), (decimal.Decimal("0.01"), "decimal.Decimal")],
+    ids=["text", "list", "decimal"],
+)
+def test_call_later_refuses_what_cannot_be_added_to_its_time(loop, aio, delay, kind):
+    message = f"unsupported operand type(s) for +: 'float' and {kind!r}"
+    with pytest.raises(TypeError, match=re.escape(message)):
+        loop.call_later(delay, print)
+    if kind == "decimal.Decimal":  # the others can't be compared with 0, which sleep() does first
+        with pytest.raises(TypeError, match=re.escape(message)):
+            loop.run_until_complete(aio.sleep(delay))
+
+
+def test_a_delay_may_be_any_number_that_can_be_added(loop, aio):
+    class Delay:
+        def __radd__(self, now):
+            return now + 0.01
+
+    for delay in (fractions.Fraction(1, 100), True, 0, Delay()):
+        loop.call_later(delay, print).cancel()
+    timer = loop.call_later(fractions.Fraction(1, 100), loop.stop)
+    assert isinstance(timer.when(), float)
+    loop.run_forever()
+    loop.run_until_complete(aio.sleep(fractions.Fraction(1, 100)))
 
 
 def test_a_patched_clock_moves_the_timers(loop):

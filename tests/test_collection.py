@@ -98,6 +98,28 @@ def future_cancel_message(aio, loop, marker):
     return future
 
 
+def future_attribute(aio, loop, marker):
+    future = aio.Future(loop=loop)
+    assert not hasattr(future, "note")  # its memory may have been another one's
+    future.note = marker
+    return future
+
+
+def future_many_attributes(aio, loop, marker):
+    """More than the interpreter keeps behind an object."""
+    future = aio.Future(loop=loop)
+    for number in range(40):
+        setattr(future, f"note{number}", marker)
+    return future
+
+
+def task_attribute(aio, loop, marker):
+    task = start(aio, loop, waits_for(loop.create_future()))
+    assert not hasattr(task, "note")
+    task.note = marker
+    return task
+
+
 def future_subclass(aio, loop, marker):
     class Subclass(aio.Future):
         pass
@@ -348,6 +370,8 @@ CASES = {
             future_callbacks,
             future_context,
             future_cancel_message,
+            future_attribute,
+            future_many_attributes,
             future_subclass,
             future_subclass_result,
             future_waited_for_by_task,
@@ -355,6 +379,7 @@ CASES = {
             task_result,
             task_context,
             task_awaits,
+            task_attribute,
             task_subclass,
             lock_waiter,
             queue_putter,

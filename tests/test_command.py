@@ -165,6 +165,41 @@ def test_debug():
     assert rondel("--debug", "-c", program).stdout == "True\n"
 
 
+CREATED = """
+import asyncio, gc
+
+async def fails():
+    raise ValueError("nobody looks at this")
+
+def fails_too():
+    raise ValueError
+
+async def main():
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda loop, context: stacks.append(context["source_traceback"]))
+    asyncio.create_task(fails())
+    loop.create_future().set_exception(ValueError("nor at this"))
+    loop.call_soon(fails_too)
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    gc.collect()
+
+stacks = []
+asyncio.run(main())
+print(len(stacks))
+for stack in stacks:
+    print(stack[0].filename, stack[0].name, *(frame.name for frame in stack if "command" in frame.filename))
+"""
+
+
+def test_where_something_was_created_begins_in_the_program(tmp_path):
+    (tmp_path / "program.py").write_text(CREATED)
+    expected = "3\n" + f"{tmp_path}/program.py <module>\n" * 3
+    for command in ([sys.executable, "-X", "dev"], [sys.executable, "-m", "rondel", "--debug"]):
+        result = run("program.py", cwd=tmp_path, command=command)
+        assert (result.stdout, result.stderr) == (expected, "")
+
+
 def test_version_and_help():
     import rondel as package
 

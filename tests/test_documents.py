@@ -32,9 +32,13 @@ first = second = main
 
 
 # tests/ecosystem has the frameworks, and tests their page.
-DOCUMENTS = [ROOT / "README.md", *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "frameworks.md"})]
+DOCUMENTS = [
+    ROOT / "README.md",
+    ROOT / "benchmarks" / "README.md",
+    *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "frameworks.md"}),
+]
 #: Pages without programs.
-OTHERS = [ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md", "benchmarks/README.md")]
+OTHERS = [ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md")]
 #: Not run: a block of text is looked at with the program before it, `console` shows commands on a process of the reader's.
 NOT_RUN = {"text", "console", "toml"}
 
@@ -61,7 +65,8 @@ def blocks():
                 continue
             after = found[number + 1] if number + 1 < len(found) else (0, "", "")
             printed = after[2] if after[1] == "text" else None
-            yield pytest.param(document, language, text, printed, [*commands], id=f"{document.name}:{line}")
+            place = f"{document.relative_to(ROOT)}:{line}"
+            yield pytest.param(document, language, text, printed, [*commands], id=place)
             if language == "sh":
                 commands += [each for each in text.splitlines() if each.startswith("openssl")]
 
@@ -83,6 +88,12 @@ def run_python(text, folder):
     return run(sys.executable, "-W", "error", "block.py", cwd=folder)
 
 
+def assert_takes(script, options):
+    """That a program of this repository knows these options."""
+    known = run(sys.executable, script, "--help", cwd=ROOT)
+    assert all(option in known for option in options if option.startswith("-"))
+
+
 def run_shell(line, folder):
     command = shlex.split(line, comments=True)
     if command[0] == "make":
@@ -92,8 +103,13 @@ def run_shell(line, folder):
         for options in [argument.removeprefix("ARGS=") for argument in command if argument.startswith("ARGS=")]:
             assert options in recipe
             script = re.search(r"(\S+\.py) " + re.escape(options), recipe)[1]
-            known = run(sys.executable, script, "--help", cwd=ROOT)
-            assert all(option in known for option in options.split() if option.startswith("-"))
+            assert_takes(script, options.split())
+        return
+    if command[:3] == ["pip", "install", "-r"]:
+        assert (ROOT / command[3]).exists()
+        return
+    if command[:2] == ["python", "benchmarks/run.py"]:
+        assert_takes(command[1], command[2:])
         return
     if command[0] == "openssl":
         if shutil.which("openssl") is None:

@@ -1,6 +1,7 @@
 """The programs of examples/: each prints exactly this, in every way of running it, and on stock asyncio the same."""
 
 import asyncio
+import os
 import re
 import resource
 import runpy
@@ -145,9 +146,10 @@ def test_crawler(way, tmp_path):
 def test_several_cores(way, tmp_path):
     out, err, status = finish(start(way, "several_cores", tmp_path, "0.2"))
     assert (err, status) == ("", 0)
-    assert re.fullmatch(
-        r"1 process: \d+ answers a second\n\d+ processes: \d+ answers a second, \d\.\d\d times as many\n", out
-    )
+    several = r"\d+ processes: \d+ answers a second, \d\.\d\d times as many"
+    if len(os.sched_getaffinity(0)) == 1:
+        several = "only one core is to be had here: there is nothing to compare it with"
+    assert re.fullmatch(rf"1 process: \d+ answers a second\n{several}\n", out)
 
 
 def exchange(port, message):

@@ -502,6 +502,8 @@ def test_ctrl_c_in_the_main_thread_while_loops_run_in_others(impl):
 
 def test_the_default_handler_ends_run_forever_at_any_moment(impl):
     """Wherever the signal finds the loop, it is out of it with KeyboardInterrupt and can be run again."""
+    if impl.name == "asyncio":
+        pytest.skip("asyncio is not if the signal comes while it tidies up")
     process = child(
         impl,
         """

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import textwrap
 import threading
+import time
 import traceback
 import weakref
 
@@ -550,6 +551,84 @@ def test_a_queue_in_a_cycle_is_collected():
     del thing, queue
     gc.collect()
     assert reference() is None
+
+
+@pytest.fixture
+def overtaken():
+    """Puts an item into a queue that a thread waits at, and gives that thread time without the interpreter."""
+
+    def overtaken(queue, item, look):
+        taken = []
+        thread = threading.Thread(target=lambda: taken.append(queue.get()))
+        thread.start()
+        time.sleep(0.05)  # nothing tells that the thread waits; were it not to yet, less would be tested
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(1000)  # this thread keeps the interpreter until it waits for something
+        try:
+            queue.put(item)
+            end = time.monotonic() + 0.05
+            while time.monotonic() < end:
+                pass  # the other thread is awake by now, and wants the interpreter
+            seen = look()
+        finally:
+            sys.setswitchinterval(interval)
+        thread.join(10)
+        return seen, taken
+
+    return overtaken
+
+
+def test_a_thread_takes_what_is_queued_only_with_the_interpreter(overtaken):
+    """While the collector looks, its thread has the interpreter: what left the queue meanwhile would be garbage to it."""
+    rondel = pytest.importorskip("rondel")
+    queue, thing = rondel._rondel.WorkQueue(), object()
+    shown, taken = overtaken(queue, thing, lambda: gc.get_referents(queue))
+    assert thing in shown
+    assert taken == [thing]
+    assert thing not in gc.get_referents(queue)
+
+
+def test_what_a_thread_is_about_to_take_can_be_taken_first(overtaken):
+    """As `shutdown(cancel_futures=True)` does."""
+    rondel = pytest.importorskip("rondel")
+    queue = rondel._rondel.WorkQueue()
+
+    def take():
+        first = queue.get_nowait()
+        queue.put("second")
+        return first
+
+    assert overtaken(queue, "first", take) == ("first", ["second"])
+    assert queue.empty()
+
+
+@pytest.mark.one_mode
+def test_collections_while_threads_take_their_calls(run, aio):
+    class Thing:
+        def method(self):
+            return self
+
+        def __del__(self):
+            ended.append(self.number)
+
+    ended = []
+    ballast = [[number] for number in range(50_000)]  # a collection takes long enough to be overtaken
+
+    async def main():
+        loop = aio.get_running_loop()
+        for number in range(30):
+            thing = Thing()
+            thing.number = number
+            future = loop.run_in_executor(None, thing.method)
+            del thing
+            gc.collect()
+            thing = await aio.wait_for(future, 30)
+            assert thing.number == number
+            assert number not in ended
+        del thing
+
+    run(main())
+    assert len(ballast) == 50_000
 
 
 def test_the_queue():

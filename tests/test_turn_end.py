@@ -106,6 +106,20 @@ def test_what_a_long_step_writes_does_not_wait_for_the_next(run):
     run(main())
 
 
+def test_what_many_write_does_not_pile_up(run):
+    """64 KiB, of all connections together, are not kept until the turn ends."""
+
+    async def main() -> None:
+        async with contextlib.AsyncExitStack() as stack:
+            pairs = [await stack.enter_async_context(connected()) for _ in range(5)]
+            got: list[int] = []
+            steps = [lambda t=transport: t.write(bytes(20_000)) for transport, _ in pairs[:4]]
+            await in_one_turn(*steps, lambda: got.extend(len(received(peer)) for _, peer in pairs[:4]))
+            assert got == [20_000] * 4
+
+    run(main())
+
+
 @pytest.mark.parametrize("ask", ["get_write_buffer_size", "_buffer", "close", "abort", "write_eof"])
 def test_what_depends_on_sending_sends_first(run, ask):
     async def main() -> None:

@@ -2,7 +2,8 @@
 
 The program gets a `__main__` module, `sys.argv` and `sys.path[0]` of its own, as from the interpreter. When it
 raises, the exception goes on to the interpreter, which prints it and chooses the exit status (130 by signal for
-Ctrl-C, for one); all that is done here is to hide this module's frames from `sys.excepthook`.
+Ctrl-C, for one); all that is done here is to hide this module's frames from `sys.excepthook`, and from what debug mode
+tells of where something was created.
 """
 
 import builtins
@@ -12,7 +13,9 @@ import os
 import pkgutil
 import runpy
 import sys
-from types import CodeType, ModuleType, TracebackType
+from asyncio import format_helpers
+from traceback import StackSummary
+from types import CodeType, FrameType, ModuleType, TracebackType
 
 from . import __version__, installation
 
@@ -91,6 +94,7 @@ def _refuse(message: str) -> None:
 def _start(kind: str, arguments: list[str]) -> None:
     """Install Rondel and run one program: `arguments` is what stands after the options, the program first."""
     installation.install()
+    _hide_our_frames_in_debug_mode()
     program = ModuleType("__main__")
     vars(program).update(__builtins__=builtins, __loader__=importlib.machinery.BuiltinImporter)
     if sys.version_info < (3, 14):
@@ -189,6 +193,19 @@ def _show_source_of(filename: str, source: str) -> None:
         import linecache
 
         linecache.cache[filename] = (len(source), None, source.splitlines(True), filename)
+
+
+def _hide_our_frames_in_debug_mode() -> None:
+    """Have the stacks that asyncio keeps in debug mode begin with the program's first frame."""
+    stock = format_helpers.extract_stack
+
+    def extract_stack(f: FrameType | None = None, limit: int | None = None) -> StackSummary:
+        stack = stock(sys._getframe(1) if f is None else f, limit)
+        ours = [place for place, frame in enumerate(stack) if frame.filename == __file__]
+        del stack[: ours[-1] + 1 if ours else 0]
+        return stack
+
+    format_helpers.extract_stack = extract_stack
 
 
 def _hide_our_frames(error: BaseException) -> None:

@@ -111,6 +111,8 @@ class EventLoop(
         was_closed = self.is_closed()
         super().close()
         if not was_closed:
+            # Only if KeyboardInterrupt has kept `run_forever` from it.
+            self._be_woken_no_more()
             self._close_core()
 
     def set_debug(self, enabled: bool) -> None:

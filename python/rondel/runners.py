@@ -43,17 +43,12 @@ class Runner(_StockRunner):  # type: ignore[misc]  # final to typeshed; at run t
         return loop
 
 
-def _run(
-    main: Coroutine[Any, Any, _T],
-    debug: bool | None,
-    loop_factory: Callable[[], asyncio.AbstractEventLoop] | None,
-) -> _T:
+def _refuse_within_a_loop() -> None:
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
-    with Runner(debug=debug, loop_factory=loop_factory) as runner:
-        return runner.run(main)
 
 
+# Twice the same, rather than a function that both call: it would be one frame more in each traceback of a program.
 if sys.version_info >= (3, 12):
 
     def run(
@@ -63,10 +58,14 @@ if sys.version_info >= (3, 12):
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> _T:
         """Run a coroutine in a new Rondel loop and return its result, as `asyncio.run` does."""
-        return _run(main, debug, loop_factory)
+        _refuse_within_a_loop()
+        with Runner(debug=debug, loop_factory=loop_factory) as runner:
+            return runner.run(main)
 
 else:
 
     def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
         """Run a coroutine in a new Rondel loop and return its result, as `asyncio.run` does."""
-        return _run(main, debug, None)
+        _refuse_within_a_loop()
+        with Runner(debug=debug) as runner:
+            return runner.run(main)

@@ -79,11 +79,11 @@ class Signals(_Base):
             fd: int = self._signal_fd()  # type: ignore[attr-defined]
         except OSError:
             return  # no descriptor left: as with asyncio, then
+        self._wakeup_fd = fd  # first: what comes next may be interrupted by a signal
         before = signal.set_wakeup_fd(fd, warn_on_full_buffer=False)
-        if before == -1:
-            self._wakeup_fd = fd
-        else:
+        if before not in (-1, fd):
             signal.set_wakeup_fd(before)
+            self._wakeup_fd = -1
 
     def _be_woken_again(self) -> None:
         """asyncio has taken the descriptor back with the last of the loop's handlers."""
@@ -93,7 +93,10 @@ class Signals(_Base):
     def _be_woken_no_more(self) -> None:
         """Take back what is still there. The program may have put a descriptor of its own in its place."""
         if self._wakeup_fd != -1:
-            now = signal.set_wakeup_fd(-1)
+            try:
+                now = signal.set_wakeup_fd(-1)
+            except ValueError:
+                return  # not in a thread that may
             if now not in (-1, self._wakeup_fd):
                 signal.set_wakeup_fd(now)
             self._wakeup_fd = -1

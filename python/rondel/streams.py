@@ -65,7 +65,8 @@ async def start_server(
     """
     loop = asyncio.get_running_loop()
     factory = StreamFactory(client_connected_cb, limit, loop)
-    return await loop.create_server(factory, host, port, **kwds)  # type: ignore[arg-type]  # a service's name, too
+    number: Any = port  # or the name of a service, which typeshed does not show
+    return await loop.create_server(factory, host, number, **kwds)
 
 
 async def open_unix_connection(

@@ -1,5 +1,6 @@
 """uvicorn: `--loop rondel:new_event_loop`."""
 
+import importlib.util
 import signal
 
 import httpx
@@ -8,10 +9,13 @@ from processes import PYTHON, RONDEL
 from use_asgi import RONDELS, use_http, use_websocket
 
 UVICORN = (*PYTHON, "-m", "uvicorn", "asgi:app", "--loop", "rondel:new_event_loop")
+#: New, and not on every interpreter; uvicorn speaks HTTP/2 by it.
+ZTTP = pytest.param("zttp", marks=pytest.mark.skipif(not importlib.util.find_spec("zttp"), reason="zttp is not here"))
+PARSERS = ["h11", "httptools", ZTTP]
 
 
 @pytest.mark.parametrize("websockets", ["websockets", "websockets-sansio", "wsproto"])
-@pytest.mark.parametrize("parser", ["h11", "httptools"])
+@pytest.mark.parametrize("parser", PARSERS)
 def test_http_and_websockets(programs, port, parser, websockets):
     server = programs.serve(port, *UVICORN, "--port", port, "--http", parser, "--ws", websockets)
     where = use_http(f"http://127.0.0.1:{port}")
@@ -21,13 +25,21 @@ def test_http_and_websockets(programs, port, parser, websockets):
     assert "shut down in good order" in server.output
 
 
-@pytest.mark.parametrize("parser", ["h11", "httptools"])
+@pytest.mark.parametrize("parser", PARSERS)
 def test_tls(programs, port, certificate, parser):
     files = ("--ssl-keyfile", certificate.key, "--ssl-certfile", certificate.chain)
     programs.serve(port, *UVICORN, "--port", port, "--http", parser, *files)
     where = use_http(f"https://localhost:{port}", certificate.client)
     assert where["loop"] == RONDELS
     use_websocket(f"wss://localhost:{port}", certificate.client)
+
+
+def test_http2_over_tls(programs, port, certificate):
+    pytest.importorskip("zttp", reason="uvicorn speaks HTTP/2 by it")
+    files = ("--ssl-keyfile", certificate.key, "--ssl-certfile", certificate.chain)
+    programs.serve(port, *UVICORN, "--port", port, "--http", "zttp", "--http2", *files)
+    where = use_http(f"https://localhost:{port}", certificate.client, http2=True)
+    assert (where["loop"], where["http"]) == (RONDELS, "2")
 
 
 def test_by_the_command(programs, port):

@@ -173,7 +173,7 @@ pub(crate) fn start_timer(
 ) -> Res<Owned> {
     match LoopCore::of(event_loop) {
         Some(core) if core.times_directly() && !core.is_debug() && !core.is_closed() => {
-            let when = core.time() + delay.to_f64()?;
+            let when = delay.after(core.time())?;
             let timer = handle::new_timer(core, when, callback, args, None)?;
             let wakes = ptr::eq(callback.as_ptr(), WAKE.load(Ordering::Relaxed));
             if wakes && args.first().is_some_and(|future| future::is_native(future)) {

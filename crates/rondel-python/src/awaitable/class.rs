@@ -265,12 +265,14 @@ unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
 unsafe fn end<T: Steps>(object: *mut ffi::PyObject) -> bool {
     // SAFETY: by the caller's word.
     unsafe {
+        let this = fields::<T>(Object::from_ptr(object));
+        // The finalizer may bring it back to life, and the interpreter takes what it brings back to be tracked.
+        if !this.tracked.replace(true) {
+            untracked::forget(&this.tracked);
+            ffi::PyObject_GC_Track(object.cast());
+        }
         if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return true;
-        }
-        let this = fields::<T>(Object::from_ptr(object));
-        if !this.tracked.get() {
-            untracked::forget(&this.tracked);
         }
         // Whatever releases what it holds may start the collector, which must not find it.
         if this.tracked.replace(false) {

@@ -12,7 +12,11 @@ pub(crate) fn source_traceback() -> Res<Owned> {
     // SAFETY: attached. A borrowed frame, or null where no Python code runs; it lives as long as it runs.
     let frame = unsafe { Object::from_nullable(ffi::PyEval_GetFrame().cast()) }.map(Object::own);
     match frame {
-        Some(frame) => imports().extract_stack.call(&[&*frame]),
+        // Looked up each time, as asyncio does: the command line has its own frames left out.
+        Some(frame) => imports()
+            .format_helpers
+            .getattr(&*Owned::from_str("extract_stack")?)?
+            .call(&[&*frame]),
         None => Ok(Owned::none()),
     }
 }

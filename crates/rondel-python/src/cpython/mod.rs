@@ -20,6 +20,7 @@
 //! | `frame.rs` | the source tracebacks of debug mode |
 //! | `ending.rs` | daemon threads at the end of the interpreter |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
+//! | `instance_dict.rs` | whether an object has an instance dict |
 //! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
 //! | `detach.rs` | letting other threads have the interpreter during a wait |
@@ -35,6 +36,7 @@ pub(crate) mod error;
 pub(crate) mod finalize;
 pub(crate) mod frame;
 pub(crate) mod freelist;
+pub(crate) mod instance_dict;
 pub(crate) mod method;
 pub(crate) mod names;
 pub(crate) mod object;

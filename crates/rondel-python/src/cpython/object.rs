@@ -279,6 +279,28 @@ impl Object {
         }
     }
 
+    /// `now + self`, for a delay. What is no number is added by Python, which says of it what asyncio's addition says:
+    /// a `Decimal` has a value, and still can't be added to a `float`.
+    #[inline]
+    pub(crate) fn after(&self, now: f64) -> Res<f64> {
+        // SAFETY: a live object, read as what it exactly is.
+        unsafe {
+            if ffi::PyFloat_CheckExact(self.as_ptr()) != 0
+                || ffi::PyLong_CheckExact(self.as_ptr()) != 0
+            {
+                return Ok(now + self.to_f64()?);
+            }
+        }
+        self.added_to(now)
+    }
+
+    #[cold]
+    fn added_to(&self, now: f64) -> Res<f64> {
+        let now = Owned::from_f64(now)?;
+        // SAFETY: live objects.
+        unsafe { Owned::steal(ffi::PyNumber_Add(now.as_ptr(), self.as_ptr()))? }.to_f64()
+    }
+
     /// The value of a `float`, or of what has `__float__` or `__index__`.
     pub(crate) fn to_f64(&self) -> Res<f64> {
         // SAFETY: a live object, read as what it exactly is. `PyFloat_AsDouble` makes a float of an int first.

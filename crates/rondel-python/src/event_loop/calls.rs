@@ -60,7 +60,7 @@ fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {
     } else {
         core.time()
     };
-    set_timer(core, now + delay.to_f64()?, callback, args, context)
+    set_timer(core, delay.after(now)?, callback, args, context)
 }
 
 fn call_at(this: &Object, args: Args<'_>) -> Res<Owned> {

@@ -65,6 +65,8 @@ pub(crate) struct LoopCore {
     has_written: Cell<bool>,
     /// The coarse clock's reading when the first of them was written to.
     written_at: Cell<u64>,
+    /// How many of them were looked at, and how many bytes these had to send.
+    written_len: Cell<(usize, usize)>,
     /// Sends for several of them.
     send_batch: RefCell<SendBatch>,
     /// The queue of an executor that got a job in the running step, and whose worker is not woken yet.
@@ -79,6 +81,9 @@ const OFFSET: usize = size_of::<ffi::PyObject>();
 
 /// So many transports that were written to are not kept waiting for the end of the turn.
 const MAX_WRITTEN: usize = 64;
+/// Nor are so many bytes. More would fall out of the processor's caches before the kernel reads them; and the C library gives memory
+/// back to the kernel of which more than 128 KiB is free at the heap's end, to take it anew, page by page, in the next turn.
+const MAX_WRITTEN_LEN: usize = 64 * 1024;
 
 /// How many futures are kept.
 const MAX_WAITERS: usize = 64;
@@ -347,10 +352,23 @@ impl LoopCore {
     #[inline]
     pub(crate) fn step_over(&self) {
         if self.has_written.get()
-            && (coarse_now() != self.written_at.get() || self.written.borrow().len() >= MAX_WRITTEN)
+            && (self.much_is_written() || coarse_now() != self.written_at.get())
         {
             self.flush_all();
         }
+    }
+
+    /// Whether so much waits that it is not kept waiting any longer.
+    #[inline]
+    fn much_is_written(&self) -> bool {
+        let written = self.written.borrow();
+        let (seen, mut len) = self.written_len.get();
+        if seen < written.len() {
+            let new = written.range(seen..);
+            len += new.map(|it| transport::waiting_len(it)).sum::<usize>();
+            self.written_len.set((written.len(), len));
+        }
+        written.len() >= MAX_WRITTEN || len >= MAX_WRITTEN_LEN
     }
 
     /// Sends what was written.
@@ -363,6 +381,7 @@ impl LoopCore {
 
     fn flush_all(&self) {
         self.engine().poll_next_turn();
+        self.written_len.set((0, 0));
         loop {
             let mut written = self.written.borrow_mut();
             if written.len() >= send_batch::MIN && self.send_batch.borrow_mut().has_ring() {
@@ -460,6 +479,7 @@ unsafe extern "C" fn new(
                 has_written: Cell::new(false),
                 send_batch: RefCell::new(new_send_batch()),
                 written_at: Cell::new(0),
+                written_len: Cell::default(),
                 to_notify: Cell::new(None),
             });
             (*core).current.init(&object)?;

@@ -7,7 +7,7 @@
 //!   groups, so it is kept there for our tasks too;
 //! - the coroutine and the name of a task, and whether it is one: `python -m asyncio ps` and profilers read these from
 //!   outside the process;
-//! - the task's place in the thread's list of tasks, which only asyncio itself touches.
+//! - the task's place in the thread's list of tasks (`task/thread_list.rs`).
 //!
 //! Where the fields are differs between versions and builds, and is found out at import: a stock object is filled by
 //! its own methods, and its memory searched for what must have appeared.
@@ -20,6 +20,8 @@ use pyo3::ffi;
 use crate::cpython::error::runtime_error;
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, Slot, imports};
+#[cfg(Py_3_14)]
+use crate::task::thread_list::{self, Node};
 
 /// Offsets in bytes, and the functions that change what stands there.
 struct Part {
@@ -120,6 +122,14 @@ pub(crate) fn is_listed(task: &Object) -> bool {
     !slot(task, PART.get().node).is_empty()
 }
 
+/// The task's place in that list.
+#[cfg(Py_3_14)]
+#[inline]
+pub(crate) fn node(task: &Object) -> &Node {
+    // SAFETY: a task of asyncio's classes, with its node at this offset.
+    unsafe { &*task.as_ptr().byte_add(PART.get().node).cast::<Node>() }
+}
+
 /// Empties it, before the object dies.
 #[inline]
 pub(crate) fn clear_future(future: &Object) {
@@ -152,6 +162,8 @@ pub(super) fn init() -> Res<()> {
     let get = |name: &str| asyncio.getattr(&*Owned::from_str(name)?);
     let add_to_awaited_by = get("future_add_to_awaited_by")?;
     let future = new(&imports().stock_future)?;
+    #[cfg(Py_3_14)]
+    crate::cpython::instance_dict::find(&*new(&imports().stock_future)?)?;
     let waiters = [new(&imports().stock_future)?, new(&imports().stock_future)?];
     add_to_awaited_by.call(&[&future, &waiters[0]])?;
     let awaited_by = found(word_with(&future, &imports().stock_future, &waiters[0]))?;
@@ -184,6 +196,11 @@ pub(super) fn init() -> Res<()> {
         add_to_awaited_by,
         discard_from_awaited_by: get("future_discard_from_awaited_by")?,
     });
+    #[cfg(Py_3_14)]
+    {
+        let tasks = [new_task(&coroutine, &name)?, new_task(&coroutine, &name)?];
+        thread_list::find(&tasks);
+    }
     coroutine
         .call_method(&*Owned::from_str("close")?, &[])
         .map(drop)

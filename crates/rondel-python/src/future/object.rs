@@ -5,6 +5,7 @@ use std::ffi::{c_int, c_void};
 use pyo3::ffi;
 
 use super::{FREE, Rare, State, asyncio_part, fields, is_exact};
+use crate::cpython::instance_dict::has_dict;
 use crate::cpython::types::{clear_weakrefs, free, has_weakrefs, is_fresh};
 use crate::cpython::{Object, Owned, Res, imports, names};
 use crate::event_loop::core::LoopCore;
@@ -118,10 +119,6 @@ pub(crate) unsafe fn traverse_base(
     }
 }
 
-unsafe extern "C" {
-    fn _PyObject_GetDictPtr(object: *mut ffi::PyObject) -> *mut *mut ffi::PyObject;
-}
-
 /// Releases the instance dict, which the base class knows how to do.
 ///
 /// # Safety
@@ -135,21 +132,6 @@ pub(crate) unsafe fn clear_base(base: &Object, object: *mut ffi::PyObject) {
         {
             clear(object);
         }
-    }
-}
-
-/// Whether an object of a type derived from asyncio's `Future` has an instance dict.
-#[inline]
-fn has_dict(object: &Object) -> bool {
-    let object = object.as_ptr();
-    // SAFETY: a live object; a positive offset is that of a `PyObject *` in it, and the function, which knows where it is
-    // otherwise, is exported by every supported version.
-    unsafe {
-        let dict = match (*ffi::Py_TYPE(object)).tp_dictoffset {
-            offset @ 1.. => object.byte_offset(offset).cast::<*mut ffi::PyObject>(),
-            _ => _PyObject_GetDictPtr(object),
-        };
-        !dict.is_null() && !(*dict).is_null()
     }
 }
 

@@ -7,7 +7,7 @@
 //! |---|---|
 //! | `step.rs` | one step: the coroutine runs, and what it yields decides what comes next |
 //! | `current.rs` | which task `asyncio.current_task()` gives |
-//! | `registry.rs` | which tasks `asyncio.all_tasks()` gives |
+//! | `registry.rs` | which tasks `asyncio.all_tasks()` gives; `thread_list.rs`: the interpreter's list of them, from 3.14 on |
 //! | `functions.rs` | `create_task`, `ensure_future`, `eager_task_factory` |
 //! | `methods.rs` | what Python sees |
 
@@ -16,6 +16,8 @@ pub(crate) mod functions;
 mod methods;
 pub(crate) mod registry;
 mod step;
+#[cfg(Py_3_14)]
+pub(crate) mod thread_list;
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};

@@ -2,16 +2,20 @@
 //!
 //! Up to CPython 3.13 asyncio keeps tasks in a `WeakSet`, and adding to it costs more than running a task. Tasks
 //! on a loop of ours stand in a doubly linked list of that loop instead, and `python/rondel/event_loop.py` makes
-//! asyncio's set show these too. Tasks on foreign loops are told to asyncio. From 3.14 on asyncio has such a list
-//! itself, and all tasks are told to it.
+//! asyncio's set show these too. Tasks on foreign loops are told to asyncio. From 3.14 on the interpreter has such a list
+//! itself, and all tasks stand there (`thread_list.rs`).
 
 use std::cell::Cell;
 use std::ptr;
 
 #[cfg(not(Py_3_14))]
 use super::fields;
+#[cfg(Py_3_14)]
+use super::thread_list;
 use super::{Object, Owned, Res};
 use crate::cpython::names::{Table, import};
+#[cfg(Py_3_14)]
+use crate::cpython::none;
 #[cfg(not(Py_3_14))]
 use crate::event_loop::core::LoopCore;
 #[cfg(Py_3_14)]
@@ -152,6 +156,9 @@ pub(super) fn register(task: &Object, event_loop: &Object) -> Res<()> {
 #[cfg(Py_3_14)]
 #[inline]
 pub(super) fn register(task: &Object, _: &Object) -> Res<()> {
+    if thread_list::link(task) {
+        return Ok(());
+    }
     REGISTER.get().register.call(&[task]).map(drop)
 }
 
@@ -166,7 +173,10 @@ pub(super) fn unregister(task: &Object) {
 #[cfg(Py_3_14)]
 #[inline]
 pub(super) fn unregister(task: &Object) {
-    if asyncio_part::is_listed(task) && REGISTER.get().unregister.call(&[task]).is_err() {
+    if asyncio_part::is_listed(task)
+        && !thread_list::unlink(task)
+        && REGISTER.get().unregister.call(&[task]).is_err()
+    {
         crate::cpython::error::write_unraisable(Some(task));
     }
 }
@@ -174,7 +184,7 @@ pub(super) fn unregister(task: &Object) {
 /// An eager task takes its first step.
 pub(super) fn register_eager(task: &Object) -> Res<()> {
     #[cfg(Py_3_14)]
-    return REGISTER.get().register.call(&[task]).map(drop);
+    return register(task, none());
     #[cfg(all(Py_3_12, not(Py_3_14)))]
     // SAFETY: live objects; the C API checks that the first one is a set.
     return crate::cpython::object::check(unsafe {

@@ -6,6 +6,10 @@
 //! What makes it cheap is when threads are woken. A worker that has a result lets go of the interpreter first and wakes the
 //! loop then; the loop, where it is about to wait, does the same with the worker ([`Shared::notify`] from `PyHost::park`). So
 //! whoever wakes finds the interpreter free, and does not have to wait for it once more.
+//!
+//! An item changes hands only between attached threads. A detached worker claims one, and takes it out when it has the
+//! interpreter: a collection that runs meanwhile looks into the queue more than once, and what it saw at first and misses
+//! then is garbage to it.
 
 use std::collections::VecDeque;
 use std::ptr;
@@ -26,14 +30,30 @@ use crate::cpython::{Object, Owned, Res, Slot};
 /// An item on its way between threads.
 struct Parcel(Owned);
 
-// SAFETY: put in and taken out by attached threads; a detached one only moves it.
+// SAFETY: put in and taken out by attached threads; a detached one does not touch it.
 unsafe impl Send for Parcel {}
 
 #[derive(Default)]
 struct State {
     items: VecDeque<Parcel>,
+    /// How many of them workers are about to take.
+    claimed: usize,
     /// How many workers wait, or are about to.
     idle: usize,
+}
+
+impl State {
+    /// How many items no worker has claimed.
+    fn unclaimed(&self) -> usize {
+        // What is claimed may be gone: `get_nowait` takes whatever there is.
+        self.items.len().saturating_sub(self.claimed)
+    }
+
+    fn claim(&mut self) -> bool {
+        let any = self.unclaimed() > 0;
+        self.claimed += usize::from(any);
+        any
+    }
 }
 
 /// What the threads share.
@@ -64,7 +84,7 @@ impl Shared {
     /// Puts an item in if a worker waits for it, who is not woken yet.
     fn offer(&self, item: &Object) -> bool {
         let mut state = self.lock();
-        let free = state.idle > state.items.len();
+        let free = state.idle > state.unclaimed();
         if free {
             state.items.push_back(Parcel(item.own()));
         }
@@ -74,40 +94,48 @@ impl Shared {
     /// Whether there is a waiting worker for each item.
     fn has_worker(&self) -> bool {
         let state = self.lock();
-        state.idle >= state.items.len()
+        state.idle >= state.unclaimed()
     }
 
     fn try_take(&self) -> Option<Owned> {
         self.lock().items.pop_front().map(|parcel| parcel.0)
     }
 
-    /// Waits for an item, detached. Before the thread sleeps, and after it counts as idle, `wake` is woken.
-    fn wait(&self, wake: Option<Mailbox>) -> Parcel {
-        let mut wake = wake;
+    /// Waits for an item, and takes it. Before the thread sleeps, and after it counts as idle, `wake` is woken.
+    fn take(&self, mut wake: Option<Mailbox>) -> Owned {
+        loop {
+            detached(|| self.wait(wake.take()));
+            let mut state = self.lock();
+            state.claimed -= 1;
+            if let Some(item) = state.items.pop_front() {
+                return item.0;
+            }
+        }
+    }
+
+    /// Waits until there is an item, detached, and claims it.
+    fn wait(&self, wake: Option<Mailbox>) {
         let mut state = self.lock();
-        if let Some(item) = state.items.pop_front() {
+        if state.claim() {
             drop(state);
             if let Some(inbox) = wake {
                 inbox.wake();
             }
-            return item;
+            return;
         }
         state.idle += 1;
-        if let Some(inbox) = wake.take() {
+        if let Some(inbox) = wake {
             drop(state);
             inbox.wake();
             state = self.lock();
         }
-        loop {
-            if let Some(item) = state.items.pop_front() {
-                state.idle -= 1;
-                return item;
-            }
+        while !state.claim() {
             state = self
                 .filled
                 .wait(state)
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
+        state.idle -= 1;
     }
 }
 
@@ -122,7 +150,7 @@ unsafe impl Collected for WorkQueue {
     fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
 
     fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
-        // Nobody who holds the lock waits for the interpreter, and the collector must see the same each time.
+        // Nobody who holds the lock waits for the interpreter.
         if let Some(shared) = &self.shared {
             let state = shared.lock();
             state.items.iter().for_each(|parcel| see(&parcel.0));
@@ -204,15 +232,15 @@ fn get(queue: &Object, args: Args<'_>) -> Res<Owned> {
         return get_nowait(queue);
     }
     let shared = Arc::clone(alive(queue)?);
-    Ok(detached(|| shared.wait(None)).0)
+    Ok(shared.take(None))
 }
 
 fn qsize(queue: &Object) -> Res<Owned> {
-    Owned::from_u64(alive(queue)?.lock().items.len() as u64)
+    Owned::from_u64(alive(queue)?.lock().unclaimed() as u64)
 }
 
 fn empty(queue: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(alive(queue)?.lock().items.is_empty()))
+    Ok(Owned::from_bool(alive(queue)?.lock().unclaimed() == 0))
 }
 
 /// Whether there is a waiting thread for each item.
@@ -225,7 +253,7 @@ fn work(queue: &Object) -> Res<Owned> {
     let shared = Arc::clone(alive(queue)?);
     let mut wake: Option<Mailbox> = None;
     loop {
-        let item = detached(|| shared.wait(wake.take())).0;
+        let item = shared.take(wake.take());
         if item.is_none() {
             return Ok(item);
         }

@@ -236,7 +236,7 @@ fn release_function() -> &'static Object {
 fn start_timer(event_loop: &Object, delay: &Object, waiter: &Object) -> Res<Owned> {
     match LoopCore::of(event_loop) {
         Some(core) if core.times_directly() && !core.is_debug() && !core.is_closed() => {
-            let when = core.time() + delay.to_f64()?;
+            let when = delay.after(core.time())?;
             let timer = handle::new_timer(core, when, release_function(), &[waiter], None)?;
             if future::is_native(waiter) {
                 handle::fields(&timer).needs_no_context();

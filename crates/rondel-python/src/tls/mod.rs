@@ -40,6 +40,12 @@ pub(crate) fn flush(object: &Object) {
     }
 }
 
+/// How many bytes wait in a protocol that is to be flushed.
+#[inline]
+pub(crate) fn waiting_len(object: &Object) -> usize {
+    protocol::fields(object).queued.get()
+}
+
 /// `bind_tls(protocol_class, transport_class)`: which classes the short ways are for.
 fn bind_tls(_: &Object, args: Args<'_>) -> Res<Owned> {
     let parameters = ["protocol_class", "transport_class"];

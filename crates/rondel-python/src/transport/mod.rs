@@ -121,6 +121,19 @@ pub(crate) fn flush(object: &Object) {
     }
 }
 
+/// How many bytes wait in a transport that is to be flushed; 0 where that is of no account.
+#[inline]
+pub(crate) fn waiting_len(object: &Object) -> usize {
+    if !socket::is_socket(object) {
+        return match datagram::is_datagram(object) {
+            true => 0,
+            false => crate::tls::waiting_len(object),
+        };
+    }
+    let stream = socket::fields(object).stream.try_borrow();
+    stream.map_or(0, |stream| stream.queue().len())
+}
+
 /// As [`flush`], for several transports: those of sockets send together.
 pub(crate) fn flush_together(transports: &[Owned], batch: &RefCell<SendBatch>) {
     let mut together = Vec::with_capacity(transports.len());

@@ -4,7 +4,7 @@
 //! timers that are due; queue what other threads sent; then run exactly the items that were queued at that
 //! moment. Items queued by these run in the next turn, so I/O can't starve and neither can callbacks.
 //!
-//! One thing differs, and can't be seen in the order of anything that is ready: while items keep coming, the
+//! One thing differs, and can't be seen in the order of anything that is ready: while items or timers keep coming, the
 //! reactor is not asked in *every* turn. `epoll_wait` with a zero timeout costs more than running a callback
 //! does, so it is skipped for at most [`MAX_UNPOLLED_TURNS`] turns and at most one tick of the coarse clock
 //! (1–10 ms, the kernel's `CONFIG_HZ`). The turn after one in which a descriptor began to be watched, or in
@@ -45,8 +45,9 @@ impl<H: Host> EventLoop<H> {
     /// As [`run_forever`](Self::run_forever).
     pub fn turn(&self) -> Result<(), H::Exit> {
         let idle = self.ready.is_empty() && !self.stopping.get();
-        if idle || self.poll_is_overdue() {
-            self.poll(idle)?;
+        let until_due = if idle { self.time_to_wait() } else { Some(0) };
+        if until_due != Some(0) || self.poll_is_overdue() {
+            self.poll(idle, until_due)?;
         }
         self.queue_due_timers(idle);
         if self.inbox.has_mail() {
@@ -83,13 +84,12 @@ impl<H: Host> EventLoop<H> {
         !self.reactor.borrow().is_empty() && coarse_now() != self.polled_at.get()
     }
 
-    /// Asks the reactor, waiting if `idle`, and queues an item for each side of each ready descriptor.
-    fn poll(&self, idle: bool) -> Result<(), H::Exit> {
+    /// Asks the reactor, waiting for so many nanoseconds, and queues an item for each side of each ready descriptor.
+    fn poll(&self, idle: bool, until_due: Option<u64>) -> Result<(), H::Exit> {
         self.unpolled_turns.set(0);
         if idle && let ControlFlow::Break(exit) = self.host.before_wait() {
             return Err(exit);
         }
-        let until_due = if idle { self.time_to_wait() } else { Some(0) };
         // Virtual time does not pass while the kernel waits: look, and jump if there is nothing.
         let timeout = match until_due {
             Some(_) if !self.clock.is_real() => Some(0),

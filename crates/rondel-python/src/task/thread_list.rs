@@ -1,0 +1,91 @@
+//! The interpreter's own list of a thread's tasks, from CPython 3.14 on.
+//!
+//! `_asyncio._register_task` puts a task at the end of a ring of nodes whose head is in the thread's state;
+//! `_asyncio._unregister_task` takes it out. Each costs ten times what it does, as a function of Python's. So where
+//! the head is, is found out at import, with two tasks of asyncio's own, and the links are set here. If the two do not
+//! lie as expected, and in builds without the interpreter's lock, where the ring has one of its own, the functions are called.
+
+use std::cell::Cell;
+use std::ptr;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use pyo3::ffi;
+
+use crate::cpython::{Object, Owned};
+use crate::future::asyncio_part;
+
+/// The interpreter's `struct llist_node`. Null in a task that is in no list.
+#[repr(C)]
+pub(crate) struct Node {
+    next: Cell<*const Node>,
+    previous: Cell<*const Node>,
+}
+
+/// Where a `PyThreadState` has the head, in bytes; 0 if that is not known.
+static HEAD: AtomicUsize = AtomicUsize::new(0);
+/// A thread's state with all that is behind its public part is not larger, in bytes.
+const MOST: usize = 64 * 1024;
+
+/// This thread's head, if it is known where that is.
+#[inline]
+fn head() -> Option<&'static Node> {
+    let offset = HEAD.load(Ordering::Relaxed);
+    if cfg!(Py_GIL_DISABLED) || offset == 0 {
+        return None;
+    }
+    // SAFETY: attached. `find` has seen the head at that offset; it is used while the thread, which is this one, lives.
+    Some(unsafe { &*ffi::PyThreadState_Get().byte_add(offset).cast::<Node>() })
+}
+
+/// Puts a task of ours at the end of this thread's list, unless it is in one. Answers whether that could be done.
+#[inline]
+pub(super) fn link(task: &Object) -> bool {
+    let Some(head) = head() else { return false };
+    let node = asyncio_part::node(task);
+    if node.next.get().is_null() {
+        let last = head.previous.get();
+        node.previous.set(last);
+        node.next.set(head);
+        // SAFETY: the head's neighbours are the nodes of live tasks, or the head itself.
+        unsafe { (*last).next.set(node) };
+        head.previous.set(node);
+    }
+    true
+}
+
+/// Takes a task that is in a list, whichever, out of it. Answers whether that could be done.
+#[inline]
+pub(super) fn unlink(task: &Object) -> bool {
+    if head().is_none() {
+        return false;
+    }
+    let node = asyncio_part::node(task);
+    let (next, previous) = (node.next.get(), node.previous.get());
+    // SAFETY: as in `link`; the list's owner outlives its nodes' links.
+    unsafe {
+        (*previous).next.set(next);
+        (*next).previous.set(previous);
+    }
+    node.next.set(ptr::null());
+    node.previous.set(ptr::null());
+    true
+}
+
+/// Finds the head by the last two tasks in this thread's list, which are asyncio's own. Once, at import.
+pub(crate) fn find(tasks: &[Owned; 2]) {
+    let [before, last] = tasks.each_ref().map(|task| asyncio_part::node(task));
+    let head = last.next.get();
+    // SAFETY: attached; only the address is used.
+    let thread = unsafe { ffi::PyThreadState_Get() }.addr();
+    let offset = head.addr().wrapping_sub(thread);
+    if offset == 0 || offset >= MOST {
+        return;
+    }
+    // SAFETY: what a linked node points to is a node.
+    let ends_with_last = unsafe { ptr::eq((*head).previous.get(), last) };
+    let follow_each_other =
+        ptr::eq(last.previous.get(), before) && ptr::eq(before.next.get(), last);
+    if ends_with_last && follow_each_other {
+        HEAD.store(offset, Ordering::Relaxed);
+    }
+}
