@@ -15,7 +15,7 @@ use super::{Handle, OFFSET, THREAD_SAFE, cancel, class, fields, fill_new};
 use crate::cpython::method::{Method, method};
 use crate::cpython::names::import;
 use crate::cpython::types::{TypeBuilder, allocate};
-use crate::cpython::{Object, Owned, Raised, Res, Slot};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
 use crate::event_loop::host::Exit;
 use crate::event_loop::running::this_thread;
 use crate::transport::loop_calls::with_exception_kept;
@@ -145,7 +145,10 @@ pub(super) fn clear(handle: &Object) {
 
 /// Makes the class; it is for the loop alone, as asyncio's.
 pub(super) fn init_type() -> Res<Owned> {
-    let base = import("asyncio.events")?.getattr(&*Owned::from_str("_ThreadSafeHandle")?)?;
+    let name = Owned::from_str("_ThreadSafeHandle")?;
+    // A private name, which a release may lack.
+    let base = import("asyncio.events")?.getattr_optional(&name)?;
+    let base = base.unwrap_or_else(|| imports().stock_handle.clone());
     let offset = OFFSET.load(Ordering::Relaxed);
     // Of two methods of a name the first one counts.
     let builder = TypeBuilder::new::<ThreadSafe>(c"rondel._ThreadSafeHandle", Some(&base), offset)
