@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from abc import ABCMeta
 
 # These do as asyncio's do, and are declared as those.
 from asyncio import Barrier as Barrier
@@ -59,7 +60,7 @@ else:
 # ---- handles ----
 
 @disjoint_base
-class Handle(asyncio.Handle):
+class Handle(asyncio.Handle, metaclass=ABCMeta):
     """A callback that `call_soon` queued."""
 
     _callback: Callable[..., object]
