@@ -60,6 +60,16 @@ def test_handle_is_asyncios(loop):
     run_once(loop)
 
 
+def test_every_handle_is_the_modules_handle(loop, aio):
+    handles = [loop.call_soon(print), loop.call_later(60, print), loop.call_soon_threadsafe(print)]
+    for handle in handles:
+        assert isinstance(handle, aio.Handle)
+        handle.cancel()
+    assert [isinstance(handle, aio.TimerHandle) for handle in handles] == [False, True, False]
+    assert issubclass(aio.TimerHandle, aio.Handle)
+    run_once(loop)
+
+
 def test_cancelled_call_does_not_run(loop):
     seen = []
     handle = loop.call_soon(seen.append, "cancelled")
@@ -274,6 +284,69 @@ def test_call_soon_threadsafe_wakes_a_sleeping_loop(loop):
     loop.run_forever()
     thread.join()
     assert seen == [threading.current_thread()]
+
+
+waits_for_the_callback = pytest.mark.skipif(sys.version_info < (3, 14), reason="came with 3.14")
+
+
+@waits_for_the_callback
+@pytest.mark.parametrize("method", ["cancel", "cancelled"])
+@pytest.mark.parametrize("ends", ["returns", "raises", "exits"])
+def test_other_threads_wait_for_the_callback_that_runs(loop, problems, method, ends):
+    began = threading.Event()
+    seen = []
+
+    def callback():
+        began.set()
+        time.sleep(0.05)  # for the others to wait
+        seen.append("callback")
+        if ends == "raises":
+            raise LookupError
+        if ends == "exits":
+            raise SystemExit
+
+    def other(handle):
+        began.wait()
+        seen.append(getattr(handle, method)())
+
+    handle = loop.call_soon_threadsafe(callback)
+    threads = [threading.Thread(target=other, args=(handle,)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    if ends == "exits":
+        with pytest.raises(SystemExit):
+            run_once(loop)
+    else:
+        run_once(loop)
+    for thread in threads:
+        thread.join()
+    assert seen == ["callback"] + 3 * [None if method == "cancel" else False]
+    assert [type(context["exception"]) for context in problems] == ([LookupError] if ends == "raises" else [])
+    assert handle.cancelled() is (method == "cancel")
+    problems.clear()
+    if ends == "exits":
+        run_once(loop)
+
+
+def test_a_callback_cancels_its_own_handle(loop):
+    seen = []
+
+    def callback():
+        handle.cancel()
+        seen.append(handle.cancelled())
+
+    handle = loop.call_soon_threadsafe(callback)
+    run_once(loop)
+    assert seen == [True]
+
+
+def test_what_another_thread_cancels_in_time_does_not_run(loop):
+    handle = loop.call_soon_threadsafe(pytest.fail)
+    thread = threading.Thread(target=handle.cancel)
+    thread.start()
+    thread.join()
+    run_once(loop)
+    assert handle.cancelled()
 
 
 def test_call_soon_threadsafe_from_many_threads_keeps_each_threads_order(loop):

@@ -515,10 +515,10 @@ def test_the_default_handler_ends_run_forever_at_any_moment(impl):
 
         loop.call_soon(again)
         print("ready", flush=True)
+        signal.signal(signal.SIGALRM, signal.default_int_handler)
         for _ in range(20):
-            signal.setitimer(signal.ITIMER_REAL, 0.002)
-            signal.signal(signal.SIGALRM, signal.default_int_handler)
             try:
+                signal.setitimer(signal.ITIMER_REAL, 0.002)
                 loop.run_forever()
             except KeyboardInterrupt:
                 assert not loop.is_running()

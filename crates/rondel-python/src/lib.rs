@@ -44,7 +44,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("TimerHandle", timer_handle)?;
     let (future, task) = (future::init_types()?, task::init_type()?);
     waits::init_gathering()?;
-    cpython::types::register_subclass(&future, &task)?;
+    cpython::types::register_subclasses(&future, &[&task])?;
     add("Future", future)?;
     add("Task", task.clone())?;
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {

@@ -6,6 +6,7 @@
 //! object, and the array's head are looked at directly. Both are proved at import, with an object that gets an attribute
 //! and then a dict; if that shows anything else, the function is asked after all.
 
+#[cfg(Py_3_14)]
 use std::sync::atomic::{AtomicIsize, Ordering};
 
 use pyo3::ffi;
@@ -19,6 +20,7 @@ unsafe extern "C" {
 }
 
 /// Where the interpreter keeps an object's dict, in bytes from the object; 0 if that is not known.
+#[cfg(Py_3_14)]
 static DICT: AtomicIsize = AtomicIsize::new(0);
 
 /// `Py_TPFLAGS_INLINE_VALUES`: the attributes stand behind the object.

@@ -279,18 +279,21 @@ pub(crate) fn has_weakrefs(object: &Object) -> bool {
     }
 }
 
-/// Has `issubclass(subclass, class)` and `isinstance` say yes, though the two derive from different bases.
+/// Has `issubclass(subclass, class)` and `isinstance` say yes, though they derive from different bases. Once for a class.
 ///
 /// `rondel.Task` derives from `_asyncio.Task` and `rondel.Future` from `_asyncio.Future`; a class can't have both of these
-/// layouts. So `class` becomes an abstract base class, with the other one registered.
-pub(crate) fn register_subclass(class: &Object, subclass: &Object) -> Res<()> {
+/// layouts. The same goes for the classes of handles. So `class` becomes an abstract base class, with the others registered.
+pub(crate) fn register_subclasses(class: &Object, subclasses: &[&Object]) -> Res<()> {
     let get = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
     let meta = get("abc", "ABCMeta")?;
     // SAFETY: live types; ABCMeta adds nothing to the layout of `type`. The type holds a reference to its class from now
     // on, as to `type` before, which is no heap type and is not counted.
     unsafe { (*class.as_ptr()).ob_type = meta.into_ptr().cast() };
     get("_abc", "_abc_init")?.call(&[class])?;
-    class.call_method(&*Owned::from_str("register")?, &[subclass])?;
+    let register = Owned::from_str("register")?;
+    for subclass in subclasses {
+        class.call_method(&register, &[subclass])?;
+    }
     Ok(())
 }
 

@@ -32,7 +32,7 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     if core.is_debug() {
         check_callback(callback, "call_soon_threadsafe")?;
     }
-    let handle = handle::new_handle(this, callback, args, context)?;
+    let handle = handle::new_thread_safe(this, callback, args, context)?;
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }

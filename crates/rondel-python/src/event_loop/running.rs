@@ -11,7 +11,7 @@ use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Res, none};
 
 /// `threading.get_ident()`.
-pub(super) fn this_thread() -> u64 {
+pub(crate) fn this_thread() -> u64 {
     // SAFETY: no preconditions.
     unsafe { ffi::PyThread_get_thread_ident() }
 }

@@ -12,9 +12,13 @@ use super::{
     CANCELLED, FREE_HANDLES, FREE_TIMERS, HANDLE, Handle, IN_A_TUPLE, OFFSET, TIMER, TIMER_HANDLE,
     cancel, fields, fill, is_handle, note_origin, note_when,
 };
+#[cfg(Py_3_14)]
+use super::{THREAD_SAFE, thread_safe};
 use crate::cpython::error::{guard, guard_object, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::types::{TypeBuilder, clear_weakrefs, free, slot_fn, visit};
+use crate::cpython::types::{
+    TypeBuilder, clear_weakrefs, free, register_subclasses, slot_fn, visit,
+};
 use crate::cpython::{Object, Owned, Res, context, imports, none};
 use crate::event_loop::core::is_debug;
 
@@ -257,6 +261,10 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         clear_weakrefs(object);
         clear(object);
         let this = fields(Object::from_ptr(object));
+        #[cfg(Py_3_14)]
+        if this.flags.get() & THREAD_SAFE != 0 {
+            thread_safe::clear(Object::from_ptr(object));
+        }
         this.flags.set(0);
         let class = ffi::Py_TYPE(object);
         let kept = if ptr::eq(class, HANDLE.load(Ordering::Relaxed)) {
@@ -336,20 +344,26 @@ fn attributes() -> Vec<GetSet> {
     ]
 }
 
-/// Makes both classes; returns `(Handle, TimerHandle)`.
+/// What all classes of handles have.
+pub(super) fn common(builder: TypeBuilder) -> TypeBuilder {
+    builder
+        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
+        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
+        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .methods(methods())
+        .getset(attributes())
+}
+
+/// Makes the classes; returns `(Handle, TimerHandle)`.
 pub(crate) fn init_types() -> Res<(Owned, Owned)> {
     let (handle_base, timer_base) = (&imports().stock_handle, &imports().stock_timer_handle);
     let offset = handle_base.basicsize().max(timer_base.basicsize());
     OFFSET.store(offset, Ordering::Relaxed);
     let build = |name, base: &Object, init| {
-        TypeBuilder::new::<Handle>(name, Some(base), offset)
+        let builder = TypeBuilder::new::<Handle>(name, Some(base), offset)
             .subclassable()
-            .slot(ffi::Py_tp_init, init)
-            .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-            .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-            .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
-            .methods(methods())
-            .getset(attributes())
+            .slot(ffi::Py_tp_init, init);
+        common(builder)
     };
     let handle = build(
         c"rondel.Handle",
@@ -370,5 +384,11 @@ pub(crate) fn init_types() -> Res<(Owned, Owned)> {
         .build()?;
     HANDLE.store(handle.clone().into_ptr().cast(), Ordering::Relaxed);
     TIMER_HANDLE.store(timer.clone().into_ptr().cast(), Ordering::Relaxed);
+    let others = [
+        timer.clone(),
+        #[cfg(Py_3_14)]
+        thread_safe::init_type()?,
+    ];
+    register_subclasses(&handle, &others.each_ref().map(|class| &**class))?;
     Ok((handle, timer))
 }

@@ -9,12 +9,19 @@
 //! | here | the fields; making and cancelling, which `event_loop/calls.rs` asks for |
 //! | `run.rs` | the call, which `event_loop/host.rs` asks for, and where its exception goes |
 //! | `class.rs` | the two classes: what programs see, and how an instance dies |
+//! | `thread_safe.rs` | the class of what other threads scheduled, from 3.14 on |
 
 mod class;
 mod run;
+#[cfg(Py_3_14)]
+mod thread_safe;
 
 pub(crate) use class::init_types;
+#[cfg(not(Py_3_14))]
+pub(crate) use new_handle as new_thread_safe;
 pub(crate) use run::{failed, run};
+#[cfg(Py_3_14)]
+pub(crate) use thread_safe::new as new_thread_safe;
 
 use std::cell::Cell;
 use std::ptr;
@@ -35,6 +42,8 @@ const SCHEDULED: u8 = 4;
 const SHARES_CONTEXT: u8 = 8;
 /// The callback runs no code of a program, whatever its arguments.
 const NEEDS_NO_CONTEXT: u8 = 16;
+/// See `thread_safe.rs`.
+const THREAD_SAFE: u8 = 32;
 
 /// The number of arguments that says: the first one is a tuple of all of them.
 const IN_A_TUPLE: u8 = u8::MAX;
@@ -67,7 +76,7 @@ free_list!(FREE_TIMERS, 4096);
 #[inline]
 pub(crate) fn fields(handle: &Object) -> &Handle {
     debug_assert!(is_handle(handle));
-    // SAFETY: instances of our two classes have these fields at this offset.
+    // SAFETY: instances of our classes have these fields at this offset.
     unsafe {
         &*handle
             .as_ptr()
@@ -79,7 +88,13 @@ pub(crate) fn fields(handle: &Object) -> &Handle {
 /// Whether an object is a handle of ours.
 #[inline]
 pub(crate) fn is_handle(object: &Object) -> bool {
-    let classes = [&TIMER_HANDLE, &HANDLE].map(|class| class.load(Ordering::Relaxed));
+    let classes = [
+        &TIMER_HANDLE,
+        &HANDLE,
+        #[cfg(Py_3_14)]
+        &thread_safe::CLASS,
+    ]
+    .map(|class| class.load(Ordering::Relaxed));
     let of_subclass = |class| {
         // SAFETY: live types.
         unsafe { ffi::PyType_IsSubtype(object.type_ptr(), class) != 0 }
@@ -101,13 +116,25 @@ pub(crate) fn new_handle(
         // SAFETY: all-zero fields are valid.
         None => unsafe { allocate(class)? },
     };
-    let (context, flags) = match (context, LoopCore::of(event_loop)) {
+    fill_new(&handle, event_loop, callback, args, context, 0)?;
+    Ok(handle)
+}
+
+#[inline]
+fn fill_new(
+    handle: &Object,
+    event_loop: &Object,
+    callback: &Object,
+    args: &[&Object],
+    context: Option<&Object>,
+    flags: u8,
+) -> Res<()> {
+    let (context, shares) = match (context, LoopCore::of(event_loop)) {
         (Some(context), _) if !context.is_none() => (context.own(), 0),
         (_, Some(core)) => (core.contexts.snapshot()?, SHARES_CONTEXT),
         _ => (context::copy_current()?, 0),
     };
-    fill(&handle, event_loop, callback, args, context, flags)?;
-    Ok(handle)
+    fill(handle, event_loop, callback, args, context, flags | shares)
 }
 
 /// As [`new_handle`], on a loop of ours, to be called at `when` seconds of its time.

@@ -4,7 +4,9 @@ use std::ops::ControlFlow;
 
 use pyo3::ffi;
 
-use super::{CANCELLED, Handle, IN_A_TUPLE, NEEDS_NO_CONTEXT, SHARES_CONTEXT, fields};
+#[cfg(Py_3_14)]
+use super::thread_safe;
+use super::{CANCELLED, Handle, IN_A_TUPLE, NEEDS_NO_CONTEXT, SHARES_CONTEXT, THREAD_SAFE, fields};
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
 use crate::event_loop::core::{LoopCore, is_debug};
@@ -40,8 +42,9 @@ impl Handle {
 /// except those that end the program.
 #[inline]
 pub(crate) fn run(core: &LoopCore, handle: &Object) -> ControlFlow<Exit> {
+    const SPECIAL: u8 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE;
     let this = fields(handle);
-    if this.flags.get() & (SHARES_CONTEXT | CANCELLED | NEEDS_NO_CONTEXT) != SHARES_CONTEXT {
+    if this.flags.get() & (SHARES_CONTEXT | SPECIAL) != SHARES_CONTEXT {
         return run_anywhere(handle);
     }
     match run_in_copy(core, handle, this) {
@@ -56,6 +59,14 @@ pub(super) fn run_anywhere(handle: &Object) -> ControlFlow<Exit> {
     if this.is_cancelled() {
         return ControlFlow::Continue(());
     }
+    #[cfg(Py_3_14)]
+    if this.flags.get() & THREAD_SAFE != 0 {
+        return thread_safe::run(handle, || run_now(handle, this));
+    }
+    run_now(handle, this)
+}
+
+fn run_now(handle: &Object, this: &Handle) -> ControlFlow<Exit> {
     let result = if this.flags.get() & NEEDS_NO_CONTEXT != 0 {
         this.call()
     } else {
