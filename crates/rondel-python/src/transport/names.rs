@@ -2,7 +2,7 @@
 //! Filled once, at import.
 
 use crate::cpython::error::take_exception;
-use crate::cpython::names::{Table, import, interned};
+use crate::cpython::names::{Table, import, interned, mentions};
 use crate::cpython::{Object, Owned, Raised, Res};
 
 interned! {
@@ -213,14 +213,6 @@ fn skips_empty(transport: &Object) -> Res<bool> {
             Ok(false)
         }
     }
-}
-
-/// Whether asyncio's own method has this among its constants or names. Some of its behaviour differs between patch
-/// releases, so that the version does not tell.
-fn mentions(class: &Object, method: &str, table: &str, text: &str) -> Res<bool> {
-    let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
-    let code = get(&*get(class, method)?, "__code__")?;
-    Ok(get(&code, table)?.repr()?.to_text()?.contains(text))
 }
 
 /// The minor version of the interpreter this was built for.
