@@ -55,6 +55,22 @@ def test_a_file(tmp_path):
     assert "found the neighbour" in same("link.py", cwd=tmp_path).stdout
 
 
+def test_a_file_by_a_path_with_dots(tmp_path):
+    """The path stays as it was written: without its dots it may lead elsewhere."""
+    for folder in ("here", "there/inside"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "there" / "probe.py").write_text("print(__file__)\n")
+    (tmp_path / "there" / "app").mkdir()
+    (tmp_path / "there" / "app" / "__main__.py").write_text("import sys; print(__file__, sys.path[0])\n")
+    (tmp_path / "link").symlink_to(tmp_path / "there" / "inside")
+    assert same("./there//probe.py", cwd=tmp_path).stdout == f"{tmp_path}/./there//probe.py\n"
+    assert same("../there/probe.py", cwd=tmp_path / "here").stdout == f"{tmp_path}/here/../there/probe.py\n"
+    assert same("link/../probe.py", cwd=tmp_path).stdout == f"{tmp_path}/link/../probe.py\n"
+    assert same("link/../app", cwd=tmp_path).returncode == 0
+    assert same("../missing.py", cwd=tmp_path / "here").returncode == 2
+    assert same("there/probe.py/", cwd=tmp_path).returncode == 2
+
+
 def test_a_module(tmp_path):
     package = tmp_path / "package"
     package.mkdir()
@@ -123,6 +139,8 @@ def test_a_traceback_from_a_module(tmp_path):
 def test_what_cannot_be_run(tmp_path):
     assert "can't open file" in same("missing.py", cwd=tmp_path).stderr
     assert "No module named missing" in same("-m", "missing", cwd=tmp_path).stderr
+    (tmp_path / "image.py").write_bytes(b"\x89PNG\0")
+    assert "image.py" in rondel("image.py", cwd=tmp_path).stderr
 
 
 def test_a_compiled_file(tmp_path):

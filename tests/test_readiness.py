@@ -385,6 +385,40 @@ def test_what_one_end_writes_arrives_at_the_other_in_the_next_turn(run, pair):
     run(main())
 
 
+def test_what_a_descriptors_callback_sends_arrives_in_the_next_turn(loop, pair):
+    """As above, for programs that have no transports: tornado is one."""
+    turns, relayed, arrived = 0, [], []
+
+    def relay():
+        left.recv(1)
+        there.send(b"x")
+        relayed.append(turns)
+
+    def arrive():
+        here.recv(1)
+        arrived.append(turns)
+
+    def spin():
+        nonlocal turns
+        turns += 1
+        if arrived or turns == 60:
+            loop.stop()
+        else:
+            loop.call_soon(spin)
+
+    left, right = pair
+    here, there = socket.socketpair()
+    with here, there:
+        loop.add_reader(left, relay)
+        loop.add_reader(here, arrive)
+        loop.call_soon(spin)
+        right.send(b"x")
+        loop.run_forever()
+        loop.remove_reader(left)
+        loop.remove_reader(here)
+    assert [after - before for after, before in zip(arrived, relayed, strict=True)] == [1]
+
+
 def test_a_descriptor_that_is_ready_is_seen_in_the_next_turn(loop, pair):
     left, right = pair
     right.send(b"x")

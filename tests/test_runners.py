@@ -2,8 +2,10 @@
 
 import asyncio
 import contextvars
+import gc
 import inspect
 import sys
+import weakref
 
 import pytest
 
@@ -122,6 +124,25 @@ def test_an_exception_of_the_main_task(aio):
 
     with pytest.raises(ValueError, match="from main"):
         aio.run(main())
+
+
+def test_a_runner_is_no_cycle(aio):
+    """What ran in it is gone with it, and not at the next collection."""
+
+    async def main():
+        pass
+
+    gc.collect()
+    gc.disable()
+    try:
+        runner = aio.Runner()
+        with runner:
+            runner.run(main())
+        reference = weakref.ref(runner)
+        del runner
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="reads the current loop by the policy")

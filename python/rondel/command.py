@@ -145,7 +145,8 @@ def _run_module(name: str, arguments: list[str]) -> None:
 
 
 def _run_file(program: ModuleType, arguments: list[str]) -> None:
-    path = os.path.abspath(arguments[0])
+    # As the interpreter does it. What abspath() makes of `link/../app.py` may be another file.
+    path = os.path.join(os.getcwd(), arguments[0])
     if pkgutil.get_importer(path) is not None:
         # A directory or a zip file: the interpreter searches it first, even with -P.
         sys.argv[:] = arguments
@@ -184,7 +185,13 @@ def _read_program(path: str) -> CodeType:
         if code is not None:
             return code
     with io.open_code(path) as file:
-        return compile(file.read(), path, "exec", dont_inherit=True)
+        source = file.read()
+    try:
+        return compile(source, path, "exec", dont_inherit=True)
+    except SyntaxError as error:
+        # A file with null bytes has no line that could be shown; which file it is should be.
+        error.filename = error.filename or path
+        raise
 
 
 def _show_source_of(filename: str, source: str) -> None:

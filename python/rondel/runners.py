@@ -5,7 +5,9 @@ the executor) is the running version's `asyncio.Runner`; nothing here is on the 
 """
 
 import asyncio
+import functools
 import sys
+import weakref
 from asyncio import events, runners
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
@@ -32,15 +34,17 @@ class Runner(_StockRunner):  # type: ignore[misc]  # final to typeshed; at run t
         debug: bool | None = None,
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> None:
-        super().__init__(debug=debug, loop_factory=loop_factory or self._default_loop)
+        super().__init__(debug=debug, loop_factory=loop_factory or functools.partial(_default_loop, weakref.ref(self)))
 
-    def _default_loop(self) -> asyncio.AbstractEventLoop:
-        # asyncio makes the loop current in the thread when it chose it itself, and not when a factory was given;
-        # the flag has its close() undo that.
-        loop: asyncio.AbstractEventLoop = EventLoop()
-        events.set_event_loop(loop)
-        self._set_event_loop = True
-        return loop
+
+def _default_loop(runner: "weakref.ref[Runner]") -> asyncio.AbstractEventLoop:
+    """Make the loop of a runner that was given no factory. The runner keeps this, and must not be kept by it."""
+    loop: asyncio.AbstractEventLoop = EventLoop()
+    # asyncio makes the loop current in the thread when it chose it itself, and not when a factory was given;
+    # the flag has the runner's close() undo that.
+    events.set_event_loop(loop)
+    vars(runner())["_set_event_loop"] = True
+    return loop
 
 
 def _refuse_within_a_loop() -> None:

@@ -110,6 +110,8 @@ pub(crate) struct Imports {
     pub(crate) kw_msg: Owned,
     /// `{"loop"}`.
     pub(crate) kw_loop: Owned,
+    /// Whether tasks look at the class of the context that they are given.
+    pub(crate) tasks_check_context: bool,
 }
 
 impl Imports {
@@ -146,6 +148,12 @@ impl Imports {
             kw_context: Owned::tuple(&[&names.context])?,
             kw_msg: Owned::tuple(&[&names.msg])?,
             kw_loop: Owned::tuple(&[&names.loop_kw])?,
+            tasks_check_context: mentions(
+                &*get(&*import("asyncio.tasks")?, "_PyTask")?,
+                "__init__",
+                "co_names",
+                "'Context'",
+            )?,
         })
     }
 }
@@ -176,6 +184,14 @@ pub(crate) fn imports() -> &'static Imports {
 pub(crate) fn import(name: &str) -> Res<Owned> {
     let name = Owned::from_str(name)?;
     call::import(&name)
+}
+
+/// Whether asyncio's own method has this among its constants or names. Some of its behaviour differs between patch
+/// releases, so that the version does not tell.
+pub(crate) fn mentions(class: &Object, method: &str, table: &str, text: &str) -> Res<bool> {
+    let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
+    let code = get(&*get(class, method)?, "__code__")?;
+    Ok(get(&code, table)?.repr()?.to_text()?.contains(text))
 }
 
 pub(crate) fn intern(text: &str) -> Res<Owned> {

@@ -6,7 +6,7 @@ use super::running::{self, check_closed, this_thread};
 use crate::cpython::error::{runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Res, imports, names, none};
-use crate::task::functions::CREATE_TASK;
+use crate::task::functions::{loop_takes_all_keywords, signature_in_loop};
 use crate::{future, handle, task};
 
 fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
@@ -180,7 +180,7 @@ fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
             name = Some(value);
         } else if keyword.is(&names.context) {
             context = Some(value);
-        } else if cfg!(Py_3_14) && keyword.is(&names.eager_start) {
+        } else if loop_takes_all_keywords() && keyword.is(&names.eager_start) {
             eager_start = Some(value);
         } else {
             return create_task_by_keyword(this, args);
@@ -194,7 +194,7 @@ fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
 /// Any call that does not pass just the coroutine by position.
 #[cold]
 fn create_task_by_keyword(this: &Object, args: Args<'_>) -> Res<Owned> {
-    let [coroutine, name, context, eager_start] = if cfg!(Py_3_14) {
+    let [coroutine, name, context, eager_start] = if loop_takes_all_keywords() {
         args.parse(
             "create_task",
             ["coro", "name", "context", "eager_start"],
@@ -232,7 +232,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"_write_to_self" write_to_self, c"Wakes the loop."),
         method!(noargs c"time" time, c"The loop's time in seconds, as time.monotonic()."),
         method!(noargs c"create_future" create_future, c"A rondel.Future on this loop."),
-        method!(fast CREATE_TASK create_task,
+        method!(fast (signature_in_loop()) create_task,
             c"Runs a coroutine as a Task."),
     ]
 }

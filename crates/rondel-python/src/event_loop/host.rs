@@ -172,6 +172,12 @@ impl PyHost {
         // SAFETY: by the word given to `new`.
         unsafe { self.core.as_ref() }
     }
+
+    /// It will probably send or receive, and the other end may be a descriptor of this loop.
+    fn callback_of_descriptor(&self, handle: &Owned) -> Item {
+        self.core().engine().poll_next_turn();
+        Item::new(Kind::Handle, handle.clone())
+    }
 }
 
 impl Host for PyHost {
@@ -193,7 +199,7 @@ impl Host for PyHost {
     #[inline]
     fn readable(&self, source: &Source) -> Option<Item> {
         Some(match source {
-            Source::Callback(handle) => Item::new(Kind::Handle, handle.clone()),
+            Source::Callback(handle) => self.callback_of_descriptor(handle),
             Source::Transport(transport) => Item::new(Kind::Readable, transport.clone()),
         })
     }
@@ -201,7 +207,7 @@ impl Host for PyHost {
     #[inline]
     fn writable(&self, source: &Source) -> Option<Item> {
         Some(match source {
-            Source::Callback(handle) => Item::new(Kind::Handle, handle.clone()),
+            Source::Callback(handle) => self.callback_of_descriptor(handle),
             Source::Transport(transport) => Item::new(Kind::Writable, transport.clone()),
         })
     }

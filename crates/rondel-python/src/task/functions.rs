@@ -17,11 +17,11 @@ use crate::task::{self, new_task};
 /// Who gives a task that a factory made the name that `create_task` was called with.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Naming {
-    /// The factory, which is passed all keywords (3.13.3 and later).
+    /// The factory, which is passed all keywords (3.13.3, and from 3.14 on).
     Factory,
     /// `create_task` does, if there is a name (up to 3.12).
     IfGiven,
-    /// `create_task` does, and if none was given the name is `'None'` (early 3.13).
+    /// `create_task` does, and if none was given the name is `'None'` (other releases of 3.13).
     Always,
 }
 
@@ -31,29 +31,56 @@ struct Stock {
     ensure_future: Owned,
     eager_task_factory: Owned,
     naming: Naming,
+    /// What `BaseEventLoop.create_task` takes: its signature, and whether it passes all keywords on to the task.
+    loop_create_task: (&'static CStr, bool),
 }
 
 static STOCK: Table<Stock> = Table::new();
-
-const VARIABLE_KEYWORDS: isize = 8; // inspect.CO_VARKEYWORDS
 
 fn get(object: &Object, name: &str) -> Res<Owned> {
     object.getattr(&*Owned::from_str(name)?)
 }
 
-fn naming() -> Res<Naming> {
-    let class = get(&*import("asyncio.base_events")?, "BaseEventLoop")?;
-    let code = get(&*get(&class, "create_task")?, "__code__")?;
-    if get(&code, "co_flags")?.to_isize()? & VARIABLE_KEYWORDS != 0 {
-        return Ok(Naming::Factory);
-    }
-    let helper = Owned::from_str("_set_task_name")?;
-    let used = get(&code, "co_names")?.call_method(&*Owned::from_str("count")?, &[&helper])?;
-    Ok(if used.is_true()? {
+fn naming(code: &Object) -> Res<Naming> {
+    let names = get(code, "co_names")?;
+    let calls = |name: &str| {
+        let name = Owned::from_str(name)?;
+        names
+            .call_method(&*Owned::from_str("count")?, &[&name])?
+            .is_true()
+    };
+    Ok(if calls("_set_task_name")? {
         Naming::IfGiven
-    } else {
+    } else if calls("set_name")? {
         Naming::Always
+    } else {
+        Naming::Factory
     })
+}
+
+const VARIABLE_KEYWORDS: isize = 8; // inspect.CO_VARKEYWORDS
+
+/// Patch releases of 3.13 differ in this.
+fn loop_create_task(code: &Object) -> Res<(&'static CStr, bool)> {
+    let takes_all = get(code, "co_flags")?.to_isize()? & VARIABLE_KEYWORDS != 0;
+    let has_named = get(code, "co_kwonlyargcount")?.is_true()?;
+    let signature = match (has_named, takes_all) {
+        (true, true) => c"create_task(coro, *, name=None, context=None, **kwargs)",
+        (true, false) => c"create_task(coro, *, name=None, context=None)",
+        (false, _) => c"create_task(coro, **kwargs)",
+    };
+    Ok((signature, takes_all))
+}
+
+/// How the loop's `create_task` is shown.
+pub(crate) fn signature_in_loop() -> &'static CStr {
+    STOCK.get().loop_create_task.0
+}
+
+/// Whether the loop's `create_task` takes what tasks take.
+#[inline]
+pub(crate) fn loop_takes_all_keywords() -> bool {
+    cfg!(Py_3_14) || (cfg!(Py_3_13) && STOCK.get().loop_create_task.1)
 }
 
 /// Keywords of `create_task`. `None` from [`Options::parse`] if there is any that is not known here.
@@ -181,11 +208,14 @@ pub(crate) fn init(class: &Object) -> Res<Vec<(&'static str, Owned)>> {
     } else {
         none().own()
     };
+    let base = get(&*import("asyncio.base_events")?, "BaseEventLoop")?;
+    let code = get(&*get(&base, "create_task")?, "__code__")?;
     STOCK.fill(Stock {
         create_task: get(&tasks, "create_task")?,
         ensure_future: get(&tasks, "ensure_future")?,
         eager_task_factory: eager.clone(),
-        naming: naming()?,
+        naming: naming(&code)?,
+        loop_create_task: loop_create_task(&code)?,
     });
     let mut functions = vec![
         (

@@ -128,7 +128,7 @@ fn init(
     }
     let core = LoopCore::of(event_loop);
     let context = match context.filter(|context| !context.is_none()) {
-        Some(other) if cfg!(Py_3_15) && !context::is_context(other) => {
+        Some(other) if imports().tasks_check_context && !context::is_context(other) => {
             let class = other
                 .class()
                 .getattr(&*Owned::from_str("__name__")?)?

@@ -1,8 +1,9 @@
 //! Interned names and library objects that transports and streams use, besides those of `cpython/names.rs`.
 //! Filled once, at import.
 
-use crate::cpython::names::{Table, import, interned};
-use crate::cpython::{Object, Owned, Res};
+use crate::cpython::error::take_exception;
+use crate::cpython::names::{Table, import, interned, mentions};
+use crate::cpython::{Object, Owned, Raised, Res};
 
 interned! {
     pub(crate) struct Names {
@@ -164,7 +165,7 @@ impl Imports {
                 true => "bytes, bytearray, or memoryview object",
                 false => "bytes-like object",
             },
-            writelines_skips_empty: mentions(&transport, "writelines", "co_names", "_conn_lost")?,
+            writelines_skips_empty: skips_empty(&transport)?,
             reports_handlers: mentions(
                 &stock_protocol,
                 "connection_made",
@@ -179,12 +180,39 @@ impl Imports {
     }
 }
 
-/// Whether asyncio's own method has this among its constants or names. Some of its behaviour differs between patch
-/// releases, so that the version does not tell.
-fn mentions(class: &Object, method: &str, table: &str, text: &str) -> Res<bool> {
-    let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
-    let code = get(&*get(class, method)?, "__code__")?;
-    Ok(get(&code, table)?.repr()?.to_text()?.contains(text))
+/// Whether `writelines` of asyncio's own class passes over a line that is empty, though it is no buffer. It is called for an object
+/// that has what it looks at, and nothing to send to.
+fn skips_empty(transport: &Object) -> Res<bool> {
+    let none = Owned::none();
+    let stand_in = import("types")?
+        .getattr(&*Owned::from_str("SimpleNamespace")?)?
+        .call(&[])?;
+    let buffer = import("collections")?
+        .getattr(&*Owned::from_str("deque")?)?
+        .call(&[])?;
+    let nothing = Owned::from_bool(false);
+    let attributes: [(&str, &Object); 4] = [
+        ("_eof", &nothing),
+        ("_empty_waiter", &none),
+        ("_conn_lost", &nothing),
+        ("_buffer", &buffer),
+    ];
+    for (name, value) in attributes {
+        stand_in.setattr(&*Owned::from_str(name)?, value)?;
+    }
+    let lines = Owned::list()?;
+    lines.append(&none)?;
+    match transport
+        .getattr(&*Owned::from_str("writelines")?)?
+        .call(&[&stand_in, &lines])
+    {
+        Ok(_) => Ok(true),
+        // It wanted a buffer, or whatever that version looks at first.
+        Err(Raised) => {
+            drop(take_exception());
+            Ok(false)
+        }
+    }
 }
 
 /// The minor version of the interpreter this was built for.

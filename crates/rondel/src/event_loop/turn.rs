@@ -8,7 +8,7 @@
 //! reactor is not asked in *every* turn. `epoll_wait` with a zero timeout costs more than running a callback
 //! does, so it is skipped for at most [`MAX_UNPOLLED_TURNS`] turns and at most one tick of the coarse clock
 //! (1–10 ms, the kernel's `CONFIG_HZ`). The turn after one in which a descriptor began to be watched, or in
-//! which the host says that it has sent something, always asks: where both ends of a connection live on one loop, as in
+//! which the host says that something was sent, or may have been, always asks: where both ends of a connection live on one loop, as in
 //! tests of programs, what is sent in one turn arrives in the next, and not some turns later. On a virtual clock, where real time is to have no
 //! influence, the reactor is asked in every turn.
 
