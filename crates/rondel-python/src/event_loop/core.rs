@@ -81,9 +81,10 @@ const OFFSET: usize = size_of::<ffi::PyObject>();
 
 /// So many transports that were written to are not kept waiting for the end of the turn.
 const MAX_WRITTEN: usize = 64;
-/// Nor are so many bytes. More would fall out of the processor's caches before the kernel reads them; and the C library gives memory
-/// back to the kernel of which more than 128 KiB is free at the heap's end, to take it anew, page by page, in the next turn.
-const MAX_WRITTEN_LEN: usize = 64 * 1024;
+/// Nor are so many bytes, of all of them together. More would fall out of the processor's caches before the kernel reads them, and the
+/// C library would give their memory back to the kernel after each turn, to take it anew, page by page, in the next one. Much less
+/// costs more, too: peers that answer one by one have the reactor asked for each.
+const MAX_WRITTEN_LEN: usize = 256 * 1024;
 
 /// How many futures are kept.
 const MAX_WAITERS: usize = 64;

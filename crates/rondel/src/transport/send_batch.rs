@@ -10,10 +10,8 @@
 
 use std::fmt;
 use std::io;
-use std::mem;
 use std::ops::DerefMut;
 use std::os::fd::{AsRawFd, RawFd};
-use std::ptr;
 
 use io_uring::squeue::Entry;
 use io_uring::{IoUring, Probe, opcode, types};
@@ -24,17 +22,14 @@ use super::stream::{Sent, Stream};
 pub const MAX: usize = 64;
 /// Below this many it does not pay.
 pub const MIN: usize = 4;
-/// The most chunks of one stream that are sent together with other streams.
-const MAX_CHUNKS: usize = 16;
-/// Chunks of one stream that are no more than this, in bytes, are copied into one piece: the kernel takes longer to look at several.
+/// Chunks of one stream that are no more than this, in bytes, are copied into one piece. Where they are more, the stream is
+/// flushed by itself: for each request of several pieces the kernel makes copies of what describes them.
 const JOINED: usize = 1024;
 
-/// The ring, and memory to describe what is sent.
+/// The ring, and memory for what is joined.
 #[derive(Default)]
 pub struct SendBatch {
     ring: Ring,
-    messages: Vec<libc::msghdr>,
-    vectors: Vec<libc::iovec>,
     joined: Vec<u8>,
 }
 
@@ -122,19 +117,13 @@ impl SendBatch {
     {
         let Self {
             ring: Ring::Open(ring),
-            messages,
-            vectors,
             joined,
         } = self
         else {
             return;
         };
-        messages.clear();
-        vectors.clear();
         joined.clear();
-        // None of them may move while requests point into it: there is room for all that can come.
-        messages.reserve(MAX);
-        vectors.reserve(MAX * MAX_CHUNKS);
+        // It may not move while requests point into it: there is room for all that can come.
         joined.reserve(MAX * JOINED);
         let mut requests = 0;
         let mut submission = ring.submission();
@@ -144,19 +133,13 @@ impl SendBatch {
             };
             let queue = stream.queue();
             let request = match (queue.count(), queue.iter().next()) {
-                (1, Some(chunk)) => send_one(fd, chunk),
+                (1, Some(chunk)) => send_request(fd, chunk),
                 _ if queue.len() <= JOINED => {
                     let begin = joined.len();
                     for chunk in queue.iter() {
                         joined.extend_from_slice(chunk);
                     }
-                    send_one(fd, &joined[begin..])
-                }
-                (count, _) if count <= MAX_CHUNKS => {
-                    let begin = vectors.len();
-                    vectors.extend(queue.iter().map(vector));
-                    messages.push(message(&vectors[begin..]));
-                    send_several(fd, &messages[messages.len() - 1])
+                    send_request(fd, &joined[begin..])
                 }
                 _ => continue,
             };
@@ -180,8 +163,7 @@ fn open() -> io::Result<IoUring> {
     let ring = IoUring::new(MAX as u32)?;
     let mut probe = Probe::new();
     ring.submitter().register_probe(&mut probe)?;
-    let known = [opcode::Send::CODE, opcode::SendMsg::CODE];
-    match known.iter().all(|&code| probe.is_supported(code)) {
+    match probe.is_supported(opcode::Send::CODE) {
         true => Ok(ring),
         false => Err(io::ErrorKind::Unsupported.into()),
     }
@@ -190,33 +172,12 @@ fn open() -> io::Result<IoUring> {
 /// A signal for a broken pipe is not wanted, nor is waiting.
 const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
-fn send_one(fd: RawFd, bytes: &[u8]) -> Entry {
+fn send_request(fd: RawFd, bytes: &[u8]) -> Entry {
     // Of more than that a part is sent, as the kernel may do anyway.
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len)
         .flags(FLAGS)
         .build()
-}
-
-fn send_several(fd: RawFd, message: &libc::msghdr) -> Entry {
-    opcode::SendMsg::new(types::Fd(fd), ptr::from_ref(message))
-        .flags(FLAGS as u32)
-        .build()
-}
-
-fn message(vectors: &[libc::iovec]) -> libc::msghdr {
-    // SAFETY: all-zero is a valid `msghdr` without address and control data.
-    let mut message: libc::msghdr = unsafe { mem::zeroed() };
-    message.msg_iov = vectors.as_ptr().cast_mut();
-    message.msg_iovlen = vectors.len() as _;
-    message
-}
-
-fn vector(chunk: &[u8]) -> libc::iovec {
-    libc::iovec {
-        iov_base: chunk.as_ptr().cast_mut().cast(),
-        iov_len: chunk.len(),
-    }
 }
 
 /// Has the kernel work off the requests, and notes what became of each. False if it refused some, which then are still in the ring.
