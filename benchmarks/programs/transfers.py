@@ -123,7 +123,9 @@ async def sendfile(asyncio: Any, count: int) -> int:
 
 def _tcp_pair() -> tuple[socket.socket, socket.socket]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        ours = socket.create_connection(listener.getsockname())
+        ours = socket.socket()
+        _do_not_pace(ours)
+        ours.connect(listener.getsockname())
         theirs, _ = listener.accept()
     ours.setblocking(False)
     return ours, theirs
