@@ -547,6 +547,15 @@ def taken_by_another_thread(number):
     return thread
 
 
+async def woken_by_another_threads_signal(aio):
+    woken = aio.get_running_loop().create_future()
+    signal.signal(USR1, lambda *_: woken.set_result("by the signal"))
+    thread = taken_by_another_thread(USR1)
+    async with aio.timeout(20):
+        assert await woken == "by the signal"
+    thread.join()
+
+
 @pytest.fixture
 def wakes_for_any_thread(impl):
     if impl.name == "asyncio":
@@ -556,12 +565,7 @@ def wakes_for_any_thread(impl):
 @pytest.mark.usefixtures("wakes_for_any_thread")
 def test_a_signal_that_another_thread_takes_wakes_the_loop(run, aio):
     async def main():
-        woken = aio.get_running_loop().create_future()
-        signal.signal(USR1, lambda *_: woken.set_result("by the signal"))
-        thread = taken_by_another_thread(USR1)
-        async with aio.timeout(20):
-            assert await woken == "by the signal"
-        thread.join()
+        await woken_by_another_threads_signal(aio)
 
     run(main())
     signal.signal(USR1, signal.SIG_DFL)
@@ -601,12 +605,7 @@ def test_signals_wake_a_loop_whose_last_handler_was_removed(run, aio):
         assert loop.remove_signal_handler(USR2)
         with pytest.raises(RuntimeError, match="sig 9 cannot be caught"):
             loop.add_signal_handler(signal.SIGKILL, print)
-        woken = loop.create_future()
-        signal.signal(USR1, lambda *_: woken.set_result("by the signal"))
-        thread = taken_by_another_thread(USR1)
-        async with aio.timeout(20):
-            assert await woken == "by the signal"
-        thread.join()
+        await woken_by_another_threads_signal(aio)
 
     run(main())
     signal.signal(USR1, signal.SIG_DFL)
