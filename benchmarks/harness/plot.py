@@ -4,6 +4,7 @@ The bars of a panel share a linear scale; a dashed line marks the baseline. Who 
 bar that is cut and says so, so that the others stay comparable. The figures stand in columns of their own.
 """
 
+import textwrap
 from html import escape
 
 from .cases import Case
@@ -41,7 +42,9 @@ def svg(results: Results, subtitle: list[str]) -> str:
     width = 2 * MARGIN + COLUMNS * PANEL_WIDTH + (COLUMNS - 1) * GAP
     body = [_text(MARGIN, 40, "Rondel benchmarks", size=22, weight="bold")]
     top = 62
-    for line in subtitle:
+    # An SVG text does not wrap.
+    letters = int((width - 2 * MARGIN) / (12 * 0.58))
+    for line in (part for whole in subtitle for part in textwrap.wrap(whole, letters, break_on_hyphens=False)):
         body.append(_text(MARGIN, top, line, size=12, colour="#57606a"))
         top += 17
     for group in dict.fromkeys(case.group for case in results.cases):

@@ -5,6 +5,7 @@ docs/images/figures.svg and the marked part of docs/performance.md; a test holds
 """
 
 import json
+import textwrap
 import time
 from html import escape
 from pathlib import Path
@@ -40,6 +41,8 @@ RUST = ("tokio", "rondel-rust", "floor")
 
 COLUMNS, PANEL, GAP, MARGIN = 3, 280, 28, 20
 LABEL, FIGURE, BAR, STEP, TITLE = 62, 66, 11, 17, 28
+FOOTNOTE = 10.5
+FLOOR = "floor: the kernel's share alone (epoll, recv, send). Each panel has its own scale."
 
 Record = dict[str, Any]
 
@@ -160,17 +163,13 @@ def svg(record: Record) -> str:
         for column, (title, case) in enumerate(row):
             body += _panel(MARGIN + column * (PANEL + GAP), top, title, case)
         top += TITLE + STEP * max(len(_contenders(case)) for _, case in row) + 14
-    body.append(_text(MARGIN, top + 12, described(record), 10.5, "quiet"))
-    body.append(
-        _text(
-            MARGIN,
-            top + 27,
-            "floor: the kernel's share alone (epoll, recv, send). Each panel has its own scale.",
-            10.5,
-            "quiet",
-        )
-    )
-    height = top + 40
+    # An SVG text does not wrap. A letter is on average a little over half as wide as it is high; wider
+    # fonts than usual still fit.
+    letters = int((width - 2 * MARGIN) / (FOOTNOTE * 0.58))
+    for line in (*textwrap.wrap(described(record), letters, break_on_hyphens=False), FLOOR):
+        body.append(_text(MARGIN, top + 12, line, FOOTNOTE, "quiet"))
+        top += 15
+    height = top + 10
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" role="img">\n'
         f"<title>Rondel beside other event loops</title>\n<style>{STYLE}</style>\n" + "\n".join(body) + "\n</svg>\n"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -189,6 +190,28 @@ def test_what_is_recorded_of_a_run_can_be_drawn_and_tabulated() -> None:
     drawn = ElementTree.fromstring(record.svg(kept))
     texts = {element.text for element in drawn.iter("{http://www.w3.org/2000/svg}text")}
     assert {"call_soon", "0.750 µs", "memory of an idle connection", "768 B"} <= texts
+
+
+@pytest.mark.parametrize("draw", [record.svg, lambda kept: plot.svg(_one_result(), [record.described(kept)])])
+def test_what_stands_below_or_above_a_plot_fits_into_it(draw: Callable[[record.Record], str]) -> None:
+    versions = {f"loop-number-{number}": "10.20.30" for number in range(20)}
+    facts = {"cpu": "a CPU", "cores": "2", "kernel": "Linux", "load": "0"}
+    kept = record.of_run(_one_result(), facts, "3.13.0", versions, "best of 5 rounds of 0.4 s")
+    drawn = ElementTree.fromstring(draw(kept))
+    texts = list(drawn.iter("{http://www.w3.org/2000/svg}text"))
+    assert "loop-number-19 10.20.30" in " ".join(element.text or "" for element in texts)
+    for element in texts:
+        if element.get("text-anchor") == "start":
+            # The width of a letter in DejaVu Sans, among the widest of usual fonts, is 0.58 of its height.
+            end = float(element.get("x", 0)) + len(element.text or "") * float(element.get("font-size", 0)) * 0.58
+            assert end <= float(drawn.get("width", 0)), element.text
+
+
+def _one_result() -> Results:
+    results = Results([BY_NAME["call-soon"]])
+    for loop in ("asyncio", "uvloop", "rondel"):
+        results.add(results.cases[0], loop, {"cpu_us": 1.0, "peak_rss": 1})
+    return results
 
 
 def test_every_goal_names_a_case_its_contender_and_its_baselines_run() -> None:
