@@ -1,6 +1,6 @@
 //! Servers over real sockets: how they end, what handlers may do, errors in asyncio's words, descriptors.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, TcpStream};
@@ -145,6 +145,75 @@ fn a_handler_that_fails_or_panics_closes_its_connection_and_nothing_else() {
         for (request, answer) in [("panic\n", ""), ("fail\n", ""), ("fine\n", "fine\n")] {
             let (mut reader, writer) = open_connection(server.addresses()[0]).await?;
             writer.write(request);
+            assert_eq!(reader.read_to_end().await?, answer.as_bytes());
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn handlers_may_be_functions_and_closures_of_all_kinds_and_capture() {
+    async fn function(_: StreamReader, writer: StreamWriter) {
+        writer.write("function");
+    }
+    async fn answer(server: io::Result<Server>) -> io::Result<String> {
+        let (mut reader, _writer) = open_connection(server?.addresses()[0]).await?;
+        Ok(String::from_utf8_lossy(reader.read_to_end().await?).into_owned())
+    }
+
+    test(async || {
+        let server = start_server(function, LOCAL).await;
+        assert_eq!(answer(server).await?, "function");
+        let server = start_server(async |_, writer| writer.write("async closure"), LOCAL).await;
+        assert_eq!(answer(server).await?, "async closure");
+        let captured = String::from("captured");
+        let server = start_server(async move |_r, w| w.write(&captured), LOCAL).await;
+        assert_eq!(answer(server).await?, "captured");
+        let served = Rc::new(Cell::new(0));
+        let count = Rc::clone(&served);
+        let server = start_server(
+            async move |mut reader, writer| {
+                count.set(count.get() + 1);
+                writer.write(reader.readline().await?);
+                writer.drain().await
+            },
+            LOCAL,
+        )
+        .await?;
+        for round in 1..=3 {
+            let (mut reader, writer) = open_connection(server.addresses()[0]).await?;
+            writer.write("line\n");
+            assert_eq!(reader.readline().await?, b"line\n");
+            assert_eq!(served.get(), round);
+        }
+        let text = Rc::new(String::from("a closure that gives a future"));
+        let server = start_server(
+            move |_, writer: StreamWriter| {
+                let text = Rc::clone(&text);
+                async move { writer.write(text.as_bytes()) }
+            },
+            LOCAL,
+        )
+        .await;
+        assert_eq!(answer(server).await?, "a closure that gives a future");
+        Ok(())
+    });
+}
+
+#[test]
+fn a_panic_before_a_handler_s_first_await_is_that_connection_s_alone() {
+    test(async || {
+        let panics = Cell::new(true);
+        let server = start_server(
+            move |_, writer: StreamWriter| {
+                assert!(!panics.replace(false), "as you wish");
+                async move { writer.write("fine") }
+            },
+            LOCAL,
+        )
+        .await?;
+        for answer in ["", "fine"] {
+            let (mut reader, _writer) = open_connection(server.addresses()[0]).await?;
             assert_eq!(reader.read_to_end().await?, answer.as_bytes());
         }
         Ok(())

@@ -7,7 +7,7 @@
 use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -96,8 +96,9 @@ impl<E: fmt::Display> HandlerOutput for Result<(), E> {
 
 /// Listens on a TCP address and runs `handler` in a new task for each connection.
 ///
-/// The handler is an `async fn(StreamReader, StreamWriter)` or a closure like it. A name may have several
-/// addresses: the server listens on all of them. Port 0 is a free port: see [`Server::addresses`].
+/// The handler is an `async fn(StreamReader, StreamWriter)` or a closure like it, which may capture: what it has is
+/// there for all connections. A name may have several addresses: the server listens on all of them. Port 0 is a
+/// free port: see [`Server::addresses`].
 /// A handler that fails or panics is reported on standard error; its connection is closed when the handler's
 /// `StreamWriter` goes.
 ///
@@ -124,14 +125,19 @@ impl<E: fmt::Display> HandlerOutput for Result<(), E> {
 ///     let (mut reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
 ///     writer.write("hello");
 ///     assert_eq!(reader.readexactly(5).await?, b"hello");
+///
+///     let greeting = String::from("good day");
+///     let server = rondel::start_server(async move |_, writer| writer.write(&greeting), ("127.0.0.1", 0)).await?;
+///     let (mut reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+///     assert_eq!(reader.read_to_end().await?, b"good day");
 ///     Ok(())
 /// })?
 /// # }
 /// ```
-pub async fn start_server<H, F>(handler: H, address: impl Into<HostPort>) -> io::Result<Server>
+pub async fn start_server<H, O>(handler: H, address: impl Into<HostPort>) -> io::Result<Server>
 where
-    H: Fn(StreamReader, StreamWriter) -> F + 'static,
-    F: Future<Output: HandlerOutput> + 'static,
+    H: AsyncFn(StreamReader, StreamWriter) -> O + 'static,
+    O: HandlerOutput + 'static,
 {
     start_server_with(handler, address, ServerOptions::default()).await
 }
@@ -158,14 +164,14 @@ where
 /// })?
 /// # }
 /// ```
-pub async fn start_server_with<H, F>(
+pub async fn start_server_with<H, O>(
     handler: H,
     address: impl Into<HostPort>,
     options: ServerOptions,
 ) -> io::Result<Server>
 where
-    H: Fn(StreamReader, StreamWriter) -> F + 'static,
-    F: Future<Output: HandlerOutput> + 'static,
+    H: AsyncFn(StreamReader, StreamWriter) -> O + 'static,
+    O: HandlerOutput + 'static,
 {
     let mut sockets = Vec::new();
     for address in address.into().resolve_passive().await? {
@@ -192,10 +198,10 @@ where
 /// })?
 /// # }
 /// ```
-pub async fn start_unix_server<H, F>(handler: H, path: impl AsRef<Path>) -> io::Result<Server>
+pub async fn start_unix_server<H, O>(handler: H, path: impl AsRef<Path>) -> io::Result<Server>
 where
-    H: Fn(StreamReader, StreamWriter) -> F + 'static,
-    F: Future<Output: HandlerOutput> + 'static,
+    H: AsyncFn(StreamReader, StreamWriter) -> O + 'static,
+    O: HandlerOutput + 'static,
 {
     let path = path.as_ref();
     let address = SockAddr::unix(path)?;
@@ -257,15 +263,15 @@ fn bind(address: SocketAddr, options: &ServerOptions) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn serve<H, F>(
+fn serve<H, O>(
     handler: H,
     sockets: Vec<Socket>,
     options: ServerOptions,
     unlink: Option<UnixPath>,
 ) -> io::Result<Server>
 where
-    H: Fn(StreamReader, StreamWriter) -> F + 'static,
-    F: Future<Output: HandlerOutput> + 'static,
+    H: AsyncFn(StreamReader, StreamWriter) -> O + 'static,
+    O: HandlerOutput + 'static,
 {
     let runtime = runtime::current();
     let serving = Rc::new(Serving {
@@ -282,10 +288,12 @@ where
             .collect(),
         serving,
     };
+    let handler = Rc::new(handler);
     let handler: Rc<Handler> = Rc::new(move |reader, writer| {
-        let handled = handler(reader, writer);
+        let handler = Rc::clone(&handler);
         create_task(async move {
-            match catch(handled).await {
+            // Called in the task, so that whatever it does first is the task's, too.
+            match catch(async move { handler(reader, writer).await }).await {
                 Ok(output) => output.report(),
                 Err(panic) => report_handler_panic(&*panic),
             }
