@@ -276,6 +276,58 @@ def test_an_error_amid_others_costs_only_its_datagram(run: Run) -> None:
     run(main())
 
 
+def test_what_error_received_raises_costs_no_other_datagram(run: Run, problems: list[dict[str, Any]]) -> None:
+    raised: list[BaseException] = []
+
+    async def main() -> None:
+        server, at_server = await endpoint(local_addr=LOCAL)
+        client, at_client = await endpoint(remote_addr=server.get_extra_info("sockname"))
+
+        def fail(exc: Exception) -> None:
+            raise KeyError("told")
+
+        at_client.error_received = fail  # type: ignore[method-assign]
+        for data in (b"a", b"x" * 70_000, b"b", b"x" * 70_000, b"c"):
+            try:
+                client.sendto(data)
+            except KeyError as error:
+                raised.append(error)
+        assert await at_server.wait(3) == [b"a", b"b", b"c"]
+        await end(client, server)
+
+    run(main())
+    # To who sends it, or to the exception handler if it was sent later.
+    assert len(raised) + len(problems) == 2
+    assert all(type(problem["exception"]) is KeyError for problem in problems)
+
+
+def test_what_only_the_socket_module_understands_is_sent_at_once_and_in_order(
+    run: Run, problems: list[dict[str, Any]]
+) -> None:
+    async def main() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
+            receiver.bind(LOCAL)
+            receiver.setblocking(False)
+            port = receiver.getsockname()[1]
+            transport, protocol = await endpoint(local_addr=LOCAL)
+            for data in (b"1", b"2"):
+                transport.sendto(data, ("127.0.0.1", port))
+            transport.sendto(b"3", ("localhost", port))
+            assert [receiver.recv(10) for _ in range(3)] == [b"1", b"2", b"3"]
+            transport.sendto(b"4", ("127.0.0.1", port))
+            transport.sendto(b"5", ("127.0.0.1", 70_000))
+            assert transport.is_closing()
+            assert receiver.recv(10) == b"4"
+            # The socket is open until the protocol has been told.
+            transport.sendto(b"6", ("127.0.0.1", port))
+            transport.sendto(b"7", ("127.0.0.1", port))
+            assert isinstance(await protocol.lost, OverflowError)
+            assert [receiver.recv(10) for _ in range(2)] == [b"6", b"7"]
+
+    run(main())
+    assert [type(problem["exception"]) for problem in problems] == [OverflowError]
+
+
 @pytest.mark.parametrize("end_by", ["close", "abort"])
 def test_what_was_sent_before_the_end_arrives(run: Run, end_by: str) -> None:
     async def main() -> None:

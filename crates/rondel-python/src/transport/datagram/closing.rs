@@ -47,8 +47,9 @@ fn schedule_connection_lost(transport: &Object, this: &Datagram, exception: &Obj
     call_soon(&event_loop, &callback, exception, None)
 }
 
-/// Ends the transport at once; what waits is not sent.
+/// Ends the transport at once; what the kernel would not take is not sent.
 fn force_close(transport: &Object, exception: &Object) -> Res<()> {
+    flush_if_dirty(transport)?;
     let this = fields(transport);
     let ended = this.datagrams.borrow_mut().force_close();
     if let Some(unsent) = ended {
@@ -76,6 +77,8 @@ pub(super) fn fatal_error(transport: &Object, exception: &Object, message: &str)
 
 /// Tells the protocol, and lets go of everything.
 pub(super) fn call_connection_lost(transport: &Object, exception: &Object) -> Res<Owned> {
+    // Sent in this turn, after the end was certain.
+    flush_if_dirty(transport)?;
     let this = fields(transport);
     let told = match this.protocol.cloned() {
         Some(owner) => owner.call_method(&names().connection_lost, &[exception]),
@@ -86,8 +89,9 @@ pub(super) fn call_connection_lost(transport: &Object, exception: &Object) -> Re
         this.protocol.clear();
         this.context.clear();
         this.event_loop.clear();
+        let unsent = this.datagrams.borrow_mut().take_queue();
         let undelivered = this.undelivered.take();
-        drop(undelivered);
+        drop((unsent, undelivered));
         Ok(())
     };
     match told {
@@ -106,7 +110,6 @@ pub(super) fn close_socket(this: &Datagram) -> Res<()> {
 // ---- methods ----
 
 fn abort(transport: &Object) -> Res<Owned> {
-    flush_if_dirty(transport)?;
     force_close(transport, none())?;
     Ok(Owned::none())
 }
@@ -118,7 +121,6 @@ fn is_closing(transport: &Object) -> Res<Owned> {
 }
 
 fn force_close_method(transport: &Object, exception: &Object) -> Res<Owned> {
-    flush_if_dirty(transport)?;
     force_close(transport, exception)?;
     Ok(Owned::none())
 }

@@ -12,13 +12,15 @@ use super::closing::{call_connection_lost, fatal_error};
 use super::destination::Destination;
 use super::receiving::error_received;
 use super::{Datagram, HAS_ADDRESS, WATCHED_FOR_WRITING, fields, unwatch, watch};
-use crate::cpython::error::{os_error, raised_matches, take_exception, type_error, value_error};
+use crate::cpython::error::{
+    os_error, raised_matches, restore, take_exception, type_error, value_error,
+};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::LoopCore;
 use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::flow::{self, Edge};
-use crate::transport::loop_calls::{take_unless_exit, warn_in_log};
+use crate::transport::loop_calls::{report_callback, take_unless_exit, warn_in_log};
 use crate::transport::names::{imports, names};
 
 /// `transport.sendto(data, addr=None)`.
@@ -50,10 +52,17 @@ fn sendto(transport: &Object, args: Args<'_>) -> Res<Owned> {
     match admitted {
         Admitted::Lost { warn: false } => {}
         Admitted::Lost { warn: true } => warn_in_log("socket.send() raised exception.")?,
-        Admitted::Now => send_now(transport, this, data, addr)?,
+        Admitted::Now => send_now(transport, this, data, Destination::new(this, addr))?,
         Admitted::Queue => {
-            let data = immutable(data)?;
-            push(transport, this, data, Destination::new(this, addr))?;
+            let to = Destination::new(this, addr);
+            if let Route::Foreign = to.route() {
+                // It may fail in any way, and may end the transport: what was sent before it is not to be lost with it.
+                flush_if_dirty(transport)?;
+                if this.datagrams.borrow().is_empty() {
+                    return send_now(transport, this, data, to).map(|()| Owned::none());
+                }
+            }
+            push(transport, this, immutable(data)?, to)?;
         }
     }
     Ok(Owned::none())
@@ -160,8 +169,7 @@ fn failed_to_write(transport: &Object) -> Res<()> {
 }
 
 #[inline]
-fn send_now(transport: &Object, this: &Datagram, data: &Object, addr: Owned) -> Res<()> {
-    let to = Destination::new(this, addr);
+fn send_now(transport: &Object, this: &Datagram, data: &Object, to: Destination) -> Res<()> {
     match attempt(this, data, &to) {
         Ok(Attempt::Sent) => {
             let in_step = this
@@ -203,11 +211,26 @@ fn push(transport: &Object, this: &Datagram, data: Chunk, to: Destination) -> Re
     Ok(())
 }
 
-/// Sends what waits, one error after the other, until nothing is left or the kernel takes no more.
+/// Sends what waits, one error after the other, until nothing is left or the kernel takes no more. What `error_received()`
+/// raises is reported: it was another call that sent this datagram, and those behind it have to go.
 fn flush(transport: &Object) -> Res<()> {
     let this = fields(transport);
-    while send_waiting(transport, this)? {}
-    maybe_pause(transport, this)
+    let mut exit = None;
+    loop {
+        match send_waiting(transport, this) {
+            Ok(true) => {}
+            Ok(false) => break,
+            Err(Raised) => {
+                if let Err(Raised) = report_callback(transport, this.event_loop(), "sendto") {
+                    exit = Some(take_exception());
+                }
+            }
+        }
+    }
+    match exit {
+        None => maybe_pause(transport, this),
+        Some(exit) => Err(restore(exit)),
+    }
 }
 
 /// Sends what waits. True: the protocol was told of an error, and there may be more to send.
