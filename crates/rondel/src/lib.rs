@@ -70,6 +70,7 @@ mod blocking;
 pub mod event_loop;
 pub mod literal;
 pub mod reactor;
+mod refused;
 mod resolver;
 mod runtime;
 mod signal;

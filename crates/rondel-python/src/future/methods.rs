@@ -1,6 +1,6 @@
 //! What Python sees of a future: methods, attributes, the class.
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
 use std::ffi::c_int;
 use std::sync::atomic::Ordering;
 
@@ -150,7 +150,7 @@ impl Callback {
 fn remove_done_callback(future: &Object, callback: &Object) -> Res<Owned> {
     let this = alive(future)?;
     // A comparison may run code that changes what is compared, so each one is looked up when it is its turn.
-    let mut equal = HashSet::new();
+    let mut equal = BTreeSet::new(); // a hash set asks the kernel for random bytes
     let mut index = 0;
     while let Some(candidate) = nth(this, index) {
         if candidate.callable(future)?.equals(callback)? {

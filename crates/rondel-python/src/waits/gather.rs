@@ -3,7 +3,7 @@
 //! That is for coroutines, awaitables of ours, and futures and tasks of ours, on a loop of ours. With anything else among
 //! the arguments, and where no such loop runs, the call is left to asyncio's own function.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::ptr;
 
 use super::awaited_by::{current_task, link};
@@ -125,7 +125,7 @@ fn first_places(args: &[&Object]) -> Option<Vec<usize>> {
     if args.iter().filter(|arg| may_repeat(arg)).nth(1).is_none() || !repeats(args) {
         return None;
     }
-    let mut first = HashMap::with_capacity(args.len());
+    let mut first = BTreeMap::new(); // a hash map asks the kernel for random bytes
     let places = args.iter().enumerate();
     Some(
         places

@@ -1,7 +1,8 @@
 //! The epoll backend: the system calls, and nothing else.
 //!
 //! `epoll_pwait2` (Linux 5.11) takes its timeout in nanoseconds, so a sleep of 0.2 ms is neither none nor
-//! 1.1 ms. Older kernels get `epoll_wait` with the timeout rounded up to a millisecond.
+//! 1.1 ms. Older kernels, and filters of system calls that don't know it, get `epoll_wait` with the timeout rounded up to a
+//! millisecond, or `epoll_pwait`.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -12,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::interest::Interest;
 use super::replace;
 use crate::event_loop::clock::NANOS_PER_SEC;
+use crate::refused::is_refusal;
 
 /// One epoll instance, until it is closed.
 pub(super) struct Epoll {
@@ -22,6 +24,7 @@ pub(super) struct Epoll {
 pub struct Poller {
     fd: OwnedFd,
     has_pwait2: AtomicBool,
+    has_wait: AtomicBool,
 }
 
 impl Epoll {
@@ -32,6 +35,7 @@ impl Epoll {
                 // SAFETY: `fd` was just made and has no other owner.
                 fd: unsafe { OwnedFd::from_raw_fd(fd) },
                 has_pwait2: AtomicBool::new(true),
+                has_wait: AtomicBool::new(true),
             })),
         })
     }
@@ -127,19 +131,38 @@ impl Poller {
                     events.ready = count as usize;
                     return Ok(());
                 }
-                // ENOSYS before Linux 5.11; EPERM from seccomp filters older than the call.
-                Err(error) if matches!(error.raw_os_error(), Some(libc::ENOSYS | libc::EPERM)) => {
-                    self.has_pwait2.store(false, Ordering::Relaxed);
-                }
-                Err(error) => return Err(error),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+                // ENOSYS before Linux 5.11; a filter may answer anything. A real failure is the older call's as well.
+                Err(_refused) => self.has_pwait2.store(false, Ordering::Relaxed),
             }
         }
         let millis = timeout.map_or(-1, |nanos| {
             libc::c_int::try_from(nanos.div_ceil(1_000_000)).unwrap_or(libc::c_int::MAX)
         });
-        // SAFETY: the buffer has room for `capacity` events.
-        let count =
-            check(unsafe { libc::epoll_wait(epfd, events.buffer.as_mut_ptr(), capacity, millis) })?;
+        if self.has_wait.load(Ordering::Relaxed) {
+            // SAFETY: the buffer has room for `capacity` events.
+            let count = check(unsafe {
+                libc::epoll_wait(epfd, events.buffer.as_mut_ptr(), capacity, millis)
+            });
+            match count {
+                Ok(count) => {
+                    events.ready = count as usize;
+                    return Ok(());
+                }
+                Err(error) if !is_refusal(&error) => return Err(error),
+                Err(_refused) => self.has_wait.store(false, Ordering::Relaxed),
+            }
+        }
+        // SAFETY: the buffer has room for `capacity` events, and no signal mask is passed.
+        let count = check(unsafe {
+            libc::epoll_pwait(
+                epfd,
+                events.buffer.as_mut_ptr(),
+                capacity,
+                millis,
+                ptr::null(),
+            )
+        })?;
         events.ready = count as usize;
         Ok(())
     }
@@ -193,8 +216,17 @@ impl Event {
 }
 
 fn create() -> io::Result<RawFd> {
-    // SAFETY: a system call without pointers; the result is checked.
-    check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })
+    // SAFETY: system calls without pointers; the results are checked.
+    unsafe {
+        match check(libc::epoll_create1(libc::EPOLL_CLOEXEC)) {
+            Err(error) if is_refusal(&error) => {
+                let fd = check(libc::epoll_create(1))?;
+                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+                Ok(fd)
+            }
+            result => result,
+        }
+    }
 }
 
 fn closed() -> io::Error {

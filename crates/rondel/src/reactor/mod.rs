@@ -27,12 +27,14 @@ pub use interest::Interest;
 pub use wake::Wake;
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use epoll::{Epoll, Event};
 use interest::Registry;
 use signal_pipe::SignalPipe;
+
+use crate::refused::is_refusal;
 
 /// The token of the wake-up's descriptor; no descriptor's own token is this large (see `interest.rs`).
 const WAKE_TOKEN: u64 = u64::MAX;
@@ -56,7 +58,7 @@ impl<S> Reactor<S> {
     /// A reactor that watches only its own wake-up.
     ///
     /// # Errors
-    /// What `epoll_create1` and `eventfd` fail with.
+    /// What making an epoll instance and a wake-up fails with.
     pub fn new() -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let wake = Wake::new()?;
@@ -296,9 +298,40 @@ impl<S> Reactor<S> {
 fn replace(fd: RawFd, new: RawFd) -> io::Result<()> {
     // SAFETY: system calls without pointers. `new` was just made and is ours to close; `fd` is its owner's.
     unsafe {
-        let result = libc::dup3(new, fd, libc::O_CLOEXEC);
-        let error = io::Error::last_os_error();
+        let mut result = libc::dup3(new, fd, libc::O_CLOEXEC);
+        let mut error = io::Error::last_os_error();
+        if result < 0 && is_refusal(&error) {
+            result = libc::dup2(new, fd);
+            error = io::Error::last_os_error();
+            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+        }
         libc::close(new);
         if result < 0 { Err(error) } else { Ok(()) }
+    }
+}
+
+/// Two connected sockets that don't block. asyncio wakes its loops by such a pair, so wherever asyncio runs there is one;
+/// what does the same for less may be refused.
+fn socket_pair() -> io::Result<[OwnedFd; 2]> {
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    let mut ends = [-1; 2];
+    // SAFETY: room for two descriptors; the result is checked.
+    if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) } != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: both were just made and have no other owner.
+    Ok(ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+}
+
+/// Reads what is in a pipe or socket, which does not block and is of no interest.
+fn drain(fd: RawFd) {
+    let mut bytes = [0_u8; 256];
+    loop {
+        // SAFETY: room for so many bytes.
+        let count = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
+        // What is left after a failure is reported once more.
+        if count < bytes.len() as isize {
+            return;
+        }
     }
 }

@@ -7,7 +7,10 @@
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
-/// A pipe that does not block, made when it is first asked for.
+use super::{drain, socket_pair};
+use crate::refused::is_refusal;
+
+/// A pipe that does not block, made when it is first asked for; a pair of sockets where pipes are refused.
 pub(super) struct SignalPipe {
     read: OwnedFd,
     write: OwnedFd,
@@ -18,7 +21,12 @@ impl SignalPipe {
         let mut ends = [-1; 2];
         // SAFETY: room for two descriptors; the result is checked.
         if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
-            return Err(io::Error::last_os_error());
+            let error = io::Error::last_os_error();
+            if !is_refusal(&error) {
+                return Err(error);
+            }
+            let [read, write] = socket_pair()?;
+            return Ok(Self { read, write });
         }
         // SAFETY: both were just made and have no other owner.
         let [read, write] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
@@ -37,15 +45,6 @@ impl SignalPipe {
 
     /// Empties the pipe, so that it is not reported again before the next signal.
     pub(super) fn acknowledge(&self) {
-        let mut numbers = [0_u8; 256];
-        loop {
-            // SAFETY: room for so many bytes.
-            let count =
-                unsafe { libc::read(self.read_end(), numbers.as_mut_ptr().cast(), numbers.len()) };
-            // What is left after a failure is reported once more.
-            if count < numbers.len() as isize {
-                return;
-            }
-        }
+        drain(self.read_end());
     }
 }

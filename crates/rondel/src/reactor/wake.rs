@@ -1,15 +1,16 @@
-//! The wake-up: an eventfd that other threads write to.
+//! The wake-up: an eventfd that other threads write to, or a pair of sockets where eventfds are refused.
 //!
 //! There is no lock, because one that a thread holds while another one forks is held for ever in the child. A word counts
 //! who uses the descriptor at this moment and says whether it is to be closed; whoever is the last one closes it.
 
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{IntoRawFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use super::replace;
+use super::{drain, replace, socket_pair};
 use crate::event_loop::inbox::WakeUp;
+use crate::refused::is_refusal;
 
 const CLOSED: u32 = 1;
 const USER: u32 = 2;
@@ -20,15 +21,27 @@ const USER: u32 = 2;
 pub struct Wake(Arc<Eventfd>);
 
 struct Eventfd {
+    /// What is read.
     fd: RawFd,
+    /// What is written to. That of an eventfd is the same.
+    write_fd: RawFd,
     /// [`USER`] for each call that uses `fd`; [`CLOSED`] once no more may.
     state: AtomicU32,
 }
 
 impl Wake {
     pub(super) fn new() -> io::Result<Self> {
+        let (fd, write_fd) = match eventfd() {
+            Ok(fd) => (fd, fd),
+            Err(error) if is_refusal(&error) => {
+                let [read, write] = socket_pair()?;
+                (read.into_raw_fd(), write.into_raw_fd())
+            }
+            Err(error) => return Err(error),
+        };
         Ok(Self(Arc::new(Eventfd {
-            fd: eventfd()?,
+            fd,
+            write_fd,
             state: AtomicU32::new(0),
         })))
     }
@@ -45,6 +58,10 @@ impl Wake {
 
     /// Resets the eventfd, so that it is not reported again.
     pub(super) fn acknowledge(&self) {
+        if self.0.is_pair() {
+            self.0.with(drain);
+            return;
+        }
         self.0.with(|fd| {
             let mut count = 0_u64;
             // SAFETY: eight bytes of room for the counter. EAGAIN (nothing to read) is as good.
@@ -57,7 +74,13 @@ impl Wake {
         if self.0.state.load(Ordering::Acquire) & CLOSED != 0 {
             return Ok(());
         }
-        replace(self.0.fd, eventfd()?)?;
+        if self.0.is_pair() {
+            let [read, write] = socket_pair()?;
+            replace(self.0.fd, read.into_raw_fd())?;
+            replace(self.0.write_fd, write.into_raw_fd())?;
+        } else {
+            replace(self.0.fd, eventfd()?)?;
+        }
         // Who was counted is a thread of the parent's.
         self.0.state.store(0, Ordering::Release);
         Ok(())
@@ -66,10 +89,10 @@ impl Wake {
 
 impl WakeUp for Wake {
     fn wake(&self) {
-        self.0.with(|fd| {
+        self.0.with(|_| {
             let one = 1_u64;
-            // SAFETY: eight readable bytes. The only failure is EAGAIN at 2^64 - 2 unread wake-ups, which wakes too.
-            unsafe { libc::write(fd, (&raw const one).cast(), size_of::<u64>()) };
+            // SAFETY: eight readable bytes. The only failure is EAGAIN, with many unread wake-ups, of which the first wakes.
+            unsafe { libc::write(self.0.write_fd, (&raw const one).cast(), size_of::<u64>()) };
         });
     }
 }
@@ -89,6 +112,10 @@ impl Eventfd {
         Some(result)
     }
 
+    fn is_pair(&self) -> bool {
+        self.fd != self.write_fd
+    }
+
     fn close(&self) {
         if self.state.fetch_or(CLOSED, Ordering::AcqRel) == 0 {
             self.release();
@@ -96,8 +123,13 @@ impl Eventfd {
     }
 
     fn release(&self) {
-        // SAFETY: our own descriptor; only the last user comes here, and only once.
-        unsafe { libc::close(self.fd) };
+        // SAFETY: our own descriptors; only the last user comes here, and only once.
+        unsafe {
+            libc::close(self.fd);
+            if self.is_pair() {
+                libc::close(self.write_fd);
+            }
+        }
     }
 }
 

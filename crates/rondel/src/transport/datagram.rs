@@ -21,6 +21,9 @@ use std::os::fd::{AsRawFd, RawFd};
 use super::address::Address;
 use super::flow_control::FlowControl;
 use super::stream::{Close, LOST_WRITES_THRESHOLD};
+use crate::refused::Replaceable;
+
+static SENDMMSG: Replaceable = Replaceable::new();
 
 /// The most datagrams that one `sendmmsg` takes.
 const BATCH: usize = 32;
@@ -330,7 +333,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
             Route::Foreign => None,
             route => Some((data.as_ref(), route)),
         });
-        if self.queue.len() == 1
+        if (self.queue.len() == 1 || SENDMMSG.is_refused())
             && let Some((data, route)) = known.next()
         {
             return self.send(data, route).map(|()| 1);
@@ -378,9 +381,15 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
                 libc::MSG_NOSIGNAL as _,
             )
         };
-        match usize::try_from(sent) {
-            Ok(sent) => Ok(sent),
-            Err(_) => Err(io::Error::last_os_error()),
+        let Err(_negative) = usize::try_from(sent) else {
+            return Ok(sent as usize);
+        };
+        let error = io::Error::last_os_error();
+        // SAFETY: no header is looked at.
+        let probe = || unsafe { libc::sendmmsg(-1, headers.as_mut_ptr(), 0, 0).into() };
+        match SENDMMSG.was_refused(&error, probe) {
+            true => self.send_batch(),
+            false => Err(error),
         }
     }
 

@@ -5,9 +5,12 @@
 //! close-on-exec and with one owner.
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 
 use super::address::Address;
+use crate::refused::Replaceable;
+
+static ACCEPT4: Replaceable = Replaceable::new();
 
 /// asyncio's `ACCEPT_RETRY_DELAY`: how long a host that is out of resources waits before it tries again, in
 /// nanoseconds.
@@ -41,16 +44,8 @@ impl Iterator for Batch {
 
     fn next(&mut self) -> Option<Self::Item> {
         self.left = self.left.checked_sub(1)?;
-        let accepted = Address::fill(|address, len| {
-            let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-            // SAFETY: `fill` passes a buffer of `len` bytes.
-            unsafe { libc::accept4(self.fd, address, len, flags) }
-        });
-        let error = match accepted {
-            Ok((fd, address)) => {
-                // SAFETY: `fd` was just made and has no other owner.
-                return Some(Ok((unsafe { OwnedFd::from_raw_fd(fd) }, address)));
-            }
+        let error = match accept(self.fd) {
+            Ok(accepted) => return Some(Ok(accepted)),
             Err(error) => error,
         };
         self.left = 0;
@@ -64,11 +59,56 @@ impl Iterator for Batch {
     }
 }
 
+/// Accepts one connection.
+fn accept(fd: RawFd) -> io::Result<(OwnedFd, Address)> {
+    if ACCEPT4.is_refused() {
+        return accept_plainly(fd);
+    }
+    let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
+    let accepted = Address::fill(|address, len| {
+        // SAFETY: `fill` passes a buffer of `len` bytes.
+        unsafe { libc::accept4(fd, address, len, flags) }
+    });
+    match accepted {
+        // SAFETY: `fd` was just made and has no other owner.
+        Ok((fd, address)) => Ok((unsafe { OwnedFd::from_raw_fd(fd) }, address)),
+        Err(error) => {
+            // SAFETY: no address is asked for.
+            let probe = || unsafe {
+                libc::accept4(-1, std::ptr::null_mut(), std::ptr::null_mut(), flags).into()
+            };
+            match ACCEPT4.was_refused(&error, probe) {
+                true => accept_plainly(fd),
+                false => Err(error),
+            }
+        }
+    }
+}
+
+/// As [`accept`], in three system calls.
+#[cold]
+fn accept_plainly(fd: RawFd) -> io::Result<(OwnedFd, Address)> {
+    // SAFETY: `fill` passes a buffer of `len` bytes.
+    let (fd, address) = Address::fill(|address, len| unsafe { libc::accept(fd, address, len) })?;
+    // SAFETY: `fd` was just made and has no other owner.
+    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+    // A socket that was just made has no other flags.
+    for (command, flag) in [
+        (libc::F_SETFD, libc::FD_CLOEXEC),
+        (libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK),
+    ] {
+        // SAFETY: sets a flag of a descriptor of ours.
+        if unsafe { libc::fcntl(fd.as_raw_fd(), command, flag) } < 0 {
+            return Err(io::Error::last_os_error());
+        }
+    }
+    Ok((fd, address))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::net::{TcpListener, TcpStream};
-    use std::os::fd::AsRawFd;
 
     fn listener() -> TcpListener {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();

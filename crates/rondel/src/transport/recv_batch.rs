@@ -11,6 +11,9 @@ use std::os::fd::RawFd;
 use socket2::{SockAddr, SockAddrStorage};
 
 use super::address::Address;
+use crate::refused::Replaceable;
+
+static RECVMMSG: Replaceable = Replaceable::new();
 
 /// The most datagrams that one readiness delivers.
 pub const BATCH: usize = 16;
@@ -74,6 +77,28 @@ impl RecvBatch {
             header.msg_name = std::ptr::from_mut(name).cast();
             header.msg_namelen = size_of::<SockAddrStorage>() as libc::socklen_t;
         }
+        if RECVMMSG.is_refused() {
+            return self.receive_one(fd);
+        }
+        match self.receive_first(fd, count) {
+            Ok(0) => Received::Blocked,
+            Ok(received) => Received::Datagrams(received),
+            Err(error) => match error.kind() {
+                io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Received::Blocked,
+                _ if RECVMMSG.was_refused(&error, || match self.receive_first(-1, 0) {
+                    Ok(_) => 0,
+                    Err(_) => -1,
+                }) =>
+                {
+                    self.receive_one(fd)
+                }
+                _ => Received::Failed(error),
+            },
+        }
+    }
+
+    /// Receives into the first `count` headers.
+    fn receive_first(&mut self, fd: RawFd, count: usize) -> io::Result<usize> {
         // SAFETY: the first `count` headers point to names and vectors of ours, and these to memory that is writable for
         // their lengths. No timeout.
         let received = unsafe {
@@ -85,10 +110,30 @@ impl RecvBatch {
                 std::ptr::null_mut(),
             )
         };
+        usize::try_from(received).map_err(|_negative| io::Error::last_os_error())
+    }
+
+    /// Receives one datagram into the first header's memory.
+    #[cold]
+    fn receive_one(&mut self, fd: RawFd) -> Received {
+        let header = &mut self.headers[0];
+        // SAFETY: the vector's memory and the name are ours, and writable for their lengths.
+        let received = unsafe {
+            libc::recvfrom(
+                fd,
+                self.vectors[0].iov_base,
+                self.vectors[0].iov_len,
+                libc::MSG_DONTWAIT,
+                header.msg_hdr.msg_name.cast(),
+                &raw mut header.msg_hdr.msg_namelen,
+            )
+        };
         match usize::try_from(received) {
-            Ok(0) => Received::Blocked,
-            Ok(received) => Received::Datagrams(received),
-            Err(_) => {
+            Ok(len) => {
+                header.msg_len = len as u32;
+                Received::Datagrams(1)
+            }
+            Err(_negative) => {
                 let error = io::Error::last_os_error();
                 match error.kind() {
                     io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Received::Blocked,

@@ -9,6 +9,11 @@ use std::io;
 use std::mem;
 use std::os::fd::RawFd;
 
+use crate::refused::Replaceable;
+
+static SENDMSG: Replaceable = Replaceable::new();
+static WRITEV: Replaceable = Replaceable::new();
+
 /// The most chunks that one `sendmsg` takes; the kernel's `UIO_MAXIOV`, Python's `SC_IOV_MAX`.
 const IOV_MAX: usize = 1024;
 /// As many as are described on the stack; more are described in a vector.
@@ -113,12 +118,12 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
     /// Sends as much as the socket takes now. A descriptor that is interrupted by a signal counts as blocked:
     /// it will be reported writable again.
     pub fn flush(&mut self, fd: RawFd) -> Flushed {
-        self.flush_by(fd, send, send_vectors)
+        self.flush_by(fd, &SOCKET)
     }
 
     /// As [`flush`](Self::flush), for what is no socket. Whether a broken pipe is a signal is the program's choice.
     pub fn flush_file(&mut self, fd: RawFd) -> Flushed {
-        self.flush_by(fd, write, write_vectors)
+        self.flush_by(fd, &FILE)
     }
 
     /// All of it was offered to the kernel, which took so many bytes, or has failed.
@@ -135,9 +140,9 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         }
     }
 
-    fn flush_by(&mut self, fd: RawFd, one: SendOne, several: SendSeveral) -> Flushed {
+    fn flush_by(&mut self, fd: RawFd, calls: &Calls) -> Flushed {
         while !self.is_empty() {
-            match self.send(fd, one, several) {
+            match self.send(fd, calls) {
                 Ok((sent, offered)) => {
                     self.advance(sent);
                     if sent < offered {
@@ -151,11 +156,11 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
     }
 
     /// One system call. Gives how many bytes went, and how many it was offered.
-    fn send(&self, fd: RawFd, one: SendOne, several: SendSeveral) -> io::Result<(usize, usize)> {
+    fn send(&self, fd: RawFd, calls: &Calls) -> io::Result<(usize, usize)> {
         match (&self.first, &self.rest) {
-            (Some(first), None) => {
+            (Some(first), rest) if rest.is_none() || calls.several_refused.is_refused() => {
                 let bytes = &first.as_ref()[self.sent..];
-                Ok((one(fd, bytes)?, bytes.len()))
+                Ok(((calls.one)(fd, bytes)?, bytes.len()))
             }
             _ => {
                 const NONE: libc::iovec = libc::iovec {
@@ -177,7 +182,11 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
                     vector.iov_len = bytes.len();
                     offered += bytes.len();
                 }
-                Ok((several(fd, vectors)?, offered))
+                match (calls.several)(fd, vectors) {
+                    Ok(sent) => Ok((sent, offered)),
+                    Err(error) if calls.were_refused(&error) => self.send(fd, calls),
+                    Err(error) => Err(error),
+                }
             }
         }
     }
@@ -207,10 +216,38 @@ fn blocked_or_failed(error: io::Error) -> Flushed {
     }
 }
 
-/// One system call for one piece.
-type SendOne = fn(RawFd, &[u8]) -> io::Result<usize>;
-/// One system call for several, described by vectors that point to memory which outlives the call.
-type SendSeveral = fn(RawFd, &mut [libc::iovec]) -> io::Result<usize>;
+/// How a kind of descriptor is written.
+struct Calls {
+    /// One system call for one piece.
+    one: fn(RawFd, &[u8]) -> io::Result<usize>,
+    /// One for several, described by vectors that point to memory which outlives the call.
+    several: fn(RawFd, &mut [libc::iovec]) -> io::Result<usize>,
+    several_refused: &'static Replaceable,
+}
+
+static SOCKET: Calls = Calls {
+    one: send,
+    several: send_vectors,
+    several_refused: &SENDMSG,
+};
+
+static FILE: Calls = Calls {
+    one: write,
+    several: write_vectors,
+    several_refused: &WRITEV,
+};
+
+impl Calls {
+    /// Whether `several` has failed because the process may not make that call.
+    #[cold]
+    fn were_refused(&self, error: &io::Error) -> bool {
+        let probe = || match (self.several)(-1, &mut []) {
+            Ok(_) => 0,
+            Err(_) => -1,
+        };
+        self.several_refused.was_refused(error, probe)
+    }
+}
 
 fn send_vectors(fd: RawFd, vectors: &mut [libc::iovec]) -> io::Result<usize> {
     // SAFETY: all-zero is a valid `msghdr` without address and control data.
