@@ -41,7 +41,10 @@
 //! | an exception of a task | a `Result` is its output; a panic is a [`JoinError`] for who awaits it |
 //! | `asyncio.run` raises `KeyboardInterrupt` | [`run`] gives [`RunError::KeyboardInterrupt`] |
 //! | `await reader.read()` gives `bytes` | a slice of the reader's buffer, good until the next read |
-//! | a `StreamWriter` that is forgotten is closed by the collector | dropping it closes the connection when all is sent |
+//! | a `StreamWriter` that is forgotten is closed by the collector | dropping it ends its direction when all is sent; dropping reader and writer closes the connection |
+//! | an error of the connection hides what has arrived before it | that is read first, then the error |
+//! | what is unsent when the loop ends is lost | it is sent for as long as [`Builder::linger`] says |
+//! | `drain`, `read` and `readline` never wait if they need not | now and then they let other tasks run first |
 //! | `async with TaskGroup()` | [`task_group`] with an async closure |
 //! | `async with asyncio.timeout()` | [`timeout`], [`timeout_at`] |
 //! | `asyncio.to_thread`, `run_in_executor` | [`spawn_blocking`] |
@@ -61,12 +64,14 @@
 //! | `time` | [`sleep`], [`timeout`] |
 //! | `resolver` | names to addresses: [`getaddrinfo`] |
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
+//! | `budget` | how much a step may do before it gives way |
 //! | `signal` | Ctrl-C |
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("Rondel runs on Linux only");
 
 mod blocking;
+mod budget;
 pub mod event_loop;
 pub mod literal;
 pub mod reactor;
@@ -86,7 +91,7 @@ pub use runtime::{Builder, RunError, run};
 pub use streams::{
     HandlerOutput, IncompleteReadError, LimitOverrunError, ReadError, Server, ServerOptions,
     StreamReader, StreamWriter, open_connection, open_connection_with_limit, open_unix_connection,
-    start_server, start_server_with, start_unix_server,
+    start_server, start_server_with, start_unix_server, start_unix_server_with,
 };
 pub use task::{
     CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture, JoinError, Task,

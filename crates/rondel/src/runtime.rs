@@ -17,12 +17,13 @@ use std::task::Waker;
 use std::time::Duration;
 
 use crate::blocking::Pool;
+use crate::budget::Budget;
 use crate::event_loop::clock::Clock;
 use crate::event_loop::inbox::Inbox;
 use crate::event_loop::{EventLoop, Host};
 use crate::reactor::Wake;
 use crate::signal::Interrupts;
-use crate::streams::{Connecting, Connection, Listener, Outbox};
+use crate::streams::{Connecting, Connection, Listener, Outbox, linger};
 use crate::task::{self, CancelledError, Header, JoinError, SentWake, TaskList, TaskRef};
 use crate::time::TimerEntry;
 
@@ -74,7 +75,9 @@ impl Host for RustHost {
     fn run(&self, item: Item) -> ControlFlow<io::Error> {
         match item {
             Item::Task(task) => with_current(|runtime| {
+                runtime.budget.begin_step();
                 task::step(runtime, &task);
+                runtime.budget.end_step();
                 runtime.outbox.flush();
             }),
             Item::Receive(connection) => connection.receive_unasked(),
@@ -124,10 +127,16 @@ pub(crate) struct Runtime {
     pub(crate) current_task: Cell<Option<NonNull<Header>>>,
     /// Set once the loop has ended: no task starts any more.
     closing: Cell<bool>,
+    /// Set at the very end, when nothing can be registered or sent any more.
+    over: Cell<bool>,
+    /// How long what is written may wait to be sent when nobody waits for it.
+    linger: Duration,
     main: Cell<Option<task::CancelHandle>>,
     interrupted: Cell<bool>,
     /// What the step that runs has written.
     pub(crate) outbox: Outbox,
+    /// What it may still do before it gives way.
+    pub(crate) budget: Budget,
     /// The threads of `spawn_blocking`.
     pub(crate) blocking: OnceCell<Pool>,
     /// The threads that look names up: apart, so that slow names hold up nothing else.
@@ -200,7 +209,7 @@ impl Drop for Entered {
 }
 
 impl Runtime {
-    fn new(clock: Clock) -> io::Result<Self> {
+    fn new(clock: Clock, linger: Duration) -> io::Result<Self> {
         let event_loop = EventLoop::new(RustHost, clock)?;
         Ok(Self {
             inbox: Arc::as_ptr(event_loop.inbox()),
@@ -208,9 +217,12 @@ impl Runtime {
             tasks: TaskList::default(),
             current_task: Cell::new(None),
             closing: Cell::new(false),
+            over: Cell::new(false),
+            linger,
             main: Cell::new(None),
             interrupted: Cell::new(false),
             outbox: Outbox::default(),
+            budget: Budget::default(),
             blocking: OnceCell::new(),
             resolver: OnceCell::new(),
         })
@@ -226,6 +238,29 @@ impl Runtime {
         self.closing.get()
     }
 
+    /// Whether everything that follows the loop's end is over, too.
+    #[inline]
+    pub(crate) fn is_over(&self) -> bool {
+        self.over.get()
+    }
+
+    /// How long what is written may wait to be sent when nobody waits for it.
+    pub(crate) fn linger(&self) -> Duration {
+        self.linger
+    }
+
+    /// Drops what is queued or registered, and ends the connections with it.
+    fn end_streams(&self) {
+        let drained = self.event_loop.drain();
+        self.over.set(true);
+        self.outbox.close();
+        for source in &drained.sources {
+            if let Source::Stream(connection) = source {
+                connection.end_with_loop();
+            }
+        }
+    }
+
     /// Ctrl-C: the main task is cancelled, and `run` will say why.
     fn interrupt(&self) {
         Interrupts::acknowledge();
@@ -239,9 +274,10 @@ impl Runtime {
         self.closing.set(true);
         task::cancel_all(self);
         self.outbox.flush();
+        linger::end_of_run(self);
         self.main.take();
         self.event_loop.inbox().close();
-        drop(self.event_loop.drain());
+        self.end_streams();
         if let Some(pool) = self.blocking.get() {
             pool.join();
         }
@@ -250,7 +286,8 @@ impl Runtime {
 
 /// Runs a future and all the tasks that it creates; returns its output.
 ///
-/// As `asyncio.run`: makes a loop of its own, and when `main` is done it cancels the tasks that are left. On
+/// As `asyncio.run`: makes a loop of its own, and when `main` is done it cancels the tasks that are left. What they
+/// have written and nobody has taken yet is sent, for as long as [`Builder::linger`] says; then connections are closed. On
 /// the program's main thread, Ctrl-C cancels `main` (unless the program handles SIGINT by itself), and the
 /// answer is [`RunError::KeyboardInterrupt`]; a second Ctrl-C that finds the first one not yet
 /// taken notice of kills the process.
@@ -297,6 +334,7 @@ pub fn run<F: Future>(main: F) -> Result<F::Output, RunError> {
 pub struct Builder {
     virtual_time: Option<Duration>,
     handle_interrupts: bool,
+    linger: Duration,
 }
 
 impl Default for Builder {
@@ -311,6 +349,7 @@ impl Builder {
         Self {
             virtual_time: None,
             handle_interrupts: true,
+            linger: linger::DEFAULT,
         }
     }
 
@@ -325,6 +364,37 @@ impl Builder {
     /// if SIGINT has no handler yet.
     pub fn handle_interrupts(mut self, handle: bool) -> Self {
         self.handle_interrupts = handle;
+        self
+    }
+
+    /// How long what was written may wait to be sent when nobody waits for it: ten seconds, if nothing else is said.
+    ///
+    /// The end of [`run`] sends what is unsent, and takes so long at most; Ctrl-C ends that. While the loop runs, a
+    /// connection of which both halves are dropped (a handler's that has returned, say) goes on sending
+    /// by itself as long as the peer takes something within each linger time. What is given up is reported.
+    ///
+    /// ```
+    /// use std::io::Read;
+    /// use std::time::Duration;
+    ///
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    /// let address = listener.local_addr()?;
+    /// let peer = std::thread::spawn(move || {
+    ///     let mut all = Vec::new();
+    ///     listener.accept()?.0.read_to_end(&mut all).map(|_| all.len())
+    /// });
+    /// rondel::Builder::new().linger(Duration::from_secs(60)).run(async {
+    ///     let (_reader, writer) = rondel::open_connection(address).await?;
+    ///     writer.write(vec![0; 20_000_000]);
+    ///     Ok::<(), std::io::Error>(())
+    /// })??;
+    /// assert_eq!(peer.join().unwrap()?, 20_000_000);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn linger(mut self, linger: Duration) -> Self {
+        self.linger = linger;
         self
     }
 
@@ -343,7 +413,7 @@ impl Builder {
             None => Clock::Monotonic,
             Some(start) => Clock::at(crate::time::nanos(start)),
         };
-        let runtime = Rc::new(Runtime::new(clock)?);
+        let runtime = Rc::new(Runtime::new(clock, self.linger)?);
         let interrupts = if self.handle_interrupts {
             Interrupts::install(&runtime.event_loop)?
         } else {

@@ -42,6 +42,11 @@ impl Interrupts {
         Ok(Some(Self(())))
     }
 
+    /// The eventfd, which can be read when a SIGINT came that no loop has taken notice of.
+    pub(crate) fn fd() -> RawFd {
+        EVENT_FD.load(Ordering::SeqCst)
+    }
+
     /// Resets the eventfd and the flag.
     pub(crate) fn acknowledge() {
         PENDING.store(false, Ordering::SeqCst);

@@ -4,6 +4,8 @@ use std::cell::{Cell, RefCell};
 use std::fs::File;
 use std::io::{self, ErrorKind};
 use std::net::{TcpListener, TcpStream};
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixStream};
 use std::process::Command;
 use std::rc::Rc;
 use std::time::Duration;
@@ -11,7 +13,7 @@ use std::time::Duration;
 use rondel::{
     Server, ServerOptions, StreamReader, StreamWriter, create_task, gather, getaddrinfo,
     open_connection, open_unix_connection, run, sleep, start_server, start_server_with,
-    start_unix_server, task_group, timeout, yield_now,
+    start_unix_server, start_unix_server_with, task_group, timeout, yield_now,
 };
 
 const LOCAL: (&str, u16) = ("127.0.0.1", 0);
@@ -280,6 +282,36 @@ fn unix_sockets_replace_stale_ones_and_clean_up_their_own() {
 }
 
 // Errors
+
+#[test]
+fn unix_servers_have_abstract_names_too_and_options() {
+    test(async || {
+        let name = format!("\0rondel-test-{}", std::process::id());
+        let serve = async |backlog| {
+            let mut options = ServerOptions::default();
+            options.backlog = backlog;
+            start_unix_server_with(echo, &name, options).await
+        };
+        let server = serve(500).await?;
+        let error = serve(1).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::AddrInUse);
+        // As many as the backlog says can wait; nobody accepts within this step.
+        for _ in 0..300 {
+            UnixStream::connect_addr(&SocketAddr::from_abstract_name(&name[1..])?)?;
+        }
+        let (mut reader, writer) = open_unix_connection(&name).await?;
+        writer.write("hello");
+        assert_eq!(reader.readexactly(5).await?, b"hello");
+        server.close();
+        let error = open_unix_connection(&name).await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
+        drop(serve(1).await?);
+
+        let error = start_unix_server(echo, "").await.unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::InvalidInput);
+        Ok(())
+    });
+}
 
 #[test]
 fn a_port_in_use_and_a_refused_connection_say_so_in_asyncios_words() {

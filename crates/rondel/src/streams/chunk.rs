@@ -58,6 +58,22 @@ impl Chunk {
         chunk
     }
 
+    /// A copy of `bytes` with room for more behind it: as much in all as waits already, but no more than
+    /// what is small.
+    pub(crate) fn growing_copy_of(bytes: &[u8], waiting: usize) -> Self {
+        let mut chunk = Self::with_capacity(bytes.len().max(waiting.min(MAX_POOLED)));
+        chunk.0.extend_from_slice(bytes);
+        chunk
+    }
+
+    /// Adds what there is room for; gives how much that was.
+    pub(crate) fn extend(&mut self, bytes: &[u8]) -> usize {
+        let room = self.0.capacity() - self.0.len();
+        let added = &bytes[..bytes.len().min(room)];
+        self.0.extend_from_slice(added);
+        added.len()
+    }
+
     /// The same, as `ReadBuffer` asks for it.
     pub(crate) fn try_copy_of(bytes: &[u8]) -> io::Result<Self> {
         Ok(Self::copy_of(bytes))

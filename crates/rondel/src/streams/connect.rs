@@ -121,7 +121,10 @@ async fn connect(address: &SockAddr) -> io::Result<Socket> {
         None,
     )?;
     match socket.connect(address) {
-        Ok(()) => return Ok(socket),
+        Ok(()) => {
+            runtime::current().budget.taken().await;
+            return Ok(socket);
+        }
         Err(error) if in_progress(&error) => {}
         Err(error) => return Err(error),
     }

@@ -10,11 +10,13 @@
 //! there). Out: a write stages its bytes (`outbox.rs`) or queues a chunk; both are sent by `drain`, or when the step of
 //! the task is over, and a queue goes on when the descriptor can be written again.
 
+mod ending;
+
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
-use std::task::Context;
+use std::task::{Context, Poll};
 
 use super::chunk::Chunk;
 use super::read_buffer::ReadBuffer;
@@ -23,7 +25,7 @@ use crate::runtime::{Item, Runtime, Source};
 use crate::task::Waiter;
 use crate::transport::address::Address;
 use crate::transport::recv_size::Received;
-use crate::transport::stream::{Close, Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
+use crate::transport::stream::{Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
 
 /// The reactor has said that there is something to receive, and nobody has found the end of it.
 const READABLE: u8 = 1;
@@ -31,10 +33,16 @@ const READABLE: u8 = 1;
 const ARRIVED: u8 = 2;
 /// Reading is paused, because too much has arrived.
 const PAUSED: u8 = 4;
-/// No more will arrive.
+/// No more will arrive, and nothing is wrong with that.
 const EOF: u8 = 8;
 /// The connection is over and the socket closed.
 const LOST: u8 = 16;
+/// There is no reader, and none will come.
+const READER_GONE: u8 = 32;
+/// There is no writer, and none will come.
+const WRITER_GONE: u8 = 64;
+/// It is waited for at the end of the run.
+const LINGERING: u8 = 128;
 
 /// The shared half of a reader and a writer.
 pub(crate) struct Connection {
@@ -101,6 +109,10 @@ impl Connection {
         self.peer.as_ref()
     }
 
+    pub(crate) fn fd(&self) -> RawFd {
+        self.fd
+    }
+
     pub(crate) fn set_server(&self, server: Weak<Serving>, key: usize) {
         *self.server.borrow_mut() = Some((server, key));
     }
@@ -165,7 +177,8 @@ impl Connection {
         }
     }
 
-    /// Receives once into `buffer`, and again as long as it fills all the room there is. `true`: bytes or the end came.
+    /// Receives once into `buffer`, and again as long as it fills all the room there is and a readiness may deliver
+    /// more. `true`: bytes or the end came. A failure that comes behind bytes is for the next one who looks.
     #[inline]
     fn receive(self: &Rc<Self>, buffer: &mut ReadBuffer<Chunk>) -> bool {
         let mut total = 0;
@@ -181,8 +194,9 @@ impl Connection {
                     if count == size && total < Stream::<OwnedFd, Chunk>::MAX_RECV {
                         continue;
                     }
-                    // If it filled up there may be more; else a recv would only say that there is not.
-                    self.note(READABLE, count == size);
+                    // Either a recv would only say that there is no more, or this was enough for one readiness: the
+                    // reactor, which others are waiting for, too, is to say that it goes on.
+                    self.note(READABLE, false);
                     return true;
                 }
                 Received::Blocked => {
@@ -195,7 +209,10 @@ impl Connection {
                     // asyncio leaves the writing side open; the kernel would report the end for ever.
                     drop(self.runtime.event_loop.remove_reader(self.fd));
                 }
-                Received::Failed(error) => self.fail(error),
+                Received::Failed(error) => {
+                    self.fail(error);
+                    return total > 0;
+                }
             }
             return true;
         }
@@ -218,12 +235,12 @@ impl Connection {
             return Ok(filled);
         }
         if self.is(READABLE) {
-            let received = self.receive(buffer);
-            self.check()?;
-            if received {
+            if self.receive(buffer) {
                 return Ok(true);
             }
+            self.check()?;
         }
+        self.check_loop()?;
         drop(self.reading.replace(Some(Waiter::new(context))));
         Ok(false)
     }
@@ -231,10 +248,7 @@ impl Connection {
     /// What a fill does unless the stream simply goes on. `None`: it does.
     #[inline(never)]
     fn fill_otherwise(self: &Rc<Self>, buffer: &mut ReadBuffer<Chunk>) -> io::Result<Option<bool>> {
-        if self.is(EOF) && !self.is(ARRIVED) {
-            return Ok(Some(true));
-        }
-        self.check()?;
+        // First what came before the end, then the end.
         if self.is(ARRIVED) {
             self.note(ARRIVED, false);
             let mut arrived = self.arrived.borrow_mut();
@@ -242,6 +256,10 @@ impl Connection {
             buffer.feed(chunk);
             return Ok(Some(true));
         }
+        if self.is(EOF) {
+            return Ok(Some(true));
+        }
+        self.check()?;
         if self.is(PAUSED) {
             self.note(PAUSED, false);
             if self.stream.borrow_mut().resume_reading() {
@@ -259,26 +277,6 @@ impl Connection {
     #[inline]
     pub(crate) fn is_eof(&self) -> bool {
         self.is(EOF)
-    }
-
-    /// The reader is gone: what comes is nobody's.
-    pub(crate) fn reader_dropped(&self) {
-        drop(self.reading.take());
-        if self.stream.borrow_mut().pause_reading() {
-            drop(self.runtime.event_loop.mute_reader(self.fd));
-        }
-    }
-
-    /// The error that has ended the connection, if one has.
-    #[inline]
-    pub(crate) fn check(&self) -> io::Result<()> {
-        if !self.is(LOST) {
-            return Ok(());
-        }
-        match &*self.failure.borrow() {
-            Some(failure) => Err(copy_of(failure)),
-            None => Ok(()),
-        }
     }
 
     // Writing
@@ -306,27 +304,34 @@ impl Connection {
 
     #[inline(never)]
     fn write_queued(self: &Rc<Self>, bytes: &[u8]) {
+        // Nobody would send them; an error of the next drain says so.
+        let _ = self.check_loop();
         if self.staged.replace(false) {
-            let staged = self.runtime.outbox.unstage(Chunk::copy_of);
-            self.queue(staged);
+            let write = |staged: &[u8]| self.write_copied(staged);
+            let written = self.runtime.outbox.unstage(write);
+            self.after_write(written);
         }
-        self.queue(Chunk::copy_of(bytes));
+        let written = self.write_copied(bytes);
+        self.after_write(written);
     }
 
-    fn queue(self: &Rc<Self>, chunk: Chunk) {
+    /// Small pieces go into chunks together: each chunk is far larger than such a piece.
+    fn write_copied(&self, bytes: &[u8]) -> Written {
         let mut stream = self.stream.borrow_mut();
-        match stream.write(chunk) {
+        stream.write_copied(bytes, Chunk::extend, Chunk::growing_copy_of)
+    }
+
+    fn after_write(self: &Rc<Self>, written: Written) {
+        match written {
             Written::Queued => {}
             Written::FlushLater => {
                 if !self.listed.replace(true) {
                     self.runtime.outbox.list(Rc::clone(self));
                 }
             }
-            Written::FlushNow => {
-                drop(stream);
-                self.flush();
-            }
+            Written::FlushNow => self.flush(),
             Written::Waiting => {
+                let mut stream = self.stream.borrow_mut();
                 let waiting = stream.queue().len();
                 stream.flow.pauses_at(waiting);
             }
@@ -373,7 +378,7 @@ impl Connection {
         match sent {
             Sent::Nothing | Sent::All | Sent::Some => {}
             Sent::Watch => self.watch_writing(),
-            Sent::Failed(error) => self.fail(error),
+            Sent::Failed(error) => self.fail_sending(error),
         }
     }
 
@@ -385,8 +390,25 @@ impl Connection {
         let source = Source::Stream(Rc::clone(self));
         match self.runtime.event_loop.add_writer(self.fd, source) {
             Ok(before) => drop(before),
-            Err(error) => self.fail(error),
+            Err(error) => self.fail_sending(error),
         }
+    }
+
+    /// To be asked by an operation that is ready; see `budget.rs`.
+    #[inline]
+    pub(crate) fn take_budget(&self, context: &Context<'_>) -> Poll<()> {
+        self.runtime.budget.take(context)
+    }
+
+    /// As [`take_budget`](Self::take_budget), for what makes a system call each time: a step full of these is long
+    /// enough for the reactor to be asked after it.
+    #[inline]
+    pub(crate) fn take_budget_to_send(&self, context: &Context<'_>) -> Poll<()> {
+        let taken = self.runtime.budget.take(context);
+        if taken.is_pending() {
+            self.runtime.event_loop.poll_next_turn();
+        }
+        taken
     }
 
     /// Sends what is queued. `true`: the writer may go on at once.
@@ -425,7 +447,7 @@ impl Connection {
         }
         match drained {
             Some(Drained::Close) => self.connection_lost(None),
-            Some(Drained::Eof(Err(error))) => self.fail(error),
+            Some(Drained::Eof(Err(error))) => self.fail_sending(error),
             Some(Drained::Open | Drained::Eof(Ok(()))) | None => {}
         }
     }
@@ -478,83 +500,6 @@ impl Connection {
     pub(crate) fn write_eof(self: &Rc<Self>) -> io::Result<()> {
         self.flush();
         self.stream.borrow_mut().write_eof()
-    }
-
-    // The end
-
-    /// Closes when everything is sent.
-    pub(crate) fn close(self: &Rc<Self>) {
-        self.flush();
-        let close = self.stream.borrow_mut().close();
-        match close {
-            Close::Already => {}
-            Close::WhenDrained => {
-                drop(self.runtime.event_loop.remove_reader(self.fd));
-                self.end_of_input();
-            }
-            Close::Now => self.connection_lost(None),
-        }
-    }
-
-    /// Closes without sending what waits.
-    pub(crate) fn abort(self: &Rc<Self>) {
-        if self.staged.replace(false) {
-            self.runtime.outbox.unstage(|_| ());
-        }
-        let unsent = self.stream.borrow_mut().force_close();
-        if unsent.is_some() {
-            self.connection_lost(None);
-        }
-    }
-
-    #[cold]
-    fn fail(self: &Rc<Self>, error: io::Error) {
-        if self.staged.replace(false) {
-            self.runtime.outbox.unstage(|_| ());
-        }
-        let unsent = self.stream.borrow_mut().force_close();
-        if unsent.is_some() {
-            self.connection_lost(Some(error));
-        }
-    }
-
-    /// The one place where a connection ends: the socket is closed and everyone who waits is told.
-    fn connection_lost(self: &Rc<Self>, failure: Option<io::Error>) {
-        // `self` may be held by the reactor alone.
-        let _keep = Rc::clone(self);
-        self.note(LOST, true);
-        *self.failure.borrow_mut() = failure;
-        drop(self.runtime.event_loop.remove_reader(self.fd));
-        drop(self.runtime.event_loop.remove_writer(self.fd));
-        drop(self.stream.borrow_mut().take_socket());
-        self.end_of_input();
-        wake_all(&self.draining);
-        wake_all(&self.closing);
-        if let Some((server, key)) = self.server.take()
-            && let Some(server) = server.upgrade()
-        {
-            server.detach(key);
-        }
-    }
-
-    fn end_of_input(&self) {
-        self.note(READABLE, false);
-        self.note(EOF, true);
-        if let Some(reader) = self.reading.take() {
-            reader.wake();
-        }
-    }
-
-    /// Whether the connection is over; if not, whoever polls will be woken.
-    ///
-    /// # Errors
-    /// The failure that has ended it.
-    pub(crate) fn is_closed(&self, context: &Context<'_>) -> io::Result<bool> {
-        if self.is(LOST) {
-            return self.check().map(|()| true);
-        }
-        wait_with(&self.closing, context);
-        Ok(false)
     }
 }
 

@@ -4,6 +4,7 @@
 //!   Both faces use it; the rest is the Rust face's.
 //! * `connection.rs`: what a reader and a writer share: a transport's stream, driven by the reactor.
 //! * `chunk.rs`: the buffers that go round.
+//! * `connection/ending.rs`: how a connection ends; `linger.rs`: what is still to be sent when nobody waits for it.
 //! * `outbox.rs`: what the running step has written and not sent yet.
 //! * `reader.rs`, `writer.rs`: the two halves that programs have.
 //! * `connect.rs`: connections that are made. `server.rs`: connections that are accepted.
@@ -13,6 +14,7 @@ mod chunk;
 mod connect;
 mod connection;
 mod errors;
+pub(crate) mod linger;
 mod outbox;
 pub mod read_buffer;
 mod reader;
@@ -28,5 +30,6 @@ pub use reader::StreamReader;
 pub(crate) use server::Listener;
 pub use server::{
     HandlerOutput, Server, ServerOptions, start_server, start_server_with, start_unix_server,
+    start_unix_server_with,
 };
 pub use writer::StreamWriter;

@@ -23,6 +23,8 @@ struct Waiting {
     bytes: Vec<u8>,
     /// Connections with chunks to flush.
     listed: Vec<Rc<Connection>>,
+    /// No step will come any more.
+    closed: bool,
 }
 
 impl Outbox {
@@ -39,7 +41,7 @@ impl Outbox {
             Some(other) if !Rc::ptr_eq(other, connection) => return false,
             Some(_) => {}
             // Behind a listed connection it has to wait in the list.
-            None if !waiting.listed.is_empty() => return false,
+            None if !waiting.listed.is_empty() || waiting.closed => return false,
             None => waiting.staged_by = Some(Rc::clone(connection)),
         }
         waiting.bytes.extend_from_slice(bytes);
@@ -66,6 +68,11 @@ impl Outbox {
     /// Has a connection flushed when the step is over.
     pub(super) fn list(&self, connection: Rc<Connection>) {
         self.0.borrow_mut().listed.push(connection);
+    }
+
+    /// The loop is over: nothing is staged any more.
+    pub(crate) fn close(&self) {
+        self.0.borrow_mut().closed = true;
     }
 
     /// The step is over: sends all that waits.

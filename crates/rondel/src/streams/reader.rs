@@ -19,6 +19,12 @@ use super::read_buffer::{self, ReadBuffer, Search, Step};
 ///
 /// A read that is dropped before it is ready (cancelled, timed out) has taken nothing from the stream.
 ///
+/// If the connection fails, also when something is written, reads give first what has arrived, and then the error, each time. A read
+/// that finds less than it needs leaves it in the buffer: [`read`](Self::read) gives it.
+/// Reads that never have to wait let other tasks run now and then.
+///
+/// Dropping the reader while there is a writer leaves the connection open; what comes is not received any more.
+///
 /// ```
 /// # use rondel::{open_connection, start_server};
 /// # fn main() -> std::io::Result<()> {
@@ -77,7 +83,7 @@ impl StreamReader {
     /// # }
     /// ```
     pub async fn read(&mut self, n: usize) -> io::Result<&[u8]> {
-        self.begin()?;
+        self.begin();
         if n == 0 {
             return Ok(&[]);
         }
@@ -94,7 +100,7 @@ impl StreamReader {
     /// # Errors
     /// What has broken the connection.
     pub async fn read_to_end(&mut self) -> io::Result<&[u8]> {
-        self.begin()?;
+        self.begin();
         self.step(|_, eof| if eof { Step::Incomplete } else { Step::Wait })
             .await?;
         let all = self.buffer.len();
@@ -108,7 +114,7 @@ impl StreamReader {
     /// broken the connection.
     pub async fn readline(&mut self) -> io::Result<&[u8]> {
         const NEWLINE: &[u8] = b"\n";
-        self.begin()?;
+        self.begin();
         let limit = self.connection.limit();
         let mut search = Search::default();
         match self
@@ -133,7 +139,7 @@ impl StreamReader {
     /// # Errors
     /// [`ReadError::Incomplete`], with what there was, if the stream ends before; the stream is at its end then.
     pub async fn readexactly(&mut self, n: usize) -> Result<&[u8], ReadError> {
-        self.begin()?;
+        self.begin();
         match self
             .step(|bytes, eof| read_buffer::read_exactly(bytes.len(), eof, n))
             .await?
@@ -156,7 +162,7 @@ impl StreamReader {
             !separator.is_empty(),
             "Separator should be at least one-byte string"
         );
-        self.begin()?;
+        self.begin();
         let limit = self.connection.limit();
         let mut search = Search::default();
         match self
@@ -178,12 +184,11 @@ impl StreamReader {
 
     /// Takes away what the last read has given out.
     #[inline]
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self) {
         let given = std::mem::take(&mut self.given);
         if given > 0 {
             self.buffer.discard(given);
         }
-        self.connection.check()
     }
 
     fn give(&mut self, n: usize) -> &[u8] {
@@ -207,14 +212,14 @@ impl StreamReader {
     /// Waits until there is something, or the end of the stream: what `read_buffer::read` asks for.
     #[inline]
     fn poll_some(&mut self, context: &Context<'_>) -> Poll<io::Result<()>> {
-        if !self.buffer.is_empty() {
-            return Poll::Ready(Ok(()));
+        if self.buffer.is_empty() {
+            match self.connection.fill(&mut self.buffer, context) {
+                Ok(true) => {}
+                Ok(false) => return Poll::Pending,
+                Err(error) => return self.failed(error, context),
+            }
         }
-        match self.connection.fill(&mut self.buffer, context) {
-            Ok(true) => Poll::Ready(Ok(())),
-            Ok(false) => Poll::Pending,
-            Err(error) => Poll::Ready(Err(error)),
-        }
+        self.connection.take_budget(context).map(Ok)
     }
 
     #[inline]
@@ -227,14 +232,20 @@ impl StreamReader {
             let eof = self.connection.is_eof() && !self.connection.has_arrived();
             match ask(self.buffer.as_slice(), eof) {
                 Step::Wait => {}
-                step => return Poll::Ready(Ok(step)),
+                step => return self.connection.take_budget(context).map(|()| Ok(step)),
             }
             match self.connection.fill(&mut self.buffer, context) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
-                Err(error) => return Poll::Ready(Err(error)),
+                Err(error) => return self.failed(error, context),
             }
         }
+    }
+
+    /// A failure, which each read reports again, has its price like everything that does not wait.
+    #[cold]
+    fn failed<T>(&self, error: io::Error, context: &Context<'_>) -> Poll<io::Result<T>> {
+        self.connection.take_budget(context).map(|()| Err(error))
     }
 }
 

@@ -11,6 +11,7 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::rc::{Rc, Weak};
@@ -99,8 +100,8 @@ impl<E: fmt::Display> HandlerOutput for Result<(), E> {
 /// The handler is an `async fn(StreamReader, StreamWriter)` or a closure like it, which may capture: what it has is
 /// there for all connections. A name may have several addresses: the server listens on all of them. Port 0 is a
 /// free port: see [`Server::addresses`].
-/// A handler that fails or panics is reported on standard error; its connection is closed when the handler's
-/// `StreamWriter` goes.
+/// A handler that fails or panics is reported on standard error; its connection is closed when the
+/// handler's streams go, once everything is sent.
 ///
 /// # Errors
 /// `AddrInUse` and others, with asyncio's text; a name that is not known.
@@ -181,7 +182,8 @@ where
 }
 
 /// Listens on a Unix socket, and removes it from the file system when it is closed. A socket that someone has left
-/// there is replaced.
+/// there is replaced. A path that begins with a zero byte is an abstract address: a name that is in no file
+/// system, and gone with the server.
 ///
 /// # Errors
 /// What `bind` fails with, `AddrInUse` if the path is something else than a socket.
@@ -203,11 +205,50 @@ where
     H: AsyncFn(StreamReader, StreamWriter) -> O + 'static,
     O: HandlerOutput + 'static,
 {
+    start_unix_server_with(handler, path, ServerOptions::default()).await
+}
+
+/// As [`start_unix_server`], with options; `reuse_port` means nothing to Unix sockets.
+///
+/// # Errors
+/// As [`start_unix_server`].
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let mut options = rondel::ServerOptions::default();
+///     options.backlog = 1000;
+///     let name = format!("\0rondel-doc-abstract-{}", std::process::id());
+///     let _server = rondel::start_unix_server_with(async |_, writer| writer.write("hi"), &name, options).await?;
+///     let (mut reader, _writer) = rondel::open_unix_connection(&name).await?;
+///     assert_eq!(reader.read_to_end().await?, b"hi");
+///     Ok(())
+/// })?
+/// # }
+/// ```
+pub async fn start_unix_server_with<H, O>(
+    handler: H,
+    path: impl AsRef<Path>,
+    options: ServerOptions,
+) -> io::Result<Server>
+where
+    H: AsyncFn(StreamReader, StreamWriter) -> O + 'static,
+    O: HandlerOutput + 'static,
+{
     let path = path.as_ref();
+    if path.as_os_str().is_empty() {
+        // The kernel would choose a name, which nobody could know.
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "the path of a Unix server is empty",
+        ));
+    }
     let address = SockAddr::unix(path)?;
-    if path
-        .symlink_metadata()
-        .is_ok_and(|found| found.file_type().is_socket())
+    let is_abstract = path.as_os_str().as_bytes().starts_with(&[0]);
+    if !is_abstract
+        && path
+            .symlink_metadata()
+            .is_ok_and(|found| found.file_type().is_socket())
     {
         // If it can't be removed, `bind` says what there is to say.
         let _ = std::fs::remove_file(path);
@@ -220,14 +261,17 @@ where
         ),
         _ => error,
     })?;
-    let file = path.symlink_metadata()?;
-    let unlink = UnixPath {
-        path: path.to_owned(),
-        inode: (file.dev(), file.ino()),
+    let unlink = if is_abstract {
+        None
+    } else {
+        let file = path.symlink_metadata()?;
+        Some(UnixPath {
+            path: path.to_owned(),
+            inode: (file.dev(), file.ino()),
+        })
     };
-    let options = ServerOptions::default();
     socket.listen(options.backlog)?;
-    serve(handler, vec![socket], options, Some(unlink))
+    serve(handler, vec![socket], options, unlink)
 }
 
 fn bind(address: SocketAddr, options: &ServerOptions) -> io::Result<Socket> {
@@ -376,6 +420,13 @@ impl Listener {
         }
     }
 
+    /// Closes the server that this listens for.
+    pub(crate) fn close_server(&self) {
+        if let Some(serving) = self.serving.upgrade() {
+            serving.close();
+        }
+    }
+
     fn handle(&self, serving: &Rc<Serving>, connection: Rc<Connection>) {
         let key = serving
             .connections
@@ -466,7 +517,8 @@ impl Serving {
 
     async fn wait_until(&self, done: impl Fn(&Self) -> bool) {
         poll_fn(|context| {
-            if done(self) {
+            // Of a loop that has ended nothing is to be expected.
+            if done(self) || self.runtime.is_over() {
                 return Poll::Ready(());
             }
             let mut waiters = self.waiters.borrow_mut();

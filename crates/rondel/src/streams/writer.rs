@@ -17,7 +17,9 @@ use crate::transport::address::Address;
 
 /// Writes to a connection, in asyncio's ways. Comes in a pair with a [`StreamReader`](crate::StreamReader).
 ///
-/// Dropping it closes the connection, once everything that was written is sent.
+/// Dropping it ends its direction, once everything that was written is sent: the peer reads the end of the stream, and
+/// what it sends can still be read. When the reader is gone, too, the connection is closed. For a peer that takes
+/// nothing, see [`Builder::linger`](crate::Builder::linger).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -69,13 +71,15 @@ impl StreamWriter {
     }
 
     /// Sends what was written, and waits until it is appropriate to write more: that is at once as long as the
-    /// connection takes it, and when less than a quarter of the buffer's limit is left, if it does not.
+    /// connection takes it, and when less than a quarter of the buffer's limit is left, if it does not. Now and then
+    /// it lets other tasks run first.
     ///
     /// # Errors
     /// What has broken the connection; `ConnectionReset` if it is closed.
     pub async fn drain(&self) -> io::Result<()> {
         let connection = &self.connection;
         if connection.flush_and_go_on() {
+            poll_fn(|context| connection.take_budget_to_send(context)).await;
             return Ok(());
         }
         if connection.is_closing() {
@@ -99,7 +103,8 @@ impl StreamWriter {
         self.connection.write_eof()
     }
 
-    /// Closes the connection, after what was written is sent. Nothing is received any more.
+    /// Closes the connection, both directions, after what was written is sent. Nothing is received any more; what was can
+    /// be read.
     pub fn close(&self) {
         self.connection.close();
     }
@@ -174,7 +179,7 @@ fn inet(address: &Address) -> Option<SocketAddr> {
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
-        self.connection.close();
+        self.connection.writer_dropped();
     }
 }
 

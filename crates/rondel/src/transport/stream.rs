@@ -248,6 +248,12 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             return Written::Lost { warn };
         }
         self.queue.push(chunk);
+        self.queued()
+    }
+
+    /// Something was queued.
+    #[inline]
+    fn queued(&mut self) -> Written {
         if self.blocked {
             Written::Waiting
         } else if self.queue.len() > self.flow.high().min(FLUSH_AT_ONCE) {
@@ -259,6 +265,22 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             self.dirty = true;
             Written::FlushLater
         }
+    }
+
+    /// As [`write`](Self::write), for bytes that are copied: `extend` puts as many of them as there is room for into the last chunk
+    /// that waits, and says how many; `make` makes a chunk of the rest, and is told how many bytes wait before it.
+    pub fn write_copied(
+        &mut self,
+        bytes: &[u8],
+        extend: impl FnOnce(&mut C, &[u8]) -> usize,
+        make: impl FnOnce(&[u8], usize) -> C,
+    ) -> Written {
+        let added = self.queue.extend_last(|chunk| extend(chunk, bytes));
+        if added == bytes.len() {
+            return self.queued();
+        }
+        let chunk = make(&bytes[added..], self.queue.len());
+        self.write(chunk)
     }
 
     /// Sends what waits. To be called when [`write`](Self::write) says so and when the descriptor can be written.

@@ -90,6 +90,18 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         }
     }
 
+    /// Has `extend` put more bytes into the last chunk, where it has room for them. Gives how many it says it has put there.
+    #[inline]
+    pub fn extend_last(&mut self, extend: impl FnOnce(&mut C) -> usize) -> usize {
+        let last = match &mut self.rest {
+            Some(rest) => rest.back_mut(),
+            None => self.first.as_mut(),
+        };
+        let more = last.map_or(0, extend);
+        self.len += more;
+        more
+    }
+
     /// Takes everything out unsent. The chunks come back to be dropped where foreign destructors may run.
     #[must_use]
     pub fn take(&mut self) -> Self {
