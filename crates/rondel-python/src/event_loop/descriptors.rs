@@ -1,6 +1,7 @@
 //! `add_reader`, `add_writer` and their removal, and the book of the file objects they were given.
 
 use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
 use pyo3::ffi;
@@ -21,34 +22,27 @@ enum Side {
     Write,
 }
 
-/// The file objects that descriptors are watched by, each at the place of its number. A program may remove one that it has
-/// closed meanwhile, which asyncio's selector finds by its identity.
+/// The file objects that descriptors are watched by, by their numbers. A program may remove one that it has closed meanwhile,
+/// which asyncio's selector finds by its identity.
 #[derive(Default)]
-pub(super) struct Files(RefCell<Vec<Option<Owned>>>);
+pub(super) struct Files(RefCell<BTreeMap<RawFd, Owned>>);
 
 impl Files {
     fn note(&self, fd: RawFd, file: &Object) {
-        let mut files = self.0.borrow_mut();
-        let place = fd as usize;
-        if files.len() <= place {
-            files.resize_with(place + 1, || None);
-        }
-        let before = files[place].replace(file.own());
-        // Its destructor is the program's.
-        drop(files);
+        let before = self.0.borrow_mut().insert(fd, file.own());
+        // Its destructor is the program's: the borrow is over.
         drop(before);
     }
 
     fn number_of(&self, file: &Object) -> Option<RawFd> {
         let files = self.0.borrow();
-        let is_it = |other: &Option<Owned>| other.as_ref().is_some_and(|other| other.is(file));
-        files.iter().position(is_it).map(|place| place as RawFd)
+        files
+            .iter()
+            .find_map(|(fd, other)| other.is(file).then_some(*fd))
     }
 
     fn forget(&self, fd: RawFd) {
-        let mut files = self.0.borrow_mut();
-        let file = files.get_mut(fd as usize).and_then(Option::take);
-        drop(files);
+        let file = self.0.borrow_mut().remove(&fd);
         drop(file);
     }
 
@@ -59,7 +53,7 @@ impl Files {
     /// For the collector.
     pub(super) fn for_each(&self, see: impl FnMut(&Object)) {
         if let Ok(files) = self.0.try_borrow() {
-            files.iter().flatten().map(|file| &**file).for_each(see);
+            files.values().map(|file| &**file).for_each(see);
         }
     }
 }

@@ -1,8 +1,11 @@
 //! What is registered for each descriptor.
 //!
-//! Descriptors are small integers, so the table is indexed by them. A token is the descriptor's number and the
-//! generation of its slot: an event that was reported for a registration which is gone finds no slot.
+//! Descriptors are small integers, so the table is indexed by them: a directory of pages, each made when the kernel watches
+//! one of its descriptors first. A number may be large, or wrong altogether, without costing what lies below it. A token is
+//! the descriptor's number and the generation of its slot: an event that was reported for a registration which is gone
+//! finds no slot.
 
+use std::io;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
 use std::os::fd::RawFd;
 
@@ -69,16 +72,32 @@ pub(super) struct Slot<S> {
     generation: u32,
 }
 
+impl<S> Slot<S> {
+    const fn new() -> Self {
+        Self {
+            reader: None,
+            writer: None,
+            registered: Interest::NONE,
+            generation: 0,
+        }
+    }
+}
+
+/// So many descriptors stand on one page.
+const PAGE: usize = 64;
+
+type Page<S> = Box<[Slot<S>; PAGE]>;
+
 /// The table of descriptors.
 pub(super) struct Registry<S> {
-    slots: Vec<Slot<S>>,
+    pages: Vec<Option<Page<S>>>,
     watched: usize,
 }
 
 impl<S> Registry<S> {
     pub(super) fn new() -> Self {
         Self {
-            slots: Vec::new(),
+            pages: Vec::new(),
             watched: 0,
         }
     }
@@ -88,41 +107,61 @@ impl<S> Registry<S> {
         self.watched == 0
     }
 
-    /// The slot of a descriptor, which must not be negative.
-    pub(super) fn slot(&mut self, fd: RawFd) -> &mut Slot<S> {
-        let index = fd as usize;
-        while self.slots.len() <= index {
-            self.slots.push(Slot {
-                reader: None,
-                writer: None,
-                registered: Interest::NONE,
-                generation: 0,
-            });
+    /// Makes room for a descriptor that the kernel knows.
+    ///
+    /// # Errors
+    /// `OutOfMemory`.
+    pub(super) fn make_room(&mut self, fd: RawFd) -> io::Result<()> {
+        if self.get(fd).is_some() {
+            return Ok(());
         }
-        &mut self.slots[index]
+        self.add_page(fd)
+    }
+
+    #[cold]
+    fn add_page(&mut self, fd: RawFd) -> io::Result<()> {
+        let index = usize::try_from(fd).map_err(|_| io::Error::from_raw_os_error(libc::EBADF))?;
+        let index = index / PAGE;
+        if let Some(more) = (index + 1).checked_sub(self.pages.len()) {
+            self.pages.try_reserve(more)?;
+            self.pages.resize_with(index + 1, || None);
+        }
+        let mut slots = Vec::new();
+        slots.try_reserve_exact(PAGE)?;
+        slots.resize_with(PAGE, Slot::new);
+        let page = Page::try_from(slots.into_boxed_slice());
+        self.pages[index] = Some(page.map_err(|_| io::ErrorKind::OutOfMemory)?);
+        Ok(())
     }
 
     pub(super) fn get(&mut self, fd: RawFd) -> Option<&mut Slot<S>> {
-        self.slots.get_mut(usize::try_from(fd).ok()?)
+        let index = usize::try_from(fd).ok()?;
+        let page = self.pages.get_mut(index / PAGE)?.as_mut()?;
+        Some(&mut page[index % PAGE])
+    }
+
+    #[inline]
+    fn slot(&self, fd: RawFd) -> Option<&Slot<S>> {
+        let index = usize::try_from(fd).ok()?;
+        let page = self.pages.get(index / PAGE)?.as_ref()?;
+        Some(&page[index % PAGE])
     }
 
     pub(super) fn sources_of(&self, fd: RawFd) -> (Option<&S>, Option<&S>) {
-        match usize::try_from(fd).ok().and_then(|fd| self.slots.get(fd)) {
+        match self.slot(fd) {
             Some(slot) => (slot.reader.as_ref(), slot.writer.as_ref()),
             None => (None, None),
         }
     }
 
     pub(super) fn registered(&self, fd: RawFd) -> Interest {
-        usize::try_from(fd)
-            .ok()
-            .and_then(|fd| self.slots.get(fd))
-            .map_or(Interest::NONE, |slot| slot.registered)
+        self.slot(fd).map_or(Interest::NONE, |slot| slot.registered)
     }
 
-    /// Notes what the kernel watches now. The end of a registration ends the slot's generation.
+    /// Notes what the kernel watches now, of a descriptor that there is room for. The end of a registration ends the slot's
+    /// generation.
     pub(super) fn set_registered(&mut self, fd: RawFd, interest: Interest) {
-        let slot = self.slot(fd);
+        let Some(slot) = self.get(fd) else { return };
         let before = std::mem::replace(&mut slot.registered, interest);
         match (before.is_empty(), interest.is_empty()) {
             (true, false) => self.watched += 1,
@@ -141,36 +180,47 @@ impl<S> Registry<S> {
     }
 
     /// The top bit is never set, which keeps `u64::MAX` free.
-    pub(super) fn token(&mut self, fd: RawFd) -> u64 {
-        u64::from(self.slot(fd).generation) << 32 | fd as u64
+    pub(super) fn token(&self, fd: RawFd) -> u64 {
+        let generation = self.slot(fd).map_or(0, |slot| slot.generation);
+        u64::from(generation) << 32 | fd as u64
     }
 
     pub(super) fn fd_of(&self, token: u64) -> Option<RawFd> {
-        let (generation, index) = ((token >> 32) as u32, (token & u64::from(u32::MAX)) as usize);
-        let slot = self.slots.get(index)?;
-        (slot.generation == generation && !slot.registered.is_empty()).then_some(index as RawFd)
+        let (generation, fd) = ((token >> 32) as u32, token as u32 as RawFd);
+        let slot = self.slot(fd)?;
+        (slot.generation == generation && !slot.registered.is_empty()).then_some(fd)
+    }
+
+    fn slots(&self) -> impl Iterator<Item = (RawFd, &Slot<S>)> {
+        let pages = self.pages.iter().enumerate();
+        pages
+            .filter_map(|(index, page)| page.as_ref().map(|page| (index * PAGE, page)))
+            .flat_map(|(first, page)| {
+                let slots = page.iter().enumerate();
+                slots.map(move |(index, slot)| ((first + index) as RawFd, slot))
+            })
     }
 
     /// The descriptors that the kernel is to watch.
     pub(super) fn watched(&self) -> Vec<RawFd> {
-        let slots = self.slots.iter().enumerate();
-        slots
+        self.slots()
             .filter(|(_, slot)| !slot.registered.is_empty())
-            .map(|(fd, _)| fd as RawFd)
+            .map(|(fd, _)| fd)
             .collect()
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &S> {
-        self.slots
-            .iter()
-            .flat_map(|slot| [slot.reader.as_ref(), slot.writer.as_ref()])
+        self.slots()
+            .flat_map(|(_, slot)| [slot.reader.as_ref(), slot.writer.as_ref()])
             .flatten()
     }
 
     pub(super) fn take(&mut self) -> Vec<S> {
         self.watched = 0;
-        std::mem::take(&mut self.slots)
+        std::mem::take(&mut self.pages)
             .into_iter()
+            .flatten()
+            .flat_map(|page| *page)
             .flat_map(|slot| [slot.reader, slot.writer])
             .flatten()
             .collect()

@@ -31,7 +31,7 @@ use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 
 use epoll::{Epoll, Event};
-use interest::Registry;
+use interest::{Registry, Slot};
 use signal_pipe::SignalPipe;
 
 use crate::refused::is_refusal;
@@ -131,8 +131,7 @@ impl<S> Reactor<S> {
     /// # Errors
     /// What the backend's registration fails with; then nothing has changed.
     pub fn add_reader(&mut self, fd: RawFd, source: S) -> io::Result<Option<S>> {
-        self.want(fd, Interest::READABLE)?;
-        Ok(self.registry.slot(fd).reader.replace(source))
+        Ok(self.want(fd, Interest::READABLE)?.reader.replace(source))
     }
 
     /// See [`EventLoop::add_writer`](crate::event_loop::EventLoop::add_writer).
@@ -140,8 +139,7 @@ impl<S> Reactor<S> {
     /// # Errors
     /// What the backend's registration fails with; then nothing has changed.
     pub fn add_writer(&mut self, fd: RawFd, source: S) -> io::Result<Option<S>> {
-        self.want(fd, Interest::WRITABLE)?;
-        Ok(self.registry.slot(fd).writer.replace(source))
+        Ok(self.want(fd, Interest::WRITABLE)?.writer.replace(source))
     }
 
     /// Ends watching for reading.
@@ -239,17 +237,21 @@ impl<S> Reactor<S> {
         Ok(())
     }
 
-    /// Adds a side to what the kernel watches.
-    fn want(&mut self, fd: RawFd, side: Interest) -> io::Result<()> {
+    /// Adds a side to what the kernel watches. The table grows only when the kernel has taken the number.
+    fn want(&mut self, fd: RawFd, side: Interest) -> io::Result<&mut Slot<S>> {
+        let before = self.registry.registered(fd);
+        if !before.contains(side) {
+            self.watch(fd, before, side)?;
+        }
+        let slot = self.registry.get(fd);
+        slot.ok_or_else(|| io::Error::from_raw_os_error(libc::EBADF))
+    }
+
+    fn watch(&mut self, fd: RawFd, before: Interest, side: Interest) -> io::Result<()> {
         if fd < 0 {
             return Err(io::Error::from_raw_os_error(libc::EBADF));
         }
-        let token = self.registry.token(fd);
-        let slot = self.registry.slot(fd);
-        let (before, after) = (slot.registered, slot.registered | side);
-        if before == after {
-            return Ok(());
-        }
+        let (token, after) = (self.registry.token(fd), before | side);
         self.own()?;
         let result = if before.is_empty() {
             self.epoll.add(fd, after, token)
@@ -267,6 +269,10 @@ impl<S> Reactor<S> {
             // Registered through a duplicate that this loop has lost sight of.
             Some(libc::EEXIST) => self.epoll.modify(fd, after, token)?,
             _ => result?,
+        }
+        if let Err(error) = self.registry.make_room(fd) {
+            let _ = self.epoll.delete(fd); // as if it had not been asked for
+            return Err(error);
         }
         self.registry.set_registered(fd, after);
         Ok(())
