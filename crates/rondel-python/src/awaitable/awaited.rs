@@ -7,8 +7,11 @@ use pyo3::ffi;
 use super::is_awaitable;
 use super::progress::Progress;
 use crate::cpython::call::iter_send;
-use crate::cpython::error::{raise_instance, raised_matches, take_exception, type_error};
+use crate::cpython::error::{
+    chain, raise_instance, raised_matches, restore, take_exception, type_error,
+};
 use crate::cpython::names::import;
+use crate::cpython::stack::check_stack;
 use crate::cpython::{Object, Owned, Raised, Res, imports, names};
 use crate::future;
 
@@ -22,6 +25,7 @@ pub(super) fn poll(inner: &Object, value: &Object) -> Res<Progress> {
             future::Step::Return(value) => Progress::Returned(value),
         });
     }
+    check_stack()?;
     let mut result = ptr::null_mut();
     // SAFETY: live objects; what comes back is a reference of ours.
     unsafe {
@@ -38,6 +42,12 @@ pub(super) fn throw_into(inner: &Object) -> Res<Progress> {
     let exception = take_exception();
     if future::is_native(inner) {
         return raise_instance(exception); // a future has no `throw`, and looking for it takes longer than the rest
+    }
+    if let Err(Raised) = check_stack() {
+        // Here the await chain ends: what was to be thrown is the context of what is raised.
+        let too_deep = take_exception();
+        chain(&too_deep, &exception);
+        return Err(restore(too_deep));
     }
     let Some(throw) = inner.getattr_optional(&names().throw)? else {
         return raise_instance(exception);

@@ -11,6 +11,7 @@ use super::{Awaitable, OFFSET, Stage, Steps, base, fields};
 use crate::cpython::error::{guard, guard_object, guard_quiet, raise_instance, type_error};
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{self, Args, GetSet};
+use crate::cpython::nesting::nested;
 use crate::cpython::object::check;
 use crate::cpython::stop_iteration::stop_iteration;
 use crate::cpython::types::{TypeBuilder, free, slot_fn};
@@ -242,12 +243,32 @@ unsafe extern "C" fn finalize<T: Steps>(object: *mut ffi::PyObject) {
 }
 
 unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
+    // SAFETY: the interpreter passes a dead instance; it ends once.
     unsafe {
         let this = fields::<T>(Object::from_ptr(object));
-        if this.stage.get() != Stage::Done && end::<T>(object) {
-            return; // resurrected
+        if this.stage.get() == Stage::Done {
+            give_back::<T>(object);
+            return;
         }
+        // The collector must not find it while it waits for its end.
+        untracked::forget(&this.tracked);
+        nested(object, dealloc::<T>, || {
+            if !end::<T>(object) {
+                give_back::<T>(object);
+            }
+        });
+    }
+}
+
+/// Gives the memory of one that is done back, or keeps it.
+///
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline]
+unsafe fn give_back<T: Steps>(object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word.
+    unsafe {
+        let this = fields::<T>(Object::from_ptr(object));
         if this.tracked.get() {
             ffi::PyObject_GC_UnTrack(object.cast());
         }

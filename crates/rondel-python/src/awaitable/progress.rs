@@ -9,6 +9,7 @@ use super::{Awaitable, Next, OFFSET, Stage, Steps};
 use crate::cpython::error::{
     raise_instance, raised_matches, restore, runtime_error, take_exception, type_error, value_error,
 };
+use crate::cpython::stack::check_stack;
 use crate::cpython::{Object, Owned, Raised, Res, names, none};
 use crate::future;
 use crate::untracked;
@@ -212,6 +213,7 @@ impl<T: Steps> Awaitable<T> {
             }
             stage @ Stage::Running => self.misused(stage).map(drop),
             Stage::Suspended => {
+                check_stack()?;
                 self.stage.set(Stage::Running);
                 if let Some(inner) = self.inner.take()
                     && let Some(close) = inner.getattr_optional(&names().close)?

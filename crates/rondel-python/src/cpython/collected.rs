@@ -9,6 +9,7 @@ use std::ptr;
 use pyo3::ffi;
 
 use super::finalize::{finalize_from_dealloc, finalizing};
+use super::nesting::nested;
 use super::types::{TypeBuilder, clear_weakrefs, free, slot_fn};
 use super::{Object, Res, Slot};
 
@@ -95,7 +96,14 @@ unsafe extern "C" fn finalize<T: Collected>(object: *mut ffi::PyObject) {
 }
 
 unsafe extern "C" fn dealloc<T: Collected>(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
+    // SAFETY: the interpreter passes a dead instance; it ends once.
+    unsafe { nested(object, dealloc::<T>, || end::<T>(object)) };
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+unsafe fn end<T: Collected>(object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word; the fields are dropped once.
     unsafe {
         if T::FINALIZED && finalize_from_dealloc(object) {
             return; // resurrected

@@ -25,6 +25,8 @@
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
 //! | `detach.rs` | letting other threads have the interpreter during a wait |
 //! | `context.rs` | `contextvars` contexts |
+//! | `stack.rs` | how deep native code may recurse |
+//! | `nesting.rs` | objects that end each other, one inside the other |
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
 
 pub(crate) mod call;
@@ -39,8 +41,10 @@ pub(crate) mod freelist;
 pub(crate) mod instance_dict;
 pub(crate) mod method;
 pub(crate) mod names;
+pub(crate) mod nesting;
 pub(crate) mod object;
 pub(crate) mod special;
+pub(crate) mod stack;
 pub(crate) mod stop_iteration;
 pub(crate) mod types;
 

@@ -22,6 +22,7 @@ use pyo3::ffi;
 use crate::cpython::error::{exception_matches, raise, raise_instance, runtime_error, type_error};
 use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
+use crate::cpython::stack::recurse;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
 use crate::event_loop::core::{LoopCore, is_debug};
@@ -36,7 +37,9 @@ pub(crate) use methods::{
     alive, check_fresh, init_types, iterator_slots, loop_or_default, message_of, reset,
     shared_attributes, shared_methods,
 };
-pub(crate) use object::{clear, clear_base, finalize, give_back, traverse, traverse_base};
+pub(crate) use object::{
+    clear, clear_base, finalize, give_back, may_end_others, traverse, traverse_base,
+};
 
 /// Where a future stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -405,16 +408,19 @@ pub(crate) fn cancel_any(future: &Object, message: Option<&Object>) -> Res<bool>
     if is_exact(future) {
         return cancel(future, message);
     }
-    if task::is_exact(future) {
-        return task::cancel(future, message);
-    }
-    if waits::is_gathering(future) {
-        return waits::cancel_gathering(future, message);
-    }
-    let message = message.map_or_else(Owned::none, Object::own);
-    future
-        .call_method_with(&names().cancel, &[&*message], Some(&imports().kw_msg))?
-        .is_true()
+    // Each may wait for another one, and tasks that wait for each other never end.
+    recurse(|| {
+        if task::is_exact(future) {
+            return task::cancel(future, message);
+        }
+        if waits::is_gathering(future) {
+            return waits::cancel_gathering(future, message);
+        }
+        let message = message.map_or_else(Owned::none, Object::own);
+        future
+            .call_method_with(&names().cancel, &[&*message], Some(&imports().kw_msg))?
+            .is_true()
+    })
 }
 
 /// The error of objects made by `__new__` alone.

@@ -4,8 +4,9 @@ use std::ffi::{c_int, c_void};
 
 use pyo3::ffi;
 
-use super::{FREE, Rare, State, asyncio_part, fields, is_exact};
+use super::{FREE, Future, Rare, State, asyncio_part, fields, is_exact};
 use crate::cpython::instance_dict::has_dict;
+use crate::cpython::nesting::{may_end, nested};
 use crate::cpython::types::{clear_weakrefs, free, has_weakrefs, is_fresh};
 use crate::cpython::{Object, Owned, Res, imports, names};
 use crate::event_loop::core::LoopCore;
@@ -191,8 +192,29 @@ pub(crate) fn give_back(future: Owned) {
     core.keep_waiter(future);
 }
 
+/// Whether the end of a future may be the end of others that it holds.
+#[inline]
+pub(crate) fn may_end_others(this: &Future) -> bool {
+    cfg!(not(Py_3_14))
+        && (may_end(this.result.get()) || !this.callback.is_empty() || !this.has_no_rare())
+}
+
 pub(super) unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
+    // SAFETY: the interpreter passes a dead instance; it ends once.
+    unsafe {
+        if may_end_others(fields(Object::from_ptr(object))) {
+            nested(object, tp_dealloc, || end(object));
+        } else {
+            end(object);
+        }
+    }
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline]
+unsafe fn end(object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word.
     unsafe {
         let this = fields(Object::from_ptr(object));
         let exact = is_exact(Object::from_ptr(object));

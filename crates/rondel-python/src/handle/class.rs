@@ -9,13 +9,15 @@ use pyo3::ffi;
 
 use super::run::run_anywhere;
 use super::{
-    CANCELLED, FREE_HANDLES, FREE_TIMERS, HANDLE, Handle, IN_A_TUPLE, OFFSET, TIMER, TIMER_HANDLE,
-    cancel, fields, fill, is_handle, note_origin, note_when,
+    CANCELLED, FREE_HANDLES, FREE_TIMERS, HANDLE, Handle, IN_A_TUPLE, OF_SUBCLASS, OFFSET, TIMER,
+    TIMER_HANDLE, cancel, fields, fill, is_handle, note_origin, note_when,
 };
 #[cfg(Py_3_14)]
 use super::{THREAD_SAFE, thread_safe};
 use crate::cpython::error::{guard, guard_object, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::nesting::{may_end, nested};
+use crate::cpython::stack::check_stack;
 use crate::cpython::types::{
     TypeBuilder, clear_weakrefs, free, register_subclasses, slot_fn, visit,
 };
@@ -32,6 +34,7 @@ fn get_context(handle: &Object) -> Res<Owned> {
 }
 
 fn run_method(handle: &Object) -> Res<Owned> {
+    check_stack()?; // the callback may be another handle's `_run`
     match run_anywhere(handle) {
         ControlFlow::Continue(()) => Ok(Owned::none()),
         ControlFlow::Break(exit) => exit.raise(),
@@ -174,12 +177,19 @@ unsafe extern "C" fn init_timer(
                 init(this, callback, args, event_loop, context)?;
                 fields(this).when.set(seconds);
                 note_when(this, when);
-                fields(this).flags.set(TIMER);
+                fields(this).flags.set(fields(this).flags.get() | TIMER);
                 Ok(())
             })?;
         }
         Ok(0)
     })
+}
+
+/// Whether this is exactly a `rondel.Handle` or `rondel.TimerHandle`.
+fn is_exact(this: &Object) -> bool {
+    [&HANDLE, &TIMER_HANDLE]
+        .iter()
+        .any(|class| ptr::eq(this.type_ptr(), class.load(Ordering::Relaxed)))
 }
 
 fn init(
@@ -202,7 +212,7 @@ fn init(
         callback.unwrap_or(none()),
         &[],
         context,
-        0,
+        if is_exact(this) { 0 } else { OF_SUBCLASS },
     )?;
     // The very tuple that was given, which `_args` gives back.
     fields(this).args[0].set(args);
@@ -254,8 +264,32 @@ unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
     0
 }
 
+/// Whether the end of a handle may be the end of others that it holds. (A callback that is made for it is a bound method
+/// mostly, which costs nothing here; none leads on but through what the interpreter ends with care.)
+#[inline]
+fn may_end_others(this: &Handle) -> bool {
+    may_end(this.args[0].get())
+        || may_end(this.args[1].get())
+        || may_end(this.args[2].get())
+        || may_end(this.context.get())
+}
+
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
+    // SAFETY: the interpreter passes a dead instance; it ends once.
+    unsafe {
+        if may_end_others(fields(Object::from_ptr(object))) {
+            nested(object, dealloc, || end(object));
+        } else {
+            end(object);
+        }
+    }
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline]
+unsafe fn end(object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word.
     unsafe {
         ffi::PyObject_GC_UnTrack(object.cast());
         clear_weakrefs(object);

@@ -13,6 +13,7 @@ use super::names::sync_names;
 use crate::awaitable::{Next, iterator_of};
 use crate::cpython::error::{guard, guard_object, runtime_error};
 use crate::cpython::method::{Args, Method, attribute, with_tuple_and_dict};
+use crate::cpython::nesting::nested;
 use crate::cpython::special::bind_special;
 use crate::cpython::types::{
     TypeBuilder, allocate, bind_method, free, set_type_attribute, slot_fn, visit,
@@ -134,13 +135,17 @@ unsafe extern "C" fn clear<T: Primitive>(object: *mut ffi::PyObject) -> c_int {
 }
 
 unsafe extern "C" fn dealloc<T: Primitive>(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear::<T>(object);
-        ptr::drop_in_place(object.byte_add(OFFSET).cast::<T>());
-        free(object);
-    }
+    let end = || {
+        // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
+        unsafe {
+            ffi::PyObject_GC_UnTrack(object.cast());
+            clear::<T>(object);
+            ptr::drop_in_place(object.byte_add(OFFSET).cast::<T>());
+            free(object);
+        }
+    };
+    // SAFETY: as above, and nothing was done yet.
+    unsafe { nested(object, dealloc::<T>, end) };
 }
 
 /// Describes the native base class of a primitive's class.

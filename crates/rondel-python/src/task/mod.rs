@@ -28,6 +28,7 @@ use pyo3::ffi;
 
 use crate::cpython::error::type_error;
 use crate::cpython::freelist::free_list;
+use crate::cpython::nesting::nested;
 use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh, visit};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
 use crate::event_loop::calls::check_step;
@@ -391,7 +392,22 @@ fn give_context_back(task: &Object) {
 }
 
 unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
+    // SAFETY: the interpreter passes a dead instance; it ends once.
+    unsafe {
+        let base = future::fields(Object::from_ptr(object));
+        if !base.is_done() || future::may_end_others(base) {
+            nested(object, tp_dealloc, || end(object));
+        } else {
+            end(object);
+        }
+    }
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline]
+unsafe fn end(object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word.
     unsafe {
         let task = Object::from_ptr(object);
         let (exact, base) = (is_exact(task), future::fields(task));

@@ -15,6 +15,7 @@ use crate::cpython::error::{
     Builtin, Raised, exception_matches, is_exit, raise, raised_matches, restore, runtime_error,
     take_exception,
 };
+use crate::cpython::stack::check_stack;
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::{Exit, Kind};
@@ -179,6 +180,7 @@ pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
 
 /// The first step right away, in `Task(eager_start=True)`.
 pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
+    check_stack()?;
     registry::register_eager(task)?;
     let result = super::current::within(event_loop, task, || match run_in_context(task, None)? {
         After::Settled => Ok(()),

@@ -15,6 +15,7 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::method::{
     Args, GetSet, Method, attribute, function, method, with_tuple_and_dict,
 };
+use crate::cpython::nesting::{may_end, nested};
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot, names, none};
 use crate::event_loop::core::LoopCore;
@@ -352,12 +353,22 @@ unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
 }
 
 unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; its fields are released once.
+    let end = || {
+        // SAFETY: the interpreter passes a dead instance; its fields are released once.
+        unsafe {
+            ffi::PyObject_GC_UnTrack(object.cast());
+            fields(Object::from_ptr(object)).reset();
+            if !timeout::keep(object) {
+                free(object);
+            }
+        }
+    };
+    // SAFETY: as above, and nothing was done yet.
     unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        fields(Object::from_ptr(object)).reset();
-        if !timeout::keep(object) {
-            free(object);
+        if may_end(fields(Object::from_ptr(object)).timer.get()) {
+            nested(object, tp_dealloc, end);
+        } else {
+            end();
         }
     }
 }

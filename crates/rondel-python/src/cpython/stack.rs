@@ -1,0 +1,140 @@
+//! How deep native code may recurse: a look at the thread's stack, and the interpreter's own count.
+//!
+//! Coroutines that await each other through native awaitables, tasks that wait for each other, tasks that begin eagerly:
+//! programs nest them as deep as they like, and each level takes a piece of the C stack. The interpreter counts levels up
+//! to 3.13 whatever the size of the stack (a thread may have 256 KiB), and does not see those that are all native. So whoever
+//! may come back to itself asks here first, and raises `RecursionError` while there is room for it.
+
+use std::cell::Cell;
+use std::mem::MaybeUninit;
+
+use pyo3::ffi;
+
+use super::error::raise;
+use super::{Object, Raised, Res};
+
+/// What must be left for one more level, and for whatever it calls that comes back no more.
+const MARGIN: usize = 96 * 1024;
+/// A stack without a limit is taken to be as large as this.
+const UNLIMITED: usize = 256 * 1024 * 1024;
+
+/// A thread's stack, once it was looked at.
+#[derive(Clone, Copy)]
+struct Bounds {
+    /// The first address of the stack: it grows down to here.
+    low: usize,
+    /// Below this address little is left.
+    short: usize,
+}
+
+thread_local! {
+    static BOUNDS: Cell<Bounds> = const {
+        Cell::new(Bounds {
+            low: 0,
+            short: usize::MAX,
+        })
+    };
+}
+
+/// Whether little is left of this thread's stack.
+#[inline]
+fn is_short() -> bool {
+    let here = MaybeUninit::<u8>::uninit();
+    let here = std::hint::black_box(&raw const here).addr();
+    here < BOUNDS.with(Cell::get).short && is_really_short(here)
+}
+
+/// The stack is short, or not known yet; or this is not the thread's own stack, but one that a library has made.
+#[cold]
+fn is_really_short(here: usize) -> bool {
+    let mut bounds = BOUNDS.get();
+    if bounds.short == usize::MAX {
+        bounds = find();
+        BOUNDS.set(bounds);
+    }
+    (bounds.low..bounds.short).contains(&here)
+}
+
+/// Asks the C library for this thread's stack.
+fn find() -> Bounds {
+    const UNKNOWN: Bounds = Bounds { low: 0, short: 0 };
+    let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
+    let (mut low, mut size) = (std::ptr::null_mut(), 0);
+    // SAFETY: the calls fill what they are given; what is read was filled.
+    unsafe {
+        if libc::pthread_getattr_np(libc::pthread_self(), attributes.as_mut_ptr()) != 0 {
+            return UNKNOWN;
+        }
+        let result = libc::pthread_attr_getstack(attributes.as_ptr(), &mut low, &mut size);
+        libc::pthread_attr_destroy(attributes.as_mut_ptr());
+        if result != 0 {
+            return UNKNOWN;
+        }
+    }
+    let high = low.addr() + size;
+    // The main thread's stack grows as it is used: musl tells what it has now. How far it may grow is a limit of the process.
+    if let Some(limit) = main_thread_limit() {
+        size = limit;
+    }
+    let low = high.saturating_sub(size);
+    Bounds {
+        low,
+        short: low + MARGIN.min(size / 4),
+    }
+}
+
+/// How large the stack may become, of the main thread.
+fn main_thread_limit() -> Option<usize> {
+    let mut limit = MaybeUninit::<libc::rlimit>::uninit();
+    // SAFETY: system calls without preconditions; the limit is read only if it was filled.
+    let limit = unsafe {
+        if libc::getpid() != libc::gettid()
+            || libc::getrlimit(libc::RLIMIT_STACK, limit.as_mut_ptr()) != 0
+        {
+            return None;
+        }
+        limit.assume_init()
+    };
+    Some(match limit.rlim_cur {
+        libc::RLIM_INFINITY => UNLIMITED,
+        limit => usize::try_from(limit).unwrap_or(UNLIMITED),
+    })
+}
+
+/// Raises `RecursionError` if little is left of this thread's stack.
+#[inline]
+pub(crate) fn check_stack() -> Res<()> {
+    if is_short() { too_deep() } else { Ok(()) }
+}
+
+#[cold]
+fn too_deep() -> Res<()> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    let class = unsafe { Object::from_ptr(ffi::PyExc_RecursionError) };
+    raise(
+        class,
+        "maximum recursion depth exceeded while calling a Python object",
+    )
+}
+
+/// Ends a level that the interpreter counts.
+struct Counted;
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        // SAFETY: attached; follows a successful `Py_EnterRecursiveCall`.
+        unsafe { ffi::Py_LeaveRecursiveCall() };
+    }
+}
+
+/// Makes a call that may come back here, where asyncio makes one that the interpreter counts: at the interpreter's own limit,
+/// and before the stack ends, it raises `RecursionError`.
+pub(crate) fn recurse<R>(call: impl FnOnce() -> Res<R>) -> Res<R> {
+    check_stack()?;
+    // SAFETY: attached, with a NUL-terminated text.
+    if unsafe { ffi::Py_EnterRecursiveCall(c" while calling a Python object".as_ptr()) } != 0 {
+        return Err(Raised);
+    }
+    let _counted = Counted;
+    call()
+}
