@@ -99,6 +99,7 @@ pub(crate) static WATCHER: Watcher = Watcher {
     method: Some(callback_of),
     note: |_, _| Ok(Some(true)),
     act: |group, child, _| child_done(group, child),
+    watches: |_, _| true,
     arrived: |group| &TaskGroup::of(group).arrived,
 };
 

@@ -122,7 +122,18 @@ pub(crate) fn os_error(error: &io::Error) -> Res<Owned> {
 /// Raises the `OSError` for an `io::Error`.
 #[cold]
 pub(crate) fn raise_os_error<T>(error: &io::Error) -> Res<T> {
+    if error.kind() == io::ErrorKind::OutOfMemory && error.raw_os_error().is_none() {
+        return no_memory();
+    }
     raise_instance(os_error(error)?)
+}
+
+/// Raises `MemoryError`: memory of ours could not be had.
+#[cold]
+pub(crate) fn no_memory<T>() -> Res<T> {
+    // SAFETY: attached. The instance is one that the interpreter keeps for this.
+    unsafe { ffi::PyErr_NoMemory() };
+    Err(Raised)
 }
 
 /// Raises an exception instance.
@@ -131,6 +142,23 @@ pub(crate) fn raise_instance<T>(exception: Owned) -> Res<T> {
     // SAFETY: live objects; the class is that of the instance.
     unsafe { ffi::PyErr_SetObject(exception.class().as_ptr(), exception.as_ptr()) };
     Err(Raised)
+}
+
+/// `raise object`, of whatever a program has given.
+#[cold]
+pub(crate) fn raise_object<T>(object: Owned) -> Res<T> {
+    // SAFETY: live objects.
+    let exception = unsafe {
+        match ffi::PyExceptionClass_Check(object.as_ptr()) != 0 {
+            true => object.call(&[])?,
+            false => object,
+        }
+    };
+    // SAFETY: a live object.
+    if unsafe { ffi::PyExceptionInstance_Check(exception.as_ptr()) } == 0 {
+        return type_error("exceptions must derive from BaseException");
+    }
+    raise_instance(exception)
 }
 
 /// Takes the exception that is set, with its traceback in place. Must only be called when one is.

@@ -279,6 +279,27 @@ impl Object {
         }
     }
 
+    /// A number of bytes that a program asks for: as [`to_isize`](Self::to_isize), but one that is too large is the largest,
+    /// and what can't be compared with zero is refused in the words of that comparison.
+    pub(crate) fn to_count(&self) -> Res<isize> {
+        // SAFETY: live objects.
+        unsafe {
+            if ffi::PyLong_Check(self.as_ptr()) == 0 {
+                let zero = Owned::from_i64(0)?;
+                truth(ffi::PyObject_RichCompareBool(
+                    self.as_ptr(),
+                    zero.as_ptr(),
+                    ffi::Py_LT,
+                ))?;
+            }
+            let number = ffi::PyNumber_AsSsize_t(self.as_ptr(), ptr::null_mut());
+            if number == -1 && !ffi::PyErr_Occurred().is_null() {
+                return Err(Raised);
+            }
+            Ok(number)
+        }
+    }
+
     /// `now + self`, for a delay. What is no number is added by Python, which says of it what asyncio's addition says:
     /// a `Decimal` has a value, and still can't be added to a `float`.
     #[inline]

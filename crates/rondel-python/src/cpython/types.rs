@@ -7,6 +7,7 @@
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
@@ -181,6 +182,15 @@ impl Object {
         debug_assert!(self.is_type());
         // SAFETY: callers pass types only.
         unsafe { (*self.as_ptr().cast::<ffi::PyTypeObject>()).tp_basicsize as usize }
+    }
+
+    /// Whether this is a class of those that derive from one of ours, or that one.
+    pub(crate) fn derives_from(&self, class: &AtomicPtr<ffi::PyTypeObject>) -> bool {
+        // SAFETY: live types: this one is looked at only if it is one, the other one was made at import.
+        self.is_type()
+            && unsafe {
+                ffi::PyType_IsSubtype(self.as_ptr().cast(), class.load(Ordering::Relaxed)) != 0
+            }
     }
 
     /// This object as a type pointer, for a type.

@@ -139,11 +139,25 @@ fn add_callback(this: &Object, handle: &Object) -> Res<Owned> {
     if handle::is_handle(handle) {
         core.push(Kind::Handle, handle.own());
     } else {
-        let run = handle.getattr(&*Owned::from_str("_run")?)?;
-        core.push(Kind::Handle, handle::new_handle(this, &run, &[], None)?);
+        let run = this.getattr(&*Owned::from_str("_run_handle")?)?;
+        core.push(
+            Kind::Handle,
+            handle::new_handle(this, &run, &[handle], None)?,
+        );
     }
     core.engine().inbox().wake();
     Ok(Owned::none())
+}
+
+/// It may have been cancelled since it was queued.
+fn run_foreign_handle(_: &Object, handle: &Object) -> Res<Owned> {
+    if handle
+        .getattr(&*Owned::from_str("_cancelled")?)?
+        .is_true()?
+    {
+        return Ok(Owned::none());
+    }
+    handle.call_method(&*Owned::from_str("_run")?, &[])
 }
 
 fn write_to_self(this: &Object) -> Res<Owned> {
@@ -227,6 +241,7 @@ pub(super) fn methods() -> Vec<Method> {
             c"Calls back after delay seconds. Returns a TimerHandle."),
         method!(fast c"call_at(when, callback, *args, context=None)" call_at,
             c"Calls back when time() is at least when."),
+        method!(onearg c"_run_handle" run_foreign_handle, c"What a turn does with a handle that is not the loop's own."),
         method!(onearg c"_add_callback" add_callback, c"Queues a handle."),
         method!(onearg c"_add_callback_signalsafe" add_callback, c"Queues a handle and wakes the loop."),
         method!(noargs c"_write_to_self" write_to_self, c"Wakes the loop."),

@@ -600,8 +600,8 @@ pub(crate) fn init_type() -> Res<Owned> {
 
 /// `_rondel.bind_methods(cls)`: puts the hot methods into a subclass as its own.
 pub(crate) fn bind_methods(_: &Object, class: &Object) -> Res<Owned> {
-    if !class.is_type() {
-        return type_error("bind_methods() takes a class");
+    if !class.derives_from(&CLASS) {
+        return type_error("bind_methods() takes a class that derives from LoopCore");
     }
     for method in &calls::methods() {
         bind_method(class, method)?;

@@ -44,6 +44,8 @@ const SHARES_CONTEXT: u8 = 8;
 const NEEDS_NO_CONTEXT: u8 = 16;
 /// See `thread_safe.rs`.
 const THREAD_SAFE: u8 = 32;
+/// It is of a program's own class, which may have its own `_run`.
+const OF_SUBCLASS: u8 = 64;
 
 /// The number of arguments that says: the first one is a tuple of all of them.
 const IN_A_TUPLE: u8 = u8::MAX;

@@ -6,7 +6,10 @@ use pyo3::ffi;
 
 #[cfg(Py_3_14)]
 use super::thread_safe;
-use super::{CANCELLED, Handle, IN_A_TUPLE, NEEDS_NO_CONTEXT, SHARES_CONTEXT, THREAD_SAFE, fields};
+use super::{
+    CANCELLED, Handle, IN_A_TUPLE, NEEDS_NO_CONTEXT, OF_SUBCLASS, SHARES_CONTEXT, THREAD_SAFE,
+    fields,
+};
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
 use crate::event_loop::core::{LoopCore, is_debug};
@@ -42,14 +45,30 @@ impl Handle {
 /// except those that end the program.
 #[inline]
 pub(crate) fn run(core: &LoopCore, handle: &Object) -> ControlFlow<Exit> {
-    const SPECIAL: u8 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE;
+    const SPECIAL: u8 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE | OF_SUBCLASS;
     let this = fields(handle);
     if this.flags.get() & (SHARES_CONTEXT | SPECIAL) != SHARES_CONTEXT {
-        return run_anywhere(handle);
+        return match this.flags.get() & OF_SUBCLASS != 0 {
+            true => run_by_method(handle, this),
+            false => run_anywhere(handle),
+        };
     }
     match run_in_copy(core, handle, this) {
         Ok(_) => ControlFlow::Continue(()),
         Err(_) => failed(handle),
+    }
+}
+
+/// By the `_run` that the program's class may have.
+#[cold]
+fn run_by_method(handle: &Object, this: &Handle) -> ControlFlow<Exit> {
+    if this.is_cancelled() {
+        return ControlFlow::Continue(());
+    }
+    let result = Owned::from_str("_run").and_then(|name| handle.call_method(&name, &[]));
+    match result {
+        Ok(_) => ControlFlow::Continue(()),
+        Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
     }
 }
 

@@ -11,11 +11,11 @@ use rondel::streams::read_buffer::{self, Overrun, Search, Step, overlong_line};
 
 use super::reader::{self, Reader, fields};
 use crate::awaitable::{Class, Next, Steps, iterator_of, make};
-use crate::cpython::error::{raise_instance, runtime_error, value_error};
+use crate::cpython::error::{raise_instance, raise_object, runtime_error, value_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::object::{tuple_item, tuple_len};
-use crate::cpython::{Object, Owned, Res, Slot};
+use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::create_future;
 use crate::transport::names::{imports, names};
@@ -215,7 +215,11 @@ impl Read {
         match read_buffer::read_exactly(reader.len(), reader.eof.get(), n) {
             Step::Take(n) => Self::take(reader, n),
             Step::Wait => self.wait(reader, "readexactly"),
-            _ => incomplete(reader, Some(n)),
+            // The program's own number, if it is larger than any number here.
+            _ => {
+                let given = self.extra.cloned();
+                incomplete(reader, given.map_or_else(|| Owned::from_u64(n as u64), Ok)?)
+            }
         }
     }
 
@@ -254,7 +258,7 @@ impl Read {
                 }
                 Ok(Next::Return(rest))
             }
-            Step::Incomplete => incomplete(reader, None),
+            Step::Incomplete => incomplete(reader, Owned::none()),
             Step::Overrun(overrun) if line => {
                 let overlong = reader.with_bytes(|bytes| overlong_line(bytes, b"\n", overrun));
                 reader.discard(overlong)?;
@@ -302,7 +306,7 @@ impl Read {
 #[inline]
 fn check_exception(reader: &Reader) -> Res<()> {
     match reader.exception.cloned() {
-        Some(exception) => raise_instance(exception),
+        Some(exception) => raise_object(exception),
         None => Ok(()),
     }
 }
@@ -312,12 +316,8 @@ fn empty() -> Res<Next> {
 }
 
 /// Raises `IncompleteReadError(partial, expected)`; what is there is taken.
-fn incomplete(reader: &Reader, expected: Option<usize>) -> Res<Next> {
+fn incomplete(reader: &Reader, expected: Owned) -> Res<Next> {
     let partial = reader.take(usize::MAX)?;
-    let expected = match expected {
-        Some(expected) => Owned::from_u64(expected as u64)?,
-        None => Owned::none(),
-    };
     raise_instance(
         imports()
             .incomplete_read_error
@@ -361,13 +361,15 @@ fn argument<'a>(
 }
 
 fn read(reader: &Object, args: Args<'_>) -> Res<Owned> {
-    let n = argument(args, "StreamReader.read", "n", 0)?.map_or(Ok(-1), Object::to_isize)?;
+    let n = argument(args, "StreamReader.read", "n", 0)?.map_or(Ok(-1), Object::to_count)?;
     start(reader, if n < 0 { Kind::All } else { Kind::Some }, n, None)
 }
 
 fn readexactly(reader: &Object, args: Args<'_>) -> Res<Owned> {
-    let n = argument(args, "StreamReader.readexactly", "n", 1)?.map_or(Ok(0), Object::to_isize)?;
-    start(reader, Kind::Exactly, n, None)
+    let n = argument(args, "StreamReader.readexactly", "n", 1)?.unwrap_or(none());
+    let count = n.to_count()?;
+    let too_large = (count == isize::MAX).then(|| n.own());
+    start(reader, Kind::Exactly, count, too_large)
 }
 
 fn readuntil(reader: &Object, args: Args<'_>) -> Res<Owned> {

@@ -287,7 +287,8 @@ pub(crate) fn feed_eof(reader: &Object) -> Res<Owned> {
 /// Lets each read raise `exception`, the one that waits included.
 pub(crate) fn set_exception(reader: &Object, exception: &Object) -> Res<Owned> {
     let this = fields(reader);
-    this.exception.set(exception.own());
+    let given = (!exception.is_none()).then(|| exception.own());
+    drop(this.exception.replace(given));
     if let Some(waiter) = this.waiter.take() {
         set_exception_unless_cancelled(&waiter, exception)?;
     }

@@ -51,8 +51,12 @@ fn bind_tls(_: &Object, args: Args<'_>) -> Res<Owned> {
     let parameters = ["protocol_class", "transport_class"];
     let given = args.parse_function("bind_tls", parameters, 2, 2)?;
     let [protocol_class, transport_class] = given.map(|class| class.unwrap_or(none()));
-    if !protocol_class.is_type() || !transport_class.is_type() {
-        return type_error("bind_tls() takes classes");
+    if !protocol_class.derives_from(&protocol::CORE)
+        || !transport_class.derives_from(&transport::CORE)
+    {
+        return type_error(
+            "bind_tls() takes classes that derive from TLSProtocolCore and TLSTransportCore",
+        );
     }
     protocol::bind(protocol_class);
     transport::bind(transport_class)?;

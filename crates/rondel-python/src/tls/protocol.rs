@@ -88,7 +88,7 @@ pub(super) const BUFFERED: u8 = 32;
 /// Something was written in the running turn, and is encrypted and sent when that is over.
 pub(super) const DIRTY: u8 = 64;
 
-static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+pub(super) static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 /// `rondel.tls.SSLProtocol`.
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 

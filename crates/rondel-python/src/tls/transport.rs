@@ -32,6 +32,8 @@ pub(crate) struct Transport {
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+/// The native base of all of them.
+pub(super) static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: the fields stand at that offset; zeroed ones are valid.
@@ -244,15 +246,18 @@ pub(super) fn init_type() -> Res<Owned> {
     let base = &imports().flow_control;
     let offset = base.basicsize();
     OFFSET.store(offset, Ordering::Relaxed);
-    TypeBuilder::new::<Transport>(c"rondel._rondel.TLSTransportCore", Some(base), offset)
-        .subclassable()
-        .doc(c"The native half of a transport over TLS.")
-        .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
-        .slot(ffi::Py_tp_setattro, slot_fn!(setattro, ffi::setattrofunc))
-        .collected::<Transport>()
-        .methods(methods())
-        .getset(attributes())
-        .build()
+    let class =
+        TypeBuilder::new::<Transport>(c"rondel._rondel.TLSTransportCore", Some(base), offset)
+            .subclassable()
+            .doc(c"The native half of a transport over TLS.")
+            .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
+            .slot(ffi::Py_tp_setattro, slot_fn!(setattro, ffi::setattrofunc))
+            .collected::<Transport>()
+            .methods(methods())
+            .getset(attributes())
+            .build()?;
+    CORE.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    Ok(class)
 }
 
 /// Puts the methods into the class that programs see, as its own.

@@ -69,6 +69,7 @@ pub(super) static WATCHER: Watcher = Watcher {
     method: None,
     note: |_, _| Ok(Some(false)),
     act: |iterator, future, _| completed(Completed::of(iterator), future),
+    watches: |_, _| true,
     arrived: |iterator| &Completed::of(iterator).arrived,
 };
 

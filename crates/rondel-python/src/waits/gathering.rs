@@ -12,11 +12,12 @@ use std::sync::atomic::Ordering;
 use pyo3::ffi;
 
 use super::awaited_by::unlink;
-use super::names::waits_imports;
+use super::names::{waits_imports, waits_names};
 use super::watch::{Arrived, Watcher};
 use crate::cpython::finalize::finalize_from_dealloc;
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, attribute, method};
+use crate::cpython::nesting::nested;
 use crate::cpython::types::{
     TypeBuilder, allocate, clear_weakrefs, free, is_fresh, slot_fn, visit,
 };
@@ -44,6 +45,7 @@ pub(super) static WATCHER: Watcher = Watcher {
     name: |_, _| "gather.<locals>._done_callback",
     note,
     act: |outer, child, last| child_done(outer, child, last),
+    watches: |_, child| future::is_native(child) && future::fields(child).is_done(),
     arrived: |outer| &fields(outer).arrived,
 };
 
@@ -187,6 +189,10 @@ fn result_of(child: &Object) -> Res<Owned> {
     if base.state() == State::Finished && !base.has_failed() {
         return future::take_result(base);
     }
+    if base.state() == State::Pending {
+        // The program has told of more than were done.
+        return child.call_method(&waits_names().exception, &[]);
+    }
     if base.state() == State::Cancelled {
         let message = match base.cancel_message() {
             Some(message) => message,
@@ -284,7 +290,14 @@ unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
 }
 
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
+    // SAFETY: the interpreter passes a dead instance; it ends once.
+    unsafe { nested(object, dealloc, || end(object)) };
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+unsafe fn end(object: *mut ffi::PyObject) {
+    // SAFETY: by the caller's word.
     unsafe {
         let outer = Object::from_ptr(object);
         if future::fields(outer).logs_traceback() && finalize_from_dealloc(object) {

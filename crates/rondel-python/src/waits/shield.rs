@@ -53,6 +53,10 @@ pub(super) static WATCHER: Watcher = Watcher {
     },
     note,
     act,
+    watches: |shield, done| {
+        let this = Shield::of(shield);
+        (this.outer.holds(done) || this.inner.holds(done)) && future::fields(done).is_done()
+    },
     arrived: |shield| &Shield::of(shield).arrived,
 };
 

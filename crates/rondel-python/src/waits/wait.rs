@@ -73,6 +73,7 @@ pub(super) static WATCHER: Watcher = Watcher {
     name: |_, _| "_wait.<locals>._on_completion",
     note,
     act,
+    watches: |_, _| true,
     arrived: |waiting| &Waiting::of(waiting).arrived,
 };
 

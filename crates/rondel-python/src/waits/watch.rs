@@ -39,6 +39,8 @@ pub(crate) struct Watcher {
     pub(crate) note: fn(watcher: &Object, future: &Object) -> Res<Option<bool>>,
     /// What asyncio's callback does that shows.
     pub(crate) act: fn(watcher: &Object, future: &Object, noted: bool) -> Res<()>,
+    /// Whether it may be told of this object, which a program has passed to its callable: anything.
+    pub(crate) watches: fn(watcher: &Object, object: &Object) -> bool,
     /// The futures that wait for their turn.
     pub(crate) arrived: fn(watcher: &Object) -> &Arrived,
 }
@@ -276,12 +278,29 @@ unsafe extern "C" fn call(
         };
         if let Some(watcher) = Callable::of(this).watcher.cloned()
             && let Some(kind) = of(&watcher)
-            && let Some(noted) = (kind.note)(&watcher, future)?
         {
-            (kind.act)(&watcher, future, noted)?;
+            if !(kind.watches)(&watcher, future) {
+                return misused(future);
+            }
+            if let Some(noted) = (kind.note)(&watcher, future)? {
+                (kind.act)(&watcher, future, noted)?;
+            }
         }
         Ok(Owned::none())
     })
+}
+
+/// A program has called a callable of ours with something else. asyncio's functions ask it how it ended, and so come to the
+/// error that it raises.
+#[cold]
+fn misused(object: &Object) -> Res<Owned> {
+    if !object
+        .call_method(&waits_names().cancelled, &[])?
+        .is_true()?
+    {
+        object.call_method(&waits_names().exception, &[])?;
+    }
+    type_error("a future that is watched was expected")
 }
 
 fn qualified_name(callable: &Object) -> Res<Owned> {
