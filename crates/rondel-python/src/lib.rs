@@ -45,6 +45,13 @@ fn fill(module: &cpython::Object) -> Res<()> {
     let (future, task) = (future::init_types()?, task::init_type()?);
     waits::init_gathering()?;
     cpython::types::register_subclasses(&future, &[&task])?;
+    let (stock_future, stock_task) = (
+        &cpython::imports().stock_future,
+        &cpython::imports().stock_task,
+    );
+    cpython::dispatch::teach([(stock_future, &future), (stock_task, &task)])?;
+    cpython::accept::accept(&future, &[&task], stock_future)?;
+    cpython::accept::accept(&task, &[], stock_task)?;
     add("Future", future)?;
     add("Task", task.clone())?;
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {

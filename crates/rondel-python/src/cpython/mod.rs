@@ -14,6 +14,7 @@
 //! | `error.rs` | [`Raised`]: an exception is set; making and taking exceptions; the panic guard |
 //! | `types.rs` | heap types whose fields stand behind those of a base class |
 //! | `method.rs` | method tables and argument parsing |
+//! | `dispatch.rs`, `accept.rs` | methods that are called on the class, with objects of another one |
 //! | `call.rs` | calls of a program's code |
 //! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
 //! | `finalize.rs` | `__del__` of native objects |
@@ -29,10 +30,12 @@
 //! | `nesting.rs` | objects that end each other, one inside the other |
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
 
+pub(crate) mod accept;
 pub(crate) mod call;
 pub(crate) mod collected;
 pub(crate) mod context;
 pub(crate) mod detach;
+pub(crate) mod dispatch;
 pub(crate) mod ending;
 pub(crate) mod error;
 pub(crate) mod finalize;

@@ -23,7 +23,7 @@ use crate::task;
 use crate::waits::watch;
 
 /// The fields of a future whose `__init__` has run.
-pub(crate) fn alive(future: &Object) -> Res<&Future> {
+fn alive(future: &Object) -> Res<&Future> {
     let this = fields(future);
     if this.event_loop().is_none() {
         return uninitialized();

@@ -14,6 +14,7 @@ use super::{
 };
 #[cfg(Py_3_14)]
 use super::{THREAD_SAFE, thread_safe};
+use crate::cpython::accept::accept;
 use crate::cpython::error::{guard, guard_object, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::nesting::{may_end, nested};
@@ -423,6 +424,9 @@ pub(crate) fn init_types() -> Res<(Owned, Owned)> {
         #[cfg(Py_3_14)]
         thread_safe::init_type()?,
     ];
-    register_subclasses(&handle, &others.each_ref().map(|class| &**class))?;
+    let others = others.each_ref().map(|class| &**class);
+    register_subclasses(&handle, &others)?;
+    accept(&handle, &others, &imports().stock_handle)?;
+    accept(&timer, &[], &imports().stock_timer_handle)?;
     Ok((handle, timer))
 }

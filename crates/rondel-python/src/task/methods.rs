@@ -20,7 +20,6 @@ use crate::future::{self, Future};
 
 fn cancel_method(task: &Object, args: Args<'_>) -> Res<Owned> {
     let message = future::message_of(args, "cancel")?;
-    future::alive(task)?;
     Ok(Owned::from_bool(cancel(task, message)?))
 }
 
