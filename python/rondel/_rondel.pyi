@@ -334,6 +334,12 @@ class LoopAttribute:
     def __set__(self, instance: LoopCore, value: Any, /) -> None: ...
     def __delete__(self, instance: LoopCore, /) -> None: ...
 
+def stop_monitor() -> None:
+    """Before a fork: end the monitor's thread, until it is needed again."""
+
+def end_monitor() -> None:
+    """At the interpreter's end: end the monitor's thread for good."""
+
 def bind_methods(cls: type[LoopCore], /) -> None:
     """Give a subclass the often called methods as its own: the interpreter finds them faster there."""
 

@@ -8,6 +8,7 @@ works on the native parts through ``call_soon``, ``_add_reader`` and the like.
 from __future__ import annotations
 
 import asyncio
+import atexit
 import os
 import selectors
 import sys
@@ -157,8 +158,11 @@ def _send_what_waits() -> None:
     loop = asyncio._get_running_loop()
     if isinstance(loop, EventLoop):
         loop._flush_written()
+    # The child has no such thread, and the interpreter warns of a fork with several.
+    _rondel.stop_monitor()
 
 
+atexit.register(_rondel.end_monitor)
 os.register_at_fork(before=_send_what_waits, after_in_child=_leave_the_parents_loops_alone)
 
 

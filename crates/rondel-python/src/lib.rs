@@ -7,6 +7,8 @@ mod cpython;
 mod event_loop;
 mod future;
 mod handle;
+mod kernel_calls;
+mod monitor;
 #[cfg(feature = "panic-probe")]
 mod panic_probe;
 mod resolver;
@@ -92,6 +94,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
             method!(onearg c"forget_task" task::registry::forget, c"Takes a task out of its loop's list."),
         )?,
     )?;
+    for (name, value) in monitor::functions()? {
+        add(name, value)?;
+    }
     #[cfg(feature = "panic-probe")]
     for (name, value) in panic_probe::functions()? {
         add(name, value)?;

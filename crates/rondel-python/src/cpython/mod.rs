@@ -15,6 +15,7 @@
 //! | `types.rs` | heap types whose fields stand behind those of a base class |
 //! | `method.rs` | method tables and argument parsing |
 //! | `dispatch.rs`, `accept.rs` | methods that are called on the class, with objects of another one |
+//! | `definition.rs` | having something done before a built-in function |
 //! | `call.rs` | calls of a program's code |
 //! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
 //! | `finalize.rs` | `__del__` of native objects |
@@ -34,6 +35,7 @@ pub(crate) mod accept;
 pub(crate) mod call;
 pub(crate) mod collected;
 pub(crate) mod context;
+pub(crate) mod definition;
 pub(crate) mod detach;
 pub(crate) mod dispatch;
 pub(crate) mod ending;

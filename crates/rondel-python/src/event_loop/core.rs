@@ -4,7 +4,6 @@
 //! made by `tp_new` and never moves, so that the engine's host can point back to it.
 
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
 use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
@@ -12,21 +11,21 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
-use rondel::event_loop::clock::{Clock, NANOS_PER_SEC, coarse_now};
-use rondel::transport::send_batch::{self, SendBatch};
+use rondel::event_loop::clock::{Clock, NANOS_PER_SEC};
 
 use super::host::{Engine, Item, Kind, PyHost, TimerRef};
 use super::running::this_thread;
+use super::written::TurnWrites;
 use super::{calls, descriptors, running};
 use crate::cpython::context::Contexts;
 use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, names};
+use crate::kernel_calls;
 use crate::task::current::CurrentTask;
 use crate::task::registry::TaskList;
 use crate::threads::{self, Shared};
-use crate::transport;
 
 const TIME: u8 = 1;
 const CALL_SOON: u8 = 2;
@@ -59,16 +58,8 @@ pub(crate) struct LoopCore {
     pub(crate) tasks: TaskList,
     /// What `add_reader` and `add_writer` were given.
     pub(super) files: descriptors::Files,
-    /// Transports that were written to in the running turn.
-    written: RefCell<VecDeque<Owned>>,
-    /// Whether there are any.
-    has_written: Cell<bool>,
-    /// The coarse clock's reading when the first of them was written to.
-    written_at: Cell<u64>,
-    /// How many of them were looked at, and how many bytes these had to send.
-    written_len: Cell<(usize, usize)>,
-    /// Sends for several of them.
-    send_batch: RefCell<SendBatch>,
+    /// What the running turn has written.
+    pub(super) writes: TurnWrites,
     /// The queue of an executor that got a job in the running step, and whose worker is not woken yet.
     to_notify: Cell<Option<Arc<Shared>>>,
 }
@@ -78,13 +69,6 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 const OFFSET: usize = size_of::<ffi::PyObject>();
-
-/// So many transports that were written to are not kept waiting for the end of the turn.
-const MAX_WRITTEN: usize = 64;
-/// Nor are so many bytes, of all of them together. More would fall out of the processor's caches before the kernel reads them, and the
-/// C library would give their memory back to the kernel after each turn, to take it anew, page by page, in the next one. Much less
-/// costs more, too: peers that answer one by one have the reactor asked for each.
-const MAX_WRITTEN_LEN: usize = 256 * 1024;
 
 /// How many futures are kept.
 const MAX_WAITERS: usize = 64;
@@ -329,89 +313,60 @@ impl LoopCore {
         }
     }
 
-    // ---- writes of a turn ----
-    //
-    // Sends that follow each other closely cost less than sends between which Python code runs: the kernel's code and data stay in the
-    // processor's caches, and a peer on the same machine is still awake when the next message comes.
+    // ---- writes of a turn: see `written.rs` ----
 
-    /// A transport has something to send when the running turn ends. Answers whether a step is running; if none
-    /// is, the transport must send at once.
+    /// A transport has something to send when the running turn ends. Answers whether a step is running that may
+    /// wait; otherwise the transport must send at once.
+    #[inline]
     pub(crate) fn note_written(&self, transport: &Object) -> bool {
         // From another thread, too: the loop may be waiting, and nobody would tell it.
-        if self.thread.get() != this_thread() {
-            return false;
+        let noted = self.thread.get() == this_thread() && self.writes.note(transport);
+        if !noted {
+            self.flush_in_order();
         }
-        self.written.borrow_mut().push_back(transport.own());
-        if !self.has_written.replace(true) {
-            self.written_at.set(coarse_now());
-        }
-        true
+        noted
     }
 
-    /// A step is over. Others of the same turn may follow whose writes leave together with what it wrote, unless it took so long,
-    /// or so much waits, that waiting for them would be felt.
+    /// To be asked before more is written to a transport that waits already: sends all, unless this may wait with the rest.
+    #[inline]
+    pub(crate) fn before_more(&self, transport: &Object) {
+        if !self.writes.may_follow(transport) {
+            self.flush_in_order();
+        }
+    }
+
+    /// A step is over.
     #[inline]
     pub(crate) fn step_over(&self) {
-        if self.has_written.get()
-            && (self.much_is_written() || coarse_now() != self.written_at.get())
-        {
-            self.flush_all();
+        if self.writes.step_over() {
+            self.engine().poll_next_turn();
         }
-    }
-
-    /// Whether so much waits that it is not kept waiting any longer.
-    #[inline]
-    fn much_is_written(&self) -> bool {
-        let written = self.written.borrow();
-        let (seen, mut len) = self.written_len.get();
-        if seen < written.len() {
-            let new = written.range(seen..);
-            len += new.map(|it| transport::waiting_len(it)).sum::<usize>();
-            self.written_len.set((written.len(), len));
-        }
-        written.len() >= MAX_WRITTEN || len >= MAX_WRITTEN_LEN
     }
 
     /// Sends what was written.
     #[inline]
     pub(crate) fn flush_written(&self) {
-        if self.has_written.get() {
-            self.flush_all();
+        if self.writes.flush() {
+            self.engine().poll_next_turn();
         }
     }
 
-    fn flush_all(&self) {
-        self.engine().poll_next_turn();
-        self.written_len.set((0, 0));
-        loop {
-            let mut written = self.written.borrow_mut();
-            if written.len() >= send_batch::MIN && self.send_batch.borrow_mut().has_ring() {
-                let count = written.len().min(send_batch::MAX);
-                let transports: Vec<Owned> = written.drain(..count).collect();
-                drop(written);
-                transport::flush_together(&transports, &self.send_batch);
-                continue;
-            }
-            let Some(transport) = written.pop_front() else {
-                self.has_written.set(false);
-                return;
-            };
-            drop(written);
-            transport::flush(&transport);
+    /// Sends what was written, before something else reaches the kernel.
+    #[inline]
+    pub(crate) fn flush_in_order(&self) {
+        if !self.writes.any() {
+            return;
+        }
+        match self.thread.get() == this_thread() {
+            true => self.flush_written(),
+            // What comes of it is told in the loop's own thread.
+            false => self.writes.send_early(),
         }
     }
 
     /// Lets go of what the kernel keeps for sending.
     pub(super) fn forget_send_ring(&self) {
-        self.send_batch.borrow_mut().forget_ring();
-    }
-}
-
-/// Sends of a turn go by `io_uring`, unless the environment says no.
-fn new_send_batch() -> SendBatch {
-    match std::env::var_os("RONDEL_IO_URING").is_some_and(|way| way == "0") {
-        true => SendBatch::without_ring(),
-        false => SendBatch::new(),
+        self.writes.forget_ring();
     }
 }
 
@@ -451,6 +406,7 @@ unsafe extern "C" fn new(
         // SAFETY: the object is not seen by anyone before the core is whole; should making the engine fail, the
         // zeroed object is freed without its destructor.
         unsafe {
+            kernel_calls::init()?;
             let object = allocate(class)?;
             let core = object.as_ptr().byte_add(OFFSET).cast::<LoopCore>();
             let engine = match Engine::new(PyHost::new(NonNull::new_unchecked(core)), clock) {
@@ -476,11 +432,7 @@ unsafe extern "C" fn new(
                 current: CurrentTask::default(),
                 tasks: TaskList::default(),
                 files: descriptors::Files::default(),
-                written: RefCell::new(VecDeque::new()),
-                has_written: Cell::new(false),
-                send_batch: RefCell::new(new_send_batch()),
-                written_at: Cell::new(0),
-                written_len: Cell::default(),
+                writes: TurnWrites::new(NonNull::new_unchecked(&raw mut (*core).writes)),
                 to_notify: Cell::new(None),
             });
             (*core).current.init(&object)?;
@@ -519,9 +471,7 @@ unsafe extern "C" fn traverse(
             see(object);
         }
     }
-    if let Ok(written) = core.written.try_borrow() {
-        written.iter().for_each(|transport| see(transport));
-    }
+    core.writes.for_each(&mut see);
     result
 }
 
@@ -540,7 +490,7 @@ impl LoopCore {
         self.attributes.clear();
         self.forget_kept();
         self.files.forget_all();
-        drop(self.written.take());
+        self.writes.release();
     }
 }
 
@@ -553,7 +503,7 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         (*core).tasks.orphan();
         (*core).current.end();
         ManuallyDrop::drop(&mut (*core).engine);
-        ptr::drop_in_place(&raw mut (*core).written);
+        ptr::drop_in_place(&raw mut (*core).writes);
         (*core).notify_worker();
         free(object);
     }

@@ -8,6 +8,7 @@
 //! | `descriptors.rs` | `add_reader` and its kin |
 //! | `attributes.rs` | where asyncio's own code keeps its attributes |
 //! | `running.rs` | running, stopping, closing; the attributes that asyncio's own code reads |
+//! | `written.rs` | what a turn has written, until it is sent |
 //! | `running_loop.rs` | which loop runs in this thread |
 //!
 //! `python/rondel/event_loop.py` derives `EventLoop` from this and from asyncio's selector loop: whatever is not
@@ -20,3 +21,4 @@ mod descriptors;
 pub(crate) mod host;
 pub(crate) mod running;
 pub(crate) mod running_loop;
+mod written;

@@ -16,6 +16,12 @@ pub(crate) fn this_thread() -> u64 {
     unsafe { ffi::PyThread_get_thread_ident() }
 }
 
+/// Whether this is the thread that the process began with, which the interpreter's pending calls run in.
+fn is_main_thread() -> bool {
+    // SAFETY: take nothing.
+    unsafe { libc::gettid() == libc::getpid() }
+}
+
 #[inline]
 pub(crate) fn check_closed(core: &LoopCore) -> Res<()> {
     if core.is_closed() {
@@ -54,6 +60,7 @@ fn run(this: &Object) -> Res<Owned> {
         }
     }
     core.thread.set(this_thread());
+    core.writes.of_main_thread(is_main_thread());
     let running = Running(core);
     let result = core.engine().run_forever();
     drop(running);

@@ -40,6 +40,11 @@ pub(crate) fn flush(object: &Object) {
     }
 }
 
+/// Encrypts and sends what was written in the running turn. Runs no Python code: what comes of it is told by [`flush`].
+pub(crate) fn flush_early(object: &Object) {
+    writing::flush_early(object);
+}
+
 /// How many bytes wait in a protocol that is to be flushed.
 #[inline]
 pub(crate) fn waiting_len(object: &Object) -> usize {

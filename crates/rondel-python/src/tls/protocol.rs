@@ -70,23 +70,27 @@ pub(crate) struct Tls {
     pub(super) outgoing_low: Limit,
     pub(super) incoming_high: Limit,
     pub(super) incoming_low: Limit,
-    flags: Cell<u8>,
+    flags: Cell<u16>,
 }
 
 /// The transport below takes no more for now.
-pub(super) const BELOW_PAUSED: u8 = 1;
+pub(super) const BELOW_PAUSED: u16 = 1;
 /// The program wants no bytes for now.
-pub(super) const APP_READING_PAUSED: u8 = 2;
+pub(super) const APP_READING_PAUSED: u16 = 2;
 /// The transport below was told to read no more for now.
-pub(super) const READING_PAUSED: u8 = 4;
+pub(super) const READING_PAUSED: u16 = 4;
 /// The peer's side of the connection below has ended.
-pub(super) const EOF_RECEIVED: u8 = 8;
+pub(super) const EOF_RECEIVED: u16 = 8;
 /// The program was told to write no more for now.
-pub(super) const APP_WRITING_PAUSED: u8 = 16;
+pub(super) const APP_WRITING_PAUSED: u16 = 16;
 /// The program's protocol is a `BufferedProtocol`.
-pub(super) const BUFFERED: u8 = 32;
+pub(super) const BUFFERED: u16 = 32;
 /// Something was written in the running turn, and is encrypted and sent when that is over.
-pub(super) const DIRTY: u8 = 64;
+pub(super) const DIRTY: u16 = 64;
+/// It was encrypted and sent early: what came of it is to be told when the turn is over.
+pub(super) const SENT_EARLY: u16 = 128;
+/// Something is being encrypted, which may let other threads run.
+pub(super) const ENCRYPTING: u16 = 256;
 
 pub(super) static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 /// `rondel.tls.SSLProtocol`.
@@ -126,12 +130,12 @@ impl Tls {
     }
 
     #[inline]
-    pub(super) fn has(&self, flag: u8) -> bool {
+    pub(super) fn has(&self, flag: u16) -> bool {
         self.flags.get() & flag != 0
     }
 
     #[inline]
-    pub(super) fn set(&self, flag: u8, on: bool) {
+    pub(super) fn set(&self, flag: u16, on: bool) {
         let rest = self.flags.get() & !flag;
         self.flags.set(if on { rest | flag } else { rest });
     }
@@ -139,7 +143,7 @@ impl Tls {
     /// Whether something was written in the running turn.
     #[inline]
     pub(crate) fn is_dirty(&self) -> bool {
-        self.has(DIRTY)
+        self.has(DIRTY | SENT_EARLY)
     }
 
     /// Takes note of `_state`.

@@ -415,6 +415,11 @@ impl Tls {
         self.write_object(&*Owned::from_bytes(bytes)?)
     }
 
+    /// As [`write_joined`](Self::write_joined), without Python code. `None`: only Python can tell what is the matter.
+    pub(super) fn write_directly(&self, bytes: &[u8]) -> Option<Got> {
+        self.direct()?.write(bytes).ok()
+    }
+
     /// `SSLObject.write(data)`.
     fn write_object(&self, data: &Object) -> Res<Got> {
         match self.socket.or_none().call_method(&names().write, &[data]) {

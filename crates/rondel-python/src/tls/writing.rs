@@ -5,7 +5,9 @@
 //! waits, or ends the connection, does so first ([`flush_if_dirty`]).
 
 use super::names::names;
-use super::protocol::{APP_WRITING_PAUSED, BELOW_PAUSED, DIRTY, State, Tls, fail, fields};
+use super::protocol::{
+    APP_WRITING_PAUSED, BELOW_PAUSED, DIRTY, ENCRYPTING, SENT_EARLY, State, Tls, fail, fields,
+};
 use super::scratch;
 use super::session::Got;
 use crate::cpython::error::{raise, restore, take_exception};
@@ -52,8 +54,19 @@ pub(super) fn write(protocol: &Object, chunk: Chunk) -> Res<()> {
     if !is_open(this)? {
         return Ok(());
     }
+    before_more(protocol, this);
     push(this, chunk);
     written(protocol, this)
+}
+
+/// What others wrote after the last write to this one is sent before the next.
+#[inline]
+fn before_more(protocol: &Object, this: &Tls) {
+    if this.has(DIRTY)
+        && let Some(core) = this.event_loop.get().and_then(LoopCore::of)
+    {
+        core.before_more(protocol);
+    }
 }
 
 /// Something was written: it is sent now or when the turn is over.
@@ -62,18 +75,25 @@ fn written(protocol: &Object, this: &Tls) -> Res<()> {
     if this.state.get() != State::Wrapped {
         return Ok(());
     }
+    let core = this.event_loop.get().and_then(LoopCore::of);
     let at_once = this.outgoing_high.bytes.get().min(FLUSH_AT_ONCE);
     if this.queued.get() >= at_once || this.has(BELOW_PAUSED) {
+        if let Some(core) = core {
+            core.flush_in_order();
+        }
         return flush(protocol);
     }
     if this.has(DIRTY) {
         return Ok(());
     }
-    let noted = this
-        .event_loop
-        .get()
-        .and_then(LoopCore::of)
-        .is_some_and(|core| core.note_written(protocol));
+    // Only OpenSSL itself can be called where no Python code may run.
+    let noted = core.is_some_and(|core| match this.direct() {
+        Some(_) => core.note_written(protocol),
+        None => {
+            core.flush_in_order();
+            false
+        }
+    });
     match noted {
         true => {
             this.set(DIRTY, true);
@@ -91,6 +111,7 @@ pub(super) fn write_appdata(protocol: &Object, list: &Object) -> Res<Owned> {
     }
     // SAFETY: a live object; what is not iterable raises.
     let list = unsafe { Owned::steal(pyo3::ffi::PySequence_Tuple(list.as_ptr()))? };
+    before_more(protocol, this);
     for index in 0..tuple_len(&list) {
         let item = tuple_item(&list, index);
         let chunk = match Chunk::of_buffer(item) {
@@ -118,7 +139,14 @@ pub(super) fn write_appdata(protocol: &Object, list: &Object) -> Res<Owned> {
 /// Encrypts and sends what was written in the running turn, if anything.
 #[inline]
 pub(crate) fn flush_if_dirty(protocol: &Object) -> Res<()> {
-    match fields(protocol).is_dirty() {
+    let this = fields(protocol);
+    if !this.is_dirty() {
+        return Ok(());
+    }
+    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+        core.flush_in_order();
+    }
+    match this.is_dirty() {
         true => flush(protocol),
         false => Ok(()),
     }
@@ -128,6 +156,14 @@ pub(crate) fn flush_if_dirty(protocol: &Object) -> Res<()> {
 pub(crate) fn flush(protocol: &Object) -> Res<()> {
     let this = fields(protocol);
     this.set(DIRTY, false);
+    if this.has(SENT_EARLY) {
+        this.set(SENT_EARLY, false);
+        if let Some(transport) = this.transport.cloned()
+            && socket::exact(&transport).is_some()
+        {
+            below::flush_if_dirty(&transport)?;
+        }
+    }
     if !matches!(this.state.get(), State::Wrapped | State::Flushing) {
         return Ok(());
     }
@@ -140,7 +176,10 @@ pub(crate) fn flush(protocol: &Object) -> Res<()> {
 /// asyncio's `_do_write`.
 pub(super) fn encrypt_and_send(protocol: &Object, this: &Tls) -> Res<()> {
     while !this.queue.borrow().is_empty() {
-        match encrypt_next(this)? {
+        this.set(ENCRYPTING, true);
+        let encrypted = encrypt_next(this);
+        this.set(ENCRYPTING, false);
+        match encrypted? {
             Got::Bytes(count) => consume(this, count),
             Got::Later | Got::End => break,
         }
@@ -148,19 +187,68 @@ pub(super) fn encrypt_and_send(protocol: &Object, this: &Tls) -> Res<()> {
     process_outgoing(protocol, this)
 }
 
+/// Encrypts and sends what was written in the running turn, as far as that goes without Python code.
+pub(super) fn flush_early(protocol: &Object) {
+    let this = fields(protocol);
+    if !this.has(DIRTY) || this.has(ENCRYPTING | BELOW_PAUSED) || this.state.get() != State::Wrapped
+    {
+        return;
+    }
+    let Some(transport) = this.transport.get() else {
+        return;
+    };
+    let Some(socket) = socket::exact(transport) else {
+        return;
+    };
+    let Ok(mut below) = socket.stream.try_borrow_mut() else {
+        return;
+    };
+    while !this.queue.borrow().is_empty() {
+        match encrypt_first(this, |bytes| this.write_directly(bytes)) {
+            Some(Got::Bytes(count)) => consume(this, count),
+            // The flush that is due asks again.
+            Some(Got::Later | Got::End) | None => break,
+        }
+    }
+    let _sent = this.with_outgoing(|bytes| below::write_early(&mut below, bytes));
+    this.set(SENT_EARLY, true);
+    if this.queue.borrow().is_empty() {
+        this.set(DIRTY, false);
+    }
+}
+
 /// Encrypts the first piece, or the first ones together if they are small.
 fn encrypt_next(this: &Tls) -> Res<Got> {
-    let (first, joins) = {
-        let queue = this.queue.borrow();
-        let Some(first) = queue.front() else {
-            return Ok(Got::Later);
-        };
-        let len = first.as_ref().len() - this.sent_of_first.get();
-        (first.clone(), len < RECORD && queue.len() > 1)
+    let queue = this.queue.borrow();
+    let Some(first) = queue.front() else {
+        return Ok(Got::Later);
     };
+    if joins(this, first, queue.len()) {
+        drop(queue);
+        return encrypt_first(this, |bytes| this.write_joined(bytes));
+    }
+    let (first, offset) = (first.clone(), this.sent_of_first.get());
+    drop(queue);
+    this.write_bytes(first, offset)
+}
+
+/// Whether the first of so many pieces is encrypted together with those behind it.
+fn joins(this: &Tls, first: &Chunk, count: usize) -> bool {
+    count > 1 && first.as_ref().len() - this.sent_of_first.get() < RECORD
+}
+
+/// Has `write` encrypt the first piece, or the first ones together if they are small. There is one.
+fn encrypt_first<R>(this: &Tls, write: impl FnOnce(&[u8]) -> R) -> R {
     let offset = this.sent_of_first.get();
-    if !joins {
-        return this.write_bytes(first, offset);
+    let alone = {
+        let queue = this.queue.borrow();
+        let first = queue
+            .front()
+            .filter(|first| !joins(this, first, queue.len()));
+        first.cloned()
+    };
+    if let Some(first) = alone {
+        return write(&first.as_ref()[offset..]);
     }
     scratch::with(|scratch| {
         let mut len = 0;
@@ -179,7 +267,7 @@ fn encrypt_next(this: &Tls) -> Res<Got> {
             }
         }
         // SAFETY: so many bytes were copied there.
-        this.write_joined(unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast(), len) })
+        write(unsafe { std::slice::from_raw_parts(scratch.as_ptr().cast(), len) })
     })
 }
 

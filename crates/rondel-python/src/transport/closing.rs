@@ -11,7 +11,7 @@ use super::names::{imports, names};
 use super::socket::{
     Descriptor, PROTOCOL_CONNECTED, Socket, call_soon, fields, stop_reading, stop_writing,
 };
-use super::writing::{flush_if_dirty, flush_now};
+use super::writing::{flush_before_end, flush_if_dirty, flush_now};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::{LoopCore, is_debug};
@@ -21,7 +21,7 @@ use crate::streams::protocol;
 
 /// `transport.close()`.
 pub(crate) fn close(transport: &Object) -> Res<Owned> {
-    flush_if_dirty(transport)?;
+    flush_before_end(transport)?;
     let this = fields(transport);
     let closing = this.stream.borrow_mut().close();
     match closing {
@@ -210,7 +210,7 @@ pub(super) fn deferred_end(transport: &Object) -> Res<()> {
 // ---- methods ----
 
 fn abort(transport: &Object) -> Res<Owned> {
-    flush_if_dirty(transport)?;
+    flush_before_end(transport)?;
     force_close(transport, none())?;
     Ok(Owned::none())
 }

@@ -117,8 +117,27 @@ pub(crate) fn flush(object: &Object) {
         return;
     }
     if socket::fields(object).is_dirty() {
-        crate::cpython::finalize::finalizing(object, || writing::flush_now(object));
+        crate::cpython::finalize::finalizing(object, || writing::flush_own(object));
     }
+}
+
+/// Sends what a transport was given in the running turn. Runs no Python code: what comes of it is told by [`flush`].
+pub(crate) fn flush_early(object: &Object) {
+    if socket::is_socket(object) {
+        if let Ok(mut stream) = socket::fields(object).stream.try_borrow_mut() {
+            stream.flush_early();
+        }
+    } else if datagram::is_datagram(object) {
+        datagram::flush_early(object);
+    } else {
+        crate::tls::flush_early(object);
+    }
+}
+
+/// Whether it may be flushed together with others, by [`flush_together`].
+#[inline]
+pub(crate) fn sends_together(object: &Object) -> bool {
+    socket::is_socket(object)
 }
 
 /// How many bytes wait in a transport that is to be flushed; 0 where that is of no account.
@@ -134,14 +153,13 @@ pub(crate) fn waiting_len(object: &Object) -> usize {
     stream.map_or(0, |stream| stream.queue().len())
 }
 
-/// As [`flush`], for several transports: those of sockets send together.
+/// As [`flush`], for several sockets' transports, which send together.
 pub(crate) fn flush_together(transports: &[Owned], batch: &RefCell<SendBatch>) {
     let mut together = Vec::with_capacity(transports.len());
     let mut streams = Vec::with_capacity(transports.len());
     for transport in transports {
         // A transport that was flushed and written to again is there twice.
-        if socket::is_socket(transport)
-            && let Ok(stream) = socket::fields(transport).stream.try_borrow_mut()
+        if let Ok(stream) = socket::fields(transport).stream.try_borrow_mut()
             && stream.is_dirty()
         {
             together.push(transport);
@@ -156,7 +174,7 @@ pub(crate) fn flush_together(transports: &[Owned], batch: &RefCell<SendBatch>) {
             crate::cpython::finalize::finalizing(transport, || writing::sent(transport, sent));
         }
     }
-    // The others, and who was written to meanwhile.
+    // Who was written to meanwhile.
     for transport in transports {
         flush(transport);
     }

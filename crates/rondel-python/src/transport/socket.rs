@@ -53,7 +53,7 @@ pub(crate) struct Socket {
     /// The instance's dict, once there is one.
     pub(super) dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
-    pub(super) stream: RefCell<Stream<Descriptor, Chunk>>,
+    pub(crate) stream: RefCell<Stream<Descriptor, Chunk>>,
     /// Empty once the connection is lost.
     pub(super) event_loop: Slot,
     pub(super) protocol: Slot,

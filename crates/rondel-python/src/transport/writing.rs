@@ -4,14 +4,16 @@
 //! transport with the loop, which calls [`flush_now`] (`event_loop/core.rs` says why, and what comes sooner). Whatever
 //! could tell the difference to asyncio's sending at once flushes first ([`flush_if_dirty`]).
 
-use pyo3::ffi;
-use rondel::transport::stream::{Drained, Sent, Written};
+use std::io;
 
-use super::chunk::Chunk;
+use pyo3::ffi;
+use rondel::transport::stream::{Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
+
+use super::chunk::{Chunk, with_buffer};
 use super::closing::{call_connection_lost, fatal_error};
 use super::loop_calls::{call_exception_handler, create_future, take_unless_exit, warn_in_log};
 use super::names::{imports, names};
-use super::socket::{Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
+use super::socket::{Descriptor, Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
 use crate::cpython::error::{
     os_error, raise_os_error, raised_matches, restore, runtime_error, take_exception, type_error,
     value_error,
@@ -26,29 +28,58 @@ use crate::streams::protocol;
 /// `transport.write(data)`.
 #[inline]
 pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
-    let chunk = match Chunk::exact(data) {
-        Some(chunk) => chunk,
-        None => match copied(data) {
-            Ok(chunk) => chunk,
-            Err(Raised) => return cannot_be_sent(transport),
-        },
-    };
     let this = fields(transport);
+    match Chunk::exact(data) {
+        Some(chunk) => {
+            check_writable(this)?;
+            if !chunk.as_ref().is_empty() {
+                queue(transport, this, chunk)?;
+            }
+        }
+        None => {
+            check_bytes_like(data)?;
+            let written = with_buffer(data, |bytes| {
+                check_writable(this).map(|()| write_changeable(transport, this, bytes))
+            });
+            match written {
+                Ok(written) => written??,
+                Err(Raised) => return cannot_be_sent(transport),
+            }
+        }
+    }
+    Ok(Owned::none())
+}
+
+#[inline]
+fn check_writable(this: &Socket) -> Res<()> {
     if this.stream.borrow().eof_written() {
         return runtime_error("Cannot call write() after write_eof()");
     }
     if !this.empty_waiter.is_empty() {
         return runtime_error("unable to write; sendfile is in progress");
     }
-    if !chunk.as_ref().is_empty() {
-        queue(transport, this, chunk)?;
-    }
-    Ok(Owned::none())
+    Ok(())
 }
 
-/// What may change later is copied.
+/// Takes bytes that may change later. What is much goes to the kernel first; only the rest is copied.
 #[cold]
-fn copied(data: &Object) -> Res<Chunk> {
+fn write_changeable(transport: &Object, this: &Socket, bytes: &[u8]) -> Res<()> {
+    if bytes.len() > FLUSH_AT_ONCE {
+        flush_in_order(this);
+        if this.stream.borrow().is_clear() {
+            let sent = send(transport, bytes)?;
+            poll_next_turn(this);
+            return self::sent(transport, sent);
+        }
+    }
+    match bytes.is_empty() {
+        true => Ok(()),
+        false => queue(transport, this, Chunk::copy(bytes)?),
+    }
+}
+
+#[cold]
+fn check_bytes_like(data: &Object) -> Res<()> {
     // SAFETY: a live object.
     let is_bytes_like = unsafe {
         ffi::PyBytes_Check(data.as_ptr()) != 0
@@ -64,7 +95,7 @@ fn copied(data: &Object) -> Res<Chunk> {
         let expected = imports().expected_data;
         return type_error(&format!("data argument must be a {expected}, not {class}"));
     }
-    Chunk::of_buffer(data)
+    Ok(())
 }
 
 /// `socket.send()` refuses what is not contiguous, and asyncio gives the connection up for it.
@@ -89,22 +120,27 @@ fn cannot_be_sent(transport: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
+/// What was written to others after the last write to this one is sent before the next.
+#[inline]
+fn before_more(transport: &Object, this: &Socket) {
+    if this.is_dirty()
+        && let Some(core) = this.event_loop.get().and_then(LoopCore::of)
+    {
+        core.before_more(transport);
+    }
+}
+
 #[inline]
 fn queue(transport: &Object, this: &Socket, chunk: Chunk) -> Res<()> {
+    before_more(transport, this);
+    let core = this.event_loop.get().and_then(LoopCore::of);
     let written = this.stream.borrow_mut().write(chunk);
     match written {
         Written::Queued => Ok(()),
-        Written::FlushLater => {
-            let noted = this
-                .event_loop
-                .get()
-                .and_then(LoopCore::of)
-                .is_some_and(|core| core.note_written(transport));
-            match noted {
-                true => Ok(()),
-                false => flush_now(transport),
-            }
-        }
+        Written::FlushLater => match core.is_some_and(|core| core.note_written(transport)) {
+            true => Ok(()),
+            false => flush_now(transport),
+        },
         Written::FlushNow => flush_now(transport),
         Written::Waiting => maybe_pause(transport, this),
         Written::Lost { warn: false } => Ok(()),
@@ -135,16 +171,50 @@ pub(crate) fn send(transport: &Object, bytes: &[u8]) -> Res<Sent> {
     raised.map(|()| sent)
 }
 
-/// Sends what waits.
+/// Sends bytes that the caller itself holds, behind what waits, where nobody can be told what comes of it. The caller knows that
+/// [`flush_if_dirty`] is due.
+pub(crate) fn write_early(stream: &mut Stream<Descriptor, Chunk>, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
+    match Chunk::copy(bytes) {
+        Ok(chunk) => stream.write_early(chunk),
+        Err(Raised) => {
+            drop(take_exception());
+            stream.fail_early(io::Error::from_raw_os_error(libc::ENOMEM));
+        }
+    }
+}
+
+/// Sends what waits, after whatever was written before it.
 #[inline]
 pub(crate) fn flush_now(transport: &Object) -> Res<()> {
+    flush_in_order(fields(transport));
+    flush_own(transport)
+}
+
+/// Sends what waits.
+#[inline]
+pub(super) fn flush_own(transport: &Object) -> Res<()> {
     let this = fields(transport);
     let sent = this.stream.borrow_mut().flush();
+    poll_next_turn(this);
+    self::sent(transport, sent)
+}
+
+/// Where the other end is on this loop, too, it is to see in the next turn what was sent.
+fn poll_next_turn(this: &Socket) {
     if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
-        // Where the other end is on this loop, too, it is to see this in the next turn.
         core.engine().poll_next_turn();
     }
-    self::sent(transport, sent)
+}
+
+/// Sends what was written in the running turn, to whatever transport: something is about to reach the kernel at once.
+#[inline]
+fn flush_in_order(this: &Socket) {
+    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+        core.flush_in_order();
+    }
 }
 
 /// Something was sent.
@@ -164,6 +234,12 @@ pub(crate) fn sent(transport: &Object, sent: Sent) -> Res<()> {
             "Fatal write error on socket transport",
         ),
     }
+}
+
+/// What was written in the running turn is sent before the connection ends.
+pub(super) fn flush_before_end(transport: &Object) -> Res<()> {
+    flush_in_order(fields(transport));
+    flush_if_dirty(transport)
 }
 
 /// Sends what was written in the running turn, if anything.
@@ -318,15 +394,11 @@ fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
     }
     // SAFETY: a live object; what is not iterable raises.
     let lines = unsafe { Owned::steal(ffi::PySequence_Tuple(lines.as_ptr()))? };
-    let mut chunks = Vec::with_capacity(tuple_len(&lines));
-    let collected = collect(&lines, &mut chunks).map_err(|Raised| take_exception());
+    let mut pieces = Vec::with_capacity(tuple_len(&lines));
+    let collected = collect(&lines, &mut pieces).map_err(|Raised| take_exception());
     // Up to 3.14 all are looked at before any is queued: one that is no buffer leaves nothing behind.
     if collected.is_ok() || cfg!(Py_3_15) {
-        for chunk in chunks {
-            if !chunk.as_ref().is_empty() && !this.is_lost() {
-                queue(transport, this, chunk)?;
-            }
-        }
+        queue_all(transport, this, pieces)?;
     }
     match collected {
         Ok(()) => Ok(Owned::none()),
@@ -334,20 +406,67 @@ fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
     }
 }
 
+/// A line that `writelines` was given.
+enum Piece {
+    Chunk(Chunk),
+    /// Bytes that may change later, and are many: a memoryview.
+    Large(Owned),
+}
+
+/// Queues pieces that leave together, unless one is large.
+fn queue_all(transport: &Object, this: &Socket, pieces: Vec<Piece>) -> Res<()> {
+    before_more(transport, this);
+    let mut last = None;
+    for piece in pieces {
+        let chunk = match piece {
+            _ if this.is_lost() => return Ok(()),
+            Piece::Large(view) => {
+                queue_last(transport, this, last.take())?;
+                with_buffer(&view, |bytes| write_changeable(transport, this, bytes))??;
+                continue;
+            }
+            Piece::Chunk(chunk) if chunk.as_ref().is_empty() => continue,
+            Piece::Chunk(chunk) => chunk,
+        };
+        if let Some(before) = last.replace(chunk) {
+            push(this, before);
+        }
+    }
+    queue_last(transport, this, last)
+}
+
+/// Queues a chunk behind which another follows at once.
+fn push(this: &Socket, chunk: Chunk) {
+    this.stream.borrow_mut().write_next(chunk);
+}
+
+fn queue_last(transport: &Object, this: &Socket, chunk: Option<Chunk>) -> Res<()> {
+    match chunk {
+        Some(chunk) => queue(transport, this, chunk),
+        None => Ok(()),
+    }
+}
+
 /// What `writelines` was given, as far as it is bytes.
-fn collect(lines: &Object, chunks: &mut Vec<Chunk>) -> Res<()> {
+fn collect(lines: &Object, pieces: &mut Vec<Piece>) -> Res<()> {
     for index in 0..tuple_len(lines) {
         let line = tuple_item(lines, index);
         if imports().writelines_skips_empty && !line.is_true()? {
             continue;
         }
-        chunks.push(match Chunk::exact(line) {
-            Some(chunk) => chunk,
+        pieces.push(match Chunk::exact(line) {
+            Some(chunk) => Piece::Chunk(chunk),
             None => {
                 // As asyncio does it, for the text of its TypeError.
                 // SAFETY: a live object.
                 let view = unsafe { Owned::steal(ffi::PyMemoryView_FromObject(line.as_ptr()))? };
-                Chunk::of_buffer(&view)?
+                match with_buffer(&view, |bytes| match bytes.len() > FLUSH_AT_ONCE {
+                    true => Ok(None),
+                    false => Chunk::copy(bytes).map(Some),
+                })?? {
+                    Some(chunk) => Piece::Chunk(chunk),
+                    None => Piece::Large(view),
+                }
             }
         });
     }
@@ -355,7 +474,7 @@ fn collect(lines: &Object, chunks: &mut Vec<Chunk>) -> Res<()> {
 }
 
 fn write_eof(transport: &Object) -> Res<Owned> {
-    flush_if_dirty(transport)?;
+    flush_before_end(transport)?;
     let this = fields(transport);
     let ended = this.stream.borrow_mut().write_eof();
     match ended {

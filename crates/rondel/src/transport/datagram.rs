@@ -66,6 +66,8 @@ pub struct Datagrams<S, C, D> {
     blocked: bool,
     /// A datagram was sent since the host flushed, which it will do again.
     in_step: bool,
+    /// What early flushes failed with, for the flush that is due.
+    failed_early: VecDeque<io::Error>,
 }
 
 /// What a program that sends a datagram is told to do with it; see [`Datagrams::admit`].
@@ -110,6 +112,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
             paused: false,
             blocked: false,
             in_step: false,
+            failed_early: VecDeque::new(),
         }
     }
 
@@ -161,7 +164,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
     /// Whether datagrams were queued that the kernel was not offered yet.
     #[inline]
     pub fn is_dirty(&self) -> bool {
-        !self.blocked && !self.queue.is_empty()
+        !self.blocked && !self.queue.is_empty() || !self.failed_early.is_empty()
     }
 
     // Reading
@@ -300,6 +303,24 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
 
     /// Sends what waits, in order, as far as that goes.
     pub fn flush(&mut self) -> Flushed {
+        match self.failed_early.pop_front() {
+            Some(error) => Flushed::Failed(error),
+            None => self.send_waiting(),
+        }
+    }
+
+    /// Sends what waits for the flush that is due, where the host can't act on what comes of it: that flush will tell.
+    pub fn flush_early(&mut self) {
+        self.in_step = false;
+        while !self.blocked
+            && self.socket.is_some()
+            && let Flushed::Failed(error) = self.send_waiting()
+        {
+            self.failed_early.push_back(error);
+        }
+    }
+
+    fn send_waiting(&mut self) -> Flushed {
         loop {
             let foreign = match self.queue.front() {
                 None => return Flushed::Drained,

@@ -83,8 +83,7 @@ impl SendBatch {
         }
     }
 
-    /// Flushes up to [`MAX`] streams of different sockets. Adds to `sent` what [`Stream::flush`] would have said of each, in the
-    /// same order.
+    /// Flushes up to [`MAX`] streams of different sockets, in this order. Adds to `sent` what [`Stream::flush`] would have said of each.
     ///
     /// # Panics
     /// If there are more.
@@ -96,20 +95,30 @@ impl SendBatch {
     {
         let mut outcomes = [Outcome::ByItself; MAX];
         let outcomes = &mut outcomes[..streams.len()];
-        if streams.len() >= MIN && self.has_ring() {
-            self.send(streams, outcomes);
-        }
-        for (stream, outcome) in streams.iter_mut().zip(outcomes) {
-            sent.push(match *outcome {
-                Outcome::ByItself => stream.flush(),
-                Outcome::Sent(count) => stream.flushed(Ok(count)),
-                Outcome::Failed(code) => stream.flushed(Err(io::Error::from_raw_os_error(code))),
-            });
+        let mut begin = 0;
+        while begin < streams.len() {
+            let rest = &streams[begin..];
+            let together = match rest.len() >= MIN && self.has_ring() {
+                true => self.send(rest, &mut outcomes[begin..]),
+                false => rest.len(),
+            };
+            // The one behind those that went together goes by itself, before others follow.
+            let end = streams.len().min(begin + together + 1);
+            for (stream, outcome) in streams[begin..end].iter_mut().zip(&outcomes[begin..end]) {
+                sent.push(match *outcome {
+                    Outcome::ByItself => stream.flush(),
+                    Outcome::Sent(count) => stream.flushed(Ok(count)),
+                    Outcome::Failed(code) => {
+                        stream.flushed(Err(io::Error::from_raw_os_error(code)))
+                    }
+                });
+            }
+            begin = end;
         }
     }
 
-    /// Sends what can be sent together.
-    fn send<S, C, R>(&mut self, streams: &[R], outcomes: &mut [Outcome])
+    /// Sends what can be sent together: the first so many of the streams.
+    fn send<S, C, R>(&mut self, streams: &[R], outcomes: &mut [Outcome]) -> usize
     where
         S: AsRawFd,
         C: AsRef<[u8]>,
@@ -120,12 +129,12 @@ impl SendBatch {
             joined,
         } = self
         else {
-            return;
+            return streams.len();
         };
         joined.clear();
         // It may not move while requests point into it: there is room for all that can come.
         joined.reserve(MAX * JOINED);
-        let mut requests = 0;
+        let (mut requests, mut together) = (0, streams.len());
         let mut submission = ring.submission();
         for (index, stream) in streams.iter().enumerate() {
             let Some(fd) = stream.offers() else {
@@ -141,13 +150,19 @@ impl SendBatch {
                     }
                     send_request(fd, &joined[begin..])
                 }
-                _ => continue,
+                _ => {
+                    together = index;
+                    break;
+                }
             };
             // SAFETY: the request points to chunks that `streams` borrows, or into memory of `self`, which stays where it is: all of it lives
             // until this function returns, and that is after the kernel has answered every request, or the ring is gone.
             match unsafe { submission.push(&request.user_data(index as u64)) } {
                 Ok(()) => requests += 1,
-                Err(_full) => break,
+                Err(_full) => {
+                    together = index;
+                    break;
+                }
             }
         }
         drop(submission);
@@ -155,6 +170,7 @@ impl SendBatch {
             // What the kernel did not take must not be sent later.
             self.ring = Ring::Refused;
         }
+        together
     }
 }
 

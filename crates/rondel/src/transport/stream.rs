@@ -9,6 +9,8 @@
 //! [`write`](Stream::write) queues, and tells the host when to [`flush`](Stream::flush): when the host's step or
 //! turn is over, so that all its writes leave together, or at once. asyncio sends at once; so that no program can tell the
 //! difference, the host also flushes before anything that lets it see how much waits or whether sending fails.
+//! Where it can't act on what comes of a flush, it [flushes early](Stream::flush_early): the bytes leave, and the flush that
+//! is due tells the rest.
 //!
 //! # The end
 //! `conn_lost` counts from 1 on when the call of `connection_lost` is certain: after [`close`](Stream::close) once the
@@ -45,6 +47,8 @@ pub struct Stream<S, C> {
     blocked: bool,
     /// The host was told to flush later, and has not done it yet.
     dirty: bool,
+    /// What an early flush failed with, for the flush that is due.
+    failed_early: Option<io::Error>,
 }
 
 /// What became of a chunk; see [`Stream::write`].
@@ -117,6 +121,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             eof: false,
             blocked: false,
             dirty: false,
+            failed_early: None,
         }
     }
 
@@ -179,6 +184,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
 
     /// Whether the kernel knows of a failure, so that sending would find it. Costs a system call, less than sending does.
     pub fn has_failed(&self) -> bool {
+        if self.failed_early.is_some() {
+            return true;
+        }
         let mut asked = libc::pollfd {
             fd: self.fd(),
             events: 0,
@@ -283,21 +291,67 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.write(chunk)
     }
 
+    /// Takes a chunk behind which another follows at once, by [`write`](Self::write), which then speaks for both.
+    #[inline]
+    pub fn write_next(&mut self, chunk: C) {
+        if self.conn_lost == 0 {
+            self.queue.push(chunk);
+        }
+    }
+
     /// Sends what waits. To be called when [`write`](Self::write) says so and when the descriptor can be written.
     #[inline]
     pub fn flush(&mut self) -> Sent {
         self.dirty = false;
-        if self.queue.is_empty() || self.conn_lost > 0 {
+        if self.conn_lost > 0 {
+            return Sent::Nothing;
+        }
+        if let Some(error) = self.failed_early.take() {
+            return Sent::Failed(error);
+        }
+        if self.queue.is_empty() {
             return Sent::Nothing;
         }
         let flushed = self.queue.flush(self.fd());
         self.after(flushed)
     }
 
+    /// Sends what waits for the flush that is due, where the host can't act on what comes of it. If all of it goes, that flush
+    /// is not due any more. Otherwise it will tell: that the kernel takes no more, or that the connection has failed.
+    pub fn flush_early(&mut self) {
+        if !self.dirty || self.blocked || self.conn_lost > 0 || self.failed_early.is_some() {
+            return;
+        }
+        match self.queue.flush(self.fd()) {
+            Flushed::Drained => self.dirty = false,
+            Flushed::Blocked => {}
+            Flushed::Failed(error) => self.failed_early = Some(error),
+        }
+    }
+
+    /// Something that should have been sent early is lost: the flush that is due is to fail.
+    pub fn fail_early(&mut self, error: io::Error) {
+        self.dirty = true;
+        self.failed_early = Some(error);
+    }
+
+    /// Adds a chunk, and [flushes early](Self::flush_early). The host knows that a flush is due if this leaves something.
+    pub fn write_early(&mut self, chunk: C) {
+        if self.conn_lost > 0 {
+            return;
+        }
+        self.queue.push(chunk);
+        self.dirty |= !self.blocked;
+        self.flush_early();
+    }
+
     /// The descriptor on which what waits may be sent, if there is something that is not known to have to wait.
     #[inline]
     pub(super) fn offers(&self) -> Option<RawFd> {
-        let ready = !self.queue.is_empty() && !self.blocked && self.conn_lost == 0;
+        let ready = !self.queue.is_empty()
+            && !self.blocked
+            && self.conn_lost == 0
+            && self.failed_early.is_none();
         ready.then(|| self.fd())
     }
 
@@ -417,6 +471,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.closing = true;
         self.blocked = false;
         self.dirty = false;
+        self.failed_early = None;
         self.conn_lost += 1;
         Some(self.queue.take())
     }
@@ -464,6 +519,40 @@ mod tests {
         let mut got = [0; 10];
         assert_eq!(peer.read(&mut got).unwrap(), 2);
         assert_eq!(&got[..2], b"ab");
+    }
+
+    #[test]
+    fn an_early_flush_sends_all_and_is_the_last() {
+        let (mut stream, mut peer) = pair();
+        stream.write(b"a".to_vec());
+        stream.flush_early();
+        read_exactly(&mut peer, 1);
+        assert!(!stream.is_dirty());
+        assert_eq!(stream.write(b"b".to_vec()), Written::FlushLater);
+        assert!(matches!(stream.flush(), Sent::All));
+    }
+
+    #[test]
+    fn the_flush_that_is_due_tells_what_an_early_one_has_seen() {
+        let (mut stream, peer) = pair();
+        for _ in 0..16 {
+            stream.write(vec![b'x'; 60_000]);
+        }
+        stream.flush_early();
+        assert!(stream.is_dirty() && !stream.is_blocked() && !stream.queue().is_empty());
+        assert!(matches!(stream.flush(), Sent::Watch));
+
+        let (mut stream, other) = pair();
+        drop(other);
+        stream.write(b"a".to_vec());
+        stream.flush_early();
+        stream.flush_early();
+        assert!(stream.is_dirty() && stream.has_failed() && stream.offers().is_none());
+        match stream.flush() {
+            Sent::Failed(error) => assert_eq!(error.kind(), io::ErrorKind::BrokenPipe),
+            other => panic!("{other:?}"),
+        }
+        drop(peer);
     }
 
     #[test]

@@ -50,7 +50,7 @@ use crate::handle;
 
 pub(super) use self::closing::take_deferred;
 pub(super) use self::receiving::read_ready;
-pub(super) use self::sending::{flush_turn, write_ready};
+pub(super) use self::sending::{flush_early, flush_turn, write_ready};
 
 /// A transport's fields, behind those of asyncio's classes.
 #[repr(C)]

@@ -53,19 +53,35 @@ fn sendto(transport: &Object, args: Args<'_>) -> Res<Owned> {
         Admitted::Lost { warn: false } => {}
         Admitted::Lost { warn: true } => warn_in_log("socket.send() raised exception.")?,
         Admitted::Now => send_now(transport, this, data, Destination::new(this, addr))?,
-        Admitted::Queue => {
-            let to = Destination::new(this, addr);
-            if let Route::Foreign = to.route() {
-                // It may fail in any way, and may end the transport: what was sent before it is not to be lost with it.
-                flush_if_dirty(transport)?;
-                if this.datagrams.borrow().is_empty() {
-                    return send_now(transport, this, data, to).map(|()| Owned::none());
-                }
-            }
-            push(transport, this, immutable(data)?, to)?;
-        }
+        Admitted::Queue => queue(transport, this, data, Destination::new(this, addr))?,
     }
     Ok(Owned::none())
+}
+
+/// Others wait already.
+#[inline]
+fn queue(transport: &Object, this: &Datagram, data: &Object, to: Destination) -> Res<()> {
+    if this.datagrams.borrow().is_blocked() {
+        return push(transport, this, immutable(data)?, to);
+    }
+    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+        core.before_more(transport);
+    }
+    let foreign = matches!(to.route(), Route::Foreign);
+    if foreign {
+        // It may fail in any way, and may end the transport: what was sent before it is not to be lost with it. And what a path
+        // leads to may be something else when the turn ends.
+        flush_if_dirty(transport)?;
+    }
+    // Is it still so?
+    let admitted = this.datagrams.borrow_mut().admit(this.has(HAS_ADDRESS));
+    match admitted {
+        Admitted::Lost { .. } => Ok(()),
+        Admitted::Queue if !foreign || !this.datagrams.borrow().is_empty() => {
+            push(transport, this, immutable(data)?, to)
+        }
+        Admitted::Now | Admitted::Queue => send_now(transport, this, data, to),
+    }
 }
 
 #[inline]
@@ -170,6 +186,9 @@ fn failed_to_write(transport: &Object) -> Res<()> {
 
 #[inline]
 fn send_now(transport: &Object, this: &Datagram, data: &Object, to: Destination) -> Res<()> {
+    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+        core.flush_in_order();
+    }
     match attempt(this, data, &to) {
         Ok(Attempt::Sent) => {
             let in_step = this
@@ -269,6 +288,13 @@ pub(in crate::transport) fn flush_turn(transport: &Object) -> Res<()> {
     let this = fields(transport);
     this.datagrams.borrow_mut().leave_step();
     flush_if_dirty(transport)
+}
+
+/// Sends what was queued in the running turn, as far as that goes without Python code.
+pub(in crate::transport) fn flush_early(transport: &Object) {
+    if let Ok(mut datagrams) = fields(transport).datagrams.try_borrow_mut() {
+        datagrams.flush_early();
+    }
 }
 
 /// Sends what was queued in the running turn, if anything.

@@ -193,6 +193,9 @@ fn write(transport: &Object, data: &Object) -> Res<Owned> {
         return Ok(Owned::none());
     }
     let this = fields(transport);
+    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+        core.flush_in_order();
+    }
     let written = match Chunk::exact(data) {
         Some(chunk) => write_bytes(this, chunk.as_ref(), Some(&chunk))?,
         None => with_buffer(data, |bytes| write_bytes(this, bytes, None))??,
