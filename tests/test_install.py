@@ -2,6 +2,7 @@
 
 import asyncio
 import asyncio.events
+import functools
 import gc
 import subprocess
 import sys
@@ -149,3 +150,56 @@ def test_unittest_uses_it(tmp_path):
     )
     assert result.returncode == 0, result.stderr
     assert "Ran 1 test" in result.stderr
+
+
+def test_what_others_have_put_over_asyncio_stays(monkeypatch):
+    calls = []
+
+    def traced(function):
+        @functools.wraps(function)
+        async def wrapper(*args, **kwargs):
+            calls.append(function.__name__)
+            return await function(*args, **kwargs)
+
+        return wrapper
+
+    class Proxy:
+        """As wrapt makes them."""
+
+        def __init__(self, wrapped):
+            self.__wrapped__ = wrapped
+
+        __class__ = property(lambda self: type(self.__wrapped__))
+
+        def __getattr__(self, name):
+            return getattr(self.__wrapped__, name)
+
+        def __call__(self, *args, **kwargs):
+            calls.append(self.__wrapped__.__name__)
+            return self.__wrapped__(*args, **kwargs)
+
+    class Queue(asyncio.Queue):
+        pass
+
+    monkeypatch.setattr(asyncio, "sleep", traced(asyncio.sleep))
+    monkeypatch.setattr(asyncio.tasks, "sleep", asyncio.sleep)
+    monkeypatch.setattr(asyncio, "gather", Proxy(asyncio.gather))
+    monkeypatch.setattr(asyncio, "Queue", Queue)
+    before = asyncio.sleep, asyncio.gather, asyncio.Queue
+    rondel.install()
+    try:
+        assert (asyncio.sleep, asyncio.gather, asyncio.Queue) == before
+
+        async def main():
+            await asyncio.sleep(0)
+            return await asyncio.wait_for(asyncio.gather(asyncio.sleep(0, 1), asyncio.sleep(0, 2)), 5)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(asyncio, "wait_for", traced(asyncio.wait_for))  # by now Rondel's
+            assert asyncio.run(main()) == [1, 2]
+        assert sorted(calls) == ["gather", "sleep", "sleep", "sleep", "wait_for"]
+    finally:
+        rondel.uninstall()
+        monkeypatch.undo()
+    assert STOCK_QUEUE is asyncio.Queue
+    assert names()["asyncio", "wait_for"] is asyncio.tasks.wait_for

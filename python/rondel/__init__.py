@@ -16,6 +16,7 @@ except ImportError as _error:
 
     raise _explain(_error) from _error
 
+from . import functions as _functions  # puts functions into _rondel, before anything is taken from there
 from . import policy as _policy
 from ._rondel import (
     Barrier,
@@ -74,7 +75,8 @@ for _name in ("EventLoop", "install", "uninstall"):
 if hasattr(_policy, "EventLoopPolicy"):
     EventLoopPolicy = _policy.EventLoopPolicy
     __all__.append("EventLoopPolicy")
-del _name
+_functions.note_names(globals())
+del _name, _functions
 
 
 def __getattr__(name: str) -> object:

@@ -21,6 +21,7 @@ from typing import Any
 from . import _rondel
 from .connections import Connections
 from .datagrams import Datagrams
+from .functions import name_after, put_into_class
 from .pipes import Pipes
 from .processes import Subprocesses
 from .resolver import Resolver
@@ -142,6 +143,8 @@ def _keep_attributes_natively() -> None:
 
 _keep_attributes_natively()
 _rondel.bind_methods(EventLoop)
+put_into_class(EventLoop, asyncio.SelectorEventLoop)
+name_after(EventLoop, asyncio.SelectorEventLoop)
 
 
 def _leave_the_parents_loops_alone() -> None:

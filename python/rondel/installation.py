@@ -7,7 +7,9 @@ the stock object stands under that same name. What it replaced is remembered, an
 import asyncio
 import asyncio.events
 import sys
-from types import ModuleType
+from types import BuiltinFunctionType, FunctionType, ModuleType
+
+from .functions import is_asyncios, show_as_asyncios
 
 __all__ = ("install", "uninstall")
 
@@ -26,6 +28,15 @@ def _pairs() -> list[tuple[ModuleType, ModuleType]]:
     return pairs
 
 
+def _is_stock(thing: object) -> bool:
+    """Whether it is what asyncio has under a name, and not what a program, a tracer for one, has put there before."""
+    if type(thing) is FunctionType:
+        return is_asyncios(thing)
+    if isinstance(thing, type) or type(thing) is BuiltinFunctionType:
+        return str(thing.__module__).partition(".")[0] in ("asyncio", "_asyncio")
+    return False
+
+
 def _replace(module: ModuleType, name: str, new: object) -> None:
     _replaced.append((module, name, vars(module).get(name, _ABSENT), new))
     setattr(module, name, new)
@@ -35,8 +46,9 @@ def install() -> None:
     """Put Rondel's functions and classes in the place of asyncio's, for this process.
 
     Code that is imported later, and code that looks names up when it runs (`asyncio.run(...)`), gets Rondel's. Names
-    that were copied before (`from asyncio import sleep`) stay as they are, and so do loops that already run. Where
-    Python still has event loop policies, Rondel's becomes the current one. Installing twice is the same as once.
+    that were copied before (`from asyncio import sleep`) stay as they are, as does what others have put in the place of
+    asyncio's, and so do loops that already run. Where Python still has event loop policies, Rondel's becomes the current
+    one. Installing twice is the same as once.
     """
     if _replaced:
         return
@@ -45,11 +57,12 @@ def install() -> None:
         for name in ours.__all__:
             # By vars(), because asyncio's module __getattr__ warns for names on their way out.
             old, new = vars(stock).get(name), vars(ours).get(name)
-            if old is None or new is None or new is old or isinstance(new, ModuleType):
+            if not _is_stock(old) or new is None or new is old or isinstance(new, ModuleType):
                 continue
             for holder in holders:
                 if vars(holder).get(name) is old:
                     _replace(holder, name, new)
+    show_as_asyncios(installed=True)
     policy = getattr(sys.modules[__package__ or "rondel"], "EventLoopPolicy", None)
     if policy is not None and hasattr(asyncio.events, "_event_loop_policy"):
         # What asyncio.set_event_loop_policy() does, which is deprecated from 3.14 on.
@@ -58,6 +71,7 @@ def install() -> None:
 
 def uninstall() -> None:
     """Undo `install()`: every name it replaced is asyncio's again. What was changed by others since is left alone."""
+    show_as_asyncios(installed=False)
     while _replaced:
         module, name, old, new = _replaced.pop()
         if vars(module).get(name, _ABSENT) is not new:

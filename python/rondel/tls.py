@@ -10,6 +10,7 @@ from asyncio import BufferedProtocol, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _rondel
+from .functions import put_into_class
 
 if TYPE_CHECKING:
 
@@ -90,3 +91,5 @@ class SSLProtocol(_rondel.TLSProtocolCore, _SSLProtocol):
 
 
 _rondel.bind_tls(SSLProtocol, SSLTransport)
+put_into_class(SSLProtocol, sslproto.SSLProtocol)
+put_into_class(SSLTransport, sslproto._SSLProtocolTransport)

@@ -37,6 +37,9 @@ fn fill(module: &cpython::Object) -> Res<()> {
     cpython::stop_iteration::init()?;
     cpython::context::find()?;
     cpython::special::init()?;
+    for (name, value) in cpython::function::init()? {
+        add(name, value)?;
+    }
     task::current::init()?;
     untracked::init()?;
     task::registry::init()?;

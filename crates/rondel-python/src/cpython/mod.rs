@@ -21,6 +21,7 @@
 //! | `finalize.rs` | `__del__` of native objects |
 //! | `frame.rs` | the source tracebacks of debug mode |
 //! | `ending.rs` | daemon threads at the end of the interpreter |
+//! | `function.rs` | native code behind Python functions; `function_311.rs` what stands for some of them on 3.11 |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `instance_dict.rs` | whether an object has an instance dict |
 //! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
@@ -43,6 +44,9 @@ pub(crate) mod error;
 pub(crate) mod finalize;
 pub(crate) mod frame;
 pub(crate) mod freelist;
+pub(crate) mod function;
+#[cfg(not(Py_3_12))]
+mod function_311;
 pub(crate) mod instance_dict;
 pub(crate) mod method;
 pub(crate) mod names;

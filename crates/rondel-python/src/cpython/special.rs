@@ -2,7 +2,7 @@
 //!
 //! Up to CPython 3.13 that instruction binds both methods, and a bound built-in method is a new object each time: with an
 //! uncontended lock, a quarter of the whole statement. The descriptor here binds to an object from a freelist. To a program
-//! that looks at either, they are what they stand for: a method descriptor and a built-in method.
+//! that looks at either, they are what they stand for: a function and a method (`function.rs`).
 //!
 //! From 3.14 on the interpreter binds nothing, and the classes have plain method descriptors.
 
@@ -30,7 +30,7 @@ free_list!(FREE, 64);
 #[repr(C)]
 struct Descriptor {
     vectorcall: Cell<Option<ffi::vectorcallfunc>>,
-    /// The method descriptor that it stands for.
+    /// What it stands for: the method descriptor, or the function that programs are to see instead.
     method: Slot,
     definition: Cell<*const ffi::PyMethodDef>,
 }
@@ -59,7 +59,7 @@ unsafe impl Collected for Bound {
 }
 
 impl Descriptor {
-    /// The method descriptor, bound to `this` by the interpreter's own means.
+    /// What it stands for, bound to `this` by the interpreter's own means.
     fn bind(&self, this: &Object) -> Res<Owned> {
         let method = self.method.or_none();
         // SAFETY: a method descriptor and an object of its class.
@@ -93,6 +93,21 @@ pub(crate) fn bind_special(class: &Object, method: &Method) -> Res<()> {
     check(unsafe { ffi::PyObject_SetAttrString(class.as_ptr(), name, descriptor.as_ptr()) })
 }
 
+/// What one that stands in a class stands for.
+pub(super) fn stood_for(object: &Object) -> Option<Owned> {
+    ptr::eq(object.type_ptr(), DESCRIPTOR.load(Ordering::Relaxed))
+        .then(|| Descriptor::of(object).method.or_none())
+}
+
+/// Has one that stands in a class stand for a function from now on. Says whether `object` is one.
+pub(super) fn show_as(object: &Object, function: &Object) -> bool {
+    let stands = ptr::eq(object.type_ptr(), DESCRIPTOR.load(Ordering::Relaxed));
+    if stands {
+        Descriptor::of(object).method.set(function.own());
+    }
+    stands
+}
+
 unsafe extern "C" fn get(
     descriptor: *mut ffi::PyObject,
     this: *mut ffi::PyObject,
@@ -103,7 +118,7 @@ unsafe extern "C" fn get(
         let (descriptor, this) =
             unsafe { (Object::from_ptr(descriptor), Object::from_nullable(this)) };
         let Some(this) = this else {
-            return Ok(descriptor.own());
+            return Ok(Descriptor::of(descriptor).method.or_none());
         };
         let class = BOUND.load(Ordering::Relaxed);
         let bound = match FREE.with(|list| list.revive(class, true)) {

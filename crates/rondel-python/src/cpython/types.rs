@@ -61,6 +61,13 @@ impl TypeBuilder {
         self
     }
 
+    /// The interpreter calls instances that stand in a class with the object in front, rather than binding them first.
+    #[cfg(not(Py_3_12))]
+    pub(crate) fn method_descriptor(mut self) -> Self {
+        self.flags |= ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
+        self
+    }
+
     /// Fills a slot with a C function of the slot's signature.
     pub(crate) fn slot(mut self, slot: c_int, function: *mut c_void) -> Self {
         self.slots.push(ffi::PyType_Slot {

@@ -14,6 +14,7 @@ use crate::awaitable::{Class, Next, Steps, iterator_of, make};
 use crate::cpython::error::{raise_instance, raise_object, runtime_error, value_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, method};
+use crate::cpython::names::import;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::transport::chunk::Chunk;
@@ -381,8 +382,13 @@ fn readline(reader: &Object) -> Res<Owned> {
     start(reader, Kind::Line, 0, None)
 }
 
-/// `__anext__`.
+/// `__anext__`, which asks a `readline` that a program has put over this one.
 pub(super) fn next_line(reader: &Object) -> Res<Owned> {
+    if !reader::is_exact(reader) {
+        return import("rondel.awaiting")?
+            .getattr(&*Owned::from_str("next_line")?)?
+            .call(&[reader]);
+    }
     start(reader, Kind::NextLine, 0, None)
 }
 
