@@ -371,6 +371,27 @@ fn mail_ends_a_wait_and_keeps_its_order() {
 }
 
 #[test]
+fn very_much_mail_does_not_hold_up_a_timer() {
+    let event_loop = virtual_loop();
+    for number in 0..5000 {
+        event_loop.inbox().send(number.to_string());
+    }
+    soon(&event_loop, "ready");
+    event_loop.call_at(0, name("timer"));
+    let mut received = turn(&event_loop);
+    assert!(received.len() < 2000, "{}", received.len());
+    received.retain(|item| item != "ready" && item != "timer");
+    let first = received.len();
+    while received.len() < 5000 {
+        // Without anything else that is ready, and without waiting.
+        received.extend(turn(&event_loop));
+    }
+    assert!(first > 0 && !event_loop.inbox().has_mail());
+    let expected: Vec<_> = (0..5000).map(|number: i32| number.to_string()).collect();
+    assert_eq!(received, expected);
+}
+
+#[test]
 fn what_a_closed_loop_held_comes_out() {
     let event_loop = virtual_loop();
     let (ours, _theirs) = UnixStream::pair().unwrap();

@@ -1,8 +1,12 @@
 //! What puts something onto the loop: `call_soon` and its kin, `create_future`, `create_task`.
 
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
 use super::core::LoopCore;
 use super::host::{Item, Kind, Remote};
 use super::running::{self, check_closed, this_thread};
+use crate::cpython::detach::detached;
 use crate::cpython::error::{runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Res, imports, names, none};
@@ -41,11 +45,35 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     if core.thread.get() == this_thread() || (cfg!(not(Py_GIL_DISABLED)) && !core.is_running()) {
         core.push(Kind::Handle, handle.clone());
     } else {
-        core.engine()
-            .inbox()
-            .send(Remote(Item::new(Kind::Handle, handle.clone())));
+        let item = Remote(Item::new(Kind::Handle, handle.clone()));
+        let waiting = core.engine().inbox().post(item);
+        core.engine().inbox().wake();
+        if waiting > CROWDED && waiting % CROWD == 0 {
+            give_way(core);
+        }
     }
     Ok(handle)
+}
+
+/// So many calls of other threads that wait are a crowd: they come faster than the loop runs them.
+const CROWDED: usize = 4096;
+/// Of a crowd each so many-th sender gives way.
+const CROWD: usize = 256;
+/// For no longer than this: the loop may be held up by something else.
+const PATIENCE: Duration = Duration::from_millis(5);
+
+/// Leaves the interpreter to the loop until it has come to what waits. Threads that do nothing but send would otherwise pass
+/// the interpreter's lock among them, 5 ms each, and the loop would see its timers late. (asyncio's makes a system call
+/// each time, in which others may take the lock.)
+#[cold]
+fn give_way(core: &LoopCore) {
+    let inbox = Arc::clone(core.engine().inbox());
+    detached(|| {
+        let begin = Instant::now();
+        while begin.elapsed() < PATIENCE && inbox.len() > CROWDED {
+            std::thread::sleep(Duration::from_micros(100));
+        }
+    });
 }
 
 fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {

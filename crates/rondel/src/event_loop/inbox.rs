@@ -1,13 +1,16 @@
 //! The inbox: how other threads get something onto the loop.
 //!
-//! A locked vector and two flags, and a third that ends it: what is sent to a loop that is closed is dropped by
-//! the sender. Senders push; the loop takes the whole vector once a turn. The loop is woken
+//! A locked queue and two flags, and a third that ends it: what is sent to a loop that is closed is dropped by
+//! the sender. Senders push; the loop takes what is there once a turn, or a part of it if it is very much: senders may be faster
+//! than the loop, and timers and descriptors are not to wait for all of it. The loop is woken
 //! by a write to its eventfd only if it sleeps or is about to, and only by the first sender: `parked` is set by
 //! the loop before it looks at the mail for the last time, and swapped back by whoever wakes it. Either the
 //! sender sees `parked`, or the loop sees the mail; `tests/inbox_loom.rs` checks every interleaving.
 //!
-//! Nothing is allocated or run by the sender while the lock is held but the vector's growth, so sending from a
+//! Nothing is allocated or run by the sender while the lock is held but the queue's growth, so sending from a
 //! signal handler of an interpreter (which runs between two instructions of the program) is safe.
+
+use std::collections::VecDeque;
 
 use crate::sync::{AtomicBool, Mutex, Ordering};
 
@@ -28,7 +31,7 @@ pub struct Inbox<T, W> {
 }
 
 struct Mail<T> {
-    items: Vec<T>,
+    items: VecDeque<T>,
     closed: bool,
 }
 
@@ -37,7 +40,7 @@ impl<T, W: WakeUp> Inbox<T, W> {
     pub fn new(wake: W) -> Self {
         Self {
             mail: Mutex::new(Mail {
-                items: Vec::new(),
+                items: VecDeque::new(),
                 closed: false,
             }),
             has_mail: AtomicBool::new(false),
@@ -52,16 +55,19 @@ impl<T, W: WakeUp> Inbox<T, W> {
         self.wake();
     }
 
-    /// As [`send`](Self::send), for who calls [`wake`](Self::wake) itself a little later: a loop that waits goes on waiting.
-    pub fn post(&self, item: T) {
+    /// As [`send`](Self::send), for who calls [`wake`](Self::wake) itself a little later: a loop that waits goes on waiting. Gives
+    /// how many items wait now: a sender that sees many may let the loop come to them.
+    pub fn post(&self, item: T) -> usize {
         let mut mail = self.lock();
         if mail.closed {
             drop(mail); // first the lock: the item's destructor may be anything
-            return;
+            return 0;
         }
-        mail.items.push(item);
+        mail.items.push_back(item);
+        let waiting = mail.items.len();
         drop(mail);
         self.has_mail.store(true, Ordering::Release);
+        waiting
     }
 
     /// Refuses all that is sent from now on. What is in stays until it is taken.
@@ -82,11 +88,26 @@ impl<T, W: WakeUp> Inbox<T, W> {
         self.has_mail.load(Ordering::Acquire)
     }
 
-    /// Takes all that has come in, in the order in which it did.
-    pub fn take(&self) -> Vec<T> {
+    /// How many items wait.
+    pub fn len(&self) -> usize {
+        self.lock().items.len()
+    }
+
+    /// Whether none waits.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes what has come in, in the order in which it did, but no more than `most` items.
+    pub fn take(&self, most: usize) -> VecDeque<T> {
         // The flag is cleared first: mail that arrives in between is taken now and looked for once more.
         self.has_mail.store(false, Ordering::Relaxed);
-        std::mem::take(&mut self.lock().items)
+        let mut mail = self.lock();
+        if mail.items.len() <= most {
+            return std::mem::take(&mut mail.items);
+        }
+        self.has_mail.store(true, Ordering::Relaxed); // only the loop's own thread has to see it
+        mail.items.drain(..most).collect()
     }
 
     /// Announces a wait. If it answers `false` there is mail, and the loop must not block.

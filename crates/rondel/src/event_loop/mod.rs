@@ -268,7 +268,7 @@ impl<H: Host> EventLoop<H> {
             ready: self.ready.take(),
             timers: self.timers.borrow_mut().take(),
             sources: self.reactor.borrow_mut().take_sources(),
-            remotes: self.inbox.take(),
+            remotes: self.inbox.take(usize::MAX).into(),
         }
     }
 }

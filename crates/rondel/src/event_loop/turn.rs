@@ -19,6 +19,9 @@ use super::clock::{COARSE_SLACK, coarse_now};
 use super::timers::Timer;
 use super::{EventLoop, Host};
 
+/// The most items that one turn takes from the inbox: others' threads may send them faster than the loop runs them.
+const MAX_MAIL: usize = 1024;
+
 /// How many turns may pass without asking the reactor while there is always something ready.
 const MAX_UNPOLLED_TURNS: u32 = 64;
 
@@ -51,7 +54,7 @@ impl<H: Host> EventLoop<H> {
         }
         self.queue_due_timers(idle);
         if self.inbox.has_mail() {
-            for remote in self.inbox.take() {
+            for remote in self.inbox.take(MAX_MAIL) {
                 if let Some(item) = self.host.received(remote) {
                     self.ready.push(item);
                 }
