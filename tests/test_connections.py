@@ -4,6 +4,7 @@ import array
 import asyncio
 import contextlib
 import errno
+import fractions
 import os
 import resource
 import socket
@@ -315,6 +316,57 @@ def test_limits_of_any_kind(run):
                     set_limits(high, low)
                 assert str(caught.value) in (text, text.replace("(", "").replace(")", "")) or error is ValueError
                 assert get() == before
+
+    run(main())
+
+
+@pytest.mark.parametrize("kind", ["socket", "pipe", "datagram"])
+def test_limits_are_given_back_as_they_were_set(run, kind):
+    class Oracle(asyncio.transports._FlowControlMixin):
+        def get_write_buffer_size(self):
+            return 0
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        right = Oracle(None, loop)
+        async with contextlib.AsyncExitStack() as stack:
+            if kind == "socket":
+                transport, _ = await stack.enter_async_context(pair(Recorder()))
+            elif kind == "pipe":
+                reading, writing = os.pipe()
+                stack.callback(os.close, reading)
+                file = stack.enter_context(os.fdopen(writing, "wb", 0))
+                transport, _ = await loop.connect_write_pipe(asyncio.BaseProtocol, file)
+            else:
+                transport, _ = await loop.create_datagram_endpoint(
+                    asyncio.DatagramProtocol, local_addr=("127.0.0.1", 0)
+                )
+            stack.callback(transport.close)
+            for high, low in [
+                (1.5, None),
+                (None, 2.5),
+                (2**80, None),
+                (10**400, 3),
+                (10, 2.5),
+                (float("inf"), 1),
+                (fractions.Fraction(7, 2), None),
+                (5, 1),
+                (1.5, 2),
+                ("x", None),
+                (None, "x"),
+                (None, None),
+            ]:
+                errors = []
+                for each in right, transport:
+                    try:
+                        each.set_write_buffer_limits(high, low)
+                    except (TypeError, ValueError) as error:
+                        errors.append(repr(error))
+                assert errors == [] or len(set(errors)) == 1 < len(errors)
+                limits = transport.get_write_buffer_limits()
+                assert repr(limits) == repr(right.get_write_buffer_limits())
+                assert repr((transport._low_water, transport._high_water)) == repr(limits)
+        await asyncio.sleep(0)
 
     run(main())
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import collections
+import ctypes
 import gc
 import os
 import resource
+import socket
 import warnings
 import weakref
 
@@ -162,6 +164,70 @@ def test_memory_does_not_grow_with_the_number_of_calls(impl):
 
 
 @pytest.mark.one_mode
+class Numbers(ctypes.Structure):
+    """What glibc's mallinfo2 gives."""
+
+    names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
+    _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
+
+
+mallinfo = getattr(ctypes.CDLL(None), "mallinfo2", None)
+if mallinfo is not None:
+    mallinfo.restype = Numbers
+
+
+def allocated():
+    """How many bytes the C library has given away."""
+    if mallinfo is None:
+        pytest.skip("this C library doesn't say what it has given away")
+    gc.collect()
+    return mallinfo().uordblks
+
+
+def test_a_closed_loop_leaves_no_memory(impl, aio):
+    async def main():
+        queue = aio.Queue()
+        # What waits is kept for the next one who waits, and some of it is taken out again.
+        waiting = [aio.ensure_future(queue.get()) for _ in range(5)]
+        await aio.sleep(0)
+        for task in waiting[:3]:
+            queue.put_nowait(task)
+        await aio.wait(waiting[:3])
+        # Answers to several connections, which leave together, in pieces.
+        loop = aio.get_running_loop()
+        pairs = [socket.socketpair() for _ in range(5)]
+        transports = [(await loop.create_connection(asyncio.Protocol, sock=ours))[0] for ours, _ in pairs]
+        for transport in transports:
+            transport.write(b"one")
+            transport.write(b"other")
+        await aio.sleep(0)
+        for (_, theirs), transport in zip(pairs, transports, strict=True):
+            loop.add_reader(theirs, theirs.recv, 100)
+            await aio.sleep(0)
+            loop.remove_reader(theirs)
+            transport.close()
+            theirs.close()
+        await aio.sleep(0)
+        return waiting[3:]
+
+    def once():
+        loop = impl.new_event_loop()
+        left = loop.run_until_complete(main())
+        for task in left:
+            task.cancel()
+        loop.run_until_complete(aio.wait(left))
+        loop.close()
+
+    # Tables that all loops share grow now and then.
+    grown = []
+    while len(grown) < 5 and not any(size < 50 * 200 for size in grown):
+        before = allocated()
+        for _ in range(50):
+            once()
+        grown.append(allocated() - before)
+    assert any(size < 50 * 200 for size in grown), grown
+
+
 def test_thousands_of_closed_connections_are_freed(run, aio):
     async def main():
         count = 0

@@ -503,8 +503,9 @@ unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
         (*core).tasks.orphan();
         (*core).current.end();
         ManuallyDrop::drop(&mut (*core).engine);
-        ptr::drop_in_place(&raw mut (*core).writes);
         (*core).notify_worker();
+        // The tables that are empty by now have memory.
+        ptr::drop_in_place(core);
         free(object);
     }
 }

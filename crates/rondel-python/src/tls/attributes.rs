@@ -1,12 +1,14 @@
 //! asyncio's attributes of an `SSLProtocol` that the data path looks at, kept in native fields: what asyncio's own code
 //! sets is seen here at once, and the other way round.
 
+use pyo3::ffi;
+
 use super::names::imports as tls_imports;
 use super::protocol::{
     APP_READING_PAUSED, APP_WRITING_PAUSED, BELOW_PAUSED, BUFFERED, EOF_RECEIVED, READING_PAUSED,
     fields, set_sslobj,
 };
-use crate::cpython::error::not_deletable;
+use crate::cpython::error::{not_deletable, raised_matches, take_exception};
 use crate::cpython::method::{GetSet, attribute};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::transport::chunk::Chunk;
@@ -64,9 +66,14 @@ flags! {
     get_buffered, set_buffered, BUFFERED;
 }
 
+fn overflow_error() -> &'static Object {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    unsafe { Object::from_ptr(ffi::PyExc_OverflowError) }
+}
+
 /// Attributes that are limits in bytes.
 macro_rules! limits {
-    ($($get:ident, $set:ident, $field:ident;)+) => {
+    ($($get:ident, $set:ident, $field:ident, $rounded:ident;)+) => {
         $(
             fn $get(protocol: &Object) -> Res<Owned> {
                 Ok(fields(protocol).$field.given.or_none())
@@ -75,7 +82,14 @@ macro_rules! limits {
             fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
                 let value = value.unwrap_or(none());
                 // Any number does, as in asyncio, a float too; what is compared with it is an integer.
-                let bytes = value.to_f64()?.ceil();
+                let bytes = match value.to_f64() {
+                    Ok(bytes) => bytes.$rounded(),
+                    Err(Raised) if raised_matches(overflow_error()) => {
+                        drop(take_exception()); // an integer beyond all floats
+                        f64::MAX
+                    }
+                    Err(Raised) => return Err(Raised),
+                };
                 let limit = &fields(protocol).$field;
                 limit.bytes.set(bytes as usize);
                 limit.given.set(value.own());
@@ -86,10 +100,11 @@ macro_rules! limits {
 }
 
 limits! {
-    get_outgoing_high, set_outgoing_high, outgoing_high;
-    get_outgoing_low, set_outgoing_low, outgoing_low;
-    get_incoming_high, set_incoming_high, incoming_high;
-    get_incoming_low, set_incoming_low, incoming_low;
+    // What waits is compared by `>=` with a high one, by `<=` with a low one.
+    get_outgoing_high, set_outgoing_high, outgoing_high, ceil;
+    get_outgoing_low, set_outgoing_low, outgoing_low, floor;
+    get_incoming_high, set_incoming_high, incoming_high, ceil;
+    get_incoming_low, set_incoming_low, incoming_low, floor;
 }
 
 fn get_state(protocol: &Object) -> Res<Owned> {

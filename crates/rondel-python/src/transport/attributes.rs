@@ -1,6 +1,7 @@
 //! The attributes of asyncio's socket transport that libraries read, and `get_protocol`, `set_protocol`.
 
 use super::chunk::Chunk;
+use super::flow;
 use super::names::imports;
 use super::socket::{PROTOCOL_CONNECTED, fields, set_protocol as replace_protocol};
 use super::writing::flush_if_dirty;
@@ -66,11 +67,13 @@ fn get_protocol_connected(transport: &Object) -> Res<Owned> {
 }
 
 fn get_high_water(transport: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(transport).stream.borrow().flow.limits().1 as u64)
+    let this = fields(transport);
+    flow::limit(&this.stream.borrow().flow, &this.limits, 1)
 }
 
 fn get_low_water(transport: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(transport).stream.borrow().flow.limits().0 as u64)
+    let this = fields(transport);
+    flow::limit(&this.stream.borrow().flow, &this.limits, 0)
 }
 
 fn get_empty_waiter(transport: &Object) -> Res<Owned> {

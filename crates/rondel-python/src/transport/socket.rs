@@ -62,6 +62,8 @@ pub(crate) struct Socket {
     pub(super) extra: Slot,
     /// The `TransportSocket`, once it was asked for.
     pub(super) socket_info: Slot,
+    /// The limits of the write buffer, if they are no plain integers.
+    pub(super) limits: Slot,
     /// Done when reading has started.
     pub(super) waiter: Slot,
     /// Done when everything is sent; `sendfile` waits for it.
@@ -115,6 +117,7 @@ unsafe impl Collected for Socket {
         server,
         extra,
         socket_info,
+        limits,
         waiter,
         empty_waiter,
         context,
@@ -276,6 +279,7 @@ pub(crate) fn make(
             server: Slot::default(),
             extra: Slot::default(),
             socket_info: Slot::default(),
+            limits: Slot::default(),
             waiter: Slot::default(),
             empty_waiter: Slot::default(),
             context: Slot::default(),

@@ -11,15 +11,14 @@ use rondel::transport::stream::{Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
 
 use super::chunk::{Chunk, with_buffer};
 use super::closing::{call_connection_lost, fatal_error};
+use super::flow;
 use super::loop_calls::{call_exception_handler, create_future, take_unless_exit, warn_in_log};
 use super::names::{imports, names};
 use super::socket::{Descriptor, Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
 use crate::cpython::error::{
     os_error, raise_os_error, raised_matches, restore, runtime_error, take_exception, type_error,
-    value_error,
 };
 use crate::cpython::method::{Args, Method, method};
-use crate::cpython::names::import;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, context, none};
 use crate::event_loop::core::LoopCore;
@@ -493,62 +492,19 @@ fn get_write_buffer_size(transport: &Object) -> Res<Owned> {
 }
 
 fn get_write_buffer_limits(transport: &Object) -> Res<Owned> {
-    let (low, high) = fields(transport).stream.borrow().flow.limits();
-    Owned::tuple(&[
-        &*Owned::from_u64(low as u64)?,
-        &*Owned::from_u64(high as u64)?,
-    ])
+    let this = fields(transport);
+    flow::limits(&this.stream.borrow().flow, &this.limits)
 }
 
 fn set_write_buffer_limits(transport: &Object, args: Args<'_>) -> Res<Owned> {
-    let parameters = ["high", "low"];
-    let given = args.parse("set_write_buffer_limits", parameters, 2, 0)?;
-    let [high, low] = given.map(|limit| limit.filter(|limit| !limit.is_none()));
-    let number = |limit: Option<&Object>| {
-        limit
-            .map(|limit| limit.to_isize().map(|limit| limit as i64))
-            .transpose()
-    };
-    let (high, low) = match (number(high), number(low)) {
-        (Ok(high), Ok(low)) => (high, low),
-        _ => {
-            drop(take_exception());
-            limits_of_any_kind(high.unwrap_or(none()), low.unwrap_or(none()))?
-        }
-    };
     flush_if_dirty(transport)?;
     let this = fields(transport);
-    let limits = {
-        let mut stream = this.stream.borrow_mut();
-        stream.flow.set_limits(high, low)
-    };
-    if let Err(error) = limits {
-        return value_error(&error.to_string());
-    }
+    flow::set_limits(args, &this.limits, |high, low| {
+        let set = this.stream.borrow_mut().flow.set_limits(high, low);
+        set.map_err(|error| error.to_string())
+    })?;
     maybe_pause(transport, this)?;
     Ok(Owned::none())
-}
-
-/// Limits that are no plain numbers of bytes: floats, huge integers, mistakes. asyncio's own code looks at them; what
-/// counts is how they compare with a number of bytes.
-#[cold]
-fn limits_of_any_kind(high: &Object, low: &Object) -> Res<(Option<i64>, Option<i64>)> {
-    let text = |text| Owned::from_str(text);
-    let mixin = import("asyncio.transports")?.getattr(&*text("_FlowControlMixin")?)?;
-    let holder = import("types")?.call_method(&*text("SimpleNamespace")?, &[])?;
-    mixin.call_method(&*text("_set_write_buffer_limits")?, &[&holder, high, low])?;
-    let limit = |name| {
-        let limit = holder.getattr(&*text(name)?)?;
-        // A conversion to an integer saturates.
-        match limit.to_f64() {
-            Ok(limit) => Ok(Some(limit as i64)),
-            Err(Raised) => {
-                drop(take_exception()); // an integer beyond all floats
-                Ok(Some(i64::MAX))
-            }
-        }
-    };
-    Ok((limit("_high_water")?, limit("_low_water")?))
 }
 
 fn make_empty_waiter(transport: &Object) -> Res<Owned> {

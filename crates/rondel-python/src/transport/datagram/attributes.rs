@@ -4,6 +4,7 @@ use super::fields;
 use super::sending::flush_if_dirty;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::{Object, Owned, Res, none};
+use crate::transport::flow;
 use crate::transport::names::{imports, names};
 
 fn get_extra_info(transport: &Object, args: Args<'_>) -> Res<Owned> {
@@ -88,11 +89,13 @@ fn get_protocol_connected(_: &Object) -> Res<Owned> {
 }
 
 fn get_high_water(transport: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(transport).datagrams.borrow().flow.limits().1 as u64)
+    let this = fields(transport);
+    flow::limit(&this.datagrams.borrow().flow, &this.limits, 1)
 }
 
 fn get_low_water(transport: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(transport).datagrams.borrow().flow.limits().0 as u64)
+    let this = fields(transport);
+    flow::limit(&this.datagrams.borrow().flow, &this.limits, 0)
 }
 
 fn get_buffer_size(transport: &Object) -> Res<Owned> {

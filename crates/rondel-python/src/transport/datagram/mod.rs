@@ -68,6 +68,8 @@ pub(super) struct Datagram {
     address: Slot,
     /// The dict of `get_extra_info`.
     extra: Slot,
+    /// The limits of the write buffer, if they are no plain integers.
+    limits: Slot,
     /// Done when reading has started.
     waiter: Slot,
     /// What `datagram_received` and so on run in.
@@ -111,6 +113,7 @@ unsafe impl Collected for Datagram {
             &self.protocol,
             &self.address,
             &self.extra,
+            &self.limits,
             &self.waiter,
             &self.context,
             self.host.slot(),
@@ -268,6 +271,7 @@ fn make_datagram_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
             protocol: Slot::default(),
             address: Slot::default(),
             extra: Slot::default(),
+            limits: Slot::default(),
             waiter: Slot::default(),
             context: Slot::default(),
             host: Host::default(),

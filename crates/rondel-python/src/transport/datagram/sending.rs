@@ -371,13 +371,14 @@ fn get_write_buffer_size(transport: &Object) -> Res<Owned> {
 }
 
 fn get_write_buffer_limits(transport: &Object) -> Res<Owned> {
-    flow::limits(&fields(transport).datagrams.borrow().flow)
+    let this = fields(transport);
+    flow::limits(&this.datagrams.borrow().flow, &this.limits)
 }
 
 fn set_write_buffer_limits(transport: &Object, args: Args<'_>) -> Res<Owned> {
     flush_if_dirty(transport)?;
     let this = fields(transport);
-    flow::set_limits(args, |high, low| {
+    flow::set_limits(args, &this.limits, |high, low| {
         let set = this.datagrams.borrow_mut().flow.set_limits(high, low);
         set.map_err(|error| error.to_string())
     })?;

@@ -49,6 +49,8 @@ pub(super) struct Pipe<E> {
     protocol: Slot,
     /// The dict of `get_extra_info`.
     extra: Slot,
+    /// The limits of the write buffer, if they are no plain integers.
+    limits: Slot,
     /// Done when the transport has started.
     waiter: Slot,
     /// What `data_received` runs in; empty at the end that is written.
@@ -109,7 +111,7 @@ unsafe impl<E: End> Collected for Pipe<E> {
         E::place().offset.load(Ordering::Relaxed)
     }
 
-    slots!(dict, event_loop, protocol, extra, waiter, context);
+    slots!(dict, event_loop, protocol, extra, limits, waiter, context);
 
     fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
         self.end.see_pipe(see);
@@ -255,6 +257,7 @@ fn make<E: End>(args: Args<'_>, function: &str) -> Res<Owned> {
             event_loop: Slot::default(),
             protocol: Slot::default(),
             extra: Slot::default(),
+            limits: Slot::default(),
             waiter: Slot::default(),
             context: Slot::default(),
             fd: Cell::new(fd),

@@ -320,12 +320,23 @@ fn get_write_buffer_size(transport: &Object) -> Res<Owned> {
 }
 
 fn get_write_buffer_limits(transport: &Object) -> Res<Owned> {
-    flow::limits(&fields(transport).end.end.borrow().flow)
+    let this = fields(transport);
+    flow::limits(&this.end.end.borrow().flow, &this.limits)
+}
+
+fn get_high_water(transport: &Object) -> Res<Owned> {
+    let this = fields(transport);
+    flow::limit(&this.end.end.borrow().flow, &this.limits, 1)
+}
+
+fn get_low_water(transport: &Object) -> Res<Owned> {
+    let this = fields(transport);
+    flow::limit(&this.end.end.borrow().flow, &this.limits, 0)
 }
 
 fn set_write_buffer_limits(transport: &Object, args: Args<'_>) -> Res<Owned> {
     let this = fields(transport);
-    flow::set_limits(args, |high, low| {
+    flow::set_limits(args, &this.limits, |high, low| {
         let set = this.end.end.borrow_mut().flow.set_limits(high, low);
         set.map_err(|error| error.to_string())
     })?;
@@ -376,6 +387,8 @@ fn attributes() -> Vec<GetSet> {
     attributes.extend([
         attribute!(c"_conn_lost" get_conn_lost),
         attribute!(c"_protocol_paused" get_protocol_paused),
+        attribute!(c"_high_water" get_high_water),
+        attribute!(c"_low_water" get_low_water),
         attribute!(c"_buffer" get_buffer),
     ]);
     attributes
