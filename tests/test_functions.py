@@ -463,3 +463,27 @@ def test_a_wrapper_from_functools(aio: ModuleType) -> None:
     assert inspect.unwrap(wrapped) is aio.sleep
     assert str(inspect.signature(wrapped)) == "(delay, result=None)"
     assert asyncio.run(wrapped(0, result=1)) == 1
+
+
+# ---- what the coroutine functions return ----
+
+
+@both
+def test_the_state_of_what_a_task_runs(aio: ModuleType) -> None:
+    async def main() -> list[str]:
+        lock = aio.Lock()
+        await lock.acquire()
+        states = []
+        for coroutine in (aio.sleep(0.001), lock.acquire(), aio.wait_for(aio.Event().wait(), 5)):
+            assert (coroutine.cr_running, coroutine.cr_suspended) == (False, False)
+            assert coroutine.cr_origin is None
+            task = asyncio.ensure_future(coroutine)
+            await asyncio.sleep(0)
+            states.append(inspect.getcoroutinestate(task.get_coro()))
+            task.cancel()
+            await asyncio.wait([task])
+            states.append(inspect.getcoroutinestate(task.get_coro()))
+            assert inspect.isawaitable(coroutine)
+        return states
+
+    assert asyncio.run(main()) == ["CORO_SUSPENDED", "CORO_CLOSED"] * 3

@@ -96,6 +96,15 @@ unsafe extern "C" fn running<T: Steps>(
     Owned::from_bool(stage == Stage::Running).into_ptr()
 }
 
+unsafe extern "C" fn suspended<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let stage = fields::<T>(unsafe { Object::from_ptr(object) }).stage.get();
+    Owned::from_bool(stage == Stage::Suspended).into_ptr()
+}
+
 unsafe extern "C" fn awaited<T: Steps>(
     object: *mut ffi::PyObject,
     _: *mut c_void,
@@ -352,7 +361,9 @@ pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
             read_only(c"__name__", name::<T>),
             read_only(c"__qualname__", name::<T>),
             read_only(c"cr_running", running::<T>),
+            read_only(c"cr_suspended", suspended::<T>),
             read_only(c"cr_await", awaited::<T>),
+            read_only(c"cr_origin", nothing),
             read_only(c"cr_frame", nothing),
             read_only(c"cr_code", nothing),
         ])
