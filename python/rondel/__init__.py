@@ -9,6 +9,8 @@ import asyncio as _asyncio
 import sys as _sys
 from asyncio import *  # noqa: F403
 
+from . import state as _state  # which the native module asks for
+
 try:
     from . import _rondel as _rondel
 except ImportError as _error:
@@ -76,7 +78,7 @@ if hasattr(_policy, "EventLoopPolicy"):
     EventLoopPolicy = _policy.EventLoopPolicy
     __all__.append("EventLoopPolicy")
 _functions.note_names(globals())
-del _name, _functions
+del _name, _functions, _state
 
 
 def __getattr__(name: str) -> object:

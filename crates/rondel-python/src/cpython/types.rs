@@ -91,9 +91,16 @@ impl TypeBuilder {
         self
     }
 
-    /// The offset of a `PyObject *` field for the instance's dict, which is made when it is needed.
+    /// The offset of a `PyObject *` field for the instance's dict, which is made when it is needed, as `__dict__` is.
     pub(crate) fn dict(self, offset: usize) -> Self {
         self.member(c"__dictoffset__", offset)
+            .getset([GetSet(ffi::PyGetSetDef {
+                name: c"__dict__".as_ptr(),
+                get: Some(ffi::PyObject_GenericGetDict),
+                set: Some(ffi::PyObject_GenericSetDict),
+                doc: ptr::null(),
+                closure: ptr::null_mut(),
+            })])
     }
 
     /// The offset of a `PyObject *` field for weak references, if the base has none.

@@ -13,6 +13,7 @@ use super::names::sync_names;
 use crate::awaitable::{Next, iterator_of};
 use crate::cpython::error::{guard, guard_object, runtime_error};
 use crate::cpython::method::{Args, Method, attribute, with_tuple_and_dict};
+use crate::cpython::names::import;
 use crate::cpython::nesting::nested;
 use crate::cpython::special::bind_special;
 use crate::cpython::types::{
@@ -250,7 +251,8 @@ unsafe extern "C" fn setattro(
     })
 }
 
-/// Makes the class that programs see, `rondel.<name>`. `described` is the name with the parameters of its constructor.
+/// Makes the class that programs see, `rondel.<name>`. `described` is the name with the parameters of its constructor; the last
+/// of the bases is asyncio's class.
 pub(crate) fn make_class(
     described: &str,
     doc: &str,
@@ -264,6 +266,12 @@ pub(crate) fn make_class(
     let signature = Owned::from_str(&format!("{described}\n--\n\n{doc}"))?;
     namespace.set_item(c"__doc__", &signature)?;
     let name = described.split('(').next().unwrap_or(described);
+    if let Some(stock) = bases.last() {
+        let members = import("rondel.state")?
+            .getattr(&*Owned::from_str("members")?)?
+            .call(&[stock])?;
+        namespace.call_method(&*Owned::from_str("update")?, &[&*members])?;
+    }
     // SAFETY: the type of all types lives as long as the interpreter.
     let metatype = unsafe { Object::from_ptr((&raw mut ffi::PyType_Type).cast()) };
     let bases = Owned::tuple(bases)?;
