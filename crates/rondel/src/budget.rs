@@ -9,8 +9,8 @@
 //! give it a new budget.
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::task::{Context, Poll};
+
+use crate::time::yield_now;
 
 /// How many operations of one step may be ready at once; as many as with tokio.
 const UNITS: u32 = 128;
@@ -37,25 +37,19 @@ impl Budget {
         self.0.set(u32::MAX);
     }
 
-    /// To be asked by an operation that is ready. `Pending`: it is to be ready in the task's next step only, for which
-    /// the task has been woken.
-    #[inline]
-    pub(crate) fn take(&self, context: &Context<'_>) -> Poll<()> {
-        match self.0.get().checked_sub(1) {
-            Some(left) => {
-                self.0.set(left);
-                Poll::Ready(())
-            }
-            None => {
-                context.waker().wake_by_ref();
-                Poll::Pending
-            }
-        }
+    /// To be asked by an operation that is ready. `false`: it is to be ready in the task's next step only.
+    #[inline(always)]
+    pub(crate) fn take(&self) -> bool {
+        let left = self.0.get();
+        self.0.set(left.saturating_sub(1));
+        left > 0
     }
 
     /// As [`take`](Self::take), for async functions. Dropping it takes nothing back.
     #[inline]
     pub(crate) async fn taken(&self) {
-        poll_fn(|context| self.take(context)).await;
+        if !self.take() {
+            yield_now().await;
+        }
     }
 }

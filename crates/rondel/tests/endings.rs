@@ -207,6 +207,82 @@ fn dropping_both_halves_in_either_order_closes() {
     });
 }
 
+#[test]
+fn flushed_waits_until_all_is_sent_and_says_if_it_was_not() {
+    test(async || {
+        let (_reader, writer, peer) = connected().await?;
+        writer.flushed().await?;
+        writer.write("x");
+        writer.flushed().await?;
+        assert_eq!(writer.write_buffer_size(), 0);
+        // Far below the limits, at which drain would wait.
+        writer.set_write_buffer_limits(4 * MUCH, MUCH)?;
+        writer.write(vec![b'x'; MUCH]);
+        writer.drain().await?;
+        let waiting = timeout(Duration::from_millis(5), writer.flushed()).await;
+        assert!(waiting.is_err() && writer.write_buffer_size() > 0);
+        let peer = count(peer);
+        writer.close();
+        writer.flushed().await?;
+        writer.wait_closed().await?;
+        writer.flushed().await?;
+        assert_eq!(peer.join().unwrap()?, MUCH + 1);
+
+        for aborts in [false, true] {
+            let (_reader, writer, peer) = connected().await?;
+            writer.write(vec![b'x'; MUCH]);
+            let mut flushing = std::pin::pin!(writer.flushed());
+            let early = timeout(Duration::from_millis(5), flushing.as_mut()).await;
+            assert!(early.is_err());
+            match aborts {
+                false => reset(peer),
+                true => writer.abort(),
+            }
+            let error = flushing.await.unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn ctrl_c_ends_the_wait_at_the_end_of_a_run() {
+    const MARK: &str = "RONDEL_TEST_LINGERS";
+    if std::env::var_os(MARK).is_none() {
+        let start = Instant::now();
+        let ended = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "ctrl_c_ends_the_wait_at_the_end_of_a_run"])
+            .env(MARK, "1")
+            .output()
+            .unwrap();
+        assert!(
+            ended.status.success() && start.elapsed() < AGES,
+            "{ended:?}"
+        );
+        return;
+    }
+    // SAFETY: a fork that goes on with this test alone, in the main thread, as Ctrl-C is for.
+    if unsafe { libc::fork() } != 0 {
+        let mut status = 0;
+        // SAFETY: the kernel writes one integer there.
+        unsafe { libc::wait(&raw mut status) };
+        assert!(libc::WIFSIGNALED(status) && libc::WTERMSIG(status) == libc::SIGINT);
+        return;
+    }
+    let _ = Builder::new().linger(2 * AGES).run(async {
+        let (_reader, writer, peer) = connected().await.unwrap();
+        writer.write(vec![b'x'; MUCH]);
+        thread::spawn(|| {
+            thread::sleep(Duration::from_millis(30));
+            // SAFETY: a signal to this process.
+            unsafe { libc::kill(libc::getpid(), libc::SIGINT) };
+        });
+        std::mem::forget(peer);
+    });
+    // SAFETY: it should not have come so far.
+    unsafe { libc::_exit(1) };
+}
+
 // The end of the loop
 
 #[test]

@@ -28,21 +28,23 @@ use crate::transport::recv_size::Received;
 use crate::transport::stream::{Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
 
 /// The reactor has said that there is something to receive, and nobody has found the end of it.
-const READABLE: u8 = 1;
+const READABLE: u16 = 1;
 /// `arrived` isn't empty.
-const ARRIVED: u8 = 2;
+const ARRIVED: u16 = 2;
 /// Reading is paused, because too much has arrived.
-const PAUSED: u8 = 4;
+const PAUSED: u16 = 4;
 /// No more will arrive, and nothing is wrong with that.
-const EOF: u8 = 8;
+const EOF: u16 = 8;
 /// The connection is over and the socket closed.
-const LOST: u8 = 16;
+const LOST: u16 = 16;
 /// There is no reader, and none will come.
-const READER_GONE: u8 = 32;
+const READER_GONE: u16 = 32;
 /// There is no writer, and none will come.
-const WRITER_GONE: u8 = 64;
+const WRITER_GONE: u16 = 64;
 /// It is waited for at the end of the run.
-const LINGERING: u8 = 128;
+const LINGERING: u16 = 128;
+/// It was over before everything was sent.
+const CUT_OFF: u16 = 256;
 
 /// The shared half of a reader and a writer.
 pub(crate) struct Connection {
@@ -54,7 +56,7 @@ pub(crate) struct Connection {
     /// How much may arrive unread, in bytes: half of what mutes the descriptor.
     limit: usize,
     /// What is known of the incoming side and of the end: `READABLE`, `ARRIVED`, …
-    state: Cell<u8>,
+    state: Cell<u16>,
     /// Why, if not by a `close`.
     failure: RefCell<Option<io::Error>>,
     reading: Cell<Option<Waiter>>,
@@ -123,12 +125,12 @@ impl Connection {
     }
 
     #[inline]
-    fn is(&self, bit: u8) -> bool {
+    fn is(&self, bit: u16) -> bool {
         self.state.get() & bit != 0
     }
 
     #[inline]
-    fn note(&self, bit: u8, on: bool) {
+    fn note(&self, bit: u16, on: bool) {
         let others = self.state.get() & !bit;
         self.state.set(if on { others | bit } else { others });
     }
@@ -394,18 +396,22 @@ impl Connection {
         }
     }
 
-    /// To be asked by an operation that is ready; see `budget.rs`.
-    #[inline]
-    pub(crate) fn take_budget(&self, context: &Context<'_>) -> Poll<()> {
-        self.runtime.budget.take(context)
+    /// To be asked by an operation that is ready, with what it gives; see `budget.rs`.
+    #[inline(always)]
+    pub(crate) fn ready<T>(&self, result: T, context: &Context<'_>) -> Poll<T> {
+        if self.runtime.budget.take() {
+            return Poll::Ready(result);
+        }
+        wake(context);
+        Poll::Pending
     }
 
-    /// As [`take_budget`](Self::take_budget), for what makes a system call each time: a step full of these is long
-    /// enough for the reactor to be asked after it.
-    #[inline]
-    pub(crate) fn take_budget_to_send(&self, context: &Context<'_>) -> Poll<()> {
-        let taken = self.runtime.budget.take(context);
-        if taken.is_pending() {
+    /// As [`ready`](Self::ready), for what makes a system call each time: a step full of these is long enough for the
+    /// reactor to be asked after it. `false`: the task has to give way.
+    #[inline(always)]
+    pub(crate) fn has_sent(&self) -> bool {
+        let taken = self.runtime.budget.take();
+        if !taken {
             self.runtime.event_loop.poll_next_turn();
         }
         taken
@@ -442,7 +448,7 @@ impl Connection {
         if drained.is_some() {
             drop(self.runtime.event_loop.remove_writer(self.fd));
         }
-        if resumed {
+        if resumed || drained.is_some() {
             wake_all(&self.draining);
         }
         match drained {
@@ -457,18 +463,41 @@ impl Connection {
     /// # Errors
     /// Why the connection is over.
     pub(crate) fn must_drain(&self, context: &Context<'_>) -> io::Result<bool> {
-        if self.is(LOST) {
-            self.check()?;
-            return Err(io::Error::new(
-                io::ErrorKind::ConnectionReset,
-                "Connection lost",
-            ));
-        }
+        self.check_open()?;
         let paused = self.stream.borrow().flow.is_paused();
         if paused {
             wait_with(&self.draining, context);
         }
         Ok(paused)
+    }
+
+    /// Sends what waits. Whether something is left; then whoever polls will be woken.
+    ///
+    /// # Errors
+    /// Why the connection is over.
+    pub(crate) fn is_unsent(self: &Rc<Self>, context: &Context<'_>) -> io::Result<bool> {
+        if self.is_dirty() {
+            self.flush();
+        }
+        let unsent = self.write_buffer_size() > 0;
+        if self.is(CUT_OFF) {
+            self.check_open()?;
+        }
+        if unsent {
+            wait_with(&self.draining, context);
+        }
+        Ok(unsent)
+    }
+
+    fn check_open(&self) -> io::Result<()> {
+        if !self.is(LOST) {
+            return Ok(());
+        }
+        self.check()?;
+        Err(io::Error::new(
+            io::ErrorKind::ConnectionReset,
+            "Connection lost",
+        ))
     }
 
     #[inline]
@@ -511,6 +540,11 @@ impl Drop for Connection {
             drop(self.runtime.event_loop.remove_writer(self.fd));
         }
     }
+}
+
+#[cold]
+fn wake(context: &Context<'_>) {
+    context.waker().wake_by_ref();
 }
 
 fn wait_with(waiters: &RefCell<Vec<Waiter>>, context: &Context<'_>) {

@@ -95,6 +95,32 @@ impl StreamReader {
         Ok(given)
     }
 
+    /// As [`read`](Self::read), into the program's own memory, as much as there is room for. Gives how many bytes that are;
+    /// none at the end of the stream, or if there is no room. Dropped before it is ready, it has taken nothing.
+    ///
+    /// # Errors
+    /// What has broken the connection.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, writer| writer.write("hello"), ("127.0.0.1", 0)).await?;
+    ///     let (mut reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     let mut memory = [0; 4];
+    ///     assert_eq!(reader.read_into(&mut memory).await?, 4);
+    ///     assert_eq!(&memory, b"hell");
+    ///     assert_eq!(reader.read_into(&mut memory).await?, 1);
+    ///     assert_eq!(reader.read_into(&mut memory).await?, 0);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
+    pub async fn read_into(&mut self, memory: &mut [u8]) -> io::Result<usize> {
+        let data = self.read(memory.len()).await?;
+        memory[..data.len()].copy_from_slice(data);
+        Ok(data.len())
+    }
+
     /// Reads until the end of the stream: asyncio's `read()` without a number.
     ///
     /// # Errors
@@ -219,7 +245,7 @@ impl StreamReader {
                 Err(error) => return self.failed(error, context),
             }
         }
-        self.connection.take_budget(context).map(Ok)
+        self.connection.ready(Ok(()), context)
     }
 
     #[inline]
@@ -232,7 +258,7 @@ impl StreamReader {
             let eof = self.connection.is_eof() && !self.connection.has_arrived();
             match ask(self.buffer.as_slice(), eof) {
                 Step::Wait => {}
-                step => return self.connection.take_budget(context).map(|()| Ok(step)),
+                step => return self.connection.ready(Ok(step), context),
             }
             match self.connection.fill(&mut self.buffer, context) {
                 Ok(true) => {}
@@ -245,7 +271,7 @@ impl StreamReader {
     /// A failure, which each read reports again, has its price like everything that does not wait.
     #[cold]
     fn failed<T>(&self, error: io::Error, context: &Context<'_>) -> Poll<io::Result<T>> {
-        self.connection.take_budget(context).map(|()| Err(error))
+        self.connection.ready(Err(error), context)
     }
 }
 

@@ -79,7 +79,9 @@ impl StreamWriter {
     pub async fn drain(&self) -> io::Result<()> {
         let connection = &self.connection;
         if connection.flush_and_go_on() {
-            poll_fn(|context| connection.take_budget_to_send(context)).await;
+            if !connection.has_sent() {
+                yield_now().await;
+            }
             return Ok(());
         }
         if connection.is_closing() {
@@ -91,6 +93,36 @@ impl StreamWriter {
             Ok(false) => Poll::Ready(Ok(())),
             Ok(true) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
+        })
+        .await
+    }
+
+    /// Waits until everything that was written is sent: with the kernel, which goes on by itself, also when the program ends.
+    /// [`drain`](Self::drain) waits only until it is appropriate to write more. Dropping the future changes nothing.
+    ///
+    /// # Errors
+    /// What has broken the connection.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// # use rondel::StreamReader;
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |mut reader: StreamReader, _| {
+    ///         reader.read_to_end().await.map(|_| ())
+    ///     }, ("127.0.0.1", 0)).await?;
+    ///     let (_reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     writer.write(vec![0; 10_000_000]);
+    ///     writer.flushed().await?;
+    ///     assert_eq!(writer.write_buffer_size(), 0);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
+    pub async fn flushed(&self) -> io::Result<()> {
+        poll_fn(|context| match self.connection.is_unsent(context) {
+            Ok(true) => Poll::Pending,
+            Ok(false) => self.connection.ready(Ok(()), context),
+            Err(error) => self.connection.ready(Err(error), context),
         })
         .await
     }

@@ -13,8 +13,8 @@ use std::rc::Rc;
 use std::task::Context;
 
 use super::{
-    ARRIVED, Connection, EOF, LINGERING, LOST, READABLE, READER_GONE, WRITER_GONE, copy_of,
-    wait_with, wake_all,
+    ARRIVED, CUT_OFF, Connection, EOF, LINGERING, LOST, READABLE, READER_GONE, WRITER_GONE,
+    copy_of, wait_with, wake_all,
 };
 use crate::streams::chunk::Chunk;
 use crate::streams::linger;
@@ -118,11 +118,14 @@ impl Connection {
 
     /// Drops what is not sent.
     fn end_at_once(self: &Rc<Self>, failure: Option<io::Error>) {
-        if self.staged.replace(false) {
+        let staged = self.staged.replace(false);
+        if staged {
             self.runtime.outbox.unstage(|_| ());
         }
         let unsent = self.stream.borrow_mut().force_close();
-        if unsent.is_some() {
+        if let Some(unsent) = unsent {
+            let cut_off = failure.is_some() || staged || !unsent.is_empty();
+            self.note(CUT_OFF, cut_off);
             self.connection_lost(failure);
         }
     }
