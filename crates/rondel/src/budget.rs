@@ -1,12 +1,13 @@
 //! How much a step of a task may do before it gives way.
 //!
-//! A step lasts until its task has to wait. Operations that never have to (lines that have arrived already, a
-//! connection that takes all that is written) would make it last for ever, and every other task with it. So each
-//! of them, when it is ready, takes one unit of the step's budget; when there is none left, it wakes its task and
-//! says that it has to wait. What it has done stays done: it goes on in the next step, which has a budget again.
+//! A step lasts until its task has to wait. Operations that never have to (lines that have arrived
+//! already, a connection that takes all that is written) would make it last for ever, and every
+//! other task with it. So each of them, when it is ready, takes one unit of the step's budget; when
+//! there is none left, it wakes its task and says that it has to wait. What it has done stays done:
+//! it goes on in the next step, which has a budget again.
 //!
-//! Whoever polls outside a task's step (a foreign waker that runs its future itself) has no limit: nothing would
-//! give it a new budget.
+//! Whoever polls outside a task's step (a foreign waker that runs its future itself) has no limit:
+//! nothing would give it a new budget.
 
 use std::cell::Cell;
 
@@ -37,7 +38,8 @@ impl Budget {
         self.0.set(u32::MAX);
     }
 
-    /// To be asked by an operation that is ready. `false`: it is to be ready in the task's next step only.
+    /// To be asked by an operation that is ready. `false`: it is to be ready in the task's next
+    /// step only.
     #[inline(always)]
     pub(crate) fn take(&self) -> bool {
         let left = self.0.get();

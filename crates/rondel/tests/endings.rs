@@ -193,7 +193,8 @@ fn dropping_both_halves_in_either_order_closes() {
                 let mut peer = peer;
                 let mut all = Vec::new();
                 peer.read_to_end(&mut all).unwrap();
-                // Nobody is there: a reset answers the first write, at the latest the second fails by it.
+                // Nobody is there: a reset answers the first write, at the latest the second fails
+                // by it.
                 let refused = (0..100).any(|_| {
                     thread::sleep(Duration::from_millis(1));
                     peer.write_all(b"x").is_err()

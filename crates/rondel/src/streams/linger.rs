@@ -1,12 +1,13 @@
 //! What is still to be sent when nobody is left to wait for it.
 //!
-//! There are two such moments. A connection of which both halves are dropped goes on by itself, and a peer that
-//! takes nothing would keep it, its bytes and its descriptor for ever: [`attend`] sees to it that something
-//! is taken within each linger time. And when a run is over no loop will send anything any more: [`end_of_run`]
-//! does it, for one linger time at most. What is given up is reported.
+//! There are two such moments. A connection of which both halves are dropped goes on by itself, and
+//! a peer that takes nothing would keep it, its bytes and its descriptor for ever: [`attend`] sees
+//! to it that something is taken within each linger time. And when a run is over no loop will send
+//! anything any more: [`end_of_run`] does it, for one linger time at most. What is given up is
+//! reported.
 //!
-//! On a virtual clock, which would jump to the end of the linger time at once, nothing is given up before the end of
-//! the run; that one waits in real time, as sending takes.
+//! On a virtual clock, which would jump to the end of the linger time at once, nothing is given up
+//! before the end of the run; that one waits in real time, as sending takes.
 
 use std::future::poll_fn;
 use std::io;

@@ -7,9 +7,11 @@
 //! * `connection/ending.rs`: how a connection ends; `linger.rs`: what is still to be sent when nobody waits for it.
 //! * `outbox.rs`: what the running step has written and not sent yet.
 //! * `reader.rs`, `writer.rs`: the two halves that programs have.
-//! * `connect.rs`: connections that are made. `server.rs`: connections that are accepted.
+//! * `connect.rs`: connections that are made. `server.rs`: connections that are accepted; `binding.rs`: the
+//!   sockets that listen for them.
 //! * `errors.rs`: why a read has no result.
 
+mod binding;
 mod chunk;
 mod connect;
 mod connection;

@@ -11,16 +11,15 @@ use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::rc::{Rc, Weak};
 use std::task::Poll;
 use std::time::Duration;
 
 use slab::Slab;
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::Socket;
 
+use super::binding::{UnixPath, bind, bind_unix};
 use super::connection::Connection;
 use super::read_buffer::DEFAULT_LIMIT;
 use super::{StreamReader, StreamWriter};
@@ -235,76 +234,8 @@ where
     H: AsyncFn(StreamReader, StreamWriter) -> O + 'static,
     O: HandlerOutput + 'static,
 {
-    let path = path.as_ref();
-    if path.as_os_str().is_empty() {
-        // The kernel would choose a name, which nobody could know.
-        return Err(io::Error::new(
-            io::ErrorKind::InvalidInput,
-            "the path of a Unix server is empty",
-        ));
-    }
-    let address = SockAddr::unix(path)?;
-    let is_abstract = path.as_os_str().as_bytes().starts_with(&[0]);
-    if !is_abstract
-        && path
-            .symlink_metadata()
-            .is_ok_and(|found| found.file_type().is_socket())
-    {
-        // If it can't be removed, `bind` says what there is to say.
-        let _ = std::fs::remove_file(path);
-    }
-    let socket = Socket::new(Domain::UNIX, Type::STREAM.nonblocking().cloexec(), None)?;
-    socket.bind(&address).map_err(|error| match error.kind() {
-        io::ErrorKind::AddrInUse => io::Error::new(
-            error.kind(),
-            format!("Address '{}' is already in use", path.display()),
-        ),
-        _ => error,
-    })?;
-    let unlink = if is_abstract {
-        None
-    } else {
-        let file = path.symlink_metadata()?;
-        Some(UnixPath {
-            path: path.to_owned(),
-            inode: (file.dev(), file.ino()),
-        })
-    };
-    socket.listen(options.backlog)?;
+    let (socket, unlink) = bind_unix(path.as_ref(), &options)?;
     serve(handler, vec![socket], options, unlink)
-}
-
-fn bind(address: SocketAddr, options: &ServerOptions) -> io::Result<Socket> {
-    let socket = Socket::new(
-        Domain::for_address(address),
-        Type::STREAM.nonblocking().cloexec(),
-        None,
-    )?;
-    socket.set_reuse_address(true)?;
-    if options.reuse_port {
-        socket.set_reuse_port(true)?;
-    }
-    if address.is_ipv6() {
-        // So that a dual-stack default does not take the IPv4 address that is bound beside it.
-        socket.set_only_v6(true)?;
-    }
-    let bound = socket.bind(&address.into());
-    bound
-        .and_then(|()| socket.listen(options.backlog))
-        .map_err(|error| {
-            let code = error.raw_os_error().unwrap_or(0);
-            let text = error.to_string().to_lowercase();
-            let text = text.split(" (os error").next().unwrap_or_default();
-            io::Error::new(
-                error.kind(),
-                format!(
-                    "[Errno {code}] error while attempting to bind on address ('{}', {}): {text}",
-                    address.ip(),
-                    address.port(),
-                ),
-            )
-        })?;
-    Ok(socket)
 }
 
 fn serve<H, O>(
@@ -471,12 +402,6 @@ pub(crate) struct Serving {
     unlink: Cell<Option<UnixPath>>,
 }
 
-/// A Unix socket's place in the file system.
-struct UnixPath {
-    path: PathBuf,
-    inode: (u64, u64),
-}
-
 impl Serving {
     fn is_serving(&self) -> bool {
         !self.listeners.borrow().is_empty()
@@ -489,11 +414,8 @@ impl Serving {
             drop(self.runtime.event_loop.remove_reader(fd));
         }
         drop(listeners);
-        if let Some(UnixPath { path, inode }) = self.unlink.take()
-            // Somebody else's by now, if it is another file.
-            && path.symlink_metadata().is_ok_and(|file| (file.dev(), file.ino()) == inode)
-        {
-            let _ = std::fs::remove_file(path);
+        if let Some(unlink) = self.unlink.take() {
+            unlink.remove();
         }
         self.wake();
     }

@@ -1,11 +1,14 @@
 //! How a connection ends.
 //!
-//! A connection is over when the program closes or aborts it, when it fails, when both of its halves are dropped, or
-//! when its loop ends. All ways lead to [`connection_lost`](Connection::connection_lost), where the socket is closed.
+//! A connection is over when the program closes or aborts it, when it fails, when both of its
+//! halves are dropped, or when its loop ends. All ways lead to
+//! [`connection_lost`](Connection::connection_lost), where the socket is closed.
 //!
-//! * Of what is written, everything is sent first, except after a failure or an `abort`. Nobody is left to
-//!   wait for that once both halves are gone, so the peer has to take something within each linger time then.
-//! * Of what has arrived, everything can be read, whatever the end; only then do reads say how it ended.
+//! * Of what is written, everything is sent first, except after a failure or an `abort`. Nobody is
+//!   left to wait for that once both halves are gone, so the peer has to take something within each
+//!   linger time then.
+//! * Of what has arrived, everything can be read, whatever the end; only then do reads say how it
+//!   ended.
 
 use std::io;
 use std::os::fd::AsRawFd;
@@ -77,7 +80,8 @@ impl Connection {
         self.end_at_once(Some(error));
     }
 
-    /// As [`fail`](Self::fail), for an error of the sending side: what the peer has sent before can still be read.
+    /// As [`fail`](Self::fail), for an error of the sending side: what the peer has sent before can
+    /// still be read.
     #[cold]
     pub(super) fn fail_sending(self: &Rc<Self>, error: io::Error) {
         if !self.is(LOST | EOF | READER_GONE) && !self.is_closing() {
@@ -95,7 +99,8 @@ impl Connection {
             i64::from(waiting)
         });
         let mut arrived = self.arrived.borrow_mut();
-        // Once more than there are bytes, to see whether the end is behind them; a peer that goes on and on is not waited for.
+        // Once more than there are bytes, to see whether the end is behind them; a peer that goes
+        // on and on is not waited for.
         while let Some(waiting) = left {
             let mut stream = self.stream.borrow_mut();
             let room = stream.room();
@@ -107,8 +112,8 @@ impl Connection {
                     left = waiting.checked_sub_unsigned(count as u64);
                     left = left.filter(|&left| left >= 0);
                 }
-                // The kernel fails sends with this only behind the peer's proper end; a reset has another error, and looks
-                // like an end once that was reported.
+                // The kernel fails sends with this only behind the peer's proper end; a reset has
+                // another error, and looks like an end once that was reported.
                 Received::Eof if error.raw_os_error() == Some(libc::EPIPE) => self.note(EOF, true),
                 Received::Eof | Received::Blocked | Received::Failed(_) => {}
             }
