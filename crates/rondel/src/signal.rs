@@ -24,7 +24,10 @@ static EVENT_FD: AtomicI32 = AtomicI32::new(-1);
 /// A SIGINT came and no loop has taken notice.
 static PENDING: AtomicBool = AtomicBool::new(false);
 
-/// SIGINT is handled as long as this lives.
+/// A loop on the main thread is there for the handler.
+static ACTIVE: AtomicBool = AtomicBool::new(false);
+
+/// SIGINT is handled as long as this lives, or until the program sets a handler of its own.
 pub(crate) struct Interrupts(());
 
 impl Interrupts {
@@ -38,6 +41,7 @@ impl Interrupts {
         let fd = event()?;
         event_loop.add_reader(fd, Source::Interrupt)?;
         PENDING.store(false, Ordering::SeqCst);
+        ACTIVE.store(true, Ordering::SeqCst);
         set_action(on_interrupt as *const () as libc::sighandler_t)?;
         Ok(Some(Self(())))
     }
@@ -59,9 +63,14 @@ impl Interrupts {
 
 impl Drop for Interrupts {
     fn drop(&mut self) {
-        // It can't fail: SIGINT is a signal whose action may be set, as it was before.
-        let _ = set_action(libc::SIG_DFL);
-        if PENDING.load(Ordering::SeqCst) {
+        ACTIVE.store(false, Ordering::SeqCst);
+        // A handler that the program has set meanwhile stays.
+        let ours = is_ours();
+        if ours {
+            // It can't fail: SIGINT is a signal whose action may be set, as it was before.
+            let _ = set_action(libc::SIG_DFL);
+        }
+        if ours && PENDING.load(Ordering::SeqCst) {
             // Came after the loop's last turn: it is the program's to end.
             Self::acknowledge();
             // SAFETY: the default action, which ends the process.
@@ -86,13 +95,22 @@ fn event() -> io::Result<RawFd> {
 }
 
 fn has_default_action() -> io::Result<bool> {
+    Ok(action()? == libc::SIG_DFL)
+}
+
+/// Whether SIGINT's handler is this file's. Async-signal-safe.
+fn is_ours() -> bool {
+    action().is_ok_and(|action| action == on_interrupt as *const () as libc::sighandler_t)
+}
+
+fn action() -> io::Result<libc::sighandler_t> {
     let mut action = MaybeUninit::<libc::sigaction>::uninit();
     // SAFETY: asks only, into room that is large enough.
     if unsafe { libc::sigaction(libc::SIGINT, ptr::null(), action.as_mut_ptr()) } != 0 {
         return Err(io::Error::last_os_error());
     }
     // SAFETY: filled in by the successful call.
-    Ok(unsafe { action.assume_init() }.sa_sigaction == libc::SIG_DFL)
+    Ok(unsafe { action.assume_init() }.sa_sigaction)
 }
 
 fn set_action(handler: libc::sighandler_t) -> io::Result<()> {
@@ -110,10 +128,15 @@ fn set_action(handler: libc::sighandler_t) -> io::Result<()> {
 extern "C" fn on_interrupt(_: libc::c_int) {
     // SAFETY: errno's address is valid in every thread; what the handler interrupted may be about to read it.
     let errno = unsafe { *libc::__errno_location() };
-    if PENDING.swap(true, Ordering::SeqCst) {
-        let _ = set_action(libc::SIG_DFL);
-        // SAFETY: async-signal-safe. It takes effect when this handler returns.
-        unsafe { libc::raise(libc::SIGINT) };
+    if !ACTIVE.load(Ordering::SeqCst) {
+        // Called by a handler that has taken this one's place and goes on to the one before it: no loop is there.
+    } else if PENDING.swap(true, Ordering::SeqCst) {
+        // Likewise: then the program has heard of it already.
+        if is_ours() {
+            let _ = set_action(libc::SIG_DFL);
+            // SAFETY: async-signal-safe. It takes effect when this handler returns.
+            unsafe { libc::raise(libc::SIGINT) };
+        }
     } else {
         let one = 1_u64;
         let fd = EVENT_FD.load(Ordering::SeqCst);
