@@ -17,8 +17,9 @@ use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
-use crate::runtime;
-use crate::task::{JoinError, report_panic};
+use crate::exceptions::{LostPanic, report_panic};
+use crate::runtime::{self, LoopInbox, Remote, Runtime};
+use crate::task::JoinError;
 
 /// After this long without work a thread ends.
 const IDLE: Duration = Duration::from_secs(10);
@@ -71,8 +72,8 @@ impl Pool {
         Self::new("rondel-blocking", (cores + 4).min(32))
     }
 
-    /// Runs `work` on one of the threads.
-    pub(crate) fn spawn<T, W>(&self, work: W) -> BlockingTask<T>
+    /// Runs `work` on one of the threads. What nobody waits for is told to the loop.
+    pub(crate) fn spawn<T, W>(&self, runtime: &Runtime, work: W) -> BlockingTask<T>
     where
         T: Send + 'static,
         W: FnOnce() -> T + Send + 'static,
@@ -81,11 +82,19 @@ impl Pool {
             stage: Mutex::new(Stage::Queued(None)),
         });
         let of_thread = Arc::clone(&slot);
-        let started = self.submit(Box::new(move || of_thread.run(work)));
-        if let Err(error) = started {
+        let inbox = Arc::clone(runtime.event_loop.inbox());
+        let job = move || {
+            if let Some(panic) = of_thread.run(work) {
+                send_lost(&inbox, panic);
+            }
+        };
+        if let Err(error) = self.submit(Box::new(job)) {
             slot.finish(Err(Box::new(format!("can't start new thread: {error}"))));
         }
-        BlockingTask { slot }
+        BlockingTask {
+            slot,
+            awaited: false,
+        }
     }
 
     fn submit(&self, job: Job) -> std::io::Result<()> {
@@ -139,7 +148,11 @@ impl Shared {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                job();
+                // The work's own panics are caught in the job. What is left are destructors, of a result that
+                // nobody wants, and wakers that aren't a task's.
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+                    report_panic("Exception ignored in a thread of spawn_blocking", &*panic);
+                }
                 state = self.lock();
                 continue;
             }
@@ -176,6 +189,8 @@ struct Slot<T> {
 enum Stage<T> {
     /// No thread has begun; who waits.
     Queued(Option<Waker>),
+    /// No thread has begun, and nobody wants the result: it is to run all the same.
+    Detached,
     /// A thread is at it; who waits.
     Running(Option<Waker>),
     Done(Result<T, Box<dyn Any + Send>>),
@@ -184,17 +199,19 @@ enum Stage<T> {
 }
 
 impl<T> Slot<T> {
-    fn run(&self, work: impl FnOnce() -> T) {
+    /// Gives back a panic that nobody waits for.
+    fn run(&self, work: impl FnOnce() -> T) -> Option<Box<dyn Any + Send>> {
         let mut stage = lock(&self.stage);
         match &mut *stage {
             Stage::Queued(waker) => *stage = Stage::Running(waker.take()),
-            _ => return,
+            Stage::Detached => *stage = Stage::Over,
+            _ => return None,
         }
         drop(stage);
-        self.finish(catch_unwind(AssertUnwindSafe(work)));
+        self.finish(catch_unwind(AssertUnwindSafe(work)))
     }
 
-    fn finish(&self, result: Result<T, Box<dyn Any + Send>>) {
+    fn finish(&self, result: Result<T, Box<dyn Any + Send>>) -> Option<Box<dyn Any + Send>> {
         let mut stage = lock(&self.stage);
         match mem::replace(&mut *stage, Stage::Over) {
             Stage::Queued(waker) | Stage::Running(waker) => {
@@ -203,24 +220,34 @@ impl<T> Slot<T> {
                 if let Some(waker) = waker {
                     waker.wake();
                 }
+                None
             }
             // Nobody waits any more; a panic is not to go unheard.
-            Stage::Done(_) | Stage::Over => {
+            Stage::Detached | Stage::Done(_) | Stage::Over => {
                 drop(stage);
-                if let Err(panic) = result {
-                    report_panic("Exception in spawn_blocking was never retrieved", &*panic);
-                }
+                result.err()
             }
         }
     }
 }
 
+const NEVER_RETRIEVED: &str = "Exception in spawn_blocking was never retrieved";
+
+/// Has the loop's exception handler told, on the loop's thread.
+fn send_lost(inbox: &LoopInbox, panic: Box<dyn Any + Send>) {
+    inbox.send(Remote::Lost(Box::new(LostPanic::new(
+        NEVER_RETRIEVED,
+        panic,
+    ))));
+}
+
 /// Runs a function that blocks on a thread of a small pool; the future gives its result.
 ///
 /// The pool has as many threads as asyncio's default executor: five to thirty-two. The function starts as soon as
-/// a thread is free, whether or not the future is awaited. Dropping the future before that cancels it;
-/// after that the function runs to its end, and its result is dropped. At its end [`run`](crate::run) waits
-/// for the functions that have begun, as `asyncio.run` does.
+/// a thread is free, whether or not the future is awaited. If the future is dropped while it is being awaited (by
+/// a [`timeout`](crate::timeout), say) a function that has not begun never runs. In all other cases it runs to
+/// its end, also if the future is dropped at once, as with asyncio's `run_in_executor`; at its end
+/// [`run`](crate::run) waits for it.
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -239,7 +266,10 @@ where
     T: Send + 'static,
     W: FnOnce() -> T + Send + 'static,
 {
-    runtime::with_current(|runtime| runtime.blocking.get_or_init(Pool::for_blocking).spawn(work))
+    runtime::with_current(|runtime| {
+        let pool = runtime.blocking.get_or_init(Pool::for_blocking);
+        pool.spawn(runtime, work)
+    })
 }
 
 /// The future of [`spawn_blocking`]: the function's result, or its panic.
@@ -253,9 +283,27 @@ where
 /// })?;
 /// # Ok::<(), rondel::RunError>(())
 /// ```
-#[must_use = "the result is lost, and the work may be cancelled, when this is dropped"]
+#[must_use = "the result is lost when this is dropped; `detach` says that this is meant"]
 pub struct BlockingTask<T> {
     slot: Arc<Slot<T>>,
+    /// Whether it was polled: then dropping it is cancelling.
+    awaited: bool,
+}
+
+impl<T> BlockingTask<T> {
+    /// Lets the function run without anybody who waits for it.
+    ///
+    /// ```
+    /// let (sender, receiver) = std::sync::mpsc::channel();
+    /// rondel::run(async {
+    ///     rondel::spawn_blocking(move || sender.send("done")).detach();
+    /// })?;
+    /// assert_eq!(receiver.try_recv(), Ok("done"));
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
+    pub fn detach(mut self) {
+        self.awaited = false;
+    }
 }
 
 impl<T> Future for BlockingTask<T> {
@@ -264,7 +312,9 @@ impl<T> Future for BlockingTask<T> {
     /// # Panics
     /// If it is polled again after it was ready.
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut stage = lock(&self.slot.stage);
+        let this = self.get_mut();
+        this.awaited = true;
+        let mut stage = lock(&this.slot.stage);
         match &mut *stage {
             Stage::Queued(waker) | Stage::Running(waker) => {
                 let before = match waker {
@@ -279,18 +329,26 @@ impl<T> Future for BlockingTask<T> {
                 let Stage::Done(result) = mem::replace(&mut *stage, Stage::Over) else {
                     return Poll::Pending;
                 };
-                Poll::Ready(result.map_err(JoinError::Panicked))
+                Poll::Ready(result.map_err(|panic| JoinError::Panicked(panic.into())))
             }
-            Stage::Over => panic!("a BlockingTask was polled after it had given its result"),
+            Stage::Over | Stage::Detached => {
+                panic!("a BlockingTask was polled after it had given its result")
+            }
         }
     }
 }
 
 impl<T> Drop for BlockingTask<T> {
     fn drop(&mut self) {
-        let stage = mem::replace(&mut *lock(&self.slot.stage), Stage::Over);
-        if let Stage::Done(Err(panic)) = stage {
-            report_panic("Exception in spawn_blocking was never retrieved", &*panic);
+        let mut stage = lock(&self.slot.stage);
+        let after = match &*stage {
+            Stage::Queued(_) if !self.awaited => Stage::Detached,
+            _ => Stage::Over,
+        };
+        let before = mem::replace(&mut *stage, after);
+        drop(stage);
+        if let Stage::Done(Err(panic)) = before {
+            report_panic(NEVER_RETRIEVED, &*panic);
         }
     }
 }

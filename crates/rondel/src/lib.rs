@@ -38,6 +38,7 @@
 //! | asyncio | here |
 //! |---|---|
 //! | `CancelledError` is raised at an `await` | the future is dropped there: [`Task`] |
+//! | `loop.set_exception_handler()` | [`set_exception_handler`] |
 //! | an exception of a task | a `Result` is its output; a panic is a [`JoinError`] for who awaits it |
 //! | `asyncio.run` raises `KeyboardInterrupt` | [`run`] gives [`RunError::KeyboardInterrupt`] |
 //! | `await reader.read()` gives `bytes` | a slice of the reader's buffer, good until the next read |
@@ -63,6 +64,7 @@
 //! | `task` | Rust futures as tasks: [`create_task`], [`gather`], [`task_group`] |
 //! | `time` | [`sleep`], [`timeout`] |
 //! | `resolver` | names to addresses: [`getaddrinfo`] |
+//! | `exceptions` | failures that reach nobody: [`set_exception_handler`] |
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
 //! | `budget` | how much a step may do before it gives way |
 //! | `signal` | Ctrl-C |
@@ -73,6 +75,7 @@ compile_error!("Rondel runs on Linux only");
 mod blocking;
 mod budget;
 pub mod event_loop;
+mod exceptions;
 pub mod literal;
 pub mod reactor;
 mod refused;
@@ -86,6 +89,9 @@ mod time;
 pub mod transport;
 
 pub use blocking::{BlockingTask, spawn_blocking};
+pub use exceptions::{
+    ExceptionContext, call_exception_handler, default_exception_handler, set_exception_handler,
+};
 pub use resolver::{HostPort, getaddrinfo};
 pub use runtime::{Builder, RunError, run};
 pub use streams::{
@@ -94,7 +100,7 @@ pub use streams::{
     start_server, start_server_with, start_unix_server, start_unix_server_with,
 };
 pub use task::{
-    CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture, JoinError, Task,
+    CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture, JoinError, Panic, Task,
     TaskFailure, TaskGroup, TimeoutError, create_task, current_task, gather, task_group,
 };
 pub use time::{Instant, Sleep, Timeout, sleep, sleep_until, timeout, timeout_at, yield_now};

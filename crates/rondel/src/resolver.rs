@@ -140,7 +140,7 @@ pub async fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
         runtime
             .resolver
             .get_or_init(|| Pool::new("rondel-resolver", THREADS))
-            .spawn(move || {
+            .spawn(runtime, move || {
                 let found = (&*name, port).to_socket_addrs()?;
                 Ok::<Vec<_>, io::Error>(found.collect())
             })

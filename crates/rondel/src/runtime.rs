@@ -21,10 +21,11 @@ use crate::budget::Budget;
 use crate::event_loop::clock::Clock;
 use crate::event_loop::inbox::Inbox;
 use crate::event_loop::{EventLoop, Host};
+use crate::exceptions::{ExceptionHandler, LostPanic};
 use crate::reactor::Wake;
 use crate::signal::Interrupts;
 use crate::streams::{Connecting, Connection, Listener, Outbox, linger};
-use crate::task::{self, CancelledError, Header, JoinError, SentWake, TaskList, TaskRef};
+use crate::task::{self, CancelledError, Ending, Header, JoinError, SentWake, TaskList, TaskRef};
 use crate::time::TimerEntry;
 
 /// The inbox of a loop of this face.
@@ -44,10 +45,17 @@ pub(crate) enum Item {
     Accept(Rc<Listener>),
     /// Ctrl-C.
     Interrupt,
+    /// A panic of another thread.
+    Lost(Box<LostPanic>),
 }
 
 /// What comes from other threads.
-pub(crate) struct Remote(pub(crate) SentWake);
+pub(crate) enum Remote {
+    /// A task is to run.
+    Wake(SentWake),
+    /// A panic that nobody waits for.
+    Lost(Box<LostPanic>),
+}
 
 /// What descriptors are registered with.
 pub(crate) enum Source {
@@ -85,6 +93,7 @@ impl Host for RustHost {
             Item::Accept(listener) => listener.accept(),
             Item::Wake(waker) => waker.wake(),
             Item::Interrupt => with_current(Runtime::interrupt),
+            Item::Lost(panic) => drop(panic),
         }
         ControlFlow::Continue(())
     }
@@ -113,7 +122,10 @@ impl Host for RustHost {
 
     #[inline]
     fn received(&self, remote: Remote) -> Option<Item> {
-        remote.0.receive()
+        match remote {
+            Remote::Wake(wake) => wake.receive(),
+            Remote::Lost(panic) => Some(Item::Lost(panic)),
+        }
     }
 }
 
@@ -125,6 +137,8 @@ pub(crate) struct Runtime {
     pub(crate) tasks: TaskList,
     /// The task whose step runs.
     pub(crate) current_task: Cell<Option<NonNull<Header>>>,
+    /// What is being dropped.
+    pub(crate) ending: Ending,
     /// Set once the loop has ended: no task starts any more.
     closing: Cell<bool>,
     /// Set at the very end, when nothing can be registered or sent any more.
@@ -137,6 +151,8 @@ pub(crate) struct Runtime {
     pub(crate) outbox: Outbox,
     /// What it may still do before it gives way.
     pub(crate) budget: Budget,
+    /// Who hears of failures that reach nobody.
+    pub(crate) exception_handler: ExceptionHandler,
     /// The threads of `spawn_blocking`.
     pub(crate) blocking: OnceCell<Pool>,
     /// The threads that look names up: apart, so that slow names hold up nothing else.
@@ -216,6 +232,7 @@ impl Runtime {
             event_loop,
             tasks: TaskList::default(),
             current_task: Cell::new(None),
+            ending: Ending::default(),
             closing: Cell::new(false),
             over: Cell::new(false),
             linger,
@@ -223,6 +240,7 @@ impl Runtime {
             interrupted: Cell::new(false),
             outbox: Outbox::default(),
             budget: Budget::default(),
+            exception_handler: ExceptionHandler::default(),
             blocking: OnceCell::new(),
             resolver: OnceCell::new(),
         })
@@ -276,11 +294,16 @@ impl Runtime {
         self.outbox.flush();
         linger::end_of_run(self);
         self.main.take();
-        self.event_loop.inbox().close();
         self.end_streams();
         if let Some(pool) = self.blocking.get() {
             pool.join();
         }
+        self.event_loop.inbox().close();
+        drop(self.event_loop.drain());
+        self.exception_handler.forget();
+        // What destructors have created just now.
+        task::cancel_all(self);
+        drop(self.event_loop.drain());
     }
 }
 
@@ -429,7 +452,7 @@ impl Builder {
         ran?;
         match main.result() {
             Some(Ok(output)) => Ok(output),
-            Some(Err(JoinError::Panicked(panic))) => std::panic::resume_unwind(panic),
+            Some(Err(JoinError::Panicked(panic))) => panic.resume(),
             Some(Err(JoinError::Cancelled(_))) | None if runtime.interrupted.get() => {
                 Err(RunError::KeyboardInterrupt)
             }

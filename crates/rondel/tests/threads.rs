@@ -214,7 +214,7 @@ fn blocking_work_leaves_the_loop_free() {
 }
 
 #[test]
-fn more_blocking_work_than_threads_is_queued_and_what_is_dropped_in_the_queue_never_runs() {
+fn more_blocking_work_than_threads_is_queued_and_what_is_cancelled_in_the_queue_never_runs() {
     let started = Arc::new(AtomicUsize::new(0));
     rondel::run(async {
         let works: Vec<_> = (0..200_u32)
@@ -223,7 +223,7 @@ fn more_blocking_work_than_threads_is_queued_and_what_is_dropped_in_the_queue_ne
         for (n, work) in works.into_iter().enumerate() {
             assert_eq!(work.await.unwrap() as usize, 2 * n);
         }
-        // All threads there may be are held up, so what comes now waits; it is dropped there.
+        // All threads there may be are held up, so what comes now waits; it is cancelled there.
         let (release, held) = mpsc::channel::<()>();
         let held = Arc::new(Mutex::new(held));
         let holders: Vec<_> = (0..64)
@@ -235,7 +235,8 @@ fn more_blocking_work_than_threads_is_queued_and_what_is_dropped_in_the_queue_ne
             })
             .collect();
         let count = Arc::clone(&started);
-        drop(spawn_blocking(move || count.fetch_add(1, Ordering::SeqCst)));
+        let waits = spawn_blocking(move || count.fetch_add(1, Ordering::SeqCst));
+        assert!(rondel::timeout(Duration::ZERO, waits).await.is_err());
         drop(release);
         for holder in holders {
             holder.await.unwrap();
@@ -266,4 +267,61 @@ fn the_end_of_a_run_waits_for_work_that_has_begun() {
     })
     .unwrap();
     assert!(finished.load(Ordering::SeqCst));
+}
+
+/// Runs `f` while all threads of the pool are busy.
+async fn with_a_busy_pool(f: impl AsyncFnOnce()) {
+    let (release, busy) = mpsc::channel::<()>();
+    let busy = Arc::new(Mutex::new(busy));
+    let jobs: Vec<_> = (0..32)
+        .map(|_| {
+            let busy = Arc::clone(&busy);
+            spawn_blocking(move || {
+                let _ = busy.lock().unwrap().recv();
+            })
+        })
+        .collect();
+    f().await;
+    drop(release);
+    gather(jobs).await.unwrap();
+}
+
+#[test]
+fn blocking_work_that_nobody_awaits_runs_and_what_is_cancelled_in_time_does_not() {
+    let ran = Arc::new(Mutex::new(Vec::new()));
+    let work = |name: &'static str| {
+        let ran = Arc::clone(&ran);
+        move || ran.lock().unwrap().push(name)
+    };
+    rondel::run(with_a_busy_pool(async || {
+        drop(spawn_blocking(work("dropped")));
+        spawn_blocking(work("detached")).detach();
+        let cancelled = spawn_blocking(work("timed out"));
+        let short = Duration::from_millis(1);
+        assert!(rondel::timeout(short, cancelled).await.is_err());
+        let mut later = spawn_blocking(work("polled and detached"));
+        assert!(rondel::timeout(short, &mut later).await.is_err());
+        later.detach();
+    }))
+    .unwrap();
+    // The end of the run has waited for them.
+    let ran = ran.lock().unwrap();
+    assert_eq!(*ran, ["dropped", "detached", "polled and detached"]);
+}
+
+#[test]
+fn a_result_whose_destructor_panics_costs_no_thread() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            panic!("bomb");
+        }
+    }
+    rondel::run(async {
+        for _ in 0..40 {
+            spawn_blocking(|| Bomb).detach();
+        }
+        assert_eq!(spawn_blocking(|| 5).await.unwrap(), 5);
+    })
+    .unwrap();
 }

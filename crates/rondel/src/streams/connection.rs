@@ -21,6 +21,7 @@ use std::task::{Context, Poll};
 use super::chunk::Chunk;
 use super::read_buffer::ReadBuffer;
 use super::server::Serving;
+use crate::exceptions::warn;
 use crate::runtime::{Item, Runtime, Source};
 use crate::task::Waiter;
 use crate::transport::address::Address;
@@ -337,7 +338,7 @@ impl Connection {
                 let waiting = stream.queue().len();
                 stream.flow.pauses_at(waiting);
             }
-            Written::Lost { warn: true } => eprintln!("socket.send() raised exception."),
+            Written::Lost { warn: true } => warn("socket.send() raised exception."),
             Written::Lost { warn: false } => {}
         }
     }

@@ -17,9 +17,10 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use super::connection::Connection;
+use crate::exceptions::call_exception_handler;
 use crate::runtime::{Runtime, Source};
 use crate::signal::Interrupts;
-use crate::task::{create_task, report};
+use crate::task::create_task;
 use crate::time::timeout;
 
 /// How long is waited for a peer that takes nothing, unless the program sets it.
@@ -57,7 +58,7 @@ fn give_up(connection: &Connection) {
         Some(address) => format!(" to {address}"),
         None => String::new(),
     };
-    report(
+    call_exception_handler(
         "Connection closed before everything was sent",
         &format_args!("{unsent} bytes{peer} were not taken within the linger time"),
     );

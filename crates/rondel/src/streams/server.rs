@@ -4,7 +4,6 @@
 //! is accepted in a batch, and each connection's handler becomes a task. [`Serving`] is what the handle, the
 //! listeners and the connections share: it counts the connections, so that `wait_closed` can wait for the last.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
@@ -23,9 +22,10 @@ use super::binding::{UnixPath, bind, bind_unix};
 use super::connection::Connection;
 use super::read_buffer::DEFAULT_LIMIT;
 use super::{StreamReader, StreamWriter};
+use crate::exceptions::{call_exception_handler, report_panic};
 use crate::resolver::HostPort;
 use crate::runtime::{self, Runtime, Source};
-use crate::task::{Waiter, catch, create_task, report, report_panic};
+use crate::task::{Waiter, catch, create_task};
 use crate::time::sleep;
 use crate::transport::address::Address;
 use crate::transport::listener::{ACCEPT_RETRY_DELAY, AcceptError, accept_batch};
@@ -59,7 +59,9 @@ impl Default for ServerOptions {
     }
 }
 
-/// What a handler may give: nothing, or a `Result` whose error is reported on standard error.
+/// What a handler may give: nothing, or a `Result` whose error the loop's
+/// [exception handler](crate::set_exception_handler) is told of. That the peer has reset this connection, or has
+/// closed it before everything was sent, is no news to anyone: an error that says just that is not reported.
 ///
 /// ```
 /// use rondel::{StreamReader, StreamWriter};
@@ -78,19 +80,20 @@ impl Default for ServerOptions {
 /// # Ok::<(), std::io::Error>(())
 /// ```
 pub trait HandlerOutput {
-    /// Says that the handler has failed, if it has.
-    fn report(self);
+    /// What the handler has failed with, in words, if it has.
+    fn failure(self) -> Option<String>;
 }
 
 impl HandlerOutput for () {
-    fn report(self) {}
+    fn failure(self) -> Option<String> {
+        None
+    }
 }
 
 impl<E: fmt::Display> HandlerOutput for Result<(), E> {
-    fn report(self) {
-        if let Err(error) = self {
-            report("Unhandled exception in client_connected_cb", &error);
-        }
+    fn failure(self) -> Option<String> {
+        // The alternate form has the causes, too, with the error types that know them.
+        self.err().map(|error| format!("{error:#}"))
     }
 }
 
@@ -99,8 +102,9 @@ impl<E: fmt::Display> HandlerOutput for Result<(), E> {
 /// The handler is an `async fn(StreamReader, StreamWriter)` or a closure like it, which may capture: what it has is
 /// there for all connections. A name may have several addresses: the server listens on all of them. Port 0 is a
 /// free port: see [`Server::addresses`].
-/// A handler that fails or panics is reported on standard error; its connection is closed when the
-/// handler's streams go, once everything is sent.
+/// If a handler fails or panics, the loop's [exception handler](crate::set_exception_handler) is told, unless all
+/// that has happened is that the peer is gone; its connection is closed when the handler's streams go, once
+/// everything is sent.
 ///
 /// # Errors
 /// `AddrInUse` and others, with asyncio's text; a name that is not known.
@@ -266,11 +270,19 @@ where
     let handler = Rc::new(handler);
     let handler: Rc<Handler> = Rc::new(move |reader, writer| {
         let handler = Rc::clone(&handler);
+        let connection = Rc::clone(writer.connection());
         create_task(async move {
-            // Called in the task, so that whatever it does first is the task's, too.
-            match catch(async move { handler(reader, writer).await }).await {
-                Ok(output) => output.report(),
-                Err(panic) => report_handler_panic(&*panic),
+            // Called in the task, so that whatever it does first is the task's, too. So is what its error's text does.
+            let handled = async move { handler(reader, writer).await.failure() };
+            match catch(handled).await {
+                Ok(None) => {}
+                Ok(Some(failure)) => {
+                    let ordinary = connection.ordinary_loss();
+                    if !ordinary.is_some_and(|loss| failure.contains(&loss)) {
+                        call_exception_handler(UNHANDLED, &failure);
+                    }
+                }
+                Err(panic) => report_panic(UNHANDLED, &*panic),
             }
         })
         .detach();
@@ -289,9 +301,7 @@ where
     Ok(server)
 }
 
-fn report_handler_panic(panic: &(dyn Any + Send)) {
-    report_panic("Unhandled exception in client_connected_cb", panic);
-}
+const UNHANDLED: &str = "Unhandled exception in client_connected_cb";
 
 type Handler = dyn Fn(StreamReader, StreamWriter);
 
@@ -336,17 +346,19 @@ impl Listener {
                     );
                     match connection {
                         Ok(connection) => self.handle(&serving, connection),
-                        Err(error) => report(
+                        Err(error) => call_exception_handler(
                             "Error on transport creation for incoming connection",
                             &error,
                         ),
                     }
                 }
                 Err(AcceptError::Exhausted(error)) => {
-                    report("socket.accept() out of system resource", &error);
+                    call_exception_handler("socket.accept() out of system resource", &error);
                     self.pause(&serving);
                 }
-                Err(AcceptError::Failed(error)) => report("socket.accept() failed", &error),
+                Err(AcceptError::Failed(error)) => {
+                    call_exception_handler("socket.accept() failed", &error)
+                }
             }
         }
     }
@@ -384,7 +396,7 @@ impl Listener {
                 && let Some(serving) = listener.serving.upgrade()
                 && let Err(error) = listener.watch(&serving.runtime)
             {
-                report("socket.accept() failed", &error);
+                call_exception_handler("socket.accept() failed", &error);
             }
         })
         .detach();

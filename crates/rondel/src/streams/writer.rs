@@ -50,6 +50,10 @@ impl StreamWriter {
         Self { connection }
     }
 
+    pub(super) fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
     /// Writes bytes. They are copied; [`drain`](Self::drain) waits if too many are on the way.
     ///
     /// After the connection is lost nothing happens, but a warning on standard error after a few times.

@@ -15,8 +15,9 @@ use std::ptr::NonNull;
 use std::task::{Context, Poll, Waker};
 
 use super::errors::{CancelledError, JoinError};
-use super::header::{CANCEL, Header, TaskRef, TaskVTable};
+use super::header::{CANCEL, COMPLETE, HANDLE, Header, TaskRef, TaskVTable};
 use super::waker;
+use crate::exceptions::{call_exception_handler, report_panic};
 use crate::runtime::LoopInbox;
 
 /// The allocation of one task. `header` is first, so that a pointer to it is a pointer to the cell.
@@ -37,6 +38,18 @@ pub(super) fn allocate<F: Future>(future: F, inbox: *const LoopInbox, state: u8)
     let cell = Box::new(TaskCell {
         header: Header::new(const { &table::<F>() }, inbox, state),
         stage: UnsafeCell::new(Stage::Running(future)),
+    });
+    let header = NonNull::from(Box::leak(cell)).cast::<Header>();
+    // SAFETY: the header's count starts with this reference.
+    unsafe { TaskRef::from_raw(header) }
+}
+
+/// Allocates a task that is complete, as one that was cancelled. Its future is neither run nor dropped.
+pub(super) fn allocate_leaking<F: Future>(future: F, inbox: *const LoopInbox) -> TaskRef {
+    mem::forget(future);
+    let cell = Box::new(TaskCell::<F> {
+        header: Header::new(const { &table::<F>() }, inbox, COMPLETE | HANDLE),
+        stage: UnsafeCell::new(Stage::Finished(Err(JoinError::Cancelled(CancelledError)))),
     });
     let header = NonNull::from(Box::leak(cell)).cast::<Header>();
     // SAFETY: the header's count starts with this reference.
@@ -99,14 +112,14 @@ unsafe fn poll<F: Future>(header: NonNull<Header>) -> bool {
         Ok(Poll::Ready(output)) if unsafe { header.as_ref() }.state.get() & CANCEL != 0 => {
             match catch_unwind(AssertUnwindSafe(|| drop(output))) {
                 Ok(()) => Err(JoinError::Cancelled(CancelledError)),
-                Err(panic) => Err(JoinError::Panicked(panic)),
+                Err(panic) => Err(JoinError::Panicked(panic.into())),
             }
         }
         Ok(Poll::Ready(output)) => Ok(output),
         Err(panic) => {
             // SAFETY: as the caller promises.
             unsafe { drop_stage::<F>(header) };
-            Err(JoinError::Panicked(panic))
+            Err(JoinError::Panicked(panic.into()))
         }
     };
     // SAFETY: as above. The place is `Consumed`: nothing is dropped by the assignment.
@@ -120,7 +133,7 @@ unsafe fn cancel<F: Future>(header: NonNull<Header>) {
     // SAFETY: the caller's promise.
     let output = match unsafe { drop_stage::<F>(header) } {
         None => JoinError::Cancelled(CancelledError),
-        Some(panic) => JoinError::Panicked(panic),
+        Some(panic) => JoinError::Panicked(panic.into()),
     };
     // SAFETY: the same.
     unsafe { *stage::<F>(header) = Stage::Finished(Err(output)) };
@@ -132,10 +145,10 @@ unsafe fn drop_output<F: Future>(header: NonNull<Header>) {
     // SAFETY: the caller's promise.
     let output = unsafe { take_output::<F>(header) };
     if let Some(Err(JoinError::Panicked(panic))) = &output {
-        super::report_panic("Task exception was never retrieved", &**panic);
+        call_exception_handler("Task exception was never retrieved", panic);
     }
     if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(output))) {
-        super::report_panic(
+        report_panic(
             "Exception ignored while a task's result was dropped",
             &*panic,
         );

@@ -55,6 +55,61 @@ impl From<TimeoutError> for std::io::Error {
     }
 }
 
+/// What a panic was raised with.
+///
+/// It can be looked at by one thread only, but sent and shared between threads, as errors have to be.
+///
+/// ```
+/// let panic = rondel::Panic::new("out of cheese");
+/// assert_eq!(panic.message(), "out of cheese");
+/// assert!(panic.into_inner().is::<&str>());
+/// ```
+pub struct Panic(Box<dyn Any + Send>);
+
+// SAFETY: through a shared reference only `message` gets at the payload, and it reads nothing but a `&str` or a
+// `String`, which are `Sync`.
+unsafe impl Sync for Panic {}
+
+impl Panic {
+    /// The panic of `std::panic::panic_any(payload)`.
+    pub fn new(payload: impl Any + Send) -> Self {
+        Self(Box::new(payload))
+    }
+
+    /// What it said, as far as it was a text.
+    pub fn message(&self) -> &str {
+        panic_message(&*self.0)
+    }
+
+    /// The payload, as `std::panic::resume_unwind` takes it.
+    pub fn into_inner(self) -> Box<dyn Any + Send> {
+        self.0
+    }
+
+    /// Panics again.
+    pub fn resume(self) -> ! {
+        std::panic::resume_unwind(self.0)
+    }
+}
+
+impl From<Box<dyn Any + Send>> for Panic {
+    fn from(payload: Box<dyn Any + Send>) -> Self {
+        Self(payload)
+    }
+}
+
+impl fmt::Display for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.message())
+    }
+}
+
+impl fmt::Debug for Panic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Panic").field(&self.message()).finish()
+    }
+}
+
 /// Why awaiting a [`Task`](crate::Task) gave no result.
 ///
 /// ```
@@ -69,7 +124,7 @@ pub enum JoinError {
     /// The task was cancelled.
     Cancelled(CancelledError),
     /// The task panicked, with this payload.
-    Panicked(Box<dyn Any + Send>),
+    Panicked(Panic),
 }
 
 impl JoinError {
@@ -95,7 +150,7 @@ impl JoinError {
     pub fn resume_panic(self) -> CancelledError {
         match self {
             Self::Cancelled(cancelled) => cancelled,
-            Self::Panicked(panic) => std::panic::resume_unwind(panic),
+            Self::Panicked(panic) => panic.resume(),
         }
     }
 }
@@ -104,7 +159,7 @@ impl fmt::Display for JoinError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Cancelled(cancelled) => cancelled.fmt(f),
-            Self::Panicked(panic) => write!(f, "task panicked: {}", panic_message(&**panic)),
+            Self::Panicked(panic) => write!(f, "task panicked: {panic}"),
         }
     }
 }
@@ -114,7 +169,7 @@ impl fmt::Debug for JoinError {
         match self {
             Self::Cancelled(_) => f.write_str("JoinError::Cancelled"),
             Self::Panicked(panic) => {
-                write!(f, "JoinError::Panicked({:?})", panic_message(&**panic))
+                write!(f, "JoinError::Panicked({:?})", panic.message())
             }
         }
     }

@@ -19,7 +19,7 @@ use super::waiter::Waiter;
 ///
 /// Takes a `Vec`, an array, or a tuple of up to twelve futures of different types. As `asyncio.gather`: the tasks
 /// start when this is called; if one of them panics or is cancelled that is the result at once, and the
-/// others run on; who is cancelled while awaiting this cancels all of them.
+/// others run on; who is cancelled while awaiting this cancels all of them: their futures are gone when this is.
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -128,6 +128,8 @@ impl<G: Gather> Drop for GatherFuture<G> {
         if let Some(tasks) = &self.tasks
             && self.awaited
         {
+            // Nobody waits any more.
+            drop(self.countdown.waiter.take());
             G::cancel(tasks);
         }
     }
@@ -241,7 +243,7 @@ impl<F: Future + 'static> sealed::Gather for Vec<F> {
 
     fn cancel(tasks: &Self::Tasks) {
         for task in tasks {
-            task.cancel();
+            task.cancel_at_once();
         }
     }
 }
@@ -293,7 +295,7 @@ macro_rules! gather_tuple {
             }
 
             fn cancel(tasks: &Self::Tasks) {
-                $(tasks.$index.cancel();)+
+                $(tasks.$index.cancel_at_once();)+
             }
         }
     };

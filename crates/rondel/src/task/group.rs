@@ -4,30 +4,29 @@
 //! that comes about. The first failure cancels the other tasks and drops the body; the group is over when
 //! the count is zero.
 
-use std::any::Any;
 use std::cell::{Cell, RefCell};
 use std::error::Error;
 use std::fmt;
 use std::future::{Future, pending, poll_fn};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
 use slab::Slab;
 
-use super::create_task;
-use super::errors::panic_message;
+use super::catch::{DropsQuietly, catch};
+use super::errors::Panic;
 use super::join::{CancelHandle, Task, current_task};
 use super::waiter::Waiter;
+use super::{create_task, end};
 
 /// Runs `body` and all tasks that are created in the group; ends when all of them have ended.
 ///
 /// As asyncio's `async with TaskGroup()`: when the body or a task fails (its output is an `Err`, or a task
-/// panics) the body is dropped, the other tasks are cancelled, and when they are gone all failures come out in one
+/// panics, be it in a destructor) the body is dropped, the other tasks are cancelled, and when they are gone all failures come out in one
 /// [`ExceptionGroup`]. A task that is cancelled by someone else is no failure.
 ///
-/// If the future of this function is dropped, the group's tasks are cancelled.
+/// If the future of this function is dropped, the group's tasks are cancelled, and their futures gone when it is.
 ///
 /// ```
 /// rondel::run(async {
@@ -66,7 +65,8 @@ where
     };
     let _abort = AbortOnDrop(&group.inner);
     let ended = {
-        let mut body = pin!(body(&group));
+        let fails = |panic| group.inner.fail(TaskFailure::Panic(panic));
+        let mut body = pin!(DropsQuietly::new(body(&group), fails));
         poll_fn(|context| {
             if group.inner.aborting.get() {
                 return Poll::Ready(None);
@@ -160,12 +160,17 @@ impl<E: 'static> TaskGroup<E> {
             inner: Rc::clone(&self.inner),
             key,
         };
+        let inner = Rc::clone(&self.inner);
+        // Also if it is dropped because the group has failed: what goes wrong then is the group's.
+        let future = DropsQuietly::new(future, move |panic| {
+            inner.fail(TaskFailure::Panic(panic));
+        });
         let task = create_task(async move {
             let member = member;
             let failure = match catch(future).await {
                 Ok(Ok(value)) => return value,
                 Ok(Err(error)) => TaskFailure::Error(error),
-                Err(panic) => TaskFailure::Panic(panic),
+                Err(panic) => TaskFailure::Panic(panic.into()),
             };
             member.inner.fail(failure);
             if let Some(task) = current_task() {
@@ -246,7 +251,19 @@ struct AbortOnDrop<'a, E>(&'a Inner<E>);
 
 impl<E> Drop for AbortOnDrop<'_, E> {
     fn drop(&mut self) {
-        self.0.abort();
+        self.0.aborting.set(true);
+        // Nobody waits any more.
+        drop(self.0.waiter.take());
+        let members: Vec<_> = self
+            .0
+            .members
+            .borrow()
+            .iter()
+            .filter_map(|(_, task)| task.clone())
+            .collect();
+        for member in members {
+            end::cancel_at_once(member.task());
+        }
     }
 }
 
@@ -266,18 +283,6 @@ impl<E> Drop for Member<E> {
             self.inner.wake();
         }
     }
-}
-
-/// Awaits a future, a panic of which becomes an error.
-pub(crate) async fn catch<F: Future>(future: F) -> Result<F::Output, Box<dyn Any + Send>> {
-    let mut future = pin!(future);
-    poll_fn(
-        |context| match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(context))) {
-            Ok(polled) => polled.map(Ok),
-            Err(panic) => Poll::Ready(Err(panic)),
-        },
-    )
-    .await
 }
 
 /// All failures of a [`task_group`], in the order in which they happened.
@@ -312,13 +317,13 @@ pub struct ExceptionGroup<E> {
 ///     }
 /// }
 ///
-/// assert_eq!(explain(&TaskFailure::Panic(Box::new("oh"))), "panicked");
+/// assert_eq!(explain(&TaskFailure::Panic(rondel::Panic::new("oh"))), "panicked");
 /// ```
 pub enum TaskFailure<E> {
     /// Its output was this error.
     Error(E),
     /// It panicked, with this payload.
-    Panic(Box<dyn Any + Send>),
+    Panic(Panic),
 }
 
 impl<E> fmt::Display for ExceptionGroup<E> {
@@ -346,10 +351,7 @@ impl<E: fmt::Debug> fmt::Debug for TaskFailure<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Error(error) => f.debug_tuple("Error").field(error).finish(),
-            Self::Panic(panic) => f
-                .debug_tuple("Panic")
-                .field(&panic_message(&**panic))
-                .finish(),
+            Self::Panic(panic) => panic.fmt(f),
         }
     }
 }

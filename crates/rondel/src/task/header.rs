@@ -43,6 +43,8 @@ pub(super) const CANCEL: u8 = 4;
 pub(super) const HANDLE: u8 = 8;
 /// The loop stops when this task is complete.
 pub(super) const MAIN: u8 = 16;
+/// Created while an odd sweep at the end of the loop was going on; see `end.rs`.
+pub(super) const ODD: u8 = 32;
 
 /// What differs from one type of future to another.
 pub(super) struct TaskVTable {
@@ -102,8 +104,24 @@ impl Header {
     #[inline]
     pub(super) fn retain(&self) {
         // Relaxed: whoever clones has a share, or a step's borrow of one.
-        if self.refs.fetch_add(REF, Ordering::Relaxed) & SHARED == 0 {
+        let before = self.refs.fetch_add(REF, Ordering::Relaxed);
+        if before & SHARED == 0 {
             self.share_inbox();
+        }
+        // As `Arc`: from here on to where it wraps there is room for every thread that may be adding, too.
+        if before > usize::MAX / 2 {
+            std::process::abort();
+        }
+    }
+
+    /// Counts one more reference on the loop's thread.
+    #[inline]
+    fn retain_local(&self) {
+        let count = self.local.get().wrapping_add(1);
+        self.local.set(count);
+        // As `Rc`: a count that wraps, by handles that were leaked, would free a task that is in use.
+        if count == 0 {
+            std::process::abort();
         }
     }
 
@@ -177,7 +195,7 @@ impl Header {
             return None;
         }
         self.state.set(state | QUEUED);
-        self.local.set(self.local.get() + 1);
+        self.retain_local();
         Some(TaskRef(NonNull::from(self)))
     }
 
@@ -190,7 +208,7 @@ impl Header {
         // SAFETY: the waker in use is a clone, then SHARED keeps the inbox alive, or borrowed from a step,
         // then the loop does.
         let inbox = unsafe { &*self.inbox };
-        inbox.send(Remote(SentWake(NonNull::from(self))));
+        inbox.send(Remote::Wake(SentWake(NonNull::from(self))));
     }
 
     pub(super) fn is_complete(&self) -> bool {
@@ -237,8 +255,7 @@ impl TaskRef {
     /// The header is alive and this is its loop's thread.
     pub(super) unsafe fn borrow_raw(header: NonNull<Header>) -> Self {
         // SAFETY: the caller's promise.
-        let local = unsafe { &header.as_ref().local };
-        local.set(local.get() + 1);
+        unsafe { header.as_ref() }.retain_local();
         Self(header)
     }
 
@@ -311,5 +328,34 @@ impl Drop for SentWake {
     fn drop(&mut self) {
         // SAFETY: the share that `send` took.
         unsafe { Header::release(self.0) };
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+    use std::process::Command;
+
+    #[test]
+    fn a_count_of_references_that_would_wrap_ends_the_process() {
+        const CHILD: &str = "RONDEL_TEST_COUNT_WRAPS";
+        if std::env::var_os(CHILD).is_none() {
+            let child = Command::new(std::env::current_exe().unwrap())
+                .args(["--exact", "--nocapture"])
+                .arg(std::thread::current().name().unwrap())
+                .env(CHILD, "1")
+                .status()
+                .unwrap();
+            assert_eq!(child.signal(), Some(libc::SIGABRT));
+            return;
+        }
+        let _ = crate::run(async {
+            let task = crate::create_task(std::future::pending::<()>());
+            let handle = task.cancel_handle();
+            // As if so many clones had been leaked.
+            handle.task().header().local.set(u32::MAX - 1);
+            let _last = handle.clone();
+            let _one_too_many = handle.clone();
+        });
     }
 }

@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use super::errors::JoinError;
 use super::header::{CANCEL, HANDLE, Header, TaskRef};
 use super::waiter::Waiter;
-use super::{NotSend, cell};
+use super::{NotSend, cell, end};
 use crate::runtime;
 
 /// A running task, as [`create_task`](crate::create_task) gives it.
@@ -22,7 +22,7 @@ use crate::runtime;
 /// for asyncio's `CancelledError` at an `await`: destructors run, the code after the `await` does not.
 /// Who cancels a task that awaits another one cancels that one too, as in asyncio: a handle that is being
 /// awaited and is dropped before its task is done (by a cancelled task, by a [`timeout`](crate::timeout))
-/// cancels it. A handle that was never awaited lets its task run on when it is dropped; so does one that was
+/// cancels it, and the task's future is gone when the drop is over. A handle that was never awaited lets its task run on when it is dropped; so does one that was
 /// [detached](Self::detach).
 ///
 /// ```
@@ -112,6 +112,13 @@ impl<T> Task<T> {
     }
 }
 
+impl<T> Task<T> {
+    /// Ends the task, whose waiter is being dropped; see `end.rs`.
+    pub(super) fn cancel_at_once(&self) {
+        end::cancel_at_once(&self.task);
+    }
+}
+
 impl<T> Future for Task<T> {
     type Output = Result<T, JoinError>;
 
@@ -145,7 +152,7 @@ impl<T> Drop for Task<T> {
             // SAFETY: complete, on its thread; whatever is left is nobody's any more.
             unsafe { (header.vtable.drop_output)(self.task.as_ptr()) };
         } else if self.awaited {
-            cancel(&self.task);
+            end::cancel_at_once(&self.task);
         }
     }
 }
@@ -175,6 +182,10 @@ impl<T> fmt::Debug for Task<T> {
 pub struct CancelHandle(TaskRef);
 
 impl CancelHandle {
+    pub(super) fn task(&self) -> &TaskRef {
+        &self.0
+    }
+
     /// As [`Task::cancel`].
     pub fn cancel(&self) -> bool {
         cancel(&self.0)

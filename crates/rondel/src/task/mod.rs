@@ -4,9 +4,12 @@
 //! tasks (`list.rs`) and into the ready ring; [`step`] polls it; whoever is to wake it holds a waker
 //! (`waker.rs`) or, on the loop's own thread, a [`Waiter`] (`waiter.rs`), both of which lead to the ready ring
 //! again, from other threads through the inbox. When its future is done the output takes the future's place,
-//! and the one who awaits the handle (`join.rs`) is woken. `gather.rs` and `group.rs` await many.
+//! and the one who awaits the handle (`join.rs`) is woken. `gather.rs` and `group.rs` await many; `end.rs` is how tasks
+//! end that don't end by themselves.
 
+mod catch;
 mod cell;
+mod end;
 mod errors;
 mod gather;
 mod group;
@@ -16,16 +19,17 @@ mod list;
 mod waiter;
 mod waker;
 
-use std::any::Any;
 use std::future::Future;
 use std::marker::PhantomData;
 
 use crate::runtime::{self, Runtime};
 
+pub(crate) use catch::catch;
+use end::cancel_now;
+pub(crate) use end::{Ending, cancel_all};
 pub(crate) use errors::panic_message;
-pub use errors::{CancelledError, JoinError, TimeoutError};
+pub use errors::{CancelledError, JoinError, Panic, TimeoutError};
 pub use gather::{Gather, GatherFuture, gather};
-pub(crate) use group::catch;
 pub use group::{ExceptionGroup, TaskFailure, TaskGroup, task_group};
 use header::{CANCEL, COMPLETE, HANDLE, MAIN, QUEUED};
 pub(crate) use header::{Header, SentWake, TaskRef};
@@ -56,8 +60,13 @@ where
     F: Future + 'static,
 {
     let runtime = runtime::current();
-    let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE);
-    start(&runtime, &task);
+    let task = if runtime.is_closing() {
+        end::create_late(&runtime, future)
+    } else {
+        let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE);
+        start(&runtime, &task);
+        task
+    };
     // SAFETY: the future's output is what the handle says.
     unsafe { Task::new::<F>(task) }
 }
@@ -75,9 +84,7 @@ pub(crate) unsafe fn create_main_task<F: Future>(runtime: &Runtime, future: F) -
 
 fn start(runtime: &Runtime, task: &TaskRef) {
     runtime.tasks.push(task.clone());
-    if runtime.is_closing() {
-        cancel_now(runtime, task);
-    } else if let Some(item) = task.header().queue() {
+    if let Some(item) = task.header().queue() {
         runtime.event_loop.call_soon(runtime::Item::Task(item));
     }
 }
@@ -103,16 +110,6 @@ pub(crate) fn step(runtime: &Runtime, task: &TaskRef) {
     }
 }
 
-/// Drops a task's future now; the task is complete then.
-fn cancel_now(runtime: &Runtime, task: &TaskRef) {
-    let outer = runtime.current_task.replace(Some(task.as_ptr()));
-    // SAFETY: as in `step`. The task isn't running: it was taken from the ring, has not started, or the loop
-    // has ended.
-    unsafe { (task.header().vtable.cancel)(task.as_ptr()) };
-    runtime.current_task.set(outer);
-    complete(runtime, task);
-}
-
 fn complete(runtime: &Runtime, task: &TaskRef) {
     let header = task.header();
     header.set(COMPLETE);
@@ -128,23 +125,6 @@ fn complete(runtime: &Runtime, task: &TaskRef) {
     } else if let Some(joiner) = header.set_joiner(None) {
         joiner.wake();
     }
-}
-
-/// Drops the futures of all tasks, oldest first, as the end of [`run`](crate::run).
-pub(crate) fn cancel_all(runtime: &Runtime) {
-    while let Some(task) = runtime.tasks.first() {
-        cancel_now(runtime, &task);
-    }
-}
-
-/// Says on standard error that a panic went nowhere else.
-pub(crate) fn report_panic(what: &str, panic: &(dyn Any + Send)) {
-    report(what, &panic_message(panic));
-}
-
-/// Says on standard error what asyncio says to its exception handler.
-pub(crate) fn report(what: &str, error: &dyn std::fmt::Display) {
-    eprintln!("{what}: {error}");
 }
 
 /// Keeps a type on the thread where it was made.

@@ -121,3 +121,128 @@ fn a_timeout_drops_its_future_before_it_answers() {
     });
     assert_eq!(log.take(), ["drop future", "timed out"]);
 }
+
+/// Logs when it is cancelled, and only then ends what it waits for.
+fn layers(log: &Log, depth: usize) -> rondel::Task<()> {
+    let guard = log.on_drop(&depth.to_string());
+    let inner = (depth > 1).then(|| layers(log, depth - 1));
+    create_task(async move {
+        let _guard = guard;
+        match inner {
+            Some(inner) => drop(inner.await),
+            None => pending().await,
+        }
+    })
+}
+
+#[test]
+fn what_a_timeout_has_cancelled_is_gone_when_it_answers() {
+    let log = Log::default();
+    virtually(async {
+        assert!(timeout(SECOND, layers(&log, 3)).await.is_err());
+        log.add("task");
+        let both = rondel::gather([layers(&log, 1), layers(&log, 2)]);
+        assert!(timeout(SECOND, both).await.is_err());
+        log.add("gathering");
+        let group = rondel::task_group(async |group| {
+            let guard = log.on_drop("member");
+            group
+                .create_task(async move {
+                    let _guard = guard;
+                    pending::<Result<(), ()>>().await
+                })
+                .detach();
+            Ok(())
+        });
+        assert!(timeout(SECOND, group).await.is_err());
+        log.add("group");
+    });
+    let expected = [
+        "drop 1",
+        "drop 2",
+        "drop 3",
+        "task",
+        "drop 1",
+        "drop 1",
+        "drop 2",
+        "gathering",
+        "drop member",
+        "group",
+    ];
+    assert_eq!(log.take(), expected);
+}
+
+#[test]
+fn who_awaits_a_cancelled_task_goes_on_when_all_it_waited_for_is_gone() {
+    let log = Log::default();
+    virtually(async {
+        let children = [layers(&log, 1), layers(&log, 1)];
+        let outer = create_task(async move { drop(rondel::gather(children).await) });
+        sleep(SECOND).await;
+        outer.cancel();
+        assert!(outer.await.unwrap_err().is_cancelled());
+        log.add("gone");
+    });
+    assert_eq!(log.take(), ["drop 1", "drop 1", "gone"]);
+}
+
+#[test]
+fn a_task_may_drop_the_handle_of_a_task_that_runs() {
+    // A handle that was awaited by someone else, which the task finds, and drops, in its own step and destructor.
+    let log = Log::default();
+    virtually(async {
+        let shelf = std::rc::Rc::new(std::cell::RefCell::new(None));
+        let of_task = std::rc::Rc::clone(&shelf);
+        let guard = log.on_drop("task");
+        let mut task = create_task(async move {
+            let _guard = guard;
+            sleep(SECOND * 2).await;
+            drop(of_task.take());
+            pending::<()>().await;
+        });
+        assert!(timeout(SECOND, &mut task).await.is_err());
+        let handle = task.cancel_handle();
+        *shelf.borrow_mut() = Some(task);
+        sleep(SECOND).await;
+        assert!(!handle.done());
+        yield_now().await;
+        yield_now().await;
+        assert!(handle.done());
+    });
+    assert_eq!(log.take(), ["drop task"]);
+}
+
+#[test]
+fn a_long_chain_of_waiting_tasks_is_dropped_on_a_small_stack() {
+    const LENGTH: usize = 100_000;
+    let small = std::thread::Builder::new().stack_size(128 * 1024);
+    let chain = small.spawn(|| {
+        let gone = std::rc::Rc::new(std::cell::Cell::new(0));
+        struct Counts(std::rc::Rc<std::cell::Cell<usize>>);
+        impl Drop for Counts {
+            fn drop(&mut self) {
+                self.0.set(self.0.get() + 1);
+            }
+        }
+        let build = || {
+            let mut last = create_task(pending::<()>());
+            for _ in 0..LENGTH {
+                let counts = Counts(std::rc::Rc::clone(&gone));
+                last = create_task(async move {
+                    let _counts = counts;
+                    let _ = last.await;
+                });
+            }
+            last
+        };
+        virtually(async {
+            assert!(timeout(SECOND, build()).await.is_err());
+            assert_eq!(gone.take(), LENGTH);
+            build().detach();
+            sleep(SECOND).await;
+            // The end of the loop has another.
+        });
+        assert_eq!(gone.take(), LENGTH);
+    });
+    chain.unwrap().join().unwrap();
+}

@@ -91,3 +91,44 @@ fn a_short_sleep_is_neither_none_nor_a_millisecond() {
     .unwrap();
     assert!(shortest < Duration::from_micros(900), "{shortest:?}");
 }
+
+/// Creates a task like its own when it is dropped, so many times.
+struct Again(usize, Log);
+
+impl Drop for Again {
+    fn drop(&mut self) {
+        self.1.add("again");
+        if self.0 > 0 {
+            let again = Again(self.0 - 1, self.1.clone());
+            create_task(async move {
+                let _again = again;
+                unreachable!();
+            })
+            .detach();
+        }
+    }
+}
+
+#[test]
+fn destructors_may_create_tasks_that_do_so_too_and_the_end_comes() {
+    let small = thread::Builder::new().stack_size(128 * 1024);
+    let run = small.spawn(|| {
+        let log = Log::default();
+        let start = |times: usize| {
+            let again = Again(times, log.clone());
+            virtually(async {
+                create_task(async move {
+                    let _again = again;
+                    pending::<()>().await;
+                })
+                .detach();
+                yield_now().await;
+            });
+            log.take().len()
+        };
+        assert_eq!(start(1000), 1001);
+        // Without end: some are leaked, but the program goes on.
+        assert!((1000..1_000_000).contains(&start(usize::MAX)));
+    });
+    run.unwrap().join().unwrap();
+}

@@ -114,7 +114,7 @@ fn the_first_failure_of_a_group_cancels_the_rest_and_all_failures_come_out() {
             .map(|failure| match failure {
                 TaskFailure::Error(error) => (*error).to_owned(),
                 TaskFailure::Panic(panic) => {
-                    format!("panic {}", panic.downcast_ref::<&str>().unwrap())
+                    format!("panic {}", panic.message())
                 }
             })
             .collect();

@@ -75,3 +75,95 @@ fn a_panic_of_main_comes_out_after_everything_is_taken_down() {
     // And the thread can run another.
     assert_eq!(rondel::run(async { 5 }).unwrap(), 5);
 }
+
+/// Panics when it is dropped, unless a panic is under way.
+struct Bomb(&'static str);
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        if !thread::panicking() {
+            panic!("{}", self.0);
+        }
+    }
+}
+
+#[test]
+fn a_panicking_destructor_in_a_group_is_the_group_s() {
+    virtually(async {
+        let outcome = rondel::task_group(async |group| {
+            for name in ["one", "two"] {
+                let bomb = Bomb(name);
+                group
+                    .create_task(async move {
+                        let _bomb = bomb;
+                        pending::<Result<(), &str>>().await
+                    })
+                    .detach();
+            }
+            group
+                .create_task(async { Err::<(), _>("an error") })
+                .detach();
+            let _bomb = Bomb("body");
+            pending::<Result<(), _>>().await
+        });
+        let failures: Vec<_> = outcome
+            .await
+            .unwrap_err()
+            .exceptions
+            .into_iter()
+            .map(|failure| match failure {
+                rondel::TaskFailure::Error(error) => error.to_owned(),
+                rondel::TaskFailure::Panic(panic) => panic.message().to_owned(),
+            })
+            .collect();
+        assert_eq!(failures, ["an error", "one", "two", "body"]);
+    });
+}
+
+#[test]
+fn a_group_fails_by_a_destructor_of_what_has_ended_well() {
+    virtually(async {
+        struct Ends(#[expect(dead_code, reason = "for its destructor")] Bomb);
+        impl std::future::Future for Ends {
+            type Output = Result<(), ()>;
+            fn poll(
+                self: std::pin::Pin<&mut Self>,
+                _: &mut std::task::Context<'_>,
+            ) -> std::task::Poll<Result<(), ()>> {
+                std::task::Poll::Ready(Ok(()))
+            }
+        }
+        let outcome = rondel::task_group(async |group| {
+            group.create_task(Ends(Bomb("late"))).detach();
+            Ok(())
+        });
+        assert_eq!(outcome.await.unwrap_err().exceptions.len(), 1);
+    });
+}
+
+#[test]
+fn errors_can_be_sent_shared_and_boxed() {
+    type Boxed = Box<dyn std::error::Error + Send + Sync>;
+    async fn fails() -> Result<(), Boxed> {
+        create_task(async { panic!("out of cheese") }).await?;
+        Ok(())
+    }
+    async fn group_fails() -> Result<(), Boxed> {
+        rondel::task_group(async |_| Err::<(), _>("no luck")).await?;
+        Ok(())
+    }
+    fn sync<T: Send + Sync + 'static>() {}
+    sync::<rondel::JoinError>();
+    sync::<rondel::ExceptionGroup<std::io::Error>>();
+    sync::<rondel::RunError>();
+    sync::<rondel::ReadError>();
+    let (task, group) = virtually(async { (fails().await, group_fails().await) });
+    assert_eq!(
+        task.unwrap_err().to_string(),
+        "task panicked: out of cheese"
+    );
+    assert_eq!(
+        group.unwrap_err().to_string(),
+        "unhandled errors in a TaskGroup (1 sub-exception)"
+    );
+}

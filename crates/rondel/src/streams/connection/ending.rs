@@ -160,6 +160,21 @@ impl Connection {
         }
     }
 
+    /// What the peer, or the way to it, has ended the connection with, if it is how peers come and go: a reset, or
+    /// an end that came while there was something to send.
+    pub(in super::super) fn ordinary_loss(&self) -> Option<String> {
+        let failure = self.failure.borrow();
+        let failure = failure.as_ref().filter(|failure| {
+            matches!(
+                failure.kind(),
+                io::ErrorKind::ConnectionReset
+                    | io::ErrorKind::BrokenPipe
+                    | io::ErrorKind::ConnectionAborted
+            )
+        })?;
+        Some(failure.to_string())
+    }
+
     fn end_of_input(&self) {
         self.note(READABLE, false);
         self.note(EOF, true);
