@@ -62,7 +62,8 @@ unsafe extern "C" fn call_target(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: a live instance, which holds what is called, and a call's arguments, passed on as they are.
+    // SAFETY: a live instance, which holds what is called, and a call's arguments, passed on as
+    // they are.
     unsafe {
         match NativeCode::of(Object::from_ptr(native)).target.get() {
             Some(target) => ffi::PyObject_Vectorcall(target.as_ptr(), args, nargs, kwnames),
@@ -74,8 +75,8 @@ unsafe extern "C" fn call_target(
 /// The native code of a function, if that has the code and the defaults that it was made with.
 #[inline(always)]
 unsafe fn code_of<'a>(callable: *mut ffi::PyObject) -> Option<&'a NativeCode> {
-    // SAFETY: a live function; `attach` has proved where its code has the constants, a tuple. The last of them is what
-    // it is made with, and lives as long as the code.
+    // SAFETY: a live function; `attach` has proved where its code has the constants, a tuple. The
+    // last of them is what it is made with, and lives as long as the code.
     unsafe {
         let function = callable.cast::<ffi::PyFunctionObject>();
         let code = (*function).func_code;
@@ -95,7 +96,8 @@ unsafe fn code_of<'a>(callable: *mut ffi::PyObject) -> Option<&'a NativeCode> {
     }
 }
 
-/// The native code of a function, and the first argument, if that is exactly of the class that most are of.
+/// The native code of a function, and the first argument, if that is exactly of the class that most
+/// are of.
 ///
 /// # Safety
 /// A live function that [`attach`] was called with, and `count` live arguments.
@@ -116,7 +118,8 @@ unsafe fn method_of<'a>(
     }
 }
 
-/// Calls a function of a method where the quick way is not for it: with an object of a subclass, or as the bytecode has it.
+/// Calls a function of a method where the quick way is not for it: with an object of a subclass, or
+/// as the bytecode has it.
 ///
 /// # Safety
 /// A live function that [`attach`] was called with, and a call's arguments.
@@ -162,7 +165,8 @@ unsafe fn run_bytecode(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: `attach` has filled it with a function's own vectorcall; the call's arguments are passed on as they are.
+    // SAFETY: `attach` has filled it with a function's own vectorcall; the call's arguments are
+    // passed on as they are.
     unsafe {
         let run: ffi::vectorcallfunc = std::mem::transmute(RUN_BYTECODE.load(Ordering::Relaxed));
         run(callable, args, nargs, kwnames)
@@ -175,7 +179,8 @@ unsafe extern "C" fn call_method_fast(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: a live function, which holds its code, and a call's arguments; `attach` has looked at what the C function takes.
+    // SAFETY: a live function, which holds its code, and a call's arguments; `attach` has looked at
+    // what the C function takes.
     unsafe {
         let count = ffi::PyVectorcall_NARGS(nargs);
         if let Some((native, this)) = method_of(callable, args, count) {
@@ -257,7 +262,8 @@ struct MethodDescriptor {
     definition: *mut ffi::PyMethodDef,
 }
 
-/// `native_code(target, cls=None)`: what the bytecode of a function calls. `cls` is the class that most objects are of.
+/// `native_code(target, cls=None)`: what the bytecode of a function calls. `cls` is the class that
+/// most objects are of.
 fn native_code(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [target, class] = args.parse("native_code", ["target", "cls"], 2, 1)?;
     let Some(target) = target else {
@@ -269,7 +275,8 @@ fn native_code(_: &Object, args: Args<'_>) -> Res<Owned> {
     let native = NativeCode::of(&object);
     native.vectorcall.set(Some(call_target));
     native.target.set(target.own());
-    // SAFETY: an object is read as what it exactly is; its definition lives as long as it does, its class for ever.
+    // SAFETY: an object is read as what it exactly is; its definition lives as long as it does, its
+    // class for ever.
     unsafe {
         if ptr::eq(target.type_ptr(), &raw const ffi::PyMethodDescr_Type) {
             let descriptor = target.as_ptr().cast::<MethodDescriptor>();
@@ -329,7 +336,8 @@ impl NativeCode {
     }
 }
 
-/// `attach(function, native)`: has calls of the function go to its native code at once, where the interpreter allows that.
+/// `attach(function, native)`: has calls of the function go to its native code at once, where the
+/// interpreter allows that.
 fn attach(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [function, native] = args.parse("attach", ["function", "native"], 2, 2)?;
     let (Some(function), Some(native)) = (function, native) else {
@@ -346,7 +354,8 @@ fn attach(_: &Object, args: Args<'_>) -> Res<Owned> {
 
 #[cfg(Py_3_12)]
 unsafe extern "C" {
-    /// From `Include/cpython/funcobject.h`. The interpreter then runs the function's bytecode only when it is asked to.
+    /// From `Include/cpython/funcobject.h`. The interpreter then runs the function's bytecode only
+    /// when it is asked to.
     fn PyFunction_SetVectorcall(
         function: *mut ffi::PyFunctionObject,
         vectorcall: ffi::vectorcallfunc,
@@ -359,7 +368,8 @@ fn set_vectorcall(function: &Object, native: &Object) -> Res<()> {
         return Ok(());
     };
     let object = function.as_ptr().cast::<ffi::PyFunctionObject>();
-    // SAFETY: a live function. That its code has the constants where they are looked for is proved by the interpreter's answer.
+    // SAFETY: a live function. That its code has the constants where they are looked for is proved
+    // by the interpreter's answer.
     unsafe {
         let code = Object::from_ptr((*object).func_code);
         let constants = code.getattr(&*Owned::from_str("co_consts")?)?;
@@ -391,7 +401,8 @@ fn set_vectorcall(function: &Object, native: &Object) -> Res<()> {
     Ok(())
 }
 
-/// `put(cls, name, function)`: puts a function into a class in the place of its own native method. What fills a slot still does.
+/// `put(cls, name, function)`: puts a function into a class in the place of its own native method.
+/// What fills a slot still does.
 fn put(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [class, name, function] = args.parse("put", ["cls", "name", "function"], 3, 3)?;
     let (Some(class), Some(name), Some(function)) = (class, name, function) else {

@@ -46,7 +46,8 @@ unsafe extern "C" fn call(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: a live instance, which holds a function, and a call's arguments, passed on as they are.
+    // SAFETY: a live instance, which holds a function, and a call's arguments, passed on as they
+    // are.
     unsafe {
         let Some(function) = StandIn::of(Object::from_ptr(object)).function.get() else {
             return ffi::PyErr_NoMemory();
