@@ -147,12 +147,12 @@ impl TurnWrites {
         self.len.set((0, 0));
         loop {
             let mut transports = self.transports.borrow_mut();
-            let sockets = transports
-                .iter()
-                .take(send_batch::MAX)
-                .take_while(|transport| transport::sends_together(transport));
-            let count = sockets.count();
-            if count >= send_batch::MIN && self.batch.borrow_mut().has_ring() {
+            let count =
+                match transports.len() >= send_batch::MIN && self.batch.borrow_mut().has_ring() {
+                    true => together(&transports),
+                    false => 0,
+                };
+            if count >= send_batch::MIN {
                 let together: Vec<Owned> = transports.drain(..count).collect();
                 drop(transports);
                 transport::flush_together(&together, &self.batch);
@@ -205,6 +205,15 @@ impl TurnWrites {
         drop(self.transports.take());
         self.watch.disarm();
     }
+}
+
+/// How many of the first may be flushed by one call.
+fn together(transports: &VecDeque<Owned>) -> usize {
+    let sockets = transports
+        .iter()
+        .take(send_batch::MAX)
+        .take_while(|transport| transport::sends_together(transport));
+    sockets.count()
 }
 
 /// Sends of a turn go by `io_uring`, unless the environment says no.
