@@ -7,8 +7,8 @@
 //! No program is to tell the difference to asyncio, which sends at once:
 //! - what is written leaves in the order in which it was written, also across transports: who writes to one that is not the last of the
 //!   list sends all before ([`TurnWrites::may_follow`]), and so does everything that reaches the kernel at once;
-//! - a step that lasts is no reason to wait: when it is over ([`TurnWrites::step_over`]), or writes again, and the kernel's clock
-//!   has ticked, all is sent; if it blocks or computes, the monitor sends *early* ([`TurnWrites::send_early`]);
+//! - a step that lasts is no reason to wait: when it is over ([`TurnWrites::step_over`]) and the kernel's clock has ticked, all is
+//!   sent; while it blocks or computes the monitor sends *early* ([`TurnWrites::send_early`]), and what it writes after that goes at once;
 //! - before a function of Python's that reaches the kernel, or ends the process, all is sent early (`kernel_calls.rs`).
 //!
 //! To send early is only that: no Python code runs. What comes of it (the kernel takes no more, the connection has failed) is told when
@@ -81,7 +81,7 @@ impl TurnWrites {
     /// A transport has something to send when the turn ends. False: it must send at once, after all others.
     #[inline]
     pub(super) fn note(&self, transport: &Object) -> bool {
-        if self.any.get() && (self.late.get() || coarse_now() != self.since.get()) {
+        if self.late.get() {
             return false;
         }
         if !self.watch.arm() {
@@ -99,7 +99,7 @@ impl TurnWrites {
     /// the step has not lasted. If not, all is to be sent first.
     #[inline]
     pub(super) fn may_follow(&self, transport: &Object) -> bool {
-        ptr::eq(self.last.get(), transport.as_ptr()) && coarse_now() == self.since.get()
+        ptr::eq(self.last.get(), transport.as_ptr()) && !self.late.get()
     }
 
     /// A step is over. Others of the same turn may follow whose writes leave together with what it wrote, unless it took so long,
