@@ -11,6 +11,7 @@ import ssl
 import sys
 import time
 from asyncio import trsock
+from unittest import mock
 
 import pytest
 
@@ -367,3 +368,55 @@ def test_sendfile(run, tmp_path, fallback):
         await end(server, theirs, transport)
 
     run(main())
+
+
+def test_a_mock_in_the_place_of_what_transports_inherit(run, monkeypatch):
+    async def main():
+        ours, theirs = socket.socketpair()
+        loop = asyncio.get_running_loop()
+        transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+        with mock.patch("asyncio.Transport.get_extra_info") as replaced:
+            replaced.return_value = ("peer", 1234)
+            assert transport.get_extra_info("peername") == ("peer", 1234)
+            replaced.assert_called_once_with("peername")
+        with mock.patch.object(asyncio.BaseTransport, "get_extra_info", autospec=True) as replaced:
+            transport.get_extra_info("peername", 1)
+            replaced.assert_called_once_with(transport, "peername", 1)
+        assert transport.get_extra_info("nothing", 7) == 7
+        transport.close()
+        theirs.close()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
+def test_a_socket_of_a_class_of_ones_own_is_read_and_written_by_its_methods(run):
+    class Tracked(socket.socket):
+        def recv(self, *args):
+            calls.append("recv")
+            return super().recv(*args)
+
+        def send(self, *args):
+            calls.append("send")
+            return super().send(*args)
+
+    calls: list[str] = []
+
+    async def main():
+        server = await asyncio.start_server(echo, "127.0.0.1", 0)
+        sock = Tracked()
+        sock.connect(server.sockets[0].getsockname())
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        writer.write(b"hello\n")
+        assert await reader.readline() == b"hello\n"
+        writer.close()
+        await writer.wait_closed()
+        server.close()
+
+    async def echo(reader, writer):
+        writer.write(await reader.readline())
+        writer.close()
+
+    run(main())
+    assert {*calls} == {"recv", "send"}

@@ -29,6 +29,17 @@ else:
 __all__ = ("Connections",)
 
 
+_BYTES = "recv", "recv_into", "send", "sendmsg"
+
+
+def _does_it_its_own_way(sock: socket.socket) -> bool:
+    """Whether a class of the program's receives or sends, by a proxy, say: asyncio's own transport calls its methods."""
+    cls = type(sock)
+    return cls is not socket.socket and any(
+        getattr(cls, name, None) is not getattr(socket.socket, name) for name in _BYTES
+    )
+
+
 class Connections(_Base):
     """Makes native transports where asyncio's selector loop makes its own."""
 
@@ -42,6 +53,10 @@ class Connections(_Base):
         server: Any = None,
         context: Context | None = None,
     ) -> Transport:
+        if _does_it_its_own_way(sock):
+            make = super()._make_socket_transport  # type: ignore[misc]
+            given = {} if context is None else {"context": context}
+            return make(sock, protocol, waiter, extra=extra, server=server, **given)  # type: ignore[no-any-return]
         self._ensure_fd_no_transport(sock)  # type: ignore[attr-defined]
         return _rondel.make_socket_transport(self, sock, protocol, waiter, extra, server, context)
 
@@ -60,6 +75,21 @@ class Connections(_Base):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Context | None = None,
     ) -> Transport:
+        if _does_it_its_own_way(rawsock):
+            make = super()._make_ssl_transport  # type: ignore[misc]
+            return make(  # type: ignore[no-any-return]
+                rawsock,
+                protocol,
+                sslcontext,
+                waiter,
+                server_side=server_side,
+                server_hostname=server_hostname,
+                extra=extra,
+                server=server,
+                ssl_handshake_timeout=ssl_handshake_timeout,
+                ssl_shutdown_timeout=ssl_shutdown_timeout,
+                **({} if context is None else {"context": context}),
+            )
         self._ensure_fd_no_transport(rawsock)  # type: ignore[attr-defined]
         ssl_protocol = SSLProtocol(
             self,
@@ -145,6 +175,8 @@ class Connections(_Base):
         )
 
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
+        if not isinstance(transp, _rondel.SocketTransport):
+            return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
         # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.
         fd = transp._sock_fd
         self._transports[fd] = transp  # type: ignore[attr-defined]

@@ -86,6 +86,8 @@ pub(crate) struct Imports {
     pub(crate) buffered_protocol: Owned,
     /// What asyncio's own transports derive from; its `sendfile` insists on it.
     pub(crate) transport: Owned,
+    /// Its `get_extra_info`, as it was.
+    pub(crate) get_extra_info: Owned,
     /// `asyncio.ReadTransport`.
     pub(crate) read_transport: Owned,
     /// `asyncio.DatagramTransport`, where asyncio's own datagram transport derives from it: from 3.12 on.
@@ -135,6 +137,8 @@ impl Imports {
             protocol: get("asyncio.protocols", "Protocol")?,
             buffered_protocol: get("asyncio.protocols", "BufferedProtocol")?,
             transport: get("asyncio.transports", "_FlowControlMixin")?,
+            get_extra_info: get("asyncio.transports", "_FlowControlMixin")?
+                .getattr(&*Owned::from_str("get_extra_info")?)?,
             read_transport: get("asyncio.transports", "ReadTransport")?,
             datagram_transport: match version(12) {
                 true => Some(get("asyncio.transports", "DatagramTransport")?),

@@ -4,12 +4,16 @@ use super::fields;
 use super::sending::flush_if_dirty;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::{Object, Owned, Res, none};
+use crate::transport::extra::ask_replaced;
 use crate::transport::flow;
 use crate::transport::names::{imports, names};
 
 fn get_extra_info(transport: &Object, args: Args<'_>) -> Res<Owned> {
     let parameters = ["name", "default"];
     let [name, default] = args.parse("get_extra_info", parameters, 2, 1)?;
+    if let Some(answer) = ask_replaced(transport, name, default)? {
+        return Ok(answer);
+    }
     fields(transport).extra.or_none().call_method(
         &names().get,
         &[name.unwrap_or(none()), default.unwrap_or(none())],

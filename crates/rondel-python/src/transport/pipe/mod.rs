@@ -22,6 +22,7 @@ use pyo3::ffi;
 use rondel::transport::pipe::Kind as PipeKind;
 
 use super::closing::report;
+use super::extra::ask_replaced;
 use super::loop_calls::{set_result_unless_cancelled, warn_of_resource, with_exception_kept};
 use super::names::names;
 use super::owner::Owner;
@@ -351,6 +352,9 @@ fn set_protocol<E: End>(transport: &Object, protocol: &Object) -> Res<Owned> {
 
 fn get_extra_info<E: End>(transport: &Object, args: Args<'_>) -> Res<Owned> {
     let [name, default] = args.parse("get_extra_info", ["name", "default"], 2, 1)?;
+    if let Some(answer) = ask_replaced(transport, name, default)? {
+        return Ok(answer);
+    }
     Pipe::<E>::of(transport).extra.or_none().call_method(
         &names().get,
         &[name.unwrap_or(none()), default.unwrap_or(none())],
