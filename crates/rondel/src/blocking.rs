@@ -12,6 +12,7 @@ use std::mem;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
@@ -29,6 +30,8 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Threads that run jobs. Dropping it lets the threads end by themselves.
 pub(crate) struct Pool {
     shared: Arc<Shared>,
+    /// Jobs that have not ended yet.
+    in_flight: Arc<AtomicUsize>,
     name: &'static str,
     max_threads: usize,
 }
@@ -61,6 +64,7 @@ impl Pool {
                 }),
                 changed: Condvar::new(),
             }),
+            in_flight: Arc::default(),
             name,
             max_threads,
         }
@@ -83,7 +87,14 @@ impl Pool {
         });
         let of_thread = Arc::clone(&slot);
         let inbox = Arc::clone(runtime.event_loop.inbox());
+        self.in_flight.fetch_add(1, Ordering::Relaxed);
+        let in_flight = InFlight {
+            count: Arc::clone(&self.in_flight),
+            // A virtual clock may be going in real time for this job, also if nobody waits for it any more.
+            wake: (!runtime.event_loop.clock().is_real()).then(|| Arc::clone(&inbox)),
+        };
         let job = move || {
+            let _in_flight = in_flight;
             if let Some(panic) = of_thread.run(work) {
                 send_lost(&inbox, panic);
             }
@@ -95,6 +106,11 @@ impl Pool {
             slot,
             awaited: false,
         }
+    }
+
+    /// Whether there are jobs that have not ended yet.
+    pub(crate) fn is_busy(&self) -> bool {
+        self.in_flight.load(Ordering::Acquire) > 0
     }
 
     fn submit(&self, job: Job) -> std::io::Result<()> {
@@ -131,6 +147,22 @@ impl Pool {
         for thread in threads {
             // Jobs catch their panics.
             let _ = thread.join();
+        }
+    }
+}
+
+/// A job that has not ended yet.
+struct InFlight {
+    count: Arc<AtomicUsize>,
+    wake: Option<Arc<LoopInbox>>,
+}
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        // Released: who sees that the job has ended sees what it has sent, too.
+        self.count.fetch_sub(1, Ordering::AcqRel);
+        if let Some(inbox) = &self.wake {
+            inbox.wake();
         }
     }
 }

@@ -89,6 +89,7 @@ mod time;
 pub mod transport;
 
 pub use blocking::{BlockingTask, spawn_blocking};
+pub use event_loop::clock::Jump;
 pub use exceptions::{
     ExceptionContext, call_exception_handler, default_exception_handler, set_exception_handler,
 };
@@ -103,7 +104,9 @@ pub use task::{
     CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture, JoinError, Panic, Task,
     TaskFailure, TaskGroup, TimeoutError, create_task, current_task, gather, task_group,
 };
-pub use time::{Instant, Sleep, Timeout, sleep, sleep_until, timeout, timeout_at, yield_now};
+pub use time::{
+    Instant, Sleep, Timeout, advance, sleep, sleep_until, timeout, timeout_at, yield_now,
+};
 
 /// Runs the Rust programs of README and documentation.
 #[cfg(doctest)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 
 use crate::blocking::Pool;
 use crate::budget::Budget;
-use crate::event_loop::clock::Clock;
+use crate::event_loop::clock::{Clock, Jump};
 use crate::event_loop::inbox::Inbox;
 use crate::event_loop::{EventLoop, Host};
 use crate::exceptions::{ExceptionHandler, LostPanic};
@@ -113,6 +113,17 @@ impl Host for RustHost {
             Source::Connecting(connecting) => connecting.writable(),
             Source::Listener(_) | Source::Interrupt => None,
         }
+    }
+
+    fn is_expecting(&self) -> bool {
+        with_current(|runtime| {
+            let pools = [runtime.blocking.get(), runtime.resolver.get()];
+            pools.into_iter().flatten().any(Pool::is_busy)
+        })
+    }
+
+    fn is_internal(&self, source: &Source) -> bool {
+        matches!(source, Source::Interrupt)
     }
 
     #[inline]
@@ -355,7 +366,7 @@ pub fn run<F: Future>(main: F) -> Result<F::Output, RunError> {
 #[derive(Clone, Debug)]
 #[must_use]
 pub struct Builder {
-    virtual_time: Option<Duration>,
+    virtual_clock: Option<Jump>,
     handle_interrupts: bool,
     linger: Duration,
 }
@@ -370,16 +381,38 @@ impl Builder {
     /// The settings of [`run`].
     pub fn new() -> Self {
         Self {
-            virtual_time: None,
+            virtual_clock: None,
             handle_interrupts: true,
             linger: linger::DEFAULT,
         }
     }
 
     /// Time stands still while there is anything to run, and jumps to the next timer when there is not: for
-    /// tests. Descriptors and other threads work, but what takes them real time takes none here.
-    pub fn virtual_clock(mut self) -> Self {
-        self.virtual_time = Some(Duration::ZERO);
+    /// tests. It does not overtake what is under way outside: as long as a function of
+    /// [`spawn_blocking`](crate::spawn_blocking) runs, a name is looked up, or a connection or a server is open, the
+    /// loop waits in real time, and its clock goes along.
+    pub fn virtual_clock(self) -> Self {
+        self.virtual_clock_with(Jump::Idle)
+    }
+
+    /// A virtual clock with another policy of when it jumps.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// rondel::Builder::new().virtual_clock_with(rondel::Jump::Manual).run(async {
+    ///     let task = rondel::create_task(rondel::sleep(Duration::from_secs(60)));
+    ///     rondel::yield_now().await;
+    ///     rondel::advance(Duration::from_secs(59));
+    ///     rondel::yield_now().await;
+    ///     assert!(!task.done());
+    ///     rondel::advance(Duration::from_secs(1));
+    ///     task.await
+    /// })?.unwrap();
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
+    pub fn virtual_clock_with(mut self, jump: Jump) -> Self {
+        self.virtual_clock = Some(jump);
         self
     }
 
@@ -432,9 +465,9 @@ impl Builder {
         if CURRENT.get().is_some() {
             return Err(RunError::AlreadyRunning);
         }
-        let clock = match self.virtual_time {
+        let clock = match self.virtual_clock {
             None => Clock::Monotonic,
-            Some(start) => Clock::at(crate::time::nanos(start)),
+            Some(jump) => Clock::at(0, jump),
         };
         let runtime = Rc::new(Runtime::new(clock, self.linger)?);
         let interrupts = if self.handle_interrupts {

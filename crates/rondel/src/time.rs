@@ -92,6 +92,20 @@ impl fmt::Debug for Instant {
     }
 }
 
+/// Moves the running loop's virtual clock forward, whatever its policy; the timers that are due then fire in the
+/// next turn. See [`Builder::virtual_clock_with`](crate::Builder::virtual_clock_with).
+///
+/// # Panics
+/// If no loop runs on this thread, or its clock is the real one.
+#[track_caller]
+pub fn advance(duration: Duration) {
+    runtime::with_current(|runtime| {
+        let clock = runtime.event_loop.clock();
+        assert!(!clock.is_real(), "only a virtual clock can be moved");
+        clock.advance(nanos(duration));
+    });
+}
+
 /// A duration in nanoseconds, as far as they fit: 584 years.
 pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)

@@ -11,7 +11,7 @@ use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rondel::event_loop::clock::Clock;
+use rondel::event_loop::clock::{Clock, Jump};
 use rondel::event_loop::timers::Timer;
 use rondel::event_loop::{EventLoop, Host};
 
@@ -113,7 +113,7 @@ impl Host for Letters {
 }
 
 fn virtual_loop() -> Loop {
-    EventLoop::new(Letters::default(), Clock::at(0)).unwrap()
+    EventLoop::new(Letters::default(), Clock::at(0, Jump::Always)).unwrap()
 }
 
 fn real_loop() -> Loop {

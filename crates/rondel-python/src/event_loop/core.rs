@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
-use rondel::event_loop::clock::{Clock, NANOS_PER_SEC};
+use rondel::event_loop::clock::{Clock, Jump, NANOS_PER_SEC};
 
 use super::host::{Engine, Item, Kind, PyHost, TimerRef};
 use super::running::this_thread;
@@ -398,7 +398,7 @@ unsafe extern "C" fn new(
             with_tuple_and_dict(args, kwargs, |args| {
                 let [virtual_start] = args.parse("LoopCore", ["virtual_start"], 0, 0)?;
                 match virtual_start.filter(|start| !start.is_none()) {
-                    Some(start) => Ok(Clock::at(nanos(start.to_f64()?))),
+                    Some(start) => Ok(Clock::at(nanos(start.to_f64()?), Jump::Always)),
                     None => Ok(Clock::Monotonic),
                 }
             })?

@@ -1,7 +1,8 @@
 //! What time it is, in nanoseconds: the kernel's monotonic clock, or a virtual one.
 //!
 //! The virtual clock stands still while the loop has something to do, and jumps to the next timer's deadline
-//! when the loop would wait for it; tests of hours then take microseconds, and give the same trace each time.
+//! when the loop would wait for it; tests of hours then take microseconds, and give the same trace each time. When it
+//! may jump is its policy ([`Jump`]).
 
 use std::cell::Cell;
 
@@ -11,19 +12,41 @@ pub const NANOS_PER_SEC: u64 = 1_000_000_000;
 /// More than a tick of the coarse clock can be (10 ms at `CONFIG_HZ=100`), in nanoseconds.
 pub(super) const COARSE_SLACK: u64 = 16_000_000;
 
+/// When a virtual clock jumps to the next timer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Jump {
+    /// When nothing is under way outside of the loop: no descriptor is watched, no thread works for it. As long as
+    /// something is, the loop waits in real time, and the clock goes along.
+    #[default]
+    Idle,
+    /// Whenever the loop would wait for a timer: descriptors are looked at, but not waited for, and threads overtaken.
+    Always,
+    /// Never: the program moves it, by [`Clock::advance`].
+    Manual,
+}
+
 /// The source of a loop's time.
 #[derive(Debug)]
 pub enum Clock {
     /// `CLOCK_MONOTONIC`: what `time.monotonic()` reads.
     Monotonic,
     /// Moves only when the loop would wait, or when it is told to.
-    Virtual(Cell<u64>),
+    Virtual(Cell<u64>, Jump),
 }
 
 impl Clock {
     /// A virtual clock that stands at `start` nanoseconds.
-    pub fn at(start: u64) -> Self {
-        Self::Virtual(Cell::new(start))
+    pub fn at(start: u64, jump: Jump) -> Self {
+        Self::Virtual(Cell::new(start), jump)
+    }
+
+    /// When it jumps; `None` if it is a real one.
+    #[inline]
+    pub fn jump(&self) -> Option<Jump> {
+        match self {
+            Self::Monotonic => None,
+            Self::Virtual(_, jump) => Some(*jump),
+        }
     }
 
     /// Now, in nanoseconds.
@@ -31,7 +54,7 @@ impl Clock {
     pub fn now(&self) -> u64 {
         match self {
             Self::Monotonic => read(libc::CLOCK_MONOTONIC),
-            Self::Virtual(now) => now.get(),
+            Self::Virtual(now, _) => now.get(),
         }
     }
 
@@ -41,13 +64,13 @@ impl Clock {
     pub fn is_far(&self, deadline: u64) -> bool {
         match self {
             Self::Monotonic => deadline > coarse_now().saturating_add(COARSE_SLACK),
-            Self::Virtual(now) => deadline > now.get(),
+            Self::Virtual(now, _) => deadline > now.get(),
         }
     }
 
     /// Moves a virtual clock forward by `nanos`. A real clock takes no orders.
     pub fn advance(&self, nanos: u64) {
-        if let Self::Virtual(now) = self {
+        if let Self::Virtual(now, _) = self {
             now.set(now.get().saturating_add(nanos));
         }
     }

@@ -66,6 +66,15 @@ pub trait Host: Sized {
     fn before_wait(&self) -> ControlFlow<Self::Exit> {
         ControlFlow::Continue(())
     }
+    /// Whether something is under way outside that will come in by itself, other than by a descriptor: a virtual clock
+    /// is not to overtake it. When that is no longer so without anything having come in, the inbox is to be woken.
+    fn is_expecting(&self) -> bool {
+        false
+    }
+    /// Whether a registered descriptor is the host's own affair, which nothing is expected from.
+    fn is_internal(&self, _source: &Self::Source) -> bool {
+        false
+    }
     /// Wraps a wait that may block, e.g. to let other interpreter threads run.
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
         wait()

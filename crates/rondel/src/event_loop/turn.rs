@@ -15,7 +15,7 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use super::clock::{COARSE_SLACK, coarse_now};
+use super::clock::{COARSE_SLACK, Clock, Jump, coarse_now};
 use super::timers::Timer;
 use super::{EventLoop, Host};
 
@@ -93,11 +93,20 @@ impl<H: Host> EventLoop<H> {
         if idle && let ControlFlow::Break(exit) = self.host.before_wait() {
             return Err(exit);
         }
-        // Virtual time does not pass while the kernel waits: look, and jump if there is nothing.
-        let timeout = match until_due {
-            Some(_) if !self.clock.is_real() => Some(0),
-            other => other,
+        let jump = self.clock.jump();
+        // A clock that only the program moves has no part in how long to wait.
+        let until_due = match jump {
+            Some(Jump::Manual) if until_due != Some(0) => None,
+            _ => until_due,
         };
+        // Virtual time does not pass while the kernel waits: look, and jump if there is nothing. But nothing that is
+        // under way is to be overtaken: then time passes as for everybody.
+        let timeout = match (jump, until_due) {
+            (Some(Jump::Idle), Some(due)) if due > 0 && self.is_expecting() => Some(due),
+            (Some(Jump::Idle | Jump::Always), Some(_)) => Some(0),
+            (_, other) => other,
+        };
+        let began = jump.map(|_| Clock::Monotonic.now());
         let mut events = self.events.borrow_mut();
         let waited = {
             // No borrow is held over the wait: `park` may let other threads of an interpreter run, and what
@@ -106,6 +115,11 @@ impl<H: Host> EventLoop<H> {
             if timeout == Some(0) {
                 poller.wait(&mut events, timeout)
             } else if self.inbox.prepare_to_park() {
+                // Whoever ends without sending anything wakes the inbox, from now on not in vain.
+                let timeout = match jump {
+                    Some(Jump::Idle) if until_due.is_some() && !self.is_expecting() => Some(0),
+                    _ => timeout,
+                };
                 let waited = self.host.park(|| poller.wait(&mut events, timeout));
                 self.inbox.unpark();
                 waited
@@ -122,8 +136,10 @@ impl<H: Host> EventLoop<H> {
             }
             Err(error) => return Err(error.into()),
         }
+        if let Some(began) = began {
+            self.pass(timeout, until_due, began, events.is_empty());
+        }
         if events.is_empty() {
-            self.clock.advance(until_due.unwrap_or(0));
             return Ok(());
         }
         let mut reactor = self.reactor.borrow_mut();
@@ -143,6 +159,39 @@ impl<H: Host> EventLoop<H> {
             return self.interrupted();
         }
         Ok(())
+    }
+
+    /// Moves a virtual clock after a look at the reactor, or a wait.
+    #[cold]
+    fn pass(&self, timeout: Option<u64>, until_due: Option<u64>, began: u64, nothing: bool) {
+        let due = until_due.unwrap_or(u64::MAX);
+        match (self.clock.jump(), timeout) {
+            (None | Some(Jump::Manual), _) => {}
+            // Looked: if nothing is there, and nothing is to come, the next thing to happen is the timer.
+            (Some(jump), Some(0)) => {
+                if nothing && until_due.is_some() {
+                    // Something may just have come in from the thread that was expected to send it.
+                    if jump == Jump::Always || !self.inbox.has_mail() {
+                        self.clock.advance(due);
+                    }
+                }
+            }
+            // Waited.
+            (Some(_), _) => {
+                let passed = Clock::Monotonic.now().saturating_sub(began);
+                self.clock.advance(passed.min(due));
+            }
+        }
+    }
+
+    /// Whether something may come that is not the loop's own doing.
+    fn is_expecting(&self) -> bool {
+        self.host.is_expecting()
+            || self
+                .reactor
+                .borrow()
+                .sources()
+                .any(|source| !self.host.is_internal(source))
     }
 
     fn interrupted(&self) -> Result<(), H::Exit> {
