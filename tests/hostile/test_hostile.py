@@ -1,0 +1,78 @@
+"""Programs that nobody should write, and operations drawn at random: they end as on stock asyncio, and never by a signal.
+
+`RONDEL_OPERATIONS=2000 pytest tests/hostile` draws so many runs, from a seed of the day.
+"""
+
+import functools
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from child_programs import LOOPS
+
+FOLDER = Path(__file__).parent
+PROGRAMS = sorted(path.stem for path in (FOLDER / "programs").glob("*.py"))
+#: What stands on standard error or in a traceback if native code went wrong.
+NATIVE = ("panicked", "SystemError", "internal error", "AddressSanitizer", "RefCell", "Fatal Python error")
+
+#: Programs whose output is not compared, and why.
+NOT_COMPARED = {
+    "base_class_methods_on_ours": "prints nothing that could differ",
+    "buffered_protocol_hostile": "which of two failures comes first depends on the kernel",
+    "current_tasks_dict_abuse": "stock asyncio does not survive it",
+    "del_gc_in_callbacks": "takes stock asyncio longer than a test may",
+    "exception_in_everything": "a report names the class of the transport",
+    "huge_numbers": "stock asyncio's loop ends with an exception",
+    "run_forever_reentered": "stock asyncio hangs in some releases",
+    "threads_nonthreadsafe": "stock asyncio hangs, or its lists fail",
+    "threads_write_transport": "stock asyncio hangs at times",
+    "uninit_new": "stock asyncio crashes",
+}
+RUNS = int(os.environ.get("RONDEL_OPERATIONS", "0"))
+SEED = int(time.time()) // 86400 * 100_000 if RUNS else 1
+
+
+def run(command, timeout):
+    environment = {**os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONHASHSEED": "0"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
+    wrong = [word for word in NATIVE if word in done.stdout + done.stderr]
+    return done, wrong
+
+
+@functools.cache
+def program(way, name):
+    text = (FOLDER / "programs" / f"{name}.py").read_text().replace("import asyncio\n", LOOPS[way], 1)
+    return run([sys.executable, "-c", text], 60)
+
+
+@pytest.mark.timeout(150)
+@pytest.mark.parametrize("name", PROGRAMS)
+@pytest.mark.parametrize("way", ["rondel", "factory"])
+def test_a_program_ends_as_on_asyncio(way, name):
+    done, wrong = program(way, name)
+    assert done.returncode >= 0, f"signal {-done.returncode}:\n{done.stderr}"
+    assert not wrong, done.stdout + done.stderr
+    if name not in NOT_COMPARED:
+        expected, _ = program("asyncio", name)
+        assert (done.stdout, done.returncode) == (expected.stdout, expected.returncode), done.stderr
+
+
+@functools.cache
+def operations(way, profile, runs, steps):
+    command = [sys.executable, FOLDER / "operations.py", way, str(SEED), str(runs), str(steps), profile]
+    return run(command, 60 + runs)
+
+
+@pytest.mark.timeout(600 + 4 * RUNS)
+@pytest.mark.parametrize("profile", ["memory", "bytes"])
+@pytest.mark.parametrize("way", ["rondel", "factory"])
+def test_random_operations_end_by_no_signal(way, profile):
+    done, wrong = operations(way, profile, RUNS or 40, 300)
+    assert done.returncode >= 0, f"signal {-done.returncode} after:\n{done.stdout}\n{done.stderr}"
+    assert (wrong, done.returncode) == ([], 0), done.stdout + done.stderr
