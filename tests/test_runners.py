@@ -155,3 +155,10 @@ def test_the_default_loop_is_current_while_it_lives(aio, recwarn):
         assert asyncio.get_event_loop_policy().get_event_loop() is loop
     with pytest.raises(RuntimeError):
         asyncio.get_event_loop_policy().get_event_loop()
+
+
+def test_a_runner_of_asyncios_is_a_runner(aio):
+    """Plugins of pytest ask so after `install()`, of one that another plugin has made."""
+    with asyncio.Runner() as runner:
+        assert isinstance(runner, aio.Runner)
+    assert not isinstance(object(), aio.Runner)

@@ -81,6 +81,17 @@ _functions.note_names(globals())
 del _name, _functions, _state
 
 
+def _imported_by_the_extension() -> None:
+    """Never called: names what programs that pack an application, and look for import statements, would leave out."""
+    import asyncio.sslproto
+    import asyncio.staggered
+    import concurrent.futures.thread
+    import heapq
+    import queue
+
+    from . import awaiting, executor, patches
+
+
 def __getattr__(name: str) -> object:
     """Whatever else asyncio has: its submodules, names that it is about to drop."""
     return getattr(_asyncio, name)

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import atexit
 import os
-import selectors
 import sys
 import weakref
 from asyncio import events, tasks
@@ -18,36 +17,19 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-from . import _rondel
+from . import _rondel, patches
 from .connections import Connections
 from .datagrams import Datagrams
 from .functions import name_after, put_into_class
 from .pipes import Pipes
 from .processes import Subprocesses
+from .ready import Ready
 from .resolver import Resolver
+from .selector import ReactorSelector
 from .signals import Signals, forget_wakeup_of
 from .sockets import Sockets
 
 __all__ = ("EventLoop", "new_event_loop")
-
-
-class _ReactorView:
-    """Stands where asyncio's loop keeps its selector: shows what the native reactor watches, and changes nothing."""
-
-    def __init__(self, loop: EventLoop) -> None:
-        self._loop = weakref.ref(loop)
-
-    def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """The events that a descriptor is watched for, as `repr` of asyncio's own transports asks."""
-        loop = self._loop()
-        fd = fileobj if isinstance(fileobj, int) else fileobj.fileno()
-        events = loop._watched(fd) if loop is not None and not loop.is_closed() else 0
-        if not events:
-            raise KeyError(f"{fileobj!r} is not registered")
-        return selectors.SelectorKey(fileobj, fd, events, None)
-
-    def close(self) -> None:
-        """The native part of the loop closes the reactor."""
 
 
 _loops: weakref.WeakSet[EventLoop] = weakref.WeakSet()
@@ -73,7 +55,8 @@ class EventLoop(
         self._self_pipe_made = False
         self._wakeup_fd = -1
         self._resolver = None
-        super().__init__(_ReactorView(self))  # type: ignore[arg-type]
+        super().__init__(ReactorSelector(self))
+        self._selector_changed(True)
         _loops.add(self)
 
     # ---- running ----
@@ -92,6 +75,7 @@ class EventLoop(
         try:
             events._set_running_loop(self)
             self._be_woken_by_signals()
+            patches.look()
             self._run()
         finally:
             self._stopping = False
@@ -99,6 +83,14 @@ class EventLoop(
             self._set_coroutine_origin_tracking(False)  # type: ignore[attr-defined]
             sys.set_asyncgen_hooks(*hooks)
             self._be_woken_no_more()
+
+    @property
+    def _ready(self) -> Any:
+        return Ready(self)
+
+    @_ready.setter
+    def _ready(self, value: Any) -> None:
+        pass  # asyncio's __init__ sets a deque, which is not used
 
     def __del__(self) -> None:
         try:

@@ -22,7 +22,14 @@ _T = TypeVar("_T")
 _StockRunner = runners.Runner
 
 
-class Runner(_StockRunner):  # type: ignore[misc]  # final to typeshed; at run time it is not
+class _RunnerClass(type):
+    """After `install()`, who asks whether something is an `asyncio.Runner` means those that were made before as well."""
+
+    def __instancecheck__(cls, instance: object) -> bool:
+        return super().__instancecheck__(instance) or (cls is Runner and isinstance(instance, _StockRunner))
+
+
+class Runner(_StockRunner, metaclass=_RunnerClass):  # type: ignore[misc]  # final to typeshed; at run time it is not
     """A context manager that makes an event loop, runs coroutines in it and closes it at the end.
 
     As `asyncio.Runner`; without a `loop_factory` the loop is a `rondel.EventLoop`.

@@ -92,6 +92,18 @@ fn fill(module: &cpython::Object) -> Res<()> {
         )?,
     )?;
     add(
+        "set_handle_run",
+        function(
+            method!(onearg c"set_handle_run" event_loop::patches::set_handle_run,
+            c"Has handles run by a program's function, or as always."),
+        )?,
+    )?;
+    add(
+        "run_handle",
+        function(method!(onearg c"run_handle" handle::run_given,
+            c"Runs a handle of Rondel's."))?,
+    )?;
+    add(
         "forget_task",
         function(
             method!(onearg c"forget_task" task::registry::forget, c"Takes a task out of its loop's list."),

@@ -53,6 +53,19 @@ pub(crate) fn exit(context: &Object) -> Res<()> {
     check(unsafe { ffi::PyContext_Exit(context.as_ptr()) })
 }
 
+/// Whether it is the thread's current context. `false` if that can't be told.
+pub(crate) fn is_current(context: &Object) -> bool {
+    let offset = IN_THREAD.load(Ordering::Relaxed);
+    // SAFETY: attached; `find` has seen a context, or null, at that offset of a thread's state.
+    offset != 0
+        && unsafe {
+            let current = ffi::PyThreadState_Get()
+                .byte_add(offset)
+                .cast::<*mut ffi::PyObject>();
+            ptr::eq(*current, context.as_ptr())
+        }
+}
+
 // ---- snapshots ----
 
 /// Where a `PyThreadState` has its context, in bytes; 0 if that is not known.

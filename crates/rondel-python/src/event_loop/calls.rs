@@ -164,28 +164,9 @@ pub(crate) fn check_callback(callback: &Object, function: &str) -> Res<()> {
 /// Queues a handle that asyncio's own code made, e.g. for a signal.
 fn add_callback(this: &Object, handle: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    if handle::is_handle(handle) {
-        core.push(Kind::Handle, handle.own());
-    } else {
-        let run = this.getattr(&*Owned::from_str("_run_handle")?)?;
-        core.push(
-            Kind::Handle,
-            handle::new_handle(this, &run, &[handle], None)?,
-        );
-    }
+    core.push(Kind::Handle, core.handle_for(handle)?);
     core.engine().inbox().wake();
     Ok(Owned::none())
-}
-
-/// It may have been cancelled since it was queued.
-fn run_foreign_handle(_: &Object, handle: &Object) -> Res<Owned> {
-    if handle
-        .getattr(&*Owned::from_str("_cancelled")?)?
-        .is_true()?
-    {
-        return Ok(Owned::none());
-    }
-    handle.call_method(&*Owned::from_str("_run")?, &[])
 }
 
 fn write_to_self(this: &Object) -> Res<Owned> {
@@ -269,7 +250,6 @@ pub(super) fn methods() -> Vec<Method> {
             c"Calls back after delay seconds. Returns a TimerHandle."),
         method!(fast c"call_at(when, callback, *args, context=None)" call_at,
             c"Calls back when time() is at least when."),
-        method!(onearg c"_run_handle" run_foreign_handle, c"What a turn does with a handle that is not the loop's own."),
         method!(onearg c"_add_callback" add_callback, c"Queues a handle."),
         method!(onearg c"_add_callback_signalsafe" add_callback, c"Queues a handle and wakes the loop."),
         method!(noargs c"_write_to_self" write_to_self, c"Wakes the loop."),

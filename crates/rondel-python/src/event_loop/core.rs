@@ -14,9 +14,10 @@ use pyo3::ffi;
 use rondel::event_loop::clock::{Clock, Jump, NANOS_PER_SEC};
 
 use super::host::{Engine, Item, Kind, PyHost, TimerRef};
+use super::overrides::note_native_methods;
 use super::running::this_thread;
 use super::written::TurnWrites;
-use super::{calls, descriptors, running};
+use super::{calls, descriptors, running, steps};
 use crate::cpython::context::Contexts;
 use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
@@ -27,12 +28,6 @@ use crate::task::current::CurrentTask;
 use crate::task::registry::TaskList;
 use crate::threads::{self, Shared};
 
-const TIME: u8 = 1;
-const CALL_SOON: u8 = 2;
-const CALL_LATER: u8 = 4;
-const CREATE_TASK: u8 = 8;
-const RUN_IN_EXECUTOR: u8 = 16;
-
 /// A loop's state behind the object header.
 #[repr(C)]
 pub(crate) struct LoopCore {
@@ -41,10 +36,16 @@ pub(crate) struct LoopCore {
     pub(super) thread: Cell<u64>,
     pub(super) closed: Cell<bool>,
     pub(super) debug: Cell<bool>,
-    /// Which methods were replaced on the instance or by a subclass: internal calls then go there.
-    overridden: Cell<u8>,
-    /// Like `overridden`, but by a subclass, and for ever.
-    overridden_by_class: Cell<u8>,
+    /// Items are not just run: debug mode times them, or the program has replaced `Handle._run`.
+    pub(super) watches_items: Cell<bool>,
+    /// `select()` has reported that something woke the loop, and `_process_events()` was not called since.
+    pub(super) is_woken: Cell<bool>,
+    /// The run goes on by the program's own `_run_once`, which it has put there meanwhile.
+    pub(super) handed_over: Cell<bool>,
+    /// Which methods were replaced on the instance or by a class: internal calls then go there.
+    pub(super) overridden: Cell<u8>,
+    /// Like `overridden`, but by a class.
+    pub(super) overridden_by_class: Cell<u8>,
     pub(crate) task_factory: Slot,
     /// What [`super::attributes`] keeps: a dict, once there is something.
     pub(super) attributes: Slot,
@@ -154,102 +155,6 @@ impl LoopCore {
     #[inline]
     pub(crate) fn has_come(&self, seconds: f64) -> bool {
         !self.engine.clock().is_far(nanos(seconds)) && seconds <= self.time()
-    }
-
-    // ---- methods that were replaced ----
-
-    pub(crate) fn is_time_overridden(&self) -> bool {
-        self.overridden.get() & TIME != 0
-    }
-
-    /// Whether internal calls may queue items without `call_soon`.
-    #[inline]
-    pub(crate) fn calls_directly(&self) -> bool {
-        self.overridden.get() & CALL_SOON == 0
-    }
-
-    /// Whether internal calls may set timers without `call_later` or `call_at`.
-    pub(crate) fn times_directly(&self) -> bool {
-        self.overridden.get() & (TIME | CALL_LATER) == 0
-    }
-
-    /// Whether a task may be made without `create_task`.
-    pub(crate) fn makes_tasks_directly(&self) -> bool {
-        self.overridden.get() & CREATE_TASK == 0
-            && self.task_factory.is_empty()
-            && !self.is_closed()
-    }
-
-    /// Whether a function may be run in the default executor without `run_in_executor`.
-    pub(crate) fn runs_in_executor_directly(&self) -> bool {
-        self.overridden.get() & RUN_IN_EXECUTOR == 0
-    }
-
-    /// The task factory, if `create_task` asks it and is not replaced.
-    pub(crate) fn direct_factory(&self) -> Option<Owned> {
-        if self.overridden.get() & CREATE_TASK != 0 || self.is_closed() {
-            return None;
-        }
-        self.task_factory.cloned()
-    }
-
-    /// What a `time` that was replaced says, in nanoseconds.
-    pub(crate) fn overridden_time(&self) -> Res<u64> {
-        Ok(nanos(
-            self.object().call_method(&names().time, &[])?.to_f64()?,
-        ))
-    }
-
-    fn watched_bit(name: &Object) -> u8 {
-        let names = names();
-        let is = |known: &Object| name.is(known) || name.equals(known).unwrap_or(false);
-        if is(&names.time) {
-            TIME
-        } else if is(&names.call_soon) {
-            CALL_SOON
-        } else if is(&names.call_later) || is(&names.call_at) {
-            CALL_LATER
-        } else if is(&names.create_task) {
-            CREATE_TASK
-        } else if is(&names.run_in_executor) {
-            RUN_IN_EXECUTOR
-        } else {
-            0
-        }
-    }
-
-    fn note_override(&self, name: &Object, set: bool) {
-        let bit = Self::watched_bit(name);
-        if bit != 0 {
-            let rest = self.overridden.get() & !bit;
-            let kept = self.overridden_by_class.get() & bit;
-            self.overridden
-                .set(if set { rest | bit } else { rest | kept });
-        }
-    }
-
-    /// Looks for methods that a subclass replaced.
-    fn note_class(&self) -> Res<()> {
-        let class = self.object().class();
-        // SAFETY: our live type.
-        let native = unsafe { Object::from_ptr(BOUND.load(Ordering::Relaxed).cast()) };
-        let names = names();
-        let mut bits = 0;
-        for name in [
-            &names.time,
-            &names.call_soon,
-            &names.call_later,
-            &names.call_at,
-            &names.create_task,
-            &names.run_in_executor,
-        ] {
-            if !class.getattr(name)?.is(&*native.getattr(name)?) {
-                bits |= Self::watched_bit(name);
-            }
-        }
-        self.overridden_by_class.set(bits);
-        self.overridden.set(bits);
-        Ok(())
     }
 
     // ---- the current task ----
@@ -423,6 +328,9 @@ unsafe extern "C" fn new(
                 thread: Cell::new(0),
                 closed: Cell::new(false),
                 debug: Cell::new(false),
+                watches_items: Cell::new(false),
+                is_woken: Cell::new(false),
+                handed_over: Cell::new(false),
                 overridden: Cell::new(0),
                 overridden_by_class: Cell::new(0),
                 task_factory: Slot::default(),
@@ -520,8 +428,12 @@ unsafe extern "C" fn setattro(
         unsafe {
             let result = ffi::PyObject_GenericSetAttr(object, name, value);
             if result == 0 {
-                LoopCore::of_loop(Object::from_ptr(object))
-                    .note_override(Object::from_ptr(name), !value.is_null());
+                let (core, name) = (
+                    LoopCore::of_loop(Object::from_ptr(object)),
+                    Object::from_ptr(name),
+                );
+                core.note_override(name, !value.is_null());
+                core.note_attribute(name)?;
             }
             Ok(result)
         }
@@ -541,6 +453,7 @@ pub(crate) fn init_type() -> Res<Owned> {
         .methods(calls::methods())
         .methods(descriptors::methods())
         .methods(running::methods())
+        .methods(steps::methods())
         .methods(threads::submit::methods())
         .getset(running::attributes())
         .build()?;
@@ -557,6 +470,7 @@ pub(crate) fn bind_methods(_: &Object, class: &Object) -> Res<Owned> {
     for method in &calls::methods() {
         bind_method(class, method)?;
     }
+    note_native_methods(class)?;
     BOUND.store(class.own().into_ptr().cast(), Ordering::Relaxed);
     Ok(Owned::none())
 }

@@ -15,6 +15,7 @@ use rondel::event_loop::timers::Timer;
 use rondel::event_loop::{EventLoop, Host};
 
 use super::core::LoopCore;
+use super::patches;
 use crate::cpython::detach::detached;
 use crate::cpython::error::{Raised, raise_os_error, restore, take_exception};
 use crate::cpython::{Object, Owned, Res, names};
@@ -63,7 +64,15 @@ impl Item {
 
     #[inline]
     fn kind(&self) -> Kind {
-        match self.0.as_ptr().addr() & KIND_MASK {
+        Kind::from_bits(self.0.as_ptr().addr())
+    }
+}
+
+impl Kind {
+    /// The kind that these low bits say.
+    #[inline]
+    pub(crate) fn from_bits(bits: usize) -> Self {
+        match bits & KIND_MASK {
             0 => Kind::Step,
             1 => Kind::Wakeup,
             2 => Kind::Handle,
@@ -74,7 +83,9 @@ impl Item {
             _ => Kind::Job,
         }
     }
+}
 
+impl Item {
     /// The object that it is about.
     #[inline]
     pub(crate) fn object(&self) -> &Object {
@@ -84,7 +95,7 @@ impl Item {
     }
 
     #[inline]
-    fn into_parts(self) -> (Kind, Owned) {
+    pub(crate) fn into_parts(self) -> (Kind, Owned) {
         let this = ManuallyDrop::new(self);
         // SAFETY: the item's reference goes over to the result.
         (this.kind(), unsafe {
@@ -190,8 +201,8 @@ impl Host for PyHost {
     #[inline]
     fn run(&self, item: Item) -> ControlFlow<Exit> {
         let core = self.core();
-        if core.is_debug() {
-            return run_timed(core, item);
+        if core.watches_items() {
+            return run_watched(core, item);
         }
         run_item(core, item)
     }
@@ -215,8 +226,9 @@ impl Host for PyHost {
     #[inline]
     fn due(&self, timer: TimerRef) -> Option<Item> {
         let this = handle::fields(&timer.0);
-        this.set_scheduled(false);
-        (!this.is_cancelled()).then(|| Item::new(Kind::Handle, timer.0))
+        let has_moved = this.is_moved();
+        this.left_queue();
+        (!this.is_cancelled() && !has_moved).then(|| Item::new(Kind::Handle, timer.0))
     }
 
     fn received(&self, remote: Remote) -> Option<Item> {
@@ -234,6 +246,21 @@ impl Host for PyHost {
             });
         }
         clock.now()
+    }
+
+    fn due_until(&self, clock: &Clock) -> u64 {
+        let core = self.core();
+        if !core.is_time_overridden() {
+            return clock.now();
+        }
+        core.overridden_due_until().unwrap_or_else(|Raised| {
+            crate::cpython::error::write_unraisable(None); // as in `now`
+            clock.now()
+        })
+    }
+
+    fn select(&self, until_due: Option<u64>) -> Option<ControlFlow<Exit, bool>> {
+        self.core().select_by_method(until_due)
     }
 
     fn moves_time(&self) -> bool {
@@ -275,7 +302,7 @@ impl Host for PyHost {
 }
 
 #[inline]
-fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
+pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     #[cfg(feature = "panic-probe")]
     crate::panic_probe::fire();
     // The loop goes on without having let go of the interpreter.
@@ -300,13 +327,44 @@ fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     flow
 }
 
+/// An item of a loop in debug mode, or while the program has replaced `Handle._run`.
+#[cold]
+fn run_watched(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
+    if core.is_debug() {
+        return run_timed(core, item);
+    }
+    run_as_handle(core, item)
+}
+
+/// Runs an item, by the program's `Handle._run` if there is one.
+fn run_as_handle(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
+    let Some(run) = patches::handle_run() else {
+        return run_item(core, item);
+    };
+    core.notify_worker();
+    core.leave_task();
+    let call = || -> Res<()> {
+        let handle = handle::handle_of(core, item)?;
+        if handle.getattr(&names().cancelled_attr)?.is_true()? {
+            return Ok(());
+        }
+        run.call(&[&handle]).map(drop)
+    };
+    let result = call();
+    core.step_over();
+    match result {
+        Ok(()) => ControlFlow::Continue(()),
+        Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
+    }
+}
+
 /// Debug mode: what takes longer than `slow_callback_duration` is logged, as `BaseEventLoop._run_once` does.
 #[cold]
 fn run_timed(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     let object = item.object().own();
     let (kind, begin) = (item.kind(), core.engine().clock().now());
     // Its text must be made before it runs: a handle that cancels itself would lose it.
-    let flow = run_item(core, item);
+    let flow = run_as_handle(core, item);
     let seconds = (core.engine().clock().now() - begin) as f64 / 1e9;
     if let ControlFlow::Continue(()) = flow
         && let Err(Raised) = warn_if_slow(core, kind, &object, seconds)

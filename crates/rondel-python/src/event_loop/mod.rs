@@ -8,6 +8,9 @@
 //! | `descriptors.rs` | `add_reader` and its kin |
 //! | `attributes.rs` | where asyncio's own code keeps its attributes |
 //! | `running.rs` | running, stopping, closing; the attributes that asyncio's own code reads |
+//! | `overrides.rs` | which methods of a loop the program has replaced |
+//! | `patches.rs` | what it has replaced in asyncio's own classes |
+//! | `steps.rs` | the loop taken apart, for programs that have a turn or a selector of their own |
 //! | `written.rs` | what a turn has written, until it is sent |
 //! | `running_loop.rs` | which loop runs in this thread |
 //!
@@ -19,6 +22,9 @@ pub(crate) mod calls;
 pub(crate) mod core;
 mod descriptors;
 pub(crate) mod host;
+mod overrides;
+pub(crate) mod patches;
 pub(crate) mod running;
 pub(crate) mod running_loop;
+mod steps;
 mod written;

@@ -5,6 +5,7 @@ use std::ffi::CStr;
 use pyo3::ffi;
 
 use super::core::LoopCore;
+use super::steps;
 use crate::cpython::error::{raise_os_error, runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::names::import;
@@ -42,38 +43,74 @@ pub(crate) fn base_method(this: &Object, name: &CStr, args: Args<'_>) -> Res<Own
     method.call_with(&items, Some(&names))
 }
 
-/// Runs turns until `stop()`. `run_forever` in `python/rondel/event_loop.py` is around it.
+/// The loop runs in this thread; not any more when this is dropped, even by a panic: it can be closed then.
+struct Running<'a> {
+    core: &'a LoopCore,
+    /// The thread that ran it before: this one, where a program has the loop run within itself.
+    before: u64,
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.core.thread.set(self.before);
+        if self.before == 0 {
+            self.core.has_stopped();
+        }
+    }
+}
+
+impl LoopCore {
+    fn has_stopped(&self) {
+        self.forget_kept();
+        self.leave_task();
+        self.current.end();
+    }
+}
+
+/// Runs turns until `stop()`. `run_forever` in `python/rondel/event_loop.py` is around it, and refuses a loop that runs already; a program
+/// that has replaced `_check_running` has it run within a step of its own.
 fn run(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     check_closed(core)?;
-    if core.is_running() {
+    let before = core.thread.get();
+    if before != 0 && before != this_thread() {
         return runtime_error("This event loop is already running");
     }
-    /// The loop does not run any more, even if it panicked: it can be closed then.
-    struct Running<'a>(&'a LoopCore);
-    impl Drop for Running<'_> {
-        fn drop(&mut self) {
-            self.0.thread.set(0);
-            self.0.forget_kept();
-            self.0.leave_task();
-            self.0.current.end();
-        }
-    }
+    core.note_class()?;
+    core.note_patches();
+    core.handed_over.set(false);
     core.thread.set(this_thread());
     core.writes.of_main_thread(is_main_thread());
-    let running = Running(core);
-    let result = core.engine().run_forever();
+    let running = Running { core, before };
+    let result = match before {
+        0 => run_turns(core),
+        _ => core.current.aside(this, || run_turns(core)),
+    };
     drop(running);
     core.flush_written();
     core.notify_worker();
-    match result {
-        Ok(()) => Ok(Owned::none()),
-        Err(exit) => exit.raise(),
+    result.map(|()| Owned::none())
+}
+
+fn run_turns(core: &LoopCore) -> Res<()> {
+    loop {
+        if core.run_by_method()?.is_break() {
+            return Ok(());
+        }
+        if let Err(exit) = core.engine().run_forever() {
+            return exit.raise();
+        }
+        // Stopped, unless only because the program's own `_run_once` is to go on.
+        if !core.handed_over.replace(false) {
+            return Ok(());
+        }
     }
 }
 
 fn stop(this: &Object) -> Res<Owned> {
-    LoopCore::of_loop(this).engine().stop();
+    let core = LoopCore::of_loop(this);
+    core.handed_over.set(false);
+    core.engine().stop();
     Ok(Owned::none())
 }
 
@@ -128,9 +165,7 @@ fn get_debug(this: &Object) -> Res<Owned> {
 }
 
 fn set_debug_attribute(this: &Object, value: Option<&Object>) -> Res<()> {
-    LoopCore::of_loop(this)
-        .debug
-        .set(value.map_or(Ok(false), Object::is_true)?);
+    LoopCore::of_loop(this).set_debug(value.map_or(Ok(false), Object::is_true)?);
     Ok(())
 }
 
@@ -148,8 +183,20 @@ fn thread_id(this: &Object) -> Res<Owned> {
     }
 }
 
-/// asyncio's `BaseEventLoop.__init__` sets this to None; who runs the loop is known here.
-fn set_thread_id(_: &Object, _: Option<&Object>) -> Res<()> {
+/// A program with a `run_forever` of its own says so which thread runs the loop, and that none does any more.
+fn set_thread_id(this: &Object, value: Option<&Object>) -> Res<()> {
+    let core = LoopCore::of_loop(this);
+    let thread = match value.filter(|value| !value.is_none()) {
+        Some(value) => value.to_isize()? as u64,
+        None => 0,
+    };
+    core.flush_written();
+    core.notify_worker();
+    let before = core.thread.replace(thread);
+    core.writes.of_main_thread(is_main_thread());
+    if thread == 0 && before != 0 {
+        core.has_stopped();
+    }
     Ok(())
 }
 
@@ -184,33 +231,7 @@ fn set_task_factory(this: &Object, factory: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// What is ready, as a list: tasks and handles, in order. A copy; asyncio's deque is not.
-fn ready(this: &Object) -> Res<Owned> {
-    let list = Owned::list()?;
-    let mut items = Vec::new();
-    LoopCore::of_loop(this)
-        .engine()
-        .for_each_ready(|item| items.push(item.object().own()));
-    for item in items {
-        list.append(&item)?;
-    }
-    Ok(list)
-}
-
-/// The timer handles that wait, as a list in no order. A copy.
-fn scheduled(this: &Object) -> Res<Owned> {
-    let list = Owned::list()?;
-    let mut timers = Vec::new();
-    LoopCore::of_loop(this)
-        .engine()
-        .for_each_timer(|timer| timers.push(timer.0.clone()));
-    for timer in timers {
-        list.append(&timer)?;
-    }
-    Ok(list)
-}
-
-/// asyncio's `BaseEventLoop.__init__` fills these with empty containers, which are not used.
+/// asyncio's `BaseEventLoop.__init__` fills it with an empty list, which is not used.
 fn ignore(_: &Object, _: Option<&Object>) -> Res<()> {
     Ok(())
 }
@@ -264,7 +285,6 @@ pub(super) fn attributes() -> Vec<GetSet> {
         attribute!(c"_thread_id" thread_id, set_thread_id),
         attribute!(c"_stopping" stopping, set_stopping),
         attribute!(c"_task_factory" get_task_factory, set_task_factory_attribute),
-        attribute!(c"_ready" ready, ignore),
-        attribute!(c"_scheduled" scheduled, ignore),
+        attribute!(c"_scheduled" steps::scheduled, ignore),
     ]
 }

@@ -10,12 +10,12 @@ use pyo3::ffi;
 use super::run::run_anywhere;
 use super::{
     CANCELLED, FREE_HANDLES, FREE_TIMERS, HANDLE, Handle, IN_A_TUPLE, OF_SUBCLASS, OFFSET, TIMER,
-    TIMER_HANDLE, cancel, fields, fill, is_handle, note_origin, note_when,
+    TIMER_HANDLE, cancel, fields, fill, is_handle, item_call, note_origin, note_when,
 };
 #[cfg(Py_3_14)]
 use super::{THREAD_SAFE, thread_safe};
 use crate::cpython::accept::accept;
-use crate::cpython::error::{guard, guard_object, value_error};
+use crate::cpython::error::{guard, guard_object, type_error, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::nesting::{may_end, nested};
 use crate::cpython::stack::check_stack;
@@ -34,7 +34,16 @@ fn get_context(handle: &Object) -> Res<Owned> {
     Ok(context.unwrap_or_else(Owned::none))
 }
 
-fn run_method(handle: &Object) -> Res<Owned> {
+/// `_rondel.run_handle(handle)`.
+pub(crate) fn run_given(_: &Object, handle: &Object) -> Res<Owned> {
+    if !is_handle(handle) {
+        return type_error("a handle of Rondel's is needed");
+    }
+    run_method(handle)
+}
+
+/// `_run()`, which `python/rondel/patches.py` puts into the classes as a function.
+pub(super) fn run_method(handle: &Object) -> Res<Owned> {
     check_stack()?; // the callback may be another handle's `_run`
     match run_anywhere(handle) {
         ControlFlow::Continue(()) => Ok(Owned::none()),
@@ -361,7 +370,6 @@ fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"cancel" cancel, c"Prevents the callback from being called."),
         method!(noargs c"cancelled" cancelled, c"Whether cancel() was called."),
-        method!(noargs c"_run" run_method, c"Calls the callback in its context."),
         #[cfg(Py_3_12)]
         method!(noargs c"get_context" get_context, c"The context that the callback runs in."),
     ]
@@ -419,6 +427,7 @@ pub(crate) fn init_types() -> Res<(Owned, Owned)> {
         .build()?;
     HANDLE.store(handle.clone().into_ptr().cast(), Ordering::Relaxed);
     TIMER_HANDLE.store(timer.clone().into_ptr().cast(), Ordering::Relaxed);
+    item_call::init_type()?;
     let others = [
         timer.clone(),
         #[cfg(Py_3_14)]

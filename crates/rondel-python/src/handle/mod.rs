@@ -8,15 +8,18 @@
 //! |---|---|
 //! | here | the fields; making and cancelling, which `event_loop/calls.rs` asks for |
 //! | `run.rs` | the call, which `event_loop/host.rs` asks for, and where its exception goes |
+//! | `item_call.rs` | a handle for a queued item that has none |
 //! | `class.rs` | the two classes: what programs see, and how an instance dies |
 //! | `thread_safe.rs` | the class of what other threads scheduled, from 3.14 on |
 
 mod class;
+mod item_call;
 mod run;
 #[cfg(Py_3_14)]
 mod thread_safe;
 
-pub(crate) use class::init_types;
+pub(crate) use class::{init_types, run_given};
+pub(crate) use item_call::handle_of;
 #[cfg(not(Py_3_14))]
 pub(crate) use new_handle as new_thread_safe;
 pub(crate) use run::{failed, run};
@@ -32,20 +35,26 @@ use pyo3::ffi;
 use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::allocate;
-use crate::cpython::{Object, Owned, Res, Slot, context, names};
+use crate::cpython::{Object, Owned, Res, Slot, context, names, none};
 use crate::event_loop::core::{LoopCore, is_debug};
 
-const CANCELLED: u8 = 1;
-const TIMER: u8 = 2;
-const SCHEDULED: u8 = 4;
+const CANCELLED: u16 = 1;
+const TIMER: u16 = 2;
+const SCHEDULED: u16 = 4;
 /// `context` is a snapshot that others have too.
-const SHARES_CONTEXT: u8 = 8;
+const SHARES_CONTEXT: u16 = 8;
 /// The callback runs no code of a program, whatever its arguments.
-const NEEDS_NO_CONTEXT: u8 = 16;
+const NEEDS_NO_CONTEXT: u16 = 16;
 /// See `thread_safe.rs`.
-const THREAD_SAFE: u8 = 32;
+const THREAD_SAFE: u16 = 32;
 /// It is of a program's own class, which may have its own `_run`.
-const OF_SUBCLASS: u8 = 64;
+const OF_SUBCLASS: u16 = 64;
+
+/// A timer that the program has taken out of the queue of timers, and that still stands in ours.
+const MOVED: u16 = 128;
+
+/// It stands for a handle of another class, which is in `when_object`: a program has put that into the loop's queues.
+const FOREIGN: u16 = 256;
 
 /// The number of arguments that says: the first one is a tuple of all of them.
 const IN_A_TUPLE: u8 = u8::MAX;
@@ -61,10 +70,10 @@ pub(crate) struct Handle {
     /// Its text from before it was cancelled, in debug mode.
     repr: Slot,
     when: Cell<f64>,
-    /// What the program gave for `when`, if it was no float.
+    /// What the program gave for `when`, if it was no float; see [`FOREIGN`] as well.
     when_object: Slot,
     nargs: Cell<u8>,
-    flags: Cell<u8>,
+    flags: Cell<u16>,
 }
 
 static HANDLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -104,6 +113,41 @@ pub(crate) fn is_handle(object: &Object) -> bool {
     classes.contains(&object.type_ptr()) || classes.into_iter().any(of_subclass)
 }
 
+/// The class `Handle`.
+pub(crate) fn class() -> *mut ffi::PyTypeObject {
+    HANDLE.load(Ordering::Relaxed)
+}
+
+/// A handle that runs one of another class, as asyncio's loop would.
+pub(crate) fn new_for_foreign(event_loop: &Object, foreign: &Object) -> Res<Owned> {
+    let handle = new_handle(event_loop, none(), &[], None)?;
+    let this = fields(&handle);
+    this.when_object.set(foreign.own());
+    this.flags
+        .set(this.flags.get() | NEEDS_NO_CONTEXT | FOREIGN);
+    Ok(handle)
+}
+
+/// The handle of another class that this one stands for.
+fn foreign_of(handle: &Object) -> Option<Owned> {
+    let this = fields(handle);
+    (this.flags.get() & FOREIGN != 0)
+        .then(|| this.when_object.cloned())
+        .flatten()
+}
+
+/// Whether an object is a handle of ours, and of no class that a program has derived from ours.
+pub(crate) fn is_plain_handle(object: &Object) -> bool {
+    [
+        &TIMER_HANDLE,
+        &HANDLE,
+        #[cfg(Py_3_14)]
+        &thread_safe::CLASS,
+    ]
+    .into_iter()
+    .any(|class| ptr::eq(class.load(Ordering::Relaxed), object.type_ptr()))
+}
+
 /// A handle that calls `callback(*args)` in `context`, or in a copy of the current context.
 #[inline]
 pub(crate) fn new_handle(
@@ -129,7 +173,7 @@ fn fill_new(
     callback: &Object,
     args: &[&Object],
     context: Option<&Object>,
-    flags: u8,
+    flags: u16,
 ) -> Res<()> {
     let (context, shares) = match (context, LoopCore::of(event_loop)) {
         (Some(context), _) if !context.is_none() => (context.own(), 0),
@@ -170,7 +214,7 @@ fn fill(
     callback: &Object,
     args: &[&Object],
     context: Owned,
-    flags: u8,
+    flags: u16,
 ) -> Res<()> {
     let this = fields(handle);
     this.context.set(context);
@@ -205,6 +249,27 @@ impl Handle {
         let rest = self.flags.get() & !SCHEDULED;
         self.flags
             .set(if scheduled { rest | SCHEDULED } else { rest });
+    }
+
+    /// Seconds of the loop's time at which it is due.
+    pub(crate) fn when(&self) -> f64 {
+        self.when.get()
+    }
+
+    /// If it waits in the queue of timers, it is to be dropped from there.
+    pub(crate) fn note_moved(&self) {
+        if self.is_scheduled() {
+            self.flags.set(self.flags.get() | MOVED);
+        }
+    }
+
+    pub(crate) fn is_moved(&self) -> bool {
+        self.flags.get() & MOVED != 0
+    }
+
+    /// It has left the queue of timers.
+    pub(crate) fn left_queue(&self) {
+        self.flags.set(self.flags.get() & !(SCHEDULED | MOVED));
     }
 
     /// It need not be run in its context: the callback runs no code of a program.

@@ -8,7 +8,7 @@ use pyo3::ffi;
 use super::thread_safe;
 use super::{
     CANCELLED, Handle, IN_A_TUPLE, NEEDS_NO_CONTEXT, OF_SUBCLASS, SHARES_CONTEXT, THREAD_SAFE,
-    fields,
+    fields, foreign_of,
 };
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
@@ -45,7 +45,7 @@ impl Handle {
 /// except those that end the program.
 #[inline]
 pub(crate) fn run(core: &LoopCore, handle: &Object) -> ControlFlow<Exit> {
-    const SPECIAL: u8 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE | OF_SUBCLASS;
+    const SPECIAL: u16 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE | OF_SUBCLASS;
     let this = fields(handle);
     if this.flags.get() & (SHARES_CONTEXT | SPECIAL) != SHARES_CONTEXT {
         return match this.flags.get() & OF_SUBCLASS != 0 {
@@ -87,7 +87,16 @@ pub(super) fn run_anywhere(handle: &Object) -> ControlFlow<Exit> {
 
 fn run_now(handle: &Object, this: &Handle) -> ControlFlow<Exit> {
     let result = if this.flags.get() & NEEDS_NO_CONTEXT != 0 {
-        this.call()
+        match foreign_of(handle) {
+            None => this.call(),
+            // It reports exceptions itself: what comes out of it leaves the loop.
+            Some(foreign) => {
+                return match run_foreign(&foreign) {
+                    Ok(()) => ControlFlow::Continue(()),
+                    Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
+                };
+            }
+        }
     } else {
         run_in_context(this)
     };
@@ -95,6 +104,13 @@ fn run_now(handle: &Object, this: &Handle) -> ControlFlow<Exit> {
         Ok(_) => ControlFlow::Continue(()),
         Err(_) => failed(handle),
     }
+}
+
+fn run_foreign(handle: &Object) -> Res<()> {
+    if handle.getattr(&names().cancelled_attr)?.is_true()? {
+        return Ok(());
+    }
+    handle.call_method(&names().run_handle, &[]).map(drop)
 }
 
 /// In a copy of the snapshot that the handle has, which is its own while it runs.

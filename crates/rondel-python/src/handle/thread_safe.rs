@@ -131,8 +131,9 @@ fn cancelled(handle: &Object) -> Res<Owned> {
     Ok(Owned::from_bool(fields(handle).is_cancelled()))
 }
 
-fn methods() -> [Method; 2] {
+fn methods() -> [Method; 3] {
     [
+        method!(noargs c"_run" class::run_method, c"Calls the callback in its context."),
         method!(noargs c"cancel" cancel_method, c"Prevents the callback from being called. Waits while another thread runs it."),
         method!(noargs c"cancelled" cancelled, c"Whether cancel() was called. Waits while another thread runs the callback."),
     ]

@@ -56,6 +56,10 @@ pub trait Host: Sized {
     fn now(&self, clock: &Clock) -> u64 {
         clock.now()
     }
+    /// The time until which timers are due now: [`now`](Self::now), or a little later for a host whose clock is coarse.
+    fn due_until(&self, clock: &Clock) -> u64 {
+        self.now(clock)
+    }
     /// Whether [`now`](Self::now) may differ from the clock. Then it is asked in every turn that has timers.
     fn moves_time(&self) -> bool {
         false
@@ -74,6 +78,11 @@ pub trait Host: Sized {
     /// Whether a registered descriptor is the host's own affair, which nothing is expected from.
     fn is_internal(&self, _source: &Self::Source) -> bool {
         false
+    }
+    /// Asks the reactor in the loop's stead, by [`EventLoop::select`] and [`EventLoop::report`], waiting for so many nanoseconds. Answers
+    /// whether anything was reported; `None` leaves it to the loop. See [`EventLoop::poll_every_turn`].
+    fn select(&self, _timeout: Option<u64>) -> Option<ControlFlow<Self::Exit, bool>> {
+        None
     }
     /// Wraps a wait that may block, e.g. to let other interpreter threads run.
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
@@ -98,6 +107,8 @@ pub struct EventLoop<H: Host> {
     stopping: Cell<bool>,
     /// Turns since the reactor was last asked; see `turn.rs`.
     unpolled_turns: Cell<u32>,
+    /// The reactor is asked in every turn.
+    every_turn: Cell<bool>,
     /// Coarse clock reading of the last poll, in nanoseconds.
     polled_at: Cell<u64>,
 }
@@ -110,6 +121,7 @@ impl<H: Host> EventLoop<H> {
     pub fn new(host: H, clock: Clock) -> io::Result<Self> {
         let reactor = Reactor::new()?;
         let wake = reactor.wake();
+        let every_turn = Cell::new(!clock.is_real());
         Ok(Self {
             host,
             ready: Ready::new(),
@@ -120,6 +132,7 @@ impl<H: Host> EventLoop<H> {
             clock,
             stopping: Cell::new(false),
             unpolled_turns: Cell::new(0),
+            every_turn,
             polled_at: Cell::new(0),
         })
     }
@@ -128,6 +141,21 @@ impl<H: Host> EventLoop<H> {
     #[inline]
     pub fn call_soon(&self, item: H::Item) {
         self.ready.push(item);
+    }
+
+    /// Queues an item before those that are ready already.
+    pub fn call_first(&self, item: H::Item) {
+        self.ready.push_front(item);
+    }
+
+    /// Takes the item that would run next.
+    pub fn take_ready(&self) -> Option<H::Item> {
+        self.ready.pop()
+    }
+
+    /// Has the reactor be asked in every turn, or as always. On a virtual clock it is asked in every turn anyway.
+    pub fn poll_every_turn(&self, every_turn: bool) {
+        self.every_turn.set(every_turn || !self.clock.is_real());
     }
 
     /// Queues a timer; `deadline` is in nanoseconds of this loop's clock.
@@ -197,6 +225,22 @@ impl<H: Host> EventLoop<H> {
         self.timers.borrow().iter().for_each(&mut f);
     }
 
+    /// Takes the timers out that come first, as long as `f` says so of the one that does.
+    pub fn discard_timers(&self, mut f: impl FnMut(&H::Timer) -> bool) {
+        loop {
+            let mut timers = self.timers.borrow_mut();
+            let Some((_, timer)) = timers.first() else {
+                return;
+            };
+            if !f(timer) {
+                return;
+            }
+            let timer = timers.pop();
+            drop(timers);
+            drop(timer); // with the heap free: a foreign destructor may use it
+        }
+    }
+
     /// Calls `f` for each registered source.
     pub fn for_each_source(&self, mut f: impl FnMut(&H::Source)) {
         self.reactor.borrow().sources().for_each(&mut f);
@@ -234,6 +278,11 @@ impl<H: Host> EventLoop<H> {
     /// descriptor, who will call [`remove_reader`](Self::remove_reader) before closing it.
     pub fn mute_reader(&self, fd: RawFd) -> Option<H::Source> {
         self.reactor.borrow_mut().mute_reader(fd)
+    }
+
+    /// The descriptors that are registered.
+    pub fn watched(&self) -> Vec<RawFd> {
+        self.reactor.borrow().watched()
     }
 
     /// Applies `f` to the reader and the writer registered for `fd`.

@@ -25,6 +25,11 @@ impl<T> Ready<T> {
         self.ring.borrow_mut().push_back(item);
     }
 
+    /// Adds an item at the front.
+    pub fn push_front(&self, item: T) {
+        self.ring.borrow_mut().push_front(item);
+    }
+
     /// Takes the first item.
     #[inline]
     pub fn pop(&self) -> Option<T> {

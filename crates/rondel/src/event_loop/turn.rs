@@ -10,14 +10,18 @@
 //! (1–10 ms, the kernel's `CONFIG_HZ`). The turn after one in which a descriptor began to be watched, or in
 //! which the host says that something was sent, or may have been, always asks: where both ends of a connection live on one loop, as in
 //! tests of programs, what is sent in one turn arrives in the next, and not some turns later. On a virtual clock, where real time is to have no
-//! influence, the reactor is asked in every turn.
+//! influence, the reactor is asked in every turn; and where the host asks in the loop's stead ([`Host::select`]), it is asked to in every turn.
+//!
+//! A turn may run within another one, from an item of it: what the inner one has run, the outer one does not find any more.
 
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::RawFd;
 
 use super::clock::{COARSE_SLACK, Clock, Jump, coarse_now};
 use super::timers::Timer;
 use super::{EventLoop, Host};
+use crate::reactor::{Events, Interest};
 
 /// The most items that one turn takes from the inbox: others' threads may send them faster than the loop runs them.
 const MAX_MAIL: usize = 1024;
@@ -53,13 +57,7 @@ impl<H: Host> EventLoop<H> {
             self.poll(idle, until_due)?;
         }
         self.queue_due_timers(idle);
-        if self.inbox.has_mail() {
-            for remote in self.inbox.take(MAX_MAIL) {
-                if let Some(item) = self.host.received(remote) {
-                    self.ready.push(item);
-                }
-            }
-        }
+        self.queue_mail();
         for _ in 0..self.ready.len() {
             let Some(item) = self.ready.pop() else { break };
             if let ControlFlow::Break(exit) = self.host.run(item) {
@@ -68,6 +66,18 @@ impl<H: Host> EventLoop<H> {
         }
         self.host.turn_over();
         Ok(())
+    }
+
+    /// Queues what other threads have sent.
+    #[inline]
+    pub fn queue_mail(&self) {
+        if self.inbox.has_mail() {
+            for remote in self.inbox.take(MAX_MAIL) {
+                if let Some(item) = self.host.received(remote) {
+                    self.ready.push(item);
+                }
+            }
+        }
     }
 
     /// Has the next turn ask the reactor: something was done that may make descriptors ready.
@@ -80,7 +90,7 @@ impl<H: Host> EventLoop<H> {
     #[inline]
     fn poll_is_overdue(&self) -> bool {
         let turns = self.unpolled_turns.get();
-        if turns >= MAX_UNPOLLED_TURNS || !self.clock.is_real() {
+        if turns >= MAX_UNPOLLED_TURNS || self.every_turn.get() {
             return true;
         }
         self.unpolled_turns.set(turns + 1);
@@ -99,6 +109,16 @@ impl<H: Host> EventLoop<H> {
             Some(Jump::Manual) if until_due != Some(0) => None,
             _ => until_due,
         };
+        if let Some(flow) = self.host.select(until_due) {
+            return match flow {
+                ControlFlow::Continue(true) => Ok(()),
+                ControlFlow::Continue(false) => {
+                    self.clock.advance(until_due.unwrap_or(0));
+                    Ok(())
+                }
+                ControlFlow::Break(exit) => Err(exit),
+            };
+        }
         // Virtual time does not pass while the kernel waits: look, and jump if there is nothing. But nothing that is
         // under way is to be overtaken: then time passes as for everybody.
         let timeout = match (jump, until_due) {
@@ -108,27 +128,8 @@ impl<H: Host> EventLoop<H> {
         };
         let began = jump.map(|_| Clock::Monotonic.now());
         let mut events = self.events.borrow_mut();
-        let waited = {
-            // No borrow is held over the wait: `park` may let other threads of an interpreter run, and what
-            // they register meanwhile is seen by the kernel at once.
-            let poller = self.reactor.borrow_mut().poller()?;
-            if timeout == Some(0) {
-                poller.wait(&mut events, timeout)
-            } else if self.inbox.prepare_to_park() {
-                // Whoever ends without sending anything wakes the inbox, from now on not in vain.
-                let timeout = match jump {
-                    Some(Jump::Idle) if until_due.is_some() && !self.is_expecting() => Some(0),
-                    _ => timeout,
-                };
-                let waited = self.host.park(|| poller.wait(&mut events, timeout));
-                self.inbox.unpark();
-                waited
-            } else {
-                poller.wait(&mut events, Some(0))
-            }
-        };
-        self.polled_at.set(coarse_now());
-        match waited {
+        let may_jump = jump == Some(Jump::Idle) && until_due.is_some();
+        match self.wait(&mut events, timeout, may_jump) {
             Ok(()) => {}
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 drop(events);
@@ -194,6 +195,76 @@ impl<H: Host> EventLoop<H> {
                 .any(|source| !self.host.is_internal(source))
     }
 
+    /// Waits for events, for so many nanoseconds; not at all if the clock may jump and nothing is expected any more.
+    fn wait(&self, events: &mut Events, timeout: Option<u64>, may_jump: bool) -> io::Result<()> {
+        // No borrow of the reactor is held over the wait: `park` may let other threads of an interpreter run, and what
+        // they register meanwhile is seen by the kernel at once.
+        let poller = self.reactor.borrow_mut().poller()?;
+        let waited = if timeout == Some(0) {
+            poller.wait(events, timeout)
+        } else if self.inbox.prepare_to_park() {
+            // Whoever ends without sending anything wakes the inbox, from now on not in vain.
+            let timeout = match may_jump && !self.is_expecting() {
+                true => Some(0),
+                false => timeout,
+            };
+            let waited = self.host.park(|| poller.wait(events, timeout));
+            self.inbox.unpark();
+            waited
+        } else {
+            poller.wait(events, Some(0))
+        };
+        self.polled_at.set(coarse_now());
+        waited
+    }
+
+    /// Asks the reactor, waiting for so many nanoseconds, and returns which descriptors are ready for what, and queues nothing: for
+    /// hosts that do in several steps what a turn does, with [`report`](Self::report) and [`queue_mail`](Self::queue_mail). What
+    /// only ends the wait is reported as well, with the descriptor -1.
+    ///
+    /// # Errors
+    /// The host's reason to end the run; an error of the reactor, converted to it.
+    pub fn select(&self, timeout: Option<u64>) -> Result<Vec<(RawFd, Interest)>, H::Exit> {
+        let mut events = Events::with_capacity(1024);
+        match self.wait(&mut events, timeout, false) {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                self.interrupted()?;
+                return Ok(Vec::new());
+            }
+            Err(error) => return Err(error.into()),
+        }
+        let mut reactor = self.reactor.borrow_mut();
+        let mut found = Vec::new();
+        for event in events.iter() {
+            found.push(match reactor.ready_sides(event) {
+                Some(descriptor) => descriptor,
+                None => (-1, Interest::READABLE),
+            });
+        }
+        if reactor.take_signalled() {
+            drop(reactor);
+            self.interrupted()?;
+        }
+        Ok(found)
+    }
+
+    /// Queues an item for each side of a descriptor that is ready and watched, as a turn does after it has asked the reactor.
+    pub fn report(&self, fd: RawFd, ready: Interest) {
+        let reactor = self.reactor.borrow();
+        let (reader, writer) = reactor.registered(fd);
+        if let Some(source) = reader.filter(|_| ready.contains(Interest::READABLE))
+            && let Some(item) = self.host.readable(source)
+        {
+            self.ready.push(item);
+        }
+        if let Some(source) = writer.filter(|_| ready.contains(Interest::WRITABLE))
+            && let Some(item) = self.host.writable(source)
+        {
+            self.ready.push(item);
+        }
+    }
+
     fn interrupted(&self) -> Result<(), H::Exit> {
         match self.host.interrupted() {
             ControlFlow::Continue(()) => Ok(()),
@@ -231,7 +302,7 @@ impl<H: Host> EventLoop<H> {
         {
             return;
         }
-        let now = self.now();
+        let now = self.host.due_until(&self.clock);
         loop {
             let mut timers = self.timers.borrow_mut();
             let Some(timer) = timers.pop_due(now) else {

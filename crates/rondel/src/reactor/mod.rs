@@ -166,6 +166,11 @@ impl<S> Reactor<S> {
         self.registry.sources_of(fd)
     }
 
+    /// The descriptors that are registered.
+    pub fn watched(&self) -> Vec<RawFd> {
+        self.registry.watched()
+    }
+
     /// All sources.
     pub fn sources(&self) -> impl Iterator<Item = &S> {
         self.registry.iter()
@@ -176,8 +181,20 @@ impl<S> Reactor<S> {
         self.registry.take()
     }
 
-    /// The sources that an event is for. A side that nobody reads any more is taken from the kernel's interest.
+    /// The sources that an event is for.
     pub(crate) fn dispatch(&mut self, event: Event) -> Option<(Option<&S>, Option<&S>)> {
+        let (fd, ready) = self.ready_sides(event)?;
+        let (reader, writer) = self.registry.sources_of(fd);
+        Some((
+            reader.filter(|_| ready.contains(Interest::READABLE)),
+            writer.filter(|_| ready.contains(Interest::WRITABLE)),
+        ))
+    }
+
+    /// The descriptor that an event is for, and the sides that are ready. A side that nobody reads any more is taken from the kernel's
+    /// interest.
+    #[inline]
+    pub(crate) fn ready_sides(&mut self, event: Event) -> Option<(RawFd, Interest)> {
         if event.token() == WAKE_TOKEN {
             self.wake.acknowledge();
             return None;
@@ -202,11 +219,7 @@ impl<S> Reactor<S> {
         if !wanted.contains(ready & self.registry.registered(fd)) || wanted.is_empty() {
             self.settle(fd, wanted);
         }
-        let (reader, writer) = self.registry.sources_of(fd);
-        Some((
-            reader.filter(|_| ready.contains(Interest::READABLE)),
-            writer.filter(|_| ready.contains(Interest::WRITABLE)),
-        ))
+        Some((fd, ready & wanted))
     }
 
     /// Sees to it that the backend and the wake-up are this process's own.

@@ -201,6 +201,11 @@ impl CurrentTask {
         self.exit(event_loop, entered);
     }
 
+    /// Runs something in the middle of a step, or outside of any, that may be a task's step itself.
+    pub(crate) fn aside<R>(&self, _event_loop: &Object, run: impl FnOnce() -> R) -> R {
+        run() // each step brings back what was there before
+    }
+
     /// What is no task's step is about to run.
     #[inline]
     pub(crate) fn leave(&self, _event_loop: &Object) {}

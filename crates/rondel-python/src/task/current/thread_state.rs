@@ -81,6 +81,19 @@ impl CurrentTask {
         Ok((!task.is_none()).then_some(task))
     }
 
+    /// Runs something in the middle of a step, or outside of any, that may be a task's step itself.
+    pub(crate) fn aside<R>(&self, event_loop: &Object, run: impl FnOnce() -> R) -> R {
+        let swap = |task: &Object| REGISTER.get().swap.call(&[event_loop, task]);
+        let Ok(before) = swap(none()) else {
+            drop(crate::cpython::error::take_exception());
+            return run();
+        };
+        let result = run();
+        self.entered.set(!before.is_none());
+        quietly(|| swap(&before).map(drop));
+        result
+    }
+
     /// What is no task's step is about to run.
     #[inline]
     pub(crate) fn leave(&self, event_loop: &Object) {

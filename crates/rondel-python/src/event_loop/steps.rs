@@ -1,0 +1,333 @@
+//! The loop taken apart: what asyncio's `_run_once` does, as the single steps that programs call, patch or replace.
+//!
+//! nest_asyncio has a `_run_once` of its own, which works on `_ready`, `_scheduled` and `_selector`; virtual clocks put
+//! a function of theirs in the place of `_selector.select`. `python/rondel/selector.py` and `ready.py` are the objects that they find there;
+//! here is what these do. Nothing of it is on the way of a callback: a turn is the engine's unless the program has
+//! replaced a part of it, which [`LoopCore`] notes when it is done.
+
+use std::ops::ControlFlow;
+use std::os::fd::RawFd;
+
+use pyo3::ffi;
+use rondel::event_loop::clock::NANOS_PER_SEC;
+use rondel::reactor::Interest;
+
+use super::core::{LoopCore, nanos};
+use super::host::{Exit, Item, Kind, Source};
+use super::overrides::{RUN_ONCE, SELECT};
+use super::running::check_closed;
+use crate::cpython::error::type_error;
+use crate::cpython::method::{Args, Method, method};
+use crate::cpython::{Object, Owned, Res, imports, names};
+use crate::handle;
+
+/// What stands for a wait that nothing but the loop itself has ended.
+const WAKE: RawFd = -1;
+
+impl LoopCore {
+    /// Asks the reactor by the `_selector.select` that the program has put there, if it has.
+    pub(super) fn select_by_method(
+        &self,
+        until_due: Option<u64>,
+    ) -> Option<ControlFlow<Exit, bool>> {
+        self.note_patches();
+        if !self.has_overridden(SELECT) {
+            return None;
+        }
+        let select = || -> Res<bool> {
+            self.leave_task();
+            let timeout = match until_due {
+                None => Owned::none(),
+                Some(0) => Owned::from_i64(0)?,
+                Some(nanos) => Owned::from_f64(self.seconds_to_first_timer(nanos)?)?,
+            };
+            let event_loop = self.object();
+            let selector = event_loop.getattr(&names().selector)?;
+            let events = selector.call_method(&names().select, &[&*timeout])?;
+            event_loop.call_method(&names().process_events, &[&*events])?;
+            events.is_true()
+        };
+        Some(match select() {
+            Ok(found) => ControlFlow::Continue(found),
+            Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
+        })
+    }
+
+    /// As asyncio computes it: rounding to nanoseconds could let a clock that is moved by the result stop just before the timer.
+    fn seconds_to_first_timer(&self, nanos: u64) -> Res<f64> {
+        let mut first = f64::INFINITY;
+        self.engine().for_each_timer(|timer| {
+            let this = handle::fields(&timer.0);
+            if !this.is_cancelled() {
+                first = first.min(this.when());
+            }
+        });
+        if !first.is_finite() || !self.is_time_overridden() {
+            return Ok(nanos as f64 / NANOS_PER_SEC as f64);
+        }
+        let now = self.object().call_method(&names().time, &[])?.to_f64()?;
+        Ok((first - now).max(0.0))
+    }
+
+    /// Runs turns by the `_run_once` that the program has put there, until `stop()` or until it is gone.
+    pub(super) fn run_by_method(&self) -> Res<ControlFlow<()>> {
+        while self.has_overridden(RUN_ONCE) {
+            self.object().call_method(&names().run_once, &[])?;
+            if self.engine().is_stopping() {
+                self.engine().set_stopping(false);
+                return Ok(ControlFlow::Break(()));
+            }
+        }
+        Ok(ControlFlow::Continue(()))
+    }
+}
+
+/// One turn, of a loop that may run or not.
+fn run_once(this: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    check_closed(core)?;
+    core.engine().poll_next_turn();
+    let result = core.engine().turn();
+    core.flush_written();
+    core.notify_worker();
+    match result {
+        Ok(()) => Ok(Owned::none()),
+        Err(exit) => exit.raise(),
+    }
+}
+
+fn key(core: &LoopCore, fd: RawFd) -> Res<Owned> {
+    let watched = core.engine().with_sources(fd, |reader, writer| {
+        let item = |source: &Source, kind| match source {
+            Source::Callback(handle) => Item::new(Kind::Handle, handle.clone()),
+            Source::Transport(transport) => Item::new(kind, transport.clone()),
+        };
+        [
+            reader.map(|source| item(source, Kind::Readable)),
+            writer.map(|source| item(source, Kind::Writable)),
+        ]
+    });
+    let mut mask = 0;
+    let mut handles = [Owned::none(), Owned::none()];
+    for (side, item) in watched.into_iter().enumerate() {
+        if let Some(item) = item {
+            mask |= 1 << side;
+            handles[side] = handle::handle_of(core, item)?;
+        }
+    }
+    let data = Owned::tuple(&[&*handles[0], &*handles[1]])?;
+    let (fd, mask) = (Owned::from_i64(fd.into())?, Owned::from_i64(mask)?);
+    imports().selector_key.call(&[&*fd, &*fd, &*mask, &*data])
+}
+
+/// What `select()` of the loop's selector returns: keys with the events that have come.
+fn select(this: &Object, timeout: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    check_closed(core)?;
+    core.flush_written();
+    let timeout = match timeout.is_none() {
+        _ if core.is_woken.get() => Some(0),
+        true => None,
+        false => Some(nanos(timeout.to_f64()?)),
+    };
+    if timeout != Some(0) {
+        core.leave_task();
+        core.forget_kept();
+    }
+    let mut found = match core.engine().select(timeout) {
+        Ok(found) => found,
+        Err(exit) => return exit.raise(),
+    };
+    // asyncio's self-pipe can be read until that is done, which a program that asks twice before it goes on relies on.
+    let is_woken = core.is_woken.get() || core.engine().inbox().has_mail();
+    if found.iter().any(|&(fd, _)| fd == WAKE) {
+        core.is_woken.set(true);
+    } else if is_woken {
+        core.is_woken.set(true);
+        found.push((WAKE, Interest::READABLE));
+    }
+    let list = Owned::list()?;
+    for (fd, ready) in found {
+        let mut mask = 0;
+        for (side, bit) in [(Interest::READABLE, 1), (Interest::WRITABLE, 2)] {
+            if ready.contains(side) {
+                mask |= bit;
+            }
+        }
+        if mask != 0 {
+            list.append(&*Owned::tuple(&[
+                &*key(core, fd)?,
+                &*Owned::from_i64(mask)?,
+            ])?)?;
+        }
+    }
+    // What other threads have sent stands in asyncio's queue already.
+    core.engine().queue_mail();
+    Ok(list)
+}
+
+/// Queues what is watched of the descriptors that `select()` has reported.
+fn process_events(this: &Object, events: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    core.is_woken.set(false);
+    // SAFETY: a live object; anything that is no sequence raises.
+    let events = unsafe { Owned::steal(ffi::PySequence_Tuple(events.as_ptr()))? };
+    for index in 0..crate::cpython::object::tuple_len(&events) {
+        // SAFETY: a live object; anything that is no sequence raises.
+        let event = unsafe {
+            let event = crate::cpython::object::tuple_item(&events, index);
+            Owned::steal(ffi::PySequence_Tuple(event.as_ptr()))?
+        };
+        if crate::cpython::object::tuple_len(&event) != 2 {
+            return type_error("an event is a key and a mask");
+        }
+        let [key, mask] = [0, 1].map(|place| crate::cpython::object::tuple_item(&event, place));
+        let fd = key.getattr(&names().fd)?.to_isize()?;
+        let mask = mask.to_isize()?;
+        let Ok(fd) = RawFd::try_from(fd) else {
+            continue;
+        };
+        if fd == WAKE {
+            continue;
+        }
+        let mut ready = Interest::NONE;
+        if mask & 1 != 0 {
+            ready |= Interest::READABLE;
+        }
+        if mask & 2 != 0 {
+            ready |= Interest::WRITABLE;
+        }
+        core.engine().report(fd, ready);
+    }
+    core.engine().queue_mail();
+    Ok(Owned::none())
+}
+
+/// A descriptor's key.
+fn selector_key(this: &Object, fd: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    match RawFd::try_from(fd.to_isize()?) {
+        Ok(fd) if fd >= 0 => key(core, fd),
+        _ => Ok(Owned::none()),
+    }
+}
+
+fn watched_files(this: &Object) -> Res<Owned> {
+    let list = Owned::list()?;
+    for fd in LoopCore::of_loop(this).engine().watched() {
+        list.append(&*Owned::from_i64(fd.into())?)?;
+    }
+    Ok(list)
+}
+
+/// Watches one side of a descriptor (1 to read, 2 to write) with a handle, or with none any more.
+fn watch(this: &Object, args: Args<'_>) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    let [fd, side, handle] = args.positional() else {
+        return type_error("_watch() takes a descriptor, a side and a handle");
+    };
+    check_closed(core)?;
+    let (engine, fd, reads) = (core.engine(), fd.to_isize()?, side.to_isize()? == 1);
+    let Ok(fd) = RawFd::try_from(fd) else {
+        return crate::cpython::error::value_error("Invalid file descriptor");
+    };
+    if handle.is_none() {
+        drop(match reads {
+            true => engine.remove_reader(fd),
+            false => engine.remove_writer(fd),
+        });
+        return Ok(Owned::none());
+    }
+    let source = Source::Callback(core.handle_for(handle)?);
+    match if reads {
+        engine.add_reader(fd, source)
+    } else {
+        engine.add_writer(fd, source)
+    } {
+        Ok(before) => drop(before),
+        Err(error) => return crate::cpython::error::raise_os_error(&error),
+    }
+    Ok(Owned::none())
+}
+
+fn ready_len(this: &Object) -> Res<Owned> {
+    Owned::from_i64(LoopCore::of_loop(this).engine().ready_len() as i64)
+}
+
+/// Takes the first of what is ready, as a handle; `None` if there is nothing.
+fn take_ready(this: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    match core.engine().take_ready() {
+        Some(item) => handle::handle_of(core, item),
+        None => Ok(Owned::none()),
+    }
+}
+
+impl LoopCore {
+    /// A handle of ours that runs what a program has put into the loop's queues itself: the very handle, unless its class is the program's.
+    pub(super) fn handle_for(&self, object: &Object) -> Res<Owned> {
+        if handle::is_plain_handle(object) {
+            return Ok(object.own());
+        }
+        object.getattr(&names().run_handle)?; // raises for what is no handle
+        handle::new_for_foreign(self.object(), object)
+    }
+}
+
+/// Queues a handle behind what is ready.
+fn put_ready(this: &Object, handle: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    let handle = core.handle_for(handle)?;
+    // It may be one that `_scheduled` has shown, and that the program has taken out of the list.
+    handle::fields(&handle).note_moved();
+    core.engine().call_soon(Item::new(Kind::Handle, handle));
+    Ok(Owned::none())
+}
+
+/// Queues a handle before what is ready.
+fn put_ready_first(this: &Object, handle: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    let handle = core.handle_for(handle)?;
+    handle::fields(&handle).note_moved();
+    core.engine().call_first(Item::new(Kind::Handle, handle));
+    Ok(Owned::none())
+}
+
+/// The timer handles that wait, as a list that is a heap: the first is due first. A copy; a timer that a program takes out of it and
+/// appends to `_ready`, as its own `_run_once` would, leaves the native heap as well.
+pub(super) fn scheduled(this: &Object) -> Res<Owned> {
+    let engine = LoopCore::of_loop(this).engine();
+    engine.discard_timers(|timer| handle::fields(&timer.0).is_moved());
+    let mut timers = Vec::new();
+    engine.for_each_timer(|timer| {
+        let this = handle::fields(&timer.0);
+        if !this.is_moved() {
+            timers.push((this.when(), timer.0.clone()));
+        }
+    });
+    timers.sort_by(|(a, _), (b, _)| a.total_cmp(b));
+    Owned::list_of(timers.len(), |index| Ok(timers[index].1.clone()))
+}
+
+/// The program has put something in the place of the selector, or of its `select`, or has taken it away.
+fn selector_changed(this: &Object, is_ours: &Object) -> Res<Owned> {
+    let core = LoopCore::of_loop(this);
+    core.note_selector(is_ours.is_true()?);
+    Ok(Owned::none())
+}
+
+pub(super) fn methods() -> Vec<Method> {
+    vec![
+        method!(noargs c"_run_once" run_once, c"Runs one turn."),
+        method!(onearg c"_select" select, c"Waits for descriptors, and returns those that are ready."),
+        method!(onearg c"_process_events" process_events, c"Queues what select() has reported."),
+        method!(onearg c"_selector_key" selector_key, c"A descriptor's key."),
+        method!(noargs c"_watched_files" watched_files, c"The descriptors that are watched."),
+        method!(fast c"_watch" watch, c"Watches one side of a descriptor with a handle."),
+        method!(noargs c"_ready_len" ready_len, c"How much is ready."),
+        method!(noargs c"_take_ready" take_ready, c"Takes the first of what is ready, as a handle."),
+        method!(onearg c"_put_ready" put_ready, c"Queues a handle behind what is ready."),
+        method!(onearg c"_put_ready_first" put_ready_first, c"Queues a handle before what is ready."),
+        method!(onearg c"_selector_changed" selector_changed, c"Notes whether the loop's selector is its own."),
+    ]
+}

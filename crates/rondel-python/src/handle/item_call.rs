@@ -1,0 +1,163 @@
+//! A queued item as the handle that asyncio would have queued, for programs that look at what is ready or run it themselves.
+//!
+//! The ring has tasks and transports themselves, with no handle around them (`event_loop/host.rs`). Who asks for a handle gets one that
+//! calls an [`ItemCall`], whose `__self__` is the task or the transport, as it is of asyncio's own callbacks.
+
+use std::cell::Cell;
+use std::ffi::c_int;
+use std::ops::ControlFlow;
+use std::ptr;
+use std::sync::atomic::{AtomicPtr, Ordering};
+
+use pyo3::ffi;
+
+use super::{fields, foreign_of, new_handle};
+use crate::cpython::collected::{Collected, slots};
+use crate::cpython::error::guard_object;
+use crate::cpython::method::attribute;
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Object, Owned, Res, Slot, context};
+use crate::event_loop::core::LoopCore;
+use crate::event_loop::host::{Exit, Item, Kind, run_item};
+use crate::task;
+
+#[repr(C)]
+struct ItemCall {
+    event_loop: Slot,
+    about: Slot,
+    kind: Cell<u8>,
+}
+
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Collected for ItemCall {
+    slots!(event_loop, about);
+}
+
+static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+
+/// The item as a handle of the loop.
+pub(crate) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
+    let (kind, about) = item.into_parts();
+    if kind == Kind::Handle {
+        return Ok(foreign_of(&about).unwrap_or(about));
+    }
+    // SAFETY: all-zero fields are valid.
+    let call = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
+    let this = ItemCall::of(&call);
+    this.event_loop.set(core.object().own());
+    this.kind.set(kind as u8);
+    let context = matches!(kind, Kind::Step | Kind::Wakeup).then(|| task::context_of(&about));
+    this.about.set(about);
+    let handle = new_handle(core.object(), &call, &[], context.as_deref())?;
+    // The item enters what it needs.
+    fields(&handle).needs_no_context();
+    Ok(handle)
+}
+
+fn run(this: &ItemCall) -> ControlFlow<Exit> {
+    let (Some(event_loop), Some(about)) = (this.event_loop.cloned(), this.about.cloned()) else {
+        return ControlFlow::Continue(()); // the collector has been here
+    };
+    let Some(core) = LoopCore::of(&event_loop) else {
+        return ControlFlow::Continue(());
+    };
+    let kind = Kind::from_bits(this.kind.get().into());
+    // asyncio's `Handle._run` calls the callback in the handle's context, and a step enters it itself.
+    let entered = matches!(kind, Kind::Step | Kind::Wakeup)
+        .then(|| task::context_of(&about))
+        .filter(|context| context::is_current(context));
+    let flow = core.current.aside(&event_loop, || {
+        if let Some(entered) = &entered
+            && let Err(raised) = context::exit(entered)
+        {
+            return ControlFlow::Break(Exit::Raised(raised));
+        }
+        run_item(core, Item::new(kind, about))
+    });
+    if let Some(entered) = &entered
+        && let Err(raised) = context::enter(entered)
+    {
+        return ControlFlow::Break(Exit::Raised(raised));
+    }
+    flow
+}
+
+unsafe extern "C" fn call(
+    this: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+    _: *mut ffi::PyObject,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the slot's contract.
+        let this = unsafe { Object::from_ptr(this) };
+        match run(ItemCall::of(this)) {
+            ControlFlow::Continue(()) => Ok(Owned::none()),
+            ControlFlow::Break(exit) => exit.raise(),
+        }
+    })
+}
+
+unsafe extern "C" fn repr(this: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the slot's contract.
+        let this = ItemCall::of(unsafe { Object::from_ptr(this) });
+        let what = match Kind::from_bits(this.kind.get().into()) {
+            Kind::Step => "next step of",
+            Kind::Wakeup => "wake-up of",
+            Kind::Readable => "reading of",
+            Kind::Writable => "writing of",
+            _ => "call of",
+        };
+        let about = this.about.or_none().repr()?.to_text()?;
+        Owned::from_str(&format!("<{what} {about}>"))
+    })
+}
+
+unsafe extern "C" fn compare(
+    left: *mut ffi::PyObject,
+    right: *mut ffi::PyObject,
+    op: c_int,
+) -> *mut ffi::PyObject {
+    guard_object(|| {
+        // SAFETY: the slot's contract; a live singleton.
+        let (left, right, not_implemented) = unsafe {
+            (
+                Object::from_ptr(left),
+                Object::from_ptr(right),
+                Object::from_ptr(ffi::Py_NotImplemented()),
+            )
+        };
+        if !ptr::eq(left.type_ptr(), right.type_ptr()) || !matches!(op, ffi::Py_EQ | ffi::Py_NE) {
+            return Ok(not_implemented.own());
+        }
+        let (a, b) = (ItemCall::of(left), ItemCall::of(right));
+        let same = a.kind.get() == b.kind.get() && a.about.or_none().is(&b.about.or_none());
+        Ok(Owned::from_bool(same == (op == ffi::Py_EQ)))
+    })
+}
+
+unsafe extern "C" fn hash(this: *mut ffi::PyObject) -> ffi::Py_hash_t {
+    // SAFETY: the slot's contract.
+    let this = ItemCall::of(unsafe { Object::from_ptr(this) });
+    (this.about.or_none().as_ptr().addr() >> 4) as ffi::Py_hash_t
+}
+
+fn about(this: &Object) -> Res<Owned> {
+    Ok(ItemCall::of(this).about.or_none())
+}
+
+/// Makes the class.
+pub(crate) fn init_type() -> Res<()> {
+    let class = TypeBuilder::new::<ItemCall>(c"rondel._rondel.ItemCall", None, ItemCall::offset())
+        .not_instantiable()
+        .doc(c"The callback of a handle that stands for a queued task or transport.")
+        .slot(ffi::Py_tp_call, slot_fn!(call, ffi::ternaryfunc))
+        .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
+        .slot(ffi::Py_tp_richcompare, slot_fn!(compare, ffi::richcmpfunc))
+        .slot(ffi::Py_tp_hash, slot_fn!(hash, ffi::hashfunc))
+        .getset([attribute!(c"__self__" about)])
+        .collected::<ItemCall>()
+        .build()?;
+    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
+    Ok(())
+}
