@@ -331,3 +331,33 @@ def installed_in():
     import rondel as package
 
     return package.__file__
+
+
+CHILDREN = """
+import asyncio
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+
+def kind(_=None):
+    async def main():
+        return type(asyncio.get_running_loop()).__module__.partition(".")[0]
+    return asyncio.run(main())
+
+def grandchild():
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(kind).result()
+
+if __name__ == "__main__":
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        print(pool.submit(kind).result(), pool.submit(grandchild).result())
+"""
+
+
+@pytest.mark.parametrize("command", ["python", "rondel"])
+def test_processes_that_are_started_afresh_run_on_it_too(tmp_path, command):
+    file = tmp_path / "program.py"
+    file.write_text(CHILDREN)
+    options = ["-m", "rondel"] if command == "rondel" else []
+    done = subprocess.run([sys.executable, *options, file], capture_output=True, text=True, check=False)
+    expected = "rondel" if command == "rondel" else "asyncio"
+    assert done.stdout.split() == [expected] * 2, done.stderr

@@ -203,3 +203,60 @@ def test_what_others_have_put_over_asyncio_stays(monkeypatch):
         monkeypatch.undo()
     assert STOCK_QUEUE is asyncio.Queue
     assert names()["asyncio", "wait_for"] is asyncio.tasks.wait_for
+
+
+PATCHED_FIRST = """
+import asyncio, functools
+from asyncio import taskgroups
+
+calls = []
+gather, create_task = asyncio.gather, asyncio.TaskGroup.create_task
+
+class Wrapper:
+    def __call__(self, *args, **kwargs):
+        calls.append("gather")
+        return gather(*args, **kwargs)
+
+def wrapped(self, *args, **kwargs):
+    calls.append("group")
+    return create_task(self, *args, **kwargs)
+
+asyncio.gather = Wrapper()
+asyncio.TaskGroup.create_task = wrapped
+base_create_task = asyncio.BaseEventLoop.create_task
+
+def of_loop(self, coro, **kwargs):
+    calls.append("loop")
+    return base_create_task(self, coro, **kwargs)
+
+asyncio.BaseEventLoop.create_task = of_loop
+import rondel
+rondel.install()
+assert asyncio.sleep is rondel.sleep and isinstance(asyncio.gather, Wrapper)
+
+async def work():
+    await asyncio.sleep(0)
+    assert isinstance(asyncio.current_task(), rondel.Task)
+
+async def main():
+    calls.clear()
+    await asyncio.gather(work())
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
+    await asyncio.create_task(work(), name="named")
+    assert asyncio.get_running_loop().get_task_factory() is None
+    print(calls)
+
+asyncio.run(main())
+asyncio.BaseEventLoop.create_task = base_create_task
+calls.clear()
+asyncio.run(work())
+print(calls)
+"""
+
+
+def test_what_was_patched_before_stays():
+    """By tracers, which are loaded first."""
+    done = subprocess.run([sys.executable, "-c", PATCHED_FIRST], capture_output=True, text=True, check=False)
+    assert done.stderr == ""
+    assert done.stdout.splitlines() == ["['gather', 'loop', 'group', 'loop', 'loop']", "[]"]

@@ -19,6 +19,7 @@ except ImportError as _error:
     raise _explain(_error) from _error
 
 from . import functions as _functions  # puts functions into _rondel, before anything is taken from there
+from . import aiofastnet as _aiofastnet
 from . import policy as _policy
 from ._rondel import (
     Barrier,
@@ -69,6 +70,8 @@ from .streams import (
 
 if _sys.version_info >= (3, 12):
     from ._rondel import eager_task_factory
+
+_aiofastnet.use_own_transports()
 
 __all__ = [*_asyncio.__all__]
 for _name in ("EventLoop", "install", "uninstall"):

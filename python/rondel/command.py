@@ -17,7 +17,7 @@ from asyncio import format_helpers
 from traceback import StackSummary
 from types import CodeType, FrameType, ModuleType, TracebackType
 
-from . import __version__, installation
+from . import __version__, children, installation
 
 _USAGE = """\
 usage: rondel [--debug] [-m MODULE | -c CODE | FILE | -] [ARGUMENT ...]
@@ -26,7 +26,7 @@ usage: rondel [--debug] [-m MODULE | -c CODE | FILE | -] [ARGUMENT ...]
 
 _HELP = f"""\
 {_USAGE}
-Run a Python program with Rondel in the place of asyncio.
+Run a Python program with Rondel in the place of asyncio, also in the processes that it starts by multiprocessing.
 
   FILE         run a script, or a directory or zip file that holds a __main__.py
   -m MODULE    run a module or package as a script
@@ -94,6 +94,7 @@ def _refuse(message: str) -> None:
 def _start(kind: str, arguments: list[str]) -> None:
     """Install Rondel and run one program: `arguments` is what stands after the options, the program first."""
     installation.install()
+    children.install_in_children()
     _hide_our_frames_in_debug_mode()
     program = ModuleType("__main__")
     vars(program).update(__builtins__=builtins, __loader__=importlib.machinery.BuiltinImporter)

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-from . import _rondel, patches
+from . import _rondel, greenlets, patches
 from .connections import Connections
 from .datagrams import Datagrams
 from .functions import name_after, put_into_class
@@ -76,6 +76,8 @@ class EventLoop(
             events._set_running_loop(self)
             self._be_woken_by_signals()
             patches.look()
+            if "gevent" in sys.modules:
+                greenlets.cooperate(self)
             self._run()
         finally:
             self._stopping = False
@@ -137,6 +139,7 @@ _keep_attributes_natively()
 _rondel.bind_methods(EventLoop)
 put_into_class(EventLoop, asyncio.SelectorEventLoop)
 name_after(EventLoop, asyncio.SelectorEventLoop)
+patches.watch(EventLoop)
 
 
 def _leave_the_parents_loops_alone() -> None:

@@ -1,7 +1,8 @@
 """`install` and `uninstall`: the package's names in place of asyncio's, and back.
 
 `install` goes through asyncio and its loaded submodules and replaces each public name that Rondel has natively wherever
-the stock object stands under that same name. What it replaced is remembered, and `uninstall` puts exactly that back.
+the stock object stands under that same name. What a program has patched before is left as it is. What was replaced is
+remembered, and `uninstall` puts exactly that back.
 """
 
 import asyncio
@@ -10,6 +11,8 @@ import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from .functions import is_asyncios, show_as_asyncios
+
+from .pristine import is_asyncios
 
 __all__ = ("install", "uninstall")
 
@@ -57,7 +60,7 @@ def install() -> None:
         for name in ours.__all__:
             # By vars(), because asyncio's module __getattr__ warns for names on their way out.
             old, new = vars(stock).get(name), vars(ours).get(name)
-            if not _is_stock(old) or new is None or new is old or isinstance(new, ModuleType):
+            if not _is_stock(old) or not is_asyncios(old) or new is None or new is old or isinstance(new, ModuleType):
                 continue
             for holder in holders:
                 if vars(holder).get(name) is old:

@@ -4,11 +4,12 @@ Profilers and tracers put a function of their own in the place of `asyncio.event
 is there. The loop then runs handles by that function, and tasks and transports as handles.
 """
 
+import asyncio
 from asyncio import events
-from types import FunctionType
 from typing import Any
 
 from . import _rondel
+from .pristine import is_asyncios
 
 __all__ = ("look",)
 
@@ -20,16 +21,6 @@ def _run(self: Any) -> None:
     _rondel.run_handle(self)
 
 
-def _is_asyncios(function: Any) -> bool:
-    """Whether it is the function that asyncio's file has. A program may have replaced it before Rondel was imported."""
-    return (
-        type(function) is FunctionType
-        and not vars(function)
-        and function.__code__.co_filename == events.AbstractEventLoop.close.__code__.co_filename
-        and function.__code__.co_name == "_run"
-    )
-
-
 def _be_functions() -> None:
     """Tracers read the code of `Handle._run`, and call the function with handles of each class."""
     _run.__module__, _run.__qualname__ = events.__name__, "Handle._run"
@@ -39,7 +30,7 @@ def _be_functions() -> None:
 
 _be_functions()
 _stock_run: Any = vars(_stock_class)["_run"]
-_stock_code = _stock_run.__code__ if _is_asyncios(_stock_run) else None
+_stock_code = _stock_run.__code__ if is_asyncios(_stock_run) else None
 _own_code = _run.__code__
 
 
@@ -49,7 +40,50 @@ def look() -> None:
     stock, own = getattr(_stock_class, "_run", None), getattr(_own_class, "_run", None)
     if own is not _run or _run.__code__ is not _own_code:
         _rondel.set_handle_run(own)
-    elif _is_asyncios(stock) and (stock is not _stock_run or stock.__code__ is _stock_code):
+    elif is_asyncios(stock) and (stock is not _stock_run or stock.__code__ is _stock_code):
         _rondel.set_handle_run(None)
     else:
         _rondel.set_handle_run(stock)
+    _look_at_create_task()
+
+
+# `BaseEventLoop.create_task`, which tracers wrap to hand their context on. While it is theirs, loops create tasks by it.
+
+_base_class: Any = asyncio.BaseEventLoop
+_stock_create_task: Any = vars(_base_class)["create_task"]
+_stock_create_task_code = _stock_create_task.__code__ if is_asyncios(_stock_create_task) else None
+_loop_class: Any = None
+_native_create_task: Any = None
+
+
+def watch(loop_class: Any) -> None:
+    """Look after this class of loops from now on."""
+    global _loop_class, _native_create_task
+    _loop_class, _native_create_task = loop_class, vars(loop_class)["create_task"]
+
+
+def _new_task(loop: Any, coro: Any, **kwargs: Any) -> Any:
+    return _rondel.Task(coro, loop=loop, **kwargs)
+
+
+def _create_task(self: Any, coro: Any, **kwargs: Any) -> Any:
+    """Run a coroutine as a Task."""
+    has_factory = self._task_factory is not None
+    if not has_factory:
+        # So that asyncio's method makes one of our tasks.
+        self._task_factory = _new_task
+    try:
+        return _base_class.create_task(self, coro, **kwargs)
+    finally:
+        if not has_factory and self._task_factory is _new_task:
+            self._task_factory = None
+
+
+def _look_at_create_task() -> None:
+    base = _base_class.create_task
+    is_stock = is_asyncios(base) and (base is not _stock_create_task or base.__code__ is _stock_create_task_code)
+    current = vars(_loop_class)["create_task"] if _loop_class is not None else None
+    if is_stock and current is _create_task:
+        _loop_class.create_task = _native_create_task
+    elif not is_stock and current is _native_create_task:
+        _loop_class.create_task = _create_task

@@ -85,6 +85,10 @@ class ReactorSelector(selectors.BaseSelector):
             timeout = 0
         return self._registering()._select(timeout)
 
+    def fileno(self) -> int:
+        """A descriptor that can be read when `select()` has something to report."""
+        return self._registering()._select_fd()
+
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
         """What a descriptor is watched for."""
         loop = self._open_loop()

@@ -250,6 +250,14 @@ fn watch(this: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
+/// What can be read when `_select()` has something to report.
+fn select_fd(this: &Object) -> Res<Owned> {
+    match LoopCore::of_loop(this).engine().select_fd() {
+        Ok(fd) => Owned::from_i64(fd.into()),
+        Err(error) => crate::cpython::error::raise_os_error(&error),
+    }
+}
+
 fn ready_len(this: &Object) -> Res<Owned> {
     Owned::from_i64(LoopCore::of_loop(this).engine().ready_len() as i64)
 }
@@ -320,6 +328,7 @@ pub(super) fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"_run_once" run_once, c"Runs one turn."),
         method!(onearg c"_select" select, c"Waits for descriptors, and returns those that are ready."),
+        method!(noargs c"_select_fd" select_fd, c"What can be read when _select() has something to report."),
         method!(onearg c"_process_events" process_events, c"Queues what select() has reported."),
         method!(onearg c"_selector_key" selector_key, c"A descriptor's key."),
         method!(noargs c"_watched_files" watched_files, c"The descriptors that are watched."),

@@ -17,7 +17,7 @@ mod turn;
 use std::cell::{Cell, RefCell};
 use std::io;
 use std::ops::ControlFlow;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 
 use crate::reactor::{Events, Reactor, Wake};
@@ -303,6 +303,14 @@ impl<H: Host> EventLoop<H> {
     /// What making a pipe and watching it fail with; `EBADF` if the loop is closed.
     pub fn signal_fd(&self) -> io::Result<RawFd> {
         self.reactor.borrow_mut().signal_fd()
+    }
+
+    /// A descriptor that is readable when [`select`](Self::select) has something to report, for who waits by other means.
+    ///
+    /// # Errors
+    /// `EBADF` if the loop is closed; what making a backend fails with, the first time after a fork.
+    pub fn select_fd(&self) -> io::Result<RawFd> {
+        Ok(self.reactor.borrow_mut().poller()?.as_raw_fd())
     }
 
     /// To be called in the child of a fork, for each loop: what the parent's loop is registered with is left alone from

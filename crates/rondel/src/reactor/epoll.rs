@@ -168,6 +168,13 @@ impl Poller {
     }
 }
 
+impl AsRawFd for Poller {
+    /// Readable when there are events.
+    fn as_raw_fd(&self) -> RawFd {
+        self.fd.as_raw_fd()
+    }
+}
+
 /// Room for the events of one wait.
 pub struct Events {
     buffer: Vec<libc::epoll_event>,
