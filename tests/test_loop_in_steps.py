@@ -704,3 +704,19 @@ def test_handles_and_steps_work_under_a_replaced_handle_run(noted, run, aio):
         return variable.get()
 
     assert run(main()) == 7
+
+
+def test_nothing_counts_as_replaced_in_a_program_that_replaces_nothing(impl):
+    """Each bit that is noted sends internal calls a longer way."""
+    if not impl.is_rondel:
+        pytest.skip("asyncio has no other way")
+    loop = impl.new_event_loop()
+    try:
+        assert loop._runs_in_executor_directly()
+        assert not loop._overridden()
+        loop.run_until_complete(asyncio.sleep(0))
+        assert not loop._overridden()
+        loop.call_soon = loop.call_soon
+        assert loop._overridden()
+    finally:
+        loop.close()

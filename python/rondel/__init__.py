@@ -19,7 +19,6 @@ except ImportError as _error:
     raise _explain(_error) from _error
 
 from . import functions as _functions  # puts functions into _rondel, before anything is taken from there
-from . import aiofastnet as _aiofastnet
 from . import policy as _policy
 from ._rondel import (
     Barrier,
@@ -54,6 +53,7 @@ if _sys.version_info >= (3, 13):
     from ._rondel import as_completed
 else:
     from .completion import as_completed
+from .aiofastnet import use_own_transports as _use_own_transports
 from .event_loop import EventLoop, new_event_loop
 from .installation import install, uninstall
 from .process_streams import create_subprocess_exec, create_subprocess_shell
@@ -71,7 +71,7 @@ from .streams import (
 if _sys.version_info >= (3, 12):
     from ._rondel import eager_task_factory
 
-_aiofastnet.use_own_transports()
+_use_own_transports()
 
 __all__ = [*_asyncio.__all__]
 for _name in ("EventLoop", "install", "uninstall"):

@@ -139,6 +139,7 @@ _keep_attributes_natively()
 _rondel.bind_methods(EventLoop)
 put_into_class(EventLoop, asyncio.SelectorEventLoop)
 name_after(EventLoop, asyncio.SelectorEventLoop)
+_rondel.note_methods(EventLoop)
 patches.watch(EventLoop)
 
 

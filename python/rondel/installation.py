@@ -11,8 +11,7 @@ import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
 from .functions import is_asyncios, show_as_asyncios
-
-from .pristine import is_asyncios
+from .pristine import is_untouched
 
 __all__ = ("install", "uninstall")
 
@@ -60,7 +59,7 @@ def install() -> None:
         for name in ours.__all__:
             # By vars(), because asyncio's module __getattr__ warns for names on their way out.
             old, new = vars(stock).get(name), vars(ours).get(name)
-            if not _is_stock(old) or not is_asyncios(old) or new is None or new is old or isinstance(new, ModuleType):
+            if not _is_stock(old) or not is_untouched(old) or new is None or new is old or isinstance(new, ModuleType):
                 continue
             for holder in holders:
                 if vars(holder).get(name) is old:

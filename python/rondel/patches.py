@@ -9,7 +9,7 @@ from asyncio import events
 from typing import Any
 
 from . import _rondel
-from .pristine import is_asyncios
+from .pristine import is_untouched
 
 __all__ = ("look",)
 
@@ -30,7 +30,7 @@ def _be_functions() -> None:
 
 _be_functions()
 _stock_run: Any = vars(_stock_class)["_run"]
-_stock_code = _stock_run.__code__ if is_asyncios(_stock_run) else None
+_stock_code = _stock_run.__code__ if is_untouched(_stock_run) else None
 _own_code = _run.__code__
 
 
@@ -40,7 +40,7 @@ def look() -> None:
     stock, own = getattr(_stock_class, "_run", None), getattr(_own_class, "_run", None)
     if own is not _run or _run.__code__ is not _own_code:
         _rondel.set_handle_run(own)
-    elif is_asyncios(stock) and (stock is not _stock_run or stock.__code__ is _stock_code):
+    elif is_untouched(stock) and (stock is not _stock_run or stock.__code__ is _stock_code):
         _rondel.set_handle_run(None)
     else:
         _rondel.set_handle_run(stock)
@@ -51,7 +51,7 @@ def look() -> None:
 
 _base_class: Any = asyncio.BaseEventLoop
 _stock_create_task: Any = vars(_base_class)["create_task"]
-_stock_create_task_code = _stock_create_task.__code__ if is_asyncios(_stock_create_task) else None
+_stock_create_task_code = _stock_create_task.__code__ if is_untouched(_stock_create_task) else None
 _loop_class: Any = None
 _native_create_task: Any = None
 
@@ -81,7 +81,7 @@ def _create_task(self: Any, coro: Any, **kwargs: Any) -> Any:
 
 def _look_at_create_task() -> None:
     base = _base_class.create_task
-    is_stock = is_asyncios(base) and (base is not _stock_create_task or base.__code__ is _stock_create_task_code)
+    is_stock = is_untouched(base) and (base is not _stock_create_task or base.__code__ is _stock_create_task_code)
     current = vars(_loop_class)["create_task"] if _loop_class is not None else None
     if is_stock and current is _create_task:
         _loop_class.create_task = _native_create_task

@@ -9,7 +9,7 @@ import os
 from types import BuiltinFunctionType, FunctionType, MethodType
 from typing import Any
 
-__all__ = ("is_asyncios",)
+__all__ = ("is_untouched",)
 
 _FOLDER = os.path.dirname(asyncio.__file__)
 #: What a class of asyncio's is made of, besides functions.
@@ -21,7 +21,7 @@ def _is_function_of_asyncios(function: FunctionType) -> bool:
     return not vars(function).keys() - {"__final__"} and os.path.dirname(function.__code__.co_filename) == _FOLDER
 
 
-def is_asyncios(value: Any) -> bool:
+def is_untouched(value: Any) -> bool:
     """Whether a function or class of asyncio's is as asyncio has it."""
     if type(value) is FunctionType:
         return _is_function_of_asyncios(value)

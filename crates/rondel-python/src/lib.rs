@@ -92,6 +92,13 @@ fn fill(module: &cpython::Object) -> Res<()> {
         )?,
     )?;
     add(
+        "note_methods",
+        function(
+            method!(onearg c"note_methods" event_loop::overrides::note_methods,
+            c"Notes what the methods of loops are that no program has replaced."),
+        )?,
+    )?;
+    add(
         "set_handle_run",
         function(
             method!(onearg c"set_handle_run" event_loop::patches::set_handle_run,

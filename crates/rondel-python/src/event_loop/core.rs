@@ -14,7 +14,6 @@ use pyo3::ffi;
 use rondel::event_loop::clock::{Clock, Jump, NANOS_PER_SEC};
 
 use super::host::{Engine, Item, Kind, PyHost, TimerRef};
-use super::overrides::note_native_methods;
 use super::running::this_thread;
 use super::written::TurnWrites;
 use super::{calls, descriptors, running, steps};
@@ -470,7 +469,6 @@ pub(crate) fn bind_methods(_: &Object, class: &Object) -> Res<Owned> {
     for method in &calls::methods() {
         bind_method(class, method)?;
     }
-    note_native_methods(class)?;
     BOUND.store(class.own().into_ptr().cast(), Ordering::Relaxed);
     Ok(Owned::none())
 }

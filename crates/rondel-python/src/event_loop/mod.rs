@@ -22,7 +22,7 @@ pub(crate) mod calls;
 pub(crate) mod core;
 mod descriptors;
 pub(crate) mod host;
-mod overrides;
+pub(crate) mod overrides;
 pub(crate) mod patches;
 pub(crate) mod running;
 pub(crate) mod running_loop;

@@ -190,8 +190,8 @@ fn native_method(name: &Object) -> Res<Option<Owned>> {
     }
 }
 
-/// Notes them, of a class that nobody has touched yet.
-pub(super) fn note_native_methods(class: &Object) -> Res<()> {
+/// `_rondel.note_methods(cls)`: notes them, of a class that is whole and that nobody has touched yet.
+pub(crate) fn note_methods(_: &Object, class: &Object) -> Res<Owned> {
     let (methods, names) = (Owned::dict()?, names());
     for name in [
         &names.time,
@@ -205,5 +205,5 @@ pub(super) fn note_native_methods(class: &Object) -> Res<()> {
         methods.set(name, &*class.getattr(name)?)?;
     }
     NATIVE.store(methods.into_ptr(), Ordering::Relaxed);
-    Ok(())
+    Ok(Owned::none())
 }

@@ -317,6 +317,11 @@ pub(super) fn scheduled(this: &Object) -> Res<Owned> {
     Owned::list_of(timers.len(), |index| Ok(timers[index].1.clone()))
 }
 
+/// The bits of what the program has replaced.
+fn overridden(this: &Object) -> Res<Owned> {
+    Owned::from_i64(LoopCore::of_loop(this).overridden.get().into())
+}
+
 /// The program has put something in the place of the selector, or of its `select`, or has taken it away.
 fn selector_changed(this: &Object, is_ours: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
@@ -337,6 +342,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"_take_ready" take_ready, c"Takes the first of what is ready, as a handle."),
         method!(onearg c"_put_ready" put_ready, c"Queues a handle behind what is ready."),
         method!(onearg c"_put_ready_first" put_ready_first, c"Queues a handle before what is ready."),
+        method!(noargs c"_overridden" overridden, c"What the program has replaced, as bits."),
         method!(onearg c"_selector_changed" selector_changed, c"Notes whether the loop's selector is its own."),
     ]
 }
