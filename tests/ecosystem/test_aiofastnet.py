@@ -144,6 +144,7 @@ def test_aiohttp_by_way_of_it(run, way, certificate, tmp_path, monkeypatch):
                 async with session.get(f"{url}/file") as response:
                     assert await response.read() == bytes(100_000)
         await runner.cleanup()
+        await asyncio.sleep(0.1)  # aiohttp does not wait for TLS to be shut down, and says to do so
 
     run(main())
     connections = [made[0] for made in seen if isinstance(made, tuple)]
