@@ -178,7 +178,7 @@ class Connections(_Base):
         if not isinstance(transp, _rondel.SocketTransport):
             return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
         # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.
-        fd = transp._sock_fd
+        fd = transp._sock_fd  # type: ignore[attr-defined]
         self._transports[fd] = transp  # type: ignore[attr-defined]
         try:
             return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
