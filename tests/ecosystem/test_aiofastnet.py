@@ -78,6 +78,7 @@ def test_connections_and_servers(run, way, certificate, is_tls, protocol):
             assert is_rondels(writer.transport) == (way != "asyncio")
             writer.close()
         server.close()
+        await asyncio.sleep(0.1)  # until the connections are closed, over TLS too
 
     run(main())
 
