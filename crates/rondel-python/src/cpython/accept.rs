@@ -24,6 +24,10 @@ struct Accepting {
 }
 
 impl Accepting {
+    #[allow(
+        clippy::declare_interior_mutable_const,
+        reason = "what tables begin with"
+    )]
     const EMPTY: Self = Self {
         class: AtomicPtr::new(ptr::null_mut()),
         others: [const { AtomicPtr::new(ptr::null_mut()) }; 2],

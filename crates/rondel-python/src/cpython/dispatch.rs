@@ -32,6 +32,10 @@ struct Entry {
 }
 
 impl Entry {
+    #[allow(
+        clippy::declare_interior_mutable_const,
+        reason = "what tables begin with"
+    )]
     const EMPTY: Self = Self {
         stock: AtomicPtr::new(ptr::null_mut()),
         ours: AtomicPtr::new(ptr::null_mut()),
@@ -339,16 +343,24 @@ unsafe fn replace_attribute(stock: &Object, ours: &Object, taken: &mut Taken) {
 /// # Safety
 /// A live type.
 unsafe fn function_of(class: *mut ffi::PyTypeObject, name: &str) -> *mut c_void {
-    // SAFETY: by the caller's word. A slot is a function's address, or null.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         match name {
-            "__repr__" => std::mem::transmute::<Option<ffi::reprfunc>, _>((*class).tp_repr),
-            "__iter__" => std::mem::transmute::<Option<ffi::getiterfunc>, _>((*class).tp_iter),
-            "__del__" => std::mem::transmute::<Option<ffi::destructor>, _>((*class).tp_finalize),
-            "__init__" => std::mem::transmute::<Option<ffi::initproc>, _>((*class).tp_init),
-            "__await__" if !(*class).tp_as_async.is_null() => {
-                std::mem::transmute::<Option<ffi::unaryfunc>, _>((*(*class).tp_as_async).am_await)
-            }
+            "__repr__" => (*class)
+                .tp_repr
+                .map_or(ptr::null_mut(), |slot| slot as *mut c_void),
+            "__iter__" => (*class)
+                .tp_iter
+                .map_or(ptr::null_mut(), |slot| slot as *mut c_void),
+            "__del__" => (*class)
+                .tp_finalize
+                .map_or(ptr::null_mut(), |slot| slot as *mut c_void),
+            "__init__" => (*class)
+                .tp_init
+                .map_or(ptr::null_mut(), |slot| slot as *mut c_void),
+            "__await__" if !(*class).tp_as_async.is_null() => (*(*class).tp_as_async)
+                .am_await
+                .map_or(ptr::null_mut(), |slot| slot as *mut c_void),
             _ => ptr::null_mut(),
         }
     }

@@ -132,9 +132,9 @@ pub(crate) unsafe fn nested(
 /// Whether the end of what holds this object may be the end of this one, and of others that it holds.
 #[inline]
 pub(crate) fn may_end(held: Option<&super::Object>) -> bool {
-    // SAFETY: a live object, whose type is read.
     cfg!(not(Py_3_14))
         && held.is_some_and(|held| {
+            // SAFETY: a live object, whose type is read.
             held.refcount() == 1 && unsafe { ffi::PyType_IS_GC(held.type_ptr()) != 0 }
         })
 }

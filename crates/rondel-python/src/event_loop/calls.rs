@@ -48,7 +48,7 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
         let item = Remote(Item::new(Kind::Handle, handle.clone()));
         let waiting = core.engine().inbox().post(item);
         core.engine().inbox().wake();
-        if waiting > CROWDED && waiting % CROWD == 0 {
+        if waiting > CROWDED && waiting.is_multiple_of(CROWD) {
             give_way(core);
         }
     }
