@@ -244,6 +244,8 @@ def test_what_gather_and_shield_have_among_the_callbacks_refuses_what_is_no_futu
         shielded = aio.shield(futures[0])
         for future in futures:
             for callback, _ in list(future._callbacks):
+                if getattr(callback, "__name__", "") == "_clear_awaited_by_callback":
+                    continue  # 3.14's own, which takes anything
                 with pytest.raises(AttributeError):
                     callback(other)
         assert not outer.done() and not shielded.done()
