@@ -35,11 +35,12 @@ class _State:
         for name in self.names():
             held[name] = getattr(owner, name, None)
         if "_loop" not in self.names():
-            # asyncio has it in the class until somebody waits.
-            if owner._loop is None:
+            # asyncio has it in the class until somebody waits. A Timeout has none.
+            loop = getattr(owner, "_loop", None)
+            if loop is None:
                 held.pop("_loop", None)
             else:
-                held["_loop"] = owner._loop
+                held["_loop"] = loop
         return held
 
     def __set__(self, owner: Any, state: dict[str, Any]) -> None:
