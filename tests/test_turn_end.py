@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import os
 import socket
 import time
@@ -111,7 +112,6 @@ def test_what_many_write_does_not_pile_up(run):
             await in_one_turn(*steps, lambda: got.extend(len(received(peer)) for _, peer in pairs))
             # A tick of the clock between two steps sends what was written so far: less than the limit may wait then.
             assert len(pairs) * 20_000 - sum(got) < 256 * 1024
-            assert all(length == 20_000 for length in got[:2])
 
     run(main())
 
@@ -151,19 +151,24 @@ def test_a_large_write_does_not_wait(run):
 
 
 def test_asking_whether_it_closes_does_not_part_what_is_written_together(run, impl):
+    def step(transport: Any, peer: socket.socket, got: list[bytes]) -> None:
+        transport.write(b"head")
+        assert not transport.is_closing()
+        got.append(received(peer))
+        transport.write(b"body")
+
     async def main() -> None:
+        expected = [b"", b"headbody"] if impl.is_rondel else [b"head", b"body"]
         async with connected() as (transport, peer):
-            got = []
-
-            def step() -> None:
-                transport.write(b"head")
-                assert not transport.is_closing()
+            for _ in range(100):
+                got: list[bytes] = []
+                await in_one_turn(functools.partial(step, transport, peer, got))
                 got.append(received(peer))
-                transport.write(b"body")
-
-            await in_one_turn(step)
-            got.append(received(peer))
-            assert got == ([b"", b"headbody"] if impl.is_rondel else [b"head", b"body"])
+                if got == expected:
+                    return
+                # On a busy machine a step may last so long that what it has written is sent.
+                assert b"".join(got) == b"headbody"
+            raise AssertionError("they are never sent together")
 
     run(main())
 

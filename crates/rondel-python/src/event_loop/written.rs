@@ -39,6 +39,8 @@ pub(crate) struct TurnWrites {
     transports: RefCell<VecDeque<Owned>>,
     /// Whether there are any.
     any: Cell<bool>,
+    /// Whether there may be any that is not flushed together with others.
+    mixed: Cell<bool>,
     /// The last one; only to be compared.
     last: Cell<*mut ffi::PyObject>,
     /// The coarse clock's reading when the first of them was written to.
@@ -68,6 +70,7 @@ impl TurnWrites {
         Self {
             transports: RefCell::default(),
             any: Cell::new(false),
+            mixed: Cell::new(false),
             last: Cell::new(ptr::null_mut()),
             since: Cell::new(0),
             len: Cell::default(),
@@ -89,6 +92,9 @@ impl TurnWrites {
         }
         self.transports.borrow_mut().push_back(transport.own());
         self.last.set(transport.as_ptr());
+        if !transport::sends_together(transport) {
+            self.mixed.set(true);
+        }
         if !self.any.replace(true) {
             self.since.set(coarse_now());
         }
@@ -149,7 +155,8 @@ impl TurnWrites {
             let mut transports = self.transports.borrow_mut();
             let count =
                 match transports.len() >= send_batch::MIN && self.batch.borrow_mut().has_ring() {
-                    true => together(&transports),
+                    true if self.mixed.get() => together(&transports),
+                    true => transports.len().min(send_batch::MAX),
                     false => 0,
                 };
             if count >= send_batch::MIN {
@@ -161,6 +168,7 @@ impl TurnWrites {
             let Some(transport) = transports.pop_front() else {
                 self.any.set(false);
                 self.late.set(false);
+                self.mixed.set(false);
                 self.last.set(ptr::null_mut());
                 self.watch.disarm();
                 return;

@@ -2,8 +2,8 @@
 //!
 //! Who has something that must not wait for the running step's end holds a [`Watch`] and [arms](Watch::arm) it; who is
 //! done with it in time [disarms](Watch::disarm) it. Both cost a few nanoseconds and no system call, so that they may be done in
-//! every turn. A watch that stays armed for more than [`PERIOD`] is *overdue*: within another period the owner's function is called,
-//! with the interpreter attached, and then once in each period until the watch is disarmed. It is called
+//! every turn. A watch that stays armed for [`LIMIT`] is *overdue*: at the latest when it has been armed for [`PERIOD`] the owner's
+//! function is called, with the interpreter attached, and then once in each limit until the watch is disarmed. It is called
 //!
 //! - from the monitor, if the interpreter can be had: the owner's thread waits for the kernel, or computes without it;
 //! - from the main thread, between two instructions, if that runs Python code and owns the watch: sooner than it would let go;
@@ -14,9 +14,10 @@
 //!
 //! # The thread
 //! One for the process, made when a watch is first armed. It has all signals blocked, takes the interpreter only to act, and holds no lock
-//! while it waits for that. While watches are armed now and then it wakes once in a period and looks at each one's number, which is
-//! odd while it is armed; a number that it has seen before is overdue. After [`QUIET`] periods without any it sleeps until it is
-//! woken by the next watch that is armed.
+//! while it waits for that. While watches are armed now and then it wakes once in a period and looks at each: at its number, which is
+//! odd while it is armed, and at when that was. For one that is armed, but not for long, it comes back when the limit is reached. After
+//! [`QUIET`] looks without any it sleeps until it is woken by the next watch that is armed. To wake costs some ten microseconds of the
+//! process's time, so it is done as rarely as the period allows.
 //!
 //! Before a fork it [stops](stop): the child has none, and the interpreter warns of forks with several threads. The next watch that is armed
 //! starts another. When the interpreter ends it stops for good. Where no thread can be had, `arm` says no, and the owner
@@ -26,16 +27,20 @@ mod thread;
 
 use std::ptr::{self, NonNull};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
+
+use rondel::event_loop::clock::Clock;
 
 use crate::cpython::method::{function, method};
 use crate::cpython::{Object, Owned, Res};
 
 /// How often the monitor looks.
-const PERIOD: Duration = Duration::from_micros(1500);
-/// After so many periods in which nothing was armed, the monitor sleeps.
-const QUIET: u32 = 8;
+const PERIOD: Duration = Duration::from_millis(4);
+/// How long a watch may be armed, if the monitor sees it.
+const LIMIT: Duration = Duration::from_micros(2500);
+/// After so many looks at which nothing had been armed, the monitor sleeps.
+const QUIET: u32 = 4;
 
 /// How many watches are armed. Changed with the interpreter attached.
 static ARMED: AtomicUsize = AtomicUsize::new(0);
@@ -46,6 +51,8 @@ pub(crate) struct Watch(Arc<Watched>);
 struct Watched {
     /// Odd while it is armed. Changed with the interpreter attached.
     turn: AtomicU32,
+    /// When it was armed last, in nanoseconds of the monotonic clock.
+    since: AtomicU64,
     /// What `turn` was when the monitor last looked. The monitor's own.
     seen: AtomicU32,
     /// The state of the monitor that knows of it and is awake; see [`thread::STATE`].
@@ -71,6 +78,7 @@ impl Watch {
     pub(crate) unsafe fn new(owner: NonNull<()>, act: Act) -> Self {
         Self(Arc::new(Watched {
             turn: AtomicU32::new(0),
+            since: AtomicU64::new(0),
             seen: AtomicU32::new(0),
             listed: AtomicU32::new(thread::NEVER),
             of_main_thread: AtomicBool::new(false),
@@ -97,6 +105,9 @@ impl Watch {
             return true;
         }
         let turn = self.0.turn.load(Ordering::Relaxed);
+        self.0
+            .since
+            .store(Clock::Monotonic.now(), Ordering::Relaxed);
         // Either the monitor that goes to sleep sees this, or it is seen here that it sleeps.
         self.0.turn.swap(turn.wrapping_add(1), Ordering::SeqCst);
         ARMED.store(ARMED.load(Ordering::Relaxed) + 1, Ordering::Relaxed);

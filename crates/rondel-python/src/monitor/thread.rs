@@ -9,8 +9,9 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pyo3::ffi;
+use rondel::event_loop::clock::Clock;
 
-use super::{PERIOD, QUIET, Watched};
+use super::{LIMIT, PERIOD, QUIET, Watched};
 use crate::cpython::detach::detached;
 
 /// Which monitor there is, and whether it is awake: its number, shifted, and [`ASLEEP`] in the lowest bit.
@@ -159,20 +160,22 @@ fn run(awake: u32, told: &Told) {
     // SAFETY: takes nothing.
     told.id.store(unsafe { libc::gettid() }, Ordering::Release);
     let mut quiet = 0;
+    let mut pause = LIMIT;
     while !told.to_stop.load(Ordering::Acquire) {
         if quiet >= QUIET && falls_asleep(awake) {
             while STATE.load(Ordering::SeqCst) != awake && !told.to_stop.load(Ordering::Acquire) {
                 thread::park();
             }
             quiet = 0;
-            // What has woken it begins now.
-            look();
+            // What has woken it began just now.
+            pause = LIMIT;
             continue;
         }
-        thread::park_timeout(PERIOD);
-        let (moved, overdue) = look();
-        quiet = if moved { 0 } else { quiet + 1 };
-        for (watched, turn) in overdue {
+        thread::park_timeout(pause);
+        let seen = look();
+        quiet = if seen.moved { 0 } else { quiet + 1 };
+        pause = seen.pause;
+        for (watched, turn) in seen.overdue {
             if !told.to_stop.load(Ordering::Acquire) {
                 act(&watched, turn);
             }
@@ -180,20 +183,42 @@ fn run(awake: u32, told: &Told) {
     }
 }
 
-/// Looks at each watch: whether any was armed since the last time, and which are overdue, with their numbers.
-fn look() -> (bool, Vec<(Arc<Watched>, u32)>) {
+/// What a look has shown.
+struct Seen {
+    /// A watch was armed since the last time.
+    moved: bool,
+    /// Which are overdue, with their numbers.
+    overdue: Vec<(Arc<Watched>, u32)>,
+    /// How long nothing else will be.
+    pause: Duration,
+}
+
+fn look() -> Seen {
     let mut shared = shared();
-    let (mut moved, mut overdue) = (false, Vec::new());
+    let mut seen = Seen {
+        moved: false,
+        overdue: Vec::new(),
+        pause: PERIOD,
+    };
     shared.watches.retain(|watched| !watched.is_gone());
+    let now = Clock::Monotonic.now();
     for watched in &shared.watches {
         let turn = watched.turn.load(Ordering::Acquire);
-        let seen = watched.seen.swap(turn, Ordering::Relaxed);
-        if turn & 1 == 1 && turn == seen {
-            overdue.push((watched.clone(), turn));
+        let before = watched.seen.swap(turn, Ordering::Relaxed);
+        seen.moved |= turn & 1 == 1 || turn != before;
+        if turn & 1 == 0 {
+            continue;
         }
-        moved |= turn & 1 == 1 || turn != seen;
+        let since = watched.since.load(Ordering::Relaxed);
+        let lasted = Duration::from_nanos(now.saturating_sub(since));
+        seen.pause = seen.pause.min(if lasted < LIMIT {
+            LIMIT - lasted
+        } else {
+            seen.overdue.push((watched.clone(), turn));
+            LIMIT
+        });
     }
-    (moved, overdue)
+    seen
 }
 
 /// Whether the monitor may sleep. A watch that is armed from now on wakes it.
