@@ -36,9 +36,9 @@ use crate::cpython::method::{function, method};
 use crate::cpython::{Object, Owned, Res};
 
 /// How often the monitor looks.
-const PERIOD: Duration = Duration::from_millis(4);
+const PERIOD: Duration = Duration::from_micros(3500);
 /// How long a watch may be armed, if the monitor sees it.
-const LIMIT: Duration = Duration::from_micros(2500);
+const LIMIT: Duration = Duration::from_millis(2);
 /// After so many looks at which nothing had been armed, the monitor sleeps.
 const QUIET: u32 = 4;
 
