@@ -193,7 +193,8 @@ unsafe extern "C" fn call_method_fast(
     }
 }
 
-unsafe extern "C" fn call_method_noargs(
+/// Calls a C function that takes the object and no argument, or one: `ARGUMENTS` says which.
+unsafe extern "C" fn call_method_plain<const ARGUMENTS: isize>(
     callable: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     nargs: usize,
@@ -202,32 +203,16 @@ unsafe extern "C" fn call_method_noargs(
     // SAFETY: as in `call_method_fast`.
     unsafe {
         let count = ffi::PyVectorcall_NARGS(nargs);
-        if count == 1
+        if count == 1 + ARGUMENTS
             && kwnames.is_null()
             && let Some((native, this)) = method_of(callable, args, count)
             && let Some(call) = native.one.get()
         {
-            return call(this, ptr::null_mut());
-        }
-        call_otherwise(callable, args, nargs, kwnames)
-    }
-}
-
-unsafe extern "C" fn call_method_onearg(
-    callable: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: usize,
-    kwnames: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: as in `call_method_fast`.
-    unsafe {
-        let count = ffi::PyVectorcall_NARGS(nargs);
-        if count == 2
-            && kwnames.is_null()
-            && let Some((native, this)) = method_of(callable, args, count)
-            && let Some(call) = native.one.get()
-        {
-            return call(this, *args.add(1));
+            let argument = match ARGUMENTS {
+                0 => ptr::null_mut(),
+                _ => *args.add(1),
+            };
+            return call(this, argument);
         }
         call_otherwise(callable, args, nargs, kwnames)
     }
@@ -329,8 +314,8 @@ impl NativeCode {
         match (self.fast.get(), self.one.get()) {
             (Some(_), _) if is_method => Some(call_method_fast),
             (Some(_), _) => Some(call_function_fast),
-            (None, Some(_)) if is_method && self.takes_none() => Some(call_method_noargs),
-            (None, Some(_)) if is_method => Some(call_method_onearg),
+            (None, Some(_)) if is_method && self.takes_none() => Some(call_method_plain::<0>),
+            (None, Some(_)) if is_method => Some(call_method_plain::<1>),
             _ => None,
         }
     }
