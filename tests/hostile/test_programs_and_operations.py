@@ -59,7 +59,7 @@ def run(command, timeout):
 
 
 #: Where stock asyncio may hang, so may Rondel: what is asked is that nothing worse happens.
-MAY_HANG = ("run_forever_reentered", "threads_nonthreadsafe", "threads_write_transport")
+MAY_HANG = ("baseexception_everywhere", "run_forever_reentered", "threads_nonthreadsafe", "threads_write_transport")
 
 
 @functools.cache
