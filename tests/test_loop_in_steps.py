@@ -545,6 +545,30 @@ def test_what_woke_the_loop_is_reported_until_it_is_processed(loop):
     assert seen == [1]
 
 
+def test_another_thread_wakes_a_loop_that_is_run_by_hand(loop):
+    """Both while it waits, and before."""
+    seen = []
+    for delay in (0, 0.05):
+        thread = threading.Timer(delay, loop.call_soon_threadsafe, (seen.append, delay))
+        began = time.monotonic()
+        thread.start()
+        if not delay:
+            thread.join()
+        watchdog = loop.call_later(20, seen.append, "never woken")
+        while not seen:
+            loop._run_once()
+        thread.join()
+        watchdog.cancel()
+        assert seen == [delay] and time.monotonic() - began < 10
+        seen.clear()
+    thread = threading.Timer(0.05, loop.call_soon_threadsafe, (seen.append, 1))
+    thread.start()
+    began = time.monotonic()
+    assert loop._selector.select(20)
+    assert time.monotonic() - began < 10
+    thread.join()
+
+
 def test_what_a_replaced_select_raises_ends_the_run(loop):
     def select(timeout=None):
         raise OSError("no more")

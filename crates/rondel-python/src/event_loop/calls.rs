@@ -42,8 +42,13 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     }
     // In the loop's own thread, and where the interpreter's lock orders everything, it keeps its place among
     // what `call_soon` queues.
-    if core.thread.get() == this_thread() || (cfg!(not(Py_GIL_DISABLED)) && !core.is_running()) {
+    if core.thread.get() == this_thread() {
         core.push(Kind::Handle, handle.clone());
+    } else if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
+        core.push(Kind::Handle, handle.clone());
+        // A program may have it wait all the same: by its `_run_once`, or its selector.
+        core.is_woken.set(true);
+        core.engine().inbox().wake();
     } else {
         let item = Remote(Item::new(Kind::Handle, handle.clone()));
         let waiting = core.engine().inbox().post(item);
