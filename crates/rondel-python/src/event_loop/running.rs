@@ -84,7 +84,7 @@ fn run(this: &Object) -> Res<Owned> {
     let running = Running { core, before };
     let result = match before {
         0 => run_turns(core),
-        _ => core.current.aside(this, || run_turns(core)),
+        _ => core.current.nested(this, || run_turns(core)),
     };
     drop(running);
     core.flush_written();

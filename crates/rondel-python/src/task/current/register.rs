@@ -206,6 +206,11 @@ impl CurrentTask {
         run() // each step brings back what was there before
     }
 
+    /// Runs the loop within a step of its own.
+    pub(crate) fn nested<R>(&self, event_loop: &Object, run: impl FnOnce() -> R) -> R {
+        self.aside(event_loop, run)
+    }
+
     /// What is no task's step is about to run.
     #[inline]
     pub(crate) fn leave(&self, _event_loop: &Object) {}

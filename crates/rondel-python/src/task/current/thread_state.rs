@@ -94,6 +94,15 @@ impl CurrentTask {
         result
     }
 
+    /// Runs the loop within a step of its own.
+    pub(crate) fn nested<R>(&self, event_loop: &Object, run: impl FnOnce() -> R) -> R {
+        let entered = self.entered.get();
+        let result = self.aside(event_loop, run);
+        // The program may have taken the step's task away before, and puts it back behind us.
+        self.entered.set(entered);
+        result
+    }
+
     /// What is no task's step is about to run.
     #[inline]
     pub(crate) fn leave(&self, event_loop: &Object) {
