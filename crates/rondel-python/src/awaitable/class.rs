@@ -105,6 +105,24 @@ unsafe extern "C" fn suspended<T: Steps>(
     Owned::from_bool(stage == Stage::Suspended).into_ptr()
 }
 
+/// What `inspect.getcoroutinestate` reads from 3.15 on.
+#[cfg(Py_3_15)]
+unsafe extern "C" fn state<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let stage = fields::<T>(unsafe { Object::from_ptr(object) }).stage.get();
+    guard_object(|| {
+        Owned::from_str(match stage {
+            Stage::Fresh => "CORO_CREATED",
+            Stage::Suspended => "CORO_SUSPENDED",
+            Stage::Running => "CORO_RUNNING",
+            Stage::Done => "CORO_CLOSED",
+        })
+    })
+}
+
 unsafe extern "C" fn awaited<T: Steps>(
     object: *mut ffi::PyObject,
     _: *mut c_void,
@@ -362,6 +380,8 @@ pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
             read_only(c"__qualname__", name::<T>),
             read_only(c"cr_running", running::<T>),
             read_only(c"cr_suspended", suspended::<T>),
+            #[cfg(Py_3_15)]
+            read_only(c"cr_state", state::<T>),
             read_only(c"cr_await", awaited::<T>),
             read_only(c"cr_origin", nothing),
             read_only(c"cr_frame", nothing),
