@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from .loops import LOOPS_OF_PROGRAMS, PYTHON_LOOPS, TLS_LOOPS
+from .loops import BESIDE, LOOPS_OF_PROGRAMS, PYTHON_LOOPS, TLS_LOOPS
 
 RUST = ("tokio", "rondel-rust")
 
@@ -162,6 +162,14 @@ def _in_process() -> list[Case]:
     return cases
 
 
+def _beside() -> list[Case]:
+    # What importing Rondel costs a program that goes on with asyncio's own loop and objects.
+    return [
+        Case(f"{name}/beside", "stock asyncio beside Rondel", InProcess(name), ("asyncio", BESIDE), "asyncio")
+        for name in ("stock-methods", "stock-functions", "future-ping-pong", "create-task", "gather")
+    ]
+
+
 def _files() -> list[Case]:
     # uvloop and rloop have no `sendfile`.
     return [Case("sendfile", "in process", InProcess("sendfile"), ("asyncio", "rondel"), "asyncio")]
@@ -177,6 +185,9 @@ def _echo() -> list[Case]:
                 cases.append(Case(name, f"{server} echo", workload, (*PYTHON_LOOPS, "floor")))
     two = Echo("two-writes", 100, 1024, copies=2)
     cases.append(Case("two-writes/100x1KiB", "protocol echo", two, PYTHON_LOOPS))
+    # On Rondel's loop these functions give Rondel's own transports: the figure is to be that of `protocol-echo`.
+    by_functions = Echo("aiofastnet", 100, 1024)
+    cases.append(Case("aiofastnet-echo/100x1KiB", "protocol echo", by_functions, PYTHON_LOOPS, modules=("aiofastnet",)))
     for connections in (1, 100):
         datagrams = Echo("datagrams", connections, 1024, load="datagrams")
         cases.append(Case(f"udp-echo/{connections}x1KiB", "UDP echo", datagrams, PYTHON_LOOPS, "rloop"))
@@ -260,6 +271,7 @@ def _programs() -> list[Case]:
 CASES: list[Case] = [
     *_in_process(),
     *_import(),
+    *_beside(),
     *_files(),
     *_echo(),
     *_idle(),

@@ -15,9 +15,11 @@ PYTHON_LOOPS = ("asyncio", "uvloop", "rloop", "blazio", "rondel")
 LOOPS_OF_PROGRAMS = ("asyncio", "uvloop", "rloop", "blazio", "zuvloop", "rondel")
 #: Loops that are measured with TLS only: asyncio's loop and uvloop, with aiofastnet's transports.
 TLS_LOOPS = ("aiofastnet", "aiofastnet-uvloop")
+#: asyncio's own loop in a process that has imported Rondel.
+BESIDE = "asyncio-beside-rondel"
 #: Programs in Rust: the raw epoll server and the runtimes.
 NATIVE = {"floor": "bench-floor", "tokio": "bench-tokio", "rondel-rust": "bench-rondel"}
-ALL = (*LOOPS_OF_PROGRAMS, *TLS_LOOPS, *NATIVE)
+ALL = (*LOOPS_OF_PROGRAMS, *TLS_LOOPS, BESIDE, *NATIVE)
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ COLOURS = {
     "rondel": "#d95f0e",
     "aiofastnet": "#8f8fb5",
     "aiofastnet-uvloop": "#6c6ca0",
+    "asyncio-beside-rondel": "#d9b38c",
     "floor": "#2f7d4f",
     "tokio": "#5b6775",
     "rondel-rust": "#d95f0e",

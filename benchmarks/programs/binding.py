@@ -33,6 +33,9 @@ def bind(name: str, form: str) -> Binding:
     """The binding for the loop `name` in `form` (``loop`` or ``module``)."""
     if name == "asyncio":
         return Binding(asyncio, _run_on(asyncio.SelectorEventLoop), "")
+    if name == "asyncio-beside-rondel":
+        importlib.import_module("rondel")
+        return Binding(asyncio, _run_on(asyncio.SelectorEventLoop), _version("rondel"))
     if name.startswith("aiofastnet"):
         return _with_aiofastnet(name)
     package = importlib.import_module(name)

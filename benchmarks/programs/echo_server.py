@@ -30,7 +30,12 @@ async def streams(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
     return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG, **tls)
 
 
-async def protocol(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
+def of_the_loop(loop: Any, *args: Any, **kwargs: Any) -> Any:
+    """Has the loop itself make a server."""
+    return loop.create_server(*args, **kwargs)
+
+
+async def protocol(asyncio: Any, listener: socket.socket, make_server: Any = of_the_loop, **tls: Any) -> Any:
     """One `write` in each `data_received`."""
 
     class Echo(asyncio.Protocol):  # type: ignore[misc]
@@ -40,8 +45,14 @@ async def protocol(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
         def data_received(self, data: bytes) -> None:
             self.transport.write(data)
 
-    loop = asyncio.get_running_loop()
-    return await loop.create_server(Echo, sock=listener, backlog=BACKLOG, **tls)
+    return await make_server(asyncio.get_running_loop(), Echo, sock=listener, backlog=BACKLOG, **tls)
+
+
+async def aiofastnet(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
+    """The same, with the server made by aiofastnet's function on the loop, as aiohttp does where it is installed."""
+    import aiofastnet
+
+    return await protocol(asyncio, listener, aiofastnet.create_server, **tls)
 
 
 async def two_writes(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
@@ -72,7 +83,13 @@ async def one_shot(asyncio: Any, listener: socket.socket, **tls: Any) -> Any:
     return await asyncio.start_server(echo, sock=listener, backlog=BACKLOG, **tls)
 
 
-SERVERS = {"streams": streams, "protocol": protocol, "two-writes": two_writes, "one-shot": one_shot}
+SERVERS = {
+    "streams": streams,
+    "protocol": protocol,
+    "aiofastnet": aiofastnet,
+    "two-writes": two_writes,
+    "one-shot": one_shot,
+}
 
 
 async def serve_datagrams(asyncio: Any) -> None:

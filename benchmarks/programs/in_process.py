@@ -158,6 +158,39 @@ async def wait_for_turn(asyncio: Any, count: int) -> int:
 
 
 @case
+async def stock_methods(asyncio: Any, count: int) -> int:
+    """Methods of asyncio's futures and tasks, called on objects; an operation is a round of eight."""
+    future, task = await _stock_objects(asyncio)
+    for _ in range(count):
+        future.done(), future.cancelled(), future.result(), future.exception()
+        task.done(), task.cancelled(), task.result(), task.get_name()
+    check(future.result() == task.result() == 1, "a result is wrong")
+    return count
+
+
+@case
+async def stock_functions(asyncio: Any, count: int) -> int:
+    """The same methods, called on asyncio's classes."""
+    future, task = await _stock_objects(asyncio)
+    of_future, of_task = asyncio.Future, asyncio.Task
+    for _ in range(count):
+        of_future.done(future), of_future.cancelled(future), of_future.result(future), of_future.exception(future)
+        of_task.done(task), of_task.cancelled(task), of_task.result(task), of_task.get_name(task)
+    check(of_future.result(future) == of_task.result(task) == 1, "a result is wrong")
+    return count
+
+
+async def _stock_objects(asyncio: Any) -> tuple[Any, Any]:
+    """A future and a task of asyncio's own, both done, with the result 1."""
+    future = asyncio.get_running_loop().create_future()
+    future.set_result(1)
+    task = asyncio.create_task(_give(1))
+    await task
+    check(type(future).__module__ == type(task).__module__ == "_asyncio", "these are not asyncio's own")
+    return future, task
+
+
+@case
 async def sleep_0(asyncio: Any, count: int) -> int:
     """`sleep(0)` in a hundred tasks at a time; an operation is one sleep."""
     return await _sleeps(asyncio, count, TASKS)
