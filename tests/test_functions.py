@@ -8,11 +8,12 @@ import contextvars
 import copy
 import functools
 import inspect
+import linecache
 import pickle
 import pydoc
 import sys
 from asyncio import selector_events, sslproto, unix_events
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FunctionType, ModuleType
 from typing import Any
 from unittest import mock
@@ -487,3 +488,57 @@ def test_the_state_of_what_a_task_runs(aio: ModuleType) -> None:
         return states
 
     assert asyncio.run(main()) == ["CORO_SUSPENDED", "CORO_CLOSED"] * 3
+
+
+@both
+def test_a_coroutine_that_was_never_begun(aio: ModuleType) -> None:
+    event = aio.Event()
+    made = [
+        (aio.sleep(1), aio.sleep),
+        (event.wait(), aio.Event.wait),
+        (aio.Queue().get(), aio.Queue.get),
+        (aio.to_thread(print), aio.to_thread),
+    ]
+    for coroutine, function in made:
+        assert inspect.getcoroutinestate(coroutine) == "CORO_CREATED"
+        code = function.__code__
+        assert coroutine.cr_code is code
+        assert coroutine.cr_frame.f_code is code
+        assert coroutine.cr_frame.f_lineno == code.co_firstlineno
+        assert coroutine.cr_frame.f_globals is function.__globals__
+        assert isinstance(inspect.getcoroutinelocals(coroutine), Mapping)
+        coroutine.close()
+        assert inspect.getcoroutinestate(coroutine) == "CORO_CLOSED"
+        assert coroutine.cr_code is code
+        assert coroutine.cr_frame is None
+
+
+@both
+def test_a_coroutine_shows_where_it_waits(aio: ModuleType) -> None:
+    async def main() -> None:
+        lock, condition = aio.Lock(), aio.Condition()
+        await lock.acquire()
+        await condition.acquire()
+        awaits = [
+            (aio.sleep(60), "sleep", "return await future"),
+            (lock.acquire(), "acquire", "await fut"),
+            (condition.wait(), "wait", "await fut"),
+            (lock.__aenter__(), "__aenter__", "await self.acquire()"),
+            (aio.Queue().get(), "get", "await getter"),
+            (aio.StreamReader().readline(), "readline", "line = await self.readuntil(sep)"),
+        ]
+        for coroutine, name, line in awaits:
+            task = aio.create_task(coroutine)
+            await aio.sleep(0)
+            (frame,) = task.get_stack()
+            assert frame.f_code.co_name == name
+            file = frame.f_code.co_filename
+            assert linecache.getline(file, frame.f_lineno).strip() == line
+            qualname = coroutine.__qualname__
+            assert f" coro=<{qualname}() running at {file}:{frame.f_lineno}>" in repr(task)
+            task.cancel()
+            await aio.wait([task])
+            assert f" coro=<{qualname}() done, defined at {file}:{coroutine.cr_code.co_firstlineno}>" in repr(task)
+            assert task.get_stack() == []
+
+    asyncio.run(main())

@@ -8,9 +8,10 @@ names, parameters, flags and place. Its bytecode calls the native one; from Pyth
 """
 
 import asyncio
+import dis
 import inspect
 import sys
-from asyncio import selector_events, unix_events
+from asyncio import mixins, selector_events, streams, tasks, threads, unix_events
 from collections.abc import Iterator
 from inspect import CO_COROUTINE, CO_VARARGS, CO_VARKEYWORDS
 from types import BuiltinFunctionType, CodeType, FunctionType, WrapperDescriptorType
@@ -18,7 +19,7 @@ from typing import Any
 
 from . import _rondel
 
-__all__ = ("is_asyncios", "name_after", "note_names", "put_into_class", "show_as_asyncios")
+__all__ = ("coroutine_code", "is_asyncios", "name_after", "note_names", "put_into_class", "show_as_asyncios")
 
 # Flags that tell how the interpreter is to run the bytecode: those of the code that is really there.
 _OF_BYTECODE = 0x1 | 0x2 | 0x10  # CO_OPTIMIZED, CO_NEWLOCALS, CO_NESTED
@@ -28,6 +29,9 @@ _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__", "__anext__")
 _bytecode: dict[object, CodeType] = {}
 # The functions that `rondel` shows, their modules here, and those of asyncio that have the models.
 _shown: list[tuple[FunctionType, str, str]] = []
+# The coroutine functions and their models, by qualified names, and what `coroutine_code` has found.
+_coroutines: dict[str, tuple[FunctionType, FunctionType]] = {}
+_codes: dict[tuple[str, bool], tuple[CodeType, dict[str, Any]] | None] = {}
 
 
 def _bytecode_for(model: CodeType) -> CodeType:
@@ -87,9 +91,55 @@ def _function(model: FunctionType, target: Any, cls: type | None = None) -> Func
     function.__module__ = model.__module__
     function.__doc__ = model.__doc__ or target.__doc__
     _rondel.attach(function, native)
+    if model.__code__.co_flags & CO_COROUTINE:
+        _coroutines.setdefault(model.__qualname__, (function, model))
     if sys.version_info < (3, 12) and not model.__code__.co_flags & CO_COROUTINE:
         return _rondel.stand_in(function)
     return function
+
+
+def coroutine_code(name: str, awaits: bool) -> tuple[CodeType, dict[str, Any]] | None:
+    """The code of a coroutine function of this qualified name, at the line of its `await` if it `awaits`, and its globals."""
+    key = name, awaits
+    if key not in _codes:
+        _codes[key] = None
+        if name in _coroutines:
+            function, model = _coroutines[name]
+        else:
+            found = _asyncios(name)
+            if found is None:
+                return None
+            function = model = found
+        code = function.__code__
+        if awaits:
+            lines = _await_lines(model.__code__)
+            # `Condition.wait` takes its lock again when it is over. Others await last what takes longest.
+            line = lines[0 if name == "Condition.wait" else -1] if lines else model.__code__.co_firstlineno
+            # A frame that has not run is at the first line.
+            code = code.replace(co_firstlineno=line)
+        _codes[key] = code, function.__globals__
+    return _codes[key]
+
+
+def _await_lines(code: CodeType) -> list[int]:
+    """The lines of the plain awaits, in their order."""
+    found = (
+        instruction.positions.lineno
+        for instruction in dis.get_instructions(code)
+        if instruction.opname == "GET_AWAITABLE" and instruction.arg == 0 and instruction.positions is not None
+    )
+    return sorted({line for line in found if line is not None})
+
+
+def _asyncios(name: str) -> FunctionType | None:
+    """asyncio's own function of this qualified name."""
+    for module in (tasks, mixins, streams, threads):
+        found: Any = module
+        for part in name.split("."):
+            found = getattr(found, part, None)
+        if is_asyncios(found):
+            return found  # type: ignore[no-any-return]
+    return None
 
 
 def is_asyncios(thing: object) -> bool:

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use pyo3::ffi;
 
 use super::progress::Progress;
-use super::{Awaitable, OFFSET, Stage, Steps, base, fields};
+use super::{Awaitable, OFFSET, Stage, Steps, base, fields, shown};
 use crate::cpython::error::{guard, guard_object, guard_quiet, raise_instance, type_error};
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{self, Args, GetSet};
@@ -136,6 +136,27 @@ unsafe extern "C" fn awaited<T: Steps>(
 
 unsafe extern "C" fn nothing(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     Owned::none().into_ptr()
+}
+
+unsafe extern "C" fn code<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let this = fields::<T>(unsafe { Object::from_ptr(object) });
+    guard_object(|| shown::code(this.steps.name()))
+}
+
+unsafe extern "C" fn frame<T: Steps>(
+    object: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes a live instance.
+    let this = fields::<T>(unsafe { Object::from_ptr(object) });
+    guard_object(|| match this.stage.get() {
+        Stage::Done => Ok(Owned::none()),
+        stage => shown::frame(this.steps.name(), stage != Stage::Fresh),
+    })
 }
 
 /// `throw(exception)`, or its old form `throw(type, value, traceback)`.
@@ -384,8 +405,8 @@ pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
             read_only(c"cr_state", state::<T>),
             read_only(c"cr_await", awaited::<T>),
             read_only(c"cr_origin", nothing),
-            read_only(c"cr_frame", nothing),
-            read_only(c"cr_code", nothing),
+            read_only(c"cr_frame", frame::<T>),
+            read_only(c"cr_code", code::<T>),
         ])
         .build()?;
     T::class()

@@ -10,10 +10,12 @@
 //! | `progress.rs` | going on: `send`, `throw`, `close` |
 //! | `awaited.rs` | what is awaited: sending and throwing into it |
 //! | `class.rs` | the types: slots, methods, the end of an instance |
+//! | `shown.rs` | the code and the frame that a program is shown |
 
 mod awaited;
 mod class;
 mod progress;
+mod shown;
 
 pub(crate) use awaited::{await_any, iterator_of};
 pub(crate) use class::init_type;

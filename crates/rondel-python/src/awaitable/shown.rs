@@ -1,0 +1,50 @@
+//! What an awaitable shows of a coroutine's code and frame: `cr_code` and `cr_frame`.
+//!
+//! The code is that of the function which made it, and no frame runs. A program that asks gets a new frame of that code, at
+//! the function's first line or at its `await`, with no local variables: `inspect` and debuggers take a coroutine without a
+//! frame for one that is done.
+
+use std::ptr;
+
+use pyo3::ffi;
+
+use crate::cpython::names::import;
+use crate::cpython::object::tuple_item;
+use crate::cpython::{Owned, Res};
+
+/// The code, of the function as it stands or as it awaits, and the function's globals; `None` if there is no such function.
+fn look_up(name: &str, awaits: bool) -> Res<Owned> {
+    import("rondel.functions")?
+        .getattr(&*Owned::from_str("coroutine_code")?)?
+        .call(&[&*Owned::from_str(name)?, &*Owned::from_bool(awaits)])
+}
+
+/// `cr_code` of an awaitable of this name.
+pub(super) fn code(name: &str) -> Res<Owned> {
+    let found = look_up(name, false)?;
+    match found.is_none() {
+        true => Ok(found),
+        false => Ok(tuple_item(&found, 0).own()),
+    }
+}
+
+/// `cr_frame` of an awaitable of this name that is not done.
+pub(super) fn frame(name: &str, awaits: bool) -> Res<Owned> {
+    let found = look_up(name, awaits)?;
+    if found.is_none() {
+        return Ok(found);
+    }
+    let (code, globals) = (tuple_item(&found, 0), tuple_item(&found, 1));
+    // SAFETY: attached; a live code object and dict, by `coroutine_code`.
+    unsafe {
+        Owned::steal(
+            ffi::PyFrame_New(
+                ffi::PyThreadState_Get(),
+                code.as_ptr().cast(),
+                globals.as_ptr(),
+                ptr::null_mut(),
+            )
+            .cast(),
+        )
+    }
+}
