@@ -4,8 +4,10 @@ import asyncio
 import concurrent.futures
 import contextvars
 import gc
+import inspect
 import threading
 import weakref
+from collections import abc
 
 import pytest
 
@@ -232,6 +234,31 @@ def test_the_iterator_protocol(loop):
     with pytest.raises(StopIteration) as caught:
         next(done.__await__())
     assert caught.value.value == (1, 2)
+
+
+@pytest.mark.parametrize("kind", ["future", "task", "gathered"])
+def test_what_passes_for_an_iterator(loop, aio, kind):
+    async def main():
+        future = loop.create_future()
+        if kind == "task":
+            future = loop.create_task(aio.sleep(0))
+        elif kind == "gathered":
+            future = aio.gather(future)
+        assert not any(hasattr(future, name) for name in ("send", "throw", "close", "__next__"))
+        assert not isinstance(future, (abc.Iterator, abc.Coroutine, abc.Generator))
+        for iterator in (future.__await__(), iter(future)):
+            assert type(iterator).__name__ == "FutureIter"
+            assert isinstance(iterator, abc.Generator)
+            assert not isinstance(iterator, (abc.Awaitable, abc.Coroutine))
+            assert not inspect.isawaitable(iterator)
+            assert not aio.iscoroutine(iterator)
+            with pytest.raises(TypeError, match="can't be used in 'await' expression"):
+                await iterator
+        future.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await future
+
+    loop.run_until_complete(main())
 
 
 def test_await_without_yield_from(loop):

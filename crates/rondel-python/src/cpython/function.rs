@@ -424,7 +424,7 @@ fn put(_: &Object, args: Args<'_>) -> Res<Owned> {
 ///
 /// # Safety
 /// A live type.
-unsafe fn namespace_of(class: *mut ffi::PyTypeObject) -> Res<Owned> {
+pub(super) unsafe fn namespace_of(class: *mut ffi::PyTypeObject) -> Res<Owned> {
     // SAFETY: by the caller's word.
     unsafe {
         #[cfg(Py_3_12)]

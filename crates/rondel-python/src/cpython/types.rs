@@ -321,6 +321,22 @@ pub(crate) fn register_subclasses(class: &Object, subclasses: &[&Object]) -> Res
     Ok(())
 }
 
+/// Takes a slot's descriptor out of a type: the interpreter has the slot, and programs find no such attribute. Subclasses that
+/// Python makes don't inherit the slot then.
+pub(crate) fn hide_slot(class: &Object, name: &str) -> Res<()> {
+    debug_assert!(class.is_type());
+    // SAFETY: a live heap type's own dict and a live key; the interpreter is told that the type has changed.
+    unsafe {
+        let namespace = super::function::namespace_of(class.as_type_ptr())?;
+        check(ffi::PyDict_DelItem(
+            namespace.as_ptr(),
+            Owned::from_str(name)?.as_ptr(),
+        ))?;
+        ffi::PyType_Modified(class.as_type_ptr());
+    }
+    Ok(())
+}
+
 /// Replaces `type.attribute`, e.g. after the type was made.
 pub(crate) fn set_type_attribute(class: &Object, name: &CStr, value: &Object) -> Res<()> {
     // SAFETY: live objects and a NUL-terminated name.

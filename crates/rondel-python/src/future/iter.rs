@@ -4,7 +4,7 @@
 //! as *blocking* and yields it to the task, which takes the mark away and waits; the next one returns the result.
 //! `__await__()` and `__iter__()`, where a program calls them itself, give a [`FutureIter`] that has `send`,
 //! `throw` and `close` besides, as asyncio's does. (The future itself must not have these: it would then pass
-//! for a coroutine.)
+//! for a coroutine. Compilers that await by the slot, as the interpreter does, take it for an iterator without `throw`.)
 
 use std::cell::Cell;
 use std::ptr;
@@ -232,10 +232,6 @@ pub(super) fn init_type() -> Res<()> {
         .slot(
             ffi::Py_tp_iter,
             slot_fn!(ffi::PyObject_SelfIter, ffi::getiterfunc),
-        )
-        .slot(
-            ffi::Py_am_await,
-            slot_fn!(ffi::PyObject_SelfIter, ffi::unaryfunc),
         )
         .slot(
             ffi::Py_tp_iternext,

@@ -17,7 +17,7 @@ use crate::cpython::error::{
     value_error,
 };
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::types::{TypeBuilder, slot_fn};
+use crate::cpython::types::{TypeBuilder, hide_slot, slot_fn};
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
 use crate::task;
 use crate::waits::watch;
@@ -355,7 +355,6 @@ pub(crate) fn shared_methods() -> Vec<Method> {
             c"Removes all instances of a callback; returns how many there were."),
         method!(noargs c"get_loop" get_loop, c"The event loop that it is bound to."),
         method!(noargs c"_make_cancelled_error" make_cancelled_error, c"The CancelledError to raise."),
-        method!(noargs c"__await__" new_iter, c"An iterator for await.").over_slot(),
     ]
 }
 
@@ -374,9 +373,9 @@ pub(crate) fn shared_attributes() -> Vec<GetSet> {
     ]
 }
 
-/// Slots that make a future its own iterator.
-pub(crate) fn iterator_slots(builder: TypeBuilder) -> TypeBuilder {
-    builder
+/// Makes a class whose instances are their own iterators, for the interpreter alone: to a program they are no iterators.
+pub(crate) fn build_iterable(builder: TypeBuilder) -> Res<Owned> {
+    let class = builder
         .slot(ffi::Py_am_await, slot_fn!(iter::am_await, ffi::unaryfunc))
         .slot(ffi::Py_am_send, slot_fn!(iter::am_send, ffi::sendfunc))
         .slot(ffi::Py_tp_iter, slot_fn!(tp_iter, ffi::getiterfunc))
@@ -384,6 +383,10 @@ pub(crate) fn iterator_slots(builder: TypeBuilder) -> TypeBuilder {
             ffi::Py_tp_iternext,
             slot_fn!(iter::tp_iternext, ffi::iternextfunc),
         )
+        .methods([method!(noargs c"__await__" new_iter, c"An iterator for await.").over_slot()])
+        .build()?;
+    hide_slot(&class, "__next__")?;
+    Ok(class)
 }
 
 /// Makes the class.
@@ -409,7 +412,7 @@ pub(crate) fn init_types() -> Res<Owned> {
             method!(fast c"cancel(msg=None)" cancel_method, c"Cancels it; false if it is done already."),
         ])
         .getset(shared_attributes());
-    let class = iterator_slots(builder).build()?;
+    let class = build_iterable(builder)?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

@@ -34,7 +34,7 @@ use callbacks::{Callback, schedule_callbacks};
 pub(crate) use callbacks::{add_waiter, call_soon, remove_waiter};
 pub(crate) use iter::{Step, advance, begin_wait, value_if_done};
 pub(crate) use methods::{
-    check_fresh, init_types, iterator_slots, loop_or_default, message_of, reset, shared_attributes,
+    build_iterable, check_fresh, init_types, loop_or_default, message_of, reset, shared_attributes,
     shared_methods,
 };
 pub(crate) use object::{

@@ -242,7 +242,7 @@ pub(crate) fn init_type() -> Res<Owned> {
         .methods(methods())
         .getset(future::shared_attributes())
         .getset(attributes());
-    let class = future::iterator_slots(builder).build()?;
+    let class = future::build_iterable(builder)?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

@@ -338,7 +338,7 @@ pub(super) fn init_type() -> Res<()> {
         attribute!(c"_children" get_children),
         attribute!(c"_cancel_requested" get_cancel_requested, set_cancel_requested),
     ]);
-    let class = future::iterator_slots(builder).build()?;
+    let class = future::build_iterable(builder)?;
     WATCHER
         .class
         .store(class.into_ptr().cast(), Ordering::Relaxed);
