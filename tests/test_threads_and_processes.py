@@ -291,6 +291,33 @@ def test_threads_that_call_in_a_row_hold_up_no_timer(loop, aio):
     assert any(seconds < 0.8 and waiting < 100_000 for seconds, waiting in seen), seen
 
 
+@pytest.mark.one_mode
+@pytest.mark.parametrize("runs", [False, True])
+def test_threads_that_call_in_a_row_let_the_interpreter_go(loop, aio, runs):
+    """Before the loop runs, too: whoever is about to run it waits for it."""
+    stop = threading.Event()
+
+    def call_in_a_row():
+        while not stop.is_set():
+            loop.call_soon_threadsafe(int)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(4)  # seconds: nobody has to let go of it
+    try:
+        began = time.monotonic()
+        thread = threading.Thread(target=call_in_a_row)
+        thread.start()
+        if runs:
+            loop.run_until_complete(aio.sleep(0.005))
+        took = time.monotonic() - began
+    finally:
+        stop.set()
+        sys.setswitchinterval(interval)
+    thread.join()
+    assert took < 3
+    loop.run_until_complete(aio.sleep(0))
+
+
 def test_get_event_loop_inside(run, aio):
     async def main():
         assert aio.get_event_loop() is aio.get_running_loop() is asyncio.get_running_loop()

@@ -49,11 +49,15 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
         // A program may have it wait all the same: by its `_run_once`, or its selector.
         core.is_woken.set(true);
         core.engine().inbox().wake();
+        if is_crowd(core.engine().ready_len()) {
+            // Whoever is about to run the loop would wait for the interpreter, and then run all of them in the first turn.
+            detached(|| std::thread::sleep(PAUSE));
+        }
     } else {
         let item = Remote(Item::new(Kind::Handle, handle.clone()));
         let waiting = core.engine().inbox().post(item);
         core.engine().inbox().wake();
-        if waiting > CROWDED && waiting.is_multiple_of(CROWD) {
+        if is_crowd(waiting) {
             give_way(core);
         }
     }
@@ -66,6 +70,14 @@ const CROWDED: usize = 4096;
 const CROWD: usize = 256;
 /// For no longer than this: the loop may be held up by something else.
 const PATIENCE: Duration = Duration::from_millis(5);
+/// Looking so often whether the loop has come to them.
+const PAUSE: Duration = Duration::from_micros(100);
+
+/// Whether the last of so many calls that wait is one whose sender gives way.
+#[inline]
+fn is_crowd(waiting: usize) -> bool {
+    waiting > CROWDED && waiting.is_multiple_of(CROWD)
+}
 
 /// Leaves the interpreter to the loop until it has come to what waits. Threads that do nothing but send would otherwise pass
 /// the interpreter's lock among them, 5 ms each, and the loop would see its timers late. (asyncio's makes a system call
@@ -76,7 +88,7 @@ fn give_way(core: &LoopCore) {
     detached(|| {
         let begin = Instant::now();
         while begin.elapsed() < PATIENCE && inbox.len() > CROWDED {
-            std::thread::sleep(Duration::from_micros(100));
+            std::thread::sleep(PAUSE);
         }
     });
 }
