@@ -11,8 +11,8 @@ use super::protocol::{
 use crate::cpython::error::{not_deletable, raised_matches, take_exception};
 use crate::cpython::method::{GetSet, attribute};
 use crate::cpython::{Object, Owned, Raised, Res, none};
-use crate::transport::chunk::Chunk;
 use crate::transport::names::imports;
+use crate::transport::unsent::Unsent;
 
 /// Attributes that hold any object.
 macro_rules! objects {
@@ -155,7 +155,7 @@ fn set_queued(protocol: &Object, value: Option<&Object>) -> Res<()> {
 
 /// What was written and is not encrypted yet: a copy.
 fn get_backlog(protocol: &Object) -> Res<Owned> {
-    let waiting: Vec<Chunk> = fields(protocol).queue.borrow().iter().cloned().collect();
+    let waiting: Vec<Unsent> = fields(protocol).queue.borrow().iter().cloned().collect();
     let list = Owned::list()?;
     for chunk in waiting {
         list.append(chunk.object())?;
@@ -171,7 +171,7 @@ fn set_backlog(protocol: &Object, value: Option<&Object>) -> Res<()> {
         ))?
     };
     let chunks = (0..crate::cpython::object::tuple_len(&chunks))
-        .map(|index| Chunk::of_buffer(crate::cpython::object::tuple_item(&chunks, index)))
+        .map(|index| Unsent::of_buffer(crate::cpython::object::tuple_item(&chunks, index)))
         .collect::<Result<_, Raised>>()?;
     let this = fields(protocol);
     this.sent_of_first.set(0);

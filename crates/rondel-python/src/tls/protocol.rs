@@ -20,8 +20,8 @@ use crate::cpython::collected::Collected;
 use crate::cpython::error::guard_object;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
-use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::take_unless_exit;
+use crate::transport::unsent::{Unsent, release_views};
 
 /// `SSLProtocolState`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,7 +60,7 @@ pub(crate) struct Tls {
     /// See [`direct`](Self::direct).
     pointers: Cell<Option<Direct>>,
     /// What was written and is not encrypted yet, and how many bytes that is.
-    pub(super) queue: RefCell<VecDeque<Chunk>>,
+    pub(super) queue: RefCell<VecDeque<Unsent>>,
     pub(super) queued: Cell<usize>,
     /// How many bytes of the first piece are encrypted.
     pub(super) sent_of_first: Cell<usize>,
@@ -116,6 +116,21 @@ unsafe impl Collected for Tls {
         ] {
             see(slot);
         }
+    }
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        if let Ok(queue) = self.queue.try_borrow() {
+            queue.iter().filter_map(Unsent::collected).for_each(see);
+        }
+    }
+
+    fn release_others(&self) {
+        drop(
+            self.queue
+                .try_borrow_mut()
+                .map(|mut queue| std::mem::take(&mut *queue)),
+        );
+        release_views();
     }
 }
 

@@ -18,6 +18,7 @@ use super::protocol::Tls;
 use crate::cpython::error::{raised_matches, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res};
 use crate::transport::chunk::Chunk;
+use crate::transport::unsent::Unsent;
 
 /// A connection's pointers.
 #[derive(Clone, Copy)]
@@ -398,7 +399,7 @@ impl Tls {
     }
 
     /// Encrypts the beginning of what is behind `offset` in a piece: says how much of it.
-    pub(super) fn write_bytes(&self, piece: Chunk, offset: usize) -> Res<Got> {
+    pub(super) fn write_bytes(&self, piece: &Unsent, offset: usize) -> Res<Got> {
         match offset {
             0 if self.direct().is_none() => self.write_object(piece.object()),
             _ => self.write_joined(&piece.as_ref()[offset..]),

@@ -20,6 +20,7 @@ use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::transport::chunk::Chunk;
 use crate::transport::names::names as transport_names;
 use crate::transport::socket;
+use crate::transport::unsent::Unsent;
 
 /// A transport's fields, behind those of `_FlowControlMixin`.
 #[repr(C)]
@@ -70,8 +71,8 @@ pub(crate) fn exact(object: &Object) -> Option<&Object> {
 #[inline]
 pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
     let chunk = match Chunk::exact(data) {
-        Some(chunk) => chunk,
-        None => copied(data)?,
+        Some(chunk) => chunk.into(),
+        None => changeable(data)?,
     };
     if chunk.as_ref().is_empty() {
         return Ok(Owned::none());
@@ -87,9 +88,9 @@ pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// What may change later is copied.
+/// What may change later is copied, or, if it is much, viewed: it is encrypted at once.
 #[cold]
-fn copied(data: &Object) -> Res<Chunk> {
+fn changeable(data: &Object) -> Res<Unsent> {
     // SAFETY: a live object.
     let is_bytes_like = unsafe {
         ffi::PyBytes_Check(data.as_ptr()) != 0
@@ -103,7 +104,7 @@ fn copied(data: &Object) -> Res<Chunk> {
             class.to_text()?
         ));
     }
-    Chunk::of_buffer(data)
+    Unsent::of_buffer(data)
 }
 
 fn writelines(transport: &Object, list: &Object) -> Res<Owned> {

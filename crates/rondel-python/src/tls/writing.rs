@@ -16,9 +16,9 @@ use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res};
 use crate::event_loop::core::LoopCore;
 use crate::streams::protocol as stream_protocol;
-use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::{call_exception_handler, take_unless_exit, warn_in_log};
 use crate::transport::names::names as transport_names;
+use crate::transport::unsent::{Unsent, release_views};
 use crate::transport::{socket, writing as below};
 
 /// The largest record, in bytes of the program's.
@@ -41,7 +41,7 @@ fn is_open(this: &Tls) -> Res<bool> {
     Ok(false)
 }
 
-fn push(this: &Tls, chunk: Chunk) {
+fn push(this: &Tls, chunk: Unsent) {
     let len = chunk.as_ref().len();
     this.queued.set(this.queued.get() + len);
     this.queue.borrow_mut().push_back(chunk);
@@ -49,7 +49,7 @@ fn push(this: &Tls, chunk: Chunk) {
 
 /// Takes one piece.
 #[inline]
-pub(super) fn write(protocol: &Object, chunk: Chunk) -> Res<()> {
+pub(super) fn write(protocol: &Object, chunk: Unsent) -> Res<()> {
     let this = fields(protocol);
     if !is_open(this)? {
         return Ok(());
@@ -114,7 +114,7 @@ pub(super) fn write_appdata(protocol: &Object, list: &Object) -> Res<Owned> {
     before_more(protocol, this);
     for index in 0..tuple_len(&list) {
         let item = tuple_item(&list, index);
-        let chunk = match Chunk::of_buffer(item) {
+        let chunk = match Unsent::of_buffer(item) {
             Ok(chunk) => chunk,
             Err(Raised) => {
                 // asyncio finds out when it encrypts.
@@ -184,6 +184,7 @@ pub(super) fn encrypt_and_send(protocol: &Object, this: &Tls) -> Res<()> {
             Got::Later | Got::End => break,
         }
     }
+    release_views();
     process_outgoing(protocol, this)
 }
 
@@ -229,11 +230,11 @@ fn encrypt_next(this: &Tls) -> Res<Got> {
     }
     let (first, offset) = (first.clone(), this.sent_of_first.get());
     drop(queue);
-    this.write_bytes(first, offset)
+    this.write_bytes(&first, offset)
 }
 
 /// Whether the first of so many pieces is encrypted together with those behind it.
-fn joins(this: &Tls, first: &Chunk, count: usize) -> bool {
+fn joins(this: &Tls, first: &Unsent, count: usize) -> bool {
     count > 1 && first.as_ref().len() - this.sent_of_first.get() < RECORD
 }
 

@@ -11,6 +11,7 @@ use super::names::{imports, names};
 use super::socket::{
     Descriptor, PROTOCOL_CONNECTED, Socket, call_soon, fields, stop_reading, stop_writing,
 };
+use super::unsent::release_views;
 use super::writing::{flush_before_end, flush_if_dirty, flush_now};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
@@ -65,6 +66,7 @@ pub(super) fn force_close(transport: &Object, exception: &Object) -> Res<()> {
     let ended = this.stream.borrow_mut().force_close();
     if let Some(unsent) = ended {
         drop(unsent);
+        release_views();
         stop_writing(this);
         stop_reading(this);
         schedule_connection_lost(transport, this, exception)?;

@@ -16,7 +16,7 @@
 //! | `pipe/` | `ReadPipeTransport`, `WritePipeTransport` |
 //! | `owner.rs`, `flow.rs` | what the last two have in common |
 //! | `listener.rs` | accepting connections |
-//! | `chunk.rs` | bytes objects as the engine's chunks |
+//! | `chunk.rs`, `unsent.rs` | bytes objects as the engine's chunks; what else a transport may have to send |
 //! | `loop_calls.rs`, `names.rs` | what these and the streams need of Python |
 
 pub(crate) mod address;
@@ -33,6 +33,7 @@ mod owner;
 mod pipe;
 mod reading;
 pub(crate) mod socket;
+pub(crate) mod unsent;
 pub(crate) mod writing;
 
 use std::cell::RefCell;

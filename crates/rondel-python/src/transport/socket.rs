@@ -15,9 +15,9 @@ use pyo3::ffi;
 use rondel::transport::address::Address;
 use rondel::transport::stream::Stream;
 
-use super::chunk::Chunk;
 use super::loop_calls::warn_of_resource;
 use super::names::imports;
+use super::unsent::{Unsent, release_views};
 use super::{attributes, closing, extra, reading, writing};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, runtime_error, write_unraisable};
@@ -53,7 +53,7 @@ pub(crate) struct Socket {
     /// The instance's dict, once there is one.
     pub(super) dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
-    pub(crate) stream: RefCell<Stream<Descriptor, Chunk>>,
+    pub(crate) stream: RefCell<Stream<Descriptor, Unsent>>,
     /// Empty once the connection is lost.
     pub(super) event_loop: Slot,
     pub(super) protocol: Slot,
@@ -125,20 +125,26 @@ unsafe impl Collected for Socket {
     );
 
     fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
-        if let Ok(stream) = self.stream.try_borrow()
-            && let Some(Descriptor::Python(_, socket)) = stream.socket()
-        {
+        let Ok(stream) = self.stream.try_borrow() else {
+            return;
+        };
+        if let Some(Descriptor::Python(_, socket)) = stream.socket() {
             see(socket);
         }
+        stream
+            .queue()
+            .chunks()
+            .filter_map(Unsent::collected)
+            .for_each(see);
     }
 
     fn release_others(&self) {
-        let socket = self
-            .stream
-            .try_borrow_mut()
-            .ok()
-            .and_then(|mut stream| stream.take_socket());
-        drop(socket);
+        let taken = self.stream.try_borrow_mut().map(|mut stream| {
+            let (socket, unsent) = (stream.take_socket(), stream.take_queue());
+            (socket, unsent)
+        });
+        drop(taken);
+        release_views();
     }
 
     /// A transport that nobody has any more closes its socket, and says that the program should have.

@@ -7,7 +7,7 @@
 use std::io;
 
 use pyo3::ffi;
-use rondel::transport::stream::{Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
+use rondel::transport::stream::{Drained, Sent, Stream, Written};
 
 use super::chunk::{Chunk, with_buffer};
 use super::closing::{call_connection_lost, fatal_error};
@@ -15,6 +15,7 @@ use super::flow;
 use super::loop_calls::{call_exception_handler, create_future, take_unless_exit, warn_in_log};
 use super::names::{imports, names};
 use super::socket::{Descriptor, Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
+use super::unsent::{Unsent, View, release_views, small};
 use crate::cpython::error::{
     os_error, raise_os_error, raised_matches, restore, runtime_error, take_exception, type_error,
 };
@@ -32,16 +33,18 @@ pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
         Some(chunk) => {
             check_writable(this)?;
             if !chunk.as_ref().is_empty() {
-                queue(transport, this, chunk)?;
+                queue(transport, this, chunk.into())?;
             }
         }
         None => {
             check_bytes_like(data)?;
-            let written = with_buffer(data, |bytes| {
-                check_writable(this).map(|()| write_changeable(transport, this, bytes))
-            });
-            match written {
-                Ok(written) => written??,
+            match with_buffer(data, |bytes| {
+                check_writable(this).and_then(|()| small(bytes))
+            }) {
+                Ok(Ok(Some(chunk))) if chunk.as_ref().is_empty() => {}
+                Ok(Ok(Some(chunk))) => queue(transport, this, chunk.into())?,
+                Ok(Ok(None)) => write_large(transport, this, data)?,
+                Ok(Err(Raised)) => return Err(Raised),
                 Err(Raised) => return cannot_be_sent(transport),
             }
         }
@@ -60,21 +63,25 @@ fn check_writable(this: &Socket) -> Res<()> {
     Ok(())
 }
 
-/// Takes bytes that may change later. What is much goes to the kernel first; only the rest is copied.
+/// Takes many bytes that may change later: they go to the kernel first, and the rest stays where it is.
 #[cold]
-fn write_changeable(transport: &Object, this: &Socket, bytes: &[u8]) -> Res<()> {
-    if bytes.len() > FLUSH_AT_ONCE {
-        flush_in_order(this);
-        if this.stream.borrow().is_clear() {
-            let sent = send(transport, bytes)?;
+fn write_large(transport: &Object, this: &Socket, data: &Object) -> Res<()> {
+    let view = View::of(data)?;
+    flush_in_order(this);
+    let clear = this.stream.borrow().is_clear();
+    let written = match clear {
+        true => {
+            let sent = send_or(transport, view.bytes(), |rest| {
+                Unsent::of_view(view.clone(), view.bytes().len() - rest.len())
+            })?;
             poll_next_turn(this);
-            return self::sent(transport, sent);
+            self::sent(transport, sent)
         }
-    }
-    match bytes.is_empty() {
-        true => Ok(()),
-        false => queue(transport, this, Chunk::copy(bytes)?),
-    }
+        false => queue(transport, this, Unsent::of_view(view.clone(), 0)?),
+    };
+    drop(view);
+    release_views();
+    written
 }
 
 #[cold]
@@ -130,7 +137,7 @@ fn before_more(transport: &Object, this: &Socket) {
 }
 
 #[inline]
-fn queue(transport: &Object, this: &Socket, chunk: Chunk) -> Res<()> {
+fn queue(transport: &Object, this: &Socket, chunk: Unsent) -> Res<()> {
     before_more(transport, this);
     let core = this.event_loop.get().and_then(LoopCore::of);
     let written = this.stream.borrow_mut().write(chunk);
@@ -159,12 +166,20 @@ pub(crate) fn is_clear(transport: &Object) -> bool {
 /// no Python code.
 #[inline]
 pub(crate) fn send(transport: &Object, bytes: &[u8]) -> Res<Sent> {
+    send_or(transport, bytes, |rest| {
+        Chunk::copy(rest).map(Unsent::Bytes)
+    })
+}
+
+/// As [`send`], where `keep` makes what waits of the rest.
+#[inline]
+fn send_or(transport: &Object, bytes: &[u8], keep: impl FnOnce(&[u8]) -> Res<Unsent>) -> Res<Sent> {
     let mut raised = Ok(());
     let sent = fields(transport).stream.borrow_mut().send(bytes, |rest| {
-        Chunk::copy(rest).unwrap_or_else(|Raised| {
+        keep(rest).unwrap_or_else(|Raised| {
             // The connection must not go on with these bytes missing: the caller ends it.
             raised = Err(Raised);
-            Chunk::empty()
+            Chunk::empty().into()
         })
     });
     raised.map(|()| sent)
@@ -172,12 +187,12 @@ pub(crate) fn send(transport: &Object, bytes: &[u8]) -> Res<Sent> {
 
 /// Sends bytes that the caller itself holds, behind what waits, where nobody can be told what comes of it. The caller knows that
 /// [`flush_if_dirty`] is due.
-pub(crate) fn write_early(stream: &mut Stream<Descriptor, Chunk>, bytes: &[u8]) {
+pub(crate) fn write_early(stream: &mut Stream<Descriptor, Unsent>, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
     }
     match Chunk::copy(bytes) {
-        Ok(chunk) => stream.write_early(chunk),
+        Ok(chunk) => stream.write_early(chunk.into()),
         Err(Raised) => {
             drop(take_exception());
             stream.fail_early(io::Error::from_raw_os_error(libc::ENOMEM));
@@ -268,6 +283,7 @@ pub(super) fn write_ready(transport: &Object) -> Res<()> {
 
 fn send_waiting(transport: &Object, this: &Socket) -> Res<()> {
     let sent = this.stream.borrow_mut().flush();
+    release_views();
     if let Sent::Failed(error) = sent {
         stop_writing(this);
         let exception = os_error(&error)?;
@@ -421,7 +437,7 @@ fn queue_all(transport: &Object, this: &Socket, pieces: Vec<Piece>) -> Res<()> {
             _ if this.is_lost() => return Ok(()),
             Piece::Large(view) => {
                 queue_last(transport, this, last.take())?;
-                with_buffer(&view, |bytes| write_changeable(transport, this, bytes))??;
+                write_large(transport, this, &view)?;
                 continue;
             }
             Piece::Chunk(chunk) if chunk.as_ref().is_empty() => continue,
@@ -436,12 +452,12 @@ fn queue_all(transport: &Object, this: &Socket, pieces: Vec<Piece>) -> Res<()> {
 
 /// Queues a chunk behind which another follows at once.
 fn push(this: &Socket, chunk: Chunk) {
-    this.stream.borrow_mut().write_next(chunk);
+    this.stream.borrow_mut().write_next(chunk.into());
 }
 
 fn queue_last(transport: &Object, this: &Socket, chunk: Option<Chunk>) -> Res<()> {
     match chunk {
-        Some(chunk) => queue(transport, this, chunk),
+        Some(chunk) => queue(transport, this, chunk.into()),
         None => Ok(()),
     }
 }
@@ -459,10 +475,7 @@ fn collect(lines: &Object, pieces: &mut Vec<Piece>) -> Res<()> {
                 // As asyncio does it, for the text of its TypeError.
                 // SAFETY: a live object.
                 let view = unsafe { Owned::steal(ffi::PyMemoryView_FromObject(line.as_ptr()))? };
-                match with_buffer(&view, |bytes| match bytes.len() > FLUSH_AT_ONCE {
-                    true => Ok(None),
-                    false => Chunk::copy(bytes).map(Some),
-                })?? {
+                match with_buffer(&view, small)?? {
                     Some(chunk) => Piece::Chunk(chunk),
                     None => Piece::Large(view),
                 }

@@ -136,6 +136,12 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.socket.take()
     }
 
+    /// Takes what waits, unsent, of a stream that nobody uses any more; to be dropped where foreign destructors may run.
+    #[must_use]
+    pub fn take_queue(&mut self) -> WriteQueue<C> {
+        self.queue.take()
+    }
+
     /// Exchanges the socket for another owner of the same descriptor.
     pub fn replace_socket(&mut self, exchange: impl FnOnce(S) -> S) {
         self.socket = self.socket.take().map(exchange);
