@@ -8,7 +8,11 @@ import asyncio
 import contextvars
 import gc
 import inspect
+import os
 import re
+import signal
+import socket
+import threading
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -252,3 +256,60 @@ def test_handles(aio: ModuleType, impl: Any, loop: Any) -> None:
         loop.call_soon(loop.stop)
         loop.run_forever()
     assert called == []
+
+
+def test_methods_of_the_loops_class(loop: Any) -> None:
+    base, selector = asyncio.BaseEventLoop, asyncio.SelectorEventLoop
+    seen: list[object] = []
+
+    async def child() -> None:
+        seen.append("create_task")
+
+    async def main() -> None:
+        base.call_soon(loop, seen.append, "call_soon")
+        base.create_task(loop, child())
+        thread = threading.Thread(target=base.call_soon_threadsafe, args=(loop, seen.append, "call_soon_threadsafe"))
+        thread.start()
+        thread.join()
+        now = loop.time()
+        base.call_at(loop, now + 0.02, seen.append, "call_at")
+        base.call_later(loop, 0.01, seen.append, "call_later")
+        timer = base.call_at(loop, now + 0.005, seen.append, "cancelled")
+        assert timer in loop._scheduled
+        timer.cancel()
+        loop.call_at(now + 0.03, seen.append, "last")
+        while "last" not in seen:
+            await asyncio.sleep(0.001)
+
+        here, there = socket.socketpair()
+        with here, there:
+            here.setblocking(False)
+            done = base.create_future(loop)
+            selector.add_reader(loop, here, done.set_result, "add_reader")  # type: ignore[call-arg,arg-type,misc]
+            there.send(b".")
+            seen.append(await done)
+            assert selector.remove_reader(loop, here)  # type: ignore[call-arg,arg-type,misc]
+        done = base.create_future(loop)
+        selector.add_signal_handler(loop, signal.SIGUSR1, done.set_result, "add_signal_handler")
+        os.kill(os.getpid(), signal.SIGUSR1)
+        seen.append(await done)
+        assert selector.remove_signal_handler(loop, signal.SIGUSR1)
+
+    loop.run_until_complete(main())
+    at_once = {"call_soon", "create_task", "call_soon_threadsafe"}
+    assert set(seen[:3]) == at_once
+    assert seen[3:] == ["call_later", "call_at", "last", "add_reader", "add_signal_handler"]
+
+
+def test_what_the_loops_class_has_scheduled_runs_in_its_context(loop: Any) -> None:
+    variable = contextvars.ContextVar("variable", default="none")
+    seen = []
+    context = contextvars.copy_context()
+    context.run(variable.set, "given")
+    asyncio.BaseEventLoop.call_at(loop, loop.time(), lambda: seen.append(variable.get()), context=context)
+    variable.set("outside")
+    asyncio.BaseEventLoop.call_at(loop, loop.time() + 0.001, lambda: seen.append(variable.get()))
+    variable.set("later")
+    asyncio.BaseEventLoop.call_at(loop, loop.time() + 0.002, loop.stop)
+    loop.run_forever()
+    assert seen == ["given", "outside"]

@@ -131,7 +131,7 @@ def _keep_attributes_natively() -> None:
             for name in init.__code__.co_names:
                 if (name[0] == "_" or name == "slow_callback_duration") and not hasattr(EventLoop, name):
                     setattr(EventLoop, name, _rondel.LoopAttribute(name))
-    for name in ("_self_pipe_made", "_wakeup_fd", "_ssock", "_csock", "_resolver"):
+    for name in ("_self_pipe_made", "_wakeup_fd", "_kept_ssock", "_kept_csock", "_resolver"):
         setattr(EventLoop, name, _rondel.LoopAttribute(name))
 
 

@@ -30,8 +30,8 @@ class Signals(_Base):
     _signal_handlers: dict[int, Any]
     _self_pipe_made: bool
     _wakeup_fd: int
-    _ssock: Any
-    _csock: Any
+    _kept_ssock: Any
+    _kept_csock: Any
 
     # What asyncio calls the self-pipe has one purpose here: it tells the loop which of its own handlers to call. The engine wakes
     # itself. `_self_pipe_made` is set in `EventLoop.__init__`, before asyncio's own asks for the pipe.
@@ -40,7 +40,38 @@ class Signals(_Base):
         if self._self_pipe_made:
             super()._make_self_pipe()  # type: ignore[misc]
         else:
-            self._ssock = self._csock = None
+            self._kept_ssock = self._kept_csock = None
+
+    # Whoever asks for its ends, as asyncio's own `add_signal_handler` does if it is called on its class, has the pipe made.
+
+    @property
+    def _ssock(self) -> Any:
+        self._need_self_pipe()
+        return self._kept_ssock
+
+    @_ssock.setter
+    def _ssock(self, value: Any) -> None:
+        self._kept_ssock = value
+
+    @property
+    def _csock(self) -> Any:
+        self._need_self_pipe()
+        return self._kept_csock
+
+    @_csock.setter
+    def _csock(self, value: Any) -> None:
+        self._kept_csock = value
+
+    def _need_self_pipe(self) -> None:
+        if self.is_running() and self._thread_id != threading.get_ident():  # type: ignore[attr-defined]
+            return
+        if not self._self_pipe_made and not self.is_closed():
+            self._self_pipe_made = True
+            try:
+                self._make_self_pipe()
+            except BaseException:
+                self._self_pipe_made = False
+                raise
 
     def _close_self_pipe(self) -> None:
         if self._self_pipe_made:
@@ -49,13 +80,7 @@ class Signals(_Base):
 
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         """Have the loop call `callback(*args)` for a signal. Only in the main thread."""
-        if not self._self_pipe_made and not self.is_closed():
-            self._self_pipe_made = True
-            try:
-                self._make_self_pipe()
-            except BaseException:
-                self._self_pipe_made = False
-                raise
+        self._need_self_pipe()
         try:
             super().add_signal_handler(sig, callback, *args)
         except BaseException:
@@ -107,8 +132,8 @@ def forget_wakeup_of(loops: Iterable[Signals]) -> None:
     ours = {-1}
     for event_loop in loops:
         ours.add(event_loop._wakeup_fd)
-        if event_loop._csock is not None:
-            ours.add(event_loop._csock.fileno())
+        if event_loop._kept_csock is not None:
+            ours.add(event_loop._kept_csock.fileno())
     try:
         fd = signal.set_wakeup_fd(-1)
     except ValueError:

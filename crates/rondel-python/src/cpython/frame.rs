@@ -7,11 +7,15 @@ use pyo3::ffi;
 
 use super::{Object, Owned, Res, imports};
 
+/// The frame of the Python code that runs, if there is one.
+pub(crate) fn current_frame() -> Option<Owned> {
+    // SAFETY: attached. A borrowed frame, or null where no Python code runs; it lives as long as it runs.
+    unsafe { Object::from_nullable(ffi::PyEval_GetFrame().cast()) }.map(Object::own)
+}
+
 /// What `_source_traceback` is: the stack of the Python code that runs, by asyncio's `extract_stack`.
 pub(crate) fn source_traceback() -> Res<Owned> {
-    // SAFETY: attached. A borrowed frame, or null where no Python code runs; it lives as long as it runs.
-    let frame = unsafe { Object::from_nullable(ffi::PyEval_GetFrame().cast()) }.map(Object::own);
-    match frame {
+    match current_frame() {
         // Looked up each time, as asyncio does: the command line has its own frames left out.
         Some(frame) => imports()
             .format_helpers

@@ -9,7 +9,8 @@ use super::steps;
 use crate::cpython::error::{raise_os_error, runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::names::import;
-use crate::cpython::{Object, Owned, Res, none};
+use crate::cpython::{Object, Owned, Res};
+use crate::handle;
 
 /// `threading.get_ident()`.
 pub(crate) fn this_thread() -> u64 {
@@ -252,9 +253,18 @@ fn runs_in_executor_directly(this: &Object) -> Res<Owned> {
     ))
 }
 
-fn timer_handle_cancelled(_: &Object, _: &Object) -> Res<Owned> {
-    // Our own timer handles tell the heap directly; what calls this is none of them.
-    Ok(none().own())
+/// Our own timer handles tell the heap directly; what calls this is none of them, and may have one of ours that stands for it.
+fn timer_handle_cancelled(this: &Object, foreign: &Object) -> Res<Owned> {
+    let mut ours = None;
+    LoopCore::of_loop(this).engine().for_each_timer(|timer| {
+        if handle::stands_for(&timer.0, foreign) {
+            ours = Some(timer.0.clone());
+        }
+    });
+    if let Some(ours) = ours {
+        handle::cancel(&ours)?;
+    }
+    Ok(Owned::none())
 }
 
 pub(super) fn methods() -> Vec<Method> {

@@ -17,7 +17,9 @@ use super::host::{Exit, Item, Kind, Source};
 use super::overrides::{RUN_ONCE, SELECT};
 use super::running::check_closed;
 use crate::cpython::error::type_error;
+use crate::cpython::frame::current_frame;
 use crate::cpython::method::{Args, Method, method};
+use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Res, imports, names};
 use crate::handle;
 
@@ -282,6 +284,22 @@ impl LoopCore {
     }
 }
 
+impl LoopCore {
+    /// Has a timer handle that the program, or asyncio's own code, has made run when it is due.
+    fn schedule(&self, timer: &Object) -> Res<()> {
+        let when = timer
+            .call_method(&*Owned::from_str("when")?, &[])?
+            .to_f64()?;
+        let ours = match handle::is_plain_handle(timer) {
+            true => timer.own(),
+            false => handle::new_timer_for_foreign(self, when, timer)?,
+        };
+        handle::fields(&ours).set_scheduled(true);
+        self.push_timer(when, ours);
+        Ok(())
+    }
+}
+
 /// Queues a handle behind what is ready.
 fn put_ready(this: &Object, handle: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
@@ -302,19 +320,44 @@ fn put_ready_first(this: &Object, handle: &Object) -> Res<Owned> {
 }
 
 /// The timer handles that wait, as a list that is a heap: the first is due first. A copy; a timer that a program takes out of it and
-/// appends to `_ready`, as its own `_run_once` would, leaves the native heap as well.
+/// appends to `_ready`, as its own `_run_once` would, leaves the native heap as well. What asyncio's own `call_at`, called on its
+/// class, is about to put into the list goes into the native heap.
 pub(super) fn scheduled(this: &Object) -> Res<Owned> {
-    let engine = LoopCore::of_loop(this).engine();
+    let core = LoopCore::of_loop(this);
+    let engine = core.engine();
+    if let Some(timer) = timer_of_stock_call_at()? {
+        core.schedule(&timer)?;
+        return Owned::list_of(0, |_| Ok(Owned::none()));
+    }
     engine.discard_timers(|timer| handle::fields(&timer.0).is_moved());
     let mut timers = Vec::new();
     engine.for_each_timer(|timer| {
         let this = handle::fields(&timer.0);
         if !this.is_moved() {
-            timers.push((this.when(), timer.0.clone()));
+            timers.push((this.when(), handle::shown(&timer.0)));
         }
     });
     timers.sort_by(|(a, _), (b, _)| a.total_cmp(b));
     Owned::list_of(timers.len(), |index| Ok(timers[index].1.clone()))
+}
+
+/// The timer that the code which asks for `_scheduled` has made, if that is the code of asyncio's `call_at`.
+fn timer_of_stock_call_at() -> Res<Option<Owned>> {
+    let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
+    let Some(frame) = current_frame() else {
+        return Ok(None);
+    };
+    let base = get(&*import("asyncio.base_events")?, "BaseEventLoop")?;
+    let call_at = get(&base, "call_at")?;
+    let Some(code) = call_at.getattr_optional(&*Owned::from_str("__code__")?)? else {
+        return Ok(None);
+    };
+    if !get(&frame, "f_code")?.is(&code) {
+        return Ok(None);
+    }
+    let locals = get(&frame, "f_locals")?;
+    let timer = locals.call_method(&*Owned::from_str("get")?, &[&*Owned::from_str("timer")?])?;
+    Ok((!timer.is_none()).then_some(timer))
 }
 
 /// The bits of what the program has replaced.

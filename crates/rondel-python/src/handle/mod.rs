@@ -128,6 +128,27 @@ pub(crate) fn new_for_foreign(event_loop: &Object, foreign: &Object) -> Res<Owne
     Ok(handle)
 }
 
+/// A timer handle for one of another class.
+pub(crate) fn new_timer_for_foreign(core: &LoopCore, when: f64, foreign: &Object) -> Res<Owned> {
+    let handle = new_timer(core, when, none(), &[], None)?;
+    let this = fields(&handle);
+    this.when_object.set(foreign.own());
+    this.flags
+        .set(this.flags.get() | NEEDS_NO_CONTEXT | FOREIGN);
+    Ok(handle)
+}
+
+/// Whether a handle of ours stands for this one of another class.
+pub(crate) fn stands_for(handle: &Object, foreign: &Object) -> bool {
+    let this = fields(handle);
+    this.flags.get() & FOREIGN != 0 && this.when_object.holds(foreign)
+}
+
+/// What a program is shown of a handle.
+pub(crate) fn shown(handle: &Object) -> Owned {
+    foreign_of(handle).unwrap_or_else(|| handle.own())
+}
+
 /// The handle of another class that this one stands for.
 fn foreign_of(handle: &Object) -> Option<Owned> {
     let this = fields(handle);
