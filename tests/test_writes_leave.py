@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import ctypes
 import fcntl
 import inspect
 import os
@@ -118,6 +119,39 @@ def test_a_step_that_lasts_in_another_thread(impl):
     thread.start()
     thread.join()
     assert done == [b"x"] * len(BLOCKING)
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="before 3.12 only the main thread can be asked")
+def test_a_step_that_only_computes_in_another_thread(impl):
+    """Nobody waits for the interpreter to be let go of."""
+    recv = ctypes.PyDLL(None).recv  # it keeps the interpreter
+    took = []
+
+    async def main() -> None:
+        async with connected() as (transport, peer):
+            buffer = ctypes.create_string_buffer(1)
+            for _ in range(3):
+                transport.write(b"x")
+                began = time.monotonic()
+                while recv(peer.fileno(), buffer, 1, socket.MSG_DONTWAIT) != 1:
+                    sum(range(1000))
+                took.append(time.monotonic() - began)
+                await asyncio.sleep(0)
+
+    def work() -> None:
+        with asyncio.Runner(loop_factory=impl.new_event_loop) as runner:
+            runner.run(main())
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(2)
+    try:
+        thread = threading.Thread(target=work)
+        thread.start()
+        thread.join()
+    finally:
+        sys.setswitchinterval(interval)
+    # A busy machine may not let the thread run that is asked, but not each time.
+    assert len(took) == 3 and min(took) < 1, took
 
 
 def test_a_step_that_streams_and_blocks(run, aio):

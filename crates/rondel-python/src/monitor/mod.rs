@@ -6,7 +6,8 @@
 //! function is called, with the interpreter attached, and then once in each limit until the watch is disarmed. It is called
 //!
 //! - from the monitor, if the interpreter can be had: the owner's thread waits for the kernel, or computes without it;
-//! - from the main thread, between two instructions, if that runs Python code and owns the watch: sooner than it would let go;
+//! - from whichever thread runs Python code, between two instructions: sooner than it would let go, which takes its switch interval. On
+//!   3.11 only from the main thread, if that owns the watch;
 //! - from whoever asks for it by [`act_now`].
 //!
 //! The function runs no Python code, drops nothing that has a finalizer, and finds the owner between any two of its native steps, as a
@@ -59,7 +60,7 @@ struct Watched {
     listed: AtomicU32,
     /// The main thread owns it.
     of_main_thread: AtomicBool,
-    /// The main thread was asked to act, and has not come to it yet.
+    /// A thread was asked to act, and has not come to it yet.
     asked: AtomicBool,
     /// What `act` gets; null once it is gone. Used with the interpreter attached.
     owner: AtomicPtr<()>,

@@ -22,7 +22,7 @@ const ASLEEP: u32 = 1;
 /// No state that a monitor ever has.
 pub(super) const NEVER: u32 = u32::MAX;
 
-/// How long the main thread has to act of itself before the interpreter is asked for.
+/// How long a thread that was asked has to act before the interpreter is asked for.
 const ASKED: Duration = Duration::from_micros(300);
 /// Enough for OpenSSL, which may be called; only what is used is ever real memory.
 const STACK: usize = 256 * 1024;
@@ -274,14 +274,21 @@ fn falls_asleep(awake: u32) -> bool {
     true
 }
 
-/// Has the owner of a watch act, in its own thread if that is quicker.
+/// Has the owner of a watch act, in a thread that runs Python code if that is quicker.
 fn act(watched: &Arc<Watched>, turn: u32) {
-    if watched.of_main_thread.load(Ordering::Relaxed)
+    let any_thread = pending::of_any_thread();
+    if (any_thread.is_some() || watched.of_main_thread.load(Ordering::Relaxed))
         && !watched.asked.swap(true, Ordering::Relaxed)
     {
         let asked = Arc::into_raw(watched.clone()).cast_mut().cast();
         // SAFETY: may be called by any thread; the argument is released by the function.
-        if unsafe { ffi::Py_AddPendingCall(Some(act_asked), asked) } == 0 {
+        let taken = unsafe {
+            match any_thread {
+                Some(add) => add(ffi::PyInterpreterState_Main(), act_asked, asked, 0),
+                None => ffi::Py_AddPendingCall(Some(act_asked), asked),
+            }
+        };
+        if taken == 0 {
             thread::park_timeout(ASKED);
         } else {
             watched.asked.store(false, Ordering::Relaxed);
@@ -302,7 +309,42 @@ fn act(watched: &Arc<Watched>, turn: u32) {
     }
 }
 
-/// The main thread has come to act.
+/// Calls that a thread makes between two instructions of Python code.
+mod pending {
+    use std::ffi::{c_int, c_void};
+
+    use pyo3::ffi;
+
+    /// `_PyEval_AddPendingCall`. Where it takes no more, it gives something else than 0.
+    pub(super) type Add = unsafe extern "C" fn(
+        *mut ffi::PyInterpreterState,
+        extern "C" fn(*mut c_void) -> c_int,
+        *mut c_void,
+        c_int,
+    ) -> c_int;
+
+    #[cfg(Py_3_12)]
+    unsafe extern "C" {
+        /// Exported for the interpreter's own tests; the same in all versions from 3.12 on. The last argument says whether only the
+        /// main thread may make the call.
+        fn _PyEval_AddPendingCall(
+            interpreter: *mut ffi::PyInterpreterState,
+            call: extern "C" fn(*mut c_void) -> c_int,
+            argument: *mut c_void,
+            flags: c_int,
+        ) -> c_int;
+    }
+
+    /// What has any thread make a call, which `Py_AddPendingCall` has only the main thread do.
+    pub(super) fn of_any_thread() -> Option<Add> {
+        #[cfg(Py_3_12)]
+        return Some(_PyEval_AddPendingCall);
+        #[cfg(not(Py_3_12))]
+        return None;
+    }
+}
+
+/// A thread that runs Python code has come to act.
 extern "C" fn act_asked(asked: *mut c_void) -> c_int {
     // SAFETY: the reference that was handed over by `act`, which is the only one to have this called.
     let watched = unsafe { Arc::from_raw(asked.cast::<Watched>()) };
