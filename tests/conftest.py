@@ -93,6 +93,13 @@ def _no_descriptor_is_left() -> Iterator[None]:
         assert not left, f"descriptors left open: {left}"
 
 
+@pytest.fixture(autouse=True, scope="module")
+def _collections_are_small() -> None:
+    """What pytest and earlier modules keep is no part of later collections: each would take longer than most tests."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture
 def problems() -> list[dict[str, Any]]:
     """The contexts with which the loop's exception handler was called."""

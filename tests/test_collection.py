@@ -449,15 +449,6 @@ CASES = {
 HANDLES = {case.__name__: case for case in (handle_callback, handle_arguments, handle_context)}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _small_collections():
-    """A collection is not to go through all that was imported."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(autouse=True)
 def _collected_before_the_loop_is_closed(loop):
     yield

@@ -235,10 +235,12 @@ def test_echo_server_with_5000_connections_at_once(way, tmp_path, free_port):
         lines = []
         reader = threading.Thread(target=lambda: lines.extend(server.stdout), daemon=True)
         reader.start()
-        for _ in range(count):  # one by one: what is open when something fails has to be closed
+        for number in range(count):  # one by one: what is open when something fails has to be closed
             connections += [socket.create_connection(("127.0.0.1", free_port), timeout=60)]
-        for number, connection in enumerate(connections):
-            connection.sendall(b"%d" % number)
+            connections[-1].sendall(b"%d" % number)
+            # Those before it are accepted then: where the queue is full, the kernel tries again after a second.
+            if number % 50 == 49:
+                assert connections[-1].recv(100, socket.MSG_PEEK) == b"%d" % number
         for number, connection in enumerate(connections):
             assert connection.recv(100) == b"%d" % number
         for connection in connections:

@@ -16,8 +16,7 @@ from programs import programs
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_collections():
-    """Each program ends with a collection, which is not to go through all that there was before."""
-    gc.collect()
+    """Each program ends with a collection, which is not to go through what those before it have left."""
     automatic = gc.isenabled()
     gc.disable()
     yield
