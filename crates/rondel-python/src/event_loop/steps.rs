@@ -347,12 +347,15 @@ fn timer_of_stock_call_at() -> Res<Option<Owned>> {
     let Some(frame) = current_frame() else {
         return Ok(None);
     };
+    let running = get(&frame, "f_code")?;
+    // Nothing can be imported when the interpreter ends and its last loops are closed.
+    if get(&running, "co_name")?.to_text()? != "call_at" {
+        return Ok(None);
+    }
     let base = get(&*import("asyncio.base_events")?, "BaseEventLoop")?;
     let call_at = get(&base, "call_at")?;
-    let Some(code) = call_at.getattr_optional(&*Owned::from_str("__code__")?)? else {
-        return Ok(None);
-    };
-    if !get(&frame, "f_code")?.is(&code) {
+    let code = call_at.getattr_optional(&*Owned::from_str("__code__")?)?;
+    if !code.is_some_and(|code| code.is(&running)) {
         return Ok(None);
     }
     let locals = get(&frame, "f_locals")?;
