@@ -429,6 +429,35 @@ def test_a_process_begins_after_a_write(run, spawn):
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="earlier versions don't warn")
+@pytest.mark.skipif(not hasattr(os, "unshare"), reason="came with 3.12")
+def test_a_namespace_may_be_left_after_writes(impl):
+    """The kernel lets no process with several threads make a namespace of users for itself."""
+    program = """
+        import os, socket
+
+        async def main():
+            loop = asyncio.get_running_loop()
+            ours, peer = socket.socketpair()
+            ours.setblocking(False)
+            transport, _ = await loop.create_connection(asyncio.Protocol, sock=ours)
+            for function, argument in ((os.unshare, os.CLONE_NEWUSER), (os.unshare, os.CLONE_THREAD)):
+                transport.write(b"x")
+                await asyncio.sleep(0)
+                assert peer.recv(10) == b"x"
+                transport.write(b"y")
+                try:
+                    function(argument)
+                except PermissionError:
+                    print("not allowed here")
+                assert peer.recv(10) == b"y"
+            transport.abort()
+            peer.close()
+
+        asyncio.run(main())
+    """
+    assert output(impl, program) in ("", "not allowed here\n")
+
+
 def test_a_fork_after_writes_is_one_of_a_single_thread(impl):
     """The interpreter warns of a fork where the kernel counts several threads."""
     program = """

@@ -23,8 +23,13 @@ fn first() {
     }
 }
 
+/// The kernel refuses some of what these do to a process of several threads; the monitor is the only one a program did not make.
+fn alone() {
+    monitor::pause();
+}
+
 /// Functions of modules.
-fn functions() -> [(&'static str, Vec<Preceded>); 5] {
+fn functions() -> [(&'static str, Vec<Preceded>); 6] {
     [
         (
             "posix",
@@ -38,6 +43,7 @@ fn functions() -> [(&'static str, Vec<Preceded>); 5] {
                 "write", "writev",
             )),
         ),
+        ("posix", Vec::from(preceded!(alone; "setns", "unshare"))),
         (
             "signal",
             Vec::from(preceded!(first; "pthread_kill", "raise_signal")),

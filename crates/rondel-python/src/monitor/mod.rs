@@ -182,10 +182,15 @@ pub(crate) fn act_now() {
     }
 }
 
-fn stop(_: &Object) -> Res<Owned> {
+/// Ends the monitor's thread, until it is needed again.
+pub(crate) fn pause() {
     // Nobody watches what is armed now.
     act_now();
     thread::stop();
+}
+
+fn stop(_: &Object) -> Res<Owned> {
+    pause();
     Ok(Owned::none())
 }
 
