@@ -243,6 +243,90 @@ def test_datadog(programs, tmp_path, begin):
     assert "done" in said(programs, tmp_path, DATADOG.format(begin=begin))
 
 
+NEW_RELIC = """
+import newrelic.agent
+newrelic.agent.global_settings().developer_mode = True
+newrelic.agent.initialize()
+{begin}
+import asyncio
+
+application = newrelic.agent.register_application("tests", timeout=10)
+
+async def child(expected):
+    with newrelic.agent.FunctionTrace("child") as span:
+        await asyncio.sleep(0.001)
+        assert newrelic.agent.current_transaction() is expected, "another transaction"
+        assert newrelic.agent.current_trace() is span, "another span"
+        return span.parent.name
+
+@newrelic.agent.background_task(application=application, name="transaction")
+async def main():
+    here = newrelic.agent.current_transaction()
+    assert here is not None
+    with newrelic.agent.FunctionTrace("root"):
+        assert await asyncio.create_task(child(here)) == "root"
+        assert await asyncio.gather(child(here), child(here)) == ["root"] * 2
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(child(here))
+        assert task.result() == "root"
+        assert await asyncio.wait_for(child(here), 1) == "root"
+    return "in a transaction"
+
+async def without():
+    return newrelic.agent.current_transaction()
+
+assert asyncio.run(without()) is None
+print(asyncio.run(main()))
+assert asyncio.run(without()) is None
+print("done")
+"""
+
+
+@WAYS
+def test_new_relic(programs, tmp_path, begin):
+    wanted("newrelic")
+    assert said(programs, tmp_path, NEW_RELIC.format(begin=begin))[-1] == "done"
+
+
+ELASTIC = """
+import elasticapm
+{begin}
+import asyncio
+
+client = elasticapm.Client(service_name="tests", disable_send=True, central_config=False, cloud_provider="none")
+elasticapm.instrument()
+
+async def child():
+    async with elasticapm.async_capture_span("child") as span:
+        await asyncio.sleep(0.001)
+        assert elasticapm.traces.execution_context.get_span() is span
+        return span.parent.name
+
+async def main():
+    client.begin_transaction("request")
+    async with elasticapm.async_capture_span("root"):
+        assert await asyncio.create_task(child()) == "root"
+        assert await asyncio.gather(child(), child()) == ["root"] * 2
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(child())
+        assert task.result() == "root"
+        async with elasticapm.async_capture_span("sleeping") as span:
+            await asyncio.tasks.sleep(0.001)
+    # Theirs, four of children, and the one of the tool's own around asyncio.tasks.sleep.
+    assert client.end_transaction("name", "result")._span_counter == 7
+
+asyncio.run(main())
+client.close()
+print("done")
+"""
+
+
+@WAYS
+def test_elastic(programs, tmp_path, begin):
+    wanted("elasticapm")
+    assert said(programs, tmp_path, ELASTIC.format(begin=begin))[-1] == "done"
+
+
 SENTRY = """
 import asyncio
 import sentry_sdk
