@@ -1,10 +1,17 @@
 """Starlette and FastAPI: applications of uvicorn's; their test client runs on a loop of anyio's."""
 
+import asyncio
+
 import httpx
+import pytest
 import rondel
 from fastapi.testclient import TestClient
 from fastapi_app import app
 from processes import PYTHON
+from starlette.applications import Starlette
+from starlette.background import BackgroundTask
+from starlette.responses import PlainTextResponse
+from starlette.routing import Route
 from use_asgi import RONDELS
 from websockets.sync.client import connect
 
@@ -36,3 +43,24 @@ def test_the_test_client():
         with client.websocket_connect("/ws") as socket:
             socket.send_text("b")
             assert socket.receive_text() == "got b"
+
+
+@pytest.mark.parametrize("module", [asyncio, rondel])
+def test_a_background_task_that_is_a_queues_method(run, module):
+    """Starlette awaits what a coroutine function returns, and calls anything else in a thread."""
+
+    async def main():
+        queue = module.Queue()
+        await BackgroundTask(queue.put, 5)()
+        assert queue.get_nowait() == 5
+
+        async def endpoint(request):
+            return PlainTextResponse("later", background=BackgroundTask(queue.put, 6))
+
+        application = Starlette(routes=[Route("/", endpoint)])
+        transport = httpx.ASGITransport(app=application)
+        async with httpx.AsyncClient(transport=transport, base_url="http://here") as client:
+            assert (await client.get("/")).text == "later"
+        assert await queue.get() == 6
+
+    run(main())
