@@ -303,6 +303,41 @@ def test_defaults_that_are_replaced(aio: ModuleType, monkeypatch: pytest.MonkeyP
 
 
 @both
+@pytest.mark.parametrize("way", ["set", "changed", "deleted"])
+def test_defaults_of_keywords_that_are_replaced(aio: ModuleType, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    if way == "changed" and aio is rondel and sys.version_info < (3, 12):
+        pytest.skip("the interpreter does not tell of changes of a dict")
+
+    async def fail() -> None:
+        raise ValueError
+
+    async def main() -> None:
+        for _ in range(20):
+            with monkeypatch.context() as patch:
+                if way == "set":
+                    patch.setattr(aio.gather, "__kwdefaults__", {"return_exceptions": True})
+                elif way == "changed":
+                    patch.setitem(aio.gather.__kwdefaults__, "return_exceptions", True)
+                else:
+                    patch.delattr(aio.gather, "__kwdefaults__")
+                    coroutine = fail()
+                    with pytest.raises(
+                        TypeError, match="missing 1 required keyword-only argument: 'return_exceptions'"
+                    ):
+                        aio.gather(coroutine)
+                    coroutine.close()
+                    continue
+                (error,) = await aio.gather(fail())
+                assert isinstance(error, ValueError)
+                with pytest.raises(ValueError):
+                    await aio.gather(fail(), return_exceptions=False)
+            with pytest.raises(ValueError):
+                await aio.gather(fail())
+
+    asyncio.run(main())
+
+
+@both
 def test_code_that_is_wrapped(aio: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     """As tracers do that put their own code into functions, and what was there into another one."""
     calls = []

@@ -86,7 +86,7 @@ def _function(model: FunctionType, target: Any, cls: type | None = None) -> Func
     """A function after the model that calls what is native."""
     native = _rondel.native_code(target, cls)
     function = FunctionType(_code(model.__code__, native), model.__globals__, model.__name__, model.__defaults__)
-    function.__kwdefaults__ = model.__kwdefaults__
+    function.__kwdefaults__ = model.__kwdefaults__ and model.__kwdefaults__.copy()
     function.__qualname__ = model.__qualname__
     function.__module__ = model.__module__
     function.__doc__ = model.__doc__ or target.__doc__

@@ -9,8 +9,8 @@
 //! (3.11 asks for it only where C code calls: `function_311.rs`).
 //!
 //! Whatever changes the function takes effect, as the vectorcall leaves the call to the bytecode
-//! unless it finds the code and the defaults that the function was made with; and an object of a
-//! foreign class, to the method's own check.
+//! unless it finds the code and the defaults that the function was made with (those of keywords:
+//! `kwdefaults.rs`); and an object of a foreign class, to the method's own check.
 
 use std::cell::Cell;
 use std::ptr;
@@ -20,6 +20,7 @@ use pyo3::ffi;
 
 use super::collected::{Collected, slots};
 use super::error::type_error;
+use super::kwdefaults;
 use super::method::{Args, FastFn, Method, NoArgsFn, function, method};
 use super::special;
 use super::types::{TypeBuilder, allocate};
@@ -337,16 +338,6 @@ fn attach(_: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-#[cfg(Py_3_12)]
-unsafe extern "C" {
-    /// From `Include/cpython/funcobject.h`. The interpreter then runs the function's bytecode only
-    /// when it is asked to.
-    fn PyFunction_SetVectorcall(
-        function: *mut ffi::PyFunctionObject,
-        vectorcall: ffi::vectorcallfunc,
-    );
-}
-
 fn set_vectorcall(function: &Object, native: &Object) -> Res<()> {
     let fields = NativeCode::of(native);
     let Some(call) = fields.direct_call() else {
@@ -375,13 +366,8 @@ fn set_vectorcall(function: &Object, native: &Object) -> Res<()> {
         RUN_BYTECODE.store(run as usize, Ordering::Relaxed);
         fields.code.set(code.as_ptr());
         fields.defaults.set((*object).func_defaults);
-        #[cfg(Py_3_12)]
-        PyFunction_SetVectorcall(object, call);
-        // The interpreter's loop runs the bytecode all the same; calls from C take the quick way.
-        #[cfg(not(Py_3_12))]
-        {
-            (*object).vectorcall = Some(call);
-        }
+        kwdefaults::set_way(object, call);
+        kwdefaults::note(function, call, run)?;
     }
     Ok(())
 }
@@ -442,6 +428,7 @@ pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
         .collected::<NativeCode>()
         .vectorcall(offset)
         .build()?;
+    kwdefaults::init(&class)?;
     CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
     let make = |method: Method| function(method);
     #[cfg(not(Py_3_12))]

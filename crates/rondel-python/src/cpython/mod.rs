@@ -22,6 +22,7 @@
 //! | `frame.rs` | the source tracebacks of debug mode |
 //! | `ending.rs` | daemon threads at the end of the interpreter |
 //! | `function.rs` | native code behind Python functions; `function_311.rs` what stands for some of them on 3.11 |
+//! | `kwdefaults.rs` | the defaults of such functions' keywords, when they change |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `instance_dict.rs` | whether an object has an instance dict |
 //! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
@@ -48,6 +49,7 @@ pub(crate) mod function;
 #[cfg(not(Py_3_12))]
 mod function_311;
 pub(crate) mod instance_dict;
+mod kwdefaults;
 pub(crate) mod method;
 pub(crate) mod names;
 pub(crate) mod nesting;
