@@ -812,3 +812,39 @@ def test_closed_endpoints_are_freed_at_once(run: Run) -> None:
         assert [ref() for ref in seen] == [None] * 4
 
     run(main())
+
+
+@pytest.mark.one_mode
+def test_each_datagram_to_an_address_is_audited(run: Run) -> None:
+    """Also those that leave together; and a hook that refuses one ends the transport."""
+    seen: list[Any] = []
+    on = [True]
+
+    def hook(event: str, args: Any) -> None:
+        if on and event == "socket.sendto":
+            seen.append(args[1])
+            if args[1][1] == 7:
+                raise RuntimeError("refused by a hook")
+
+    sys.addaudithook(hook)  # for ever, so that it does nothing afterwards
+
+    async def main() -> list[Any]:
+        loop = asyncio.get_running_loop()
+        reported: list[Any] = []
+        loop.set_exception_handler(lambda _, context: reported.append((context["message"], repr(context["exception"]))))
+        transport, recorder = await loop.create_datagram_endpoint(Recorder, local_addr=("127.0.0.1", 0))
+        address = transport.get_extra_info("sockname")
+        for number in range(3):
+            transport.sendto(b"%d" % number, address)
+        assert seen == [address] * 3
+        connected, _ = await loop.create_datagram_endpoint(Recorder, remote_addr=address)
+        connected.sendto(b"sent, and not sent to")
+        assert seen == [address] * 3
+        transport.sendto(b"refused", ("127.0.0.1", 7))
+        assert transport.is_closing() and seen[3:] == [("127.0.0.1", 7)]
+        connected.close()
+        return [*reported, repr(await recorder.lost)]
+
+    expected = "RuntimeError('refused by a hook')"
+    assert run(main()) == [("Fatal write error on datagram transport", expected), expected]
+    on.clear()

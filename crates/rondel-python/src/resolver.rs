@@ -36,7 +36,7 @@ struct Members {
 
 unsafe extern "C" {
     /// Part of the C API (`sysmodule.h`) in all versions.
-    fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
+    pub(crate) fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
 }
 
 static NAMES: Table<Names> = Table::new();

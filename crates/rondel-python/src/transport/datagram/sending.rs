@@ -16,8 +16,10 @@ use crate::cpython::error::{
     os_error, raised_matches, restore, take_exception, type_error, value_error,
 };
 use crate::cpython::method::{Args, Method, method};
+use crate::cpython::object::check;
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::LoopCore;
+use crate::resolver::PySys_Audit;
 use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::flow::{self, Edge};
 use crate::transport::loop_calls::{report_callback, take_unless_exit, warn_in_log};
@@ -48,14 +50,37 @@ fn sendto(transport: &Object, args: Args<'_>) -> Res<Owned> {
             peer
         }
     };
+    let to = Destination::new(this, addr);
+    if matches!(to.route(), Route::To(_)) && audit(this, to.object()).is_err() {
+        failed_to_write(transport)?;
+        return Ok(Owned::none());
+    }
     let admitted = this.datagrams.borrow_mut().admit(this.has(HAS_ADDRESS));
     match admitted {
         Admitted::Lost { warn: false } => {}
         Admitted::Lost { warn: true } => warn_in_log("socket.send() raised exception.")?,
-        Admitted::Now => send_now(transport, this, data, Destination::new(this, addr))?,
-        Admitted::Queue => queue(transport, this, data, Destination::new(this, addr))?,
+        Admitted::Now => send_now(transport, this, data, to)?,
+        Admitted::Queue => queue(transport, this, data, to)?,
     }
     Ok(Owned::none())
+}
+
+/// The event that `socket.sendto` raises, for what is not sent by it.
+#[inline]
+fn audit(this: &Datagram, to: &Object) -> Res<()> {
+    let socket = match this.datagrams.borrow().socket() {
+        Some(socket) => socket.object().own(),
+        None => return Ok(()),
+    };
+    // SAFETY: a text that ends with zero, and as many live objects as the format names.
+    check(unsafe {
+        PySys_Audit(
+            c"socket.sendto".as_ptr(),
+            c"OO".as_ptr(),
+            socket.as_ptr(),
+            to.as_ptr(),
+        )
+    })
 }
 
 /// Others wait already.
