@@ -163,6 +163,9 @@ def test_streams_have_a_dict(aio: ModuleType, run: Any) -> None:
         server = await aio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
         reader, writer = await aio.open_connection(*server.sockets[0].getsockname())
         protocol = writer.transport.get_protocol()
+        assert isinstance(reader, asyncio.StreamReader)
+        assert isinstance(writer, asyncio.StreamWriter)
+        assert isinstance(protocol, asyncio.StreamReaderProtocol)
         for thing in (reader, writer, protocol, writer.transport):
             thing.my_attribute = 5
             assert vars(thing)["my_attribute"] == 5

@@ -75,6 +75,32 @@ def test_every_name_is_there():
     assert {name for name in rondel.__all__ if not hasattr(rondel, name)} == set()
 
 
+def test_every_class_is_asyncios() -> None:
+    for name in asyncio.__all__:
+        stock, ours = getattr(asyncio, name), getattr(rondel, name)
+        if isinstance(stock, type):
+            assert issubclass(ours, stock), name
+            if stock is not ours:
+                order = [cls for cls in ours.__mro__ if not cls.__module__.startswith("rondel")]
+                assert [cls for cls in order if cls in stock.__mro__] == list(stock.__mro__)
+
+
+@pytest.mark.parametrize("name", ["StreamReader", "StreamWriter", "StreamReaderProtocol"])
+def test_attributes_that_asyncios_classes_are_given(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    stock, ours = getattr(asyncio, name), getattr(rondel, name)
+    derived = type(name, (ours,), {})
+    for cls in (ours, derived):
+        assert not hasattr(cls, "given_by_a_program")
+    for value in range(3):
+        monkeypatch.setattr(stock, "given_by_a_program", value, raising=False)
+        for cls in (ours, derived):
+            assert cls.given_by_a_program == value
+    monkeypatch.undo()
+    for cls in (ours, derived):
+        assert not hasattr(cls, "given_by_a_program")
+    assert ours in stock.__subclasses__()
+
+
 @pytest.mark.parametrize(("stock", "ours"), PAIRS)
 def test_signatures(stock: Any, ours: Any) -> None:
     assert ours is not None

@@ -24,11 +24,11 @@ class SubprocessStreamProtocol(subprocess.SubprocessStreamProtocol):
     def connection_made(self, transport: Any) -> None:
         """The child runs, and its pipes are connected."""
         self._transport = transport
-        self.stdout = self._reader(1)  # type: ignore[assignment]
-        self.stderr = self._reader(2)  # type: ignore[assignment]
+        self.stdout = self._reader(1)
+        self.stderr = self._reader(2)
         stdin: Any = transport.get_pipe_transport(0)
         if stdin is not None:
-            self.stdin = StreamWriter(stdin, self, None, self._loop)  # type: ignore[assignment]
+            self.stdin = StreamWriter(stdin, self, None, self._loop)
 
     def _reader(self, fd: int) -> StreamReader | None:
         pipe = self._transport.get_pipe_transport(fd)

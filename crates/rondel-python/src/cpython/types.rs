@@ -13,7 +13,7 @@ use pyo3::ffi;
 
 use super::method::{GetSet, Method};
 use super::names::import;
-use super::object::check;
+use super::object::{check, tuple_item, tuple_len};
 use super::{Object, Owned, Res};
 
 /// Describes a type to be made.
@@ -317,6 +317,37 @@ pub(crate) fn register_subclasses(class: &Object, subclasses: &[&Object]) -> Res
     let register = Owned::from_str("register")?;
     for subclass in subclasses {
         class.call_method(&register, &[subclass])?;
+    }
+    Ok(())
+}
+
+/// Makes a class a subclass of asyncio's class, whose instances are laid out otherwise: what ours has comes first, then what
+/// asyncio's has, which is written in Python. `__base__` stays what gives the layout. Once, before anybody sees the class.
+pub(crate) fn derive_from(class: &Object, stock: &Object) -> Res<()> {
+    let own = class.as_type_ptr();
+    let address = Owned::from_i64(own as i64)?;
+    // SAFETY: live types; nobody has looked anything up by the tuples that are replaced, as both are of a new class. A class
+    // that was changed tells those in its dict of subclasses, by address; theirs is made as the interpreter makes it.
+    unsafe {
+        let theirs = Object::from_ptr((*stock.as_type_ptr()).tp_mro);
+        let inherited = (0..tuple_len(theirs)).map(|index| tuple_item(theirs, index));
+        let order: Vec<&Object> = std::iter::once(class).chain(inherited).collect();
+        let (order, bases) = (Owned::tuple(&order)?, Owned::tuple(&[stock])?);
+        let reference = Owned::steal(ffi::PyWeakref_NewRef(class.as_ptr(), ptr::null_mut()))?;
+        let subclasses = &raw mut (*stock.as_type_ptr()).tp_subclasses;
+        if (*subclasses).is_null() {
+            *subclasses = Owned::dict()?.into_ptr();
+        }
+        Object::from_ptr(*subclasses).set(&address, &reference)?;
+        drop(Owned::steal(std::mem::replace(
+            &mut (*own).tp_mro,
+            order.into_ptr(),
+        )));
+        drop(Owned::steal(std::mem::replace(
+            &mut (*own).tp_bases,
+            bases.into_ptr(),
+        )));
+        ffi::PyType_Modified(own);
     }
     Ok(())
 }

@@ -19,7 +19,7 @@ use super::{drain, handler, reader, writer};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::event_loop::core::is_debug;
 use crate::transport::loop_calls::{call_exception_handler, create_future, debug_in_log};
@@ -506,6 +506,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .methods(methods())
         .getset(attributes())
         .build()?;
+    derive_from(&class, &imports().stock_protocol)?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

@@ -20,7 +20,7 @@ use crate::cpython::error::{
 use crate::cpython::frame::source_traceback;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::object::check;
-use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::event_loop::core::is_debug;
 use crate::transport::chunk::{Chunk, with_buffer};
@@ -542,6 +542,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .methods(methods())
         .getset(attributes())
         .build()?;
+    derive_from(&class, &imports().stock_reader)?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

@@ -14,11 +14,11 @@ use super::{drain, reader};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::tls;
 use crate::transport::loop_calls::{create_future, is_closed, warn_of_resource};
-use crate::transport::names::names;
+use crate::transport::names::{imports, names};
 use crate::transport::{socket, writing};
 
 /// A writer's fields behind the object header. All zero bytes are its state before `__init__`.
@@ -268,6 +268,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .methods(methods())
         .getset(attributes())
         .build()?;
+    derive_from(&class, &imports().stock_writer)?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }
