@@ -1,5 +1,6 @@
 """`copy`, `pickle`, `vars()` and dataclasses on objects that hold locks, events and queues."""
 
+import asyncio
 import copy
 import dataclasses
 import pickle
