@@ -12,11 +12,13 @@ the test asking for it (the fixture `problems`).
 """
 
 import asyncio
+import functools
 import gc
 import os
 import random
 import signal
 import socket
+import sys
 from collections.abc import Callable, Coroutine, Iterator
 from types import ModuleType
 from typing import Any
@@ -93,9 +95,19 @@ def _no_descriptor_is_left() -> Iterator[None]:
         assert not left, f"descriptors left open: {left}"
 
 
+@functools.cache
+def _let_hypothesis_begin() -> None:
+    """When it first runs, it asks the collector for referrers of an object, which does not tell of those that are frozen."""
+    from hypothesis import given, settings, strategies
+
+    settings(max_examples=1, database=None)(given(strategies.none())(lambda _: None))()
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _collections_are_small() -> None:
     """What pytest and earlier modules keep is no part of later collections: each would take longer than most tests."""
+    if "hypothesis" in sys.modules:
+        _let_hypothesis_begin()
     gc.collect()
     gc.freeze()
 
