@@ -5,9 +5,11 @@
 #include <dlfcn.h>
 #include <errno.h>
 #include <pthread.h>
+#include <stdarg.h>
 #include <string.h>
 #include <sys/epoll.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <unistd.h>
 
@@ -181,6 +183,31 @@ int accept4(int fd, struct sockaddr *restrict peer, socklen_t *restrict len, int
 {
     REAL(accept4);
     return fails(ACCEPT, fd, NULL) ? -1 : real(fd, peer, len, flags);
+}
+
+/* The calls that Rondel makes without the C library's own functions; all others pass. */
+long syscall(long number, ...)
+{
+    long given[6];
+    va_list list;
+    va_start(list, number);
+    for (int i = 0; i < 6; i++)
+        given[i] = va_arg(list, long);
+    va_end(list);
+    switch (number) {
+    case SYS_recvfrom:
+        return recvfrom((int)given[0], (void *)given[1], (size_t)given[2], (int)given[3], (struct sockaddr *)given[4],
+                        (socklen_t *)given[5]);
+    case SYS_sendto:
+        return sendto((int)given[0], (const void *)given[1], (size_t)given[2], (int)given[3],
+                      (const struct sockaddr *)given[4], (socklen_t)given[5]);
+    case SYS_sendmsg:
+        return sendmsg((int)given[0], (const struct msghdr *)given[1], (int)given[2]);
+    default: {
+        REAL(syscall);
+        return real(number, given[0], given[1], given[2], given[3], given[4], given[5]);
+    }
+    }
 }
 
 /* A connect that a signal interrupts goes on nevertheless. */

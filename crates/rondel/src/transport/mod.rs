@@ -12,9 +12,11 @@
 //! * `datagram.rs`: a datagram socket; `recv_batch.rs` receives for it.
 //! * `pipe.rs`: either end of a pipe, a terminal or the like.
 //! * `listener.rs`: accepting connections.
+//! * `bare_calls.rs`: the system calls that are made for each message.
 //! * `address.rs`: a peer's address in as little memory as it takes.
 
 pub mod address;
+mod bare_calls;
 pub mod datagram;
 pub mod flow_control;
 pub mod listener;

@@ -8,6 +8,8 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
 
+use super::bare_calls;
+
 /// The size of the shared buffer, in bytes.
 pub const SCRATCH_SIZE: usize = 64 * 1024;
 /// The most that one readiness delivers, in bytes; asyncio's `max_size`.
@@ -84,8 +86,7 @@ impl RecvSize {
 /// One `recv`. A call that a signal interrupts counts as blocked: the descriptor will be reported again.
 #[inline]
 pub fn recv(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Received {
-    // SAFETY: the kernel writes at most `room.len()` bytes there.
-    received(unsafe { libc::recv(fd, room.as_mut_ptr().cast(), room.len(), 0) })
+    received(bare_calls::recv(fd, room))
 }
 
 /// One `read`, for what is no socket.

@@ -9,6 +9,7 @@ use std::io;
 use std::mem;
 use std::os::fd::RawFd;
 
+use super::bare_calls;
 use crate::refused::Replaceable;
 
 static SENDMSG: Replaceable = Replaceable::new();
@@ -267,7 +268,7 @@ fn send_vectors(fd: RawFd, vectors: &mut [libc::iovec]) -> io::Result<usize> {
     message.msg_iov = vectors.as_mut_ptr();
     message.msg_iovlen = vectors.len() as _;
     // SAFETY: each vector describes a chunk that the queue holds; the kernel only reads them.
-    count(unsafe { libc::sendmsg(fd, &raw const message, libc::MSG_NOSIGNAL) })
+    count(unsafe { bare_calls::sendmsg(fd, &message, libc::MSG_NOSIGNAL) })
 }
 
 fn write_vectors(fd: RawFd, vectors: &mut [libc::iovec]) -> io::Result<usize> {
@@ -291,8 +292,8 @@ pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
 /// `send`'s own: `EAGAIN` and `EINTR` too.
 #[inline]
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    // SAFETY: `bytes` is readable for its length. A signal for a broken pipe is not wanted.
-    count(unsafe { libc::send(fd, bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) })
+    // A signal for a broken pipe is not wanted.
+    count(bare_calls::send(fd, bytes, libc::MSG_NOSIGNAL))
 }
 
 #[inline]
