@@ -72,10 +72,15 @@ impl<H: Host> EventLoop<H> {
     #[inline]
     pub fn queue_mail(&self) {
         if self.inbox.has_mail() {
-            for remote in self.inbox.take(MAX_MAIL) {
-                if let Some(item) = self.host.received(remote) {
-                    self.ready.push(item);
-                }
+            self.take_mail();
+        }
+    }
+
+    #[inline(never)]
+    fn take_mail(&self) {
+        for remote in self.inbox.take(MAX_MAIL) {
+            if let Some(item) = self.host.received(remote) {
+                self.ready.push(item);
             }
         }
     }
