@@ -19,6 +19,7 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 use pyo3::ffi;
 
 use super::collected::{Collected, slots};
+use super::direct_call;
 use super::error::type_error;
 use super::kwdefaults;
 use super::method::{Args, FastFn, Method, NoArgsFn, function, method};
@@ -125,7 +126,7 @@ unsafe fn method_of<'a>(
 /// # Safety
 /// A live function that [`attach`] was called with, and a call's arguments.
 #[inline(never)]
-unsafe fn call_otherwise(
+pub(super) unsafe fn call_otherwise(
     callable: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     nargs: usize,
@@ -309,6 +310,15 @@ impl NativeCode {
             .is_some_and(|definition| definition.ml_flags & ffi::METH_NOARGS != 0)
     }
 
+    /// The vectorcall of its `method!`, if no other function has it.
+    fn take_direct_call(&self, function: &ffi::PyFunctionObject) -> Option<ffi::vectorcallfunc> {
+        let (class, module) = match self.owner.get().is_null() {
+            true => (ptr::null_mut(), self.class.get().cast()),
+            false => (self.class.get(), ptr::null_mut()),
+        };
+        direct_call::take(self.definition.get(), function, class, module)
+    }
+
     /// How a function is called without its bytecode, if it can be.
     fn direct_call(&self) -> Option<ffi::vectorcallfunc> {
         let is_method = !self.owner.get().is_null();
@@ -366,6 +376,7 @@ fn set_vectorcall(function: &Object, native: &Object) -> Res<()> {
         RUN_BYTECODE.store(run as usize, Ordering::Relaxed);
         fields.code.set(code.as_ptr());
         fields.defaults.set((*object).func_defaults);
+        let call = fields.take_direct_call(&*object).unwrap_or(call);
         kwdefaults::set_way(object, call);
         kwdefaults::note(function, call, run)?;
     }

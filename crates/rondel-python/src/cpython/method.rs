@@ -8,13 +8,15 @@ use std::ptr;
 
 use pyo3::ffi;
 
+use super::direct_call::{self, DirectCall};
 use super::error::type_error;
 use super::names::Table;
 use super::object::{tuple_item, tuple_len};
 use super::{Object, Owned, Res, names};
 
-/// An entry of a type's method table.
-pub(crate) struct Method(pub(crate) ffi::PyMethodDef);
+#[derive(Clone, Copy)]
+/// An entry of a type's method table, and the vectorcall for a Python function that is shown in its place.
+pub(crate) struct Method(pub(crate) ffi::PyMethodDef, pub(super) Option<DirectCall>);
 
 /// An entry of a type's attribute table.
 pub(crate) struct GetSet(pub(crate) ffi::PyGetSetDef);
@@ -53,12 +55,13 @@ fn entry(
         Some(parameters) => format!("{name}($self, {parameters})\n--\n\n{doc}"),
         None => doc.into_owned(),
     };
-    Method(ffi::PyMethodDef {
+    let definition = ffi::PyMethodDef {
         ml_name: lasting(name),
         ml_meth: function,
         ml_flags: flags,
         ml_doc: lasting(&doc),
-    })
+    };
+    Method(definition, None)
 }
 
 /// A C string for a table. Neither names nor texts have a NUL in them; should one, it ends there.
@@ -99,7 +102,7 @@ pub(crate) fn init(module: &Object) {
 
 /// A function of the module, from a method whose `self` is the module. It is shown as one of the package.
 pub(crate) fn function(method: Method) -> Res<Owned> {
-    let definition = Box::leak(Box::new(method.0));
+    let definition = method.leak();
     let package = Owned::from_str("rondel")?;
     // SAFETY: the definition lives for ever, the others are live objects.
     unsafe {
@@ -112,6 +115,19 @@ pub(crate) fn function(method: Method) -> Res<Owned> {
 }
 
 impl Method {
+    /// Has a function that is shown in its place call it by this.
+    pub(crate) fn called_by(mut self, call: DirectCall) -> Self {
+        self.1 = Some(call);
+        self
+    }
+
+    /// Its definition, at a place that lasts.
+    pub(super) fn leak(self) -> &'static mut ffi::PyMethodDef {
+        let definition = Box::leak(Box::new(self.0));
+        direct_call::note(definition, self.1);
+        definition
+    }
+
     /// Replaces the wrapper that a slot of the same name would put into the type.
     pub(crate) fn over_slot(mut self) -> Self {
         self.0.ml_flags |= ffi::METH_COEXIST;
@@ -142,7 +158,9 @@ macro_rules! method {
             let this = unsafe { $crate::cpython::Object::from_ptr(this) };
             $crate::cpython::error::guard_object(|| $function(this))
         }
-        $crate::cpython::method::noargs($name, wrapper, $doc)
+        $crate::cpython::method::noargs($name, wrapper, $doc).called_by(
+            $crate::cpython::direct_call::direct_call!(call_noargs wrapper),
+        )
     }};
     (onearg $name:literal $function:path, $doc:literal) => {{
         unsafe extern "C" fn wrapper(
@@ -158,7 +176,9 @@ macro_rules! method {
             };
             $crate::cpython::error::guard_object(|| $function(this, arg))
         }
-        $crate::cpython::method::onearg($name, wrapper, $doc)
+        $crate::cpython::method::onearg($name, wrapper, $doc).called_by(
+            $crate::cpython::direct_call::direct_call!(call_onearg wrapper),
+        )
     }};
     (named $name:literal ($parameter:literal) $function:path, $doc:literal) => {{
         fn parsed(
@@ -188,7 +208,9 @@ macro_rules! method {
             };
             $crate::cpython::error::guard_object(|| $function(this, args))
         }
-        $crate::cpython::method::fast($name, $parameters, wrapper, $doc)
+        $crate::cpython::method::fast($name, $parameters, wrapper, $doc).called_by(
+            $crate::cpython::direct_call::direct_call!(call_fast wrapper),
+        )
     }};
 }
 pub(crate) use method;

@@ -39,6 +39,7 @@ pub(crate) mod collected;
 pub(crate) mod context;
 pub(crate) mod definition;
 pub(crate) mod detach;
+pub(crate) mod direct_call;
 pub(crate) mod dispatch;
 pub(crate) mod ending;
 pub(crate) mod error;

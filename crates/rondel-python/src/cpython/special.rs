@@ -88,7 +88,7 @@ pub(crate) fn bind_special(class: &Object, method: &Method) -> Res<()> {
     this.method
         .set(unsafe { Owned::steal(ffi::PyObject_GetAttrString(class.as_ptr(), name))? });
     this.vectorcall.set(Some(call_descriptor));
-    this.definition.set(Box::leak(Box::new(method.0)));
+    this.definition.set(method.leak());
     // SAFETY: live objects and a C string.
     check(unsafe { ffi::PyObject_SetAttrString(class.as_ptr(), name, descriptor.as_ptr()) })
 }

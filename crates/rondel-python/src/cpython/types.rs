@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use super::direct_call;
 use super::method::{GetSet, Method};
 use super::names::import;
 use super::object::{check, tuple_item, tuple_len};
@@ -145,11 +146,15 @@ impl TypeBuilder {
         let end_of_members: ffi::PyMemberDef = unsafe { std::mem::zeroed() };
         let mut methods: Vec<_> = self.methods.iter().map(|method| method.0).collect();
         methods.push(end_of_methods);
+        let methods = Box::leak(methods.into_boxed_slice());
+        for (definition, method) in methods.iter().zip(&self.methods) {
+            direct_call::note(definition, method.1);
+        }
         let mut getset: Vec<_> = self.getset.iter().map(|getset| getset.0).collect();
         getset.push(end_of_getset);
         self.slots.push(ffi::PyType_Slot {
             slot: ffi::Py_tp_methods,
-            pfunc: Box::leak(methods.into_boxed_slice()).as_mut_ptr().cast(),
+            pfunc: methods.as_mut_ptr().cast(),
         });
         self.slots.push(ffi::PyType_Slot {
             slot: ffi::Py_tp_getset,
@@ -378,7 +383,7 @@ pub(crate) fn set_type_attribute(class: &Object, name: &CStr, value: &Object) ->
 /// of the class that the method's descriptor names, so a subclass that is to be fast needs descriptors of its own.
 pub(crate) fn bind_method(class: &Object, method: &Method) -> Res<()> {
     debug_assert!(class.is_type());
-    let definition = Box::leak(Box::new(method.0));
+    let definition = method.leak();
     // SAFETY: a live type; the definition lives for ever, and its name is a C string.
     unsafe {
         let descriptor = Owned::steal(ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?;
