@@ -1,8 +1,9 @@
 //! Memory of dead objects, kept for the next ones of the same type.
 //!
-//! An object in a list has no references; its fields are as `tp_dealloc` left them (empty) and the collector
-//! does not track it. It keeps its reference to its type, which would otherwise be given up and taken again each time. The lists belong to the process where the interpreter has a lock, and to a thread where it
-//! has none, so that loops in many threads share nothing.
+//! An object in a list has one reference, the list's; its fields are as `tp_dealloc` left them (empty) and the
+//! collector does not track it. It keeps its reference to its type, which would otherwise be given up and taken again
+//! each time. The lists belong to the process where the interpreter has a lock, and to a thread where it has none, so
+//! that loops in many threads share nothing.
 
 use std::cell::UnsafeCell;
 
@@ -58,27 +59,49 @@ impl<const N: usize> FreeList<N> {
         if list.len == N {
             return false;
         }
+        if !COUNTED {
+            // SAFETY: it was one of its type until now.
+            unsafe { ffi::Py_INCREF(object) };
+        }
         list.dead[list.len] = object;
         list.len += 1;
         true
     }
+
+    /// As [`keep`](Self::keep), for one that is alive still: nobody else has a reference. Gives it back if it cannot be kept.
+    ///
+    /// # Safety
+    /// The object is untracked and empty, has no weak references, and is exactly of this list's type.
+    #[inline]
+    pub(crate) unsafe fn keep_unused(&self, object: Owned) -> Option<Owned> {
+        // SAFETY: as in `revive`.
+        let list = unsafe { &mut *self.0.get() };
+        if COUNTED || list.len == N {
+            return Some(object);
+        }
+        list.dead[list.len] = object.into_ptr();
+        list.len += 1;
+        None
+    }
 }
 
-/// `PyObject_Init` for an object that has been one of that type before: the type is still in it, with a reference, and
-/// nobody has counted since the last reference to the object was given up.
+/// Whether the build counts all references that there are, or counts them in another way: an object is then made and ended
+/// as the interpreter does it.
+const COUNTED: bool = cfg!(any(Py_GIL_DISABLED, py_sys_config = "Py_REF_DEBUG"));
+
+/// `PyObject_Init` for an object that has been one of that type before: the type is still in it, with a reference.
 ///
 /// # Safety
-/// The object is dead, and of that type.
+/// The object is in a list, and of that type.
 #[inline]
 unsafe fn init(object: *mut ffi::PyObject, class: *mut ffi::PyTypeObject) {
     // SAFETY: by the caller's word.
     unsafe {
-        if cfg!(any(Py_GIL_DISABLED, py_sys_config = "Py_REF_DEBUG")) {
+        if COUNTED {
             ffi::PyObject_Init(object, class);
             ffi::Py_DECREF(class.cast());
         } else {
-            debug_assert!(ffi::Py_TYPE(object) == class && ffi::Py_REFCNT(object) == 0);
-            ffi::Py_INCREF(object);
+            debug_assert!(ffi::Py_TYPE(object) == class && ffi::Py_REFCNT(object) == 1);
         }
     }
 }

@@ -21,7 +21,7 @@ fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
         check_thread(core)?;
         check_callback(callback, "call_soon")?;
     }
-    let handle = handle::new_handle(this, callback, args, context)?;
+    let handle = handle::new_on(core, callback, args, context)?;
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }

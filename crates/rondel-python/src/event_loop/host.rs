@@ -319,7 +319,11 @@ pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
                 Kind::Writable => transport::writable(&object),
                 Kind::Deferred => transport::deferred(&object),
                 Kind::Job => job::deliver(core, &object),
-                _ => handle::run(core, &object),
+                _ => {
+                    let flow = handle::run(core, &object);
+                    handle::let_go(object);
+                    flow
+                }
             }
         }
     };

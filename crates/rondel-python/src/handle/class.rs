@@ -20,7 +20,7 @@ use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple
 use crate::cpython::nesting::{may_end, nested};
 use crate::cpython::stack::check_stack;
 use crate::cpython::types::{
-    TypeBuilder, clear_weakrefs, free, register_subclasses, slot_fn, visit,
+    TypeBuilder, clear_weakrefs, free, has_weakrefs, register_subclasses, slot_fn, visit,
 };
 use crate::cpython::{Object, Owned, Res, context, imports, none};
 use crate::event_loop::core::is_debug;
@@ -216,13 +216,16 @@ fn init(
         Some(context) if !context.is_none() => context.own(),
         _ => context::copy_current()?,
     };
+    // A program may call it again.
+    let flags = if is_exact(this) { 0 } else { OF_SUBCLASS };
+    empty(fields(this));
     fill(
         this,
         event_loop,
         callback.unwrap_or(none()),
         &[],
         context,
-        if is_exact(this) { 0 } else { OF_SUBCLASS },
+        flags,
     )?;
     // The very tuple that was given, which `_args` gives back.
     fields(this).args[0].set(args);
@@ -264,14 +267,44 @@ unsafe extern "C" fn traverse(
 
 unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector passes a live instance.
-    let this = fields(unsafe { Object::from_ptr(object) });
+    empty(fields(unsafe { Object::from_ptr(object) }));
+    0
+}
+
+fn empty(this: &Handle) {
     this.event_loop.clear();
     this.drop_call();
     this.context.clear();
     this.source_traceback.clear();
     this.repr.clear();
     this.when_object.clear();
-    0
+}
+
+/// Lets go of a handle that has run. Mostly nobody else has it: then it goes to its list without the way through the
+/// interpreter.
+#[inline]
+pub(crate) fn let_go(handle: Owned) {
+    let class = HANDLE.load(Ordering::Relaxed);
+    if cfg!(Py_GIL_DISABLED)
+        || handle.refcount() != 1
+        || !ptr::eq(handle.type_ptr(), class)
+        || has_weakrefs(&handle)
+        || may_end_others(fields(&handle))
+    {
+        return drop(handle);
+    }
+    // SAFETY: an object of a collected type, exactly of the class of the list, empty and without weak references by then.
+    let left = unsafe {
+        ffi::PyObject_GC_UnTrack(handle.as_ptr().cast());
+        let this = fields(&handle);
+        empty(this);
+        this.flags.set(0);
+        FREE_HANDLES.with(|list| list.keep_unused(handle))
+    };
+    if let Some(handle) = left {
+        // SAFETY: as `tp_dealloc` expects it.
+        unsafe { ffi::PyObject_GC_Track(handle.as_ptr().cast()) };
+    }
 }
 
 /// Whether the end of a handle may be the end of others that it holds. (A callback that is made for it is a bound method
@@ -287,17 +320,25 @@ fn may_end_others(this: &Handle) -> bool {
 unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a dead instance; it ends once.
     unsafe {
-        if may_end_others(fields(Object::from_ptr(object))) {
-            nested(object, dealloc, || end(object));
-        } else {
-            end(object);
+        match may_end_others(fields(Object::from_ptr(object))) {
+            true => end_nested(object),
+            false => end(object),
         }
     }
 }
 
 /// # Safety
 /// Only for `tp_dealloc`.
-#[inline]
+#[cold]
+#[inline(never)]
+unsafe fn end_nested(object: *mut ffi::PyObject) {
+    // SAFETY: guaranteed by the caller.
+    unsafe { nested(object, dealloc, || end(object)) };
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline(always)]
 unsafe fn end(object: *mut ffi::PyObject) {
     // SAFETY: by the caller's word.
     unsafe {

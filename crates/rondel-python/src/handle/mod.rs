@@ -18,7 +18,7 @@ mod run;
 #[cfg(Py_3_14)]
 mod thread_safe;
 
-pub(crate) use class::{init_types, run_given};
+pub(crate) use class::{init_types, let_go, run_given};
 pub(crate) use item_call::handle_of;
 #[cfg(not(Py_3_14))]
 pub(crate) use new_handle as new_thread_safe;
@@ -177,14 +177,36 @@ pub(crate) fn new_handle(
     args: &[&Object],
     context: Option<&Object>,
 ) -> Res<Owned> {
-    let class = HANDLE.load(Ordering::Relaxed);
-    let handle = match FREE_HANDLES.with(|list| list.revive(class, true)) {
-        Some(handle) => handle,
-        // SAFETY: all-zero fields are valid.
-        None => unsafe { allocate(class)? },
-    };
+    let handle = empty_handle()?;
     fill_new(&handle, event_loop, callback, args, context, 0)?;
     Ok(handle)
+}
+
+/// As [`new_handle`], on a loop of ours.
+#[inline]
+pub(crate) fn new_on(
+    core: &LoopCore,
+    callback: &Object,
+    args: &[&Object],
+    context: Option<&Object>,
+) -> Res<Owned> {
+    let (context, flags) = match context {
+        Some(context) if !context.is_none() => (context.own(), 0),
+        _ => (core.contexts.snapshot()?, SHARES_CONTEXT),
+    };
+    let handle = empty_handle()?;
+    fill(&handle, core.object(), callback, args, context, flags)?;
+    Ok(handle)
+}
+
+#[inline]
+fn empty_handle() -> Res<Owned> {
+    let class = HANDLE.load(Ordering::Relaxed);
+    match FREE_HANDLES.with(|list| list.revive(class, true)) {
+        Some(handle) => Ok(handle),
+        // SAFETY: all-zero fields are valid.
+        None => unsafe { allocate(class) },
+    }
 }
 
 #[inline]
@@ -228,6 +250,7 @@ pub(crate) fn new_timer(
     Ok(handle)
 }
 
+/// Fills a handle that is empty.
 #[inline]
 fn fill(
     handle: &Object,
@@ -238,16 +261,16 @@ fn fill(
     flags: u16,
 ) -> Res<()> {
     let this = fields(handle);
-    this.context.set(context);
-    this.event_loop.set(event_loop.own());
-    this.callback.set(callback.own());
+    this.context.fill(context);
+    this.event_loop.fill(event_loop.own());
+    this.callback.fill(callback.own());
     if args.len() <= this.args.len() {
         for (slot, arg) in this.args.iter().zip(args) {
-            slot.set((*arg).own());
+            slot.fill((*arg).own());
         }
         this.nargs.set(args.len() as u8);
     } else {
-        this.args[0].set(Owned::tuple(args)?);
+        this.args[0].fill(Owned::tuple(args)?);
         this.nargs.set(IN_A_TUPLE);
     }
     this.flags.set(flags);
