@@ -294,12 +294,22 @@ unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a dead instance; it ends once.
     unsafe {
         let this = fields::<T>(Object::from_ptr(object));
-        if this.stage.get() == Stage::Done {
-            give_back::<T>(object);
-            return;
+        match this.stage.get() {
+            Stage::Done => give_back::<T>(object),
+            _ => end_undone::<T>(object),
         }
+    }
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+#[cold]
+#[inline(never)]
+unsafe fn end_undone<T: Steps>(object: *mut ffi::PyObject) {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
         // The collector must not find it while it waits for its end.
-        untracked::forget(&this.tracked);
+        untracked::forget(&fields::<T>(Object::from_ptr(object)).tracked);
         nested(object, dealloc::<T>, || {
             if !end::<T>(object) {
                 give_back::<T>(object);

@@ -202,17 +202,25 @@ pub(crate) fn may_end_others(this: &Future) -> bool {
 pub(super) unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a dead instance; it ends once.
     unsafe {
-        if may_end_others(fields(Object::from_ptr(object))) {
-            nested(object, tp_dealloc, || end(object));
-        } else {
-            end(object);
+        match may_end_others(fields(Object::from_ptr(object))) {
+            true => end_nested(object),
+            false => end(object),
         }
     }
 }
 
 /// # Safety
 /// Only for `tp_dealloc`.
-#[inline]
+#[cold]
+#[inline(never)]
+unsafe fn end_nested(object: *mut ffi::PyObject) {
+    // SAFETY: guaranteed by the caller.
+    unsafe { nested(object, tp_dealloc, || end(object)) };
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline(always)]
 unsafe fn end(object: *mut ffi::PyObject) {
     // SAFETY: by the caller's word.
     unsafe {
