@@ -255,6 +255,19 @@ impl LoopCore {
         }
     }
 
+    /// Sends what was written, before this transport sends: what it has itself, too, unless nobody else has anything.
+    #[inline]
+    pub(crate) fn flush_before(&self, transport: &Object) {
+        if !self.writes.any() {
+            return;
+        }
+        match self.thread.get() == this_thread() {
+            true if self.writes.leave_alone(transport) => {}
+            true => self.flush_written(),
+            false => self.writes.send_early(),
+        }
+    }
+
     /// Sends what was written, before something else reaches the kernel.
     #[inline]
     pub(crate) fn flush_in_order(&self) {

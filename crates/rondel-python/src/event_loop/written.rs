@@ -149,6 +149,31 @@ impl TurnWrites {
         any
     }
 
+    /// Takes a transport off the list that its caller is about to flush. False: it is not there, or not alone.
+    #[inline]
+    pub(super) fn leave_alone(&self, transport: &Object) -> bool {
+        let mut transports = self.transports.borrow_mut();
+        if transports.len() != 1 || !ptr::eq(self.last.get(), transport.as_ptr()) {
+            return false;
+        }
+        let taken = transports.pop_front();
+        drop(transports);
+        self.len.set((0, 0));
+        self.all_sent();
+        drop(taken);
+        true
+    }
+
+    /// Nothing waits any more.
+    #[inline]
+    fn all_sent(&self) {
+        self.any.set(false);
+        self.late.set(false);
+        self.mixed.set(false);
+        self.last.set(ptr::null_mut());
+        self.watch.disarm();
+    }
+
     fn flush_all(&self) {
         self.len.set((0, 0));
         loop {
@@ -166,11 +191,7 @@ impl TurnWrites {
                 continue;
             }
             let Some(transport) = transports.pop_front() else {
-                self.any.set(false);
-                self.late.set(false);
-                self.mixed.set(false);
-                self.last.set(ptr::null_mut());
-                self.watch.disarm();
+                self.all_sent();
                 return;
             };
             drop(transports);

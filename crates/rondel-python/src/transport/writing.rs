@@ -203,8 +203,15 @@ pub(crate) fn write_early(stream: &mut Stream<Descriptor, Unsent>, bytes: &[u8])
 /// Sends what waits, after whatever was written before it.
 #[inline]
 pub(crate) fn flush_now(transport: &Object) -> Res<()> {
-    flush_in_order(fields(transport));
-    flush_own(transport)
+    let this = fields(transport);
+    let was_dirty = this.is_dirty();
+    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+        core.flush_before(transport);
+    }
+    match was_dirty && !this.is_dirty() {
+        true => Ok(()),
+        false => flush_own(transport),
+    }
 }
 
 /// Sends what waits.
