@@ -95,6 +95,16 @@ def _imported_by_the_extension() -> None:
     from . import awaiting, executor, patches
 
 
-def __getattr__(name: str) -> object:
-    """Whatever else asyncio has: its submodules, names that it is about to drop."""
-    return getattr(_asyncio, name)
+# Whatever else asyncio has: its submodules, names that it is about to drop.
+TYPE_CHECKING = False  # type checkers take it for true
+if _sys.version_info >= (3, 14) or TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        return getattr(_asyncio, name)
+else:
+    # asyncio has no `__getattr__` there, and the interpreter is quicker with a module that has none.
+    for _name, _value in vars(_asyncio).items():
+        if not _name.startswith("__"):
+            globals().setdefault(_name, _value)
+    del _name, _value
+del TYPE_CHECKING
