@@ -252,7 +252,7 @@ def test_what_passes_for_an_iterator(loop, aio, kind):
             assert not isinstance(iterator, (abc.Awaitable, abc.Coroutine))
             assert not inspect.isawaitable(iterator)
             assert not aio.iscoroutine(iterator)
-            with pytest.raises(TypeError, match="can't be used in 'await' expression"):
+            with pytest.raises(TypeError, match="can't be (used in 'await' expression|awaited)"):
                 await iterator
         future.cancel()
         with pytest.raises(asyncio.CancelledError):
