@@ -321,6 +321,48 @@ def test_half_closed(run: Any) -> None:
     run(main())
 
 
+@pytest.mark.parametrize("end", ["close", "write_eof", "abort"])
+def test_the_other_end_on_the_loop_sees_the_end_in_the_next_turn(run: Any, end: str) -> None:
+    """Also while callbacks keep coming."""
+
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        turn = 0
+        seen: list[int] = []
+
+        def tick() -> None:
+            nonlocal turn
+            turn += 1
+            if len(seen) < 2:
+                loop.call_soon(tick)
+
+        class Ours(asyncio.Protocol):
+            def connection_lost(self, exc: Any) -> None:
+                if end != "write_eof":
+                    seen.append(turn)
+
+        class Theirs(asyncio.Protocol):
+            def eof_received(self) -> None:
+                seen.append(turn)
+
+        ours, theirs = socket.socketpair()
+        transport, _ = await loop.create_connection(Ours, sock=ours)
+        other, _ = await loop.create_connection(Theirs, sock=theirs)
+        tick()
+        for _ in range(3):
+            await asyncio.sleep(0)
+        getattr(transport, end)()
+        if end == "write_eof":
+            seen.append(turn)
+        await until(lambda: len(seen) == 2)
+        assert seen[1] - seen[0] == 1
+        transport.close()
+        other.close()
+        await asyncio.sleep(0)
+
+    run(main())
+
+
 def test_eof_and_close_follow_what_is_still_queued(run: Any) -> None:
     async def main() -> None:
         for end in ("write_eof", "close"):

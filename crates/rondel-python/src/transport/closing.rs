@@ -12,7 +12,7 @@ use super::socket::{
     Descriptor, PROTOCOL_CONNECTED, Socket, call_soon, fields, stop_reading, stop_writing,
 };
 use super::unsent::release_views;
-use super::writing::{flush_before_end, flush_if_dirty, flush_now};
+use super::writing::{flush_before_end, flush_if_dirty, flush_now, poll_next_turn};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::event_loop::core::{LoopCore, is_debug};
@@ -188,6 +188,7 @@ pub(super) fn call_connection_lost(transport: &Object, exception: &Object) -> Re
 /// Closes the socket, whoever owns it. Its name stays known.
 pub(super) fn close_socket(this: &Socket) -> Res<()> {
     let socket = this.stream.borrow_mut().take_socket();
+    poll_next_turn(this);
     if let Some(socket) = &socket
         && this.local.borrow().is_none()
     {

@@ -223,8 +223,8 @@ pub(super) fn flush_own(transport: &Object) -> Res<()> {
     self::sent(transport, sent)
 }
 
-/// Where the other end is on this loop, too, it is to see in the next turn what was sent.
-fn poll_next_turn(this: &Socket) {
+/// Where the other end is on this loop, too, it is to see in the next turn what was sent, or that this end is closed.
+pub(super) fn poll_next_turn(this: &Socket) {
     if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
         core.engine().poll_next_turn();
     }
@@ -314,6 +314,7 @@ fn send_waiting(transport: &Object, this: &Socket) -> Res<()> {
         return Ok(());
     };
     stop_writing(this);
+    poll_next_turn(this);
     if let Some(waiter) = this.empty_waiter.cloned() {
         waiter.call_method(&names().set_result, &[none()])?;
     }
@@ -496,6 +497,7 @@ fn write_eof(transport: &Object) -> Res<Owned> {
     flush_before_end(transport)?;
     let this = fields(transport);
     let ended = this.stream.borrow_mut().write_eof();
+    poll_next_turn(this);
     match ended {
         Ok(()) => Ok(Owned::none()),
         Err(error) => raise_os_error(&error),

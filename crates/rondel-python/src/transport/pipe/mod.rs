@@ -151,6 +151,10 @@ impl<E: End> Pipe<E> {
     }
 
     fn close_pipe(&self) -> Res<()> {
+        // Where the other end is on this loop, too, it is to see that in the next turn.
+        if let Some(core) = self.event_loop.get().and_then(LoopCore::of) {
+            core.engine().poll_next_turn();
+        }
         self.end.take_pipe().map_or(Ok(()), Owner::close)
     }
 

@@ -195,6 +195,7 @@ fn write(transport: &Object, data: &Object) -> Res<Owned> {
     let this = fields(transport);
     if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
         core.flush_in_order();
+        core.engine().poll_next_turn();
     }
     let written = match Chunk::exact(data) {
         Some(chunk) => write_bytes(this, chunk.as_ref(), Some(&chunk))?,
