@@ -20,3 +20,9 @@ def read_unseen(fd: int) -> bytes:
     buffer = ctypes.create_string_buffer(1 << 16)
     count = _libc.read(fd, buffer, 1 << 16)
     return buffer.raw[: max(count, 0)]
+
+
+def waits_unseen(fd: int) -> bool:
+    """Whether something has come that is to be received."""
+    buffer = ctypes.create_string_buffer(1)
+    return bool(_libc.recv(fd, buffer, 1, socket.MSG_DONTWAIT | socket.MSG_PEEK) == 1)

@@ -9,6 +9,8 @@
 //!
 //! What reaches the kernel otherwise (C code of others, a lock, shared memory) is left to the monitor.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use crate::cpython::definition::{Preceded, preceded};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::names::import;
@@ -16,9 +18,12 @@ use crate::cpython::{Object, Owned, Res};
 use crate::monitor;
 use pyo3::ffi;
 
+/// Set while the next call of such a function is one that is no reason to send.
+static OURS: AtomicBool = AtomicBool::new(false);
+
 #[inline]
 fn first() {
-    if monitor::any_armed() {
+    if monitor::any_armed() && !OURS.swap(false, Ordering::Relaxed) {
         monitor::act_now();
     }
 }
@@ -26,6 +31,15 @@ fn first() {
 /// The kernel refuses some of what these do to a process of several threads; the monitor is the only one a program did not make.
 fn alone() {
     monitor::pause();
+}
+
+/// Makes a call of one of these functions, and of nothing else, before which nothing need be sent.
+pub(crate) fn unpreceded<R>(call: impl FnOnce() -> R) -> R {
+    // Otherwise it would still be set when the call lets other threads run.
+    OURS.store(monitor::any_armed(), Ordering::Relaxed);
+    let result = call();
+    OURS.store(false, Ordering::Relaxed);
+    result
 }
 
 /// Functions of modules.
@@ -81,8 +95,8 @@ fn methods() -> [(&'static str, &'static str, Vec<Preceded>); 2] {
 /// Puts what is above before these functions; those that the running interpreter doesn't have are left out. A second call does
 /// nothing.
 pub(crate) fn init() -> Res<()> {
-    static DONE: std::sync::atomic::AtomicBool = std::sync::atomic::AtomicBool::new(false);
-    if DONE.swap(true, std::sync::atomic::Ordering::Relaxed) {
+    static DONE: AtomicBool = AtomicBool::new(false);
+    if DONE.swap(true, Ordering::Relaxed) {
         return Ok(());
     }
     for (module, functions) in functions() {

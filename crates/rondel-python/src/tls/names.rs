@@ -40,6 +40,8 @@ pub(super) struct Imports {
     pub(super) states: [Owned; 5],
     pub(super) ssl_object: Owned,
     pub(super) memory_bio: Owned,
+    /// What is in an `SSLObject`.
+    pub(super) ssl_socket: Owned,
     /// What asyncio takes for "later": `SSLWantReadError` and `SSLSyscallError`.
     pub(super) again: Owned,
     /// From some patch release on a transport is closing when the one below is.
@@ -67,6 +69,7 @@ impl Imports {
             ],
             ssl_object: get(&ssl, "SSLObject")?,
             memory_bio: get(&ssl, "MemoryBIO")?,
+            ssl_socket: get(&*import("_ssl")?, "_SSLSocket")?,
             again: get(&asyncio, "SSLAgainErrors")?,
             asks_below: get(&asyncio, "SSLProtocol")?
                 .getattr_optional(&names.closing)?

@@ -21,6 +21,7 @@ use crate::cpython::error::guard_object;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
 use crate::transport::loop_calls::take_unless_exit;
+use crate::transport::socket;
 use crate::transport::unsent::{Unsent, release_views};
 
 /// `SSLProtocolState`.
@@ -153,6 +154,12 @@ impl Tls {
     pub(super) fn set(&self, flag: u16, on: bool) {
         let rest = self.flags.get() & !flag;
         self.flags.set(if on { rest | flag } else { rest });
+    }
+
+    /// Whether the transport below is one of ours.
+    pub(super) fn has_socket_below(&self) -> bool {
+        let below = self.transport.get();
+        below.is_some_and(|below| socket::exact(below).is_some())
     }
 
     /// Whether something was written in the running turn.

@@ -17,6 +17,7 @@ use super::openssl::{Bio, Functions, MAX_INT, RECEIVED_SHUTDOWN, Ssl, WANT_READ,
 use super::protocol::Tls;
 use crate::cpython::error::{raised_matches, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res};
+use crate::kernel_calls::unpreceded;
 use crate::transport::chunk::Chunk;
 use crate::transport::unsent::Unsent;
 
@@ -303,7 +304,7 @@ impl Tls {
     /// `SSLObject.read(len)`.
     fn read_object(&self, len: usize) -> Res<Read> {
         let len = Owned::from_u64(len as u64)?;
-        match self.socket.or_none().call_method(&names().read, &[&len]) {
+        match self.call_object(&names().read, &len) {
             Ok(data) => {
                 let chunk = Chunk::of_buffer(&data)?;
                 Ok(match chunk.as_ref().is_empty() {
@@ -421,9 +422,20 @@ impl Tls {
         self.direct()?.write(bytes).ok()
     }
 
+    /// Calls a method of what reads and writes.
+    fn call_object(&self, method: &Object, argument: &Object) -> Res<Owned> {
+        let socket = self.socket.or_none();
+        let call = || socket.call_method(method, &[argument]);
+        // The monitor does not encrypt for a connection that is driven this way, which is why others' writes would be sent first.
+        match self.direct().is_none() && socket.class().is(&imports().ssl_socket) {
+            true => unpreceded(call),
+            false => call(),
+        }
+    }
+
     /// `SSLObject.write(data)`.
     fn write_object(&self, data: &Object) -> Res<Got> {
-        match self.socket.or_none().call_method(&names().write, &[data]) {
+        match self.call_object(&names().write, data) {
             Ok(count) => Ok(Got::Bytes(count.to_isize()?.max(0) as usize)),
             Err(Raised) if raised_matches(&imports().again) => {
                 drop(take_exception());

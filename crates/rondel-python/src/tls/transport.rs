@@ -21,6 +21,7 @@ use crate::transport::chunk::Chunk;
 use crate::transport::names::names as transport_names;
 use crate::transport::socket;
 use crate::transport::unsent::Unsent;
+use crate::transport::writing as below;
 
 /// A transport's fields, behind those of `_FlowControlMixin`.
 #[repr(C)]
@@ -123,11 +124,16 @@ pub(crate) fn is_closing(transport: &Object) -> Res<bool> {
     };
     // As the transport below does it: the kernel is asked whether sending would find out that the connection is lost.
     if let Some(tls) = protocol::exact(&owner)
-        && tls.is_dirty()
-        && let Some(below) = tls.transport.cloned()
-        && socket::exact(&below).is_none_or(socket::Socket::has_failed)
+        && let Some(transport) = tls.transport.cloned()
     {
-        writing::flush(&owner)?;
+        match socket::exact(&transport) {
+            None if tls.is_dirty() => writing::flush(&owner)?,
+            Some(socket) if (tls.is_dirty() || socket.is_dirty()) && socket.has_failed() => {
+                writing::flush(&owner)?;
+                below::flush_if_dirty(&transport)?;
+            }
+            _ => {}
+        }
     }
     if this.closed.get() {
         return Ok(true);

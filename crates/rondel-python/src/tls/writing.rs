@@ -86,13 +86,13 @@ fn written(protocol: &Object, this: &Tls) -> Res<()> {
     if this.has(DIRTY) {
         return Ok(());
     }
-    // Only OpenSSL itself can be called where no Python code may run.
-    let noted = core.is_some_and(|core| match this.direct() {
-        Some(_) => core.note_written(protocol),
-        None => {
+    // Only OpenSSL itself can be called where no Python code may run. What Python's objects encrypt is kept by the transport below.
+    let noted = core.is_some_and(|core| {
+        let noted = this.direct().is_some() && core.note_written(protocol);
+        if !noted && !this.has_socket_below() {
             core.flush_in_order();
-            false
         }
+        noted
     });
     match noted {
         true => {
