@@ -420,3 +420,17 @@ def test_a_socket_of_a_class_of_ones_own_is_read_and_written_by_its_methods(run)
 
     run(main())
     assert {*calls} == {"recv", "send"}
+
+
+def test_a_library_says_which_loop_runs(loop, aio, monkeypatch):
+    """As trio-asyncio does, whose loop runs within trio's."""
+    with monkeypatch.context() as patched:
+        for name in ("_get_running_loop", "get_running_loop"):
+            patched.setattr(asyncio.events, name, lambda: loop)
+        sleeping = aio.sleep(0.001).__await__()
+        future = next(sleeping)
+        assert future.get_loop() is loop
+    while not future.done():
+        loop.run_until_complete(asyncio.sleep(0.001))
+    with pytest.raises(StopIteration):
+        next(sleeping)

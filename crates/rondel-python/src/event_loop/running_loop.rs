@@ -7,7 +7,7 @@ use std::ptr;
 
 use pyo3::ffi;
 
-use crate::cpython::names::Table;
+use crate::cpython::names::{Table, import, intern};
 use crate::cpython::{Owned, Res, imports};
 
 /// asyncio's `_get_running_loop`, taken apart: the C function and its module.
@@ -43,13 +43,30 @@ pub(crate) fn init() -> Res<()> {
 #[inline]
 pub(crate) fn running_loop() -> Res<Owned> {
     #[cfg(not(Py_3_12))]
-    if let Some(event_loop) = record::running_loop() {
+    if let Some(event_loop) = record::running_loop()
+        && !event_loop.is_none()
+    {
         return Ok(event_loop);
     }
-    match GET_RUNNING_LOOP.get() {
+    let event_loop = match GET_RUNNING_LOOP.get() {
         // SAFETY: a function without parameters, called as the interpreter calls it.
-        Some(get) => unsafe { Owned::steal((get.function)(get.module, ptr::null_mut())) },
-        None => imports().get_running_loop.call(&[]),
+        Some(get) => unsafe { Owned::steal((get.function)(get.module, ptr::null_mut()))? },
+        None => imports().get_running_loop.call(&[])?,
+    };
+    match event_loop.is_none() {
+        false => Ok(event_loop),
+        true => of_another(event_loop),
+    }
+}
+
+/// What a library says that has put a function of its own in place of asyncio's, as trio-asyncio does. It is asked only where asyncio
+/// knows of no loop.
+#[cold]
+fn of_another(none: Owned) -> Res<Owned> {
+    let get = import("asyncio.events")?.getattr(&*intern("_get_running_loop")?)?;
+    match get.is(&imports().get_running_loop) {
+        true => Ok(none),
+        false => get.call(&[]),
     }
 }
 
