@@ -1,11 +1,12 @@
 """uvicorn: `--loop rondel:new_event_loop`."""
 
 import importlib.util
+import shutil
 import signal
 
 import httpx
 import pytest
-from processes import PYTHON, RONDEL
+from processes import APPS, PYTHON, RONDEL
 from use_asgi import RONDELS, use_http, use_websocket
 
 UVICORN = (*PYTHON, "-m", "uvicorn", "asgi:app", "--loop", "rondel:new_event_loop")
@@ -64,6 +65,56 @@ def test_workers(programs, port):
     assert server.pid not in seen
     assert server.stop() == 0
     assert server.output.count("shut down in good order") == 2
+
+
+def where_of(port, pid=None):
+    """What a worker says of itself, once another one than the one with this number answers."""
+    try:
+        where = httpx.get(f"http://127.0.0.1:{port}/where", timeout=20).json()
+    except httpx.TransportError:
+        return None
+    return where if where["pid"] != pid else None
+
+
+def test_workers_by_the_command(programs, port):
+    """The workers are processes that `multiprocessing` starts afresh."""
+    server = programs.serve(
+        port, *RONDEL, "-m", "uvicorn", "asgi:app", "--loop", "none", "--port", port, "--workers", "2"
+    )
+    seen = {}
+
+    def both_answered():
+        if where := where_of(port):
+            seen[where["pid"]] = where["loop"]
+        return len(seen) == 2
+
+    server.wait_until(both_answered, "only one worker answered")
+    assert set(seen.values()) == {RONDELS}
+    assert server.pid not in seen
+    assert server.stop() == 0
+    assert server.output.count("shut down in good order") == 2
+
+
+@pytest.mark.parametrize("watches", ["WatchFiles", "StatReload"])
+def test_reload_by_the_command(programs, port, tmp_path, watches):
+    """So is what is started when a file has changed."""
+    if watches == "WatchFiles":
+        pytest.importorskip("watchfiles", reason="uvicorn watches files by it")
+    shutil.copy(APPS / "asgi.py", tmp_path)
+    hidden = {} if watches == "WatchFiles" else {"PYTHONPATH": str(tmp_path / "hiding")}
+    (tmp_path / "hiding").mkdir()
+    (tmp_path / "hiding" / "watchfiles.py").write_text("raise ImportError", encoding="utf-8")
+    command = (*RONDEL, "-m", "uvicorn", "asgi:app", "--loop", "none", "--port", port, "--reload")
+    server = programs.start(*command, "--reload-dir", tmp_path, "--app-dir", tmp_path, **hidden)
+    server.wait_until(lambda: where_of(port), "no answer")
+    before = where_of(port)
+    assert before["loop"] == RONDELS and before["pid"] != server.pid
+    with (tmp_path / "asgi.py").open("a", encoding="utf-8") as file:
+        file.write("\n# changed\n")
+    server.wait_until(lambda: where_of(port, before["pid"]), "nothing was started again")
+    assert where_of(port)["loop"] == RONDELS
+    assert f"using {watches}" in server.output
+    server.stop(signal.SIGINT)
 
 
 def test_on_a_unix_socket(programs, tmp_path):
