@@ -43,6 +43,10 @@ SUITES = {
         ),
         3000,
     ),
+    # Its tests run on a loop of their own, whose time does not pass: in mode `full` with Rondel's queues, tasks and futures.
+    "aiostream": Suite(
+        "aiostream", "0.8.1", ("tests",), ("-p", "pytest_asyncio.plugin", "-p", "pytest_timeout", "--timeout=60"), 110
+    ),
     "anyio": Suite(
         "anyio",
         "4.16.0",
