@@ -180,7 +180,7 @@ pub(crate) fn start_timer(
                 handle::fields(&timer).needs_no_context();
             }
             handle::fields(&timer).set_scheduled(true);
-            core.push_timer(when, timer.clone());
+            core.push_timer(when, timer.clone())?;
             Ok(timer)
         }
         _ => {

@@ -7,7 +7,7 @@ use super::core::LoopCore;
 use super::host::{Item, Kind, Remote};
 use super::running::{self, check_closed, this_thread};
 use crate::cpython::detach::detached;
-use crate::cpython::error::{runtime_error, type_error};
+use crate::cpython::error::{no_memory, runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Res, imports, names, none};
 use crate::task::functions::{loop_takes_all_keywords, signature_in_loop};
@@ -25,7 +25,7 @@ fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }
-    core.push(Kind::Handle, handle.clone());
+    core.push(Kind::Handle, handle.clone())?;
     Ok(handle)
 }
 
@@ -43,9 +43,9 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     // In the loop's own thread, and where the interpreter's lock orders everything, it keeps its place among
     // what `call_soon` queues.
     if core.thread.get() == this_thread() {
-        core.push(Kind::Handle, handle.clone());
+        core.push(Kind::Handle, handle.clone())?;
     } else if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
-        core.push(Kind::Handle, handle.clone());
+        core.push(Kind::Handle, handle.clone())?;
         // A program may have it wait all the same: by its `_run_once`, or its selector.
         core.is_woken.set(true);
         core.engine().inbox().wake();
@@ -55,7 +55,13 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
         }
     } else {
         let item = Remote(Item::new(Kind::Handle, handle.clone()));
-        let waiting = core.engine().inbox().post(item);
+        let waiting = match core.engine().inbox().try_post(item) {
+            Ok(waiting) => waiting,
+            Err(item) => {
+                drop(item);
+                return no_memory();
+            }
+        };
         core.engine().inbox().wake();
         if is_crowd(waiting) {
             give_way(core);
@@ -137,7 +143,7 @@ fn set_timer(
         handle::note_origin(&timer)?;
     }
     handle::fields(&timer).set_scheduled(true);
-    core.push_timer(when, timer.clone());
+    core.push_timer(when, timer.clone())?;
     Ok(timer)
 }
 
@@ -181,7 +187,7 @@ pub(crate) fn check_callback(callback: &Object, function: &str) -> Res<()> {
 /// Queues a handle that asyncio's own code made, e.g. for a signal.
 fn add_callback(this: &Object, handle: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    core.push(Kind::Handle, core.handle_for(handle)?);
+    core.push(Kind::Handle, core.handle_for(handle)?)?;
     core.engine().inbox().wake();
     Ok(Owned::none())
 }

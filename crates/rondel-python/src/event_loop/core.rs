@@ -18,10 +18,11 @@ use super::running::this_thread;
 use super::written::TurnWrites;
 use super::{calls, descriptors, running, steps};
 use crate::cpython::context::Contexts;
-use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
+use crate::cpython::error::{guard, guard_object, no_memory, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, names};
+use crate::handle;
 use crate::kernel_calls;
 use crate::task::current::CurrentTask;
 use crate::task::registry::TaskList;
@@ -127,16 +128,37 @@ impl LoopCore {
         self.thread.get() != 0
     }
 
-    /// Queues a task's step.
+    /// Queues a task's step, or whatever else runs next.
     #[inline]
-    pub(crate) fn push(&self, kind: Kind, object: Owned) {
+    pub(crate) fn push(&self, kind: Kind, object: Owned) -> Res<()> {
+        match self.engine.try_call_soon(Item::new(kind, object)) {
+            Ok(()) => Ok(()),
+            Err(item) => not_queued(item),
+        }
+    }
+
+    /// As [`push`](Self::push); without memory the object comes back.
+    #[inline]
+    pub(crate) fn try_push(&self, kind: Kind, object: Owned) -> Result<(), Owned> {
+        let queued = self.engine.try_call_soon(Item::new(kind, object));
+        queued.map_err(|item| item.into_parts().1)
+    }
+
+    /// As [`push`](Self::push), for who has nobody to tell that there is no memory.
+    pub(crate) fn push_surely(&self, kind: Kind, object: Owned) {
         self.engine.call_soon(Item::new(kind, object));
     }
 
     /// Queues a timer handle.
     #[inline]
-    pub(crate) fn push_timer(&self, when: f64, handle: Owned) {
-        self.engine.call_at(nanos(when), TimerRef(handle));
+    pub(crate) fn push_timer(&self, when: f64, handle: Owned) -> Res<()> {
+        match self.engine.try_call_at(nanos(when), TimerRef(handle)) {
+            Ok(()) => Ok(()),
+            Err(timer) => {
+                handle::fields(&timer.0).set_scheduled(false);
+                not_queued(timer)
+            }
+        }
     }
 
     /// A timer handle was marked as cancelled.
@@ -285,6 +307,13 @@ impl LoopCore {
     pub(super) fn forget_send_ring(&self) {
         self.writes.forget_ring();
     }
+}
+
+/// There is no memory to queue one more.
+#[cold]
+fn not_queued<T>(item: T) -> Res<()> {
+    drop(item);
+    no_memory()
 }
 
 /// Seconds as nanoseconds: what is before zero is zero, what is too late is never.

@@ -295,8 +295,7 @@ impl LoopCore {
             false => handle::new_timer_for_foreign(self, when, timer)?,
         };
         handle::fields(&ours).set_scheduled(true);
-        self.push_timer(when, ours);
-        Ok(())
+        self.push_timer(when, ours)
     }
 }
 

@@ -5,7 +5,7 @@
 //! any other callback gets a handle.
 
 use super::{Future, fields, uninitialized};
-use crate::cpython::error::{restore, runtime_error, take_exception};
+use crate::cpython::error::{no_memory, restore, runtime_error, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res, imports, names};
 use crate::event_loop::core::LoopCore;
 use crate::event_loop::host::Kind;
@@ -78,8 +78,7 @@ pub(crate) fn call_soon(
             return runtime_error("Event loop is closed");
         }
         let handle = handle::new_handle(event_loop, callback, args, Some(context))?;
-        core.push(Kind::Handle, handle);
-        return Ok(());
+        return core.push(Kind::Handle, handle);
     }
     let mut items = vec![callback];
     items.extend(args);
@@ -144,7 +143,17 @@ pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
         this.callback.fill(callback.target);
         drop(this.context.replace(callback.context));
     } else {
-        this.with_rare(|rare| rare.callbacks.borrow_mut().push(callback));
+        let more = this.with_rare(|rare| {
+            let mut callbacks = rare.callbacks.borrow_mut();
+            match callbacks.try_reserve(1) {
+                Ok(()) => Ok(callbacks.push(callback)),
+                Err(_) => Err(callback),
+            }
+        });
+        if let Err(callback) = more {
+            drop(callback);
+            return no_memory();
+        }
     }
     Ok(())
 }

@@ -15,7 +15,7 @@ use super::attributes::{flag, object};
 use super::read;
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{
-    guard, guard_object, raise, raised_matches, take_exception, value_error,
+    guard, guard_object, no_memory, raise, raised_matches, take_exception, value_error,
 };
 use crate::cpython::frame::source_traceback;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
@@ -270,7 +270,12 @@ pub(crate) fn feed(reader: &Object, chunk: Chunk) -> Res<()> {
     let this = fields(reader);
     check_open(this)?;
     match this.exposed.cloned() {
-        None => this.buffer.borrow_mut().feed(chunk),
+        None => {
+            let fed = this.buffer.borrow_mut().try_feed(chunk);
+            if fed.is_err() {
+                return no_memory();
+            }
+        }
         Some(exposed) => drop(exposed.call_method(&names().extend, &[chunk.object()])?),
     }
     this.fed()

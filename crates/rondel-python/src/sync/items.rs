@@ -11,7 +11,7 @@ use pyo3::ffi;
 
 use super::names::{sync_imports, sync_names};
 use super::waiters::{length, visit_all};
-use crate::cpython::error::raise;
+use crate::cpython::error::{no_memory, raise};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 
 /// In which order items come out.
@@ -55,8 +55,15 @@ impl Items {
 
     /// Adds an item to those that are kept natively.
     #[inline]
-    pub(super) fn push_native(&self, item: Owned) {
-        self.native.borrow_mut().push_back(item);
+    pub(super) fn push_native(&self, item: Owned) -> Res<()> {
+        let mut native = self.native.borrow_mut();
+        if native.len() == native.capacity() && native.try_reserve(1).is_err() {
+            drop(native);
+            drop(item);
+            return no_memory();
+        }
+        native.push_back(item);
+        Ok(())
     }
 
     /// Takes an item out of those that are kept natively.
@@ -92,7 +99,7 @@ impl Items {
     #[inline]
     pub(super) fn put(&self, order: Order, item: &Object) -> Res<()> {
         match (self.shown.cloned(), order) {
-            (None, Order::Fifo | Order::Lifo) => self.native.borrow_mut().push_back(item.own()),
+            (None, Order::Fifo | Order::Lifo) => self.push_native(item.own())?,
             (Some(shown), Order::Fifo | Order::Lifo) => {
                 shown.call_method(&sync_names().append, &[item])?;
             }

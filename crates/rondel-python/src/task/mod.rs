@@ -190,8 +190,7 @@ fn schedule_step(task: &Object, event_loop: &Object) -> Res<()> {
         && core.calls_directly()
     {
         check_step(core)?;
-        core.push(Kind::Step, task.own());
-        return Ok(());
+        return core.push(Kind::Step, task.own());
     }
     let context = fields(task).context.or_none();
     future::call_soon(event_loop, &*methods::step_callable(task)?, &[], &context)
@@ -204,11 +203,11 @@ pub(crate) fn wake(event_loop: &Object, task: Owned, awaited: &Object) -> Res<()
         && core.calls_directly()
     {
         check_step(core)?;
-        core.push(Kind::Wakeup, task);
-        return Ok(());
+        return core.push(Kind::Wakeup, task);
     }
-    let context = fields(&task).context.or_none();
-    future::call_soon(event_loop, &*wakeup_callable(&task)?, &[awaited], &context)
+    // The future that holds the loop may be made anew by what is called.
+    let (event_loop, context) = (event_loop.own(), fields(&task).context.or_none());
+    future::call_soon(&event_loop, &*wakeup_callable(&task)?, &[awaited], &context)
 }
 
 /// A task that is not to be reported when it is destroyed before it is done.

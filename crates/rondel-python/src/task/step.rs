@@ -12,8 +12,8 @@ use pyo3::ffi;
 use super::{MUST_CANCEL, fields, methods, registry, schedule_step};
 use crate::cpython::call::iter_send;
 use crate::cpython::error::{
-    Builtin, Raised, exception_matches, is_exit, raise, raised_matches, restore, runtime_error,
-    take_exception,
+    Builtin, Raised, exception_matches, is_exit, no_memory, raise, raised_matches, restore,
+    runtime_error, take_exception,
 };
 use crate::cpython::stack::check_stack;
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
@@ -52,6 +52,9 @@ fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
     if !future::is_native(awaited) {
         return Ok(None);
     }
+    // Asyncio's part is a set at times, whose comparisons may be the program's.
+    let kept = cfg!(Py_3_14).then(|| awaited.own());
+    let awaited = kept.as_deref().unwrap_or(awaited);
     asyncio_part::discard_awaiter(awaited, task)?;
     let awaited = future::fields(awaited);
     // The common case without touching the result: `await` takes it itself.
@@ -83,8 +86,13 @@ fn run_on(core: &LoopCore, task: Owned, exception: Option<Owned>) -> ControlFlow
 #[inline]
 fn again(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
     if core.calls_directly() && !core.is_closed() {
-        core.push(Kind::Step, task);
-        return ControlFlow::Continue(());
+        return match core.try_push(Kind::Step, task) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(task) => match no_memory::<()>() {
+                Ok(()) => ControlFlow::Continue(()),
+                Err(raised) => failed(core, &task, raised),
+            },
+        };
     }
     match schedule_step(&task, core.object()) {
         Ok(()) => ControlFlow::Continue(()),

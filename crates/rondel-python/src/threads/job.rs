@@ -129,7 +129,7 @@ fn post(job: &Object, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
     }
     // As in `call_soon_threadsafe`: while nobody runs the loop, the ring is where the collector sees it.
     if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
-        core.push(Kind::Job, job.own());
+        core.push_surely(Kind::Job, job.own());
         return None;
     }
     let inbox = core.engine().inbox();

@@ -279,12 +279,12 @@ fn set_timer(core: &LoopCore, timeout: &Object, seconds: f64) -> Res<Owned> {
     let on_timeout = unsafe { Object::from_ptr(ON_TIMEOUT.load(Ordering::Relaxed)) };
     if core.has_come(seconds) {
         let soon = handle::new_handle(core.object(), on_timeout, &[timeout], None)?;
-        core.push(Kind::Handle, soon.clone());
+        core.push(Kind::Handle, soon.clone())?;
         return Ok(soon);
     }
     let timer = handle::new_timer(core, seconds, on_timeout, &[timeout], None)?;
     handle::fields(&timer).set_scheduled(true);
-    core.push_timer(seconds, timer.clone());
+    core.push_timer(seconds, timer.clone())?;
     Ok(timer)
 }
 

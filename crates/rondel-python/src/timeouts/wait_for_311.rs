@@ -242,7 +242,7 @@ fn start_timer(event_loop: &Object, delay: &Object, waiter: &Object) -> Res<Owne
                 handle::fields(&timer).needs_no_context();
             }
             handle::fields(&timer).set_scheduled(true);
-            core.push_timer(when, timer.clone());
+            core.push_timer(when, timer.clone())?;
             Ok(timer)
         }
         _ => event_loop.call_method(&names().call_later, &[delay, release_function(), waiter]),

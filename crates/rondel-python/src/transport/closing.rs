@@ -52,8 +52,7 @@ fn schedule_connection_lost(transport: &Object, this: &Socket, exception: &Objec
     {
         check_closed(core)?;
         this.lost_with.set(exception.own());
-        core.push(Kind::Deferred, transport.own());
-        return Ok(());
+        return core.push(Kind::Deferred, transport.own());
     }
     let callback = transport.getattr(&names().call_connection_lost)?;
     let context = this.given_context();

@@ -373,12 +373,11 @@ fn introduce(
     if core.calls_directly() && !core.is_debug() {
         let context = given.as_deref();
         let handle = handle::new_handle(core.object(), &connection_made, &[transport], context)?;
-        core.push(Kind::Handle, handle);
+        core.push(Kind::Handle, handle)?;
     } else {
         call_soon(core.object(), &connection_made, transport, given.as_deref())?;
     }
-    core.push(Kind::Deferred, transport.own());
-    Ok(())
+    core.push(Kind::Deferred, transport.own())
 }
 
 /// Small writes of ours leave together anyway; waiting for the peer's acknowledgement only adds latency.

@@ -17,7 +17,7 @@ use super::names::{imports, names};
 use super::socket::{Descriptor, Socket, WATCHED_FOR_WRITING, fields, start_writing, stop_writing};
 use super::unsent::{Unsent, View, release_views, small};
 use crate::cpython::error::{
-    os_error, raise_os_error, raised_matches, restore, runtime_error, take_exception, type_error,
+    no_memory, os_error, raise_os_error, restore, runtime_error, take_exception, type_error,
 };
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::object::{tuple_item, tuple_len};
@@ -38,14 +38,16 @@ pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
         }
         None => {
             check_bytes_like(data)?;
-            match with_buffer(data, |bytes| {
-                check_writable(this).and_then(|()| small(bytes))
-            }) {
+            check_writable(this)?;
+            if !data.is_true()? {
+                return Ok(Owned::none());
+            }
+            match with_buffer(data, small) {
                 Ok(Ok(Some(chunk))) if chunk.as_ref().is_empty() => {}
                 Ok(Ok(Some(chunk))) => queue(transport, this, chunk.into())?,
                 Ok(Ok(None)) => write_large(transport, this, data)?,
                 Ok(Err(Raised)) => return Err(Raised),
-                Err(Raised) => return cannot_be_sent(transport),
+                Err(Raised) => cannot_be_sent(transport, this)?,
             }
         }
     }
@@ -104,26 +106,20 @@ fn check_bytes_like(data: &Object) -> Res<()> {
     Ok(())
 }
 
-/// `socket.send()` refuses what is not contiguous, and asyncio gives the connection up for it.
+/// `socket.send()` has to be given a buffer, and asyncio gives the connection up for one that cannot be had, such as of what
+/// is not contiguous.
 #[cold]
-fn cannot_be_sent(transport: &Object) -> Res<Owned> {
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let buffer_error = unsafe { Object::from_ptr(ffi::PyExc_BufferError) };
-    let this = fields(transport);
-    let takes_more = !this.stream.borrow().eof_written() && this.empty_waiter.is_empty();
-    if !raised_matches(buffer_error) || !takes_more {
-        return Err(Raised);
-    }
-    let exception = take_exception();
+fn cannot_be_sent(transport: &Object, this: &Socket) -> Res<()> {
+    let exception = take_unless_exit()?;
     flush_if_dirty(transport)?;
-    if !this.is_lost() {
-        fatal_error(
+    match this.is_lost() {
+        true => Ok(()),
+        false => fatal_error(
             transport,
             &exception,
             "Fatal write error on socket transport",
-        )?;
+        ),
     }
-    Ok(Owned::none())
 }
 
 /// What was written to others after the last write to this one is sent before the next.
@@ -139,6 +135,9 @@ fn before_more(transport: &Object, this: &Socket) {
 #[inline]
 fn queue(transport: &Object, this: &Socket, chunk: Unsent) -> Res<()> {
     before_more(transport, this);
+    if this.stream.borrow_mut().reserve().is_err() {
+        return no_memory();
+    }
     let core = this.event_loop.get().and_then(LoopCore::of);
     let written = this.stream.borrow_mut().write(chunk);
     match written {
@@ -417,7 +416,10 @@ fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
     }
     // SAFETY: a live object; what is not iterable raises.
     let lines = unsafe { Owned::steal(ffi::PySequence_Tuple(lines.as_ptr()))? };
-    let mut pieces = Vec::with_capacity(tuple_len(&lines));
+    let mut pieces = Vec::new();
+    if pieces.try_reserve_exact(tuple_len(&lines)).is_err() {
+        return no_memory();
+    }
     let collected = collect(&lines, &mut pieces).map_err(|Raised| take_exception());
     // Up to 3.14 all are looked at before any is queued: one that is no buffer leaves nothing behind.
     if collected.is_ok() || cfg!(Py_3_15) {
@@ -434,15 +436,29 @@ enum Piece {
     Chunk(Chunk),
     /// Bytes that may change later, and are many: a memoryview.
     Large(Owned),
+    /// A memoryview of what cannot be sent, and why.
+    Refused(Owned),
 }
 
 /// Queues pieces that leave together, unless one is large.
 fn queue_all(transport: &Object, this: &Socket, pieces: Vec<Piece>) -> Res<()> {
+    // asyncio's one call for all of them fails.
+    if let Some(exception) = pieces.iter().find_map(|piece| match piece {
+        Piece::Refused(exception) => Some(exception),
+        Piece::Chunk(_) | Piece::Large(_) => None,
+    }) {
+        let Raised = restore(exception.clone());
+        return cannot_be_sent(transport, this);
+    }
     before_more(transport, this);
+    if pieces.len() > 64 && this.stream.borrow_mut().reserve_many(pieces.len()).is_err() {
+        return no_memory();
+    }
     let mut last = None;
     for piece in pieces {
         let chunk = match piece {
             _ if this.is_lost() => return Ok(()),
+            Piece::Refused(_) => continue, // not here any more
             Piece::Large(view) => {
                 queue_last(transport, this, last.take())?;
                 write_large(transport, this, &view)?;
@@ -483,9 +499,11 @@ fn collect(lines: &Object, pieces: &mut Vec<Piece>) -> Res<()> {
                 // As asyncio does it, for the text of its TypeError.
                 // SAFETY: a live object.
                 let view = unsafe { Owned::steal(ffi::PyMemoryView_FromObject(line.as_ptr()))? };
-                match with_buffer(&view, small)?? {
-                    Some(chunk) => Piece::Chunk(chunk),
-                    None => Piece::Large(view),
+                match with_buffer(&view, small) {
+                    Ok(Ok(Some(chunk))) => Piece::Chunk(chunk),
+                    Ok(Ok(None)) => Piece::Large(view),
+                    Ok(Err(raised)) => return Err(raised),
+                    Err(Raised) => Piece::Refused(take_exception()),
                 }
             }
         });

@@ -151,7 +151,7 @@ fn tell(watcher: &'static Watcher, event_loop: &Object, target: Owned, done: &Ob
         }
         if let Some(noted) = (watcher.note)(&target, done)? {
             (watcher.arrived)(&target).push(done, noted);
-            core.push(Kind::Watcher, target);
+            core.push(Kind::Watcher, target)?;
         }
         return Ok(());
     }

@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use crate::sync::{AtomicBool, Mutex, Ordering};
+use crate::sync::{AtomicBool, Mutex, MutexGuard, Ordering};
 
 /// Ends the loop's wait. Called by other threads.
 pub trait WakeUp {
@@ -58,11 +58,32 @@ impl<T, W: WakeUp> Inbox<T, W> {
     /// As [`send`](Self::send), for who calls [`wake`](Self::wake) itself a little later: a loop that waits goes on waiting. Gives
     /// how many items wait now: a sender that sees many may let the loop come to them.
     pub fn post(&self, item: T) -> usize {
-        let mut mail = self.lock();
+        let mail = self.lock();
         if mail.closed {
             drop(mail); // first the lock: the item's destructor may be anything
             return 0;
         }
+        self.deposit(mail, item)
+    }
+
+    /// As [`post`](Self::post), for a sender that has a way to say that there is no memory.
+    ///
+    /// # Errors
+    /// The item, if there is none for one more.
+    pub fn try_post(&self, item: T) -> Result<usize, T> {
+        let mut mail = self.lock();
+        if mail.closed {
+            drop(mail); // first the lock: the item's destructor may be anything
+            return Ok(0);
+        }
+        if mail.items.try_reserve(1).is_err() {
+            drop(mail);
+            return Err(item);
+        }
+        Ok(self.deposit(mail, item))
+    }
+
+    fn deposit(&self, mut mail: MutexGuard<'_, Mail<T>>, item: T) -> usize {
         mail.items.push_back(item);
         let waiting = mail.items.len();
         drop(mail);
@@ -129,16 +150,8 @@ impl<T, W: WakeUp> Inbox<T, W> {
         self.parked.swap(false, Ordering::Acquire);
     }
 
-    #[cfg(not(loom))]
-    fn lock(&self) -> std::sync::MutexGuard<'_, Mail<T>> {
+    fn lock(&self) -> MutexGuard<'_, Mail<T>> {
         // A panic while the lock was held can only be the vector's allocation: its contents are whole.
-        self.mail
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    #[cfg(loom)]
-    fn lock(&self) -> loom::sync::MutexGuard<'_, Mail<T>> {
         self.mail
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())

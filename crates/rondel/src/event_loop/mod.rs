@@ -143,6 +143,24 @@ impl<H: Host> EventLoop<H> {
         self.ready.push(item);
     }
 
+    /// As [`call_soon`](Self::call_soon), for a host that has a way to say that there is no memory.
+    ///
+    /// # Errors
+    /// The item, if there is none for one more.
+    #[inline]
+    pub fn try_call_soon(&self, item: H::Item) -> Result<(), H::Item> {
+        self.ready.try_push(item)
+    }
+
+    /// As [`call_at`](Self::call_at), for a host that has a way to say that there is no memory.
+    ///
+    /// # Errors
+    /// The timer, if there is none for one more.
+    #[inline]
+    pub fn try_call_at(&self, deadline: u64, timer: H::Timer) -> Result<(), H::Timer> {
+        self.timers.borrow_mut().try_push(deadline, timer)
+    }
+
     /// Queues an item before those that are ready already.
     pub fn call_first(&self, item: H::Item) {
         self.ready.push_front(item);

@@ -25,6 +25,20 @@ impl<T> Ready<T> {
         self.ring.borrow_mut().push_back(item);
     }
 
+    /// As [`push`](Self::push), where the host has a way to say that there is no memory for one more.
+    ///
+    /// # Errors
+    /// The item, then.
+    #[inline]
+    pub fn try_push(&self, item: T) -> Result<(), T> {
+        let mut ring = self.ring.borrow_mut();
+        if ring.len() == ring.capacity() && ring.try_reserve(1).is_err() {
+            return Err(item);
+        }
+        ring.push_back(item);
+        Ok(())
+    }
+
     /// Adds an item at the front.
     pub fn push_front(&self, item: T) {
         self.ring.borrow_mut().push_front(item);

@@ -76,6 +76,19 @@ impl<T: Timer> Timers<T> {
         self.sift_up(self.heap.len() - 1);
     }
 
+    /// As [`push`](Self::push), where the host has a way to say that there is no memory for one more.
+    ///
+    /// # Errors
+    /// The timer, then.
+    #[inline]
+    pub fn try_push(&mut self, deadline: u64, timer: T) -> Result<(), T> {
+        if self.heap.len() == self.heap.capacity() && self.heap.try_reserve(1).is_err() {
+            return Err(timer);
+        }
+        self.push(deadline, timer);
+        Ok(())
+    }
+
     /// The entry that is due first, with its deadline.
     #[inline]
     pub fn first(&self) -> Option<(u64, &T)> {

@@ -6,6 +6,8 @@
 //! Usually one chunk arrives and one read takes all of it: then the chunk itself is handed over, uncopied. Only when
 //! more arrives than was read are the bytes put together in a buffer of their own, which goes when it is empty.
 
+use std::alloc::{Layout, handle_alloc_error};
+use std::collections::TryReserveError;
 use std::fmt;
 
 use memchr::{memchr, memmem};
@@ -212,13 +214,15 @@ struct Joined {
 }
 
 impl Joined {
-    fn extend(&mut self, more: &[u8]) {
+    fn try_extend(&mut self, more: &[u8]) -> Result<(), TryReserveError> {
         // Keep what was read from growing without bound, at a cost in proportion to what was read.
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
         }
+        self.bytes.try_reserve(more.len())?;
         self.bytes.extend_from_slice(more);
+        Ok(())
     }
 }
 
@@ -266,6 +270,21 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         }
     }
 
+    /// As [`feed`](Self::feed), for a host that has a way to say that there is no memory.
+    ///
+    /// # Errors
+    /// If there is none; then nothing was added.
+    #[inline(always)]
+    pub fn try_feed(&mut self, chunk: C) -> Result<(), TryReserveError> {
+        if !self.is_empty() {
+            return self.try_join(chunk.as_ref());
+        }
+        if !chunk.as_ref().is_empty() {
+            self.0 = Held::Chunk { chunk, start: 0 };
+        }
+        Ok(())
+    }
+
     /// Adds bytes at the end; `make` makes a chunk of them if nothing is there.
     ///
     /// # Errors
@@ -285,16 +304,24 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         Ok(())
     }
 
-    #[inline(never)]
     fn join(&mut self, more: &[u8]) {
+        if self.try_join(more).is_err() {
+            handle_alloc_error(Layout::new::<Joined>());
+        }
+    }
+
+    #[inline(never)]
+    fn try_join(&mut self, more: &[u8]) -> Result<(), TryReserveError> {
         if let Held::Joined(joined) = &mut self.0 {
-            return joined.extend(more);
+            return joined.try_extend(more);
         }
         let there = self.as_slice();
-        let mut bytes = Vec::with_capacity((there.len() + more.len()).next_power_of_two());
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact((there.len() + more.len()).next_power_of_two())?;
         bytes.extend_from_slice(there);
         bytes.extend_from_slice(more);
         self.0 = Held::Joined(Box::new(Joined { bytes, start: 0 }));
+        Ok(())
     }
 
     /// Takes `n` bytes, or all if there are fewer. The chunk that came is handed over if it is just these bytes;

@@ -17,6 +17,7 @@
 //! queue is empty, and after [`force_close`](Stream::force_close) at once. The socket stays open until the host
 //! takes it with [`take_socket`](Stream::take_socket), after the protocol has been told.
 
+use std::collections::TryReserveError;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
@@ -252,6 +253,23 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
     pub const MAX_RECV: usize = MAX_RECV;
 
     // Writing
+
+    /// Makes room for one more [`write`](Self::write), for a host that has a way to say that there is no memory.
+    ///
+    /// # Errors
+    /// If there is none.
+    #[inline]
+    pub fn reserve(&mut self) -> Result<(), TryReserveError> {
+        self.queue.reserve()
+    }
+
+    /// The same for many.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn reserve_many(&mut self, more: usize) -> Result<(), TryReserveError> {
+        self.queue.reserve_many(more)
+    }
 
     /// Takes a chunk to send, which should not be empty. Not to be called after [`write_eof`](Self::write_eof).
     #[inline]

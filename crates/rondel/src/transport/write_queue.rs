@@ -4,7 +4,7 @@
 //! several, one `sendmsg` for as many as the kernel takes. A queue of no or one chunk owns no memory of its own:
 //! an idle connection stays small, and the usual one write per step allocates nothing.
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::io;
 use std::mem;
 use std::os::fd::RawFd;
@@ -89,6 +89,26 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         } else {
             self.rest.get_or_insert_default().push_back(chunk);
         }
+    }
+
+    /// Makes room for one more chunk, for a host that has a way to say that there is no memory.
+    ///
+    /// # Errors
+    /// If there is none.
+    #[inline]
+    pub fn reserve(&mut self) -> Result<(), TryReserveError> {
+        match &mut self.rest {
+            Some(rest) => rest.try_reserve(1),
+            None => Ok(()),
+        }
+    }
+
+    /// The same for many.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub fn reserve_many(&mut self, more: usize) -> Result<(), TryReserveError> {
+        self.rest.get_or_insert_default().try_reserve(more)
     }
 
     /// Has `extend` put more bytes into the last chunk, where it has room for them. Gives how many it says it has put there.

@@ -304,7 +304,7 @@ pub(super) fn put_at_once(queue: &Object, item: &Slot) -> Res<bool> {
         return Ok(false);
     }
     this.items
-        .push_native(item.take().unwrap_or_else(Owned::none));
+        .push_native(item.take().unwrap_or_else(Owned::none))?;
     this.note_put()?;
     Ok(true)
 }

@@ -133,7 +133,7 @@ fn deliver_later(transport: &Object, this: &Datagram) {
         && !core.is_closed()
     {
         this.set(DELIVERING, true);
-        core.push(Kind::Deferred, transport.own());
+        core.push_surely(Kind::Deferred, transport.own());
     }
 }
 

@@ -1,0 +1,172 @@
+"""A process that may have no more memory: what a program asks for raises MemoryError, and nothing ends by a signal."""
+
+import resource
+import textwrap
+
+import pytest
+from child_programs import child, finish
+
+BEGIN = """
+import os, resource, socket
+
+def limit(megabytes):
+    with open("/proc/self/statm") as file:
+        size = int(file.read().split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (size + (megabytes << 20), resource.RLIM_INFINITY))
+
+def connected():
+    one, other = socket.socketpair()
+    one.setblocking(False)
+    other.setblocking(False)
+    return one, other
+
+async def main():
+    loop = asyncio.get_running_loop()
+    await asyncio.sleep(0)
+    hold = []
+    try:
+"""
+END = """
+    except MemoryError:
+        hold.clear()
+        resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+        os.write(1, b"MemoryError")
+        os._exit(0)
+
+try:
+    asyncio.run(main())
+except MemoryError:
+    os.write(1, b"MemoryError")
+    os._exit(0)
+"""
+
+#: What takes memory until there is none.
+PROGRAMS = {
+    "call_soon": """
+        limit(30)
+        while True:
+            loop.call_soon(print)
+    """,
+    "call_soon of one": """
+        def nothing(): pass
+        limit(30)
+        while True:
+            loop.call_soon(nothing)
+    """,
+    "call_soon_threadsafe": """
+        limit(30)
+        while True:
+            loop.call_soon_threadsafe(print)
+    """,
+    "call_later": """
+        limit(30)
+        while True:
+            hold.append(loop.call_later(1000, print))
+    """,
+    "create_future": """
+        limit(30)
+        while True:
+            hold.append(loop.create_future())
+    """,
+    "create_task": """
+        async def nothing(): pass
+        limit(30)
+        while True:
+            hold.append(loop.create_task(nothing()))
+    """,
+    "add_done_callback": """
+        future = loop.create_future()
+        limit(30)
+        while True:
+            future.add_done_callback(print)
+    """,
+    "a queue": """
+        queue = asyncio.Queue()
+        item = object()
+        limit(30)
+        while True:
+            queue.put_nowait(item)
+    """,
+    "a queue of bytes": """
+        queue = asyncio.LifoQueue()
+        limit(30)
+        while True:
+            queue.put_nowait(bytes(1000))
+    """,
+    "feed_data": """
+        reader = asyncio.StreamReader()
+        limit(30)
+        while True:
+            reader.feed_data(b"x" * 100_000)
+    """,
+    "feed_data of much": """
+        reader = asyncio.StreamReader()
+        limit(30)
+        reader.feed_data(bytes(8 << 20))
+        reader.feed_data(bytes(8 << 20))
+        reader.feed_data(bytes(8 << 20))
+        reader.feed_data(bytes(8 << 20))
+    """,
+    "write": """
+        one, other = connected()
+        _, writer = await asyncio.open_connection(sock=one)
+        limit(30)
+        while True:
+            writer.write(b"x" * 10_000)
+    """,
+    "writelines": """
+        one, other = connected()
+        _, writer = await asyncio.open_connection(sock=one)
+        pieces = [b"x" * 1000] * 100_000
+        limit(30)
+        while True:
+            writer.writelines(pieces)
+    """,
+    "a pipe": """
+        read, write = os.pipe()
+        transport, _ = await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(write, "wb", 0))
+        limit(30)
+        while True:
+            transport.write(bytes(100_000))
+    """,
+    "gather": """
+        limit(30)
+        size = 1000
+        while True:
+            hold.append(asyncio.gather(*[loop.create_future() for _ in range(size)]))
+            size *= 2
+    """,
+    "run_in_executor": """
+        import threading
+        go = threading.Event()
+        futures = [loop.run_in_executor(None, go.wait) for _ in range(64)]
+        await asyncio.sleep(0.05)
+        limit(30)
+        try:
+            while True:
+                hold.append(loop.run_in_executor(None, int))
+        finally:
+            go.set()
+    """,
+    "what is received": """
+        one, other = connected()
+        reader, _ = await asyncio.open_connection(sock=one, limit=1 << 30)
+        loop.set_exception_handler(lambda loop, context: hold.append(context["message"]))
+        async def send():
+            while True:
+                await loop.sock_sendall(other, b"y" * 1_000_000)
+        task = asyncio.create_task(send())
+        limit(30)
+        await reader.readexactly(1 << 28)
+    """,
+}
+
+
+@pytest.mark.skipif(not hasattr(resource, "RLIMIT_AS"), reason="memory cannot be limited here")
+@pytest.mark.timeout(40)
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_memory_error(impl, name):
+    program = BEGIN + textwrap.indent(textwrap.dedent(PROGRAMS[name]), " " * 8) + END
+    process = child(impl, program)
+    out, err = finish(process, 20)
+    assert (out, process.returncode) == ("MemoryError", 0), err[-2000:]
