@@ -334,6 +334,17 @@ pub(crate) fn reset(future: &Object) {
     this.flags.set(0);
 }
 
+/// As [`reset`], but an object lives as long as the future.
+pub(crate) fn reset_keeping(future: &Object, object: Option<Owned>) {
+    let this = fields(future);
+    let kept = this.if_rare(|rare| Some(rare.kept.take()));
+    reset(future);
+    let kept: Vec<Owned> = kept.into_iter().flatten().chain(object).collect();
+    if !kept.is_empty() {
+        drop(this.with_rare(|rare| rare.kept.replace(kept)));
+    }
+}
+
 /// The loop that was passed, or the current one.
 pub(crate) fn loop_or_default(event_loop: Option<&Object>) -> Res<Owned> {
     match event_loop.filter(|event_loop| !event_loop.is_none()) {

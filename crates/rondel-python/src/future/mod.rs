@@ -34,8 +34,8 @@ use callbacks::{Callback, schedule_callbacks};
 pub(crate) use callbacks::{add_waiter, call_soon, remove_waiter};
 pub(crate) use iter::{Step, advance, begin_wait, value_if_done};
 pub(crate) use methods::{
-    build_iterable, check_fresh, init_types, loop_or_default, message_of, reset, shared_attributes,
-    shared_methods,
+    build_iterable, check_fresh, init_types, loop_or_default, message_of, reset, reset_keeping,
+    shared_attributes, shared_methods,
 };
 pub(crate) use object::{
     clear, clear_base, finalize, give_back, may_end_others, traverse, traverse_base,
@@ -79,6 +79,8 @@ struct Rare {
     cancel_message: Slot,
     cancelled_error: Slot,
     source_traceback: Slot,
+    /// The contexts of a task that was made anew, one of which its step may be in.
+    kept: RefCell<Vec<Owned>>,
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());

@@ -72,6 +72,15 @@ fn traverse_rare(rare: &Rare, visit: ffi::visitproc, arg: *mut c_void) -> c_int 
         rare.cancelled_error,
         rare.source_traceback,
     );
+    if let Ok(kept) = rare.kept.try_borrow() {
+        for object in kept.iter() {
+            // SAFETY: the collector's own visitor, with a live object.
+            let result = unsafe { visit(object.as_ptr(), arg) };
+            if result != 0 {
+                return result;
+            }
+        }
+    }
     if let Ok(callbacks) = rare.callbacks.try_borrow() {
         for callback in callbacks.iter() {
             for object in [Some(&callback.target), callback.context.as_ref()]

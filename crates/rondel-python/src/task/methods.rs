@@ -172,7 +172,8 @@ unsafe extern "C" fn tp_init(
                 let event_loop = future::loop_or_default(event_loop)?;
                 let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
                 future::check_fresh(task)?;
-                future::reset(task);
+                // One of its steps may run, in the context that it has now.
+                future::reset_keeping(task, super::fields(task).context.cloned());
                 init(
                     task,
                     &event_loop,

@@ -18,6 +18,7 @@ use crate::cpython::finalize::finalize_from_dealloc;
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, attribute, method};
 use crate::cpython::nesting::nested;
+use crate::cpython::object::check;
 use crate::cpython::types::{
     TypeBuilder, allocate, clear_weakrefs, free, is_fresh, slot_fn, visit,
 };
@@ -166,24 +167,44 @@ fn last_child(this: &Gathering) -> Option<Owned> {
 fn results(this: &Gathering) -> Res<Owned> {
     let children = this.children.or_none();
     // SAFETY: a list.
-    let count = unsafe { ffi::PyList_GET_SIZE(children.as_ptr()) };
-    Owned::list_of(count as usize, |index| {
-        // SAFETY: a list, whose length a program may have changed meanwhile.
-        let child = unsafe {
-            if index as isize >= ffi::PyList_GET_SIZE(children.as_ptr()) {
-                return Ok(Owned::none());
-            }
-            Object::from_ptr(ffi::PyList_GET_ITEM(children.as_ptr(), index as isize))
-        };
-        result_of(child)
-    })
+    let count = || unsafe { ffi::PyList_GET_SIZE(children.as_ptr()) } as usize;
+    // SAFETY: a list, which has that many.
+    let child = |index| unsafe {
+        Object::from_ptr(ffi::PyList_GET_ITEM(children.as_ptr(), index as isize))
+    };
+    let expected = count();
+    let mut asked = 0;
+    let results = Owned::list_of(expected, |index| {
+        // What is asked may change the list.
+        if index >= count() {
+            return Ok(Owned::none());
+        }
+        asked = index + 1;
+        result_of(child(index))
+    })?;
+    if asked < expected {
+        // SAFETY: a list.
+        check(unsafe {
+            ffi::PyList_SetSlice(
+                results.as_ptr(),
+                asked as isize,
+                expected as isize,
+                ptr::null_mut(),
+            )
+        })?;
+    }
+    while asked < count() {
+        results.append(&*result_of(child(asked))?)?;
+        asked += 1;
+    }
+    Ok(results)
 }
 
+/// A child may stand in nothing but the list. Where it is asked by a call into Python, which may change the list, it is kept.
 #[inline]
 fn result_of(child: &Object) -> Res<Owned> {
     if !future::is_native(child) {
-        // Put there by the program.
-        return child.call_method(&names().result, &[]);
+        return result_of_foreign(&child.own());
     }
     let base = future::fields(child);
     if base.state() == State::Finished && !base.has_failed() {
@@ -191,7 +212,7 @@ fn result_of(child: &Object) -> Res<Owned> {
     }
     if base.state() == State::Pending {
         // The program has told of more than were done.
-        return child.call_method(&waits_names().exception, &[]);
+        return child.own().call_method(&waits_names().exception, &[]);
     }
     if base.state() == State::Cancelled {
         let message = match base.cancel_message() {
@@ -201,6 +222,24 @@ fn result_of(child: &Object) -> Res<Owned> {
         return imports().cancelled_error.call(&[&message]);
     }
     Ok(future::exception(child).unwrap_or_else(Owned::none))
+}
+
+/// Of what the program has put there.
+#[cold]
+fn result_of_foreign(child: &Object) -> Res<Owned> {
+    let (names, waits) = (names(), waits_names());
+    if child.call_method(&waits.cancelled, &[])?.is_true()? {
+        let mut message = child.getattr(&waits.cancel_message)?;
+        if message.is_none() {
+            message = Owned::from_str("")?;
+        }
+        return imports().cancelled_error.call(&[&message]);
+    }
+    let exception = child.call_method(&waits.exception, &[])?;
+    match exception.is_none() {
+        true => child.call_method(&names.result, &[]),
+        false => Ok(exception),
+    }
 }
 
 /// `cancel`: cancels the children; the future itself ends when they have.

@@ -6,6 +6,7 @@ use crate::cpython::{Object, Owned, Res};
 
 interned! {
     pub(super) struct Names {
+        cancel_message "_cancel_message",
         cancelled "cancelled",
         done "done",
         exception "exception",
