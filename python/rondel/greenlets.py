@@ -7,7 +7,6 @@ reactor by gevent's means, and its default executor is asyncio's own, whose lock
 
 import os
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -48,4 +47,6 @@ def cooperate(loop: "EventLoop") -> None:
     loop.call_soon_threadsafe = call_soon_threadsafe  # type: ignore[method-assign,assignment]
     loop._selector.select = select
     if loop._default_executor is None:
+        from concurrent.futures import ThreadPoolExecutor
+
         loop._default_executor = ThreadPoolExecutor(thread_name_prefix="asyncio")

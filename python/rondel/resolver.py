@@ -15,10 +15,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import _rondel
-from .executor import LoopExecutor
 
 if TYPE_CHECKING:
     from asyncio import SelectorEventLoop as _Base
+
+    from .executor import LoopExecutor
 else:
     _Base = object
 
@@ -72,6 +73,9 @@ class Resolver(_Base):
         return await self._in_resolver(look_up, sockaddr, flags)  # type: ignore[no-any-return]
 
     def _in_resolver(self, look_up: Callable[..., Any], *args: Any) -> Any:
+        # Now, and not before: it imports what asyncio imports when it makes an executor.
+        from .executor import LoopExecutor
+
         default = self._default_executor
         if (default is not None and type(default) is not LoopExecutor) or not self._runs_in_executor_directly():  # type: ignore[attr-defined]
             return self.run_in_executor(None, look_up, *args)

@@ -29,6 +29,7 @@ class Signals(_Base):
 
     _signal_handlers: dict[int, Any]
     _self_pipe_made: bool
+    _selector: Any
     _wakeup_fd: int
     _kept_ssock: Any
     _kept_csock: Any
@@ -77,6 +78,9 @@ class Signals(_Base):
         if self._self_pipe_made:
             super()._close_self_pipe()  # type: ignore[misc]
             self._self_pipe_made = False
+        elif self._selector is None:
+            # A closed loop that a program has opened again, by its attribute: asyncio fails here.
+            super()._close_self_pipe()  # type: ignore[misc]
 
     def add_signal_handler(self, sig: int, callback: Callable[[Unpack[_Ts]], object], *args: *_Ts) -> None:
         """Have the loop call `callback(*args)` for a signal. Only in the main thread."""

@@ -57,6 +57,8 @@ fn fill(module: &cpython::Object) -> Res<()> {
     cpython::dispatch::teach([(stock_future, &future), (stock_task, &task)])?;
     cpython::accept::accept(&future, &[&task], stock_future)?;
     cpython::accept::accept(&task, &[], stock_task)?;
+    future.make_immutable();
+    task.make_immutable();
     add("Future", future)?;
     add("Task", task.clone())?;
     for (name, value) in transport::init()?.into_iter().chain(streams::init_types()?) {

@@ -51,7 +51,9 @@ async def main():
             print(type(e).__name__, str(e)[:80])
         await asyncio.sleep(0)
         try:
-            t.writelines([b"a", x, b"b"])
+            # Some releases look at the lost connection's loop, and count the items of an array as its bytes.
+            if not t.is_closing() and getattr(x, "format", "B") != "d":
+                t.writelines([b"a", x, b"b"])
         except BaseException as e:
             print("wl", type(e).__name__, str(e)[:80])
         await asyncio.sleep(0.01)

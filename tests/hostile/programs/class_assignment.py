@@ -27,13 +27,21 @@ async def main():
             print("assigned", c.__name__)
         except TypeError as e:
             print("TE")
-    for o in (loop, asyncio.Lock(), asyncio.Queue(), loop.call_soon(int), asyncio.Event()):
-        for c in (P, F, type(loop)):
+    for o in (loop, asyncio.Lock(), asyncio.Queue(), loop.call_soon(int), asyncio.Event(), asyncio.StreamReader()):
+        own = type(o)
+
+        class S(own):
+            x = 5
+
+        class L(own):
+            __slots__ = ()
+
+        for c in (S, own, L, own, F, dict):
             try:
                 o.__class__ = c
-                print("assigned", type(o).__name__)
+                print("assigned", type(o) is c, getattr(o, "x", None))
             except TypeError:
-                pass
+                print("TE")
 
     async def c():
         await asyncio.sleep(0)

@@ -22,6 +22,7 @@ pub(crate) type Res<T> = Result<T, Raised>;
 pub(crate) enum Builtin {
     Attribute,
     Os,
+    Overflow,
     Runtime,
     Type,
     Value,
@@ -34,6 +35,7 @@ impl Builtin {
             Object::from_ptr(match self {
                 Self::Attribute => ffi::PyExc_AttributeError,
                 Self::Os => ffi::PyExc_OSError,
+                Self::Overflow => ffi::PyExc_OverflowError,
                 Self::Runtime => ffi::PyExc_RuntimeError,
                 Self::Type => ffi::PyExc_TypeError,
                 Self::Value => ffi::PyExc_ValueError,
@@ -87,6 +89,11 @@ pub(crate) fn not_deletable<T>(object: &Object, attribute: &str) -> Res<T> {
 #[cold]
 pub(crate) fn value_error<T>(message: &str) -> Res<T> {
     raise(Builtin::Value.class(), message)
+}
+
+#[cold]
+pub(crate) fn overflow_error<T>(message: &str) -> Res<T> {
+    raise(Builtin::Overflow.class(), message)
 }
 
 #[cold]

@@ -37,6 +37,15 @@ impl<T> Table<T> {
             .store(Box::into_raw(Box::new(table)), Ordering::Release);
     }
 
+    /// The table, which is filled now if nobody has done so.
+    pub(crate) fn get_or_fill(&self, make: impl FnOnce() -> Res<T>) -> Res<&T> {
+        if self.0.load(Ordering::Acquire).is_null() {
+            // Of two threads that come here one fills it in vain.
+            self.fill(make()?);
+        }
+        Ok(self.get())
+    }
+
     /// The table, which must have been filled: each is before any type that uses it exists.
     #[inline]
     pub(crate) fn get(&self) -> &T {

@@ -212,6 +212,22 @@ impl Object {
             }
     }
 
+    /// From now on the class's attributes cannot be set, nor its instances get another class: as with asyncio's native classes.
+    pub(crate) fn make_immutable(&self) {
+        let class = self.as_type_ptr();
+        // SAFETY: a live type that was made by the caller, and which no other thread knows yet.
+        unsafe {
+            #[cfg(not(Py_GIL_DISABLED))]
+            {
+                (*class).tp_flags |= ffi::Py_TPFLAGS_IMMUTABLETYPE;
+            }
+            #[cfg(Py_GIL_DISABLED)]
+            (*class)
+                .tp_flags
+                .fetch_or(ffi::Py_TPFLAGS_IMMUTABLETYPE, Ordering::Relaxed);
+        }
+    }
+
     /// This object as a type pointer, for a type.
     pub(crate) fn as_type_ptr(&self) -> *mut ffi::PyTypeObject {
         debug_assert!(self.is_type());

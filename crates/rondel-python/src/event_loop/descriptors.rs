@@ -10,7 +10,8 @@ use super::core::LoopCore;
 use super::host::Source;
 use super::running::check_closed;
 use crate::cpython::error::{
-    raise_os_error, runtime_error, take_exception, type_error, value_error,
+    attribute_error, overflow_error, raise_os_error, runtime_error, take_exception, type_error,
+    value_error,
 };
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Res, names};
@@ -63,15 +64,16 @@ fn is_int(object: &Object) -> bool {
     unsafe { ffi::PyLong_Check(object.as_ptr()) != 0 }
 }
 
-/// A descriptor's number, valid or not: an `int`, or what has `fileno()`, as `selectors` takes them.
+/// A descriptor's number, valid or not: an `int`, or what has `fileno()`, as `selectors` takes them. What is too large for any
+/// is the largest.
 fn number(object: &Object) -> Res<isize> {
     if is_int(object) {
-        return object.to_isize();
+        return object.to_count();
     }
     let given = object
         .getattr(&names().fileno)
         .and_then(|fileno| fileno.call(&[]))
-        .and_then(|fd| fd.to_isize());
+        .and_then(|fd| fd.to_count());
     // SAFETY: attached, with built-in classes; an exception is raised where it is looked at.
     let refused = given.is_err()
         && unsafe {
@@ -93,10 +95,11 @@ fn number(object: &Object) -> Res<isize> {
     ))
 }
 
-fn valid(number: isize) -> Res<RawFd> {
-    match RawFd::try_from(number) {
-        Ok(fd) if fd >= 0 => Ok(fd),
-        _ => value_error(&format!("Invalid file descriptor: {number}")),
+/// `None`: there is no such descriptor, as the number is too large.
+fn valid(number: isize) -> Res<Option<RawFd>> {
+    match number < 0 {
+        true => value_error(&format!("Invalid file descriptor: {number}")),
+        false => Ok(RawFd::try_from(number).ok()),
     }
 }
 
@@ -145,6 +148,9 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str, is_public: boo
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }
+    let Some(fd) = fd else {
+        return overflow_error("Python int too large to convert to C int");
+    };
     let source = Source::Callback(handle.clone());
     let before = match side {
         Side::Read => core.engine().add_reader(fd, source),
@@ -152,7 +158,10 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str, is_public: boo
     };
     match before {
         Ok(before) => cancel(before)?,
-        Err(error) => return raise_os_error(&error),
+        Err(error) => {
+            check_selector(core)?;
+            return raise_os_error(&error);
+        }
     };
     if is_public && !is_int(file) {
         core.files.note(fd, file);
@@ -178,7 +187,9 @@ fn remove(this: &Object, file: &Object, side: Side, is_public: bool) -> Res<Owne
     if core.is_closed() {
         return Ok(Owned::from_bool(false));
     }
-    let fd = valid(fd)?;
+    let Some(fd) = valid(fd)? else {
+        return Ok(Owned::from_bool(false));
+    };
     let engine = core.engine();
     let before = match side {
         Side::Read => engine.remove_reader(fd),
@@ -188,6 +199,17 @@ fn remove(this: &Object, file: &Object, side: Side, is_public: bool) -> Res<Owne
         core.files.forget(fd);
     }
     Ok(Owned::from_bool(cancel(before)?))
+}
+
+/// A program has opened a closed loop again, by its attribute. Its selector stays closed.
+#[cold]
+fn check_selector(core: &LoopCore) -> Res<()> {
+    let selector = core.object().getattr(&*Owned::from_str("_selector")?)?;
+    match selector.is_none() {
+        true if cfg!(Py_3_13) => attribute_error("'NoneType' object has no attribute 'get_map'"),
+        true => attribute_error("'NoneType' object has no attribute 'get_key'"),
+        false => Ok(()),
+    }
 }
 
 fn cancel(source: Option<Source>) -> Res<bool> {
@@ -232,7 +254,9 @@ fn remove_writer_unchecked(this: &Object, fd: &Object) -> Res<Owned> {
 /// What is watched, in the bits of `selectors.EVENT_READ` and `EVENT_WRITE`.
 fn watched(this: &Object, fd: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    let fd = valid(number(fd)?)?;
+    let Some(fd) = valid(number(fd)?)? else {
+        return Owned::from_i64(0);
+    };
     let mask = core.engine().with_sources(fd, |reader, writer| {
         i64::from(reader.is_some()) | i64::from(writer.is_some()) << 1
     });

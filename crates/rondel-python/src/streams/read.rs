@@ -4,6 +4,8 @@
 //! a future is waited on, asyncio's exceptions are raised. Nothing is taken before the result is certain, so a
 //! read that is cancelled loses nothing.
 
+mod unfit;
+
 use std::cell::Cell;
 
 use pyo3::ffi;
@@ -11,12 +13,14 @@ use rondel::streams::read_buffer::{self, Overrun, Search, Step, overlong_line};
 
 use super::reader::{self, Reader, fields};
 use crate::awaitable::{Class, Next, Steps, iterator_of, make};
-use crate::cpython::error::{raise_instance, raise_object, runtime_error, value_error};
+use crate::cpython::error::{
+    raise_instance, raise_object, runtime_error, take_exception, value_error,
+};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::import;
 use crate::cpython::object::{tuple_item, tuple_len};
-use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::create_future;
 use crate::transport::names::{imports, names};
@@ -42,6 +46,10 @@ enum Kind {
     NextLine,
     /// `_wait_for_data`.
     Wait,
+    /// With what is no `int` or no bytes: see `unfit.rs`.
+    Unfit,
+    UnfitExactly,
+    UnfitUntil,
 }
 
 /// One read.
@@ -50,7 +58,7 @@ pub(super) struct Read {
     /// The future that it waits on.
     waiter: Slot,
     /// The separator, or a tuple of them sorted by length; for `_wait_for_data` the name of its caller; for
-    /// `read(-1)` the list of what has come.
+    /// `read(-1)` the list of what has come; what is unfit.
     extra: Slot,
     n: Cell<isize>,
     search: Cell<Search>,
@@ -60,9 +68,9 @@ pub(super) struct Read {
 impl Steps for Read {
     fn name(&self) -> &'static str {
         match self.kind.get() {
-            Kind::Some | Kind::All => "StreamReader.read",
-            Kind::Exactly => "StreamReader.readexactly",
-            Kind::Until => "StreamReader.readuntil",
+            Kind::Some | Kind::All | Kind::Unfit => "StreamReader.read",
+            Kind::Exactly | Kind::UnfitExactly => "StreamReader.readexactly",
+            Kind::Until | Kind::UnfitUntil => "StreamReader.readuntil",
             Kind::Line => "StreamReader.readline",
             Kind::NextLine => "StreamReader.__anext__",
             Kind::Wait => "StreamReader._wait_for_data",
@@ -90,6 +98,9 @@ impl Steps for Read {
                 let name = self.extra.or_none().str()?.to_text()?;
                 self.wait(this, &name)
             }
+            Kind::Unfit => self.unfit(this, woken),
+            Kind::UnfitExactly => self.unfit_exactly(this, woken),
+            Kind::UnfitUntil => self.unfit_until(this),
         }
     }
 
@@ -231,6 +242,9 @@ impl Read {
                 self.sort_separators()?;
             }
             check_exception(reader)?;
+            if self.kind.get() == Kind::UnfitUntil {
+                return self.unfit_until(reader);
+            }
         }
         let (mut search, limit, eof) = (self.search.get(), reader.limit(), reader.eof.get());
         let step = match self.extra.get() {
@@ -278,7 +292,10 @@ impl Read {
         // SAFETY: a live object.
         let many = unsafe { ffi::PyTuple_Check(given.as_ptr()) } != 0 && imports().many_separators;
         if !many {
-            let one = Chunk::of_buffer(&given)?;
+            let Ok(one) = Chunk::of_buffer(&given) else {
+                drop(take_exception());
+                return self.unfit_separators(&given);
+            };
             if one.as_ref().is_empty() {
                 return value_error("Separator should be at least one-byte string");
             }
@@ -287,7 +304,13 @@ impl Read {
         }
         let mut separators = Vec::new();
         for index in 0..tuple_len(&given) {
-            separators.push(Chunk::of_buffer(tuple_item(&given, index))?);
+            match Chunk::of_buffer(tuple_item(&given, index)) {
+                Ok(separator) => separators.push(separator),
+                Err(Raised) => {
+                    drop(take_exception());
+                    return self.unfit_separators(&given);
+                }
+            }
         }
         separators.sort_by_key(|separator| separator.as_ref().len());
         match separators.first() {
@@ -361,13 +384,26 @@ fn argument<'a>(
     Ok(argument)
 }
 
+#[inline]
+fn is_int(object: &Object) -> bool {
+    // SAFETY: a live object.
+    unsafe { ffi::PyLong_Check(object.as_ptr()) != 0 }
+}
+
 fn read(reader: &Object, args: Args<'_>) -> Res<Owned> {
-    let n = argument(args, "StreamReader.read", "n", 0)?.map_or(Ok(-1), Object::to_count)?;
+    let n = match argument(args, "StreamReader.read", "n", 0)? {
+        None => -1,
+        Some(n) if is_int(n) => n.to_count()?,
+        Some(other) => return start(reader, Kind::Unfit, 0, Some(other.own())),
+    };
     start(reader, if n < 0 { Kind::All } else { Kind::Some }, n, None)
 }
 
 fn readexactly(reader: &Object, args: Args<'_>) -> Res<Owned> {
     let n = argument(args, "StreamReader.readexactly", "n", 1)?.unwrap_or(none());
+    if !is_int(n) {
+        return start(reader, Kind::UnfitExactly, 0, Some(n.own()));
+    }
     let count = n.to_count()?;
     let too_large = (count == isize::MAX).then(|| n.own());
     start(reader, Kind::Exactly, count, too_large)

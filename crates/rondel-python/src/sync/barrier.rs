@@ -16,7 +16,7 @@ use super::count::{Count, compare};
 use super::names::{sync_imports, sync_names};
 use super::{condition, lock};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
-use crate::cpython::error::{raise, restore, take_exception, value_error};
+use crate::cpython::error::{raise, restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::types::visit;
@@ -31,6 +31,8 @@ enum State {
     Draining,
     Resetting,
     Broken,
+    /// A program has set the attribute to something else.
+    Other,
 }
 
 const STATES: [(State, &str); 4] = [
@@ -51,6 +53,8 @@ pub(super) struct Barrier {
     /// How many tasks are in the barrier.
     count: Cell<i64>,
     state: Cell<State>,
+    /// What a program has set as the state, if that is none.
+    other: Slot,
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -63,13 +67,14 @@ fn fields(barrier: &Object) -> &Barrier {
 // SAFETY: `repr(C)`, with a `Bound` first.
 unsafe impl Primitive for Barrier {
     fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        visit!(visit, arg, self.cond, self.parties.slot());
+        visit!(visit, arg, self.cond, self.parties.slot(), self.other);
         0
     }
 
     fn clear(&self) {
         self.cond.clear();
         self.parties.slot().clear();
+        self.other.clear();
     }
 
     fn init(object: &Object, args: Args<'_>) -> Res<()> {
@@ -89,9 +94,16 @@ unsafe impl Primitive for Barrier {
 
     fn repr(object: &Object) -> Res<Owned> {
         let this = fields(object);
-        let state = STATES[this.state.get() as usize].1;
+        let state = match STATES.get(this.state.get() as usize) {
+            Some((_, word)) => (*word).to_owned(),
+            None => {
+                let other = this.other.or_none();
+                let value = other.getattr(&*Owned::from_str("value")?)?;
+                value.str()?.to_text()?
+            }
+        };
         if this.state.get() == State::Broken {
-            return describe(object, state);
+            return describe(object, &state);
         }
         let parties = this.parties.get()?.repr()?.to_text()?;
         let waiting = this.waiting();
@@ -265,7 +277,7 @@ impl Visit {
                     return this.wait_for_change();
                 }
                 State::Broken => return broken("Barrier aborted"),
-                State::Filling => {}
+                State::Filling | State::Other => {}
             }
             self.stage.set(Stage::Inside);
             let index = this.count.get();
@@ -279,7 +291,7 @@ impl Visit {
         }
         match this.state.get() {
             State::Filling => this.wait_for_change(),
-            State::Draining => self.index(),
+            State::Draining | State::Other => self.index(),
             State::Broken | State::Resetting => broken("Abort or reset of barrier"),
         }
     }
@@ -420,19 +432,23 @@ fn set_count(barrier: &Object, value: Option<&Object>) -> Res<()> {
 }
 
 fn get_state(barrier: &Object) -> Res<Owned> {
-    Ok(sync_imports().barrier_states[fields(barrier).state.get() as usize].clone())
+    let this = fields(barrier);
+    let known = sync_imports().barrier_states.get(this.state.get() as usize);
+    Ok(known.map_or_else(|| this.other.or_none(), |state| state.own()))
 }
 
 fn set_state(barrier: &Object, value: Option<&Object>) -> Res<()> {
     let value = value.unwrap_or(none());
     let known = &sync_imports().barrier_states;
+    let this = fields(barrier);
     match known.iter().position(|state| state.is(value)) {
-        Some(index) => {
-            fields(barrier).state.set(STATES[index].0);
-            Ok(())
+        Some(index) => this.state.set(STATES[index].0),
+        None => {
+            this.state.set(State::Other);
+            this.other.set(value.own());
         }
-        None => value_error("not a state of a barrier"),
     }
+    Ok(())
 }
 
 fn get_cond(barrier: &Object) -> Res<Owned> {

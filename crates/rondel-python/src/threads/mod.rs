@@ -24,7 +24,6 @@ pub(crate) use queue::Shared;
 /// What the module exports, by name.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     job::init_type()?;
-    submit::init()?;
     Ok(vec![
         ("WorkQueue", queue::init_type()?),
         ("to_thread", to_thread::init()?),

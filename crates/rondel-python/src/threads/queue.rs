@@ -97,8 +97,15 @@ impl Shared {
         state.idle >= state.unclaimed()
     }
 
+    /// Takes an item that no worker is about to take. From 3.13 on `queue.SimpleQueue` hands an item to a waiting thread at once,
+    /// so that those for which one waits are not to be had any more.
     fn try_take(&self) -> Option<Owned> {
-        self.lock().items.pop_front().map(|parcel| parcel.0)
+        let mut state = self.lock();
+        let promised = match cfg!(Py_3_13) {
+            true => state.idle + state.claimed,
+            false => 0,
+        };
+        state.items.remove(promised).map(|parcel| parcel.0)
     }
 
     /// Waits for an item, and takes it. Before the thread sleeps, and after it counts as idle, `wake` is woken.

@@ -19,9 +19,13 @@ use crate::event_loop::running::{base_method, check_closed};
 interned! {
     struct Names {
         class "ThreadPoolExecutor",
+        dict "__dict__",
+        globals "__globals__",
         default_executor "_default_executor",
         executor_shutdown_called "_executor_shutdown_called",
         loop_executor "LoopExecutor",
+        module "__module__",
+        name "__name__",
         shutdown "_shutdown",
         submit "submit",
         submit_item "_submit_item",
@@ -33,40 +37,51 @@ interned! {
 /// What is asked for at each call.
 struct Stock {
     names: Names,
-    /// `concurrent.futures.thread`, whose `_shutdown` says that the interpreter ends.
+    /// `concurrent.futures.thread`, whose `_shutdown` says that the interpreter ends. Asyncio imports it at the first call, too:
+    /// in an interpreter that ends already, that fails.
     module: Owned,
     class: Owned,
     submit: Owned,
+    /// Whether these are the module's own, and not what a program has put there before.
+    are_own: bool,
     prefix: Owned,
     kw_prefix: Owned,
 }
 
 static STOCK: Table<Stock> = Table::new();
 
-pub(super) fn init() -> Res<()> {
+fn find() -> Res<Stock> {
     let names = Names::new()?;
     let module = import("concurrent.futures.thread")?;
     let class = module.getattr(&names.class)?;
-    STOCK.fill(Stock {
-        submit: class.getattr(&names.submit)?,
+    let submit = class.getattr(&names.submit)?;
+    let dict = module.getattr(&names.dict)?;
+    let defined_here = submit
+        .getattr_optional(&names.globals)?
+        .is_some_and(|globals| globals.is(&dict));
+    let home = class.getattr(&names.module)?;
+    let are_own = defined_here && home.equals(&*module.getattr(&names.name)?)?;
+    Ok(Stock {
+        are_own,
+        submit,
         prefix: Owned::from_str("asyncio")?,
         kw_prefix: Owned::tuple(&[&names.thread_name_prefix])?,
         class,
         module,
         names,
-    });
-    Ok(())
+    })
 }
 
 /// Whether the program has `ThreadPoolExecutor` as it was: what traces calls into threads replaces it or its `submit`.
 fn is_untouched(stock: &Stock) -> Res<bool> {
-    Ok(stock.class.getattr(&stock.names.submit)?.is(&stock.submit)
+    Ok(stock.are_own
+        && stock.class.getattr(&stock.names.submit)?.is(&stock.submit)
         && stock.module.getattr(&stock.names.class)?.is(&stock.class))
 }
 
 /// Runs a call in the loop's default executor. `None` if that is not ours.
 pub(super) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Option<Owned>> {
-    let stock = STOCK.get();
+    let stock = STOCK.get_or_fill(find)?;
     let names = &stock.names;
     if !is_untouched(stock)? {
         return Ok(None);

@@ -103,10 +103,28 @@ fn queue(transport: &Object, this: &Datagram, data: &Object, to: Destination) ->
     match admitted {
         Admitted::Lost { .. } => Ok(()),
         Admitted::Queue if !foreign || !this.datagrams.borrow().is_empty() => {
-            push(transport, this, immutable(data)?, to)
+            match Chunk::of_buffer(data) {
+                Ok(chunk) => push(transport, this, chunk, to),
+                Err(Raised) => cannot_be_sent(transport, this),
+            }
         }
         Admitted::Now | Admitted::Queue => send_now(transport, this, data, to),
     }
+}
+
+/// The kernel would be given it at once, and there is no buffer to give: this ends the transport, after what waits.
+#[cold]
+fn cannot_be_sent(transport: &Object, this: &Datagram) -> Res<()> {
+    let exception = take_unless_exit()?;
+    flush_if_dirty(transport)?;
+    if this.is_lost() && this.has(HAS_ADDRESS) {
+        return Ok(());
+    }
+    fatal_error(
+        transport,
+        &exception,
+        "Fatal write error on datagram transport",
+    )
 }
 
 #[inline]
