@@ -82,6 +82,43 @@ def test_a_loops_methods_are_asked_for_by_what_is_native(run, aio):
     run(main())
 
 
+def test_methods_of_the_class_replaced_while_a_loop_runs(run, aio, monkeypatch):
+    """Seen when the loop has next looked for what is ready."""
+
+    async def main():
+        loop = asyncio.get_running_loop()
+        names = ("call_soon", "call_later", "create_task")
+        called = set()
+
+        def noted(name, method):
+            def replacement(*args, **kwargs):
+                called.add(name)
+                return method(*args, **kwargs)
+
+            return replacement
+
+        async def use():
+            called.clear()
+            await aio.sleep(0.001)
+            await aio.create_task(aio.sleep(0))
+            future = loop.create_future()
+            future.add_done_callback(lambda _: None)
+            future.set_result(1)
+
+        for _ in range(2):
+            await use()
+            assert not called
+            with monkeypatch.context() as patch:
+                for name in names:
+                    patch.setattr(type(loop), name, noted(name, getattr(loop, name).__func__))
+                await asyncio.sleep(0.03)
+                await use()
+                assert called == set(names)
+            await asyncio.sleep(0.03)
+
+    run(main())
+
+
 def test_an_exception_handler_put_on_the_instance(run):
     async def main():
         loop = asyncio.get_running_loop()

@@ -46,6 +46,8 @@ pub(crate) struct LoopCore {
     pub(super) overridden: Cell<u8>,
     /// Like `overridden`, but by a class.
     pub(super) overridden_by_class: Cell<u8>,
+    /// The version of the loop's class when it was last looked at.
+    pub(super) class_version: Cell<u32>,
     pub(crate) task_factory: Slot,
     /// What [`super::attributes`] keeps: a dict, once there is something.
     pub(super) attributes: Slot,
@@ -374,6 +376,7 @@ unsafe extern "C" fn new(
                 handed_over: Cell::new(false),
                 overridden: Cell::new(0),
                 overridden_by_class: Cell::new(0),
+                class_version: Cell::new(0),
                 task_factory: Slot::default(),
                 attributes: Slot::default(),
                 contexts: Contexts::default(),

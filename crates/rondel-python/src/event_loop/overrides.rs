@@ -1,7 +1,8 @@
 //! Which methods of a loop a program has replaced: on the instance, by a subclass, or on our own class. Internal calls then go there.
 //!
 //! It is noted when it is done, as asking at each call would cost what native calls save: an attribute that is set on a loop comes by here,
-//! and the loop's class is looked at when it is made, when it gets another class, and when a run begins.
+//! and the loop's class is looked at when it is made, when it gets another class, when a run begins, and when the reactor is asked if the
+//! interpreter has given the class a new version since.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -10,7 +11,8 @@ use pyo3::ffi;
 
 use super::core::{LoopCore, nanos};
 use super::patches;
-use crate::cpython::{Object, Owned, Res, names};
+use crate::cpython::error::write_unraisable;
+use crate::cpython::{Object, Owned, Raised, Res, names};
 
 const TIME: u8 = 1;
 const CALL_SOON: u8 = 2;
@@ -83,6 +85,30 @@ impl LoopCore {
         patches::look();
         self.watches_items
             .set(self.debug.get() || patches::handle_run().is_some());
+        let version = patches::version(self.object().type_ptr());
+        if version == 0 || version != self.class_version.get() {
+            self.note_changed_class();
+        }
+    }
+
+    /// Something was set in the loop's class, or in a base of it.
+    #[cold]
+    fn note_changed_class(&self) {
+        let runs_turns = !self.has_overridden(RUN_ONCE);
+        if let Err(Raised) = self.note_class() {
+            write_unraisable(None);
+        }
+        if runs_turns && self.has_overridden(RUN_ONCE) {
+            self.hand_over();
+        }
+    }
+
+    /// The program's `_run_once` runs what follows.
+    fn hand_over(&self) {
+        if self.is_running() && !self.engine().is_stopping() {
+            self.handed_over.set(true);
+            self.engine().stop();
+        }
     }
 
     /// What a `time` that was replaced says, in nanoseconds.
@@ -122,9 +148,8 @@ impl LoopCore {
 
     pub(super) fn note_override(&self, name: &Object, set: bool) {
         let bit = Self::watched_bit(name);
-        if bit == RUN_ONCE && set && self.is_running() && !self.engine().is_stopping() {
-            self.handed_over.set(true);
-            self.engine().stop();
+        if bit == RUN_ONCE && set {
+            self.hand_over();
         }
         if bit != 0 {
             let rest = self.overridden.get() & !bit;
@@ -154,6 +179,9 @@ impl LoopCore {
                 bits |= Self::watched_bit(name);
             }
         }
+        // Looking methods up has given the class a version, if it had none.
+        self.class_version
+            .set(patches::version(class.as_type_ptr()));
         let before = self.overridden_by_class.replace(bits);
         self.overridden.set(self.overridden.get() & !before | bits);
         Ok(())

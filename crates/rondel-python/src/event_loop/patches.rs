@@ -43,7 +43,7 @@ pub(crate) fn set_handle_run(_: &Object, run: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-fn version(class: *mut ffi::PyTypeObject) -> u32 {
+pub(super) fn version(class: *mut ffi::PyTypeObject) -> u32 {
     // SAFETY: a live type; the field is written by the interpreter while this thread does not run, or is a number that is read whole.
     unsafe { (*class).tp_version_tag }
 }
