@@ -745,3 +745,27 @@ def test_the_loop_runs_in_any_thread(impl):
     for thread in threads:
         thread.join()
     assert seen == [True] * 8
+
+
+def test_a_context_is_what_has_run(loop):
+    """asyncio looks at it when the callback is due."""
+
+    class Runs:
+        def run(self, callback, *args):
+            return callback("by run", *args)
+
+    seen, failed = [], []
+    loop.set_exception_handler(lambda loop, context: failed.append(context["exception"]))
+    future = loop.create_future()
+    loop.call_soon(lambda *args: seen.append(args), 1, 2, 3, 4, context=Runs())
+    future.add_done_callback(lambda *args: seen.append(args), context=Runs())
+    loop.call_soon(seen.append, 5, context=5)
+    loop.call_later(0, seen.append, 5, context="text")
+    future.set_result(None)
+    loop.call_later(0.01, loop.stop)
+    loop.run_forever()
+    assert seen == [("by run", 1, 2, 3, 4), ("by run", future)]
+    assert [f"{type(error).__name__}: {error}" for error in failed] == [
+        "AttributeError: 'int' object has no attribute 'run'",
+        "AttributeError: 'str' object has no attribute 'run'",
+    ]

@@ -11,7 +11,8 @@ use super::{
     fields, foreign_of,
 };
 use crate::cpython::error::{is_exit, restore, take_exception};
-use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
+use crate::cpython::object::{tuple_item, tuple_len};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names};
 use crate::event_loop::core::{LoopCore, is_debug};
 use crate::event_loop::host::Exit;
 
@@ -135,9 +136,25 @@ fn run_in_context(this: &Handle) -> Res<Owned> {
     let Some(context) = this.own_context()? else {
         return this.call();
     };
-    context::enter(&context)?;
+    if let Err(Raised) = context::enter(&context) {
+        return run_by_context(this, &context);
+    }
     let result = this.call();
     context::exit(&context).and(result)
+}
+
+/// The context could not be entered. What is none is asked for its `run` when the callback is due, as asyncio does.
+#[cold]
+fn run_by_context(this: &Handle, context: &Object) -> Res<Owned> {
+    if context::is_context(context) {
+        return Err(Raised);
+    }
+    drop(take_exception());
+    let run = context.getattr(&*Owned::from_str("run")?)?;
+    let (callback, args) = (this.callback.or_none(), this.args_tuple()?);
+    let mut all = vec![&*callback];
+    all.extend((0..tuple_len(&args)).map(|index| tuple_item(&args, index)));
+    run.call(&all)
 }
 
 /// A handle's callback has raised: the exception that is set goes where it belongs.
