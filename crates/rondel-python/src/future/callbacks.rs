@@ -146,7 +146,10 @@ pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
         let more = this.with_rare(|rare| {
             let mut callbacks = rare.callbacks.borrow_mut();
             match callbacks.try_reserve(1) {
-                Ok(()) => Ok(callbacks.push(callback)),
+                Ok(()) => {
+                    callbacks.push(callback);
+                    Ok(())
+                }
                 Err(_) => Err(callback),
             }
         });
