@@ -1058,3 +1058,36 @@ def test_weak_references(run, aio):
         assert aio.timeout(LONG).when() is not None and alive() is None
 
     run(main())
+
+
+def test_a_time_that_is_over_shows_one_frame(aio, run):
+    """What is waited for ends only after its cancellation, and `wait_for` with it."""
+
+    async def main():
+        go_on = aio.get_running_loop().create_future()
+
+        async def worker():
+            try:
+                await aio.sleep(60)
+            finally:
+                await go_on
+
+        async def probe(task):
+            with pytest.raises(TimeoutError):
+                await aio.wait_for(task, 0)
+
+        worker_task = aio.create_task(worker())
+        await aio.sleep(0)
+        task = aio.create_task(probe(worker_task))
+        for _ in range(3):
+            await aio.sleep(0)
+        names, coroutine = [], task.get_coro()
+        while hasattr(coroutine, "cr_await"):
+            if coroutine.cr_frame is not None:
+                names.append(coroutine.cr_frame.f_code.co_name)
+            coroutine = coroutine.cr_await
+        go_on.set_result(None)
+        await task
+        return names
+
+    assert run(main()) == ["probe", "wait_for", "_cancel_and_wait"]

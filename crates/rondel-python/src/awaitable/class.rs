@@ -155,6 +155,7 @@ unsafe extern "C" fn frame<T: Steps>(
     let this = fields::<T>(unsafe { Object::from_ptr(object) });
     guard_object(|| match this.stage.get() {
         Stage::Done => Ok(Owned::none()),
+        _ if this.steps.hands_over() => Ok(Owned::none()),
         stage => shown::frame(this.steps.name(), stage != Stage::Fresh),
     })
 }

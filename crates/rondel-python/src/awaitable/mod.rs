@@ -49,6 +49,10 @@ pub(crate) trait Steps: Sized + 'static {
     const REUSABLE: bool = false;
     /// The qualified name, which a task's repr shows.
     fn name(&self) -> &'static str;
+    /// Whether it awaits a coroutine of asyncio's own function of that name, which shows its code and frame itself.
+    fn hands_over(&self) -> bool {
+        false
+    }
     /// Goes on. The first time with `None`, then with what was awaited last gave or raised.
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next>;
     /// Lets go of everything: it is done, or will never be.

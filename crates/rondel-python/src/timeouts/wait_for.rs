@@ -44,6 +44,10 @@ impl Steps for WaitFor {
         "wait_for"
     }
 
+    fn hands_over(&self) -> bool {
+        matches!(self.stage.get(), Stage::Stock)
+    }
+
     #[inline]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         match (self.stage.get(), awaited) {

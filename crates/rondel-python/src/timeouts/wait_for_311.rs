@@ -70,6 +70,10 @@ impl Steps for WaitFor {
         "wait_for"
     }
 
+    fn hands_over(&self) -> bool {
+        matches!(self.stage.get(), Stage::Passing) && !self.delay.or_none().is_none()
+    }
+
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
         let Some(result) = awaited else {
             return self.begin();
