@@ -29,6 +29,7 @@ NOT_COMPARED = {
     "current_tasks_dict_abuse": "stock asyncio does not survive it",
     "del_gc_in_callbacks": "takes stock asyncio longer than a test may",
     "exception_in_everything": "a report names the class of the transport",
+    "executor_hostile": "up to 3.12 it is a race which calls threads have taken when their executor ends",
     "huge_numbers": "stock asyncio's loop ends with an exception",
     "rings_that_show_themselves": "stock asyncio does not survive it in a thread with a small stack",
     "run_forever_reentered": "stock asyncio hangs in some releases",
