@@ -29,14 +29,28 @@ impl<T> Ready<T> {
     ///
     /// # Errors
     /// The item, then.
-    #[inline]
+    #[inline(always)]
     pub fn try_push(&self, item: T) -> Result<(), T> {
-        let mut ring = self.ring.borrow_mut();
-        if ring.len() == ring.capacity() && ring.try_reserve(1).is_err() {
+        if !self.has_room() {
             return Err(item);
         }
-        ring.push_back(item);
+        self.ring.borrow_mut().push_back(item);
         Ok(())
+    }
+
+    /// Whether one more fits in, or there is memory for it.
+    #[inline(always)]
+    fn has_room(&self) -> bool {
+        let ring = self.ring.borrow();
+        let is_full = ring.len() == ring.capacity();
+        drop(ring);
+        !is_full || self.grow()
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn grow(&self) -> bool {
+        self.ring.borrow_mut().try_reserve(1).is_ok()
     }
 
     /// Adds an item at the front.
