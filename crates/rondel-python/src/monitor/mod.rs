@@ -37,7 +37,7 @@ use crate::cpython::method::{function, method};
 use crate::cpython::{Object, Owned, Res};
 
 /// How often the monitor looks.
-const PERIOD: Duration = Duration::from_micros(3500);
+const PERIOD: Duration = Duration::from_micros(4400);
 /// How long a watch may be armed, if the monitor sees it.
 const LIMIT: Duration = Duration::from_millis(2);
 /// After so many looks at which nothing had been armed, the monitor sleeps.
