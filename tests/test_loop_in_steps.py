@@ -170,6 +170,29 @@ def test_a_loop_runs_within_a_step_of_itself(nested, aio):
         asyncio.get_running_loop()
 
 
+def test_a_loop_is_made_re_entrant_while_it_runs(loop_class, aio):
+    class Nested(loop_class):
+        pass
+
+    async def inner(n):
+        await aio.sleep(0.001)
+        return n
+
+    async def main():
+        nest(Nested)
+        loop.set_debug(False)  # as nest_asyncio's run() does
+        assert loop.run_until_complete(inner(1)) == 1
+        assert await inner(2) == 2
+        assert loop.run_until_complete(inner(3)) == 3
+        return "done"
+
+    loop = Nested()
+    try:
+        assert loop.run_until_complete(main()) == "done"
+    finally:
+        loop.close()
+
+
 def test_a_loop_runs_deep_within_itself(nested, aio):
     async def deep(n):
         if not n:

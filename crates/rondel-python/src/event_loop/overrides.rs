@@ -85,13 +85,16 @@ impl LoopCore {
         patches::look();
         self.watches_items
             .set(self.debug.get() || patches::handle_run().is_some());
+    }
+
+    /// Looks whether something was set in the loop's class, or in a base of it. Between two turns only: the program's `_run_once` takes over.
+    pub(super) fn look_at_class(&self) {
         let version = patches::version(self.object().type_ptr());
         if version == 0 || version != self.class_version.get() {
             self.note_changed_class();
         }
     }
 
-    /// Something was set in the loop's class, or in a base of it.
     #[cold]
     fn note_changed_class(&self) {
         let runs_turns = !self.has_overridden(RUN_ONCE);

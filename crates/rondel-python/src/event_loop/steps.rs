@@ -33,6 +33,7 @@ impl LoopCore {
         until_due: Option<u64>,
     ) -> Option<ControlFlow<Exit, bool>> {
         self.note_patches();
+        self.look_at_class();
         if !self.has_overridden(SELECT) {
             return None;
         }
