@@ -76,10 +76,10 @@ async def at_each_await(
             result, suspensions = task.result()
             finished = suspensions <= at
         await check(result)
-        for _ in range(200):
+        for _ in range(5000):
             if not (open_descriptors() - before or asyncio.all_tasks() - tasks - {task}):
                 break
-            await asyncio.sleep(0.001)  # connections end a little later, in turns of their own
+            await asyncio.sleep(0.001)  # connections and threads for names end a little later
         assert open_descriptors() - before == set(), f"descriptors left when cancelled at await {at}"
         assert asyncio.all_tasks() - tasks - {task} == set(), f"tasks left when cancelled at await {at}"
         if finished:

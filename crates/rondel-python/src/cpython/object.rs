@@ -10,7 +10,7 @@ use pyo3::ffi;
 
 use super::call::{get_attribute, vectorcall, vectorcall_method};
 use super::method::Args;
-use super::stack::check_stack;
+use super::stack::check_rest_of_stack;
 use super::{Raised, Res};
 
 /// A borrowed Python object. Only ever seen as `&Object`.
@@ -180,7 +180,7 @@ impl Object {
         kwnames: Option<&Object>,
     ) -> Res<Owned> {
         // The method may be a native one, which calls that of the next object in its turn, and so round in a ring.
-        check_stack()?;
+        check_rest_of_stack()?;
         let mut stack = [ptr::null_mut(); 8];
         assert!(args.len() < stack.len(), "too many arguments for one call");
         stack[0] = self.as_ptr();
@@ -225,14 +225,14 @@ impl Object {
     }
 
     pub(crate) fn str(&self) -> Res<Owned> {
-        check_stack()?;
+        check_rest_of_stack()?;
         // SAFETY: a live object.
         unsafe { Owned::steal(ffi::PyObject_Str(self.as_ptr())) }
     }
 
     /// Native objects show each other by it, in a ring maybe.
     pub(crate) fn repr(&self) -> Res<Owned> {
-        check_stack()?;
+        check_rest_of_stack()?;
         // SAFETY: a live object.
         unsafe { Owned::steal(ffi::PyObject_Repr(self.as_ptr())) }
     }

@@ -25,6 +25,8 @@ struct Bounds {
     low: usize,
     /// Below this address little is left.
     short: usize,
+    /// Below this one there is not even enough to report an exception.
+    last: usize,
 }
 
 thread_local! {
@@ -32,32 +34,37 @@ thread_local! {
         Cell::new(Bounds {
             low: 0,
             short: usize::MAX,
+            last: usize::MAX,
         })
     };
 }
 
-/// Whether little is left of this thread's stack.
+/// Whether no more of this thread's stack is left than `limit` says.
 #[inline]
-fn is_short() -> bool {
+fn is_short(limit: fn(&Bounds) -> usize) -> bool {
     let here = MaybeUninit::<u8>::uninit();
     let here = std::hint::black_box(&raw const here).addr();
-    here < BOUNDS.with(Cell::get).short && is_really_short(here)
+    here < limit(&BOUNDS.with(Cell::get)) && is_really_short(here, limit)
 }
 
 /// The stack is short, or not known yet; or this is not the thread's own stack, but one that a library has made.
 #[cold]
-fn is_really_short(here: usize) -> bool {
+fn is_really_short(here: usize, limit: fn(&Bounds) -> usize) -> bool {
     let mut bounds = BOUNDS.get();
     if bounds.short == usize::MAX {
         bounds = find();
         BOUNDS.set(bounds);
     }
-    (bounds.low..bounds.short).contains(&here)
+    (bounds.low..limit(&bounds)).contains(&here)
 }
 
 /// Asks the C library for this thread's stack.
 fn find() -> Bounds {
-    const UNKNOWN: Bounds = Bounds { low: 0, short: 0 };
+    const UNKNOWN: Bounds = Bounds {
+        low: 0,
+        short: 0,
+        last: 0,
+    };
     let mut attributes = MaybeUninit::<libc::pthread_attr_t>::uninit();
     let (mut low, mut size) = (std::ptr::null_mut(), 0);
     // SAFETY: the calls fill what they are given; what is read was filled.
@@ -77,9 +84,11 @@ fn find() -> Bounds {
         size = limit;
     }
     let low = high.saturating_sub(size);
+    let margin = MARGIN.min(size / 4);
     Bounds {
         low,
-        short: low + MARGIN.min(size / 4),
+        short: low + margin,
+        last: low + margin / 2,
     }
 }
 
@@ -104,7 +113,21 @@ fn main_thread_limit() -> Option<usize> {
 /// Raises `RecursionError` if little is left of this thread's stack.
 #[inline]
 pub(crate) fn check_stack() -> Res<()> {
-    if is_short() { too_deep() } else { Ok(()) }
+    if is_short(|bounds| bounds.short) {
+        too_deep()
+    } else {
+        Ok(())
+    }
+}
+
+/// As [`check_stack`], for what may be called to report what that has raised: it is let go on for half as long again.
+#[inline]
+pub(crate) fn check_rest_of_stack() -> Res<()> {
+    if is_short(|bounds| bounds.last) {
+        too_deep()
+    } else {
+        Ok(())
+    }
 }
 
 #[cold]
