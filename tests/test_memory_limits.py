@@ -24,10 +24,12 @@ async def main():
     loop = asyncio.get_running_loop()
     await asyncio.sleep(0)
     hold = []
+    reserve = [bytearray(4 << 20)]  # for what the program does when there is no more
     try:
 """
 END = """
     except MemoryError:
+        reserve.clear()
         hold.clear()
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         os.write(1, b"MemoryError")
@@ -45,7 +47,7 @@ PROGRAMS = {
     "call_soon": """
         limit(30)
         while True:
-            loop.call_soon(print)
+            loop.call_soon(int)
     """,
     "call_soon of one": """
         def nothing(): pass
@@ -56,12 +58,12 @@ PROGRAMS = {
     "call_soon_threadsafe": """
         limit(30)
         while True:
-            loop.call_soon_threadsafe(print)
+            loop.call_soon_threadsafe(int)
     """,
     "call_later": """
         limit(30)
         while True:
-            hold.append(loop.call_later(1000, print))
+            hold.append(loop.call_later(1000, int))
     """,
     "create_future": """
         limit(30)
@@ -78,7 +80,7 @@ PROGRAMS = {
         future = loop.create_future()
         limit(30)
         while True:
-            future.add_done_callback(print)
+            future.add_done_callback(repr)
     """,
     "a queue": """
         queue = asyncio.Queue()

@@ -186,12 +186,16 @@ fn source_of(this: &Handle, args: &Object) -> Res<Owned> {
 fn report(handle: &Object, exception: &Object) -> Res<()> {
     let this = fields(handle);
     let args = this.args_tuple()?;
-    let source = source_of(this, &args)?.to_text()?;
+    let source = source_of(this, &args)?;
+    // SAFETY: a live `str`, as the format says. (The interpreter raises MemoryError where Rust would end the process.)
+    let message = unsafe {
+        Owned::steal(ffi::PyUnicode_FromFormat(
+            c"Exception in callback %S".as_ptr(),
+            source.as_ptr(),
+        ))?
+    };
     let context = Owned::dict()?;
-    context.set_item(
-        c"message",
-        &*Owned::from_str(&format!("Exception in callback {source}"))?,
-    )?;
+    context.set_item(c"message", &*message)?;
     context.set_item(c"exception", exception)?;
     context.set_item(c"handle", handle)?;
     if let Some(traceback) = this.source_traceback.cloned() {
