@@ -273,6 +273,24 @@ def test_the_file_object_is_kept_as_long_as_it_is_watched(loop, side):
         assert remove(left) is False
 
 
+def test_what_fileno_gives_is_made_an_int(loop):
+    """As `selectors` does: mocks of sockets rely on it."""
+    left, right = socket.socketpair()
+
+    class Number:
+        def __int__(self):
+            return left.fileno()
+
+    class File:
+        def fileno(self):
+            return Number()
+
+    with left, right:
+        loop.add_reader(File(), print)
+        assert loop.remove_reader(File()) is True
+        assert loop.remove_reader(File()) is False
+
+
 def test_a_file_object_that_refers_to_its_loop_is_collected(impl):
     loop = impl.new_event_loop()
     left, right = socket.socketpair()

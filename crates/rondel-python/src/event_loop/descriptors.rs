@@ -73,6 +73,8 @@ fn number(object: &Object) -> Res<isize> {
     let given = object
         .getattr(&names().fileno)
         .and_then(|fileno| fileno.call(&[]))
+        // SAFETY: a live object.
+        .and_then(|fd| unsafe { Owned::steal(ffi::PyNumber_Long(fd.as_ptr())) })
         .and_then(|fd| fd.to_count());
     // SAFETY: attached, with built-in classes; an exception is raised where it is looked at.
     let refused = given.is_err()
