@@ -168,6 +168,8 @@ PROGRAMS = {
 @pytest.mark.timeout(40)
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_memory_error(impl, name):
+    if (impl.name, name) == ("asyncio", "run_in_executor"):
+        pytest.skip("what asyncio cannot get may be a lock, and then it says RuntimeError")
     program = BEGIN + textwrap.indent(textwrap.dedent(PROGRAMS[name]), " " * 8) + END
     process = child(impl, program)
     out, err = finish(process, 20)
