@@ -195,7 +195,7 @@ fn report(handle: &Object, exception: &Object) -> Res<()> {
         ))?
     };
     let context = Owned::dict()?;
-    context.set_item(c"message", &*message)?;
+    context.set_item(c"message", &message)?;
     context.set_item(c"exception", exception)?;
     context.set_item(c"handle", handle)?;
     if let Some(traceback) = this.source_traceback.cloned() {
