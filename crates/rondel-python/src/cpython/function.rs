@@ -98,35 +98,13 @@ unsafe fn code_of<'a>(callable: *mut ffi::PyObject) -> Option<&'a NativeCode> {
     }
 }
 
-/// The native code of a function, and the first argument, if that is exactly of the class that most
-/// are of.
-///
-/// # Safety
-/// A live function that [`attach`] was called with, and `count` live arguments.
-#[inline(always)]
-unsafe fn method_of<'a>(
-    callable: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    count: isize,
-) -> Option<(&'a NativeCode, *mut ffi::PyObject)> {
-    if count == 0 {
-        return None;
-    }
-    // SAFETY: by the caller's word.
-    unsafe {
-        let native = code_of(callable)?;
-        let this = *args;
-        ptr::eq(ffi::Py_TYPE(this), native.class.get()).then_some((native, this))
-    }
-}
-
 /// Calls a function of a method where the quick way is not for it: with an object of a subclass, or
 /// as the bytecode has it.
 ///
 /// # Safety
 /// A live function that [`attach`] was called with, and a call's arguments.
 #[inline(never)]
-pub(super) unsafe fn call_otherwise(
+pub(super) unsafe extern "C" fn call_otherwise(
     callable: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     nargs: usize,
@@ -175,58 +153,13 @@ unsafe fn run_bytecode(
     }
 }
 
-unsafe extern "C" fn call_method_fast(
-    callable: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: usize,
-    kwnames: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: a live function, which holds its code, and a call's arguments; `attach` has looked at
-    // what the C function takes.
-    unsafe {
-        let count = ffi::PyVectorcall_NARGS(nargs);
-        if let Some((native, this)) = method_of(callable, args, count) {
-            let call: FastFn = (*native.definition.get())
-                .ml_meth
-                .PyCFunctionFastWithKeywords;
-            return call(this, args.add(1), count - 1, kwnames);
-        }
-        call_otherwise(callable, args, nargs, kwnames)
-    }
-}
-
-/// Calls a C function that takes the object and no argument, or one: `ARGUMENTS` says which.
-unsafe extern "C" fn call_method_plain<const ARGUMENTS: isize>(
-    callable: *mut ffi::PyObject,
-    args: *const *mut ffi::PyObject,
-    nargs: usize,
-    kwnames: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: as in `call_method_fast`.
-    unsafe {
-        let count = ffi::PyVectorcall_NARGS(nargs);
-        if count == 1 + ARGUMENTS
-            && kwnames.is_null()
-            && let Some((native, this)) = method_of(callable, args, count)
-            && let Some(call) = native.one.get()
-        {
-            let argument = match ARGUMENTS {
-                0 => ptr::null_mut(),
-                _ => *args.add(1),
-            };
-            return call(this, argument);
-        }
-        call_otherwise(callable, args, nargs, kwnames)
-    }
-}
-
 unsafe extern "C" fn call_function_fast(
     callable: *mut ffi::PyObject,
     args: *const *mut ffi::PyObject,
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: as in `call_method_fast`; functions of the module ignore what they are bound to.
+    // SAFETY: a live function, which holds its code, and a call's arguments; functions of the module ignore what they are bound to.
     unsafe {
         if let Some(native) = code_of(callable) {
             let call: FastFn = (*native.definition.get())
@@ -321,12 +254,10 @@ impl NativeCode {
 
     /// How a function is called without its bytecode, if it can be.
     fn direct_call(&self) -> Option<ffi::vectorcallfunc> {
-        let is_method = !self.owner.get().is_null();
         match (self.fast.get(), self.one.get()) {
-            (Some(_), _) if is_method => Some(call_method_fast),
+            (None, None) => None,
+            _ if !self.owner.get().is_null() => Some(call_otherwise),
             (Some(_), _) => Some(call_function_fast),
-            (None, Some(_)) if is_method && self.takes_none() => Some(call_method_plain::<0>),
-            (None, Some(_)) if is_method => Some(call_method_plain::<1>),
             _ => None,
         }
     }
