@@ -48,13 +48,16 @@ test-loom: tools
 	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel --test inbox_loom --target-dir target/loom
 
 test-panic: build $(VENV)/panic-probe
-	$(PY) -m pytest tests/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe
+	$(PY) -m pytest tests/robustness/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe
 
 # A use of freed memory crashes seldom; AddressSanitizer's build of the module says each one aloud. It is of use for who looks for
 # such, and every night: it takes longer than the rest of the tests together.
-ASAN_TESTS  := tests/hostile $(addprefix tests/test_,$(addsuffix .py,as_completed calls cancellation collection copies \
-    datagrams eager_tasks foreign_futures futures gather keywords loop_in_steps pipes reentrancy shield streams sync_primitives \
-    task_groups tasks timeouts tls to_thread transports unbound wait writes_leave))
+ASAN_TESTS  := tests/robustness/hostile $(addprefix tests/,$(addsuffix .py,loop/test_calls loop/test_loop_in_steps \
+    package/test_keywords robustness/test_collection robustness/test_reentrancy streams/test_cancellation streams/test_streams \
+    sync/test_copies sync/test_sync_primitives tasks/test_eager_tasks tasks/test_foreign_futures tasks/test_futures \
+    tasks/test_task_groups tasks/test_tasks tasks/test_timeouts tasks/test_unbound threads/test_to_thread tls/test_tls \
+    transports/test_datagrams transports/test_pipes transports/test_transports transports/test_writes_leave \
+    waits/test_as_completed waits/test_gather waits/test_shield waits/test_wait))
 ASAN_RUNS   ?= 400
 ASAN_TARGET  = $(shell rustc -vV | sed -n 's/^host: //p')
 test-asan: $(VENV)/asan/.built ## Run hostile programs and a third of the Python tests with AddressSanitizer; ARGS go to pytest

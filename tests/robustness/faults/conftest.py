@@ -1,4 +1,4 @@
-"""Tests under system calls that fail: they run in a process with `faults.c` preloaded, which `tests/test_faults.py` starts."""
+"""Tests under failing system calls: `test_faults.py` starts them in a process with `faults.c` preloaded."""
 
 from collections.abc import Iterator
 

@@ -1,6 +1,6 @@
 """Random programs leave the same trace on stock asyncio and on Rondel, event by event.
 
-`RONDEL_EXAMPLES=20000 pytest tests/properties` tries so many new ones for each kind of clock.
+`RONDEL_EXAMPLES=20000 pytest tests/differential/test_programs.py` tries so many new ones for each kind of clock.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""What works while the kernel refuses a system call: a program for `tests/test_refused_calls.py`.
+"""What works while the kernel refuses a system call: a program for `test_refused_calls.py`.
 
     python refused.py asyncio|rondel|factory
 

@@ -1,6 +1,6 @@
 """Programs that nobody should write, and operations drawn at random: they end as on stock asyncio, and never by a signal.
 
-`RONDEL_OPERATIONS=2000 pytest tests/hostile` draws so many runs, from a seed of the day.
+`RONDEL_OPERATIONS=2000 pytest tests/robustness/hostile` draws so many runs, from a seed of the day.
 """
 
 import functools
@@ -12,9 +12,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-sys.path.insert(0, str(Path(__file__).parent.parent))
-
 from child_programs import LOOPS
 
 FOLDER = Path(__file__).parent
