@@ -12,7 +12,7 @@ PY     := $(VENV)/bin/python
 BUILD  := target/python-$(TAG)
 
 # What the extension module is built from.
-SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/rondel/src crates/rondel-python -name target -prune -o -type f -print)
+SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/rondel-engine/src crates/rondel-python -name target -prune -o -type f -print)
 RUST    := --workspace --exclude rondel-python
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
@@ -45,7 +45,7 @@ test-conformance: build ## Run CPython's own asyncio tests on Rondel; ARGS go to
 
 # Every interleaving of what threads share, in a build of its own: loom takes the place of the standard library there.
 test-loom: tools
-	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel --test inbox_loom --target-dir target/loom
+	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel-engine --test inbox_loom --target-dir target/loom
 
 test-panic: build $(VENV)/panic-probe
 	$(PY) -m pytest tests/robustness/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe
@@ -106,7 +106,7 @@ lint: lint-rust lint-python lint-docs lint-workflows deny ## Run every linter; w
 lint-rust: tools $(VENV)/.tools
 	$(CARGO) fmt --all --check
 	PYO3_PYTHON=$(abspath $(PY)) $(CARGO) clippy --workspace --all-targets --all-features -- -D warnings -D clippy::undocumented_unsafe_blocks
-	PYO3_PYTHON=$(abspath $(PY)) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items --package rondel --package rondel-python
+	PYO3_PYTHON=$(abspath $(PY)) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items --package rondel-engine --package rondel --package rondel-python
 
 lint-python: $(VENV)/.tools
 	$(PY) -m ruff check .

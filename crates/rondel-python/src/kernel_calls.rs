@@ -4,7 +4,7 @@
 //! A program may know the descriptor behind a transport: by `get_extra_info("socket")`, because it has made the socket itself, or by a
 //! copy of it. It may hold the peer's end, or send from another thread what the peer is to see later. And it may exec,
 //! exit or kill itself. With asyncio, what was written before is with the kernel by then. So each of these functions is
-//! preceded by a look at whether anything waits, of any loop, and that is sent early (`event_loop/written.rs`).
+//! preceded by a look at whether anything waits, of any loop, and that is sent early (`loop_core/written.rs`).
 //! The look is one load; the functions are system calls.
 //!
 //! What reaches the kernel otherwise (C code of others, a lock, shared memory) is left to the monitor.

@@ -8,6 +8,7 @@ mod event_loop;
 mod future;
 mod handle;
 mod kernel_calls;
+mod loop_core;
 mod monitor;
 #[cfg(feature = "panic-probe")]
 mod panic_probe;
@@ -42,8 +43,8 @@ fn fill(module: &cpython::Object) -> Res<()> {
     }
     task::current::init()?;
     untracked::init()?;
-    task::registry::init()?;
-    event_loop::running_loop::init()?;
+    task::all_tasks::init()?;
+    loop_core::running_loop::init()?;
     let (handle, timer_handle) = handle::init_types()?;
     add("Handle", handle)?;
     add("TimerHandle", timer_handle)?;
@@ -82,14 +83,14 @@ fn fill(module: &cpython::Object) -> Res<()> {
     }
     add("TaskGroup", task_group::init_type()?)?;
     add("LoopAttribute", event_loop::attributes::init_type()?)?;
-    add("LoopCore", event_loop::core::init_type()?)?;
+    add("LoopCore", event_loop::class::init_type()?)?;
     for (name, value) in waits::init()? {
         add(name, value)?;
     }
     add(
         "bind_methods",
         function(
-            method!(onearg c"bind_methods" event_loop::core::bind_methods,
+            method!(onearg c"bind_methods" event_loop::class::bind_methods,
             c"Puts the hot methods of LoopCore into a subclass."),
         )?,
     )?;
@@ -115,7 +116,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add(
         "forget_task",
         function(
-            method!(onearg c"forget_task" task::registry::forget, c"Takes a task out of its loop's list."),
+            method!(onearg c"forget_task" task::all_tasks::forget, c"Takes a task out of its loop's list."),
         )?,
     )?;
     for (name, value) in monitor::functions()? {

@@ -7,8 +7,8 @@ use std::ffi::{c_char, c_int};
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 
 use pyo3::ffi;
-use rondel::literal::{Literal, kinds, port};
-use rondel::transport::address::Address;
+use rondel_engine::literal::{Literal, kinds, port};
+use rondel_engine::transport::address::Address;
 
 use crate::cpython::error::take_exception;
 use crate::cpython::method::{Args, function, method};

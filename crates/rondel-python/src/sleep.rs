@@ -15,8 +15,8 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::object::truth;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running_loop::running_loop;
+use crate::loop_core::LoopCore;
+use crate::loop_core::running_loop::running_loop;
 use crate::transport::loop_calls::{create_future, set_result_unless_cancelled};
 use crate::{future, handle};
 

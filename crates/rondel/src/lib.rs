@@ -1,11 +1,9 @@
 //! asyncio, in Rust.
 //!
-//! This crate is two things. It is the **engine** that the Python package `rondel` runs on: the event
-//! loop's turn, its ready ring, timers, cross-thread inbox and reactor, and the byte-moving half of
-//! transports and streams. And it is a **face** of its own: asyncio's vocabulary for Rust programs
-//! ([`run`], [`create_task`], [`gather`], [`sleep`], …), built on the same engine.
+//! asyncio's vocabulary for Rust programs ([`run`], [`create_task`], [`gather`], [`sleep`], …), on the engine that
+//! the Python package `rondel` runs on, too. The engine is a crate of its own, `rondel-engine`.
 //!
-//! # The Rust face
+//! # A program
 //! ```
 //! use rondel::{StreamReader, StreamWriter};
 //!
@@ -50,17 +48,11 @@
 //! | `async with asyncio.timeout()` | [`timeout`], [`timeout_at`] |
 //! | `asyncio.to_thread`, `run_in_executor` | [`spawn_blocking`] |
 //!
-//! # The engine
-//! The engine knows nothing of Python and nothing of Rust futures. It is generic over a
-//! [`Host`](event_loop::Host): the items that it queues and the code that runs them.
-//!
+//! # Its parts
 //! | module | what it owns |
 //! |---|---|
-//! | [`event_loop`] | one turn of the loop, ready items, timers, the inbox, the clock |
-//! | [`reactor`] | readiness of descriptors: the contract, its epoll backend, the wake-up |
-//! | [`transport`] | connected stream sockets, listeners, write queues, flow control |
-//! | [`streams`] | what a stream reader has buffered, how reads take it; readers, writers and servers |
-//! | `runtime` | the Rust face's host: [`run`], what its loops queue |
+//! | `runtime` | the engine's host for Rust: [`run`], what its loops queue |
+//! | `streams` | readers, writers, servers, and the connections that they share |
 //! | `task` | Rust futures as tasks: [`create_task`], [`gather`], [`task_group`] |
 //! | `time` | [`sleep`], [`timeout`] |
 //! | `resolver` | names to addresses: [`getaddrinfo`] |
@@ -74,26 +66,20 @@ compile_error!("Rondel runs on Linux only");
 
 mod blocking;
 mod budget;
-pub mod event_loop;
 mod exceptions;
-pub mod literal;
-pub mod reactor;
-mod refused;
 mod resolver;
 mod runtime;
 mod signal;
-pub mod streams;
-mod sync;
+mod streams;
 mod task;
 mod time;
-pub mod transport;
 
 pub use blocking::{BlockingTask, spawn_blocking};
-pub use event_loop::clock::Jump;
 pub use exceptions::{
     ExceptionContext, call_exception_handler, default_exception_handler, set_exception_handler,
 };
 pub use resolver::{HostPort, getaddrinfo};
+pub use rondel_engine::event_loop::clock::Jump;
 pub use runtime::{Builder, RunError, run};
 pub use streams::{
     HandlerOutput, IncompleteReadError, LimitOverrunError, ReadError, Server, ServerOptions,

@@ -18,15 +18,15 @@ use std::time::Duration;
 
 use crate::blocking::Pool;
 use crate::budget::Budget;
-use crate::event_loop::clock::{Clock, Jump};
-use crate::event_loop::inbox::Inbox;
-use crate::event_loop::{EventLoop, Host};
 use crate::exceptions::{ExceptionHandler, LostPanic};
-use crate::reactor::Wake;
 use crate::signal::Interrupts;
 use crate::streams::{Connecting, Connection, Listener, Outbox, linger};
 use crate::task::{self, CancelledError, Ending, Header, JoinError, SentWake, TaskList, TaskRef};
 use crate::time::TimerEntry;
+use rondel_engine::event_loop::clock::{Clock, Jump};
+use rondel_engine::event_loop::inbox::Inbox;
+use rondel_engine::event_loop::{EventLoop, Host};
+use rondel_engine::reactor::Wake;
 
 /// The inbox of a loop of this face.
 pub(crate) type LoopInbox = Inbox<Remote, Wake>;

@@ -15,8 +15,8 @@ use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use crate::event_loop::EventLoop;
 use crate::runtime::{RustHost, Source};
+use rondel_engine::event_loop::EventLoop;
 
 static EVENT: OnceLock<OwnedFd> = OnceLock::new();
 /// The eventfd's number for the handler, which may not use a `OnceLock`.

@@ -13,9 +13,9 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::event_loop::timers::Timer;
 use crate::runtime::{self, Item};
 use crate::task::{TimeoutError, Waiter};
+use rondel_engine::event_loop::timers::Timer;
 
 /// A point of the running loop's time: nanoseconds of a clock that never goes back, or of the virtual clock.
 ///
@@ -38,7 +38,7 @@ impl Instant {
     pub fn now() -> Self {
         Self(
             runtime::try_current(|runtime| runtime.event_loop.now())
-                .unwrap_or_else(|| crate::event_loop::clock::Clock::Monotonic.now()),
+                .unwrap_or_else(|| rondel_engine::event_loop::clock::Clock::Monotonic.now()),
         )
     }
 

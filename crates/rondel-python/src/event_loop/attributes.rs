@@ -9,12 +9,12 @@ use std::ffi::{c_int, c_void};
 
 use pyo3::ffi;
 
-use super::core::LoopCore;
 use crate::cpython::error::{attribute_error, guard, guard_object, type_error};
 use crate::cpython::method::with_tuple_and_dict;
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot};
+use crate::loop_core::LoopCore;
 
 #[repr(C)]
 struct LoopAttribute {

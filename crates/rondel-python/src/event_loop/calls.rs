@@ -3,13 +3,14 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::core::LoopCore;
-use super::host::{Item, Kind, Remote};
-use super::running::{self, check_closed, this_thread};
+use super::run;
 use crate::cpython::detach::detached;
-use crate::cpython::error::{no_memory, runtime_error, type_error};
+use crate::cpython::error::{no_memory, type_error};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Res, imports, names, none};
+use crate::loop_core::LoopCore;
+use crate::loop_core::item::{Item, Kind, Remote};
+use crate::loop_core::{check_closed, check_thread, this_thread};
 use crate::task::functions::{loop_takes_all_keywords, signature_in_loop};
 use crate::{future, handle, task};
 
@@ -147,26 +148,6 @@ fn set_timer(
     Ok(timer)
 }
 
-/// Whether a step may be queued without `call_soon`, which would ask the same.
-#[inline]
-pub(crate) fn check_step(core: &LoopCore) -> Res<()> {
-    if core.is_closed() || core.is_debug() {
-        check_closed(core)?;
-        check_thread(core)?;
-    }
-    Ok(())
-}
-
-#[cold]
-fn check_thread(core: &LoopCore) -> Res<()> {
-    if core.is_running() && core.thread.get() != this_thread() {
-        return runtime_error(
-            "Non-thread-safe operation invoked on an event loop other than the current one",
-        );
-    }
-    Ok(())
-}
-
 #[cold]
 pub(crate) fn check_callback(callback: &Object, function: &str) -> Res<()> {
     let imports = imports();
@@ -213,7 +194,7 @@ fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
             return Ok(task);
         }
         // How a factory is called differs between versions: asyncio's own method knows.
-        return running::base_method(this, c"create_task", args);
+        return run::base_method(this, c"create_task", args);
     }
     let (mut name, mut context, mut eager_start) = (None, None, None);
     let [coroutine] = args.positional() else {

@@ -1,14 +1,9 @@
 //! `add_reader`, `add_writer` and their removal, and the book of the file objects they were given.
 
-use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::os::fd::RawFd;
 
 use pyo3::ffi;
 
-use super::core::LoopCore;
-use super::host::Source;
-use super::running::check_closed;
 use crate::cpython::error::{
     attribute_error, overflow_error, raise_os_error, runtime_error, take_exception, type_error,
     value_error,
@@ -16,47 +11,14 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Res, names};
 use crate::handle;
+use crate::loop_core::LoopCore;
+use crate::loop_core::check_closed;
+use crate::loop_core::item::Source;
 
 #[derive(Clone, Copy)]
 enum Side {
     Read,
     Write,
-}
-
-/// The file objects that descriptors are watched by, by their numbers. A program may remove one that it has closed meanwhile,
-/// which asyncio's selector finds by its identity.
-#[derive(Default)]
-pub(super) struct Files(RefCell<BTreeMap<RawFd, Owned>>);
-
-impl Files {
-    fn note(&self, fd: RawFd, file: &Object) {
-        let before = self.0.borrow_mut().insert(fd, file.own());
-        // Its destructor is the program's: the borrow is over.
-        drop(before);
-    }
-
-    fn number_of(&self, file: &Object) -> Option<RawFd> {
-        let files = self.0.borrow();
-        files
-            .iter()
-            .find_map(|(fd, other)| other.is(file).then_some(*fd))
-    }
-
-    fn forget(&self, fd: RawFd) {
-        let file = self.0.borrow_mut().remove(&fd);
-        drop(file);
-    }
-
-    pub(super) fn forget_all(&self) {
-        drop(self.0.take());
-    }
-
-    /// For the collector.
-    pub(super) fn for_each(&self, see: impl FnMut(&Object)) {
-        if let Ok(files) = self.0.try_borrow() {
-            files.values().map(|file| &**file).for_each(see);
-        }
-    }
 }
 
 fn is_int(object: &Object) -> bool {

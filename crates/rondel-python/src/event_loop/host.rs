@@ -1,189 +1,25 @@
-//! What the engine queues for Python, and how each kind of item runs.
+//! How each kind of item runs that the engine queues for Python (`loop_core/item.rs`).
 //!
-//! An [`Item`] is one word: an owned pointer with its kind in the low bits. A task's step is the task itself,
-//! with no handle around it. This is the way of a callback: `Item` → [`PyHost::run`] → `task::step`,
-//! `handle::run` or one of a transport's entry points → the writes of the turn are flushed.
+//! This is the way of a callback: `Item` → [`PyHost::run`](Host::run) → `task::step`, `handle::run` or one of a
+//! transport's entry points → the writes of the turn are flushed.
 
-use std::io;
-use std::mem::ManuallyDrop;
 use std::ops::ControlFlow;
-use std::ptr::NonNull;
 
 use pyo3::ffi;
-use rondel::event_loop::clock::Clock;
-use rondel::event_loop::timers::Timer;
-use rondel::event_loop::{EventLoop, Host};
+use rondel_engine::event_loop::Host;
+use rondel_engine::event_loop::clock::Clock;
 
-use super::core::LoopCore;
 use super::patches;
 use crate::cpython::detach::detached;
-use crate::cpython::error::{Raised, raise_os_error, restore, take_exception};
+use crate::cpython::error::{Raised, restore, take_exception};
 use crate::cpython::{Object, Owned, Res, names};
+use crate::loop_core::LoopCore;
+use crate::loop_core::item::{Exit, Item, Kind, PyHost, Remote, Source, TimerRef};
 use crate::threads::job;
 use crate::waits::watch;
 use crate::{handle, task, transport};
 
-/// The engine as it is compiled for Python.
-pub(crate) type Engine = EventLoop<PyHost>;
-
-/// The kinds of items. At most eight: objects are aligned to eight bytes or more.
-#[repr(usize)]
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Kind {
-    /// A task takes its next step.
-    Step = 0,
-    /// A task takes its next step, because the future that it waits for is done.
-    Wakeup = 1,
-    /// A handle runs.
-    Handle = 2,
-    /// A transport's descriptor can be read.
-    Readable = 3,
-    /// A transport's descriptor can be written.
-    Writable = 4,
-    /// A transport has something to do that asyncio would do by `call_soon`; it knows what.
-    Deferred = 5,
-    /// A watcher acts, because a future that it watches is done.
-    Watcher = 6,
-    /// A function that ran in a thread has ended.
-    Job = 7,
-}
-
-const KIND_MASK: usize = 7;
-
-/// An entry of the ready ring.
-pub(crate) struct Item(NonNull<u8>);
-
-impl Item {
-    #[inline]
-    pub(crate) fn new(kind: Kind, object: Owned) -> Self {
-        let ptr = object.into_ptr().cast::<u8>();
-        debug_assert_eq!(ptr.addr() & KIND_MASK, 0);
-        // SAFETY: an object's address is not null, and setting low bits keeps it so.
-        Self(unsafe { NonNull::new_unchecked(ptr.map_addr(|addr| addr | kind as usize)) })
-    }
-
-    #[inline]
-    fn kind(&self) -> Kind {
-        Kind::from_bits(self.0.as_ptr().addr())
-    }
-}
-
-impl Kind {
-    /// The kind that these low bits say.
-    #[inline]
-    pub(crate) fn from_bits(bits: usize) -> Self {
-        match bits & KIND_MASK {
-            0 => Kind::Step,
-            1 => Kind::Wakeup,
-            2 => Kind::Handle,
-            3 => Kind::Readable,
-            4 => Kind::Writable,
-            5 => Kind::Deferred,
-            6 => Kind::Watcher,
-            _ => Kind::Job,
-        }
-    }
-}
-
-impl Item {
-    /// The object that it is about.
-    #[inline]
-    pub(crate) fn object(&self) -> &Object {
-        let ptr = self.0.as_ptr().map_addr(|addr| addr & !KIND_MASK);
-        // SAFETY: the item owns a reference to it.
-        unsafe { Object::from_ptr(ptr.cast()) }
-    }
-
-    #[inline]
-    pub(crate) fn into_parts(self) -> (Kind, Owned) {
-        let this = ManuallyDrop::new(self);
-        // SAFETY: the item's reference goes over to the result.
-        (this.kind(), unsafe {
-            Owned::steal_unchecked(this.object().as_ptr())
-        })
-    }
-}
-
-impl Drop for Item {
-    fn drop(&mut self) {
-        // SAFETY: the item owns a reference, given up here.
-        drop(unsafe { Owned::steal_unchecked(self.object().as_ptr()) });
-    }
-}
-
-/// What a descriptor is registered with.
-pub(crate) enum Source {
-    /// `add_reader`, `add_writer`: a handle.
-    Callback(Owned),
-    /// A transport of ours.
-    Transport(Owned),
-}
-
-impl Source {
-    pub(crate) fn object(&self) -> &Object {
-        match self {
-            Self::Callback(object) | Self::Transport(object) => object,
-        }
-    }
-}
-
-/// An entry of the timer heap: a `TimerHandle`.
-pub(crate) struct TimerRef(pub(crate) Owned);
-
-impl Timer for TimerRef {
-    #[inline]
-    fn is_cancelled(&self) -> bool {
-        handle::fields(&self.0).is_cancelled()
-    }
-}
-
-/// An item on its way from another thread.
-pub(crate) struct Remote(pub(crate) Item);
-
-// SAFETY: made and received by attached threads; in between nobody touches it.
-unsafe impl Send for Remote {}
-
-/// Why a run of the loop ends early.
-pub(crate) enum Exit {
-    /// An exception that must leave `run_forever` is set.
-    Raised(Raised),
-    /// The reactor failed.
-    Os(io::Error),
-}
-
-impl Exit {
-    pub(crate) fn raise<T>(self) -> Res<T> {
-        match self {
-            Self::Raised(raised) => Err(raised),
-            Self::Os(error) => raise_os_error(&error),
-        }
-    }
-}
-
-impl From<io::Error> for Exit {
-    fn from(error: io::Error) -> Self {
-        Self::Os(error)
-    }
-}
-
-/// The host: a way back to the loop object that the engine is embedded in.
-pub(crate) struct PyHost {
-    core: NonNull<LoopCore>,
-}
-
 impl PyHost {
-    /// # Safety
-    /// `core` outlives the engine, and does not move.
-    pub(crate) unsafe fn new(core: NonNull<LoopCore>) -> Self {
-        Self { core }
-    }
-
-    #[inline]
-    fn core(&self) -> &LoopCore {
-        // SAFETY: by the word given to `new`.
-        unsafe { self.core.as_ref() }
-    }
-
     /// It will probably send or receive, and the other end may be a descriptor of this loop.
     fn callback_of_descriptor(&self, handle: &Owned) -> Item {
         self.core().engine().poll_next_turn();
@@ -268,7 +104,7 @@ impl Host for PyHost {
     }
 
     #[inline]
-    fn turn_over(&self) {
+    fn after_turn(&self) {
         self.core().flush_written();
     }
 
@@ -327,7 +163,7 @@ pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
             }
         }
     };
-    core.step_over();
+    core.after_step();
     flow
 }
 
@@ -355,7 +191,7 @@ fn run_as_handle(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
         run.call(&[&handle]).map(drop)
     };
     let result = call();
-    core.step_over();
+    core.after_step();
     match result {
         Ok(()) => ControlFlow::Continue(()),
         Err(raised) => ControlFlow::Break(Exit::Raised(raised)),

@@ -9,10 +9,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::core::{LoopCore, nanos};
 use super::patches;
 use crate::cpython::error::write_unraisable;
 use crate::cpython::{Object, Owned, Raised, Res, names};
+use crate::loop_core::{LoopCore, nanos};
 
 const TIME: u8 = 1;
 const CALL_SOON: u8 = 2;

@@ -9,19 +9,19 @@ use std::ops::ControlFlow;
 use std::os::fd::RawFd;
 
 use pyo3::ffi;
-use rondel::event_loop::clock::NANOS_PER_SEC;
-use rondel::reactor::Interest;
+use rondel_engine::event_loop::clock::NANOS_PER_SEC;
+use rondel_engine::reactor::Interest;
 
-use super::core::{LoopCore, nanos};
-use super::host::{Exit, Item, Kind, Source};
 use super::overrides::{RUN_ONCE, SELECT};
-use super::running::check_closed;
 use crate::cpython::error::type_error;
 use crate::cpython::frame::current_frame;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Res, imports, names};
 use crate::handle;
+use crate::loop_core::check_closed;
+use crate::loop_core::item::{Exit, Item, Kind, Source};
+use crate::loop_core::{LoopCore, nanos};
 
 /// What stands for a wait that nothing but the loop itself has ended.
 const WAKE: RawFd = -1;

@@ -1,14 +1,14 @@
 //! Who wants to know that a future is done, and how they are told: by `call_soon`, in the order in which they asked.
 //!
 //! The first callback stands in the future itself, further ones in its rare fields. A task of ours that waits is pushed onto
-//! the ready ring as it is ([`Kind::Wakeup`](crate::event_loop::host::Kind)), a watcher is told at once (`waits/watch.rs`);
+//! the ready ring as it is ([`Kind::Wakeup`](crate::loop_core::item::Kind)), a watcher is told at once (`waits/watch.rs`);
 //! any other callback gets a handle.
 
 use super::{Future, fields, uninitialized};
 use crate::cpython::error::{no_memory, restore, runtime_error, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res, imports, names};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::Kind;
+use crate::loop_core::LoopCore;
+use crate::loop_core::item::Kind;
 use crate::waits::watch;
 use crate::{handle, task};
 

@@ -25,7 +25,7 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::stack::recurse;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
-use crate::event_loop::core::{LoopCore, is_debug};
+use crate::loop_core::{LoopCore, is_debug};
 use crate::{task, waits};
 
 #[cfg(not(Py_3_12))]

@@ -9,7 +9,7 @@ use crate::cpython::instance_dict::has_dict;
 use crate::cpython::nesting::{may_end, nested};
 use crate::cpython::types::{clear_weakrefs, free, has_weakrefs, is_fresh};
 use crate::cpython::{Object, Owned, Res, imports, names};
-use crate::event_loop::core::LoopCore;
+use crate::loop_core::LoopCore;
 
 /// `__del__`: an exception that nobody looked at is reported.
 pub(crate) fn finalize(future: &Object) -> Res<()> {

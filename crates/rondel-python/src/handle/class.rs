@@ -23,7 +23,7 @@ use crate::cpython::types::{
     TypeBuilder, clear_weakrefs, free, has_weakrefs, register_subclasses, slot_fn, visit,
 };
 use crate::cpython::{Object, Owned, Res, context, imports, none};
-use crate::event_loop::core::is_debug;
+use crate::loop_core::is_debug;
 
 fn cancelled(handle: &Object) -> Res<Owned> {
     Ok(Owned::from_bool(fields(handle).is_cancelled()))

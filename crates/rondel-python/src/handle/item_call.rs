@@ -17,8 +17,9 @@ use crate::cpython::error::guard_object;
 use crate::cpython::method::attribute;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, context};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::{Exit, Item, Kind, run_item};
+use crate::event_loop::host::run_item;
+use crate::loop_core::LoopCore;
+use crate::loop_core::item::{Exit, Item, Kind};
 use crate::task;
 
 #[repr(C)]

@@ -36,7 +36,7 @@ use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Res, Slot, context, names, none};
-use crate::event_loop::core::{LoopCore, is_debug};
+use crate::loop_core::{LoopCore, is_debug};
 
 const CANCELLED: u16 = 1;
 const TIMER: u16 = 2;

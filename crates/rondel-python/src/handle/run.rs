@@ -13,8 +13,8 @@ use super::{
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names};
-use crate::event_loop::core::{LoopCore, is_debug};
-use crate::event_loop::host::Exit;
+use crate::loop_core::item::Exit;
+use crate::loop_core::{LoopCore, is_debug};
 
 impl Handle {
     /// The call itself.

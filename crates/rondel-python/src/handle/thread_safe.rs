@@ -16,8 +16,8 @@ use crate::cpython::method::{Method, method};
 use crate::cpython::names::import;
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
-use crate::event_loop::host::Exit;
-use crate::event_loop::running::this_thread;
+use crate::loop_core::item::Exit;
+use crate::loop_core::this_thread;
 use crate::transport::loop_calls::with_exception_kept;
 
 /// A handle's fields, and those of such a one behind them. All zero is a valid, empty one.

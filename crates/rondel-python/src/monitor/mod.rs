@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use rondel::event_loop::clock::Clock;
+use rondel_engine::event_loop::clock::Clock;
 
 use crate::cpython::method::{function, method};
 use crate::cpython::{Object, Owned, Res};

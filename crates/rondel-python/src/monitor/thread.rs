@@ -9,7 +9,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use pyo3::ffi;
-use rondel::event_loop::clock::Clock;
+use rondel_engine::event_loop::clock::Clock;
 
 use super::{LIMIT, PERIOD, QUIET, Watched};
 use crate::cpython::detach::detached;

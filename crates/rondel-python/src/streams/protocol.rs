@@ -21,7 +21,7 @@ use crate::cpython::error::guard;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
-use crate::event_loop::core::is_debug;
+use crate::loop_core::is_debug;
 use crate::transport::loop_calls::{call_exception_handler, create_future, debug_in_log};
 use crate::transport::names::{imports, names};
 use crate::transport::socket;

@@ -1,6 +1,6 @@
 //! `read`, `readexactly`, `readuntil`, `readline`: the awaitables that take bytes out of a `StreamReader`.
 //!
-//! What is to be done is decided by the engine (`rondel::streams::read_buffer`); here it is done: bytes are taken,
+//! What is to be done is decided by the engine (`rondel_engine::read_buffer`); here it is done: bytes are taken,
 //! a future is waited on, asyncio's exceptions are raised. Nothing is taken before the result is certain, so a
 //! read that is cancelled loses nothing.
 
@@ -9,7 +9,7 @@ mod unfit;
 use std::cell::Cell;
 
 use pyo3::ffi;
-use rondel::streams::read_buffer::{self, Overrun, Search, Step, overlong_line};
+use rondel_engine::read_buffer::{self, Overrun, Search, Step, overlong_line};
 
 use super::reader::{self, Reader, fields};
 use crate::awaitable::{Class, Next, Steps, iterator_of, make};

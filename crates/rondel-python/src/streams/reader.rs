@@ -9,7 +9,7 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
-use rondel::streams::read_buffer::{DEFAULT_LIMIT, ReadBuffer};
+use rondel_engine::read_buffer::{DEFAULT_LIMIT, ReadBuffer};
 
 use super::attributes::{flag, object};
 use super::read;
@@ -22,7 +22,7 @@ use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_d
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
-use crate::event_loop::core::is_debug;
+use crate::loop_core::is_debug;
 use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::loop_calls::{set_exception_unless_cancelled, set_result_unless_cancelled};
 use crate::transport::names::{imports, names};

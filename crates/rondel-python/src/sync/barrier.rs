@@ -11,9 +11,9 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe, native_type};
 use super::count::{Count, compare};
 use super::names::{sync_imports, sync_names};
+use super::primitive::{self, Bound, Primitive, describe, native_type};
 use super::{condition, lock};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
 use crate::cpython::error::{raise, restore, take_exception};
@@ -61,7 +61,7 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 #[inline]
 fn fields(barrier: &Object) -> &Barrier {
-    bound::fields(barrier)
+    primitive::fields(barrier)
 }
 
 // SAFETY: `repr(C)`, with a `Bound` first.
@@ -490,7 +490,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .build()?;
     let doc = "Lets a number of tasks wait for one another, as asyncio.Barrier.";
     let bases = [&*native, &*sync_imports().stock.barrier];
-    let class = bound::make_class("Barrier(parties)", doc, &bases, &methods())?;
+    let class = primitive::make_class("Barrier(parties)", doc, &bases, &methods())?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

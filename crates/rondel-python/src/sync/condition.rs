@@ -10,11 +10,13 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on};
 use super::count::compare;
 use super::names::{sync_imports, sync_names};
+use super::primitive::{
+    self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on,
+};
 use super::waiters::{Waiters, is_done, set_result};
-use super::{lock, scope};
+use super::{async_with, lock};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
 use crate::cpython::error::{chain, exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::freelist::free_list;
@@ -39,7 +41,7 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 #[inline]
 fn fields(condition: &Object) -> &Condition {
-    bound::fields(condition)
+    primitive::fields(condition)
 }
 
 #[inline]
@@ -426,7 +428,7 @@ fn notify_all(condition: &Object) -> Res<Owned> {
 fn enter(condition: &Object) -> Res<Owned> {
     match plain_lock(condition) {
         Some(lock) => lock::acquire(&lock, true),
-        None => scope::enter(condition),
+        None => async_with::enter(condition),
     }
 }
 
@@ -476,7 +478,7 @@ fn methods() -> Vec<Method> {
         method!(fast c"notify(n=1)" notify, c"Wakes n tasks that wait. The lock must be held."),
         method!(noargs c"notify_all" notify_all, c"Wakes all tasks that wait. The lock must be held."),
         method!(noargs c"__aenter__" enter, c"Takes the lock."),
-        method!(fast c"__aexit__(exc_type, exc, tb)" scope::exit_method, c"Gives the lock back."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Gives the lock back."),
     ];
     if sync_imports().passes_wakeups_on {
         methods.push(
@@ -501,7 +503,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .build()?;
     let doc = "Lets tasks wait until others notify them, as asyncio.Condition.";
     let bases = [&*native, &*sync_imports().stock.condition];
-    let class = bound::make_class("Condition(lock=None)", doc, &bases, &methods())?;
+    let class = primitive::make_class("Condition(lock=None)", doc, &bases, &methods())?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

@@ -7,8 +7,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on};
 use super::names::{sync_imports, sync_names};
+use super::primitive::{
+    self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on,
+};
 use super::waiters::{Waiters, is_done, set_result};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{restore, take_exception};
@@ -30,7 +32,7 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 #[inline]
 fn fields(event: &Object) -> &Event {
-    bound::fields(event)
+    primitive::fields(event)
 }
 
 /// Whether an object is exactly an event of ours.
@@ -222,7 +224,7 @@ pub(super) fn init_type() -> Res<Owned> {
         ])
         .build()?;
     let doc = "A flag that tasks can wait for, as asyncio.Event.";
-    let class = bound::make_class(
+    let class = primitive::make_class(
         "Event()",
         doc,
         &[&native, &sync_imports().stock.event],

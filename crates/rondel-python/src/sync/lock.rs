@@ -11,9 +11,11 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on};
+use super::async_with;
 use super::names::sync_imports;
-use super::scope;
+use super::primitive::{
+    self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on,
+};
 use super::waiters::{Waiters, is_done, set_result};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{exception_matches, restore, runtime_error, take_exception};
@@ -35,7 +37,7 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 #[inline]
 fn fields(lock: &Object) -> &Lock {
-    bound::fields(lock)
+    primitive::fields(lock)
 }
 
 /// Whether an object is a lock of ours whose methods are all its own.
@@ -226,7 +228,7 @@ fn enter(lock: &Object) -> Res<Owned> {
     if is_plain(lock) {
         acquire(lock, true)
     } else {
-        scope::enter(lock)
+        async_with::enter(lock)
     }
 }
 
@@ -253,7 +255,7 @@ fn methods() -> Vec<Method> {
             c"Gives the lock back; the first task that waits for it is woken. RuntimeError if nobody holds it."),
         method!(noargs c"_wake_up_first" wake_up_first_method, c"Wakes the first task that waits."),
         method!(noargs c"__aenter__" enter, c"Waits for the lock."),
-        method!(fast c"__aexit__(exc_type, exc, tb)" scope::exit_method, c"Gives the lock back."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Gives the lock back."),
     ]
 }
 
@@ -267,7 +269,7 @@ pub(super) fn init_type() -> Res<Owned> {
         ])
         .build()?;
     let doc = "A lock for tasks, as asyncio.Lock. It is fair: who waits first gets it first.";
-    let class = bound::make_class(
+    let class = primitive::make_class(
         "Lock()",
         doc,
         &[&native, &sync_imports().stock.lock],

@@ -5,29 +5,29 @@
 //!
 //! | file | what it has |
 //! |---|---|
-//! | `bound.rs` | what all have in common: the loop, the class, the repr |
+//! | `primitive.rs` | what all have in common: the loop, the class, the repr |
 //! | `waiters.rs` | the queue of those who wait |
 //! | `lock.rs`, `event.rs`, `condition.rs`, `semaphore.rs`, `barrier.rs` | one primitive each |
 //! | `count.rs` | the number in a semaphore |
-//! | `scope.rs` | `async with` |
+//! | `async_with.rs` | `async with` |
 //! | `queue/`, `queue_calls.rs`, `items.rs` | the queues: state; `get`, `put`, `join`; what is in them |
 //! | `names.rs` | interned names and library objects |
 
+mod async_with;
 mod barrier;
-mod bound;
 mod condition;
 mod count;
 mod event;
 mod items;
 mod lock;
 mod names;
+mod primitive;
 mod queue;
 mod queue_calls;
-mod scope;
 mod semaphore;
 mod waiters;
 
-pub(crate) use bound::make_class;
+pub(crate) use primitive::make_class;
 pub(crate) use queue::{get_item, is_empty, new as new_queue, put_item};
 pub(crate) use queue_calls::get as wait_for_item;
 
@@ -36,7 +36,7 @@ use crate::cpython::{Owned, Res};
 /// The classes that the module exports, by name.
 pub(crate) fn init_types() -> Res<Vec<(&'static str, Owned)>> {
     names::init()?;
-    scope::init_type()?;
+    async_with::init_type()?;
     let event = event::init_type()?;
     let (queue, priority, lifo) = queue::init_types()?;
     let (semaphore, bounded) = semaphore::init_types()?;

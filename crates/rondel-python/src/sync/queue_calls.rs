@@ -5,9 +5,9 @@
 
 use std::cell::Cell;
 
-use super::bound::{new_waiter, wait_on};
 use super::event;
 use super::names::sync_names;
+use super::primitive::{new_waiter, wait_on};
 use super::queue::{
     fields, get_at_once, get_item, is_empty, is_full, put_at_once, put_item, raise_shut_down,
 };

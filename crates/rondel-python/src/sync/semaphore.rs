@@ -10,10 +10,12 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on};
+use super::async_with;
 use super::count::Count;
 use super::names::{sync_imports, sync_names};
-use super::scope;
+use super::primitive::{
+    self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on,
+};
 use super::waiters::{Waiters, is_cancelled, is_done};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{exception_matches, restore, take_exception, value_error};
@@ -38,7 +40,7 @@ static BOUNDED_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mu
 
 #[inline]
 fn fields(semaphore: &Object) -> &Semaphore {
-    bound::fields(semaphore)
+    primitive::fields(semaphore)
 }
 
 #[inline]
@@ -302,7 +304,7 @@ fn enter(semaphore: &Object) -> Res<Owned> {
     if is_plain(semaphore) {
         acquire(semaphore, true)
     } else {
-        scope::enter(semaphore)
+        async_with::enter(semaphore)
     }
 }
 
@@ -342,7 +344,7 @@ fn methods() -> Vec<Method> {
         method!(noargs c"acquire" acquire_method, c"Waits for a permit, and takes it. Gives True."),
         method!(noargs c"_wake_up_next" wake_up_next_method, c"Gives a permit to the first task that waits."),
         method!(noargs c"__aenter__" enter, c"Waits for a permit."),
-        method!(fast c"__aexit__(exc_type, exc, tb)" scope::exit_method, c"Gives the permit back."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Gives the permit back."),
     ]
 }
 
@@ -368,7 +370,7 @@ pub(super) fn init_types() -> Res<(Owned, Owned)> {
     let doc = "A number of permits for tasks, as asyncio.Semaphore. It is fair: who waits first gets one first.";
     let mut all = methods();
     all.push(release_as(false));
-    let semaphore = bound::make_class(
+    let semaphore = primitive::make_class(
         "Semaphore(value=1)",
         doc,
         &[&native, &stock.semaphore],
@@ -380,7 +382,7 @@ pub(super) fn init_types() -> Res<(Owned, Owned)> {
     let mut all = methods();
     all.push(release_as(true));
     let bases = [&*semaphore, &*stock.bounded_semaphore];
-    let bounded = bound::make_class("BoundedSemaphore(value=1)", doc, &bases, &all)?;
+    let bounded = primitive::make_class("BoundedSemaphore(value=1)", doc, &bases, &all)?;
     bind_attribute(&bounded, &attribute!(c"_bound_value" get_limit, set_limit))?;
     BOUNDED_CLASS.store(bounded.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok((semaphore, bounded))

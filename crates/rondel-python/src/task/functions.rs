@@ -9,9 +9,9 @@ use std::ffi::CStr;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, imports, names, none};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running_loop::running_loop;
 use crate::future;
+use crate::loop_core::LoopCore;
+use crate::loop_core::running_loop::running_loop;
 use crate::task::{self, new_task};
 
 /// Who gives a task that a factory made the name that `create_task` was called with.

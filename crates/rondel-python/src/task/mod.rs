@@ -7,14 +7,14 @@
 //! |---|---|
 //! | `step.rs` | one step: the coroutine runs, and what it yields decides what comes next |
 //! | `current.rs` | which task `asyncio.current_task()` gives |
-//! | `registry.rs` | which tasks `asyncio.all_tasks()` gives; `thread_list.rs`: the interpreter's list of them, from 3.14 on |
+//! | `all_tasks.rs` | which tasks `asyncio.all_tasks()` gives; `thread_list.rs`: the interpreter's list of them, from 3.14 on |
 //! | `functions.rs` | `create_task`, `ensure_future`, `eager_task_factory` |
 //! | `methods.rs` | what Python sees |
 
+pub(crate) mod all_tasks;
 pub(crate) mod current;
 pub(crate) mod functions;
 mod methods;
-pub(crate) mod registry;
 mod step;
 #[cfg(Py_3_14)]
 pub(crate) mod thread_list;
@@ -31,14 +31,14 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::nesting::nested;
 use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh, visit};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
-use crate::event_loop::calls::check_step;
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::Kind;
 use crate::future::{self, asyncio_part};
+use crate::loop_core::LoopCore;
+use crate::loop_core::check_step;
+use crate::loop_core::item::Kind;
 #[cfg(not(Py_3_14))]
 use crate::untracked;
 #[cfg(not(Py_3_14))]
-use registry::Node;
+use all_tasks::Node;
 
 pub(crate) use methods::{init_type, wakeup_callable};
 pub(crate) use step::step;
@@ -170,7 +170,7 @@ fn init(
         }
     }
     schedule_step(task, event_loop)?;
-    registry::register(task, event_loop)
+    all_tasks::register(task, event_loop)
 }
 
 #[inline]
@@ -415,7 +415,7 @@ unsafe fn end(object: *mut ffi::PyObject) {
             return; // resurrected
         }
         ffi::PyObject_GC_UnTrack(object.cast());
-        registry::unregister(task);
+        all_tasks::unregister(task);
         clear_weakrefs(object);
         future::clear_base(&imports().stock_task, object);
         give_context_back(task);

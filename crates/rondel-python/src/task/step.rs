@@ -9,7 +9,7 @@ use std::ptr;
 
 use pyo3::ffi;
 
-use super::{MUST_CANCEL, fields, methods, registry, schedule_step};
+use super::{MUST_CANCEL, all_tasks, fields, methods, schedule_step};
 use crate::cpython::call::iter_send;
 use crate::cpython::error::{
     Builtin, Raised, exception_matches, is_exit, no_memory, raise, raised_matches, restore,
@@ -17,9 +17,9 @@ use crate::cpython::error::{
 };
 use crate::cpython::stack::check_stack;
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::{Exit, Kind};
 use crate::future::{self, Outcome, State, asyncio_part};
+use crate::loop_core::LoopCore;
+use crate::loop_core::item::{Exit, Kind};
 
 /// What becomes of a task after a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -189,14 +189,14 @@ pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
 /// The first step right away, in `Task(eager_start=True)`.
 pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
     check_stack()?;
-    registry::register_eager(task)?;
+    all_tasks::register_eager(task)?;
     let result = super::current::within(event_loop, task, || match run_in_context(task, None)? {
         After::Settled => Ok(()),
         After::Again => schedule_step(task, event_loop),
     })?;
     // Whatever the step raised must survive the tidying up.
     let raised = result.err().map(|Raised| take_exception());
-    registry::unregister_eager(task)?;
+    all_tasks::unregister_eager(task)?;
     if let Some(core) = LoopCore::of(event_loop) {
         // The step around this one goes on, and may wait for the thread.
         core.notify_worker();
@@ -204,7 +204,7 @@ pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
     if future::fields(task).is_done() {
         fields(task).coroutine.clear();
     } else {
-        registry::register(task, event_loop)?;
+        all_tasks::register(task, event_loop)?;
     }
     match raised {
         None => Ok(()),
@@ -290,7 +290,7 @@ fn already_done(task: &Object, exception: Option<&Object>) -> Res<After> {
 #[inline]
 fn returned(task: &Object, value: Owned) -> Res<()> {
     let this = fields(task);
-    registry::unregister(task);
+    all_tasks::unregister(task);
     if this.has(MUST_CANCEL) {
         // Cancelled right before the coroutine returned.
         this.set(MUST_CANCEL, false);
@@ -302,7 +302,7 @@ fn returned(task: &Object, value: Owned) -> Res<()> {
 
 fn raised(task: &Object) -> Res<()> {
     let exception = take_exception();
-    registry::unregister(task);
+    all_tasks::unregister(task);
     if exception_matches(&exception, &imports().cancelled_error) {
         // Kept, so that it is raised again, with its traceback, to whoever awaits the task.
         future::fields(task).set_cancelled_error(exception);

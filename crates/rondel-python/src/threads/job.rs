@@ -12,8 +12,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
-use rondel::event_loop::inbox::Inbox;
-use rondel::reactor::Wake;
+use rondel_engine::event_loop::inbox::Inbox;
+use rondel_engine::reactor::Wake;
 
 use crate::cpython::call::call;
 use crate::cpython::collected::{Collected, slots};
@@ -22,9 +22,9 @@ use crate::cpython::method::{Args, attribute, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::{Exit, Item, Kind, Remote};
 use crate::future;
+use crate::loop_core::LoopCore;
+use crate::loop_core::item::{Exit, Item, Kind, Remote};
 
 pub(super) type Mailbox = Arc<Inbox<Remote, Wake>>;
 

@@ -13,8 +13,9 @@ use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::{Table, import, interned};
 use crate::cpython::{Object, Owned, Res};
 use crate::event_loop::calls::check_callback;
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running::{base_method, check_closed};
+use crate::event_loop::run::base_method;
+use crate::loop_core::LoopCore;
+use crate::loop_core::check_closed;
 
 interned! {
     struct Names {

@@ -6,8 +6,8 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, Slot, context, names, none};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running_loop::running_loop;
+use crate::loop_core::LoopCore;
+use crate::loop_core::running_loop::running_loop;
 
 use super::job::Call;
 use super::submit::submit_to_default;

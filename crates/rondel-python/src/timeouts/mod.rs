@@ -7,13 +7,13 @@
 //! | file | what it has |
 //! |---|---|
 //! | `timeout.rs` | the object: its states, its timer, what entering and leaving it do |
-//! | `scope.rs` | `async with` and the functions that make a `Timeout`; the class |
+//! | `async_with.rs` | `async with` and the functions that make a `Timeout`; the class |
 //! | `wait_for.rs` | `wait_for` from Python 3.12 on, which waits inside a `Timeout` |
 //! | `wait_for_311.rs` | `wait_for` of Python 3.11, which waits for a task of its own |
 //! | `names.rs` | interned names and library objects |
 
+mod async_with;
 mod names;
-mod scope;
 mod timeout;
 #[cfg(Py_3_12)]
 mod wait_for;
@@ -26,7 +26,7 @@ use crate::cpython::{Owned, Res};
 /// What the module exports, by name.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     names::init()?;
-    let mut exported = scope::init()?;
+    let mut exported = async_with::init()?;
     exported.push(("wait_for", wait_for::init()?));
     Ok(exported)
 }

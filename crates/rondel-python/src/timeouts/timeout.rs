@@ -3,7 +3,7 @@
 //! Entering sets a timer; when that fires, the task is cancelled. On the way out, the cancellation is the timeout's own if
 //! nobody else has asked for one since the timeout was entered: then it becomes a `TimeoutError`.
 //!
-//! `async with` (`scope.rs`) and `wait_for` call [`enter`] and [`leave`]. A subclass's own `reschedule` and `_on_timeout`, and
+//! `async with` (`async_with.rs`) and `wait_for` call [`enter`] and [`leave`]. A subclass's own `reschedule` and `_on_timeout`, and
 //! those put onto an instance, are called as asyncio calls them.
 
 use std::cell::Cell;
@@ -18,9 +18,9 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::object::truth;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::Kind;
-use crate::event_loop::running_loop;
+use crate::loop_core::LoopCore;
+use crate::loop_core::item::Kind;
+use crate::loop_core::running_loop;
 use crate::{handle, task};
 
 /// Where a timeout stands, as `asyncio.timeouts._State` has it.

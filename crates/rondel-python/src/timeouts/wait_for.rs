@@ -4,8 +4,8 @@
 
 use std::cell::Cell;
 
+use super::async_with::timeout_in;
 use super::names::timeout_imports;
-use super::scope::timeout_in;
 use super::timeout::{enter, is_over, leave, raise_timeout};
 use crate::awaitable::{Class, Next, Steps, await_any, init_type as init_awaitable, make};
 use crate::cpython::error::{restore, take_exception};

@@ -14,7 +14,7 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names, none};
-use crate::event_loop::core::LoopCore;
+use crate::loop_core::LoopCore;
 use crate::transport::loop_calls::create_future;
 use crate::{future, handle, task};
 

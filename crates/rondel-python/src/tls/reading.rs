@@ -1,7 +1,7 @@
 //! The way of a byte from the socket to the program: received into memory that is shared, decrypted straight into the
 //! object, or the buffer, or the stream's reader that it is for.
 
-use rondel::transport::recv_size::Received;
+use rondel_engine::transport::recv_size::Received;
 
 use super::names::names;
 use super::protocol::{

@@ -14,7 +14,7 @@ use crate::cpython::error::{raise, restore, take_exception};
 use crate::cpython::method::{Method, method};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res};
-use crate::event_loop::core::LoopCore;
+use crate::loop_core::LoopCore;
 use crate::streams::protocol as stream_protocol;
 use crate::transport::loop_calls::{call_exception_handler, take_unless_exit, warn_in_log};
 use crate::transport::names::names as transport_names;

@@ -4,7 +4,7 @@ use std::ffi::{CStr, c_char, c_int, c_void};
 use std::net::{SocketAddrV4, SocketAddrV6};
 
 use pyo3::ffi;
-use rondel::transport::address::Address;
+use rondel_engine::transport::address::Address;
 
 use crate::cpython::{Object, Owned, Res};
 

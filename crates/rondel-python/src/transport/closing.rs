@@ -3,8 +3,8 @@
 //! However it comes to its end, `connection_lost` is called once, in a turn of its own, and the socket is closed
 //! after it: until then the descriptor is the transport's.
 
-use rondel::transport::address::Address;
-use rondel::transport::stream::Close;
+use rondel_engine::transport::address::Address;
+use rondel_engine::transport::stream::Close;
 
 use super::loop_calls::{call_exception_handler, with_exception_kept};
 use super::names::{imports, names};
@@ -15,9 +15,9 @@ use super::unsent::release_views;
 use super::writing::{flush_before_end, flush_if_dirty, flush_now, poll_next_turn};
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
-use crate::event_loop::core::{LoopCore, is_debug};
-use crate::event_loop::host::Kind;
-use crate::event_loop::running::check_closed;
+use crate::loop_core::check_closed;
+use crate::loop_core::item::Kind;
+use crate::loop_core::{LoopCore, is_debug};
 use crate::streams::protocol;
 
 /// `transport.close()`.

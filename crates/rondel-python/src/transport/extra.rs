@@ -3,7 +3,7 @@
 //! An accepted connection has no socket object until somebody asks for it; from then on that object owns the
 //! descriptor. Addresses are made when they are asked for, and are known after the end, too.
 
-use rondel::transport::address::Address;
+use rondel_engine::transport::address::Address;
 
 use super::address;
 use super::names::{imports, names};

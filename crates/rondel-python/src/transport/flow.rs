@@ -3,7 +3,7 @@
 //! Limits may be any numbers. The engine knows how they compare with a number of bytes; what was given, if that is no plain
 //! integer of that size, is kept in a slot of the transport and given back.
 
-use rondel::transport::flow_control::FlowControl;
+use rondel_engine::transport::flow_control::FlowControl;
 
 use super::loop_calls::{call_exception_handler, take_unless_exit};
 use super::names::names;

@@ -12,8 +12,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
-use rondel::transport::address::Address;
-use rondel::transport::listener::{AcceptError, accept_batch};
+use rondel_engine::transport::address::Address;
+use rondel_engine::transport::listener::{AcceptError, accept_batch};
 
 use super::address;
 use super::loop_calls::{
@@ -30,9 +30,9 @@ use crate::cpython::names::import;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
-use crate::event_loop::core::{LoopCore, is_debug};
-use crate::event_loop::host::{Exit, Source};
-use crate::event_loop::running::check_closed;
+use crate::loop_core::check_closed;
+use crate::loop_core::item::{Exit, Source};
+use crate::loop_core::{LoopCore, is_debug};
 use crate::streams::factory;
 
 /// A listener's fields behind the object header. All zero bytes are its state before it is filled.

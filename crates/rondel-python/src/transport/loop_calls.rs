@@ -6,9 +6,9 @@ use crate::cpython::error::{restore, take_exception, write_unraisable};
 use crate::cpython::{Object, Owned, Raised, Res};
 
 use super::names::{imports, names};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running::check_closed;
 use crate::future::{self, State};
+use crate::loop_core::LoopCore;
+use crate::loop_core::check_closed;
 use crate::task;
 
 /// `loop.create_future()`.

@@ -1,7 +1,7 @@
 //! Transports: native classes that are asyncio's (`asyncio.Transport`) to whoever looks.
 //!
 //! The loop queues a transport itself, without a handle, and calls [`readable`], [`writable`] or [`deferred`] here.
-//! The state behind is the engine's (`rondel::transport`); what is here is the callbacks around it, to asyncio's
+//! The state behind is the engine's (`rondel_engine::transport`); what is here is the callbacks around it, to asyncio's
 //! letter.
 //!
 //! The way of a byte in: `reading.rs` → a protocol, or `streams/reader.rs`. Out: `writing.rs`, queued, and sent when
@@ -14,7 +14,7 @@
 //! | `extra.rs`, `attributes.rs`, `address.rs` | what can be asked of it |
 //! | `datagram/` | `DatagramTransport` |
 //! | `pipe/` | `ReadPipeTransport`, `WritePipeTransport` |
-//! | `owner.rs`, `flow.rs` | what the last two have in common |
+//! | `descriptor.rs`, `flow.rs` | what the last two have in common |
 //! | `listener.rs` | accepting connections |
 //! | `chunk.rs`, `unsent.rs` | bytes objects as the engine's chunks; what else a transport may have to send |
 //! | `loop_calls.rs`, `names.rs` | what these and the streams need of Python |
@@ -24,12 +24,12 @@ mod attributes;
 pub(crate) mod chunk;
 mod closing;
 mod datagram;
+mod descriptor;
 mod extra;
 mod flow;
 mod listener;
 pub(crate) mod loop_calls;
 pub(crate) mod names;
-mod owner;
 mod pipe;
 mod reading;
 pub(crate) mod socket;
@@ -39,13 +39,13 @@ pub(crate) mod writing;
 use std::cell::RefCell;
 use std::ops::ControlFlow;
 
-use rondel::transport::send_batch::SendBatch;
-use rondel::transport::stream::Sent;
+use rondel_engine::transport::send_batch::SendBatch;
+use rondel_engine::transport::stream::Sent;
 
 use self::pipe::{reading as read_pipe, writing as write_pipe};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res};
-use crate::event_loop::host::Exit;
+use crate::loop_core::item::Exit;
 
 pub(crate) use listener::is_listener;
 

@@ -7,7 +7,7 @@ use std::cell::RefCell;
 use std::io;
 use std::mem::MaybeUninit;
 
-use rondel::transport::recv_size::{MAX_RECV, Received, Room, SCRATCH_SIZE};
+use rondel_engine::transport::recv_size::{MAX_RECV, Received, Room, SCRATCH_SIZE};
 
 use super::chunk::{Chunk, with_writable_buffer};
 use super::closing::{close, fatal_error};
@@ -20,7 +20,7 @@ use super::socket::{
 use crate::cpython::error::{Builtin, os_error, runtime_error};
 use crate::cpython::method::{Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
-use crate::event_loop::core::is_debug;
+use crate::loop_core::is_debug;
 use crate::streams::{protocol, reader};
 use crate::tls::{self, reading::Fed};
 

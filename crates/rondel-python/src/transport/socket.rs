@@ -1,6 +1,6 @@
 //! `SocketTransport`: the object. asyncio's `_SelectorSocketTransport`, on the engine's `Stream`.
 //!
-//! The state is the engine's (`rondel::transport::stream`); this type adds what Python sees. What happens to it is
+//! The state is the engine's (`rondel_engine::transport::stream`); this type adds what Python sees. What happens to it is
 //! told by area: `reading.rs`, `writing.rs`, `closing.rs`; `extra.rs` has `get_extra_info` and the socket object,
 //! `attributes.rs` the attributes that libraries read.
 //!
@@ -12,8 +12,8 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
-use rondel::transport::address::Address;
-use rondel::transport::stream::Stream;
+use rondel_engine::transport::address::Address;
+use rondel_engine::transport::stream::Stream;
 
 use super::loop_calls::warn_of_resource;
 use super::names::imports;
@@ -23,9 +23,9 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, runtime_error, write_unraisable};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::{Kind, Source};
-use crate::event_loop::running::check_closed;
+use crate::loop_core::LoopCore;
+use crate::loop_core::check_closed;
+use crate::loop_core::item::{Kind, Source};
 use crate::streams::protocol;
 use crate::{handle, tls, transport::names::names};
 
@@ -554,7 +554,7 @@ pub(super) fn init_type() -> Res<Owned> {
     set(c"_sendfile_compatible", &imports().sendfile_try_native)?;
     set(
         c"max_size",
-        &*Owned::from_u64(rondel::transport::recv_size::MAX_RECV as u64)?,
+        &*Owned::from_u64(rondel_engine::transport::recv_size::MAX_RECV as u64)?,
     )?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
-use rondel::transport::stream::FLUSH_AT_ONCE;
+use rondel_engine::transport::stream::FLUSH_AT_ONCE;
 
 use super::chunk::{Chunk, with_buffer};
 use crate::cpython::{Object, Owned, Raised, Res};

@@ -1,13 +1,13 @@
 //! Writing: what the program hands over, and what happens when the descriptor can be written.
 //!
 //! What is written in one turn of the loop leaves by one system call when the turn is over: `write` notes the
-//! transport with the loop, which calls [`flush_now`] (`event_loop/core.rs` says why, and what comes sooner). Whatever
+//! transport with the loop, which calls [`flush_now`] (`loop_core/core.rs` says why, and what comes sooner). Whatever
 //! could tell the difference to asyncio's sending at once flushes first ([`flush_if_dirty`]).
 
 use std::io;
 
 use pyo3::ffi;
-use rondel::transport::stream::{Drained, Sent, Stream, Written};
+use rondel_engine::transport::stream::{Drained, Sent, Stream, Written};
 
 use super::chunk::{Chunk, with_buffer};
 use super::closing::{call_connection_lost, fatal_error};
@@ -22,7 +22,7 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, context, none};
-use crate::event_loop::core::LoopCore;
+use crate::loop_core::LoopCore;
 use crate::streams::protocol;
 
 /// `transport.write(data)`.

@@ -23,8 +23,8 @@ use crate::cpython::method::{Args, attribute, function, method};
 use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running_loop::running_loop;
+use crate::loop_core::LoopCore;
+use crate::loop_core::running_loop::running_loop;
 use crate::sleep::start_timer;
 use crate::{future, handle, sync, task};
 

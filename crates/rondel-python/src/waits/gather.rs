@@ -11,8 +11,8 @@ use super::gathering::{self, child_was_done, fields};
 use super::names::waits_imports;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::{Object, Owned, Res, imports, names};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running_loop::running_loop;
+use crate::loop_core::LoopCore;
+use crate::loop_core::running_loop::running_loop;
 use crate::{awaitable, future, task};
 
 /// `gather(*coros_or_futures, return_exceptions=False)`.

@@ -17,9 +17,9 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Res, Slot, imports, names, none};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running_loop::running_loop;
 use crate::future::{self, State};
+use crate::loop_core::LoopCore;
+use crate::loop_core::running_loop::running_loop;
 use crate::task;
 
 /// The watcher of one `shield`.

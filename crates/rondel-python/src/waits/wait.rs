@@ -22,9 +22,9 @@ use crate::cpython::method::{Args, function, method};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
-use crate::event_loop::running_loop::running_loop;
 use crate::future::{self, State};
 use crate::handle;
+use crate::loop_core::running_loop::running_loop;
 use crate::sleep::start_timer;
 use crate::transport::loop_calls::create_future;
 

@@ -24,8 +24,8 @@ use crate::cpython::error::{guard, guard_object, runtime_error, type_error};
 use crate::cpython::method::{Args, attribute};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::{Exit, Kind};
+use crate::loop_core::LoopCore;
+use crate::loop_core::item::{Exit, Kind};
 use crate::{future, handle, task, task_group};
 
 /// A kind of watcher: its class, and what it does.

@@ -8,7 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::mem::{ManuallyDrop, MaybeUninit};
 
-use crate::transport::recv_size::{Received, Room};
+use rondel_engine::transport::recv_size::{Received, Room};
 
 /// What small messages are received into, in bytes.
 const SMALL: usize = 4 * 1024;

@@ -16,11 +16,11 @@ use std::task::Poll;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::connection::Connection;
-use super::read_buffer::DEFAULT_LIMIT;
 use super::{StreamReader, StreamWriter};
 use crate::resolver::HostPort;
 use crate::runtime::{self, Item, Runtime, Source};
 use crate::task::Waiter;
+use rondel_engine::read_buffer::DEFAULT_LIMIT;
 
 /// Connects to a TCP server.
 ///
@@ -104,7 +104,7 @@ pub async fn open_unix_connection(
 pub(super) fn streams(
     runtime: &Rc<Runtime>,
     socket: OwnedFd,
-    peer: Option<crate::transport::address::Address>,
+    peer: Option<rondel_engine::transport::address::Address>,
     limit: usize,
 ) -> io::Result<(StreamReader, StreamWriter)> {
     let connection = Connection::new(Rc::clone(runtime), socket, peer, limit)?;

@@ -19,14 +19,14 @@ use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
 
 use super::chunk::Chunk;
-use super::read_buffer::ReadBuffer;
 use super::server::Serving;
 use crate::exceptions::warn;
 use crate::runtime::{Item, Runtime, Source};
 use crate::task::Waiter;
-use crate::transport::address::Address;
-use crate::transport::recv_size::Received;
-use crate::transport::stream::{Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
+use rondel_engine::read_buffer::ReadBuffer;
+use rondel_engine::transport::address::Address;
+use rondel_engine::transport::recv_size::Received;
+use rondel_engine::transport::stream::{Drained, FLUSH_AT_ONCE, Sent, Stream, Written};
 
 /// The reactor has said that there is something to receive, and nobody has found the end of it.
 const READABLE: u16 = 1;

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt;
 use std::io;
 
-use super::read_buffer::Overrun;
+use rondel_engine::read_buffer::Overrun;
 
 /// The stream has ended before a read was satisfied.
 ///

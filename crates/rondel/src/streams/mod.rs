@@ -1,7 +1,6 @@
-//! Streams: bytes with asyncio's reads and writes.
+//! Streams: bytes with asyncio's reads and writes. What each kind of read makes of the bytes that have arrived is the
+//! engine's `read_buffer.rs`.
 //!
-//! * `read_buffer.rs`: the bytes that have arrived and are not read yet, and what each kind of read makes of them.
-//!   Both faces use it; the rest is the Rust face's.
 //! * `connection.rs`: what a reader and a writer share: a transport's stream, driven by the reactor.
 //! * `chunk.rs`: the buffers that go round.
 //! * `connection/ending.rs`: how a connection ends; `linger.rs`: what is still to be sent when nobody waits for it.
@@ -18,7 +17,6 @@ mod connection;
 mod errors;
 pub(crate) mod linger;
 mod outbox;
-pub mod read_buffer;
 mod reader;
 mod server;
 mod writer;

@@ -13,7 +13,7 @@ use std::task::{Context, Poll};
 use super::chunk::Chunk;
 use super::connection::Connection;
 use super::errors::{IncompleteReadError, ReadError};
-use super::read_buffer::{self, ReadBuffer, Search, Step};
+use rondel_engine::read_buffer::{self, ReadBuffer, Search, Step};
 
 /// Reads from a connection, in asyncio's ways. Comes in a pair with a [`StreamWriter`](crate::StreamWriter).
 ///

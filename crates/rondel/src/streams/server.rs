@@ -20,15 +20,15 @@ use socket2::Socket;
 
 use super::binding::{UnixPath, bind, bind_unix};
 use super::connection::Connection;
-use super::read_buffer::DEFAULT_LIMIT;
 use super::{StreamReader, StreamWriter};
 use crate::exceptions::{call_exception_handler, report_panic};
 use crate::resolver::HostPort;
 use crate::runtime::{self, Runtime, Source};
 use crate::task::{Waiter, catch, create_task};
 use crate::time::sleep;
-use crate::transport::address::Address;
-use crate::transport::listener::{ACCEPT_RETRY_DELAY, AcceptError, accept_batch};
+use rondel_engine::read_buffer::DEFAULT_LIMIT;
+use rondel_engine::transport::address::Address;
+use rondel_engine::transport::listener::{ACCEPT_RETRY_DELAY, AcceptError, accept_batch};
 
 /// How a server listens; [`start_server`] takes the defaults, which are asyncio's.
 ///

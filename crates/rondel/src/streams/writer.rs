@@ -13,7 +13,7 @@ use std::task::Poll;
 
 use super::connection::Connection;
 use crate::time::yield_now;
-use crate::transport::address::Address;
+use rondel_engine::transport::address::Address;
 
 /// Writes to a connection, in asyncio's ways. Comes in a pair with a [`StreamReader`](crate::StreamReader).
 ///

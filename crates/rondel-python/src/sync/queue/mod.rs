@@ -16,11 +16,11 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::bound::{self, Bound, Primitive};
 use super::count::compare;
 use super::event;
 use super::items::{Items, Order};
 use super::names::{sync_imports, sync_names};
+use super::primitive::{self, Bound, Primitive};
 use super::waiters::Waiters;
 use crate::cpython::error::raise_bare;
 use crate::cpython::method::Args;
@@ -68,7 +68,7 @@ pub(crate) fn new() -> Res<Owned> {
 
 #[inline]
 pub(super) fn fields(queue: &Object) -> &Queue {
-    bound::fields(queue)
+    primitive::fields(queue)
 }
 
 /// The order of a queue of ours whose methods are all its own.

@@ -2,24 +2,24 @@
 //!
 //! | file | for |
 //! |---|---|
-//! | `register.rs` | CPython up to 3.13, where asyncio keeps a dict from loop to task |
+//! | `dict.rs` | CPython up to 3.13, where asyncio keeps a dict from loop to task |
 //! | `thread_state.rs` | 3.14 and later, where it is a field of the thread's state |
 //! | here | loops that are not ours |
 
 #[cfg(not(Py_3_14))]
-mod register;
+mod dict;
 #[cfg(Py_3_14)]
 mod thread_state;
 
 #[cfg(not(Py_3_14))]
-pub(crate) use register::{CurrentTask, init};
+pub(crate) use dict::{CurrentTask, init};
 #[cfg(Py_3_14)]
 pub(crate) use thread_state::{CurrentTask, init};
 
 use crate::cpython::error::{quietly, restore, take_exception};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Raised, Res};
-use crate::event_loop::core::LoopCore;
+use crate::loop_core::LoopCore;
 
 /// The task that runs in `event_loop`, on any loop.
 pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {

@@ -2,7 +2,7 @@
 //!
 //! However it comes to its end, `connection_lost` is called once, in a turn of its own, and the socket is closed after it.
 
-use rondel::transport::stream::Close;
+use rondel_engine::transport::stream::Close;
 
 use super::receiving::deliver_kept;
 use super::sending::flush_if_dirty;
@@ -10,9 +10,9 @@ use super::{Datagram, STARTING, WATCHED_FOR_READING, WATCHED_FOR_WRITING, fields
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::transport::closing::report_failure;
+use crate::transport::descriptor::Owner;
 use crate::transport::loop_calls::with_exception_kept;
 use crate::transport::names::names;
-use crate::transport::owner::Owner;
 use crate::transport::socket::call_soon;
 
 /// What was deferred: the start of reading, or the delivery of what was kept.

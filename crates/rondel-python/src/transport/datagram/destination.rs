@@ -7,8 +7,8 @@ use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
 
 use pyo3::ffi;
-use rondel::transport::address::Address;
-use rondel::transport::datagram::{self, Route};
+use rondel_engine::transport::address::Address;
+use rondel_engine::transport::datagram::{self, Route};
 
 use super::super::address;
 use super::{CONNECTED, Datagram};

@@ -28,13 +28,13 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
-use rondel::transport::datagram::Datagrams;
+use rondel_engine::transport::datagram::Datagrams;
 
 use self::destination::{Destination, Host};
 use super::chunk::Chunk;
+use super::descriptor::Owner;
 use super::loop_calls::warn_of_resource;
 use super::names::{imports, names};
-use super::owner::Owner;
 use super::socket::call_soon;
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{
@@ -43,10 +43,10 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, method};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::{Kind, Source};
-use crate::event_loop::running::check_closed;
 use crate::handle;
+use crate::loop_core::LoopCore;
+use crate::loop_core::check_closed;
+use crate::loop_core::item::{Kind, Source};
 
 pub(super) use self::closing::take_deferred;
 pub(super) use self::receiving::read_ready;
@@ -425,7 +425,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
         .methods(attributes::methods())
         .getset(attributes::attributes())
         .build()?;
-    let max_size = Owned::from_u64(rondel::transport::recv_size::MAX_RECV as u64)?;
+    let max_size = Owned::from_u64(rondel_engine::transport::recv_size::MAX_RECV as u64)?;
     crate::cpython::types::set_type_attribute(&class, c"max_size", &max_size)?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(vec![

@@ -5,7 +5,7 @@
 
 use std::cell::RefCell;
 
-use rondel::transport::recv_batch::{self, RecvBatch};
+use rondel_engine::transport::recv_batch::{self, RecvBatch};
 
 use super::closing::fatal_error;
 use super::destination::to_python;
@@ -13,8 +13,8 @@ use super::{DELIVERING, Datagram, WATCHED_FOR_READING, fields, start_reading, un
 use crate::cpython::error::{os_error, restore, take_exception};
 use crate::cpython::method::{Method, method};
 use crate::cpython::{Object, Owned, Raised, Res, context};
-use crate::event_loop::core::{LoopCore, is_debug};
-use crate::event_loop::host::Kind;
+use crate::loop_core::item::Kind;
+use crate::loop_core::{LoopCore, is_debug};
 use crate::transport::loop_calls::{debug_in_log, report_callback, take_unless_exit};
 use crate::transport::names::names;
 

@@ -6,7 +6,7 @@
 use std::io;
 
 use pyo3::ffi;
-use rondel::transport::datagram::{Admitted, Destination as _, Flushed, Route};
+use rondel_engine::transport::datagram::{Admitted, Destination as _, Flushed, Route};
 
 use super::closing::{call_connection_lost, fatal_error};
 use super::destination::Destination;
@@ -18,7 +18,7 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::object::check;
 use crate::cpython::{Object, Owned, Raised, Res, none};
-use crate::event_loop::core::LoopCore;
+use crate::loop_core::LoopCore;
 use crate::resolver::PySys_Audit;
 use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::flow::{self, Edge};

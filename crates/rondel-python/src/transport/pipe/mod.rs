@@ -19,13 +19,13 @@ use std::ptr;
 use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
-use rondel::transport::pipe::Kind as PipeKind;
+use rondel_engine::transport::pipe::Kind as PipeKind;
 
 use super::closing::report;
+use super::descriptor::Owner;
 use super::extra::ask_replaced;
 use super::loop_calls::{set_result_unless_cancelled, warn_of_resource, with_exception_kept};
 use super::names::names;
-use super::owner::Owner;
 use super::socket::call_soon;
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{
@@ -34,10 +34,10 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, GetSet, Method};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::host::{Kind, Source};
-use crate::event_loop::running::check_closed;
 use crate::handle;
+use crate::loop_core::LoopCore;
+use crate::loop_core::check_closed;
+use crate::loop_core::item::{Kind, Source};
 
 /// A transport's fields, behind those of asyncio's class.
 #[repr(C)]

@@ -2,8 +2,8 @@
 
 use std::cell::RefCell;
 
-use rondel::transport::pipe::{Kind as PipeKind, ReadEnd};
-use rondel::transport::recv_size::MAX_RECV;
+use rondel_engine::transport::pipe::{Kind as PipeKind, ReadEnd};
+use rondel_engine::transport::recv_size::MAX_RECV;
 
 use super::{
     End, Pipe, Place, common_attributes, common_methods, end, fatal_error, introduce, make,
@@ -13,10 +13,10 @@ use crate::cpython::collected::Collected;
 use crate::cpython::error::os_error;
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::{Object, Owned, Res, context, none};
-use crate::event_loop::core::is_debug;
+use crate::loop_core::is_debug;
+use crate::transport::descriptor::Owner;
 use crate::transport::loop_calls::{call_soon_bare, debug_in_log, info_in_log};
 use crate::transport::names::{imports, names};
-use crate::transport::owner::Owner;
 use crate::transport::reading::{Brought, deliver_to, receive_by};
 
 /// The end that is read.

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 
 use pyo3::ffi;
-use rondel::transport::pipe::{Kind as PipeKind, Sent, WriteEnd, Written};
+use rondel_engine::transport::pipe::{Kind as PipeKind, Sent, WriteEnd, Written};
 
 use super::{
     End, Pipe, Place, call_connection_lost, common_attributes, common_methods, end, introduce,
@@ -13,14 +13,14 @@ use crate::cpython::collected::Collected;
 use crate::cpython::error::{os_error, raise, raise_os_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::{Object, Owned, Res, none};
-use crate::event_loop::core::{LoopCore, is_debug};
-use crate::event_loop::host::Source;
-use crate::event_loop::running::check_closed;
+use crate::loop_core::check_closed;
+use crate::loop_core::item::Source;
+use crate::loop_core::{LoopCore, is_debug};
 use crate::transport::chunk::{Chunk, with_buffer};
+use crate::transport::descriptor::Owner;
 use crate::transport::flow::{self, Edge};
 use crate::transport::loop_calls::{info_in_log, warn_in_log};
 use crate::transport::names::{imports, names};
-use crate::transport::owner::Owner;
 
 /// The end that is written.
 struct Writing {

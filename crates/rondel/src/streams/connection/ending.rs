@@ -21,8 +21,8 @@ use super::{
 };
 use crate::streams::chunk::Chunk;
 use crate::streams::linger;
-use crate::transport::recv_size::Received;
-use crate::transport::stream::Close;
+use rondel_engine::transport::recv_size::Received;
+use rondel_engine::transport::stream::Close;
 
 impl Connection {
     /// Closes when everything is sent.

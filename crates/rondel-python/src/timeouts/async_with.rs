@@ -18,7 +18,7 @@ use crate::cpython::method::{
 use crate::cpython::nesting::{may_end, nested};
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot, names, none};
-use crate::event_loop::core::LoopCore;
+use crate::loop_core::LoopCore;
 use crate::sync::make_class;
 
 // ---- async with ----

@@ -20,9 +20,9 @@ use crate::cpython::types::{
     TypeBuilder, allocate, bind_method, free, set_type_attribute, slot_fn, visit,
 };
 use crate::cpython::{Object, Owned, Res, Slot, names};
-use crate::event_loop::core::LoopCore;
-use crate::event_loop::running_loop::running_loop;
 use crate::future;
+use crate::loop_core::LoopCore;
+use crate::loop_core::running_loop::running_loop;
 
 /// The first fields of every primitive, behind the object header.
 #[repr(C)]

@@ -1,77 +1,72 @@
-//! The loop object: the engine, the loop's state, and its life as a Python object.
+//! The loop object: the engine and the loop's state.
 //!
 //! `LoopCore` stands directly behind the object header of `rondel._rondel.LoopCore` and of every subclass. It is
 //! made by `tp_new` and never moves, so that the engine's host can point back to it.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
 use std::mem::ManuallyDrop;
-use std::ptr::{self, NonNull};
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
-use rondel::event_loop::clock::{Clock, Jump, NANOS_PER_SEC};
+use rondel_engine::event_loop::clock::NANOS_PER_SEC;
 
-use super::host::{Engine, Item, Kind, PyHost, TimerRef};
-use super::running::this_thread;
+use super::files::Files;
+use super::item::{Engine, Item, Kind, TimerRef};
 use super::written::TurnWrites;
-use super::{calls, descriptors, running, steps};
 use crate::cpython::context::Contexts;
-use crate::cpython::error::{guard, guard_object, no_memory, raise_os_error, type_error};
-use crate::cpython::method::with_tuple_and_dict;
-use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn};
+use crate::cpython::error::{no_memory, runtime_error};
 use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::handle;
-use crate::kernel_calls;
+use crate::task::all_tasks::TaskList;
 use crate::task::current::CurrentTask;
-use crate::task::registry::TaskList;
-use crate::threads::{self, Shared};
+use crate::threads::Shared;
 
 /// A loop's state behind the object header.
 #[repr(C)]
 pub(crate) struct LoopCore {
-    engine: ManuallyDrop<Engine>,
+    pub(crate) engine: ManuallyDrop<Engine>,
     /// The thread that runs the loop, as `threading.get_ident()` has it; 0 if none does.
-    pub(super) thread: Cell<u64>,
-    pub(super) closed: Cell<bool>,
-    pub(super) debug: Cell<bool>,
+    pub(crate) thread: Cell<u64>,
+    pub(crate) closed: Cell<bool>,
+    pub(crate) debug: Cell<bool>,
     /// Items are not just run: debug mode times them, or the program has replaced `Handle._run`.
-    pub(super) watches_items: Cell<bool>,
+    pub(crate) watches_items: Cell<bool>,
     /// `select()` has reported that something woke the loop, and `_process_events()` was not called since.
-    pub(super) is_woken: Cell<bool>,
+    pub(crate) is_woken: Cell<bool>,
     /// The run goes on by the program's own `_run_once`, which it has put there meanwhile.
-    pub(super) handed_over: Cell<bool>,
+    pub(crate) handed_over: Cell<bool>,
     /// Which methods were replaced on the instance or by a class: internal calls then go there.
-    pub(super) overridden: Cell<u8>,
+    pub(crate) overridden: Cell<u8>,
     /// Like `overridden`, but by a class.
-    pub(super) overridden_by_class: Cell<u8>,
+    pub(crate) overridden_by_class: Cell<u8>,
     /// The version of the loop's class when it was last looked at.
-    pub(super) class_version: Cell<u32>,
+    pub(crate) class_version: Cell<u32>,
     pub(crate) task_factory: Slot,
     /// What [`super::attributes`] keeps: a dict, once there is something.
-    pub(super) attributes: Slot,
+    pub(crate) attributes: Slot,
     /// The contexts of what is scheduled.
     pub(crate) contexts: Contexts,
     /// Futures of this loop, pending and with no callbacks, that nobody else holds.
-    waiters: RefCell<Vec<Owned>>,
+    pub(crate) waiters: RefCell<Vec<Owned>>,
     /// Which task `asyncio.current_task()` gives.
     pub(crate) current: CurrentTask,
     /// All tasks of this loop that are not done.
     pub(crate) tasks: TaskList,
     /// What `add_reader` and `add_writer` were given.
-    pub(super) files: descriptors::Files,
+    pub(crate) files: Files,
     /// What the running turn has written.
-    pub(super) writes: TurnWrites,
+    pub(crate) writes: TurnWrites,
     /// The queue of an executor that got a job in the running step, and whose worker is not woken yet.
-    to_notify: Cell<Option<Arc<Shared>>>,
+    pub(crate) to_notify: Cell<Option<Arc<Shared>>>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+pub(crate) static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 /// The class that [`bind_methods`] was called for, which lives for ever; `CLASS` before that. Nearly all loops are of it.
-static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+pub(crate) static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
-const OFFSET: usize = size_of::<ffi::PyObject>();
+pub(crate) const OFFSET: usize = size_of::<ffi::PyObject>();
 
 /// How many futures are kept.
 const MAX_WAITERS: usize = 64;
@@ -210,7 +205,7 @@ impl LoopCore {
 
     /// Lets go of what is kept, as the loop is about to wait or has stopped.
     #[inline]
-    pub(super) fn forget_kept(&self) {
+    pub(crate) fn forget_kept(&self) {
         self.contexts.forget();
         if !self.waiters.borrow().is_empty() {
             drop(self.waiters.take());
@@ -265,8 +260,8 @@ impl LoopCore {
 
     /// A step is over.
     #[inline]
-    pub(crate) fn step_over(&self) {
-        if self.writes.step_over() {
+    pub(crate) fn after_step(&self) {
+        if self.writes.after_step() {
             self.engine().poll_next_turn();
         }
     }
@@ -306,7 +301,7 @@ impl LoopCore {
     }
 
     /// Lets go of what the kernel keeps for sending.
-    pub(super) fn forget_send_ring(&self) {
+    pub(crate) fn forget_send_ring(&self) {
         self.writes.forget_ring();
     }
 }
@@ -333,110 +328,9 @@ pub(crate) fn is_debug(event_loop: &Object) -> Res<bool> {
     }
 }
 
-// ---- the type ----
-
-unsafe extern "C" fn new(
-    class: *mut ffi::PyTypeObject,
-    args: *mut ffi::PyObject,
-    kwargs: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    guard_object(|| {
-        // SAFETY: the slot's contract.
-        let clock = unsafe {
-            with_tuple_and_dict(args, kwargs, |args| {
-                let [virtual_start] = args.parse("LoopCore", ["virtual_start"], 0, 0)?;
-                match virtual_start.filter(|start| !start.is_none()) {
-                    Some(start) => Ok(Clock::at(nanos(start.to_f64()?), Jump::Always)),
-                    None => Ok(Clock::Monotonic),
-                }
-            })?
-        };
-        // SAFETY: the object is not seen by anyone before the core is whole; should making the engine fail, the
-        // zeroed object is freed without its destructor.
-        unsafe {
-            kernel_calls::init()?;
-            let object = allocate(class)?;
-            let core = object.as_ptr().byte_add(OFFSET).cast::<LoopCore>();
-            let engine = match Engine::new(PyHost::new(NonNull::new_unchecked(core)), clock) {
-                Ok(engine) => engine,
-                Err(error) => {
-                    let object = object.into_ptr();
-                    ffi::PyObject_GC_UnTrack(object.cast());
-                    free(object);
-                    return raise_os_error(&error);
-                }
-            };
-            core.write(LoopCore {
-                engine: ManuallyDrop::new(engine),
-                thread: Cell::new(0),
-                closed: Cell::new(false),
-                debug: Cell::new(false),
-                watches_items: Cell::new(false),
-                is_woken: Cell::new(false),
-                handed_over: Cell::new(false),
-                overridden: Cell::new(0),
-                overridden_by_class: Cell::new(0),
-                class_version: Cell::new(0),
-                task_factory: Slot::default(),
-                attributes: Slot::default(),
-                contexts: Contexts::default(),
-                waiters: RefCell::default(),
-                current: CurrentTask::default(),
-                tasks: TaskList::default(),
-                files: descriptors::Files::default(),
-                writes: TurnWrites::new(NonNull::new_unchecked(&raw mut (*core).writes)),
-                to_notify: Cell::new(None),
-            });
-            (*core).current.init(&object)?;
-            (*core).note_class()?;
-            Ok(object)
-        }
-    })
-}
-
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let core = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        LoopCore::of_loop(Object::from_ptr(object))
-    };
-    let mut result = 0;
-    let mut see = |object: &Object| {
-        if result == 0 {
-            // SAFETY: the collector's own visitor, with a live object.
-            result = unsafe { visit(object.as_ptr(), arg) };
-        }
-    };
-    core.engine.for_each_ready(|item| see(item.object()));
-    core.engine.for_each_timer(|timer| see(&timer.0));
-    core.engine.for_each_source(|source| see(source.object()));
-    core.files.for_each(&mut see);
-    for slot in [&core.task_factory, &core.attributes, core.contexts.slot()] {
-        if let Some(object) = slot.get() {
-            see(object);
-        }
-    }
-    core.writes.for_each(&mut see);
-    result
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let core = LoopCore::of_loop(unsafe { Object::from_ptr(object) });
-    core.release();
-    0
-}
-
 impl LoopCore {
     /// Drops whatever the loop holds, with no borrow of it held while destructors run.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         drop(self.engine.drain());
         self.task_factory.clear();
         self.attributes.clear();
@@ -446,74 +340,36 @@ impl LoopCore {
     }
 }
 
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; the core is dropped once and not used after that.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        let core = object.byte_add(OFFSET).cast::<LoopCore>();
-        (*core).release();
-        (*core).tasks.orphan();
-        (*core).current.end();
-        ManuallyDrop::drop(&mut (*core).engine);
-        (*core).notify_worker();
-        // The tables that are empty by now have memory.
-        ptr::drop_in_place(core);
-        free(object);
-    }
+/// `threading.get_ident()`.
+pub(crate) fn this_thread() -> u64 {
+    // SAFETY: no preconditions.
+    unsafe { ffi::PyThread_get_thread_ident() }
 }
 
-unsafe extern "C" fn setattro(
-    object: *mut ffi::PyObject,
-    name: *mut ffi::PyObject,
-    value: *mut ffi::PyObject,
-) -> c_int {
-    guard(-1, || {
-        // SAFETY: the slot's contract.
-        unsafe {
-            let result = ffi::PyObject_GenericSetAttr(object, name, value);
-            if result == 0 {
-                let (core, name) = (
-                    LoopCore::of_loop(Object::from_ptr(object)),
-                    Object::from_ptr(name),
-                );
-                core.note_override(name, !value.is_null());
-                core.note_attribute(name)?;
-            }
-            Ok(result)
-        }
-    })
+#[inline]
+pub(crate) fn check_closed(core: &LoopCore) -> Res<()> {
+    if core.is_closed() {
+        return runtime_error("Event loop is closed");
+    }
+    Ok(())
 }
 
-/// Makes the class.
-pub(crate) fn init_type() -> Res<Owned> {
-    let class = TypeBuilder::new::<LoopCore>(c"rondel._rondel.LoopCore", None, OFFSET)
-        .subclassable()
-        .doc(c"The native half of rondel.EventLoop.")
-        .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
-        .slot(ffi::Py_tp_setattro, slot_fn!(setattro, ffi::setattrofunc))
-        .methods(calls::methods())
-        .methods(descriptors::methods())
-        .methods(running::methods())
-        .methods(steps::methods())
-        .methods(threads::submit::methods())
-        .getset(running::attributes())
-        .build()?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
-    BOUND.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
-    Ok(class)
+/// Whether a step may be queued without `call_soon`, which would ask the same.
+#[inline]
+pub(crate) fn check_step(core: &LoopCore) -> Res<()> {
+    if core.is_closed() || core.is_debug() {
+        check_closed(core)?;
+        check_thread(core)?;
+    }
+    Ok(())
 }
 
-/// `_rondel.bind_methods(cls)`: puts the hot methods into a subclass as its own.
-pub(crate) fn bind_methods(_: &Object, class: &Object) -> Res<Owned> {
-    if !class.derives_from(&CLASS) {
-        return type_error("bind_methods() takes a class that derives from LoopCore");
+#[cold]
+pub(crate) fn check_thread(core: &LoopCore) -> Res<()> {
+    if core.is_running() && core.thread.get() != this_thread() {
+        return runtime_error(
+            "Non-thread-safe operation invoked on an event loop other than the current one",
+        );
     }
-    for method in &calls::methods() {
-        bind_method(class, method)?;
-    }
-    BOUND.store(class.own().into_ptr().cast(), Ordering::Relaxed);
-    Ok(Owned::none())
+    Ok(())
 }

@@ -65,7 +65,7 @@ pub trait Host: Sized {
         false
     }
     /// All items of a turn have run, and none of them broke out.
-    fn turn_over(&self) {}
+    fn after_turn(&self) {}
     /// The loop is about to wait. `Break` ends the run instead.
     fn before_wait(&self) -> ControlFlow<Self::Exit> {
         ControlFlow::Continue(())

@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
-use rondel::event_loop::clock::Clock;
-use rondel::event_loop::timers::Timer;
-use rondel::event_loop::{EventLoop, Host};
+use rondel_engine::event_loop::clock::Clock;
+use rondel_engine::event_loop::timers::Timer;
+use rondel_engine::event_loop::{EventLoop, Host};
 
 /// Notes what is reported. Its timers only end a wait.
 #[derive(Default)]

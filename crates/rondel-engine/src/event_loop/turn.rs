@@ -64,7 +64,7 @@ impl<H: Host> EventLoop<H> {
                 return Err(exit);
             }
         }
-        self.host.turn_over();
+        self.host.after_turn();
         Ok(())
     }
 

@@ -7,7 +7,7 @@
 //! No program is to tell the difference to asyncio, which sends at once:
 //! - what is written leaves in the order in which it was written, also across transports: who writes to one that is not the last of the
 //!   list sends all before ([`TurnWrites::may_follow`]), and so does everything that reaches the kernel at once;
-//! - a step that lasts is no reason to wait: when it is over ([`TurnWrites::step_over`]) and the kernel's clock has ticked, all is
+//! - a step that lasts is no reason to wait: when it is over ([`TurnWrites::after_step`]) and the kernel's clock has ticked, all is
 //!   sent; while it blocks or computes the monitor sends *early* ([`TurnWrites::send_early`]), and what it writes after that goes at once;
 //! - before a function of Python's that reaches the kernel, or ends the process, all is sent early (`kernel_calls.rs`).
 //!
@@ -19,8 +19,8 @@ use std::collections::VecDeque;
 use std::ptr::{self, NonNull};
 
 use pyo3::ffi;
-use rondel::event_loop::clock::coarse_now;
-use rondel::transport::send_batch::{self, SendBatch};
+use rondel_engine::event_loop::clock::coarse_now;
+use rondel_engine::transport::send_batch::{self, SendBatch};
 
 use crate::cpython::{Object, Owned};
 use crate::monitor::Watch;
@@ -58,7 +58,7 @@ pub(crate) struct TurnWrites {
 impl TurnWrites {
     /// # Safety
     /// The loop's core will hold this, at that place, and drop it with the interpreter attached.
-    pub(super) unsafe fn new(place: NonNull<Self>) -> Self {
+    pub(crate) unsafe fn new(place: NonNull<Self>) -> Self {
         unsafe fn act(writes: NonNull<()>, overdue: bool) {
             // SAFETY: the watch's owner, which lives: it holds the watch.
             let writes = unsafe { writes.cast::<TurnWrites>().as_ref() };
@@ -83,7 +83,7 @@ impl TurnWrites {
 
     /// A transport has something to send when the turn ends. False: it must send at once, after all others.
     #[inline]
-    pub(super) fn note(&self, transport: &Object) -> bool {
+    pub(crate) fn note(&self, transport: &Object) -> bool {
         if self.late.get() {
             return false;
         }
@@ -104,14 +104,14 @@ impl TurnWrites {
     /// Whether what is written to this transport, which waits already, may wait with the rest: whether nobody wrote after it, and
     /// the step has not lasted. If not, all is to be sent first.
     #[inline]
-    pub(super) fn may_follow(&self, transport: &Object) -> bool {
+    pub(crate) fn may_follow(&self, transport: &Object) -> bool {
         ptr::eq(self.last.get(), transport.as_ptr()) && !self.late.get()
     }
 
     /// A step is over. Others of the same turn may follow whose writes leave together with what it wrote, unless it took so long,
     /// or so much waits, that waiting for them would be felt. True: something was sent.
     #[inline]
-    pub(super) fn step_over(&self) -> bool {
+    pub(crate) fn after_step(&self) -> bool {
         let over = self.any.get()
             && (self.much_is_written() || self.late.get() || coarse_now() != self.since.get());
         if over {
@@ -135,13 +135,13 @@ impl TurnWrites {
 
     /// Whether something was written.
     #[inline]
-    pub(super) fn any(&self) -> bool {
+    pub(crate) fn any(&self) -> bool {
         self.any.get()
     }
 
     /// Sends what was written. True: there was something.
     #[inline]
-    pub(super) fn flush(&self) -> bool {
+    pub(crate) fn flush(&self) -> bool {
         let any = self.any.get();
         if any {
             self.flush_all();
@@ -151,7 +151,7 @@ impl TurnWrites {
 
     /// Takes a transport off the list that its caller is about to flush. False: it is not there, or not alone.
     #[inline]
-    pub(super) fn leave_alone(&self, transport: &Object) -> bool {
+    pub(crate) fn leave_alone(&self, transport: &Object) -> bool {
         let mut transports = self.transports.borrow_mut();
         if transports.len() != 1 || !ptr::eq(self.last.get(), transport.as_ptr()) {
             return false;
@@ -201,7 +201,7 @@ impl TurnWrites {
 
     /// Sends what was written, where nobody can be told what comes of it. Runs no Python code.
     #[cold]
-    pub(super) fn send_early(&self) {
+    pub(crate) fn send_early(&self) {
         // Whoever has it borrowed is about to send.
         let Ok(transports) = self.transports.try_borrow() else {
             return;
@@ -213,24 +213,24 @@ impl TurnWrites {
     }
 
     /// Whose thread the loop's next steps run in.
-    pub(super) fn of_main_thread(&self, is: bool) {
+    pub(crate) fn of_main_thread(&self, is: bool) {
         self.watch.of_main_thread(is);
     }
 
     /// Lets go of what the kernel keeps for sending.
-    pub(super) fn forget_ring(&self) {
+    pub(crate) fn forget_ring(&self) {
         self.batch.borrow_mut().forget_ring();
     }
 
     /// Shows each transport, for the collector.
-    pub(super) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
+    pub(crate) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
         if let Ok(transports) = self.transports.try_borrow() {
             transports.iter().for_each(|transport| see(transport));
         }
     }
 
     /// Drops the transports unsent.
-    pub(super) fn release(&self) {
+    pub(crate) fn release(&self) {
         drop(self.transports.take());
         self.watch.disarm();
     }

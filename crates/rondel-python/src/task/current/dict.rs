@@ -22,19 +22,19 @@ use crate::cpython::names::import;
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
-use crate::event_loop::core::LoopCore;
+use crate::loop_core::LoopCore;
 
 /// `_asyncio._current_tasks`.
-static REGISTER: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static DICT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static KEY_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Finds the dict, and makes the class of keys. Once, at import.
 pub(crate) fn init() -> Res<()> {
-    let register = import("_asyncio")?.getattr(&*Owned::from_str("_current_tasks")?)?;
-    REGISTER.store(register.into_ptr(), Ordering::Release);
+    let dict = import("_asyncio")?.getattr(&*Owned::from_str("_current_tasks")?)?;
+    DICT.store(dict.into_ptr(), Ordering::Release);
     let class = TypeBuilder::new::<LoopKey>(c"rondel._rondel.LoopKey", None, LoopKey::offset())
         .not_instantiable()
-        .doc(c"Stands for a loop in asyncio's register of current tasks.")
+        .doc(c"Stands for a loop in asyncio's dict of current tasks.")
         .collected::<LoopKey>()
         .slot(ffi::Py_tp_richcompare, slot_fn!(compare, ffi::richcmpfunc))
         .slot(ffi::Py_tp_hash, slot_fn!(hash, ffi::hashfunc))
@@ -43,8 +43,8 @@ pub(crate) fn init() -> Res<()> {
     Ok(())
 }
 
-fn register() -> *mut ffi::PyObject {
-    REGISTER.load(Ordering::Relaxed)
+fn dict() -> *mut ffi::PyObject {
+    DICT.load(Ordering::Relaxed)
 }
 
 unsafe extern "C" {
@@ -268,7 +268,7 @@ impl CurrentTask {
     fn look_up(&self, event_loop: &Object) -> Res<Option<Owned>> {
         // SAFETY: a dict and a live key; what comes back is borrowed from the dict.
         unsafe {
-            let task = _PyDict_GetItem_KnownHash(register(), event_loop.as_ptr(), self.hash.get());
+            let task = _PyDict_GetItem_KnownHash(dict(), event_loop.as_ptr(), self.hash.get());
             if task.is_null() {
                 return if ffi::PyErr_Occurred().is_null() {
                     Ok(None)
@@ -298,7 +298,7 @@ impl CurrentTask {
             shown => shown,
         };
         // SAFETY: a dict and the entry's key, which is found by its identity.
-        let there = unsafe { _PyDict_GetItem_KnownHash(register(), key.as_ptr(), self.hash.get()) };
+        let there = unsafe { _PyDict_GetItem_KnownHash(dict(), key.as_ptr(), self.hash.get()) };
         if !there.is_null() && there != shown {
             // Another hand has put it there: `_swap_current_task`, say. The dict holds it.
             self.task.set(there);
@@ -320,13 +320,13 @@ impl CurrentTask {
     fn store(&self, key: &Object, task: &Object) -> Res<()> {
         // SAFETY: a dict and live objects; the hash is the key's.
         check(unsafe {
-            _PyDict_SetItem_KnownHash(register(), key.as_ptr(), task.as_ptr(), self.hash.get())
+            _PyDict_SetItem_KnownHash(dict(), key.as_ptr(), task.as_ptr(), self.hash.get())
         })
     }
 
     fn delete(&self, key: &Object) -> Res<()> {
         // SAFETY: a dict and a live object; the hash is the key's.
-        check(unsafe { _PyDict_DelItem_KnownHash(register(), key.as_ptr(), self.hash.get()) })
+        check(unsafe { _PyDict_DelItem_KnownHash(dict(), key.as_ptr(), self.hash.get()) })
     }
 
     /// The entry was deleted; its key dies.

@@ -11,9 +11,9 @@ use std::thread;
 use std::time::Duration;
 
 use proptest::prelude::*;
-use rondel::event_loop::clock::{Clock, Jump};
-use rondel::event_loop::timers::Timer;
-use rondel::event_loop::{EventLoop, Host};
+use rondel_engine::event_loop::clock::{Clock, Jump};
+use rondel_engine::event_loop::timers::Timer;
+use rondel_engine::event_loop::{EventLoop, Host};
 
 type Loop = EventLoop<Letters>;
 type Action = Box<dyn Fn(&Loop)>;

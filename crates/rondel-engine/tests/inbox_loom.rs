@@ -8,7 +8,7 @@
 use loom::sync::atomic::{AtomicUsize, Ordering};
 use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
-use rondel::event_loop::inbox::{Inbox, WakeUp};
+use rondel_engine::event_loop::inbox::{Inbox, WakeUp};
 
 /// An eventfd: a wake before the wait counts.
 #[derive(Clone)]

@@ -16,10 +16,10 @@ use super::{Object, Owned, Res};
 use crate::cpython::names::{Table, import};
 #[cfg(Py_3_14)]
 use crate::cpython::none;
-#[cfg(not(Py_3_14))]
-use crate::event_loop::core::LoopCore;
 #[cfg(Py_3_14)]
 use crate::future::asyncio_part;
+#[cfg(not(Py_3_14))]
+use crate::loop_core::LoopCore;
 
 /// A task's place in its loop's list. All zero: in none.
 #[repr(C)]

@@ -2,34 +2,18 @@
 
 use std::ffi::CStr;
 
-use pyo3::ffi;
-
-use super::core::LoopCore;
 use super::steps;
 use crate::cpython::error::{raise_os_error, runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Res};
 use crate::handle;
-
-/// `threading.get_ident()`.
-pub(crate) fn this_thread() -> u64 {
-    // SAFETY: no preconditions.
-    unsafe { ffi::PyThread_get_thread_ident() }
-}
+use crate::loop_core::{LoopCore, check_closed, this_thread};
 
 /// Whether this is the thread that the process began with, which the interpreter's pending calls run in.
 fn is_main_thread() -> bool {
     // SAFETY: take nothing.
     unsafe { libc::gettid() == libc::getpid() }
-}
-
-#[inline]
-pub(crate) fn check_closed(core: &LoopCore) -> Res<()> {
-    if core.is_closed() {
-        return runtime_error("Event loop is closed");
-    }
-    Ok(())
 }
 
 /// Calls asyncio's own method of that name.

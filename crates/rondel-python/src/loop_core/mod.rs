@@ -1,0 +1,21 @@
+//! What a loop is made of, for all who have to do with one: its state, what it queues, which one runs.
+//!
+//! | file | what it has |
+//! |---|---|
+//! | `core.rs` | the object: the engine and the loop's state |
+//! | `item.rs` | what the engine queues for Python |
+//! | `files.rs` | the file objects that `add_reader` was given |
+//! | `written.rs` | what a turn has written, until it is sent |
+//! | `running_loop.rs` | which loop runs in this thread |
+//!
+//! How the items run, and the methods that programs call, stand above in `event_loop/`.
+
+pub(crate) mod core;
+pub(crate) mod files;
+pub(crate) mod item;
+pub(crate) mod running_loop;
+pub(crate) mod written;
+
+pub(crate) use core::{
+    LoopCore, check_closed, check_step, check_thread, is_debug, nanos, this_thread,
+};
