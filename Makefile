@@ -18,7 +18,7 @@ RUST    := --workspace --exclude rondel-python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-loom test-python test-conformance test-panic test-asan test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows deny fmt docs wheel wheels clean tools
+.PHONY: help run test test-rust test-loom test-python test-conformance test-panic test-asan test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows lint-shell lint-words check-msrv deny fmt docs wheel wheels clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
@@ -101,7 +101,7 @@ bench: build ## Run the benchmarks; ARGS go to benchmarks/run.py
 figures: build ## Measure the goals' cases, and put figures, plot and tables into docs/
 	$(MAKE) bench PYTHON=$(PYTHON) ARGS='--goals --rounds 5 --record'
 
-lint: lint-rust lint-python lint-docs lint-workflows deny ## Run every linter; warnings are errors
+lint: lint-rust lint-python lint-docs lint-workflows lint-shell lint-words deny ## Run every linter; warnings are errors
 
 lint-rust: tools $(VENV)/.tools
 	$(CARGO) fmt --all --check
@@ -118,6 +118,20 @@ lint-docs: $(VENV)/.docs
 
 lint-workflows: $(VENV)/.packaging
 	$(VENV)/bin/zizmor --offline --quiet --pedantic .github/workflows
+
+lint-shell: $(VENV)/.tools
+	$(VENV)/bin/shellcheck --external-sources --check-sourced .ci/run
+
+lint-words: $(VENV)/.tools
+	$(VENV)/bin/typos
+
+# The oldest Rust that Cargo.toml promises. Rustup gets it if it can.
+MSRV := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+check-msrv: tools $(VENV)/.tools ## Check that everything compiles with the oldest Rust that is promised
+	@if $(CARGO) +$(MSRV) --version >/dev/null 2>&1 || rustup toolchain install $(MSRV) --profile minimal >/dev/null 2>&1; then \
+	    echo "$(CARGO) +$(MSRV) check --workspace --all-targets"; \
+	    PYO3_PYTHON=$(abspath $(PY)) $(CARGO) +$(MSRV) check --quiet --workspace --all-targets --target-dir target/msrv; \
+	else echo "SKIPPED: Rust $(MSRV) is not here and could not be installed"; fi
 
 deny: tools
 	@if $(CARGO) deny --version >/dev/null 2>&1; then \

@@ -80,7 +80,7 @@ def test_the_turns_it_takes(run, aio):
     run(main())
 
 
-def test_who_is_told_of_a_childs_end(run, aio):
+def test_who_is_told_of_the_end_of_a_child(run, aio):
     """The group is told in the order in which callbacks were added."""
 
     async def main():
