@@ -18,6 +18,7 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::names::{Table, import, interned};
+use crate::cpython::native::Fields;
 use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
@@ -49,6 +50,9 @@ struct TaskGroup {
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for TaskGroup {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for TaskGroup {
     slots!(
         event_loop,

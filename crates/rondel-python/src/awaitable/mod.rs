@@ -27,6 +27,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 
 use crate::cpython::collected::Collected;
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Res, Slot};
 use crate::untracked;
@@ -124,6 +125,9 @@ static BASE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 struct Base;
 
 // SAFETY: no fields.
+unsafe impl Fields for Base {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Base {
     fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
 }

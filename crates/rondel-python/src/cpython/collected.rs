@@ -9,6 +9,7 @@ use std::ptr;
 use pyo3::ffi;
 
 use super::finalize::{finalize_from_dealloc, finalizing};
+use super::native::Fields;
 use super::nesting::nested;
 use super::types::{TypeBuilder, clear_weakrefs, free, slot_fn};
 use super::{Object, Res, Slot};
@@ -16,23 +17,10 @@ use super::{Object, Res, Slot};
 /// The fields of a native type whose instances take part in garbage collection.
 ///
 /// # Safety
-/// In each instance there is a valid `Self` at [`offset`](Self::offset), from before anyone sees it until it dies.
-pub(crate) unsafe trait Collected: Sized + 'static {
+/// What the instances hold is shown, and nothing else is.
+pub(crate) unsafe trait Collected: Fields {
     /// Whether [`finalize`](Self::finalize) does anything.
     const FINALIZED: bool = false;
-
-    /// Where the fields stand in an instance, in bytes.
-    #[inline]
-    fn offset() -> usize {
-        size_of::<ffi::PyObject>()
-    }
-
-    /// The fields of an instance, which `object` must be.
-    #[inline]
-    fn of(object: &Object) -> &Self {
-        // SAFETY: by the trait's word, and the caller's.
-        unsafe { &*object.as_ptr().byte_add(Self::offset()).cast::<Self>() }
-    }
 
     /// Calls `see` for each field that holds an object.
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot));

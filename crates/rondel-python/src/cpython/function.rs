@@ -23,6 +23,7 @@ use super::direct_call;
 use super::error::type_error;
 use super::kwdefaults;
 use super::method::{Args, FastFn, Method, NoArgsFn, function, method};
+use super::native::Fields;
 use super::special;
 use super::types::{TypeBuilder, allocate};
 use super::{Object, Owned, Res, Slot};
@@ -46,6 +47,9 @@ struct NativeCode {
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for NativeCode {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for NativeCode {
     slots!(target);
 }

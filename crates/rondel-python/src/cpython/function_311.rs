@@ -16,6 +16,7 @@ use pyo3::ffi;
 use super::collected::{Collected, slots};
 use super::error::{guard_object, type_error};
 use super::method::{Args, attribute, method};
+use super::native::Fields;
 use super::object::check;
 use super::types::{TypeBuilder, allocate, slot_fn};
 use super::{Object, Owned, Res, Slot};
@@ -28,6 +29,9 @@ struct StandIn {
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for StandIn {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for StandIn {
     slots!(function);
 }

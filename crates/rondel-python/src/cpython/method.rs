@@ -1,7 +1,8 @@
 //! Method tables and argument parsing.
 //!
 //! The macros wrap a Rust function `fn(&Object, …) -> Res<Owned>` in the C function that the interpreter calls,
-//! with the panic guard around it.
+//! with the panic guard around it. A function whose first parameter is `&Native<T>` is for a class whose instances hold
+//! a `T`, and for no other table.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -154,8 +155,8 @@ macro_rules! method {
             this: *mut pyo3::ffi::PyObject,
             _: *mut pyo3::ffi::PyObject,
         ) -> *mut pyo3::ffi::PyObject {
-            // SAFETY: the interpreter passes a live `self`.
-            let this = unsafe { $crate::cpython::Object::from_ptr(this) };
+            // SAFETY: the interpreter passes a live `self`, of the class that has the method.
+            let this = unsafe { $crate::cpython::native::This::this(this) };
             $crate::cpython::error::guard_object(|| $function(this))
         }
         $crate::cpython::method::noargs($name, wrapper, $doc).called_by(
@@ -167,10 +168,10 @@ macro_rules! method {
             this: *mut pyo3::ffi::PyObject,
             arg: *mut pyo3::ffi::PyObject,
         ) -> *mut pyo3::ffi::PyObject {
-            // SAFETY: the interpreter passes a live `self` and argument.
+            // SAFETY: the interpreter passes a live `self`, of the class that has the method, and a live argument.
             let (this, arg) = unsafe {
                 (
-                    $crate::cpython::Object::from_ptr(this),
+                    $crate::cpython::native::This::this(this),
                     $crate::cpython::Object::from_ptr(arg),
                 )
             };
@@ -181,32 +182,29 @@ macro_rules! method {
         )
     }};
     (named $name:literal ($parameter:literal) $function:path, $doc:literal) => {{
-        fn parsed(
-            this: &$crate::cpython::Object,
-            args: $crate::cpython::method::Args<'_>,
-        ) -> $crate::cpython::Res<$crate::cpython::Owned> {
+        $crate::cpython::method::method!(@call $name, Some($parameter), $doc, |this, args| {
             $function(this, args.only($name, $parameter)?)
-        }
-        $crate::cpython::method::method!(@fast $name, Some($parameter), parsed, $doc)
+        })
     }};
     (fast $name:tt $function:path, $doc:literal) => {
-        $crate::cpython::method::method!(@fast $name, None, $function, $doc)
+        $crate::cpython::method::method!(@call $name, None, $doc, |this, args| $function(this, args))
     };
-    (@fast $name:expr, $parameters:expr, $function:path, $doc:literal) => {{
+    (@call $name:expr, $parameters:expr, $doc:literal, |$this:ident, $args:ident| $call:expr) => {{
         unsafe extern "C" fn wrapper(
             this: *mut pyo3::ffi::PyObject,
             args: *const *mut pyo3::ffi::PyObject,
             nargs: pyo3::ffi::Py_ssize_t,
             kwnames: *mut pyo3::ffi::PyObject,
         ) -> *mut pyo3::ffi::PyObject {
-            // SAFETY: the interpreter passes a live `self` and a vector as the calling convention has it.
-            let (this, args) = unsafe {
+            // SAFETY: the interpreter passes a live `self`, of the class that has the method, and a vector as the calling
+            // convention has it.
+            let ($this, $args) = unsafe {
                 (
-                    $crate::cpython::Object::from_ptr(this),
+                    $crate::cpython::native::This::this(this),
                     $crate::cpython::method::Args::new(args, nargs as usize, kwnames),
                 )
             };
-            $crate::cpython::error::guard_object(|| $function(this, args))
+            $crate::cpython::error::guard_object(|| $call)
         }
         $crate::cpython::method::fast($name, $parameters, wrapper, $doc).called_by(
             $crate::cpython::direct_call::direct_call!(call_fast wrapper),
@@ -222,8 +220,8 @@ macro_rules! attribute {
             this: *mut pyo3::ffi::PyObject,
             _: *mut std::ffi::c_void,
         ) -> *mut pyo3::ffi::PyObject {
-            // SAFETY: the interpreter passes a live `self`.
-            let this = unsafe { $crate::cpython::Object::from_ptr(this) };
+            // SAFETY: the interpreter passes a live `self`, of the class that has the method.
+            let this = unsafe { $crate::cpython::native::This::this(this) };
             $crate::cpython::error::guard_object(|| $getter(this))
         }
         get
@@ -237,10 +235,10 @@ macro_rules! attribute {
             value: *mut pyo3::ffi::PyObject,
             _: *mut std::ffi::c_void,
         ) -> std::ffi::c_int {
-            // SAFETY: the interpreter passes a live `self`, and a live value or null.
+            // SAFETY: the interpreter passes a live `self`, of the class that has the attribute, and a live value or null.
             let (this, value) = unsafe {
                 (
-                    $crate::cpython::Object::from_ptr(this),
+                    $crate::cpython::native::This::this(this),
                     $crate::cpython::Object::from_nullable(value),
                 )
             };

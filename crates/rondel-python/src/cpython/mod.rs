@@ -31,6 +31,7 @@
 //! | `context.rs` | `contextvars` contexts |
 //! | `stack.rs` | how deep native code may recurse |
 //! | `nesting.rs` | objects that end each other, one inside the other |
+//! | `native.rs` | native classes, and references whose type says of which class an object is |
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
 
 pub(crate) mod accept;
@@ -53,6 +54,8 @@ pub(crate) mod instance_dict;
 mod kwdefaults;
 pub(crate) mod method;
 pub(crate) mod names;
+#[allow(dead_code, reason = "classes are turned to it one by one")]
+pub(crate) mod native;
 pub(crate) mod nesting;
 pub(crate) mod object;
 pub(crate) mod special;
@@ -62,4 +65,6 @@ pub(crate) mod types;
 
 pub(crate) use error::{Raised, Res};
 pub(crate) use names::{imports, names};
+#[allow(unused_imports, reason = "as above")]
+pub(crate) use native::{Class, Fields, Native, NativeClass, NativeSlot, OwnedNative};
 pub(crate) use object::{Object, Owned, Slot, none};

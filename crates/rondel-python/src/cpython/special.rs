@@ -17,6 +17,7 @@ use super::collected::{Collected, slots};
 use super::error::{guard, guard_object};
 use super::freelist::free_list;
 use super::method::Method;
+use super::native::Fields;
 use super::object::check;
 use super::types::{TypeBuilder, allocate, bind_method, slot_fn};
 use super::{Object, Owned, Res, Slot};
@@ -44,11 +45,17 @@ struct Bound {
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for Descriptor {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Descriptor {
     slots!(method);
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for Bound {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Bound {
     slots!(this, descriptor);
 

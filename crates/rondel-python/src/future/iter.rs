@@ -16,6 +16,7 @@ use super::{Outcome, State, fields, is_exact, outcome, uninitialized};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, raise_instance, runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
+use crate::cpython::native::Fields;
 use crate::cpython::stop_iteration::{complete_stop_iteration, stop_iteration};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
@@ -120,6 +121,9 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for FutureIter {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for FutureIter {
     slots!(future);
 }

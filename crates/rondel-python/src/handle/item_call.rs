@@ -15,6 +15,7 @@ use super::{fields, foreign_of, new_handle};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard_object;
 use crate::cpython::method::attribute;
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, context};
 use crate::event_loop::host::run_item;
@@ -30,6 +31,9 @@ struct ItemCall {
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for ItemCall {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for ItemCall {
     slots!(event_loop, about);
 }

@@ -44,7 +44,7 @@ pub(crate) struct LoopCore {
     /// The version of the loop's class when it was last looked at.
     pub(crate) class_version: Cell<u32>,
     pub(crate) task_factory: Slot,
-    /// What [`super::attributes`] keeps: a dict, once there is something.
+    /// What `event_loop/attributes.rs` keeps: a dict, once there is something.
     pub(crate) attributes: Slot,
     /// The contexts of what is scheduled.
     pub(crate) contexts: Contexts,
@@ -63,7 +63,7 @@ pub(crate) struct LoopCore {
 }
 
 pub(crate) static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// The class that [`bind_methods`] was called for, which lives for ever; `CLASS` before that. Nearly all loops are of it.
+/// The class that `bind_methods` was called for, which lives for ever; `CLASS` before that. Nearly all loops are of it.
 pub(crate) static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 pub(crate) const OFFSET: usize = size_of::<ffi::PyObject>();

@@ -12,6 +12,7 @@ use super::{protocol, reader};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object};
 use crate::cpython::method::with_tuple_and_dict;
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 
@@ -27,6 +28,9 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for Factory {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Factory {
     slots!(client_connected_cb, event_loop);
 }

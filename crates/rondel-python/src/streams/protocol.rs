@@ -19,6 +19,7 @@ use super::{drain, handler, reader, writer};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::loop_core::is_debug;
@@ -56,13 +57,16 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: the fields stand at that offset; zeroed ones are valid.
-unsafe impl Collected for Protocol {
-    const FINALIZED: bool = true;
-
+unsafe impl Fields for Protocol {
     #[inline]
     fn offset() -> usize {
         OFFSET.load(Ordering::Relaxed)
     }
+}
+
+// SAFETY: it shows all that it holds.
+unsafe impl Collected for Protocol {
+    const FINALIZED: bool = true;
 
     slots!(
         dict,

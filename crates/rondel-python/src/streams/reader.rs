@@ -19,6 +19,7 @@ use crate::cpython::error::{
 };
 use crate::cpython::frame::source_traceback;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::native::Fields;
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
@@ -51,6 +52,9 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
 // SAFETY: the fields stand behind the header, filled by `tp_new`.
+unsafe impl Fields for Reader {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Reader {
     slots!(
         dict,

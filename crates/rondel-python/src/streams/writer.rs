@@ -14,6 +14,7 @@ use super::{drain, reader};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::tls;
@@ -39,6 +40,9 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for Writer {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Writer {
     const FINALIZED: bool = true;
 

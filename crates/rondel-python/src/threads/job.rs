@@ -20,6 +20,7 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::method::{Args, attribute, method};
 use crate::cpython::names::{Table, import};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
 use crate::future;
@@ -54,6 +55,9 @@ pub(super) struct Job {
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for Job {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Job {
     slots!(future, function, args, kwargs, context, outcome);
 }

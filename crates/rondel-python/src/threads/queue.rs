@@ -24,6 +24,7 @@ use crate::cpython::detach::detached;
 use crate::cpython::error::{guard_object, raise};
 use crate::cpython::method::{Args, method};
 use crate::cpython::names::{Table, import, intern};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
 
@@ -153,6 +154,9 @@ struct WorkQueue {
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid (an empty `Option` of a pointer is null).
+unsafe impl Fields for WorkQueue {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for WorkQueue {
     fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
 

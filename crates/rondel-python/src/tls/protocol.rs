@@ -18,6 +18,7 @@ use super::session::Direct;
 use super::{attributes, reading, writing};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::guard_object;
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
 use crate::transport::loop_calls::take_unless_exit;
@@ -98,6 +99,9 @@ pub(super) static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 // SAFETY: the fields stand behind the header, filled by `new`.
+unsafe impl Fields for Tls {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Tls {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         for slot in [

@@ -15,6 +15,7 @@ use super::{protocol, reading, writing};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object, type_error};
 use crate::cpython::method::{GetSet, Method, attribute, method};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::transport::chunk::Chunk;
@@ -39,12 +40,15 @@ pub(super) static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: the fields stand at that offset; zeroed ones are valid.
-unsafe impl Collected for Transport {
+unsafe impl Fields for Transport {
     #[inline]
     fn offset() -> usize {
         OFFSET.load(Ordering::Relaxed)
     }
+}
 
+// SAFETY: it shows all that it holds.
+unsafe impl Collected for Transport {
     slots!(event_loop, ssl_protocol);
 }
 

@@ -27,6 +27,7 @@ use crate::cpython::error::{
 };
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::names::import;
+use crate::cpython::native::Fields;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
@@ -58,6 +59,9 @@ const OFFSET: usize = size_of::<ffi::PyObject>();
 const ACCEPT_FAILED: &str = "Exception in callback BaseSelectorEventLoop._accept_connection()";
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for Listener {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Listener {
     slots!(event_loop, protocol_factory, sock, server, tls, context);
 }

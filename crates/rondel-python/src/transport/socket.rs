@@ -21,6 +21,7 @@ use super::unsent::{Unsent, release_views};
 use super::{attributes, closing, extra, reading, writing};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, runtime_error, write_unraisable};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
 use crate::loop_core::LoopCore;
@@ -102,13 +103,16 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: the fields stand at that offset, filled by `make`.
-unsafe impl Collected for Socket {
-    const FINALIZED: bool = true;
-
+unsafe impl Fields for Socket {
     #[inline]
     fn offset() -> usize {
         OFFSET.load(Ordering::Relaxed)
     }
+}
+
+// SAFETY: it shows all that it holds.
+unsafe impl Collected for Socket {
+    const FINALIZED: bool = true;
 
     slots!(
         dict,

@@ -20,6 +20,7 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard_object, raise_bare, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, attribute, function, method};
+use crate::cpython::native::Fields;
 use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
@@ -45,6 +46,9 @@ struct Completed {
 }
 
 // SAFETY: all-zero fields are valid.
+unsafe impl Fields for Completed {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Completed {
     slots!(done, todo, timer, task);
 

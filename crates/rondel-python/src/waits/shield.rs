@@ -15,6 +15,7 @@ use super::watch::{self, Arrived, Watcher};
 use crate::awaitable::is_awaitable;
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::method::{Args, function, method};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Res, Slot, imports, names, none};
 use crate::future::{self, State};
@@ -32,6 +33,9 @@ struct Shield {
 }
 
 // SAFETY: all-zero fields are valid.
+unsafe impl Fields for Shield {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Shield {
     slots!(inner, outer, task);
 

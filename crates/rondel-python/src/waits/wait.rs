@@ -19,6 +19,7 @@ use crate::cpython::error::{
 };
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
+use crate::cpython::native::Fields;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
@@ -55,6 +56,9 @@ struct Waiting {
 }
 
 // SAFETY: all-zero fields are valid.
+unsafe impl Fields for Waiting {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Waiting {
     slots!(waiter, timer, task);
 

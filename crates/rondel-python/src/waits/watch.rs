@@ -22,6 +22,7 @@ use super::{as_completed, gathering, shield, wait};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object, runtime_error, type_error};
 use crate::cpython::method::{Args, attribute};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
 use crate::loop_core::LoopCore;
@@ -242,6 +243,9 @@ struct Callable {
 static CALLABLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 // SAFETY: all-zero fields are valid.
+unsafe impl Fields for Callable {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for Callable {
     slots!(watcher);
 }

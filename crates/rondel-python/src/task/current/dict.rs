@@ -19,6 +19,7 @@ use pyo3::ffi;
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{Raised, guard_object, quietly};
 use crate::cpython::names::import;
+use crate::cpython::native::Fields;
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
@@ -75,6 +76,9 @@ struct LoopKey {
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for LoopKey {}
+
+// SAFETY: it shows all that it holds.
 unsafe impl Collected for LoopKey {
     const FINALIZED: bool = true;
 

@@ -41,6 +41,7 @@ use crate::cpython::error::{
     guard_object, raise_os_error, raised_matches, runtime_error, take_exception, write_unraisable,
 };
 use crate::cpython::method::{Args, method};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
 use crate::handle;
@@ -98,13 +99,16 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static OFFSET: AtomicUsize = AtomicUsize::new(0);
 
 // SAFETY: the fields stand at that offset, filled by `make`.
-unsafe impl Collected for Datagram {
-    const FINALIZED: bool = true;
-
+unsafe impl Fields for Datagram {
     #[inline]
     fn offset() -> usize {
         OFFSET.load(Ordering::Relaxed)
     }
+}
+
+// SAFETY: it shows all that it holds.
+unsafe impl Collected for Datagram {
+    const FINALIZED: bool = true;
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         for slot in [

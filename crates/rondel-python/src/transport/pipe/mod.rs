@@ -32,6 +32,7 @@ use crate::cpython::error::{
     guard_object, raise_os_error, runtime_error, type_error, value_error, write_unraisable,
 };
 use crate::cpython::method::{Args, GetSet, Method};
+use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::handle;
@@ -104,13 +105,16 @@ pub(super) trait End: Sized + 'static {
 }
 
 // SAFETY: the fields stand at that offset, filled by `make`.
-unsafe impl<E: End> Collected for Pipe<E> {
-    const FINALIZED: bool = true;
-
+unsafe impl<E: End> Fields for Pipe<E> {
     #[inline]
     fn offset() -> usize {
         E::place().offset.load(Ordering::Relaxed)
     }
+}
+
+// SAFETY: it shows all that it holds.
+unsafe impl<E: End> Collected for Pipe<E> {
+    const FINALIZED: bool = true;
 
     slots!(dict, event_loop, protocol, extra, limits, waiter, context);
 

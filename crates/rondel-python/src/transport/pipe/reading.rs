@@ -9,9 +9,10 @@ use super::{
     End, Pipe, Place, common_attributes, common_methods, end, fatal_error, introduce, make,
     make_class, schedule_connection_lost,
 };
-use crate::cpython::collected::Collected;
+
 use crate::cpython::error::os_error;
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
+use crate::cpython::native::Fields;
 use crate::cpython::{Object, Owned, Res, context, none};
 use crate::loop_core::is_debug;
 use crate::transport::descriptor::Owner;

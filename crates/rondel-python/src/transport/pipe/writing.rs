@@ -9,9 +9,10 @@ use super::{
     End, Pipe, Place, call_connection_lost, common_attributes, common_methods, end, introduce,
     make, make_class, schedule_connection_lost,
 };
-use crate::cpython::collected::Collected;
+
 use crate::cpython::error::{os_error, raise, raise_os_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
+use crate::cpython::native::Fields;
 use crate::cpython::{Object, Owned, Res, none};
 use crate::loop_core::check_closed;
 use crate::loop_core::item::Source;
