@@ -9,17 +9,17 @@ import asyncio as _asyncio
 import sys as _sys
 from asyncio import *  # noqa: F403
 
-from . import state as _state  # which the native module asks for
+from . import _pickling as _pickling  # which the native module asks for
 
 try:
     from . import _rondel as _rondel
 except ImportError as _error:
-    from .unusable import explain as _explain
+    from ._load_error import explain as _explain
 
     raise _explain(_error) from _error
 
-from . import functions as _functions  # puts functions into _rondel, before anything is taken from there
-from . import policy as _policy
+from . import _functions as _functions  # puts functions into _rondel, before anything is taken from there
+from . import _policy as _policy
 from ._rondel import (
     Barrier,
     BoundedSemaphore,
@@ -52,13 +52,13 @@ from ._rondel import (
 if _sys.version_info >= (3, 13):
     from ._rondel import as_completed
 else:
-    from .completion import as_completed
-from .aiofastnet import use_own_transports as _use_own_transports
-from .event_loop import EventLoop, new_event_loop
-from .installation import install, uninstall
-from .process_streams import create_subprocess_exec, create_subprocess_shell
-from .runners import Runner, run
-from .streams import (
+    from ._as_completed import as_completed
+from ._aiofastnet import use_own_transports as _use_own_transports
+from ._event_loop import EventLoop, new_event_loop
+from ._import_hooks import serve_submodules_of_asyncio as _serve_submodules_of_asyncio
+from ._install import install, uninstall
+from ._runners import Runner, run
+from ._streams import (
     StreamReader,
     StreamReaderProtocol,
     StreamWriter,
@@ -67,10 +67,12 @@ from .streams import (
     start_server,
     start_unix_server,
 )
+from ._subprocess import create_subprocess_exec, create_subprocess_shell
 
 if _sys.version_info >= (3, 12):
     from ._rondel import eager_task_factory
 
+_serve_submodules_of_asyncio()
 _use_own_transports()
 
 __all__ = [*_asyncio.__all__]
@@ -81,7 +83,7 @@ if hasattr(_policy, "EventLoopPolicy"):
     EventLoopPolicy = _policy.EventLoopPolicy
     __all__.append("EventLoopPolicy")
 _functions.note_names(globals())
-del _name, _functions, _state
+del _name
 
 
 def _imported_by_the_extension() -> None:
@@ -92,7 +94,7 @@ def _imported_by_the_extension() -> None:
     import heapq
     import queue
 
-    from . import awaiting, executor, patches
+    from . import _awaiting, _executor, _patches
 
 
 # Whatever else asyncio has: its submodules, names that it is about to drop.

@@ -48,11 +48,11 @@ from asyncio.timeouts import *
 from asyncio.transports import *
 from asyncio.unix_events import SelectorEventLoop as SelectorEventLoop
 
+from ._event_loop import EventLoop as EventLoop
+from ._install import install as install
+from ._install import uninstall as uninstall
+from ._policy import EventLoopPolicy as EventLoopPolicy
 from ._rondel import __version__ as __version__
-from .event_loop import EventLoop as EventLoop
-from .installation import install as install
-from .installation import uninstall as uninstall
-from .policy import EventLoopPolicy as EventLoopPolicy
 
 if sys.version_info >= (3, 14):
     from asyncio import graph as graph

@@ -1,6 +1,6 @@
 """`python -m rondel`: the same as the command `rondel`."""
 
-from .command import main
+from ._command import main
 
 __all__ = ("main",)
 

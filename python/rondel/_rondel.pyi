@@ -367,7 +367,7 @@ def bind_methods(cls: type[LoopCore], /) -> None:
     """Give a subclass the often called methods as its own: the interpreter finds them faster there."""
 
 def native_code(target: object, cls: type | None = None) -> object:
-    """What a function's bytecode calls: `rondel.functions`."""
+    """What a function's bytecode calls: `rondel._functions`."""
 
 def attach(function: FunctionType, native: object) -> None:
     """Have a function call its native code at once, where the interpreter can."""

@@ -184,7 +184,7 @@ def test_echo_server(way, tmp_path, free_port):
     assert err.startswith("Traceback (most recent call last):\n")
     assert err.endswith("\nKeyboardInterrupt\n")
     if way in ("python", "python -m rondel"):
-        assert "python/rondel/command.py" not in err
+        assert "python/rondel/_command.py" not in err
     assert status == -signal.SIGINT
 
 

@@ -20,7 +20,7 @@ from unittest import mock
 
 import pytest
 import rondel
-from rondel.tls import SSLTransport
+from rondel._tls import SSLTransport
 
 OWN_NAMES = {"EventLoop", "EventLoopPolicy", "install", "uninstall"}
 SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__", "__anext__")

@@ -63,7 +63,7 @@ def test_it_does_not_load(package):
     ],
 )
 def test_what_is_not_supported(monkeypatch, what, value, reason):
-    from rondel.unusable import explain
+    from rondel._load_error import explain
 
     monkeypatch.setattr(what, value)
     error = explain(ImportError("No module named 'rondel._rondel'"))

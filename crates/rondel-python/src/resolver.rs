@@ -1,6 +1,6 @@
 //! `getaddrinfo` of a literal address, as `socket.getaddrinfo` answers it, without a thread.
 //!
-//! `python/rondel/resolver.py` asks here first; None sends it to a thread. What is done here is what the C library and Python's
+//! `python/rondel/_resolver.py` asks here first; None sends it to a thread. What is done here is what the C library and Python's
 //! `socket` module do together: the same list, of the same enumerations, after the same audit event.
 
 use std::ffi::{c_char, c_int};

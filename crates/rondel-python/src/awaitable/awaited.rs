@@ -108,7 +108,7 @@ pub(crate) fn await_any(object: &Object) -> Res<Owned> {
 
 #[cold]
 fn await_by_coroutine(object: &Object) -> Res<Owned> {
-    import("rondel.awaiting")?
+    import("rondel._awaiting")?
         .getattr(&*Owned::from_str("_await")?)?
         .call(&[object])
 }

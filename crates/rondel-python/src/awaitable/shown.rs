@@ -14,7 +14,7 @@ use crate::cpython::{Owned, Res};
 
 /// The code, of the function as it stands or as it awaits, and the function's globals; `None` if there is no such function.
 fn look_up(name: &str, awaits: bool) -> Res<Owned> {
-    import("rondel.functions")?
+    import("rondel._functions")?
         .getattr(&*Owned::from_str("coroutine_code")?)?
         .call(&[&*Owned::from_str(name)?, &*Owned::from_bool(awaits)])
 }

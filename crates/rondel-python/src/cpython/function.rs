@@ -2,7 +2,7 @@
 //!
 //! What asyncio writes in Python is a Python function there: it has `__code__` and `__defaults__`,
 //! and `inspect`, `mock`, frameworks and tracers ask it whether it is a coroutine function. So a
-//! native method or function is shown as one, too. `python/rondel/functions.py` makes it after
+//! native method or function is shown as one, too. `python/rondel/_functions.py` makes it after
 //! asyncio's: with the names, parameters and flags of asyncio's code, and bytecode that calls a
 //! [`NativeCode`], a constant of that code. The bytecode is never wrong, only slow. From 3.12 on a
 //! function may have its own vectorcall, which calls the C function behind the native code at once

@@ -2,7 +2,7 @@
 //!
 //! The interpreter caches `loop.call_soon` at the place of the call only for objects whose `__dict__` was never made;
 //! a method call then takes 40 ns less, which is a fifth of all that `call_soon` takes. But asyncio's `__init__` sets some
-//! twenty attributes. `python/rondel/event_loop.py` puts a [`LoopAttribute`] into the class for each of these: a data
+//! twenty attributes. `python/rondel/_event_loop.py` puts a [`LoopAttribute`] into the class for each of these: a data
 //! descriptor that keeps the value in a dict of the core. A program that sets attributes of its own loses only speed.
 
 use std::ffi::{c_int, c_void};

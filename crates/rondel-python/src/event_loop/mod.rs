@@ -12,7 +12,7 @@
 //! | `patches.rs` | what it has replaced in asyncio's own classes |
 //! | `steps.rs` | the loop taken apart, for programs that have a turn or a selector of their own |
 //!
-//! A loop's state is `loop_core/`. `python/rondel/event_loop.py` derives `EventLoop` from this and from asyncio's selector loop: whatever is not
+//! A loop's state is `loop_core/`. `python/rondel/_event_loop.py` derives `EventLoop` from this and from asyncio's selector loop: whatever is not
 //! here works through asyncio's own code.
 
 pub(crate) mod attributes;

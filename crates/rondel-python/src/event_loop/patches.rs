@@ -1,6 +1,6 @@
 //! What programs have replaced in asyncio's own classes, and a loop of asyncio's would call: `Handle._run`.
 //!
-//! Profilers and tracers put a function of theirs in its place. `python/rondel/patches.py` finds out, and says so by
+//! Profilers and tracers put a function of theirs in its place. `python/rondel/_patches.py` finds out, and says so by
 //! [`set_handle_run`]. It is asked when a run begins, and when the reactor is asked if the classes have changed since: the interpreter
 //! gives a class a new version when an attribute of it is set.
 
@@ -70,7 +70,7 @@ pub(super) fn look() {
 fn look_closely() {
     let mut look = LOOK.load(Ordering::Relaxed);
     if look.is_null() {
-        let found = || import("rondel.patches")?.getattr(&names().look);
+        let found = || import("rondel._patches")?.getattr(&names().look);
         match found() {
             Ok(function) => {
                 look = function.into_ptr();

@@ -52,7 +52,7 @@ impl LoopCore {
     }
 }
 
-/// Runs turns until `stop()`. `run_forever` in `python/rondel/event_loop.py` is around it, and refuses a loop that runs already; a program
+/// Runs turns until `stop()`. `run_forever` in `python/rondel/_event_loop.py` is around it, and refuses a loop that runs already; a program
 /// that has replaced `_check_running` has it run within a step of its own.
 fn run(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);

@@ -1,7 +1,7 @@
 //! The loop taken apart: what asyncio's `_run_once` does, as the single steps that programs call, patch or replace.
 //!
 //! nest_asyncio has a `_run_once` of its own, which works on `_ready`, `_scheduled` and `_selector`; virtual clocks put
-//! a function of theirs in the place of `_selector.select`. `python/rondel/selector.py` and `ready.py` are the objects that they find there;
+//! a function of theirs in the place of `_selector.select`. `python/rondel/_selector.py` and `_ready.py` are the objects that they find there;
 //! here is what these do. Nothing of it is on the way of a callback: a turn is the engine's unless the program has
 //! replaced a part of it, which [`LoopCore`] notes when it is done.
 

@@ -42,7 +42,7 @@ pub(crate) fn run_given(_: &Object, handle: &Object) -> Res<Owned> {
     run_method(handle)
 }
 
-/// `_run()`, which `python/rondel/patches.py` puts into the classes as a function.
+/// `_run()`, which `python/rondel/_patches.py` puts into the classes as a function.
 pub(super) fn run_method(handle: &Object) -> Res<Owned> {
     check_stack()?; // the callback may be another handle's `_run`
     match run_anywhere(handle) {

@@ -421,7 +421,7 @@ fn readline(reader: &Object) -> Res<Owned> {
 /// `__anext__`, which asks a `readline` that a program has put over this one.
 pub(super) fn next_line(reader: &Object) -> Res<Owned> {
     if !reader::is_exact(reader) {
-        return import("rondel.awaiting")?
+        return import("rondel._awaiting")?
             .getattr(&*Owned::from_str("next_line")?)?
             .call(&[reader]);
     }

@@ -1,6 +1,6 @@
 //! `StreamWriter`: the object. It passes everything on to its transport, directly if that is one of ours.
 //!
-//! `drain` and `wait_closed` are in `drain.rs`; `start_tls` is in `python/rondel/streams.py`.
+//! `drain` and `wait_closed` are in `drain.rs`; `start_tls` is in `python/rondel/_streams.py`.
 
 use std::cell::Cell;
 use std::ffi::c_int;

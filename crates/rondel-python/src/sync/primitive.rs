@@ -267,7 +267,7 @@ pub(crate) fn make_class(
     namespace.set_item(c"__doc__", &signature)?;
     let name = described.split('(').next().unwrap_or(described);
     if let Some(stock) = bases.last() {
-        let members = import("rondel.state")?
+        let members = import("rondel._pickling")?
             .getattr(&*Owned::from_str("members")?)?
             .call(&[stock])?;
         namespace.call_method(&*Owned::from_str("update")?, &[&*members])?;

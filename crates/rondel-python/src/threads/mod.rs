@@ -10,7 +10,7 @@
 //! | `submit.rs` | `run_in_executor`: whose executor it is, and the way into the queue |
 //! | `to_thread.rs` | the awaitable |
 //!
-//! The executor is `python/rondel/executor.py`: a `ThreadPoolExecutor` whose threads wait in this queue.
+//! The executor is `python/rondel/_executor.py`: a `ThreadPoolExecutor` whose threads wait in this queue.
 
 pub(crate) mod job;
 mod queue;

@@ -1,6 +1,6 @@
 //! `run_in_executor`: whose executor it is, and the way into its queue.
 //!
-//! The loop's default executor is `rondel.executor.LoopExecutor`, made at the first call, as asyncio makes a
+//! The loop's default executor is `rondel._executor.LoopExecutor`, made at the first call, as asyncio makes a
 //! `ThreadPoolExecutor`. An executor of the program's own, and a `ThreadPoolExecutor` that somebody has changed, get their
 //! calls from asyncio's own method.
 
@@ -95,7 +95,7 @@ pub(super) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Opti
     }
     let mut executor = event_loop.getattr(&names.default_executor)?;
     if executor.is_none() {
-        let class = import("rondel.executor")?.getattr(&names.loop_executor)?;
+        let class = import("rondel._executor")?.getattr(&names.loop_executor)?;
         executor = class.call_with(&[&stock.prefix], Some(&stock.kw_prefix))?;
         event_loop.setattr(&names.default_executor, &executor)?;
     }

@@ -1,7 +1,7 @@
 //! TLS: what stands between a socket's transport and a program's protocol, with OpenSSL as the interpreter has loaded it.
 //!
 //! asyncio's `SSLProtocol` and its transport do what happens once per connection; their subclasses
-//! (`python/rondel/tls.py`) have the native bases made here, which do what happens per message.
+//! (`python/rondel/_tls.py`) have the native bases made here, which do what happens per message.
 //!
 //! The way of a byte in: `transport/reading.rs` receives → [`reading`] decrypts → a protocol, or `streams/reader.rs`.
 //! Out: [`writing`], queued, encrypted and sent when the turn is over ([`flush`]).

@@ -1,4 +1,4 @@
-//! `TLSProtocolCore`: the native base of `rondel.tls.SSLProtocol`, whose other base is asyncio's `SSLProtocol`.
+//! `TLSProtocolCore`: the native base of `rondel._tls.SSLProtocol`, whose other base is asyncio's `SSLProtocol`.
 //!
 //! asyncio's class knows what happens once per connection: the handshake, its timeouts, the end, and what is said of
 //! failures. What happens per message is here. Both see the same state: asyncio's attributes that the data path
@@ -95,7 +95,7 @@ pub(super) const SENT_EARLY: u16 = 128;
 pub(super) const ENCRYPTING: u16 = 256;
 
 pub(super) static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// `rondel.tls.SSLProtocol`.
+/// `rondel._tls.SSLProtocol`.
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 // SAFETY: the fields stand behind the header, filled by `new`.

@@ -1,4 +1,4 @@
-//! `TLSTransportCore`: the native base of `rondel.tls.SSLTransport`, whose other base is asyncio's transport over TLS.
+//! `TLSTransportCore`: the native base of `rondel._tls.SSLTransport`, whose other base is asyncio's transport over TLS.
 //!
 //! What a program calls per message is here, the rest is asyncio's. An attribute that a program puts over a method of an
 //! instance is honoured: whoever takes the short way asks [`exact`] first.

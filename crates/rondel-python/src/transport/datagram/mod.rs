@@ -9,7 +9,7 @@
 //! | `closing.rs` | the end, however it comes |
 //! | `attributes.rs` | what can be asked of it |
 //!
-//! It is made for IP and Unix sockets (`python/rondel/datagrams.py`). For other families, and for a subclass of
+//! It is made for IP and Unix sockets (`python/rondel/_datagrams.py`). For other families, and for a subclass of
 //! `socket.socket`, which may receive and send in its own way, asyncio's own transport works on the native loop.
 //!
 //! The `socket.socket` owns the descriptor from the beginning to the end, as somebody has made it before. No borrow of

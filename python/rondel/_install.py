@@ -10,24 +10,13 @@ import asyncio.events
 import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from .functions import is_asyncios, show_as_asyncios
-from .pristine import is_untouched
+from ._functions import is_asyncios, show_as_asyncios
+from ._untouched import is_untouched
 
 __all__ = ("install", "uninstall")
 
 _replaced: list[tuple[ModuleType, str, object, object]] = []
 _ABSENT = object()
-
-
-def _pairs() -> list[tuple[ModuleType, ModuleType]]:
-    """Rondel beside asyncio, then each submodule that Rondel has natively (`rondel.subprocess`) beside asyncio's."""
-    ours = sys.modules[__package__ or "rondel"]
-    pairs = [(ours, sys.modules["asyncio"])]
-    for name, stock in vars(asyncio).items():
-        mine = vars(ours).get(name)
-        if isinstance(stock, ModuleType) and isinstance(mine, ModuleType) and mine is not stock:
-            pairs.append((mine, stock))
-    return pairs
 
 
 def _is_stock(thing: object) -> bool:
@@ -54,10 +43,12 @@ def install() -> None:
     """
     if _replaced:
         return
+    ours = sys.modules["rondel"]
     holders = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "asyncio"]
-    for ours, stock in _pairs():
-        for name in ours.__all__:
-            # By vars(), because asyncio's module __getattr__ warns for names on their way out.
+    # The last two are for programs that have patched `asyncio.run`, say, and use `asyncio.runners.run`.
+    for stock in (sys.modules["asyncio"], asyncio.runners, asyncio.streams):
+        for name in stock.__all__:
+            # By vars(), because asyncio's module __getattr__ warns for deprecated names.
             old, new = vars(stock).get(name), vars(ours).get(name)
             if not _is_stock(old) or not is_untouched(old) or new is None or new is old or isinstance(new, ModuleType):
                 continue
@@ -65,7 +56,7 @@ def install() -> None:
                 if vars(holder).get(name) is old:
                     _replace(holder, name, new)
     show_as_asyncios(installed=True)
-    policy = getattr(sys.modules[__package__ or "rondel"], "EventLoopPolicy", None)
+    policy = getattr(ours, "EventLoopPolicy", None)
     if policy is not None and hasattr(asyncio.events, "_event_loop_policy"):
         # What asyncio.set_event_loop_policy() does, which is deprecated from 3.14 on.
         _replace(asyncio.events, "_event_loop_policy", policy())

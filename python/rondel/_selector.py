@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .event_loop import EventLoop
+    from ._event_loop import EventLoop
 
 __all__ = ("ReactorSelector",)
 

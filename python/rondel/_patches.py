@@ -9,7 +9,7 @@ from asyncio import events
 from typing import Any
 
 from . import _rondel
-from .pristine import is_untouched
+from ._untouched import is_untouched
 
 __all__ = ("look",)
 

@@ -3,7 +3,7 @@
 from asyncio import unix_events
 from typing import TYPE_CHECKING, Any
 
-from .event_loop import EventLoop
+from ._event_loop import EventLoop
 
 if TYPE_CHECKING:
     from asyncio import DefaultEventLoopPolicy as _StockPolicy

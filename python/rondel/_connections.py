@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from . import _rondel
 
 try:
-    from .tls import SSLProtocol
+    from ._tls import SSLProtocol
 except AttributeError:  # this interpreter has no ssl module
     SSLProtocol = sslproto.SSLProtocol  # type: ignore[misc, assignment]
 

@@ -1,17 +1,21 @@
-"""Something to do when a module of somebody else's is imported, and nothing before: no module is imported for it.
+"""Import hooks: callbacks for modules of other packages, and asyncio's submodules under Rondel's name.
 
-A finder stands before the others and knows a few names. It leaves the finding to them, and has the loader call back when the
-module is whole, before whoever imports it gets to see it.
+`when_imported` calls a function once a module has been imported, and imports nothing itself. Its finder stands first in
+`sys.meta_path` and knows a few names. It lets the other finders find the module, and wraps the loader, so that the function is
+called when the module is complete and the importing program has not seen it yet.
+
+`import rondel.streams` gives `asyncio.streams`, the very module. Its finder stands last, so that it costs other imports nothing.
 """
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from importlib.machinery import ModuleSpec
 from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-__all__ = ("when_imported",)
+__all__ = ("serve_submodules_of_asyncio", "when_imported")
 
 _waiting: dict[str, list[Callable[[ModuleType], None]]] = {}
 
@@ -68,3 +72,29 @@ def when_imported(name: str, act: Callable[[ModuleType], None]) -> None:
     _waiting.setdefault(name, []).append(act)
     if _finder not in sys.meta_path:
         sys.meta_path.insert(0, _finder)
+
+
+class _Submodules:
+    """Finds and loads `rondel.NAME` for each submodule of asyncio."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        package, _, submodule = name.partition(".")
+        if package != "rondel" or not submodule or find_spec(f"asyncio.{submodule}") is None:
+            return None
+        return ModuleSpec(name, self)  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """Have the import machinery make an empty module, which `exec_module` replaces."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        # An import statement gives what is in `sys.modules` when this returns. If `create_module` gave asyncio's module,
+        # the import machinery would change its `__spec__`.
+        name = module.__name__
+        sys.modules[name] = import_module(f"asyncio.{name.partition('.')[2]}")
+
+
+def serve_submodules_of_asyncio() -> None:
+    """Have `import rondel.NAME` give `asyncio.NAME`, unless the package has a module of that name."""
+    sys.meta_path.append(_Submodules())

@@ -12,8 +12,8 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
-from .event_loop import EventLoop
-from .imports import when_imported
+from ._event_loop import EventLoop
+from ._import_hooks import when_imported
 
 __all__ = ("use_own_transports",)
 

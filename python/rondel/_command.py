@@ -17,7 +17,7 @@ from asyncio import format_helpers
 from traceback import StackSummary
 from types import CodeType, FrameType, ModuleType, TracebackType
 
-from . import __version__, children, installation
+from . import __version__, _install, _spawn
 
 _USAGE = """\
 usage: rondel [--debug] [-m MODULE | -c CODE | FILE | -] [ARGUMENT ...]
@@ -93,8 +93,8 @@ def _refuse(message: str) -> None:
 
 def _start(kind: str, arguments: list[str]) -> None:
     """Install Rondel and run one program: `arguments` is what stands after the options, the program first."""
-    installation.install()
-    children.install_in_children()
+    _install.install()
+    _spawn.install_in_children()
     _hide_our_frames_in_debug_mode()
     program = ModuleType("__main__")
     vars(program).update(__builtins__=builtins, __loader__=importlib.machinery.BuiltinImporter)

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .event_loop import EventLoop
+    from ._event_loop import EventLoop
 
 __all__ = ("cooperate",)
 

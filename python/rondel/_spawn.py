@@ -10,7 +10,7 @@ import sys
 from types import ModuleType
 from typing import Any
 
-from .imports import when_imported
+from ._import_hooks import when_imported
 
 __all__ = ("install_in_children",)
 
@@ -18,9 +18,9 @@ _KEY = "rondel"
 
 
 def _install_here() -> None:
-    from . import installation
+    from ._install import install
 
-    installation.install()
+    install()
     install_in_children()
 
 
@@ -30,7 +30,7 @@ class _Install:
     def __reduce__(self) -> Any:
         # Not by name: the child may find the package only where its parent says that modules are, which it is told later.
         home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-        code = "import sys\nhome in sys.path or sys.path.append(home)\nimport rondel.children\nrondel.children._install_here()\n"
+        code = "import sys\nhome in sys.path or sys.path.append(home)\nimport rondel._spawn\nrondel._spawn._install_here()\n"
         return exec, (code, {"home": home})
 
 

@@ -17,17 +17,17 @@ from collections.abc import Iterator
 from types import FunctionType
 from typing import Any
 
-from . import _rondel, greenlets, patches
-from .connections import Connections
-from .datagrams import Datagrams
-from .functions import name_after, put_into_class
-from .pipes import Pipes
-from .processes import Subprocesses
-from .ready import Ready
-from .resolver import Resolver
-from .selector import ReactorSelector
-from .signals import Signals, forget_wakeup_of
-from .sockets import Sockets
+from . import _greenlets, _patches, _rondel
+from ._connections import Connections
+from ._datagrams import Datagrams
+from ._functions import name_after, put_into_class
+from ._pipes import Pipes
+from ._processes import Subprocesses
+from ._ready import Ready
+from ._resolver import Resolver
+from ._selector import ReactorSelector
+from ._signals import Signals, forget_wakeup_of
+from ._sockets import Sockets
 
 __all__ = ("EventLoop", "new_event_loop")
 
@@ -75,9 +75,9 @@ class EventLoop(
         try:
             events._set_running_loop(self)
             self._be_woken_by_signals()
-            patches.look()
+            _patches.look()
             if "gevent" in sys.modules:
-                greenlets.cooperate(self)
+                _greenlets.cooperate(self)
             self._run()
         finally:
             self._stopping = False
@@ -140,7 +140,7 @@ _rondel.bind_methods(EventLoop)
 put_into_class(EventLoop, asyncio.SelectorEventLoop)
 name_after(EventLoop, asyncio.SelectorEventLoop)
 _rondel.note_methods(EventLoop)
-patches.watch(EventLoop)
+_patches.watch(EventLoop)
 
 
 def _leave_the_parents_loops_alone() -> None:

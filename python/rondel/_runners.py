@@ -12,7 +12,7 @@ from asyncio import events, runners
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from .event_loop import EventLoop
+from ._event_loop import EventLoop
 
 __all__ = ("Runner", "run")
 

@@ -19,7 +19,7 @@ from . import _rondel
 if TYPE_CHECKING:
     from asyncio import SelectorEventLoop as _Base
 
-    from .executor import LoopExecutor
+    from ._executor import LoopExecutor
 else:
     _Base = object
 
@@ -74,7 +74,7 @@ class Resolver(_Base):
 
     def _in_resolver(self, look_up: Callable[..., Any], *args: Any) -> Any:
         # Now, and not before: it imports what asyncio imports when it makes an executor.
-        from .executor import LoopExecutor
+        from ._executor import LoopExecutor
 
         default = self._default_executor
         if (default is not None and type(default) is not LoopExecutor) or not self._runs_in_executor_directly():  # type: ignore[attr-defined]

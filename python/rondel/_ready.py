@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, MutableSequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from .event_loop import EventLoop
+    from ._event_loop import EventLoop
 
 __all__ = ("Ready",)
 

@@ -10,7 +10,7 @@ from asyncio import BufferedProtocol, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _rondel
-from .functions import put_into_class
+from ._functions import put_into_class
 
 if TYPE_CHECKING:
 

@@ -209,6 +209,11 @@ def _own_functions(cls: type) -> Iterator[tuple[str, FunctionType]]:
 
 def note_names(names: dict[str, Any]) -> None:
     """Note what the package has under these names in Python, beside asyncio's."""
+    for name in names["__all__"]:
+        ours = names.get(name)
+        # Which private module has it is of no use to anybody: it is found in the package.
+        if isinstance(ours, (FunctionType, type)) and ours.__module__.startswith("rondel."):
+            ours.__module__ = "rondel"
     for name in asyncio.__all__:
         stock, ours = vars(asyncio).get(name), names.get(name)
         if type(ours) is FunctionType and not is_asyncios(ours):
