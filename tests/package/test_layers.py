@@ -16,47 +16,35 @@ SOURCE = CRATES / "rondel-python" / "src"
 #: The lowest floor comes first. A folder imports from the floors below its own, and from nowhere else.
 FLOORS = [
     ["cpython"],
-    ["monitor", "untracked"],
+    ["monitor", "untracked", "panic_probe"],
     ["kernel_calls", "loop_core"],
     ["handle"],
     ["future"],
     ["awaitable"],
     ["task"],
-    ["sleep"],
+    ["sleep", "sync"],
     ["waits"],
     ["task_group"],
     ["transport"],
     ["streams"],
     ["tls"],
-    ["sync", "resolver"],
-    ["timeouts", "threads"],
+    ["resolver", "timeouts", "threads"],
     ["event_loop"],
-    ["panic_probe", "lib"],
+    ["lib"],
 ]
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
 
 #: Imports from above that are to go: (from, to).
 KNOWN = {
-    ("event_loop", "panic_probe"),
     ("future", "task"),
     ("future", "waits"),
-    ("handle", "event_loop"),
-    ("handle", "task"),
-    ("handle", "transport"),
-    ("loop_core", "handle"),
-    ("loop_core", "task"),
-    ("loop_core", "threads"),
     ("loop_core", "transport"),
     ("sleep", "transport"),
     ("streams", "tls"),
-    ("transport", "resolver"),
     ("transport", "streams"),
     ("transport", "tls"),
-    ("waits", "sync"),
     ("waits", "task_group"),
     ("waits", "transport"),
-    ("task_group", "sync"),
-    ("threads", "event_loop"),
 }
 
 PATH = re.compile(r"(?<![\w:$])(?:crate|super|self)\s*::")

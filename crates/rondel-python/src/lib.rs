@@ -41,7 +41,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     for (name, value) in cpython::function::init()? {
         add(name, value)?;
     }
-    task::current::init()?;
+    loop_core::current_task::init()?;
     untracked::init()?;
     task::all_tasks::init()?;
     loop_core::running_loop::init()?;

@@ -3,17 +3,16 @@
 //! `python/rondel/_resolver.py` asks here first; None sends it to a thread. What is done here is what the C library and Python's
 //! `socket` module do together: the same list, of the same enumerations, after the same audit event.
 
-use std::ffi::{c_char, c_int};
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 
 use pyo3::ffi;
 use rondel_engine::literal::{Literal, kinds, port};
 use rondel_engine::transport::address::Address;
 
+use crate::cpython::audit::audit;
 use crate::cpython::error::take_exception;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import, interned};
-use crate::cpython::object::check;
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::transport::address;
 
@@ -32,11 +31,6 @@ struct Members {
     stream: Owned,
     dgram: Owned,
     raw: Owned,
-}
-
-unsafe extern "C" {
-    /// Part of the C API (`sysmodule.h`) in all versions.
-    pub(crate) fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
 }
 
 static NAMES: Table<Names> = Table::new();
@@ -114,18 +108,10 @@ fn literal_addresses(_: &Object, args: Args<'_>) -> Res<Owned> {
     let Some((literal, number, kinds, family_member)) = answer else {
         return Ok(Owned::none());
     };
-    // SAFETY: a text that ends with zero, and as many live objects as the format names.
-    check(unsafe {
-        PySys_Audit(
-            c"socket.getaddrinfo".as_ptr(),
-            c"OOOOO".as_ptr(),
-            host.as_ptr(),
-            port.as_ptr(),
-            family.as_ptr(),
-            socket_type.as_ptr(),
-            protocol.as_ptr(),
-        )
-    })?;
+    audit(
+        c"socket.getaddrinfo",
+        &[host, port, family, socket_type, protocol],
+    )?;
     let socket_address = address::to_python(&match literal.ip {
         IpAddr::V4(ip) => Address::V4(SocketAddrV4::new(ip, number)),
         IpAddr::V6(ip) => Address::V6(Box::new(SocketAddrV6::new(ip, number, 0, literal.scope))),

@@ -20,11 +20,11 @@ use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple
 use crate::cpython::names::{Table, import, interned};
 use crate::cpython::native::Fields;
 use crate::cpython::object::{check, truth};
+use crate::cpython::python_class::make_class;
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
 use crate::future::{self, State, asyncio_part};
 use crate::loop_core::LoopCore;
-use crate::sync::make_class;
 use crate::task;
 use crate::task::functions::CREATE_TASK;
 use crate::waits::watch::{Arrived, Watcher};

@@ -269,6 +269,24 @@ pub(crate) fn is_exit(exception: &Object) -> bool {
     exception_matches(exception, interrupt) || exception_matches(exception, exit)
 }
 
+/// Runs `cleanup` while an exception is set, which stays set unless `cleanup` raises another.
+pub(crate) fn with_exception_kept(cleanup: impl FnOnce() -> Res<()>) -> Raised {
+    let exception = take_exception();
+    match cleanup() {
+        Ok(()) => restore(exception),
+        Err(Raised) => Raised,
+    }
+}
+
+/// Takes the exception that is set; `KeyboardInterrupt` and `SystemExit` are passed on instead.
+pub(crate) fn take_unless_exit() -> Res<Owned> {
+    let exception = take_exception();
+    if is_exit(&exception) {
+        return Err(restore(exception));
+    }
+    Ok(exception)
+}
+
 /// Reports an exception that has nowhere to go through `sys.unraisablehook`.
 pub(crate) fn write_unraisable(source: Option<&Object>) {
     // SAFETY: a live object or null.

@@ -15,6 +15,7 @@
 //! | `types.rs` | heap types whose fields stand behind those of a base class |
 //! | `method.rs` | method tables and argument parsing |
 //! | `dispatch.rs`, `accept.rs` | methods that are called on the class, with objects of another one |
+//! | `audit.rs` | audit events |
 //! | `definition.rs` | having something done before a built-in function |
 //! | `call.rs` | calls of a program's code |
 //! | `collected.rs` | the slots by which the collector and the interpreter end an instance's life |
@@ -25,6 +26,7 @@
 //! | `kwdefaults.rs` | the defaults of such functions' keywords, when they change |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `instance_dict.rs` | whether an object has an instance dict |
+//! | `python_class.rs` | classes that Python makes of a native one and asyncio's |
 //! | `special.rs` | `__aenter__` and `__aexit__`, as `async with` looks them up |
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
 //! | `detach.rs` | letting other threads have the interpreter during a wait |
@@ -35,6 +37,7 @@
 //! | `names.rs` | interned names, and the objects of the standard library that are used often |
 
 pub(crate) mod accept;
+pub(crate) mod audit;
 pub(crate) mod call;
 pub(crate) mod collected;
 pub(crate) mod context;
@@ -58,6 +61,7 @@ pub(crate) mod names;
 pub(crate) mod native;
 pub(crate) mod nesting;
 pub(crate) mod object;
+pub(crate) mod python_class;
 pub(crate) mod special;
 pub(crate) mod stack;
 pub(crate) mod stop_iteration;

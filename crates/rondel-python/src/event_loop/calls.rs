@@ -12,6 +12,8 @@ use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Item, Kind, Remote};
 use crate::loop_core::{check_closed, check_thread, this_thread};
 use crate::task::functions::{loop_takes_all_keywords, signature_in_loop};
+use crate::threads::job::Call;
+use crate::threads::submit::submit_to_default;
 use crate::{future, handle, task};
 
 fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
@@ -149,7 +151,7 @@ fn set_timer(
 }
 
 #[cold]
-pub(crate) fn check_callback(callback: &Object, function: &str) -> Res<()> {
+fn check_callback(callback: &Object, function: &str) -> Res<()> {
     let imports = imports();
     if imports.iscoroutine.call(&[callback])?.is_true()?
         || imports.iscoroutinefunction.call(&[callback])?.is_true()?
@@ -244,6 +246,35 @@ fn create_task_by_keyword(this: &Object, args: Args<'_>) -> Res<Owned> {
     )
 }
 
+/// `run_in_executor(executor, func, *args)`.
+fn run_in_executor(event_loop: &Object, args: Args<'_>) -> Res<Owned> {
+    let ([executor, function, rest @ ..], false) = (args.positional(), args.has_named()) else {
+        return run::base_method(event_loop, c"run_in_executor", args);
+    };
+    let core = LoopCore::of_loop(event_loop);
+    check_closed(core)?;
+    if !executor.is_none() {
+        return run::base_method(event_loop, c"run_in_executor", args);
+    }
+    if core.is_debug() {
+        check_callback(function, "run_in_executor")?;
+    }
+    let call = Call {
+        function,
+        args: Owned::tuple(rest)?,
+        kwargs: None,
+        context: None,
+    };
+    match submit_to_default(event_loop, call)? {
+        Some(future) => {
+            // What the program does next in this step may be to wait for the thread.
+            core.notify_worker();
+            Ok(future)
+        }
+        None => run::base_method(event_loop, c"run_in_executor", args),
+    }
+}
+
 pub(super) fn methods() -> Vec<Method> {
     vec![
         method!(fast c"call_soon(callback, *args, context=None)" call_soon,
@@ -261,5 +292,7 @@ pub(super) fn methods() -> Vec<Method> {
         method!(noargs c"create_future" create_future, c"A rondel.Future on this loop."),
         method!(fast (signature_in_loop()) create_task,
             c"Runs a coroutine as a Task."),
+        method!(fast c"run_in_executor(executor, func, *args)" run_in_executor,
+            c"Calls func(*args) in a thread; returns a future of its result."),
     ]
 }

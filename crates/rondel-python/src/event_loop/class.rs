@@ -9,20 +9,20 @@ use std::sync::atomic::Ordering;
 use pyo3::ffi;
 use rondel_engine::event_loop::clock::{Clock, Jump};
 
-use super::{calls, descriptors, run, steps};
+use super::{calls, descriptors, item_call, run, steps};
 use crate::cpython::context::Contexts;
 use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
+use crate::kernel_calls;
 use crate::loop_core::core::{BOUND, CLASS, OFFSET};
+use crate::loop_core::current_task::CurrentTask;
 use crate::loop_core::files::Files;
 use crate::loop_core::item::{Engine, PyHost};
+use crate::loop_core::task_list::TaskList;
 use crate::loop_core::written::TurnWrites;
 use crate::loop_core::{LoopCore, nanos};
-use crate::task::all_tasks::TaskList;
-use crate::task::current::CurrentTask;
-use crate::{kernel_calls, threads};
 
 unsafe extern "C" fn new(
     class: *mut ffi::PyTypeObject,
@@ -163,6 +163,7 @@ unsafe extern "C" fn setattro(
 
 /// Makes the class.
 pub(crate) fn init_type() -> Res<Owned> {
+    item_call::init_type()?;
     let class = TypeBuilder::new::<LoopCore>(c"rondel._rondel.LoopCore", None, OFFSET)
         .subclassable()
         .doc(c"The native half of rondel.EventLoop.")
@@ -175,7 +176,6 @@ pub(crate) fn init_type() -> Res<Owned> {
         .methods(descriptors::methods())
         .methods(run::methods())
         .methods(steps::methods())
-        .methods(threads::submit::methods())
         .getset(run::attributes())
         .build()?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);

@@ -9,6 +9,7 @@ use pyo3::ffi;
 use rondel_engine::event_loop::Host;
 use rondel_engine::event_loop::clock::Clock;
 
+use super::item_call::handle_of;
 use super::patches;
 use crate::cpython::detach::detached;
 use crate::cpython::error::{Raised, restore, take_exception};
@@ -184,7 +185,7 @@ fn run_as_handle(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     core.notify_worker();
     core.leave_task();
     let call = || -> Res<()> {
-        let handle = handle::handle_of(core, item)?;
+        let handle = handle_of(core, item)?;
         if handle.getattr(&names().cancelled_attr)?.is_true()? {
             return Ok(());
         }

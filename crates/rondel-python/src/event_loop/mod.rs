@@ -20,6 +20,7 @@ pub(crate) mod calls;
 pub(crate) mod class;
 mod descriptors;
 pub(crate) mod host;
+mod item_call;
 pub(crate) mod overrides;
 pub(crate) mod patches;
 pub(crate) mod run;

@@ -12,6 +12,7 @@ use pyo3::ffi;
 use rondel_engine::event_loop::clock::NANOS_PER_SEC;
 use rondel_engine::reactor::Interest;
 
+use super::item_call::handle_of;
 use super::overrides::{RUN_ONCE, SELECT};
 use crate::cpython::error::type_error;
 use crate::cpython::frame::current_frame;
@@ -115,7 +116,7 @@ fn key(core: &LoopCore, fd: RawFd) -> Res<Owned> {
     for (side, item) in watched.into_iter().enumerate() {
         if let Some(item) = item {
             mask |= 1 << side;
-            handles[side] = handle::handle_of(core, item)?;
+            handles[side] = handle_of(core, item)?;
         }
     }
     let data = Owned::tuple(&[&*handles[0], &*handles[1]])?;
@@ -269,7 +270,7 @@ fn ready_len(this: &Object) -> Res<Owned> {
 fn take_ready(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     match core.engine().take_ready() {
-        Some(item) => handle::handle_of(core, item),
+        Some(item) => handle_of(core, item),
         None => Ok(Owned::none()),
     }
 }

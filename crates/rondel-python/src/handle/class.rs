@@ -10,7 +10,7 @@ use pyo3::ffi;
 use super::run::run_anywhere;
 use super::{
     CANCELLED, FREE_HANDLES, FREE_TIMERS, HANDLE, Handle, IN_A_TUPLE, OF_SUBCLASS, OFFSET, TIMER,
-    TIMER_HANDLE, cancel, fields, fill, is_handle, item_call, note_origin, note_when,
+    TIMER_HANDLE, cancel, fields, fill, is_handle, note_origin, note_when,
 };
 #[cfg(Py_3_14)]
 use super::{THREAD_SAFE, thread_safe};
@@ -468,7 +468,6 @@ pub(crate) fn init_types() -> Res<(Owned, Owned)> {
         .build()?;
     HANDLE.store(handle.clone().into_ptr().cast(), Ordering::Relaxed);
     TIMER_HANDLE.store(timer.clone().into_ptr().cast(), Ordering::Relaxed);
-    item_call::init_type()?;
     let others = [
         timer.clone(),
         #[cfg(Py_3_14)]

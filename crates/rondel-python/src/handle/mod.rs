@@ -8,18 +8,17 @@
 //! |---|---|
 //! | here | the fields; making and cancelling, which `event_loop/calls.rs` asks for |
 //! | `run.rs` | the call, which `event_loop/host.rs` asks for, and where its exception goes |
-//! | `item_call.rs` | a handle for a queued item that has none |
+//! | `timer.rs` | timer handles in the engine's heap |
 //! | `class.rs` | the two classes: what programs see, and how an instance dies |
 //! | `thread_safe.rs` | the class of what other threads scheduled, from 3.14 on |
 
 mod class;
-mod item_call;
 mod run;
 #[cfg(Py_3_14)]
 mod thread_safe;
+mod timer;
 
 pub(crate) use class::{init_types, let_go, run_given};
-pub(crate) use item_call::handle_of;
 #[cfg(not(Py_3_14))]
 pub(crate) use new_handle as new_thread_safe;
 pub(crate) use run::{failed, run};
@@ -150,7 +149,7 @@ pub(crate) fn shown(handle: &Object) -> Owned {
 }
 
 /// The handle of another class that this one stands for.
-fn foreign_of(handle: &Object) -> Option<Owned> {
+pub(crate) fn foreign_of(handle: &Object) -> Option<Owned> {
     let this = fields(handle);
     (this.flags.get() & FOREIGN != 0)
         .then(|| this.when_object.cloned())

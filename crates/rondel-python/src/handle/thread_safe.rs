@@ -12,13 +12,13 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 
 use super::{Handle, OFFSET, THREAD_SAFE, cancel, class, fields, fill_new};
+use crate::cpython::error::with_exception_kept;
 use crate::cpython::method::{Method, method};
 use crate::cpython::names::import;
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
 use crate::loop_core::item::Exit;
 use crate::loop_core::this_thread;
-use crate::transport::loop_calls::with_exception_kept;
 
 /// A handle's fields, and those of such a one behind them. All zero is a valid, empty one.
 #[repr(C)]

@@ -12,16 +12,20 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 use rondel_engine::event_loop::clock::NANOS_PER_SEC;
 
+use super::current_task::CurrentTask;
 use super::files::Files;
-use super::item::{Engine, Item, Kind, TimerRef};
+use super::item::{Engine, Item, Kind};
+use super::task_list::TaskList;
 use super::written::TurnWrites;
 use crate::cpython::context::Contexts;
 use crate::cpython::error::{no_memory, runtime_error};
 use crate::cpython::{Object, Owned, Res, Slot, names};
-use crate::handle;
-use crate::task::all_tasks::TaskList;
-use crate::task::current::CurrentTask;
-use crate::threads::Shared;
+
+/// What a loop wakes other threads by.
+pub(crate) trait Notify: Send + Sync {
+    /// Wakes one of the threads that wait.
+    fn notify(&self);
+}
 
 /// A loop's state behind the object header.
 #[repr(C)]
@@ -59,7 +63,7 @@ pub(crate) struct LoopCore {
     /// What the running turn has written.
     pub(crate) writes: TurnWrites,
     /// The queue of an executor that got a job in the running step, and whose worker is not woken yet.
-    pub(crate) to_notify: Cell<Option<Arc<Shared>>>,
+    pub(crate) to_notify: Cell<Option<Arc<dyn Notify>>>,
 }
 
 pub(crate) static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
@@ -146,18 +150,6 @@ impl LoopCore {
         self.engine.call_soon(Item::new(kind, object));
     }
 
-    /// Queues a timer handle.
-    #[inline]
-    pub(crate) fn push_timer(&self, when: f64, handle: Owned) -> Res<()> {
-        match self.engine.try_call_at(nanos(when), TimerRef(handle)) {
-            Ok(()) => Ok(()),
-            Err(timer) => {
-                handle::fields(&timer.0).set_scheduled(false);
-                not_queued(timer)
-            }
-        }
-    }
-
     /// A timer handle was marked as cancelled.
     pub(crate) fn timer_cancelled(&self, handle: &Object) {
         self.engine.timer_cancelled(|timer| timer.0.is(handle));
@@ -216,7 +208,7 @@ impl LoopCore {
 
     /// A worker of this queue has something to do. It is woken when the loop lets go of the interpreter, as it could not
     /// begin before; at the latest when the next step begins.
-    pub(crate) fn notify_later(&self, queue: Arc<Shared>) {
+    pub(crate) fn notify_later(&self, queue: Arc<dyn Notify>) {
         if let Some(before) = self.to_notify.replace(Some(queue)) {
             before.notify();
         }
@@ -224,7 +216,7 @@ impl LoopCore {
 
     /// The queue whose worker has something to do, if there is one. The caller wakes it.
     #[inline]
-    pub(crate) fn worker_to_notify(&self) -> Option<Arc<Shared>> {
+    pub(crate) fn worker_to_notify(&self) -> Option<Arc<dyn Notify>> {
         self.to_notify.take()
     }
 
@@ -308,7 +300,7 @@ impl LoopCore {
 
 /// There is no memory to queue one more.
 #[cold]
-fn not_queued<T>(item: T) -> Res<()> {
+pub(crate) fn not_queued<T>(item: T) -> Res<()> {
     drop(item);
     no_memory()
 }

@@ -8,12 +8,10 @@ use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
 
 use rondel_engine::event_loop::EventLoop;
-use rondel_engine::event_loop::timers::Timer;
 
 use super::core::LoopCore;
 use crate::cpython::error::{Raised, raise_os_error};
 use crate::cpython::{Object, Owned, Res};
-use crate::handle;
 
 /// The engine as it is compiled for Python.
 pub(crate) type Engine = EventLoop<PyHost>;
@@ -119,15 +117,8 @@ impl Source {
     }
 }
 
-/// An entry of the timer heap: a `TimerHandle`.
+/// An entry of the timer heap: a `TimerHandle`. (`handle/timer.rs` says whether it is cancelled.)
 pub(crate) struct TimerRef(pub(crate) Owned);
-
-impl Timer for TimerRef {
-    #[inline]
-    fn is_cancelled(&self) -> bool {
-        handle::fields(&self.0).is_cancelled()
-    }
-}
 
 /// An item on its way from another thread.
 pub(crate) struct Remote(pub(crate) Item);

@@ -19,6 +19,7 @@ use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator
 use crate::cpython::error::{raise, restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::python_class::make_class;
 use crate::cpython::types::visit;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 
@@ -490,7 +491,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .build()?;
     let doc = "Lets a number of tasks wait for one another, as asyncio.Barrier.";
     let bases = [&*native, &*sync_imports().stock.barrier];
-    let class = primitive::make_class("Barrier(parties)", doc, &bases, &methods())?;
+    let class = make_class("Barrier(parties)", doc, &bases, &methods())?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

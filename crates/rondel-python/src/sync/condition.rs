@@ -21,6 +21,7 @@ use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator
 use crate::cpython::error::{chain, exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::python_class::make_class;
 use crate::cpython::types::visit;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
 
@@ -503,7 +504,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .build()?;
     let doc = "Lets tasks wait until others notify them, as asyncio.Condition.";
     let bases = [&*native, &*sync_imports().stock.condition];
-    let class = primitive::make_class("Condition(lock=None)", doc, &bases, &methods())?;
+    let class = make_class("Condition(lock=None)", doc, &bases, &methods())?;
     CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok(class)
 }

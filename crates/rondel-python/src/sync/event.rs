@@ -16,6 +16,7 @@ use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::python_class::make_class;
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
 use crate::future;
 
@@ -224,7 +225,7 @@ pub(super) fn init_type() -> Res<Owned> {
         ])
         .build()?;
     let doc = "A flag that tasks can wait for, as asyncio.Event.";
-    let class = primitive::make_class(
+    let class = make_class(
         "Event()",
         doc,
         &[&native, &sync_imports().stock.event],

@@ -21,6 +21,7 @@ use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::python_class::make_class;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
 use crate::future;
 
@@ -269,7 +270,7 @@ pub(super) fn init_type() -> Res<Owned> {
         ])
         .build()?;
     let doc = "A lock for tasks, as asyncio.Lock. It is fair: who waits first gets it first.";
-    let class = primitive::make_class(
+    let class = make_class(
         "Lock()",
         doc,
         &[&native, &sync_imports().stock.lock],

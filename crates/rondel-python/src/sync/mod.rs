@@ -27,7 +27,6 @@ mod queue_calls;
 mod semaphore;
 mod waiters;
 
-pub(crate) use primitive::make_class;
 pub(crate) use queue::{get_item, is_empty, new as new_queue, put_item};
 pub(crate) use queue_calls::get as wait_for_item;
 

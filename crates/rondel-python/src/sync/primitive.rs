@@ -12,13 +12,9 @@ use pyo3::ffi;
 use super::names::sync_names;
 use crate::awaitable::{Next, iterator_of};
 use crate::cpython::error::{guard, guard_object, runtime_error};
-use crate::cpython::method::{Args, Method, attribute, with_tuple_and_dict};
-use crate::cpython::names::import;
+use crate::cpython::method::{Args, attribute, with_tuple_and_dict};
 use crate::cpython::nesting::nested;
-use crate::cpython::special::bind_special;
-use crate::cpython::types::{
-    TypeBuilder, allocate, bind_method, free, set_type_attribute, slot_fn, visit,
-};
+use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::future;
 use crate::loop_core::LoopCore;
@@ -249,44 +245,6 @@ unsafe extern "C" fn setattro(
         }
         Ok(result)
     })
-}
-
-/// Makes the class that programs see, `rondel.<name>`. `described` is the name with the parameters of its constructor; the last
-/// of the bases is asyncio's class.
-pub(crate) fn make_class(
-    described: &str,
-    doc: &str,
-    bases: &[&Object],
-    methods: &[Method],
-) -> Res<Owned> {
-    let namespace = Owned::dict()?;
-    namespace.set_item(c"__slots__", &*Owned::tuple(&[])?)?;
-    namespace.set_item(c"__module__", &*Owned::from_str("rondel")?)?;
-    // The class keeps the signature of its first docstring.
-    let signature = Owned::from_str(&format!("{described}\n--\n\n{doc}"))?;
-    namespace.set_item(c"__doc__", &signature)?;
-    let name = described.split('(').next().unwrap_or(described);
-    if let Some(stock) = bases.last() {
-        let members = import("rondel._pickling")?
-            .getattr(&*Owned::from_str("members")?)?
-            .call(&[stock])?;
-        namespace.call_method(&*Owned::from_str("update")?, &[&*members])?;
-    }
-    // SAFETY: the type of all types lives as long as the interpreter.
-    let metatype = unsafe { Object::from_ptr((&raw mut ffi::PyType_Type).cast()) };
-    let bases = Owned::tuple(bases)?;
-    let class = metatype.call(&[&*Owned::from_str(name)?, &*bases, &*namespace])?;
-    set_type_attribute(&class, c"__doc__", &*Owned::from_str(doc)?)?;
-    for method in methods {
-        // SAFETY: a method's name is a C string.
-        let name = unsafe { CStr::from_ptr(method.0.ml_name) };
-        if name == c"__aenter__" || name == c"__aexit__" {
-            bind_special(&class, method)?;
-        } else {
-            bind_method(&class, method)?;
-        }
-    }
-    Ok(class)
 }
 
 /// `<rondel.Lock object at 0x… [extra]>`.

@@ -21,6 +21,7 @@ use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{exception_matches, restore, take_exception, value_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::python_class::make_class;
 use crate::cpython::types::{bind_attribute, visit};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
 
@@ -370,7 +371,7 @@ pub(super) fn init_types() -> Res<(Owned, Owned)> {
     let doc = "A number of permits for tasks, as asyncio.Semaphore. It is fair: who waits first gets one first.";
     let mut all = methods();
     all.push(release_as(false));
-    let semaphore = primitive::make_class(
+    let semaphore = make_class(
         "Semaphore(value=1)",
         doc,
         &[&native, &stock.semaphore],
@@ -382,7 +383,7 @@ pub(super) fn init_types() -> Res<(Owned, Owned)> {
     let mut all = methods();
     all.push(release_as(true));
     let bases = [&*semaphore, &*stock.bounded_semaphore];
-    let bounded = primitive::make_class("BoundedSemaphore(value=1)", doc, &bases, &all)?;
+    let bounded = make_class("BoundedSemaphore(value=1)", doc, &bases, &all)?;
     bind_attribute(&bounded, &attribute!(c"_bound_value" get_limit, set_limit))?;
     BOUNDED_CLASS.store(bounded.clone().into_ptr().cast(), Ordering::Relaxed);
     Ok((semaphore, bounded))

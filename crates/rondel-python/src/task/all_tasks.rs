@@ -5,101 +5,18 @@
 //! asyncio's set show these too. Tasks on foreign loops are told to asyncio. From 3.14 on the interpreter has such a list
 //! itself, and all tasks stand there (`thread_list.rs`).
 
-use std::cell::Cell;
-use std::ptr;
-
 #[cfg(not(Py_3_14))]
 use super::fields;
 #[cfg(Py_3_14)]
 use super::thread_list;
-use super::{Object, Owned, Res};
 use crate::cpython::names::{Table, import};
 #[cfg(Py_3_14)]
 use crate::cpython::none;
+use crate::cpython::{Object, Owned, Res};
 #[cfg(Py_3_14)]
 use crate::future::asyncio_part;
 #[cfg(not(Py_3_14))]
 use crate::loop_core::LoopCore;
-
-/// A task's place in its loop's list. All zero: in none.
-#[repr(C)]
-pub(crate) struct Node {
-    /// The task object; null while it is in no list.
-    task: Cell<*const Object>,
-    list: Cell<*const TaskList>,
-    previous: Cell<*const Node>,
-    next: Cell<*const Node>,
-}
-
-/// The tasks of one loop that are not done. Borrows them: a task unlinks itself when it is done or dies.
-#[derive(Default)]
-pub(crate) struct TaskList {
-    first: Cell<*const Node>,
-}
-
-impl TaskList {
-    #[cfg(not(Py_3_14))]
-    fn link(&self, node: &Node, task: &Object) {
-        if !node.list.get().is_null() {
-            return;
-        }
-        let first = self.first.get();
-        node.task.set(ptr::from_ref(task));
-        node.list.set(self);
-        node.previous.set(ptr::null());
-        node.next.set(first);
-        // SAFETY: linked nodes are part of live tasks.
-        if let Some(first) = unsafe { first.as_ref() } {
-            first.previous.set(node);
-        }
-        self.first.set(node);
-    }
-
-    /// References to all of them.
-    pub(crate) fn snapshot(&self) -> Vec<Owned> {
-        let mut tasks = Vec::new();
-        let mut next = self.first.get();
-        // SAFETY: linked nodes are part of live tasks, and taking references runs no foreign code.
-        while let Some(node) = unsafe { next.as_ref() } {
-            // SAFETY: as above.
-            let task = unsafe { &*node.task.get() };
-            if task.refcount() > 0 {
-                tasks.push(task.own());
-            }
-            next = node.next.get();
-        }
-        tasks
-    }
-
-    /// Unlinks all of them, as the list is about to die.
-    pub(crate) fn orphan(&self) {
-        // SAFETY: linked nodes are part of live tasks.
-        while let Some(node) = unsafe { self.first.get().as_ref() } {
-            node.unlink();
-        }
-    }
-}
-
-impl Node {
-    /// Takes it out of its list, if it is in one.
-    #[inline]
-    pub(crate) fn unlink(&self) {
-        // SAFETY: the list outlives its nodes' links (`orphan`), and neighbours are parts of live tasks.
-        unsafe {
-            let Some(list) = self.list.replace(ptr::null()).as_ref() else {
-                return;
-            };
-            let (previous, next) = (self.previous.get(), self.next.get());
-            match previous.as_ref() {
-                Some(previous) => previous.next.set(next),
-                None => list.first.set(next),
-            }
-            if let Some(next) = next.as_ref() {
-                next.previous.set(previous);
-            }
-        }
-    }
-}
 
 /// What registers tasks that are not in a list of ours.
 struct Register {

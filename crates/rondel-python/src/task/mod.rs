@@ -6,13 +6,11 @@
 //! | file | what it has |
 //! |---|---|
 //! | `step.rs` | one step: the coroutine runs, and what it yields decides what comes next |
-//! | `current.rs` | which task `asyncio.current_task()` gives |
 //! | `all_tasks.rs` | which tasks `asyncio.all_tasks()` gives; `thread_list.rs`: the interpreter's list of them, from 3.14 on |
 //! | `functions.rs` | `create_task`, `ensure_future`, `eager_task_factory` |
 //! | `methods.rs` | what Python sees |
 
 pub(crate) mod all_tasks;
-pub(crate) mod current;
 pub(crate) mod functions;
 mod methods;
 mod step;
@@ -36,9 +34,9 @@ use crate::loop_core::LoopCore;
 use crate::loop_core::check_step;
 use crate::loop_core::item::Kind;
 #[cfg(not(Py_3_14))]
-use crate::untracked;
+use crate::loop_core::task_list::Node;
 #[cfg(not(Py_3_14))]
-use all_tasks::Node;
+use crate::untracked;
 
 pub(crate) use methods::{init_type, wakeup_callable};
 pub(crate) use step::step;

@@ -18,8 +18,8 @@ use crate::cpython::error::{
 use crate::cpython::stack::check_stack;
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
 use crate::future::{self, Outcome, State, asyncio_part};
-use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Kind};
+use crate::loop_core::{LoopCore, current_task};
 
 /// What becomes of a task after a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -155,9 +155,9 @@ pub(super) fn step_by_call(task: &Object, exception: Option<&Object>) -> Res<()>
         core.current.exit(&event_loop, entered);
         return result;
     }
-    super::current::enter_foreign(&event_loop, task)?;
+    current_task::enter_foreign(&event_loop, task)?;
     let result = run_and_schedule(task, exception, &event_loop);
-    super::current::leave_foreign(&event_loop, task, result)
+    current_task::leave_foreign(&event_loop, task, result)
 }
 
 fn run_and_schedule(task: &Object, exception: Option<Owned>, event_loop: &Object) -> Res<()> {
@@ -190,7 +190,7 @@ pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
 pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
     check_stack()?;
     all_tasks::register_eager(task)?;
-    let result = super::current::within(event_loop, task, || match run_in_context(task, None)? {
+    let result = current_task::within(event_loop, task, || match run_in_context(task, None)? {
         After::Settled => Ok(()),
         After::Again => schedule_step(task, event_loop),
     })?;

@@ -72,11 +72,11 @@ pub(super) fn is_job(object: &Object) -> bool {
 }
 
 /// A call to be made.
-pub(super) struct Call<'a> {
-    pub(super) function: &'a Object,
-    pub(super) args: Owned,
-    pub(super) kwargs: Option<Owned>,
-    pub(super) context: Option<Owned>,
+pub(crate) struct Call<'a> {
+    pub(crate) function: &'a Object,
+    pub(crate) args: Owned,
+    pub(crate) kwargs: Option<Owned>,
+    pub(crate) context: Option<Owned>,
 }
 
 /// A job and the future, of a loop of ours, that it will complete.

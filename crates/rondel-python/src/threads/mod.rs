@@ -19,8 +19,6 @@ mod to_thread;
 
 use crate::cpython::{Owned, Res};
 
-pub(crate) use queue::Shared;
-
 /// What the module exports, by name.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     job::init_type()?;

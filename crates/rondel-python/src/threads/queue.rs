@@ -27,6 +27,7 @@ use crate::cpython::names::{Table, import, intern};
 use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
+use crate::loop_core::Notify;
 
 /// An item on its way between threads.
 struct Parcel(Owned);
@@ -70,11 +71,6 @@ impl Shared {
         self.state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
-    }
-
-    /// Wakes a worker.
-    pub(crate) fn notify(&self) {
-        self.filled.notify_one();
     }
 
     fn put(&self, item: Owned) {
@@ -144,6 +140,13 @@ impl Shared {
                 .unwrap_or_else(|poisoned| poisoned.into_inner());
         }
         state.idle -= 1;
+    }
+}
+
+impl Notify for Shared {
+    /// Wakes a worker.
+    fn notify(&self) {
+        self.filled.notify_one();
     }
 }
 

@@ -7,15 +7,11 @@
 use std::sync::Arc;
 
 use super::job::{Call, new_job};
-use super::queue;
+use super::queue::{self, Shared};
 use crate::cpython::error::runtime_error;
-use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::{Table, import, interned};
 use crate::cpython::{Object, Owned, Res};
-use crate::event_loop::calls::check_callback;
-use crate::event_loop::run::base_method;
 use crate::loop_core::LoopCore;
-use crate::loop_core::check_closed;
 
 interned! {
     struct Names {
@@ -81,7 +77,7 @@ fn is_untouched(stock: &Stock) -> Res<bool> {
 }
 
 /// Runs a call in the loop's default executor. `None` if that is not ours.
-pub(super) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Option<Owned>> {
+pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Option<Owned>> {
     let stock = STOCK.get_or_fill(find)?;
     let names = &stock.names;
     if !is_untouched(stock)? {
@@ -112,45 +108,9 @@ pub(super) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Opti
         && !stock.module.getattr(&names.shutdown)?.is_true()?
         && queue::offer(shared, &job)
     {
-        LoopCore::of_loop(event_loop).notify_later(Arc::clone(shared));
+        LoopCore::of_loop(event_loop).notify_later(Arc::<Shared>::clone(shared));
     } else {
         executor.call_method(&names.submit_item, &[&job])?;
     }
     Ok(Some(future))
-}
-
-/// `run_in_executor(executor, func, *args)`.
-fn run_in_executor(event_loop: &Object, args: Args<'_>) -> Res<Owned> {
-    let ([executor, function, rest @ ..], false) = (args.positional(), args.has_named()) else {
-        return base_method(event_loop, c"run_in_executor", args);
-    };
-    let core = LoopCore::of_loop(event_loop);
-    check_closed(core)?;
-    if !executor.is_none() {
-        return base_method(event_loop, c"run_in_executor", args);
-    }
-    if core.is_debug() {
-        check_callback(function, "run_in_executor")?;
-    }
-    let call = Call {
-        function,
-        args: Owned::tuple(rest)?,
-        kwargs: None,
-        context: None,
-    };
-    match submit_to_default(event_loop, call)? {
-        Some(future) => {
-            // What the program does next in this step may be to wait for the thread.
-            core.notify_worker();
-            Ok(future)
-        }
-        None => base_method(event_loop, c"run_in_executor", args),
-    }
-}
-
-pub(crate) fn methods() -> Vec<Method> {
-    vec![
-        method!(fast c"run_in_executor(executor, func, *args)" run_in_executor,
-        c"Calls func(*args) in a thread; returns a future of its result."),
-    ]
 }

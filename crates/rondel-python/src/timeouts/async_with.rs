@@ -16,10 +16,10 @@ use crate::cpython::method::{
     Args, GetSet, Method, attribute, function, method, with_tuple_and_dict,
 };
 use crate::cpython::nesting::{may_end, nested};
+use crate::cpython::python_class::make_class;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
 use crate::cpython::{Object, Owned, Res, Slot, names, none};
 use crate::loop_core::LoopCore;
-use crate::sync::make_class;
 
 // ---- async with ----
 

@@ -19,6 +19,7 @@ use crate::cpython::object::truth;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names};
 use crate::loop_core::LoopCore;
+use crate::loop_core::current_task;
 use crate::loop_core::item::Kind;
 use crate::loop_core::running_loop;
 use crate::{handle, task};
@@ -200,7 +201,7 @@ pub(super) fn enter(timeout: &Object) -> Res<()> {
         return runtime_error("Timeout has already been entered");
     }
     let event_loop = running_loop()?;
-    let Some(task) = task::current::of_loop(&event_loop)? else {
+    let Some(task) = current_task::of_loop(&event_loop)? else {
         return runtime_error("Timeout should be used inside a task");
     };
     if task::is_exact(&task) {

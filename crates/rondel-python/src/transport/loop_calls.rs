@@ -2,8 +2,9 @@
 //!
 //! Streams can be used on any loop, so what is not worth a native path goes through the loop's Python methods.
 
-use crate::cpython::error::{restore, take_exception, write_unraisable};
-use crate::cpython::{Object, Owned, Raised, Res};
+use crate::cpython::error::{restore, write_unraisable};
+pub(crate) use crate::cpython::error::{take_unless_exit, with_exception_kept};
+use crate::cpython::{Object, Owned, Res};
 
 use super::names::{imports, names};
 use crate::future::{self, State};
@@ -150,22 +151,4 @@ pub(crate) fn warn_of_resource(text: &str, source: Option<&Object>) -> Res<()> {
             .call_with(&[&text, class, source], Some(&imports().kw_source)),
     }
     .map(drop)
-}
-
-/// Runs `cleanup` while an exception is set, which stays set unless `cleanup` raises another.
-pub(crate) fn with_exception_kept(cleanup: impl FnOnce() -> Res<()>) -> Raised {
-    let exception = take_exception();
-    match cleanup() {
-        Ok(()) => restore(exception),
-        Err(Raised) => Raised,
-    }
-}
-
-/// Takes the exception that is set; `KeyboardInterrupt` and `SystemExit` are passed on instead.
-pub(crate) fn take_unless_exit() -> Res<Owned> {
-    let exception = take_exception();
-    if crate::cpython::error::is_exit(&exception) {
-        return Err(restore(exception));
-    }
-    Ok(exception)
 }

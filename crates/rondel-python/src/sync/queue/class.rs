@@ -10,11 +10,12 @@ use super::{
 };
 use crate::cpython::error::{guard_object, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
+use crate::cpython::python_class::make_class;
 use crate::cpython::types::slot_fn;
 use crate::cpython::{Object, Owned, Res, none};
 use crate::sync::items::Order;
 use crate::sync::names::{sync_imports, sync_names};
-use crate::sync::primitive::{make_class, native_type};
+use crate::sync::primitive::native_type;
 use crate::sync::queue_calls;
 use crate::sync::waiters::Waiters;
 

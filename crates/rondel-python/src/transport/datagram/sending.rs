@@ -16,10 +16,8 @@ use crate::cpython::error::{
     os_error, raised_matches, restore, take_exception, type_error, value_error,
 };
 use crate::cpython::method::{Args, Method, method};
-use crate::cpython::object::check;
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::loop_core::LoopCore;
-use crate::resolver::PySys_Audit;
 use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::flow::{self, Edge};
 use crate::transport::loop_calls::{report_callback, take_unless_exit, warn_in_log};
@@ -72,15 +70,7 @@ fn audit(this: &Datagram, to: &Object) -> Res<()> {
         Some(socket) => socket.object().own(),
         None => return Ok(()),
     };
-    // SAFETY: a text that ends with zero, and as many live objects as the format names.
-    check(unsafe {
-        PySys_Audit(
-            c"socket.sendto".as_ptr(),
-            c"OO".as_ptr(),
-            socket.as_ptr(),
-            to.as_ptr(),
-        )
-    })
+    crate::cpython::audit::audit(c"socket.sendto", &[&socket, to])
 }
 
 /// Others wait already.

@@ -23,7 +23,6 @@ use crate::cpython::native::Fields;
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
-use crate::loop_core::LoopCore;
 
 /// `_asyncio._current_tasks`.
 static DICT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
@@ -72,7 +71,7 @@ unsafe extern "C" {
 /// The key of a loop's entry. The dict has the only reference.
 struct LoopKey {
     /// Null once the loop is gone.
-    core: Cell<*const LoopCore>,
+    current: Cell<*const CurrentTask>,
 }
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
@@ -86,21 +85,21 @@ unsafe impl Collected for LoopKey {
 
     /// Somebody has deleted the entry.
     fn finalize(key: &Object) -> Res<()> {
-        if let Some(core) = core_of(key) {
-            core.current.lost();
+        if let Some(current) = current_of(key) {
+            current.lost();
         }
         Ok(())
     }
 }
 
-fn core_of(key: &Object) -> Option<&LoopCore> {
-    // SAFETY: the core outlives the entry, or takes its address out of the key when it dies.
-    unsafe { LoopKey::of(key).core.get().as_ref() }
+fn current_of(key: &Object) -> Option<&CurrentTask> {
+    // SAFETY: it is part of a loop, and takes its address out of the key before that dies.
+    unsafe { LoopKey::of(key).current.get().as_ref() }
 }
 
 unsafe extern "C" fn hash(key: *mut ffi::PyObject) -> ffi::Py_hash_t {
     // SAFETY: the interpreter passes a live instance.
-    core_of(unsafe { Object::from_ptr(key) }).map_or(0, |core| core.current.hash.get())
+    current_of(unsafe { Object::from_ptr(key) }).map_or(0, |current| current.hash.get())
 }
 
 /// The dict compares the key with what is looked up.
@@ -112,8 +111,10 @@ unsafe extern "C" fn compare(
     guard_object(|| {
         // SAFETY: the interpreter passes live objects.
         let (key, other) = unsafe { (Object::from_ptr(key), Object::from_ptr(other)) };
-        let found = match core_of(key) {
-            Some(core) if core.object().is(other) => core.current.update(key)?,
+        let found = match current_of(key) {
+            Some(current) if ptr::eq(current.event_loop.get(), other.as_ptr()) => {
+                current.update(key)?
+            }
             _ => key.is(other),
         };
         match op {
@@ -129,6 +130,9 @@ unsafe extern "C" fn compare(
 
 /// A loop's current task.
 pub(crate) struct CurrentTask {
+    /// The loop that this is a part of. Only ever compared.
+    event_loop: Cell<*mut ffi::PyObject>,
+    /// The loop's hash.
     hash: Cell<ffi::Py_hash_t>,
     /// The task that takes a step; null when none does. Who runs the step holds it.
     task: Cell<*mut ffi::PyObject>,
@@ -150,6 +154,7 @@ pub(crate) struct Entered {
 impl Default for CurrentTask {
     fn default() -> Self {
         Self {
+            event_loop: Cell::new(ptr::null_mut()),
             hash: Cell::new(0),
             task: Cell::new(ptr::null_mut()),
             shown: Cell::new(ptr::null_mut()),
@@ -162,6 +167,7 @@ impl Default for CurrentTask {
 impl CurrentTask {
     /// To be called once the loop object exists.
     pub(crate) fn init(&self, event_loop: &Object) -> Res<()> {
+        self.event_loop.set(event_loop.as_ptr());
         // SAFETY: a live object.
         self.hash
             .set(unsafe { ffi::PyObject_Hash(event_loop.as_ptr()) });
@@ -242,7 +248,7 @@ impl CurrentTask {
         }
         // SAFETY: the entry is there, so its key is alive.
         let key = unsafe { Object::from_ptr(key) }.own();
-        LoopKey::of(&key).core.set(ptr::null());
+        LoopKey::of(&key).current.set(ptr::null());
         quietly(|| self.delete(&key));
     }
 
@@ -250,7 +256,7 @@ impl CurrentTask {
     #[cold]
     fn enter_without_entry(&self, event_loop: &Object, task: &Object) -> Res<Option<Owned>> {
         if !self.disturbed.get() {
-            self.make_entry(event_loop)?;
+            self.make_entry()?;
             return Ok(None);
         }
         let before = self.look_up(event_loop)?.unwrap_or_else(Owned::none);
@@ -284,11 +290,10 @@ impl CurrentTask {
         }
     }
 
-    fn make_entry(&self, event_loop: &Object) -> Res<()> {
-        let core = LoopCore::of_loop(event_loop);
+    fn make_entry(&self) -> Res<()> {
         // SAFETY: all-zero fields are valid.
         let key = unsafe { allocate(KEY_CLASS.load(Ordering::Relaxed))? };
-        LoopKey::of(&key).core.set(core);
+        LoopKey::of(&key).current.set(self);
         self.store(&key, none())?;
         self.key.set(key.as_ptr());
         self.shown.set(ptr::null_mut());

@@ -16,10 +16,10 @@ pub(crate) use dict::{CurrentTask, init};
 #[cfg(Py_3_14)]
 pub(crate) use thread_state::{CurrentTask, init};
 
+use super::core::LoopCore;
 use crate::cpython::error::{quietly, restore, take_exception};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Raised, Res};
-use crate::loop_core::LoopCore;
 
 /// The task that runs in `event_loop`, on any loop.
 pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {
@@ -31,7 +31,7 @@ pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {
 }
 
 /// Makes `task` the current one of any loop while `run` runs, as an eager start does.
-pub(super) fn within<R>(event_loop: &Object, task: &Object, run: impl FnOnce() -> R) -> Res<R> {
+pub(crate) fn within<R>(event_loop: &Object, task: &Object, run: impl FnOnce() -> R) -> Res<R> {
     if let Some(core) = LoopCore::of(event_loop) {
         let entered = core.current.enter_within(event_loop, task)?;
         let result = run();
@@ -46,12 +46,12 @@ pub(super) fn within<R>(event_loop: &Object, task: &Object, run: impl FnOnce() -
 }
 
 /// A step begins on a loop that is not ours.
-pub(super) fn enter_foreign(event_loop: &Object, task: &Object) -> Res<()> {
+pub(crate) fn enter_foreign(event_loop: &Object, task: &Object) -> Res<()> {
     asyncio("_enter_task")?.call(&[event_loop, task]).map(drop)
 }
 
 /// It ends, with `result`.
-pub(super) fn leave_foreign(event_loop: &Object, task: &Object, result: Res<()>) -> Res<()> {
+pub(crate) fn leave_foreign(event_loop: &Object, task: &Object, result: Res<()>) -> Res<()> {
     let raised = result.err().map(|Raised| take_exception());
     asyncio("_leave_task")?.call(&[event_loop, task])?;
     match raised {

@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::{fields, foreign_of, new_handle};
+use super::host::run_item;
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard_object;
 use crate::cpython::method::attribute;
 use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, context};
-use crate::event_loop::host::run_item;
+use crate::handle::{fields, foreign_of, new_handle};
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Item, Kind};
 use crate::task;
@@ -41,7 +41,7 @@ unsafe impl Collected for ItemCall {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 /// The item as a handle of the loop.
-pub(crate) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
+pub(super) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
     let (kind, about) = item.into_parts();
     if kind == Kind::Handle {
         return Ok(foreign_of(&about).unwrap_or(about));
@@ -152,7 +152,7 @@ fn about(this: &Object) -> Res<Owned> {
 }
 
 /// Makes the class.
-pub(crate) fn init_type() -> Res<()> {
+pub(super) fn init_type() -> Res<()> {
     let class = TypeBuilder::new::<ItemCall>(c"rondel._rondel.ItemCall", None, ItemCall::offset())
         .not_instantiable()
         .doc(c"The callback of a handle that stands for a queued task or transport.")
