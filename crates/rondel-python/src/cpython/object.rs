@@ -214,6 +214,15 @@ impl Object {
         truth(unsafe { ffi::PyObject_RichCompareBool(self.as_ptr(), other.as_ptr(), ffi::Py_EQ) })
     }
 
+    /// `hash(object)`.
+    pub(crate) fn hash(&self) -> Res<isize> {
+        // SAFETY: a live object.
+        match unsafe { ffi::PyObject_Hash(self.as_ptr()) } {
+            -1 => Err(Raised),
+            hash => Ok(hash),
+        }
+    }
+
     pub(crate) fn is_callable(&self) -> bool {
         // SAFETY: a live object.
         unsafe { ffi::PyCallable_Check(self.as_ptr()) != 0 }

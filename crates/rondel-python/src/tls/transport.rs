@@ -17,8 +17,9 @@ use crate::cpython::error::{guard, guard_object, type_error};
 use crate::cpython::method::{GetSet, Method, attribute, method};
 use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::transport::chunk::Chunk;
+use crate::transport::loop_calls::take_unless_exit;
 use crate::transport::names::names as transport_names;
 use crate::transport::socket;
 use crate::transport::unsent::Unsent;
@@ -75,14 +76,20 @@ pub(crate) fn exact(object: &Object) -> Option<&Object> {
 /// `transport.write(data)`.
 #[inline]
 pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
+    let owner = fields(transport).ssl_protocol.or_none();
     let chunk = match Chunk::exact(data) {
         Some(chunk) => chunk.into(),
-        None => changeable(data)?,
+        None => {
+            check_bytes_like(data)?;
+            match Unsent::of_buffer(data) {
+                Ok(chunk) => chunk,
+                Err(Raised) => return cannot_be_encrypted(transport, data),
+            }
+        }
     };
     if chunk.as_ref().is_empty() {
         return Ok(Owned::none());
     }
-    let owner = fields(transport).ssl_protocol.or_none();
     match protocol::exact(&owner) {
         Some(_) => writing::write(&owner, chunk)?,
         None => {
@@ -93,23 +100,29 @@ pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// What may change later is copied, or, if it is much, viewed: it is encrypted at once.
+/// There is no buffer to be had, which asyncio finds out when it encrypts.
 #[cold]
-fn changeable(data: &Object) -> Res<Unsent> {
+fn cannot_be_encrypted(transport: &Object, data: &Object) -> Res<Owned> {
+    drop(take_unless_exit()?);
+    writelines(transport, &*Owned::tuple(&[data])?)
+}
+
+#[cold]
+fn check_bytes_like(data: &Object) -> Res<()> {
     // SAFETY: a live object.
     let is_bytes_like = unsafe {
         ffi::PyBytes_Check(data.as_ptr()) != 0
             || ffi::PyByteArray_Check(data.as_ptr()) != 0
             || ffi::PyMemoryView_Check(data.as_ptr()) != 0
     };
-    if !is_bytes_like {
-        let class = data.class().getattr(&*Owned::from_str("__name__")?)?;
-        return type_error(&format!(
-            "data: expecting a bytes-like instance, got {}",
-            class.to_text()?
-        ));
+    if is_bytes_like {
+        return Ok(());
     }
-    Unsent::of_buffer(data)
+    let class = data.class().getattr(&*Owned::from_str("__name__")?)?;
+    type_error(&format!(
+        "data: expecting a bytes-like instance, got {}",
+        class.to_text()?
+    ))
 }
 
 fn writelines(transport: &Object, list: &Object) -> Res<Owned> {

@@ -112,28 +112,53 @@ pub(super) fn write_appdata(protocol: &Object, list: &Object) -> Res<Owned> {
     // SAFETY: a live object; what is not iterable raises.
     let list = unsafe { Owned::steal(pyo3::ffi::PySequence_Tuple(list.as_ptr()))? };
     before_more(protocol, this);
+    let mut chunks = Vec::new();
     for index in 0..tuple_len(&list) {
-        let item = tuple_item(&list, index);
-        let chunk = match Unsent::of_buffer(item) {
-            Ok(chunk) => chunk,
+        match Unsent::of_buffer(tuple_item(&list, index)) {
+            Ok(chunk) if chunk.as_ref().is_empty() => {}
+            Ok(chunk) => chunks.push(chunk),
             Err(Raised) => {
-                // asyncio finds out when it encrypts.
                 let exception = take_exception();
-                // SAFETY: a live object.
-                if unsafe { pyo3::ffi::PyObject_Size(item.as_ptr()) } < 0 {
-                    return Err(Raised);
-                }
-                restore(exception);
-                fail(protocol)?;
-                return Ok(Owned::none());
+                give_up(protocol, this, chunks, lengths(&list, index)?)?;
+                let Raised = restore(exception);
+                return fail(protocol).map(|()| Owned::none());
             }
-        };
-        if !chunk.as_ref().is_empty() {
-            push(this, chunk);
         }
+    }
+    for chunk in chunks {
+        push(this, chunk);
     }
     written(protocol, this)?;
     Ok(Owned::none())
+}
+
+/// asyncio finds out what is no buffer when it encrypts it: after the pieces before it, of which nothing is sent, and with
+/// `left` bytes of it and behind it.
+#[cold]
+fn give_up(protocol: &Object, this: &Tls, chunks: Vec<Unsent>, left: usize) -> Res<()> {
+    flush_if_dirty(protocol)?;
+    for chunk in chunks {
+        push(this, chunk);
+    }
+    if this.state.get() == State::Wrapped {
+        encrypt(this)?;
+    }
+    this.queued.set(this.queued.get() + left);
+    Ok(())
+}
+
+/// How long the pieces from `first` on are together.
+#[cold]
+fn lengths(list: &Object, first: usize) -> Res<usize> {
+    let mut sum = 0;
+    for index in first..tuple_len(list) {
+        // SAFETY: a live object.
+        match unsafe { pyo3::ffi::PyObject_Size(tuple_item(list, index).as_ptr()) } {
+            -1 => return Err(Raised),
+            len => sum += len as usize,
+        }
+    }
+    Ok(sum)
 }
 
 /// Encrypts and sends what was written in the running turn, if anything.
@@ -175,6 +200,13 @@ pub(crate) fn flush(protocol: &Object) -> Res<()> {
 
 /// asyncio's `_do_write`.
 pub(super) fn encrypt_and_send(protocol: &Object, this: &Tls) -> Res<()> {
+    encrypt(this)?;
+    process_outgoing(protocol, this)
+}
+
+/// Encrypts what waits.
+#[inline]
+fn encrypt(this: &Tls) -> Res<()> {
     while !this.queue.borrow().is_empty() {
         this.set(ENCRYPTING, true);
         let encrypted = encrypt_next(this);
@@ -185,7 +217,7 @@ pub(super) fn encrypt_and_send(protocol: &Object, this: &Tls) -> Res<()> {
         }
     }
     release_views();
-    process_outgoing(protocol, this)
+    Ok(())
 }
 
 /// Encrypts and sends what was written in the running turn, as far as that goes without Python code.

@@ -6,7 +6,7 @@
 use rondel_engine::transport::address::Address;
 use rondel_engine::transport::stream::Close;
 
-use super::loop_calls::{call_exception_handler, with_exception_kept};
+use super::loop_calls::{call_exception_handler_with, with_exception_kept};
 use super::names::{imports, names};
 use super::socket::{
     Descriptor, PROTOCOL_CONNECTED, Socket, call_soon, fields, stop_reading, stop_writing,
@@ -77,6 +77,10 @@ pub(super) fn force_close(transport: &Object, exception: &Object) -> Res<()> {
 /// are reported.
 #[cold]
 pub(super) fn fatal_error(transport: &Object, exception: &Object, message: &str) -> Res<()> {
+    fatal_error_with(transport, exception, &*Owned::from_str(message)?)
+}
+
+fn fatal_error_with(transport: &Object, exception: &Object, message: &Object) -> Res<()> {
     let this = fields(transport);
     report_failure(
         transport,
@@ -94,7 +98,7 @@ pub(super) fn report_failure(
     event_loop: Option<Owned>,
     protocol: Owned,
     exception: &Object,
-    message: &str,
+    message: &Object,
 ) -> Res<()> {
     // SAFETY: a built-in class lives as long as the interpreter.
     let os_error = unsafe { Object::from_ptr(pyo3::ffi::PyExc_OSError) };
@@ -115,7 +119,7 @@ pub(super) fn report(
     event_loop: Option<Owned>,
     protocol: Owned,
     exception: &Object,
-    message: &str,
+    message: &Object,
     is_expected: bool,
 ) -> Res<()> {
     let Some(event_loop) = event_loop else {
@@ -127,7 +131,7 @@ pub(super) fn report(
             (c"transport", transport),
             (c"protocol", &*protocol),
         ];
-        return call_exception_handler(&event_loop, message, &rest);
+        return call_exception_handler_with(&event_loop, message, &rest);
     }
     if is_debug(&event_loop)? {
         log_with_traceback(transport, exception, message)?;
@@ -135,14 +139,13 @@ pub(super) fn report(
     Ok(())
 }
 
-fn log_with_traceback(transport: &Object, exception: &Object, message: &str) -> Res<()> {
+fn log_with_traceback(transport: &Object, exception: &Object, message: &Object) -> Res<()> {
     let format = Owned::from_str("%r: %s")?;
-    let message = Owned::from_str(message)?;
     imports()
         .logger
         .call_method_with(
             &names().debug,
-            &[&format, transport, &message, exception],
+            &[&format, transport, message, exception],
             Some(&imports().kw_exc_info),
         )
         .map(drop)
@@ -236,10 +239,10 @@ fn force_close_method(transport: &Object, exception: &Object) -> Res<Owned> {
 fn fatal_error_method(transport: &Object, args: Args<'_>) -> Res<Owned> {
     let [exception, message] = args.parse("_fatal_error", ["exc", "message"], 2, 1)?;
     let message = match message {
-        Some(message) => message.to_text()?,
-        None => "Fatal error on transport".to_owned(),
+        Some(message) => message.own(),
+        None => Owned::from_str("Fatal error on transport")?,
     };
-    fatal_error(transport, exception.unwrap_or(none()), &message)?;
+    fatal_error_with(transport, exception.unwrap_or(none()), &message)?;
     Ok(Owned::none())
 }
 

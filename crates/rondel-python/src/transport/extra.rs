@@ -101,6 +101,7 @@ pub(crate) fn get_extra(transport: &Object, name: &Object, default: &Object) -> 
     let names = names();
     let is = |known: &Object| -> Res<bool> { Ok(name.is(known) || name.equals(known)?) };
     if !this.has(EXTRA_IS_WHOLE) {
+        name.hash()?; // as a dict looks it up
         if is(&names.peername)? {
             let given = match this.extra.cloned() {
                 Some(extra) => extra.call_method(&names.get, &[name])?,

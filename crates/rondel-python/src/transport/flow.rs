@@ -39,17 +39,12 @@ pub(super) fn set_limits(
 ) -> Res<()> {
     let given = args.parse("set_write_buffer_limits", ["high", "low"], 2, 0)?;
     let [high, low] = given.map(|limit| limit.filter(|limit| !limit.is_none()));
-    let number = |limit: Option<&Object>| {
-        let number = limit.map(|limit| limit.to_isize().map(|limit| limit as i64));
-        number.transpose()
-    };
-    let kept = match (number(high), number(low)) {
-        (Ok(high), Ok(low)) => {
+    let kept = match (plain(high), plain(low)) {
+        (Some(high), Some(low)) => {
             set(high, low).or_else(|error| value_error(&error))?;
             None
         }
         _ => {
-            drop(take_exception());
             let [low, high] = limits_of_any_kind(high.unwrap_or(none()), low.unwrap_or(none()))?;
             set(Some(saturated(&high)), Some(saturated(&low)))
                 .or_else(|error| value_error(&error))?;
@@ -61,6 +56,24 @@ pub(super) fn set_limits(
         None => exact.clear(),
     }
     Ok(())
+}
+
+/// A limit that is given as an exact `int` of that size, or not at all. A `bool` is given back as one.
+fn plain(limit: Option<&Object>) -> Option<Option<i64>> {
+    let Some(limit) = limit else {
+        return Some(None);
+    };
+    // SAFETY: a live object.
+    if unsafe { pyo3::ffi::PyLong_CheckExact(limit.as_ptr()) } == 0 {
+        return None;
+    }
+    match limit.to_isize() {
+        Ok(limit) => Some(Some(limit as i64)),
+        Err(Raised) => {
+            drop(take_exception());
+            None
+        }
+    }
 }
 
 /// Floats, huge integers, mistakes: asyncio's own code looks at them. Gives the low and the high one.

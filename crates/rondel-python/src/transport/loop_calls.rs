@@ -45,8 +45,17 @@ pub(crate) fn call_exception_handler(
     message: &str,
     rest: &[(&std::ffi::CStr, &Object)],
 ) -> Res<()> {
+    call_exception_handler_with(event_loop, &*Owned::from_str(message)?, rest)
+}
+
+/// As [`call_exception_handler`], with a message that the program gave, which may be any object.
+pub(crate) fn call_exception_handler_with(
+    event_loop: &Object,
+    message: &Object,
+    rest: &[(&std::ffi::CStr, &Object)],
+) -> Res<()> {
     let context = Owned::dict()?;
-    context.set_item(c"message", &*Owned::from_str(message)?)?;
+    context.set_item(c"message", message)?;
     for (key, value) in rest {
         context.set_item(key, value)?;
     }

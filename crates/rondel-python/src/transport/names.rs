@@ -32,6 +32,7 @@ interned! {
         done "done",
         drain_helper "_drain_helper",
         eof_received "eof_received",
+        errno "errno",
         error_received "error_received",
         exc_info "exc_info",
         exception "exception",

@@ -64,6 +64,10 @@ fn force_close(transport: &Object, exception: &Object) -> Res<()> {
 /// The socket, or a callback, has failed. Failures of the network are the protocol's business; all others are reported.
 #[cold]
 pub(super) fn fatal_error(transport: &Object, exception: &Object, message: &str) -> Res<()> {
+    fatal_error_with(transport, exception, &*Owned::from_str(message)?)
+}
+
+fn fatal_error_with(transport: &Object, exception: &Object, message: &Object) -> Res<()> {
     let this = fields(transport);
     report_failure(
         transport,
@@ -128,10 +132,10 @@ fn force_close_method(transport: &Object, exception: &Object) -> Res<Owned> {
 fn fatal_error_method(transport: &Object, args: Args<'_>) -> Res<Owned> {
     let [exception, message] = args.parse("_fatal_error", ["exc", "message"], 2, 1)?;
     let message = match message {
-        Some(message) => message.to_text()?,
-        None => "Fatal error on transport".to_owned(),
+        Some(message) => message.own(),
+        None => Owned::from_str("Fatal error on transport")?,
     };
-    fatal_error(transport, exception.unwrap_or(none()), &message)?;
+    fatal_error_with(transport, exception.unwrap_or(none()), &message)?;
     Ok(Owned::none())
 }
 

@@ -98,6 +98,8 @@ pub(super) trait End: Sized + 'static {
     /// Takes the file object, if nothing is borrowed.
     fn take_pipe(&self) -> Option<Owner>;
     fn is_closing(&self) -> bool;
+    /// Whether a failure is no reason to call the loop's exception handler.
+    fn expects(exception: &Object) -> Res<bool>;
     /// What a `repr` says of an open transport on an open loop.
     fn describe(this: &Pipe<Self>) -> Vec<String>;
     /// Ends it at once, with nothing watched any more; whether it had not ended before.
@@ -303,12 +305,8 @@ fn schedule_connection_lost<E>(transport: &Object, this: &Pipe<E>, exception: &O
 
 /// The pipe, or the protocol, has failed.
 #[cold]
-fn fatal_error<E: End>(
-    transport: &Object,
-    exception: &Object,
-    message: &str,
-    is_expected: bool,
-) -> Res<()> {
+fn fatal_error<E: End>(transport: &Object, exception: &Object, message: &Object) -> Res<()> {
+    let is_expected = E::expects(exception)?;
     let this = Pipe::<E>::of(transport);
     let (event_loop, protocol) = (this.event_loop.cloned(), this.protocol.or_none());
     report(
@@ -320,6 +318,22 @@ fn fatal_error<E: End>(
         is_expected,
     )?;
     end::<E>(transport, exception)
+}
+
+fn fatal_error_method<E: End>(transport: &Object, args: Args<'_>) -> Res<Owned> {
+    let [exception, message] = args.parse("_fatal_error", ["exc", "message"], 2, 1)?;
+    let message = match message {
+        Some(message) => message.own(),
+        None => Owned::from_str("Fatal error on pipe transport")?,
+    };
+    fatal_error::<E>(transport, exception.unwrap_or(none()), &message)?;
+    Ok(Owned::none())
+}
+
+/// Whether an exception is an `OSError`.
+fn is_os_error(exception: &Object) -> Res<bool> {
+    // SAFETY: a built-in class lives as long as the interpreter.
+    exception.is_instance(unsafe { Object::from_ptr(ffi::PyExc_OSError) })
 }
 
 /// Tells the protocol, and lets go of everything.
@@ -432,7 +446,8 @@ macro_rules! common_methods {
             method!(noargs c"get_protocol" super::get_protocol::<$end>, c"The protocol."),
             method!(named c"set_protocol" ("protocol") super::set_protocol::<$end>, c"Replaces the protocol."),
             method!(fast c"get_extra_info(name, default=None)" super::get_extra_info::<$end>, c"Optional information on the pipe."),
-            method!(onearg c"_call_connection_lost" super::call_connection_lost::<$end>, c"Tells the protocol and closes the pipe."),
+            method!(fast c"_fatal_error(exc, message='Fatal error on pipe transport')" super::fatal_error_method::<$end>, c"Reports an exception and closes at once."),
+            method!(onearg c"_call_connection_lost(exc, /)" super::call_connection_lost::<$end>, c"Tells the protocol and closes the pipe."),
         ]
     };
 }

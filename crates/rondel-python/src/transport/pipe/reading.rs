@@ -6,8 +6,8 @@ use rondel_engine::transport::pipe::{Kind as PipeKind, ReadEnd};
 use rondel_engine::transport::recv_size::MAX_RECV;
 
 use super::{
-    End, Pipe, Place, common_attributes, common_methods, end, fatal_error, introduce, make,
-    make_class, schedule_connection_lost,
+    End, Pipe, Place, common_attributes, common_methods, end, fatal_error, introduce, is_os_error,
+    make, make_class, schedule_connection_lost,
 };
 
 use crate::cpython::error::os_error;
@@ -55,6 +55,14 @@ impl End for Reading {
 
     fn is_closing(&self) -> bool {
         self.0.borrow().is_closing()
+    }
+
+    /// A terminal whose other side is closed fails so: that is how it ends.
+    fn expects(exception: &Object) -> Res<bool> {
+        Ok(is_os_error(exception)?
+            && exception
+                .getattr(&names().errno)?
+                .equals(&*Owned::from_i64(libc::EIO.into())?)?)
     }
 
     fn describe(this: &ReadPipe) -> Vec<String> {
@@ -148,10 +156,8 @@ fn read(transport: &Object, this: &ReadPipe) -> Res<()> {
             Brought::Nothing => return Ok(()),
             Brought::Eof => return eof(transport, this),
             Brought::Failed(error) => {
-                // A terminal whose other side is closed fails so: that is how it ends.
-                let is_io = error.raw_os_error() == Some(libc::EIO);
-                let message = "Fatal read error on pipe transport";
-                return fatal_error::<Reading>(transport, &*os_error(&error)?, message, is_io);
+                let message = Owned::from_str("Fatal read error on pipe transport")?;
+                return fatal_error::<Reading>(transport, &*os_error(&error)?, &message);
             }
         }
     }

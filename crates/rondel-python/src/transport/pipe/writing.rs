@@ -7,20 +7,19 @@ use rondel_engine::transport::pipe::{Kind as PipeKind, Sent, WriteEnd, Written};
 
 use super::{
     End, Pipe, Place, call_connection_lost, common_attributes, common_methods, end, introduce,
-    make, make_class, schedule_connection_lost,
+    is_os_error, make, make_class, schedule_connection_lost,
 };
-
 use crate::cpython::error::{os_error, raise, raise_os_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::native::Fields;
-use crate::cpython::{Object, Owned, Res, none};
+use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::loop_core::check_closed;
 use crate::loop_core::item::Source;
 use crate::loop_core::{LoopCore, is_debug};
 use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::descriptor::Owner;
 use crate::transport::flow::{self, Edge};
-use crate::transport::loop_calls::{info_in_log, warn_in_log};
+use crate::transport::loop_calls::{info_in_log, take_unless_exit, warn_in_log};
 use crate::transport::names::{imports, names};
 
 /// The end that is written.
@@ -67,6 +66,11 @@ impl End for Writing {
 
     fn is_closing(&self) -> bool {
         self.end.borrow().is_closing()
+    }
+
+    /// The system's failures are the protocol's business.
+    fn expects(exception: &Object) -> Res<bool> {
+        is_os_error(exception)
     }
 
     fn describe(this: &WritePipe) -> Vec<String> {
@@ -200,7 +204,15 @@ fn write(transport: &Object, data: &Object) -> Res<Owned> {
     }
     let written = match Chunk::exact(data) {
         Some(chunk) => write_bytes(this, chunk.as_ref(), Some(&chunk))?,
-        None => with_buffer(data, |bytes| write_bytes(this, bytes, None))??,
+        None => match with_buffer(data, |bytes| write_bytes(this, bytes, None)) {
+            Ok(written) => written?,
+            // `os.write()` would have to be given a buffer, and asyncio gives the pipe up if none can be had.
+            Err(Raised) => {
+                let exception = take_unless_exit()?;
+                write_failed(transport, &exception)?;
+                return Ok(Owned::none());
+            }
+        },
     };
     match written {
         Written::All | Written::Lost { warn: false } => {}
@@ -253,9 +265,8 @@ pub(in crate::transport) fn write_ready(transport: &Object) -> Res<()> {
 
 #[cold]
 fn write_failed(transport: &Object, exception: &Object) -> Res<()> {
-    // The system's failures are the protocol's business.
-    let message = "Fatal write error on pipe transport";
-    super::fatal_error::<Writing>(transport, exception, message, true)
+    let message = Owned::from_str("Fatal write error on pipe transport")?;
+    super::fatal_error::<Writing>(transport, exception, &message)
 }
 
 // ---- flow control ----
