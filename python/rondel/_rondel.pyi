@@ -357,6 +357,9 @@ class LoopAttribute:
     def __set__(self, instance: LoopCore, value: Any, /) -> None: ...
     def __delete__(self, instance: LoopCore, /) -> None: ...
 
+def probes() -> dict[str, bool]:
+    """Which probes of the interpreter have found what they look for."""
+
 def stop_monitor() -> None:
     """Before a fork: end the monitor's thread, until it is needed again."""
 

@@ -30,6 +30,7 @@ FLOORS = [
     ["tls"],
     ["resolver", "timeouts", "threads"],
     ["event_loop"],
+    ["probes"],
     ["lib"],
 ]
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}

@@ -12,6 +12,7 @@ mod loop_core;
 mod monitor;
 #[cfg(feature = "panic-probe")]
 mod panic_probe;
+mod probes;
 mod resolver;
 mod sleep;
 mod streams;
@@ -81,6 +82,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     for (name, value) in timeouts::init()?.into_iter().chain(threads::init()?) {
         add(name, value)?;
     }
+    add("probes", probes::init()?)?;
     add("TaskGroup", task_group::init_type()?)?;
     add("LoopAttribute", event_loop::attributes::init_type()?)?;
     add("LoopCore", event_loop::class::init_type()?)?;

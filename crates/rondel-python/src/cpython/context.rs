@@ -66,6 +66,11 @@ pub(crate) fn is_current(context: &Object) -> bool {
         }
 }
 
+/// Whether both places were found.
+pub(crate) fn is_found() -> bool {
+    IN_THREAD.load(Ordering::Relaxed) != 0
+}
+
 // ---- snapshots ----
 
 /// Where a `PyThreadState` has its context, in bytes; 0 if that is not known.

@@ -465,6 +465,11 @@ pub(super) fn kind(object: &Object) -> *const ffi::PyTypeObject {
     object.type_ptr()
 }
 
+/// Whether [`teach`] has found descriptors as they were expected.
+pub(crate) fn is_taught() -> bool {
+    !STOCK[0].load(Ordering::Relaxed).is_null()
+}
+
 /// Has the methods of asyncio's two classes, called on objects of ours, be ours. Once, at import.
 pub(crate) fn teach(pairs: [(&Object, &Object); 2]) -> Res<()> {
     if !is_as_expected(pairs[0].0)? {

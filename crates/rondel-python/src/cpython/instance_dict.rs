@@ -32,6 +32,12 @@ const SIZE: usize = 1;
 #[cfg(Py_3_14)]
 const VALID: usize = 3;
 
+/// Whether the place was found.
+#[cfg(Py_3_14)]
+pub(crate) fn is_found() -> bool {
+    DICT.load(Ordering::Relaxed) != 0
+}
+
 /// Whether there is an instance dict, or an attribute that would be in one. `object` is of a class that can have them.
 #[inline]
 pub(crate) fn has_dict(object: &Object) -> bool {

@@ -161,6 +161,11 @@ fn watch(dict: *mut ffi::PyObject) -> Res<()> {
     }
 }
 
+/// Whether the setter is in the class of functions.
+pub(crate) fn is_told() -> bool {
+    !STOCK.load(Ordering::Relaxed).is_null()
+}
+
 /// Puts the setter into the class of functions. Once, at import; `class` is any of ours.
 pub(super) fn init(class: &Object) -> Res<()> {
     // SAFETY: the class lives as long as the interpreter.

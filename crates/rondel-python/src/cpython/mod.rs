@@ -54,7 +54,7 @@ pub(crate) mod function;
 #[cfg(not(Py_3_12))]
 mod function_311;
 pub(crate) mod instance_dict;
-mod kwdefaults;
+pub(crate) mod kwdefaults;
 pub(crate) mod method;
 pub(crate) mod names;
 #[allow(dead_code, reason = "classes are turned to it one by one")]

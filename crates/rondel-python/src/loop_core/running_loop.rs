@@ -39,6 +39,14 @@ pub(crate) fn init() -> Res<()> {
     Ok(())
 }
 
+/// Whether asyncio's function is called without the way to it; on 3.11, whether its record is read.
+pub(crate) fn is_known() -> bool {
+    #[cfg(not(Py_3_12))]
+    return record::is_known();
+    #[cfg(Py_3_12)]
+    GET_RUNNING_LOOP.get().is_some()
+}
+
 /// The loop that runs in this thread, or `None`.
 #[inline]
 pub(crate) fn running_loop() -> Res<Owned> {
@@ -98,6 +106,10 @@ mod record {
 
     /// `None` if the record is not what it is known to be.
     static KNOWN: Table<Option<Known>> = Table::new();
+
+    pub(super) fn is_known() -> bool {
+        KNOWN.get().is_some()
+    }
 
     /// This process. A child that was forked by the C library's means knows its own.
     static PROCESS: AtomicI32 = AtomicI32::new(0);

@@ -26,6 +26,11 @@ static HEAD: AtomicUsize = AtomicUsize::new(0);
 /// A thread's state with all that is behind its public part is not larger, in bytes.
 const MOST: usize = 64 * 1024;
 
+/// Whether it is known.
+pub(crate) fn is_found() -> bool {
+    HEAD.load(Ordering::Relaxed) != 0
+}
+
 /// This thread's head, if it is known where that is.
 #[inline]
 fn head() -> Option<&'static Node> {

@@ -68,6 +68,11 @@ fn bind_tls(_: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
+/// Whether OpenSSL is called directly.
+pub(crate) fn is_direct() -> bool {
+    locate::library().is_some()
+}
+
 /// The classes and functions that the module exports, by name. None where the interpreter has no TLS.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     if !names::init()? {

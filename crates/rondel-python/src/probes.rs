@@ -1,0 +1,30 @@
+//! Which probes of the interpreter have found what they look for: `_rondel.probes()`.
+//!
+//! Each falls back if it has not, and nothing but time tells. So a test asks here (`docs/new-cpython.md`).
+
+use crate::cpython::method::{function, method};
+use crate::cpython::{Object, Owned, Res, context, dispatch, kwdefaults};
+use crate::{loop_core, tls};
+
+fn probes(_: &Object) -> Res<Owned> {
+    let found = Owned::dict()?;
+    let put = |name, is_found| found.set_item(name, &Owned::from_bool(is_found));
+    put(c"context", context::is_found())?;
+    put(c"dispatch", dispatch::is_taught())?;
+    put(c"kwdefaults", kwdefaults::is_told())?;
+    put(c"running_loop", loop_core::running_loop::is_known())?;
+    put(c"tls", tls::is_direct())?;
+    #[cfg(Py_3_14)]
+    {
+        put(c"instance_dict", crate::cpython::instance_dict::is_found())?;
+        put(c"thread_list", crate::task::thread_list::is_found())?;
+    }
+    Ok(found)
+}
+
+/// What the module exports.
+pub(crate) fn init() -> Res<Owned> {
+    function(
+        method!(noargs c"probes" probes, c"Which probes of the interpreter have found what they look for."),
+    )
+}
