@@ -1,15 +1,16 @@
 """Python's asyncio, implemented in Rust.
 
-`import rondel as asyncio` gives every name of the running version's `asyncio`: what Rondel has natively is Rondel's, the
-rest is asyncio's own object. Other ways in are `rondel.run(main())`, `asyncio.run(main(), loop_factory=rondel.new_event_loop)`,
-`rondel.install()` and `python -m rondel app.py`.
+`import rondel as asyncio` gives every name that the running version's `asyncio` has. A name that
+Rondel implements is Rondel's; any other is asyncio's own object. The other ways to use Rondel are
+`rondel.run(main())`, `asyncio.run(main(), loop_factory=rondel.new_event_loop)`, `rondel.install()`
+and `python -m rondel app.py`.
 """
 
 import asyncio as _asyncio
 import sys as _sys
 from asyncio import *  # noqa: F403
 
-from . import _pickling as _pickling  # which the native module asks for
+from . import _pickling as _pickling  # the native module needs it while it loads
 
 try:
     from . import _rondel as _rondel
@@ -18,7 +19,7 @@ except ImportError as _error:
 
     raise _explain(_error) from _error
 
-from . import _functions as _functions  # puts functions into _rondel, before anything is taken from there
+from . import _functions as _functions  # changes _rondel: before anything is imported from it
 from . import _policy as _policy
 from ._rondel import (
     Barrier,
@@ -53,9 +54,9 @@ if _sys.version_info >= (3, 13):
     from ._rondel import as_completed
 else:
     from ._as_completed import as_completed
-from ._aiofastnet import use_own_transports as _use_own_transports
+from ._aiofastnet import use_native_transports as _use_native_transports
 from ._event_loop import EventLoop, new_event_loop
-from ._import_hooks import serve_submodules_of_asyncio as _serve_submodules_of_asyncio
+from ._import_hooks import alias_asyncio_submodules as _alias_asyncio_submodules
 from ._install import install, uninstall
 from ._runners import Runner, run
 from ._streams import (
@@ -72,8 +73,8 @@ from ._subprocess import create_subprocess_exec, create_subprocess_shell
 if _sys.version_info >= (3, 12):
     from ._rondel import eager_task_factory
 
-_serve_submodules_of_asyncio()
-_use_own_transports()
+_alias_asyncio_submodules()
+_use_native_transports()
 
 __all__ = [*_asyncio.__all__]
 for _name in ("EventLoop", "install", "uninstall"):
@@ -82,12 +83,12 @@ for _name in ("EventLoop", "install", "uninstall"):
 if hasattr(_policy, "EventLoopPolicy"):
     EventLoopPolicy = _policy.EventLoopPolicy
     __all__.append("EventLoopPolicy")
-_functions.note_names(globals())
+_functions.register_public_names(globals())
 del _name
 
 
 def _imported_by_the_extension() -> None:
-    """Never called: names what programs that pack an application, and look for import statements, would leave out."""
+    """Never called. Packagers look for import statements: these are the imports of native code."""
     import asyncio.sslproto
     import asyncio.staggered
     import concurrent.futures.thread
@@ -97,14 +98,15 @@ def _imported_by_the_extension() -> None:
     from . import _awaiting, _executor, _patches
 
 
-# Whatever else asyncio has: its submodules, names that it is about to drop.
-TYPE_CHECKING = False  # type checkers take it for true
+# Everything else that asyncio has: its submodules, and deprecated names.
+TYPE_CHECKING = False  # type checkers assume True
 if _sys.version_info >= (3, 14) or TYPE_CHECKING:
 
     def __getattr__(name: str) -> object:
         return getattr(_asyncio, name)
 else:
-    # asyncio has no `__getattr__` there, and the interpreter is quicker with a module that has none.
+    # asyncio has no `__getattr__` in these versions, and attribute lookup is faster in a module
+    # without one.
     for _name, _value in vars(_asyncio).items():
         if not _name.startswith("__"):
             globals().setdefault(_name, _value)

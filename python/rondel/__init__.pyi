@@ -1,8 +1,8 @@
 """The package as type checkers see it.
 
-What stands in for something of asyncio's is asyncio's here: `asyncio.Task` in an annotation is then the very class that
-`asyncio.create_task` is declared to return, and a `StreamReader` can be passed to whatever takes asyncio's, whichever of the
-two modules goes by the name asyncio. Only `EventLoop` and what asyncio does not have are declared by Rondel itself.
+A name that asyncio has too is declared as asyncio's. So `rondel.Task` in an annotation is the class
+that `asyncio.create_task` is declared to return, and a `rondel.StreamReader` can be passed to any
+function that takes asyncio's. Rondel declares only `EventLoop` and what asyncio does not have.
 """
 
 import sys

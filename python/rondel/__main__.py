@@ -1,4 +1,4 @@
-"""`python -m rondel`: the same as the command `rondel`."""
+"""`python -m rondel`, the same as the command `rondel`."""
 
 from ._command import main
 

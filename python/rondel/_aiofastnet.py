@@ -1,9 +1,10 @@
-"""aiofastnet on a Rondel loop: its functions reach Rondel's own transports.
+"""aiofastnet on a Rondel loop: its functions use Rondel's transports.
 
-It has transports of its own for any loop, and libraries call its functions with the loop they run on. Over a Rondel loop they
-would take the slow way: Python calls for each packet, through `add_reader()`. When the package is imported, its functions are
-replaced by ones that go to the loop's own methods if the loop is Rondel's. Whoever has aiofastnet patch a loop (`patch_loop`,
-`loop_factory`) gets aiofastnet's transports, as asked for.
+aiofastnet brings transports of its own, which work on any loop. Libraries call its functions with
+the loop they run on. On a Rondel loop these transports are slow: they use `add_reader()`, with
+Python calls for each packet. So when aiofastnet is imported, its functions are replaced: on a
+Rondel loop, they call the loop's own methods. A program that has aiofastnet patch a loop
+(`patch_loop`, `loop_factory`) still gets aiofastnet's transports.
 """
 
 import asyncio
@@ -15,7 +16,7 @@ from typing import Any
 from ._event_loop import EventLoop
 from ._import_hooks import when_imported
 
-__all__ = ("use_own_transports",)
+__all__ = ("use_native_transports",)
 
 _METHODS = (
     "connect_accepted_socket",
@@ -37,14 +38,17 @@ _METHODS = (
     "sock_sendto",
     "start_tls",
 )
-#: Functions of the module asyncio, with the loop as one argument more.
+#: Functions of the module asyncio. aiofastnet's take the loop as an additional first argument.
 _STREAMS = ("open_connection", "open_unix_connection", "start_server", "start_unix_server")
-#: Sizes of buffers that Rondel's transports don't have.
-_OPTIONS_OF_ITS_OWN = ("ssl_incoming_bio_size", "ssl_outgoing_bio_size")
+#: Options for buffers that Rondel's transports don't have: ignored.
+_AIOFASTNET_OPTIONS = ("ssl_incoming_bio_size", "ssl_outgoing_bio_size")
 
 
-def _adapting(package: ModuleType, factory: Any) -> Any:
-    """A factory whose protocols of aiofastnet's own kind, which asyncio's transports don't know, are wrapped as it does it."""
+def _wrap_factory(package: ModuleType, factory: Any) -> Any:
+    """Wrap a protocol factory, so that asyncio transports can use the protocols.
+
+    A protocol may derive from `aiofastnet.Protocol` alone. aiofastnet has wrappers for these.
+    """
     if not callable(factory):
         return factory
 
@@ -60,14 +64,14 @@ def _adapting(package: ModuleType, factory: Any) -> Any:
     return adapted
 
 
-def _as_asked(package: ModuleType, result: Any) -> Any:
-    """What a connection is for who asked for it, without what `_adapting` has put around its protocol."""
+def _unwrap_result(package: ModuleType, result: Any) -> Any:
+    """Return transport and protocol without the wrapper that `_wrap_factory` added."""
     if isinstance(result, tuple) and isinstance(result[1], package.wrapped_transport._WrappedProtocolBase):
         return result[1]._wrapped_transport, result[1]._protocol
     return result
 
 
-def _routed(package: ModuleType, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
+def _route(package: ModuleType, name: str, original: Callable[..., Any]) -> Callable[..., Any]:
     is_method, takes_transport = name in _METHODS, name in ("sendfile", "start_tls")
     takes_factory = name.startswith(("create_", "connect_")) and name != "create_datagram_endpoint"
 
@@ -78,14 +82,14 @@ def _routed(package: ModuleType, name: str, original: Callable[..., Any]) -> Cal
             own = not isinstance(args[0] if args else kwargs.get("transport"), package.Transport)
         if not own or (not is_method and loop is not asyncio.get_running_loop()):
             return await original(loop, *args, **kwargs)
-        for option in _OPTIONS_OF_ITS_OWN:
+        for option in _AIOFASTNET_OPTIONS:
             kwargs.pop(option, None)
         if takes_factory and args:
-            args = (_adapting(package, args[0]), *args[1:])
+            args = (_wrap_factory(package, args[0]), *args[1:])
         elif takes_factory and "protocol_factory" in kwargs:
-            kwargs["protocol_factory"] = _adapting(package, kwargs["protocol_factory"])
+            kwargs["protocol_factory"] = _wrap_factory(package, kwargs["protocol_factory"])
         result = await getattr(loop if is_method else asyncio, name)(*args, **kwargs)
-        return _as_asked(package, result) if takes_factory else result
+        return _unwrap_result(package, result) if takes_factory else result
 
     return function
 
@@ -94,9 +98,9 @@ def _patch(package: ModuleType) -> None:
     for name in (*_METHODS, *_STREAMS):
         original = vars(package).get(name)
         if callable(original):
-            setattr(package, name, _routed(package, name, original))
+            setattr(package, name, _route(package, name, original))
 
 
-def use_own_transports() -> None:
-    """Have aiofastnet's functions use Rondel's transports on Rondel's loops, once it is imported."""
+def use_native_transports() -> None:
+    """Make aiofastnet, once it is imported, use Rondel's transports on Rondel's loops."""
     when_imported("aiofastnet", _patch)

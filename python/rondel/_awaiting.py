@@ -1,4 +1,4 @@
-"""Awaits what the native code has no way of its own for."""
+"""Coroutines for awaitables that native code does not handle itself."""
 
 import asyncio
 from collections.abc import Awaitable
@@ -12,7 +12,7 @@ async def _await(awaitable: Awaitable[_T]) -> _T:
 
 
 async def next_line(reader: asyncio.StreamReader) -> bytes:
-    """`StreamReader.__anext__`, of a reader whose `readline` may be a program's own."""
+    """`StreamReader.__anext__` for a reader whose `readline` a subclass may have overridden."""
     line = await reader.readline()
     if line == b"":
         raise StopAsyncIteration

@@ -1,9 +1,9 @@
-"""The command line, `rondel` and `python -m rondel`: a program run as `python` runs it, with Rondel installed.
+"""The command line, `rondel` and `python -m rondel`: runs programs like `python`, on Rondel.
 
-The program gets a `__main__` module, `sys.argv` and `sys.path[0]` of its own, as from the interpreter. When it
-raises, the exception goes on to the interpreter, which prints it and chooses the exit status (130 by signal for
-Ctrl-C, for one); all that is done here is to hide this module's frames from `sys.excepthook`, and from what debug mode
-tells of where something was created.
+The program gets its own `__main__` module, `sys.argv` and `sys.path[0]`, as the interpreter sets
+them. An exception of the program goes on to the interpreter, which prints it and chooses the exit
+status (for Ctrl-C the process ends by SIGINT, status 130). This module only hides its own frames:
+from `sys.excepthook`, and from the creation tracebacks of debug mode.
 """
 
 import builtins
@@ -42,14 +42,14 @@ Without a program, and with a terminal to read from, asyncio's interactive conso
 The same as: python -m rondel ...
 """
 
-# Asyncio's own command has them, from 3.14 on. A file of that name is run as ./ps.
-_INSPECTIONS = ("ps", "pstree")
+# Commands of `python -m asyncio` from 3.14 on. A file with such a name is run as ./ps.
+_INSPECT_COMMANDS = ("ps", "pstree")
 
-_started_by: list[ModuleType] = []
+_original_main: list[ModuleType] = []
 
 
 def main() -> None:
-    """Run the program that `sys.argv` asks for; exits as that program exits."""
+    """Run the program that `sys.argv` names, and exit as that program exits."""
     arguments = sys.argv[1:]
     while arguments:
         option = arguments[0]
@@ -63,7 +63,7 @@ def main() -> None:
             print(f"rondel {__version__} (Python {sys.version.split()[0]})")
             return
         if option == "--debug":
-            # asyncio reads it when a loop is made, in this process and in those the program starts.
+            # asyncio reads it when a loop is created, in this process and in child processes.
             os.environ["PYTHONASYNCIODEBUG"] = "1"
             continue
         if option == "--":
@@ -78,7 +78,7 @@ def main() -> None:
         _refuse(f"unknown option {option}")
     if not arguments:
         _start("console" if sys.stdin is not None and sys.stdin.isatty() else "-", [""])
-    elif arguments[0] in _INSPECTIONS:
+    elif arguments[0] in _INSPECT_COMMANDS:
         if sys.version_info < (3, 14):
             _refuse(f"{arguments[0]} needs Python 3.14 or newer, and this is {sys.version.split()[0]}")
         _start("asyncio", arguments)
@@ -92,7 +92,10 @@ def _refuse(message: str) -> None:
 
 
 def _start(kind: str, arguments: list[str]) -> None:
-    """Install Rondel and run one program: `arguments` is what stands after the options, the program first."""
+    """Install Rondel and run one program.
+
+    `arguments` follow the options; the first is the program.
+    """
     _install.install()
     _spawn.install_in_children()
     _hide_our_frames_in_debug_mode()
@@ -100,8 +103,8 @@ def _start(kind: str, arguments: list[str]) -> None:
     vars(program).update(__builtins__=builtins, __loader__=importlib.machinery.BuiltinImporter)
     if sys.version_info < (3, 14):
         program.__annotations__ = {}
-    # When a script fails, CPython releases the module it began with and then still clears names in it.
-    _started_by.append(sys.modules["__main__"])
+    # When a script fails, CPython releases the original main module, then still clears names in it.
+    _original_main.append(sys.modules["__main__"])
     sys.modules["__main__"] = program
     try:
         if kind == "-m":
@@ -122,7 +125,7 @@ def _start(kind: str, arguments: list[str]) -> None:
         elif kind == "console":
             if not sys.flags.quiet:
                 print(f"Rondel {__version__}: asyncio's names are Rondel's here.", file=sys.stderr, flush=True)
-            # The running version's own console: its loop is Rondel's, since that is what asyncio makes now.
+            # The running version's console. It runs on a Rondel loop, as asyncio now creates these.
             _run_module("asyncio", [])
         else:
             _run_file(program, arguments)
@@ -136,20 +139,20 @@ def _start(kind: str, arguments: list[str]) -> None:
 def _set_program(argv: list[str], directory: str) -> None:
     sys.argv[:] = argv
     if not sys.flags.safe_path:
-        # What stands there is the directory of the command, or the current one for `python -m rondel`.
+        # It was the directory of the command, or for `python -m rondel` the current directory.
         sys.path[0] = directory
 
 
 def _run_module(name: str, arguments: list[str]) -> None:
     _set_program(["-m", *arguments], os.getcwd())
-    runpy._run_module_as_main(name)  # type: ignore[attr-defined]  # what the interpreter's own -m calls
+    runpy._run_module_as_main(name)  # type: ignore[attr-defined]  # what `python -m` calls
 
 
 def _run_file(program: ModuleType, arguments: list[str]) -> None:
-    # As the interpreter does it. What abspath() makes of `link/../app.py` may be another file.
+    # Like the interpreter. Not abspath(), which may turn `link/../app.py` into another file.
     path = os.path.join(os.getcwd(), arguments[0])
     if pkgutil.get_importer(path) is not None:
-        # A directory or a zip file: the interpreter searches it first, even with -P.
+        # A directory or a zip file. The interpreter puts it at the start of sys.path, even with -P.
         sys.argv[:] = arguments
         if sys.flags.safe_path:
             sys.path.insert(0, path)
@@ -190,13 +193,13 @@ def _read_program(path: str) -> CodeType:
     try:
         return compile(source, path, "exec", dont_inherit=True)
     except SyntaxError as error:
-        # A file with null bytes has no line that could be shown; which file it is should be.
+        # A file with null bytes: the error has no line to show and no file name.
         error.filename = error.filename or path
         raise
 
 
 def _show_source_of(filename: str, source: str) -> None:
-    """From 3.13 on, the interpreter shows the lines of a -c program in its tracebacks."""
+    """Show the lines of a -c program in tracebacks, as the interpreter does from 3.13 on."""
     if sys.version_info >= (3, 13):
         import linecache
 
@@ -204,7 +207,7 @@ def _show_source_of(filename: str, source: str) -> None:
 
 
 def _hide_our_frames_in_debug_mode() -> None:
-    """Have the stacks that asyncio keeps in debug mode begin with the program's first frame."""
+    """Make the stacks that asyncio keeps in debug mode start with the program's first frame."""
     stock = format_helpers.extract_stack
 
     def extract_stack(f: FrameType | None = None, limit: int | None = None) -> StackSummary:
@@ -217,7 +220,7 @@ def _hide_our_frames_in_debug_mode() -> None:
 
 
 def _hide_our_frames(error: BaseException) -> None:
-    """Have the traceback that the interpreter is about to print begin with the program's first frame."""
+    """Make the traceback that will be printed start with the program's first frame."""
     program_hook = sys.excepthook
     traceback = error.__traceback__
     while traceback is not None and traceback.tb_frame.f_code.co_filename == __file__:

@@ -1,7 +1,8 @@
-"""The loop's way to transports: a mixin for ``EventLoop``.
+"""Creates stream transports: a mixin for ``EventLoop``.
 
-asyncio's ``create_connection``, ``create_server`` and so on end in the methods here. Sockets get native transports and
-are accepted natively; TLS is spoken by a protocol on such a transport (``tls.py``).
+asyncio's ``create_connection``, ``create_server`` and so on call the methods here. Sockets get
+native transports, and connections are accepted natively. TLS is a protocol on such a transport
+(``_tls.py``).
 """
 
 from __future__ import annotations
@@ -32,8 +33,11 @@ __all__ = ("Connections",)
 _BYTES = "recv", "recv_into", "send", "sendmsg"
 
 
-def _does_it_its_own_way(sock: socket.socket) -> bool:
-    """Whether a class of the program's receives or sends, by a proxy, say: asyncio's own transport calls its methods."""
+def _overrides_io(sock: socket.socket) -> bool:
+    """Whether a socket's class overrides receiving or sending, for a proxy, say.
+
+    asyncio's own transport is used then, because it calls these methods.
+    """
     cls = type(sock)
     return cls is not socket.socket and any(
         getattr(cls, name, None) is not getattr(socket.socket, name) for name in _BYTES
@@ -41,7 +45,7 @@ def _does_it_its_own_way(sock: socket.socket) -> bool:
 
 
 class Connections(_Base):
-    """Makes native transports where asyncio's selector loop makes its own."""
+    """Creates native transports in place of those of asyncio's selector loop."""
 
     def _make_socket_transport(
         self,
@@ -53,7 +57,7 @@ class Connections(_Base):
         server: Any = None,
         context: Context | None = None,
     ) -> Transport:
-        if _does_it_its_own_way(sock):
+        if _overrides_io(sock):
             make = super()._make_socket_transport  # type: ignore[misc]
             given = {} if context is None else {"context": context}
             return make(sock, protocol, waiter, extra=extra, server=server, **given)  # type: ignore[no-any-return]
@@ -75,7 +79,7 @@ class Connections(_Base):
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
         context: Context | None = None,
     ) -> Transport:
-        if _does_it_its_own_way(rawsock):
+        if _overrides_io(rawsock):
             make = super()._make_ssl_transport  # type: ignore[misc]
             return make(  # type: ignore[no-any-return]
                 rawsock,
@@ -108,7 +112,7 @@ class Connections(_Base):
     def _accept_tls(
         self, protocol: Any, sslcontext: Any, handshake_timeout: float | None, shutdown_timeout: float | None
     ) -> SSLProtocol:
-        """The protocol of a connection that was accepted."""
+        """Create the protocol of an accepted connection."""
         return SSLProtocol(
             self,
             protocol,
@@ -121,10 +125,10 @@ class Connections(_Base):
         )
 
     def _watch_handshake(self, ssl_protocol: Any) -> None:
-        """Give a connection that was accepted to a task until its handshake is over.
+        """Start a task that waits for the handshake of an accepted connection.
 
-        In asyncio it is one that accepts. Programs see it in ``all_tasks()``, and what cancels it closes the connection:
-        the end of ``asyncio.run()``, for example.
+        asyncio has such a task for each accepted connection. Programs see it in ``all_tasks()``.
+        Cancelling it closes the connection, as the end of ``asyncio.run()`` does.
         """
         handshake = self._await_handshake(ssl_protocol._waiter, ssl_protocol._app_protocol, ssl_protocol._app_transport)
         try:
@@ -137,7 +141,7 @@ class Connections(_Base):
         try:
             await waiter
         except BaseException as exc:
-            # The traceback has this frame, and the future the exception.
+            # Breaks a reference cycle: future, exception, traceback, this frame, future.
             del waiter
             transport.close()
             if isinstance(exc, SystemExit | KeyboardInterrupt):
@@ -159,11 +163,14 @@ class Connections(_Base):
         ssl_handshake_timeout: float | None = None,
         ssl_shutdown_timeout: float | None = None,
     ) -> Any:
-        """Speak TLS from now on, over a transport that exists: return the one that the protocol should use now."""
+        """Upgrade a transport to TLS.
+
+        Return the transport that the protocol must use from now on.
+        """
         upgrade = super().start_tls
         if isinstance(transport, _rondel.SocketTransport):
             upgrade = functools.partial(_start_tls_natively, self)
-        # Over anything else, another connection's TLS for example, asyncio's own.
+        # Over any other transport, such as TLS in TLS, asyncio's own method works.
         return await upgrade(
             transport,
             protocol,
@@ -177,7 +184,8 @@ class Connections(_Base):
     async def _sendfile_native(self, transp: Any, file: Any, offset: int, count: int | None) -> int:
         if not isinstance(transp, _rondel.SocketTransport):
             return await super()._sendfile_native(transp, file, offset, count)  # type: ignore[misc, no-any-return]
-        # asyncio's code takes the transport out of this dict while the socket is used without it, and puts it back.
+        # asyncio's code takes the transport out of this dict while it uses the socket directly, and
+        # puts it back.
         fd = transp._sock_fd  # type: ignore[attr-defined]
         self._transports[fd] = transp  # type: ignore[attr-defined]
         try:
@@ -194,7 +202,7 @@ class Connections(_Base):
         backlog: int = 100,
         ssl_handshake_timeout: float | None = constants.SSL_HANDSHAKE_TIMEOUT,
         ssl_shutdown_timeout: float | None = constants.SSL_SHUTDOWN_TIMEOUT,
-        **context: Context,  # from 3.15 on: what connections are made in copies of
+        **context: Context,  # from 3.15 on: each connection runs in a copy of it
     ) -> None:
         tls = (sslcontext, ssl_handshake_timeout, ssl_shutdown_timeout) if sslcontext else None
         run = context["context"].run if context else operator.call
@@ -202,13 +210,13 @@ class Connections(_Base):
 
 
 class _NativeTLS:
-    """Stands for the module ``asyncio.sslproto`` in asyncio's ``start_tls``."""
+    """Replaces the module ``asyncio.sslproto`` in a copy of asyncio's ``start_tls``."""
 
     SSLProtocol = SSLProtocol
 
 
 def _with_native_tls(function: FunctionType) -> Any:
-    """asyncio's own function of the running version, but for the class of protocol that it makes."""
+    """Copy a function of asyncio, so that it creates our protocol in place of its own."""
     copy = FunctionType(
         function.__code__,
         {**function.__globals__, "sslproto": _NativeTLS},

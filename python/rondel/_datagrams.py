@@ -1,6 +1,7 @@
-"""The loop's way to datagram transports: a mixin for ``EventLoop``.
+"""Creates datagram transports: a mixin for ``EventLoop``.
 
-asyncio's ``create_datagram_endpoint`` ends in the method here. IP and Unix sockets get native transports.
+asyncio's ``create_datagram_endpoint`` calls the method here. IP and Unix sockets get native
+transports.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _FAMILIES = frozenset((socket.AF_INET, socket.AF_INET6, socket.AF_UNIX))
 
 
 class Datagrams(_Base):
-    """Makes native transports where asyncio's selector loop makes its own."""
+    """Creates native transports in place of those of asyncio's selector loop."""
 
     def _make_datagram_transport(
         self,
@@ -32,7 +33,7 @@ class Datagrams(_Base):
         waiter: Any = None,
         extra: dict[str, Any] | None = None,
     ) -> DatagramTransport:
-        # What a subclass does in `recvfrom` and `sendto` (a proxy's, say) has to be done.
+        # asyncio's transport calls `recvfrom` and `sendto`, which a subclass may override.
         if type(sock) is not socket.socket or sock.family not in _FAMILIES:
             make = super()._make_datagram_transport  # type: ignore[misc]
             return make(sock, protocol, address, waiter, extra)  # type: ignore[no-any-return]

@@ -1,8 +1,8 @@
 """``EventLoop``: the native core, completed by asyncio's own selector loop.
 
-What runs per callback, per task step or per packet is native (``_rondel.LoopCore``). What runs once per loop or per
-connection attempt, such as name resolution and happy eyeballs, is asyncio's code of the running version, which
-works on the native parts through ``call_soon``, ``_add_reader`` and the like.
+What runs per callback, per task step or per packet is native (``_rondel.LoopCore``). What runs once
+per loop or per connection attempt, such as happy eyeballs, is asyncio's code of the running
+version. That code uses the native parts through ``call_soon``, ``_add_reader`` and the like.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 from . import _greenlets, _patches, _rondel
 from ._connections import Connections
 from ._datagrams import Datagrams
-from ._functions import name_after, put_into_class
+from ._functions import copy_names, install_in_class
 from ._pipes import Pipes
 from ._processes import Subprocesses
 from ._ready import Ready
 from ._resolver import Resolver
 from ._selector import ReactorSelector
-from ._signals import Signals, forget_wakeup_of
+from ._signals import Signals, reset_wakeup_fd
 from ._sockets import Sockets
 
 __all__ = ("EventLoop", "new_event_loop")
@@ -51,7 +51,7 @@ class EventLoop(
     """An event loop, a drop-in for ``asyncio.SelectorEventLoop``."""
 
     def __init__(self, *, virtual_start: float | None = None) -> None:
-        # `virtual_start` is for `_rondel.LoopCore.__new__`: a virtual clock that begins at that time.
+        # `virtual_start` is for `_rondel.LoopCore.__new__`: it starts a virtual clock at that time.
         self._self_pipe_made = False
         self._wakeup_fd = -1
         self._resolver = None
@@ -74,7 +74,7 @@ class EventLoop(
         running = events._get_running_loop()
         try:
             events._set_running_loop(self)
-            self._be_woken_by_signals()
+            self._install_wakeup_fd()
             _patches.look()
             if "gevent" in sys.modules:
                 _greenlets.cooperate(self)
@@ -84,7 +84,7 @@ class EventLoop(
             events._set_running_loop(running)
             self._set_coroutine_origin_tracking(False)  # type: ignore[attr-defined]
             sys.set_asyncgen_hooks(*hooks)
-            self._be_woken_no_more()
+            self._remove_wakeup_fd()
 
     @property
     def _ready(self) -> Any:
@@ -98,17 +98,17 @@ class EventLoop(
         try:
             super().__del__()
         except AttributeError:
-            # A loop that lives until asyncio's modules are taken apart at the interpreter's end: their names are None.
+            # During interpreter shutdown the globals of asyncio's modules may be None already.
             if not _is_finalizing():
                 raise
 
     def close(self) -> None:
-        """Close the loop: what is queued is dropped, the loop's own descriptors are closed."""
+        """Close the loop: drop queued callbacks, close the loop's own descriptors."""
         was_closed = self.is_closed()
         super().close()
         if not was_closed:
-            # Only if KeyboardInterrupt has kept `run_forever` from it.
-            self._be_woken_no_more()
+            # A KeyboardInterrupt may have kept `run_forever` from it.
+            self._remove_wakeup_fd()
             self._close_core()
 
     def set_debug(self, enabled: bool) -> None:
@@ -123,8 +123,11 @@ def new_event_loop() -> EventLoop:
     return EventLoop()
 
 
-def _keep_attributes_natively() -> None:
-    """Have the attributes that asyncio's `__init__` methods set kept by the core: see `event_loop/attributes.rs`."""
+def _install_native_attributes() -> None:
+    """Have the native core store the attributes that asyncio's `__init__` methods set.
+
+    See `event_loop/attributes.rs`.
+    """
     for base in EventLoop.__mro__[1:]:
         init = vars(base).get("__init__")
         if isinstance(init, FunctionType):
@@ -135,38 +138,42 @@ def _keep_attributes_natively() -> None:
         setattr(EventLoop, name, _rondel.LoopAttribute(name))
 
 
-_keep_attributes_natively()
+_install_native_attributes()
 _rondel.bind_methods(EventLoop)
-put_into_class(EventLoop, asyncio.SelectorEventLoop)
-name_after(EventLoop, asyncio.SelectorEventLoop)
+install_in_class(EventLoop, asyncio.SelectorEventLoop)
+copy_names(EventLoop, asyncio.SelectorEventLoop)
 _rondel.note_methods(EventLoop)
 _patches.watch(EventLoop)
 
 
-def _leave_the_parents_loops_alone() -> None:
-    """In the child of a fork: its loops have descriptors in common with the parent's."""
+def _reset_after_fork() -> None:
+    """In the child of a fork: stop using the descriptors that its loops share with the parent's."""
     for loop in list(_loops):
         loop._forked()
     if sys.version_info < (3, 12):
-        # Later versions do that themselves.
-        forget_wakeup_of(list(_loops))
+        # Later versions of asyncio do that.
+        reset_wakeup_fd(list(_loops))
 
 
-def _send_what_waits() -> None:
-    """Before a fork: what the running turn has written so far would leave twice if the child, too, went on with the loop."""
+def _before_fork() -> None:
+    """Before a fork: send what the running turn has written, and stop the monitor's thread.
+
+    Unsent data would be sent twice if the child, too, went on with the loop.
+    """
     loop = asyncio._get_running_loop()
     if isinstance(loop, EventLoop):
         loop._flush_written()
-    # The child has no such thread, and the interpreter warns of a fork with several.
+    # The child would not have the thread, and the interpreter warns when a process with several
+    # threads forks.
     _rondel.stop_monitor()
 
 
 atexit.register(_rondel.end_monitor)
-os.register_at_fork(before=_send_what_waits, after_in_child=_leave_the_parents_loops_alone)
+os.register_at_fork(before=_before_fork, after_in_child=_reset_after_fork)
 
 
 class _AllTasks(weakref.WeakSet[Any]):
-    """asyncio's set of tasks, which shows those of our loops too (they are kept in lists of the loops)."""
+    """asyncio's set of all tasks, with our tasks, which are in lists of their loops."""
 
     def __iter__(self) -> Iterator[Any]:
         yield from super().__iter__()

@@ -1,7 +1,8 @@
-"""The executor that a loop makes for itself: a `ThreadPoolExecutor` whose threads wait in a native queue.
+"""A loop's default executor: a `ThreadPoolExecutor` whose threads wait on a native queue.
 
-What the loop submits (`to_thread`, `run_in_executor(None, …)`) is a native job; what a program submits to
-`loop._default_executor` is a `_Call` with a `concurrent.futures.Future`. Both stand in the same queue.
+The loop submits native jobs (`to_thread`, `run_in_executor(None, …)`). A program that submits to
+`loop._default_executor` itself queues a `_Call` with a `concurrent.futures.Future`. Both are in the
+same queue.
 """
 
 import os
@@ -18,7 +19,7 @@ __all__ = ("LoopExecutor",)
 
 
 class _Call:
-    """A call that a program submitted itself."""
+    """A call that a program submitted to the executor."""
 
     def __init__(self, future: Any, fn: Callable[..., Any], args: Any, kwargs: Any) -> None:
         self.future = future
@@ -32,14 +33,14 @@ class _Call:
             result = fn(*args, **kwargs)
         except BaseException as error:
             self.future.set_exception(error)
-            # The error's traceback holds this frame.
+            # Breaks a reference cycle: the error's traceback holds this frame.
             del self, fn, args, kwargs
         else:
             self.future.set_result(result)
 
 
 class LoopExecutor(futures.ThreadPoolExecutor):
-    """A pool of threads that grows, up to its maximum, while no thread waits for work."""
+    """A thread pool. It grows, up to its maximum, when work is submitted and no thread is idle."""
 
     def __init__(self, max_workers: int | None = None, thread_name_prefix: str = "") -> None:
         super().__init__(max_workers, thread_name_prefix)
@@ -47,7 +48,7 @@ class LoopExecutor(futures.ThreadPoolExecutor):
         _executors.add(self)
 
     def submit(self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-        """Call `fn` in a thread; returns a `concurrent.futures.Future`."""
+        """Call `fn` in a thread; return a `concurrent.futures.Future`."""
         future: futures.Future[Any] = futures.Future()
         self._submit_item(_Call(future, fn, args, kwargs))
         return future
@@ -68,13 +69,13 @@ class LoopExecutor(futures.ThreadPoolExecutor):
         if self._work_queue._has_worker() or count >= self._max_workers:
             return
         queue = self._work_queue
-        # A lost executor wakes its threads, which then end.
+        # If the executor is garbage-collected, its threads wake up and end.
         reference = weakref.ref(self, lambda _: queue.put(None))
         name = f"{self._thread_name_prefix or self}_{count}"
         worker = threading.Thread(name=name, target=_work, args=(reference, queue))
         worker.start()
-        self._threads.add(worker)  # type: ignore[attr-defined]  # a set, which typeshed shows as read-only
-        # The interpreter ends these threads, and joins them, when it exits.
+        self._threads.add(worker)  # type: ignore[attr-defined]  # a set; typeshed declares it read-only
+        # The interpreter joins these threads when it exits.
         pool._threads_queues[worker] = queue  # type: ignore[index]
 
 
@@ -96,9 +97,9 @@ def _work(reference: "weakref.ref[LoopExecutor]", queue: Any) -> None:
 _executors: weakref.WeakSet[LoopExecutor] = weakref.WeakSet()
 
 
-def _forget_what_threads_held() -> None:
+def _reset_after_fork() -> None:
     for executor in list(_executors):
         executor._work_queue._at_fork_reinit()
 
 
-os.register_at_fork(after_in_child=_forget_what_threads_held)
+os.register_at_fork(after_in_child=_reset_after_fork)

@@ -1,9 +1,10 @@
-"""Python functions in the place of native ones, made after asyncio's.
+"""Python functions that wrap native functions, modelled on asyncio's functions.
 
-What asyncio of the running version writes in Python is a function with code there, and programs ask for that: whether it is
-a coroutine function (frameworks, `mock.patch`), what it takes (`inspect.signature`, `autospec`), where its code is (tracers).
-So each native function and method that has a Python function as its model in asyncio is shown as a function with the model's
-names, parameters, flags and place. Its bytecode calls the native one; from Python 3.12 on calls go there without it: see
+asyncio's functions are mostly Python functions, with a code object, and programs inspect them: is
+it a coroutine function (frameworks, `mock.patch`), what are its parameters (`inspect.signature`,
+`autospec`), where is its code (tracers). So a native function or method whose model in asyncio is a
+Python function is replaced by a Python function with the model's name, parameters, flags, file and
+line. Its bytecode calls the native function. From Python 3.12 on a call skips the bytecode: see
 `cpython/function.rs`.
 """
 
@@ -19,23 +20,34 @@ from typing import Any
 
 from . import _rondel
 
-__all__ = ("coroutine_code", "is_asyncios", "name_after", "note_names", "put_into_class", "show_as_asyncios")
+__all__ = (
+    "copy_names",
+    "coroutine_code",
+    "install_in_class",
+    "is_asyncio_function",
+    "register_public_names",
+    "set_reported_modules",
+)
 
-# Flags that tell how the interpreter is to run the bytecode: those of the code that is really there.
-_OF_BYTECODE = 0x1 | 0x2 | 0x10  # CO_OPTIMIZED, CO_NEWLOCALS, CO_NESTED
-# Methods behind slots. Others of these the interpreter calls by the slot alone, and a function would only slow subclasses down.
+# Flags that tell how to run the bytecode: they are taken from our code, not from the model's.
+_BYTECODE_FLAGS = 0x1 | 0x2 | 0x10  # CO_OPTIMIZED, CO_NEWLOCALS, CO_NESTED
+# Special methods that are wrapped. The interpreter calls the others through their slots, and a
+# Python function would make subclasses slower.
 _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__", "__anext__")
 
 _bytecode: dict[object, CodeType] = {}
-# The functions that `rondel` shows, their modules here, and those of asyncio that have the models.
+# The public functions; the `__module__` of each; that of its model in asyncio.
 _shown: list[tuple[FunctionType, str, str]] = []
-# The coroutine functions and their models, by qualified names, and what `coroutine_code` has found.
+# The coroutine functions and their models, by qualified name; the results of `coroutine_code`.
 _coroutines: dict[str, tuple[FunctionType, FunctionType]] = {}
 _codes: dict[tuple[str, bool], tuple[CodeType, dict[str, Any]] | None] = {}
 
 
 def _bytecode_for(model: CodeType) -> CodeType:
-    """Code with the parameters of the model, whose names may be others, that passes them all on to a local constant."""
+    """Return code that passes all its parameters on to a constant. It has the model's parameters.
+
+    Positional parameters have other names than the model's: `_code` renames them.
+    """
     positional = model.co_argcount
     keywords = model.co_varnames[positional : positional + model.co_kwonlyargcount]
     flags = model.co_flags & (CO_VARARGS | CO_VARKEYWORDS)
@@ -53,7 +65,8 @@ def _bytecode_for(model: CodeType) -> CodeType:
         if flags & CO_VARKEYWORDS:
             parameters.append("**kwargs")
             arguments.append("**kwargs")
-        # The constant is a text so far, and the local variable is for the compiler, which knows that a text can't be called.
+        # The constant is a string here; `_code` replaces it. The local variable avoids the
+        # compiler's warning that a string is not callable.
         source = f"def f({', '.join(parameters)}): native = 'native'; return native({', '.join(arguments)})"
         namespace: dict[str, Any] = {}
         exec(source, namespace)
@@ -72,18 +85,18 @@ def _code(model: CodeType, native: object) -> CodeType:
         co_qualname=model.co_qualname,
         co_filename=model.co_filename,
         co_firstlineno=model.co_firstlineno,
-        co_flags=(model.co_flags & ~_OF_BYTECODE) | (bytecode.co_flags & _OF_BYTECODE),
+        co_flags=(model.co_flags & ~_BYTECODE_FLAGS) | (bytecode.co_flags & _BYTECODE_FLAGS),
         co_posonlyargcount=model.co_posonlyargcount,
         co_varnames=model.co_varnames[:parameters] + bytecode.co_varnames[parameters:],
-        # The last one is where the native code is looked for.
+        # Native code looks for the native function in the last constant.
         co_consts=(*constants, native),
-        # All of it is on the first line: entries for eight code units each that have no column.
+        # All instructions are on the first line: one entry without columns per eight code units.
         co_linetable=b"".join(bytes([0xE8 | (min(8, units - at) - 1), 0]) for at in range(0, units, 8)),
     )
 
 
 def _function(model: FunctionType, target: Any, cls: type | None = None) -> FunctionType:
-    """A function after the model that calls what is native."""
+    """Make a Python function like the model, which calls the native function `target`."""
     native = _rondel.native_code(target, cls)
     function = FunctionType(_code(model.__code__, native), model.__globals__, model.__name__, model.__defaults__)
     function.__kwdefaults__ = model.__kwdefaults__ and model.__kwdefaults__.copy()
@@ -99,30 +112,34 @@ def _function(model: FunctionType, target: Any, cls: type | None = None) -> Func
 
 
 def coroutine_code(name: str, awaits: bool) -> tuple[CodeType, dict[str, Any]] | None:
-    """The code of a coroutine function of this qualified name, at the line of its `await` if it `awaits`, and its globals."""
+    """Return the code and the globals of the coroutine function with this qualified name.
+
+    If `awaits`, the code's first line is that of the function's `await`.
+    """
     key = name, awaits
     if key not in _codes:
         _codes[key] = None
         if name in _coroutines:
             function, model = _coroutines[name]
         else:
-            found = _asyncios(name)
+            found = _find_in_asyncio(name)
             if found is None:
                 return None
             function = model = found
         code = function.__code__
         if awaits:
             lines = _await_lines(model.__code__)
-            # `Condition.wait` takes its lock again when it is over. Others await last what takes longest.
+            # `Condition.wait` waits in its first `await`; the last one reacquires the lock. In all
+            # other functions, the last `await` is the one that takes long.
             line = lines[0 if name == "Condition.wait" else -1] if lines else model.__code__.co_firstlineno
-            # A frame that has not run is at the first line.
+            # A frame that has not started is at the first line of its code.
             code = code.replace(co_firstlineno=line)
         _codes[key] = code, function.__globals__
     return _codes[key]
 
 
 def _await_lines(code: CodeType) -> list[int]:
-    """The lines of the plain awaits, in their order."""
+    """Return the lines of the plain `await` expressions, sorted."""
     found = (
         instruction.positions.lineno
         for instruction in dis.get_instructions(code)
@@ -131,29 +148,29 @@ def _await_lines(code: CodeType) -> list[int]:
     return sorted({line for line in found if line is not None})
 
 
-def _asyncios(name: str) -> FunctionType | None:
-    """asyncio's own function of this qualified name."""
+def _find_in_asyncio(name: str) -> FunctionType | None:
+    """Find asyncio's function with this qualified name."""
     for module in (tasks, mixins, streams, threads):
         found: Any = module
         for part in name.split("."):
             found = getattr(found, part, None)
-        if is_asyncios(found):
+        if is_asyncio_function(found):
             return found  # type: ignore[no-any-return]
     return None
 
 
-def is_asyncios(thing: object) -> bool:
-    """Whether it is a function that asyncio has written in Python, and not what a program has put over one."""
+def is_asyncio_function(thing: object) -> bool:
+    """Whether it is asyncio's own Python function, and not a program's replacement."""
     return type(thing) is FunctionType and thing.__globals__.get("__name__", "").partition(".")[0] == "asyncio"
 
 
 def _model(namespace: Any, name: str) -> FunctionType | None:
     found = inspect.unwrap(namespace.get(name))
-    return found if is_asyncios(found) else None
+    return found if is_asyncio_function(found) else None
 
 
-def put_into_class(cls: type, stock: type) -> list[FunctionType]:
-    """Have a class show its native methods as functions where asyncio's class has functions."""
+def install_in_class(cls: type, stock: type) -> list[FunctionType]:
+    """Replace a class's native methods by functions, where asyncio's class has functions."""
     natives = dict(vars(cls))
     if "__init__" in vars(stock):
         for base in cls.__mro__[1:-1]:
@@ -170,7 +187,7 @@ def put_into_class(cls: type, stock: type) -> list[FunctionType]:
         if has is not stock and any(
             name in vars(base) for base in cls.__mro__[1:-1] if base.__module__ == cls.__module__
         ):
-            # The native class has a descriptor of its own for the sake of a quicker call. A function needs none.
+            # A repeated inherited descriptor, which made calls faster. A function is fast anyway.
             delattr(cls, name)
             continue
         function = _function(model, target, cls)
@@ -179,8 +196,8 @@ def put_into_class(cls: type, stock: type) -> list[FunctionType]:
     return put
 
 
-def _put_into_module() -> None:
-    """Have the native module and its classes show functions."""
+def _install_in_module() -> None:
+    """Replace native functions and methods of the module `_rondel` by Python functions."""
     classes = _classes()
     for name, target in list(vars(_rondel).items()):
         if isinstance(target, BuiltinFunctionType):
@@ -190,9 +207,9 @@ def _put_into_module() -> None:
                 setattr(_rondel, name, function)
                 _show(function, "rondel", function.__module__)
         elif isinstance(target, type) and name in classes:
-            put_into_class(target, classes[name])
+            install_in_class(target, classes[name])
         elif isinstance(target, type) and isinstance(vars(asyncio).get(name), type):
-            for function in put_into_class(target, vars(asyncio)[name]):
+            for function in install_in_class(target, vars(asyncio)[name]):
                 _show(function, "rondel", function.__module__)
 
 
@@ -203,20 +220,20 @@ def _show(function: FunctionType, here: str, module: str) -> None:
 
 def _own_functions(cls: type) -> Iterator[tuple[str, FunctionType]]:
     for name, function in vars(cls).items():
-        if type(function) is FunctionType and not is_asyncios(function):
+        if type(function) is FunctionType and not is_asyncio_function(function):
             yield name, function
 
 
-def note_names(names: dict[str, Any]) -> None:
-    """Note what the package has under these names in Python, beside asyncio's."""
+def register_public_names(names: dict[str, Any]) -> None:
+    """Set the `__module__` of public names; note which functions replace asyncio's."""
     for name in names["__all__"]:
         ours = names.get(name)
-        # Which private module has it is of no use to anybody: it is found in the package.
+        # Programs import it from the package. The private module that defines it may change.
         if isinstance(ours, (FunctionType, type)) and ours.__module__.startswith("rondel."):
             ours.__module__ = "rondel"
     for name in asyncio.__all__:
         stock, ours = vars(asyncio).get(name), names.get(name)
-        if type(ours) is FunctionType and not is_asyncios(ours):
+        if type(ours) is FunctionType and not is_asyncio_function(ours):
             model = _model(vars(asyncio), name)
             if model is not None:
                 _show(ours, ours.__module__, model.__module__)
@@ -227,27 +244,27 @@ def note_names(names: dict[str, Any]) -> None:
                     _show(function, function.__module__, model.__module__)
 
 
-def name_after(cls: type, stock: type) -> None:
-    """Give the methods that a class has in Python the names of those of asyncio's class."""
+def copy_names(cls: type, stock: type) -> None:
+    """Give the Python methods of a class the qualified names and modules of asyncio's methods."""
     for base in cls.__mro__:
         if issubclass(stock, base):
             break
         for name, function in _own_functions(base):
             model = None if name.startswith("__") else getattr(stock, name, None)
             model = model and inspect.unwrap(model)
-            if model is not None and is_asyncios(model):
+            if model is not None and is_asyncio_function(model):
                 function.__qualname__ = model.__qualname__
                 function.__module__ = model.__module__
 
 
-def show_as_asyncios(installed: bool) -> None:
-    """Say in which module the package's functions are to be found: `pickle` looks them up there."""
+def set_reported_modules(installed: bool) -> None:
+    """Set the `__module__` of the public functions. `pickle` looks functions up there."""
     for function, here, module in _shown:
         function.__module__ = module if installed else here
 
 
 def _classes() -> dict[str, type]:
-    """Classes of asyncio that are not in its `__all__`, by the names that ours have."""
+    """The private classes of asyncio that are models, by the names of our classes."""
     selector: Any = selector_events
     unix: Any = unix_events
     return {
@@ -259,4 +276,4 @@ def _classes() -> dict[str, type]:
     }
 
 
-_put_into_module()
+_install_in_module()

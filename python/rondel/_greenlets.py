@@ -1,8 +1,10 @@
-"""gevent: where it has patched threads, the loop's wait must let its greenlets run, as asyncio's does by the patched selector.
+"""gevent: a loop must let greenlets run while it waits, if gevent has patched threads.
 
-After `gevent.monkey.patch_all()` all "threads" are greenlets of one thread. A loop that waits in the kernel would keep them from
-running, and an executor whose workers wait in the kernel would keep everything. So the loop waits for the descriptor of its
-reactor by gevent's means, and its default executor is asyncio's own, whose locks are gevent's.
+After `gevent.monkey.patch_all()` all "threads" are greenlets of one thread. A loop that waits in
+the kernel would block all of them, and so would an executor whose workers wait in the kernel. So
+the loop waits for its reactor's descriptor with `gevent.socket.wait_read`, and its default executor
+is the standard one, whose locks are gevent's. (Stock asyncio waits in a selector that gevent has
+patched.)
 """
 
 import os
@@ -16,7 +18,7 @@ __all__ = ("cooperate",)
 
 
 def cooperate(loop: "EventLoop") -> None:
-    """Have a loop that is about to run wait by gevent's means, if gevent has patched threads."""
+    """Make a loop that is about to run wait with gevent, if gevent has patched threads."""
     monkey = sys.modules.get("gevent.monkey")
     if monkey is None or not monkey.is_module_patched("threading") or "select" in vars(loop._selector):
         return
@@ -28,7 +30,8 @@ def cooperate(loop: "EventLoop") -> None:
 
     def call_soon_threadsafe(*args: Any, **kwargs: Any) -> Any:
         handle = post(*args, **kwargs)
-        # The "thread" is the loop's own, which is taken for awake.
+        # A greenlet runs in the loop's own thread, so the native code assumes that the loop is
+        # awake and does not wake it.
         os.write(wakes, b"\0")
         return handle
 

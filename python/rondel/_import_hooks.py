@@ -1,10 +1,12 @@
-"""Import hooks: callbacks for modules of other packages, and asyncio's submodules under Rondel's name.
+"""Import hooks: callbacks for other packages' modules, and `import rondel.streams`.
 
-`when_imported` calls a function once a module has been imported, and imports nothing itself. Its finder stands first in
-`sys.meta_path` and knows a few names. It lets the other finders find the module, and wraps the loader, so that the function is
-called when the module is complete and the importing program has not seen it yet.
+`when_imported` registers a function to call when a module is imported; it imports nothing itself.
+Its finder is the first in `sys.meta_path` and knows a few names. The other finders find the module;
+ours wraps the loader, so that the function is called when the module is complete, and before the
+import statement returns.
 
-`import rondel.streams` gives `asyncio.streams`, the very module. Its finder stands last, so that it costs other imports nothing.
+`import rondel.streams` gives the module `asyncio.streams` itself. The finder for that is the last
+in `sys.meta_path`, so that it does not slow other imports down.
 """
 
 import sys
@@ -15,19 +17,19 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-__all__ = ("serve_submodules_of_asyncio", "when_imported")
+__all__ = ("alias_asyncio_submodules", "when_imported")
 
 _waiting: dict[str, list[Callable[[ModuleType], None]]] = {}
 
 
 class _Loader:
-    """The module's own loader, with what is to be done after it."""
+    """Wraps a module's loader, to call the registered functions after it."""
 
     def __init__(self, loader: Any) -> None:
         self._loader = loader
 
     def exec_module(self, module: ModuleType) -> None:
-        # The module is to be as if nobody had been here.
+        # The wrapper must leave no trace in the module.
         module.__loader__ = self._loader
         if module.__spec__ is not None:
             module.__spec__.loader = self._loader
@@ -40,7 +42,7 @@ class _Loader:
 
 
 class _Finder:
-    """Finds what is waited for, by the finders behind it."""
+    """Finds modules that have registered functions, with the help of the other finders."""
 
     def __init__(self) -> None:
         self._finding: set[str] = set()
@@ -64,7 +66,10 @@ _finder = _Finder()
 
 
 def when_imported(name: str, act: Callable[[ModuleType], None]) -> None:
-    """Call `act` with the module of that name: now, if it is imported already, or as soon as it is."""
+    """Call `act` with the module of that name.
+
+    Now if it is imported already, else when it is imported.
+    """
     module = sys.modules.get(name)
     if module is not None:
         act(module)
@@ -74,7 +79,7 @@ def when_imported(name: str, act: Callable[[ModuleType], None]) -> None:
         sys.meta_path.insert(0, _finder)
 
 
-class _Submodules:
+class _SubmoduleFinder:
     """Finds and loads `rondel.NAME` for each submodule of asyncio."""
 
     def find_spec(
@@ -89,12 +94,12 @@ class _Submodules:
         """Have the import machinery make an empty module, which `exec_module` replaces."""
 
     def exec_module(self, module: ModuleType) -> None:
-        # An import statement gives what is in `sys.modules` when this returns. If `create_module` gave asyncio's module,
-        # the import machinery would change its `__spec__`.
+        # An import statement gives what is in `sys.modules` when this returns. If `create_module`
+        # gave asyncio's module, the import machinery would change its `__spec__`.
         name = module.__name__
         sys.modules[name] = import_module(f"asyncio.{name.partition('.')[2]}")
 
 
-def serve_submodules_of_asyncio() -> None:
-    """Have `import rondel.NAME` give `asyncio.NAME`, unless the package has a module of that name."""
-    sys.meta_path.append(_Submodules())
+def alias_asyncio_submodules() -> None:
+    """Make `import rondel.NAME` give `asyncio.NAME`, unless the package has such a module."""
+    sys.meta_path.append(_SubmoduleFinder())

@@ -1,8 +1,8 @@
-"""`install` and `uninstall`: the package's names in place of asyncio's, and back.
+"""`install` and `uninstall`: replace asyncio's functions and classes by Rondel's, and undo it.
 
-`install` goes through asyncio and its loaded submodules and replaces each public name that Rondel has natively wherever
-the stock object stands under that same name. What a program has patched before is left as it is. What was replaced is
-remembered, and `uninstall` puts exactly that back.
+`install` replaces the public names that Rondel implements, in asyncio and in all its loaded
+submodules that have the stock object under the same name. Objects that a program has patched before
+are left alone. `uninstall` restores exactly what `install` replaced.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import asyncio.events
 import sys
 from types import BuiltinFunctionType, FunctionType, ModuleType
 
-from ._functions import is_asyncios, show_as_asyncios
+from ._functions import is_asyncio_function, set_reported_modules
 from ._untouched import is_untouched
 
 __all__ = ("install", "uninstall")
@@ -20,9 +20,9 @@ _ABSENT = object()
 
 
 def _is_stock(thing: object) -> bool:
-    """Whether it is what asyncio has under a name, and not what a program, a tracer for one, has put there before."""
+    """Whether it is asyncio's own object, and not a program's (a tracer's, say) replacement."""
     if type(thing) is FunctionType:
-        return is_asyncios(thing)
+        return is_asyncio_function(thing)
     if isinstance(thing, type) or type(thing) is BuiltinFunctionType:
         return str(thing.__module__).partition(".")[0] in ("asyncio", "_asyncio")
     return False
@@ -34,18 +34,20 @@ def _replace(module: ModuleType, name: str, new: object) -> None:
 
 
 def install() -> None:
-    """Put Rondel's functions and classes in the place of asyncio's, for this process.
+    """Replace asyncio's functions and classes by Rondel's, in this process.
 
-    Code that is imported later, and code that looks names up when it runs (`asyncio.run(...)`), gets Rondel's. Names
-    that were copied before (`from asyncio import sleep`) stay as they are, as does what others have put in the place of
-    asyncio's, and so do loops that already run. Where Python still has event loop policies, Rondel's becomes the current
-    one. Installing twice is the same as once.
+    Code that is imported later, and code that looks names up when it runs (`asyncio.run(...)`),
+    gets Rondel's. Names that were copied before (`from asyncio import sleep`) do not change, nor do
+    objects that others have put in the place of asyncio's, nor running loops. Where Python still
+    has event loop policies, Rondel's becomes the current one. Installing twice has no further
+    effect.
     """
     if _replaced:
         return
     ours = sys.modules["rondel"]
     holders = [module for name, module in list(sys.modules.items()) if name.partition(".")[0] == "asyncio"]
-    # The last two are for programs that have patched `asyncio.run`, say, and use `asyncio.runners.run`.
+    # The last two are for programs that have patched `asyncio.run`, say, and call
+    # `asyncio.runners.run`.
     for stock in (sys.modules["asyncio"], asyncio.runners, asyncio.streams):
         for name in stock.__all__:
             # By vars(), because asyncio's module __getattr__ warns for deprecated names.
@@ -55,7 +57,7 @@ def install() -> None:
             for holder in holders:
                 if vars(holder).get(name) is old:
                     _replace(holder, name, new)
-    show_as_asyncios(installed=True)
+    set_reported_modules(installed=True)
     policy = getattr(ours, "EventLoopPolicy", None)
     if policy is not None and hasattr(asyncio.events, "_event_loop_policy"):
         # What asyncio.set_event_loop_policy() does, which is deprecated from 3.14 on.
@@ -63,8 +65,8 @@ def install() -> None:
 
 
 def uninstall() -> None:
-    """Undo `install()`: every name it replaced is asyncio's again. What was changed by others since is left alone."""
-    show_as_asyncios(installed=False)
+    """Undo `install()`: restore every name it replaced, unless other code has changed it since."""
+    set_reported_modules(installed=False)
     while _replaced:
         module, name, old, new = _replaced.pop()
         if vars(module).get(name, _ABSENT) is not new:

@@ -1,4 +1,4 @@
-"""Why the extension module cannot be loaded, in the words of who installed it. Imported only when that has failed."""
+"""The error message for an extension module that cannot be loaded. Imported only in that case."""
 
 import importlib.machinery
 import platform
@@ -12,7 +12,7 @@ _OLDEST = (3, 11)
 
 
 def explain(error: ImportError) -> ImportError:
-    """The error to raise in the place of `error`, which is what importing `rondel._rondel` raised."""
+    """Return the error to raise instead of `error`, which importing `rondel._rondel` has raised."""
     folder = Path(__file__).parent
     return ImportError(f"{_reason(error, folder)} ({_interpreter()})", name="rondel._rondel", path=str(folder))
 

@@ -1,7 +1,7 @@
-"""What programs have replaced in asyncio's classes, though Rondel's loop would not call it.
+"""Supports programs that patch methods of asyncio that Rondel's loop would not call.
 
-Profilers and tracers put a function of their own in the place of `asyncio.events.Handle._run`, or change the code of the one that
-is there. The loop then runs handles by that function, and tasks and transports as handles.
+Profilers and tracers replace `asyncio.events.Handle._run`, or its `__code__`. The loop then runs
+each handle through that function, and wraps task steps and transport events in handles.
 """
 
 import asyncio
@@ -21,22 +21,28 @@ def _run(self: Any) -> None:
     _rondel.run_handle(self)
 
 
-def _be_functions() -> None:
-    """Tracers read the code of `Handle._run`, and call the function with handles of each class."""
+def _install_run_function() -> None:
+    """Make `_run` a Python function.
+
+    Tracers read its code, and call it with handles of either class.
+    """
     _run.__module__, _run.__qualname__ = events.__name__, "Handle._run"
     for handle_class in (_rondel.Handle, _rondel.TimerHandle):
         handle_class._run = _run  # type: ignore[method-assign]
 
 
-_be_functions()
+_install_run_function()
 _stock_run: Any = vars(_stock_class)["_run"]
 _stock_code = _stock_run.__code__ if is_untouched(_stock_run) else None
 _own_code = _run.__code__
 
 
 def look() -> None:
-    """Have handles be run by what a program has put there; called when the classes have changed, and when a run begins."""
-    # By getattr(), which gives the classes a version: it is what the native side looks at.
+    """Find out which `_run` runs handles.
+
+    Called when a class has changed, and when the loop starts.
+    """
+    # getattr() assigns the classes a version tag. Native code compares the tag to notice changes.
     stock, own = getattr(_stock_class, "_run", None), getattr(_own_class, "_run", None)
     if own is not _run or _run.__code__ is not _own_code:
         _rondel.set_handle_run(own)
@@ -44,10 +50,10 @@ def look() -> None:
         _rondel.set_handle_run(None)
     else:
         _rondel.set_handle_run(stock)
-    _look_at_create_task()
+    _apply_create_task()
 
 
-# `BaseEventLoop.create_task`, which tracers wrap to hand their context on. While it is theirs, loops create tasks by it.
+# Tracers wrap `BaseEventLoop.create_task` to pass their context on. Then loops call the wrapper.
 
 _base_class: Any = asyncio.BaseEventLoop
 _stock_create_task: Any = vars(_base_class)["create_task"]
@@ -57,7 +63,7 @@ _native_create_task: Any = None
 
 
 def watch(loop_class: Any) -> None:
-    """Look after this class of loops from now on."""
+    """Set the class of loops whose `create_task` follows patches of asyncio's."""
     global _loop_class, _native_create_task
     _loop_class, _native_create_task = loop_class, vars(loop_class)["create_task"]
 
@@ -70,7 +76,7 @@ def _create_task(self: Any, coro: Any, **kwargs: Any) -> Any:
     """Run a coroutine as a Task."""
     has_factory = self._task_factory is not None
     if not has_factory:
-        # So that asyncio's method makes one of our tasks.
+        # Makes asyncio's method create one of our tasks.
         self._task_factory = _new_task
     try:
         return _base_class.create_task(self, coro, **kwargs)
@@ -79,7 +85,7 @@ def _create_task(self: Any, coro: Any, **kwargs: Any) -> Any:
             self._task_factory = None
 
 
-def _look_at_create_task() -> None:
+def _apply_create_task() -> None:
     base = _base_class.create_task
     is_stock = is_untouched(base) and (base is not _stock_create_task or base.__code__ is _stock_create_task_code)
     current = vars(_loop_class)["create_task"] if _loop_class is not None else None

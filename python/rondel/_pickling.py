@@ -1,22 +1,23 @@
-"""What `vars()`, `copy` and `pickle` see of native locks, events, queues and their kin.
+"""`vars()`, `copy` and `pickle` for native locks, events, queues and the like.
 
-asyncio's are Python objects: their state is in `__dict__`, which is all that copies and pickles are made of. Ours have the same
-attributes, kept natively. So `__dict__` is brought up to date whenever a program asks for it, and a state that is given back
-goes to the attributes. The native module puts what `members` gives into these classes when it makes them.
+asyncio's classes are Python classes: an instance's state is its `__dict__`, which `copy` and
+`pickle` use. Ours have the same attributes, but store them natively. So reading `__dict__` fills it
+with the current values, and setting the state sets the attributes. The native module adds the
+attributes that `members` returns to these classes when it creates them.
 """
 
 from typing import Any
 
 __all__ = ("members",)
 
-# What each constructor needs, for an object of asyncio's own that tells which attributes there are.
+# Constructor arguments. An instance of asyncio's class is created to learn which attributes it has.
 _ARGUMENTS: dict[str, tuple[object, ...]] = {"Barrier": (1,), "Timeout": (None,)}
-# Methods of its lock that a condition of asyncio's has as attributes. Ours asks its lock.
-_OF_LOCK = ("locked", "acquire", "release")
+# An `asyncio.Condition` has these methods of its lock as instance attributes. Ours has methods.
+_LOCK_METHODS = ("locked", "acquire", "release")
 
 
-class _State:
-    """`__dict__` of one class."""
+class _StateDict:
+    """The descriptor `__dict__` of one class."""
 
     def __init__(self, stock: Any) -> None:
         self._stock = stock
@@ -35,7 +36,7 @@ class _State:
         for name in self.names():
             held[name] = getattr(owner, name, None)
         if "_loop" not in self.names():
-            # asyncio has it in the class until somebody waits. A Timeout has none.
+            # In asyncio `_loop` is a class attribute until a task waits. A Timeout has none.
             loop = getattr(owner, "_loop", None)
             if loop is None:
                 held.pop("_loop", None)
@@ -57,8 +58,8 @@ class _State:
 
 
 def members(stock: type) -> dict[str, object]:
-    """Attributes for a native class that stands in for this one of asyncio's."""
-    state = _State(stock)
+    """Return the attributes for the native class that replaces this class of asyncio."""
+    state = _StateDict(stock)
 
     def __getstate__(self: Any) -> Any:
         state.__get__(self)
@@ -66,7 +67,7 @@ def members(stock: type) -> dict[str, object]:
         values, *slots = saved if isinstance(saved, tuple) else (saved,)
         values = dict(values)
         lock = values.get("_lock")
-        for name in _OF_LOCK if lock is not None else ():
+        for name in _LOCK_METHODS if lock is not None else ():
             method = values.get(name)
             if getattr(method, "__self__", None) is lock and getattr(method, "__name__", None) == name:
                 del values[name]

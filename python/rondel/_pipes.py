@@ -1,7 +1,7 @@
-"""The loop's way to pipe transports: a mixin for ``EventLoop``.
+"""Creates pipe transports: a mixin for ``EventLoop``.
 
-asyncio's ``connect_read_pipe`` and ``connect_write_pipe``, and with them the standard streams of subprocesses, end in the
-methods here.
+asyncio's ``connect_read_pipe`` and ``connect_write_pipe`` call the methods here, also for the
+standard streams of subprocesses.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ("Pipes",)
 
 
 class Pipes(_Base):
-    """Makes native transports where asyncio's selector loop makes its own."""
+    """Creates native transports in place of those of asyncio's selector loop."""
 
     def _make_read_pipe_transport(
         self, pipe: Any, protocol: Any, waiter: Any = None, extra: dict[str, Any] | None = None

@@ -1,4 +1,7 @@
-"""`EventLoopPolicy`: Rondel's loops for programs that go through asyncio's policies (gone after Python 3.15)."""
+"""`EventLoopPolicy`.
+
+For programs that use asyncio's event loop policies (removed in Python 3.16).
+"""
 
 from asyncio import unix_events
 from typing import TYPE_CHECKING, Any
@@ -8,12 +11,12 @@ from ._event_loop import EventLoop
 if TYPE_CHECKING:
     from asyncio import DefaultEventLoopPolicy as _StockPolicy
 else:
-    # The public name warns from 3.14 on, and importing Rondel must not.
+    # The public name is deprecated from 3.14 on, and importing Rondel must not warn.
     _StockPolicy: Any = getattr(unix_events, "_UnixDefaultEventLoopPolicy", None)
 
 if _StockPolicy is not None:
 
     class EventLoopPolicy(_StockPolicy):
-        """asyncio's default policy, except that the loops it makes are `rondel.EventLoop`."""
+        """asyncio's default policy, but it creates `rondel.EventLoop`s."""
 
         _loop_factory = EventLoop

@@ -1,11 +1,12 @@
-"""How the loop learns that a child process has ended: a mixin for ``EventLoop``.
+"""Notices the exit of child processes: a mixin for ``EventLoop``.
 
-Starting a child is `subprocess.Popen`'s work and its transport asyncio's own; what is added here is a pidfd in the loop's
-reactor for each child, which is read once. No thread waits for a child, none is waited for but our own, and the status
-is collected in the step that tells the transport: until then nobody else can have got the child's number.
+`subprocess.Popen` starts a child, and its transport is asyncio's. This file adds a pidfd for each
+child, watched by the loop's reactor. So no thread waits for a child, and only children of this loop
+are waited for. The exit status is collected in the same step that tells the transport: until then
+the kernel cannot reuse the PID.
 
-Whoever set a child watcher or an event loop policy of their own keeps it, and where the kernel gives no pidfd asyncio's
-watcher waits in a thread.
+A child watcher or an event loop policy that a program has set is used instead. If the kernel has no
+pidfds, asyncio's watcher waits in a thread.
 """
 
 from __future__ import annotations
@@ -26,8 +27,9 @@ __all__ = ("Subprocesses",)
 
 _Transport: Any = vars(unix_events)["_UnixSubprocessTransport"]
 
-# How many turns lie between the child's end and the call of `process_exited`: what its pipes bring in them comes first.
-_TURNS_TO_WAIT = 2 if sys.version_info < (3, 12) else 1 if sys.version_info < (3, 14) else 0
+# How many turns pass between the child's exit and the call of `process_exited`. The child's last
+# output is delivered in these turns.
+_TURNS_BEFORE_EXIT_REPORT = 2 if sys.version_info < (3, 12) else 1 if sys.version_info < (3, 14) else 0
 
 if sys.version_info >= (3, 12):
     _ALREADY_READ = "child process pid %d exit status already read:  will report returncode 255"
@@ -39,16 +41,16 @@ if sys.version_info >= (3, 14):
     _ThreadedWatcher: Any = vars(unix_events)["_ThreadedChildWatcher"]
     _DefaultWatcher: Any = vars(unix_events)["_PidfdChildWatcher"]
 
-    def _watches_itself(loop: Any) -> bool:
+    def _uses_default_watcher(loop: Any) -> bool:
         return type(loop._watcher) is _DefaultWatcher
 else:
     _ThreadedWatcher = unix_events.ThreadedChildWatcher
-    # On 3.11 asyncio waits in a thread unless it is told otherwise.
+    # On 3.11 asyncio's default watcher waits in a thread.
     _DefaultWatcher = unix_events.PidfdChildWatcher if sys.version_info >= (3, 12) else _ThreadedWatcher
     _get_watcher = events.get_child_watcher
     _get_watcher_of_policy = unix_events._UnixDefaultEventLoopPolicy.get_child_watcher
 
-    def _watches_itself(_: Any) -> bool:
+    def _uses_default_watcher(_: Any) -> bool:
         if events.get_child_watcher is not _get_watcher:
             return False
         policy: Any = events.get_event_loop_policy()
@@ -60,7 +62,7 @@ else:
 
 
 class _Child:
-    """A child that runs, and the descriptor that says when it does not any more."""
+    """A running child process and its pidfd, which becomes readable when the child exits."""
 
     __slots__ = ("_fd", "_loop", "_transport")
 
@@ -70,12 +72,12 @@ class _Child:
         self._fd = fd
 
     def __del__(self) -> None:
-        # The loop was closed and has let go of what it watched, or the status was read.
+        # The status was read, or the loop was closed and has dropped its readers.
         os.close(self._fd)
 
     def ended(self) -> None:
         self._loop._remove_reader(self._fd)  # type: ignore[attr-defined]
-        self.report_after(_TURNS_TO_WAIT)
+        self.report_after(_TURNS_BEFORE_EXIT_REPORT)
 
     def report_after(self, turns: int) -> None:
         if turns:
@@ -86,11 +88,12 @@ class _Child:
     def _status(self) -> int:
         pid: int = self._transport._pid
         try:
-            # By the descriptor and not by the number: that may be another child's, if somebody has waited for ours.
+            # By pidfd and not by PID. If other code has already waited for our child, the PID may
+            # be that of another child.
             result = os.waitid(os.P_PIDFD, self._fd, os.WEXITED)
         except ChildProcessError:
             return self._status_read_by_others(pid)
-        except OSError:  # Linux 5.3 has pidfds but can't wait for them
+        except OSError:  # Linux 5.3 has pidfds but no waitid(P_PIDFD)
             try:
                 return unix_events.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # type: ignore[attr-defined, no-any-return]
             except ChildProcessError:
@@ -104,7 +107,7 @@ class _Child:
 
     def _status_read_by_others(self, pid: int) -> int:
         process = self._transport._proc
-        # `Popen.poll()` may have it, which the transport's own methods call.
+        # `Popen.poll()` may have read it: the transport's own methods call that.
         if process is not None and process.returncode is not None:
             return process.returncode  # type: ignore[no-any-return]
         logger.warning(_ALREADY_READ, pid)
@@ -112,7 +115,7 @@ class _Child:
 
 
 class Subprocesses(_Base):
-    """Watches children in the loop's own reactor."""
+    """Watches child processes in the loop's reactor."""
 
     async def _make_subprocess_transport(
         self,
@@ -127,7 +130,7 @@ class Subprocesses(_Base):
         **kwargs: Any,
     ) -> asyncio.SubprocessTransport:
         streams = stdin, stdout, stderr
-        if not _watches_itself(self):
+        if not _uses_default_watcher(self):
             make = super()._make_subprocess_transport  # type: ignore[misc]
             return await make(protocol, args, shell, *streams, bufsize, extra, **kwargs)  # type: ignore[no-any-return]
         connected = self.create_future()
@@ -139,7 +142,7 @@ class Subprocesses(_Base):
             raise
         except BaseException:
             transport.close()
-            # From 3.14 on who cancels once more does not leave the child unwaited for.
+            # From 3.14 on a second cancellation does not leave the child unreaped.
             waiting = transport._wait()
             await (tasks.shield(waiting) if sys.version_info >= (3, 14) else waiting)
             raise
@@ -150,11 +153,12 @@ class Subprocesses(_Base):
         try:
             fd = os.pidfd_open(pid)
         except ProcessLookupError:
-            # It has ended, and somebody has waited for it already: a SIGCHLD handler, or the kernel if SIGCHLD is ignored.
+            # It has exited and was already reaped: by a SIGCHLD handler, or by the kernel because
+            # SIGCHLD is ignored.
             logger.warning(_ALREADY_READ, pid)
             self.call_soon(transport._process_exited, 255)
         except OSError:
-            # No pidfds here (ENOSYS, EPERM), or no descriptor left: a thread needs none.
+            # The kernel has no pidfds (ENOSYS, EPERM), or no descriptor is left.
             callback = self._child_watcher_callback  # type: ignore[attr-defined]
             _ThreadedWatcher().add_child_handler(pid, callback, transport)
         else:

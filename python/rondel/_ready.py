@@ -1,7 +1,8 @@
-"""`loop._ready` as a program finds it: the native ring, behind the methods of the deque that asyncio has there.
+"""`loop._ready`: the loop's native ready queue, with the interface of asyncio's deque.
 
-What asyncio's own `_run_once`, or one of a program's, does with it works on the ring: its length, taking the first handle, adding
-handles at either end. Everything else takes all handles out and puts them back.
+The operations that `_run_once` uses (asyncio's, or a program's own) work on the queue directly: its
+length, taking the first handle, adding a handle at either end. All other operations take all
+handles out and put them back.
 """
 
 import weakref
@@ -92,11 +93,11 @@ class Ready(MutableSequence[Any]):
         self._with_all(lambda handles: handles.rotate(n))
 
     def reverse(self) -> None:
-        """Turn the order round."""
+        """Reverse the order."""
         self._with_all(lambda handles: handles.reverse())
 
     def copy(self) -> deque[Any]:
-        """The handles, in a deque."""
+        """Return a deque of the handles."""
         return deque(self)
 
     __copy__ = copy

@@ -1,9 +1,10 @@
-"""Names and addresses: a mixin for ``EventLoop``.
+"""Name resolution: a mixin for ``EventLoop``.
 
-Literal addresses are answered at once. Names are looked up in threads of their own, so that a slow name server holds up none
-of what the program runs in the default executor.
+Literal addresses are resolved at once. Names are looked up in threads of a separate executor, so
+that a slow name server does not delay what the program runs in the default executor.
 
-Whoever replaces ``socket.getaddrinfo``, ``loop.run_in_executor`` or the default executor gets what asyncio does.
+If a program replaces ``socket.getaddrinfo``, ``loop.run_in_executor`` or the default executor,
+names are looked up as asyncio does it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ else:
 
 __all__ = ("Resolver",)
 
-# How many names are looked up at once.
+# The maximum number of concurrent lookups.
 _THREADS = 16
 
 _getaddrinfo = socket.getaddrinfo
@@ -38,7 +39,7 @@ def _is_literal(host: object) -> bool:
 
 
 class Resolver(_Base):
-    """Looks names up."""
+    """``getaddrinfo``, ``getnameinfo`` and the executor they use."""
 
     _resolver: LoopExecutor | None
     _default_executor: Any
@@ -53,7 +54,7 @@ class Resolver(_Base):
         proto: int = 0,
         flags: int = 0,
     ) -> list[Any]:
-        """Return the addresses of a host, as ``socket.getaddrinfo``."""
+        """Return the addresses of a host, as ``socket.getaddrinfo`` does."""
         look_up = socket.getaddrinfo
         if look_up is _getaddrinfo and not self.get_debug():
             found = _rondel.literal_addresses(host, port, family, type, proto, flags)
@@ -61,19 +62,20 @@ class Resolver(_Base):
                 return found
         elif self.get_debug():
             look_up = self._getaddrinfo_debug  # type: ignore[attr-defined]
-        return await self._in_resolver(look_up, host, port, family, type, proto, flags)  # type: ignore[no-any-return]
+        return await self._run_in_resolver(look_up, host, port, family, type, proto, flags)  # type: ignore[no-any-return]
 
     async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
-        """Return the name and the service of an address, as ``socket.getnameinfo``."""
+        """Return the host and service name of an address, as ``socket.getnameinfo`` does."""
         look_up = socket.getnameinfo
         numeric = look_up is _getnameinfo and flags & _NUMERIC == _NUMERIC
-        # The host may still be a name, which the function would look up.
+        # With numeric flags the function does not block, unless the host is a name.
         if numeric and isinstance(sockaddr, tuple) and sockaddr and _is_literal(sockaddr[0]):
             return look_up(sockaddr, flags)
-        return await self._in_resolver(look_up, sockaddr, flags)  # type: ignore[no-any-return]
+        return await self._run_in_resolver(look_up, sockaddr, flags)  # type: ignore[no-any-return]
 
-    def _in_resolver(self, look_up: Callable[..., Any], *args: Any) -> Any:
-        # Now, and not before: it imports what asyncio imports when it makes an executor.
+    def _run_in_resolver(self, look_up: Callable[..., Any], *args: Any) -> Any:
+        # Imported late, because it imports `concurrent.futures.thread`. asyncio, too, imports that
+        # only when it creates an executor.
         from ._executor import LoopExecutor
 
         default = self._default_executor
@@ -88,19 +90,19 @@ class Resolver(_Base):
     if sys.version_info >= (3, 12):
 
         async def shutdown_default_executor(self, timeout: float | None = None) -> None:
-            """Wait until no thread of the loop's own runs any more, for at most `timeout` seconds."""
+            """Wait at most `timeout` seconds for the threads of the loop's executors to end."""
             await self._shut_down_executors(timeout)
 
     else:
 
         async def shutdown_default_executor(self) -> None:
-            """Wait until no thread of the loop's own runs any more."""
+            """Wait for the threads of the loop's executors to end."""
             await self._shut_down_executors()
 
     async def _shut_down_executors(self, *timeout: float | None) -> None:
         await super().shutdown_default_executor(*timeout)
         if self._resolver is not None:
-            # Its threads are waited for in the same way.
+            # asyncio's method shuts the resolver down in the same way.
             default, self._default_executor, self._resolver = self._default_executor, self._resolver, None
             try:
                 await super().shutdown_default_executor(*timeout)
@@ -108,7 +110,7 @@ class Resolver(_Base):
                 self._default_executor = default
 
     def close(self) -> None:
-        """Close the loop. Threads that look something up are not waited for."""
+        """Close the loop. This does not wait for threads that are looking up names."""
         super().close()
         resolver, self._resolver = self._resolver, None
         if resolver is not None:

@@ -1,10 +1,13 @@
-"""The extension module: what runs per callback, per task step and per packet. Programs use it through `rondel`."""
+"""The extension module: the code that runs per callback, per task step and per packet.
+
+Programs use it through `rondel`.
+"""
 
 import asyncio
 import sys
 from abc import ABCMeta
 
-# These do as asyncio's do, and are declared as those.
+# These behave like asyncio's, and are declared as those.
 from asyncio import Barrier as Barrier
 from asyncio import BoundedSemaphore as BoundedSemaphore
 from asyncio import Condition as Condition
@@ -87,7 +90,7 @@ class Handle(asyncio.Handle, metaclass=ABCMeta):
 
 @disjoint_base
 class TimerHandle(asyncio.TimerHandle):
-    """A callback that `call_later` or `call_at` scheduled. It is a `Handle` in all but its base class."""
+    """A callback that `call_later` or `call_at` scheduled. It does not derive from `Handle`."""
 
     _callback: Callable[..., object]
     _args: tuple[Any, ...]
@@ -128,7 +131,7 @@ class TimerHandle(asyncio.TimerHandle):
 
 @disjoint_base
 class Future(asyncio.Future[_T]):
-    """A result that will be there later."""
+    """A result that is not available yet."""
 
     _asyncio_future_blocking: bool
     _cancel_message: Any
@@ -242,7 +245,7 @@ class Task(asyncio.Task[_T_co]):
 
 @disjoint_base
 class LoopCore:
-    """The native half of `rondel.EventLoop`: the engine and what is called often."""
+    """The native base of `rondel.EventLoop`: the engine, and the methods that are called often."""
 
     _closed: bool
     _debug: bool
@@ -252,7 +255,10 @@ class LoopCore:
     _scheduled: Any
     _selector: Any
     def __new__(cls, *, virtual_start: float | None = None) -> Self:
-        """`virtual_start`: seconds; the loop then has a virtual clock, which starts there and never waits."""
+        """`virtual_start`, in seconds, gives the loop a virtual clock.
+
+        It starts there, and the loop never waits.
+        """
 
     def _run_once(self) -> None: ...
     def _select(self, timeout: float | None, /) -> list[tuple[SelectorKey, int]]: ...
@@ -347,7 +353,7 @@ class LoopCore:
 
 @final
 class LoopAttribute:
-    """A descriptor for a class of loops: an attribute that the native core keeps, so that a loop needs no `__dict__`."""
+    """A descriptor for an attribute that the native core stores: a loop needs no `__dict__`."""
 
     def __new__(cls, name: str) -> Self: ...
     @overload
@@ -361,38 +367,38 @@ def probes() -> dict[str, bool]:
     """Which probes of the interpreter have found what they look for."""
 
 def stop_monitor() -> None:
-    """Before a fork: end the monitor's thread, until it is needed again."""
+    """Before a fork: end the monitor's thread. It starts again when it is needed."""
 
 def end_monitor() -> None:
-    """At the interpreter's end: end the monitor's thread for good."""
+    """At interpreter exit: end the monitor's thread for good."""
 
 def bind_methods(cls: type[LoopCore], /) -> None:
-    """Give a subclass the often called methods as its own: the interpreter finds them faster there."""
+    """Copy the methods that are called often into a subclass, for a faster lookup."""
 
 def native_code(target: object, cls: type | None = None) -> object:
-    """What a function's bytecode calls: `rondel._functions`."""
+    """Return the object that a wrapper's bytecode calls: see `rondel._functions`."""
 
 def attach(function: FunctionType, native: object) -> None:
-    """Have a function call its native code at once, where the interpreter can."""
+    """Make a Python function call its native code directly, where the interpreter supports that."""
 
 def put(cls: type, name: str, function: object) -> None:
-    """Put a function into a class in the place of its own native method. What fills a slot still does."""
+    """Replace a class's native method by a Python function. Type slots keep the native function."""
 
 if sys.version_info < (3, 12):
     def stand_in(function: FunctionType, /) -> FunctionType:
-        """What stands for a function, and is called faster."""
+        """Return an object that behaves like the function and is faster to call."""
 
 def note_methods(cls: type, /) -> None: ...
 def set_handle_run(run: Callable[[Any], object] | None, /) -> None: ...
 def run_handle(handle: asyncio.Handle, /) -> None: ...
 def forget_task(task: object, /) -> None:
-    """Take a task out of its loop's list, as `asyncio.tasks._unregister_task` asks."""
+    """Remove a task from its loop's list, for `asyncio.tasks._unregister_task`."""
 
 # ---- threads ----
 
 @final
 class WorkQueue:
-    """The queue that the threads of an executor take their work from."""
+    """The work queue of an executor's threads."""
 
     def __new__(cls) -> Self: ...
     def put(self, item: object, block: bool = True, timeout: float | None = None) -> None: ...
@@ -404,7 +410,7 @@ class WorkQueue:
         """Run items until `None` is taken."""
 
     def _has_worker(self) -> bool:
-        """Whether a thread waits for each item."""
+        """Whether there is an idle thread for each queued item."""
 
     def _at_fork_reinit(self) -> None: ...
 
@@ -444,11 +450,14 @@ def make_socket_transport(
     server: AbstractServer | None = None,
     context: Context | None = None,
 ) -> SocketTransport:
-    """A transport on a connected socket; `waiter` is completed after `protocol.connection_made()`."""
+    """Create a transport on a connected socket.
+
+    `waiter` is done after `protocol.connection_made()`.
+    """
 
 @final
 class DatagramTransport(transports._FlowControlMixin, transports.DatagramTransport):
-    """A datagram socket of IP or of the Unix domain."""
+    """An IP or Unix datagram socket."""
 
     max_size: ClassVar[int]
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
@@ -473,11 +482,14 @@ def make_datagram_transport(
     waiter: asyncio.Future[None] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> DatagramTransport:
-    """A transport on a datagram socket; `waiter` is completed after `protocol.connection_made()`."""
+    """Create a transport on a datagram socket.
+
+    `waiter` is done after `protocol.connection_made()`.
+    """
 
 @final
 class ReadPipeTransport(transports.ReadTransport):
-    """The end of a pipe, terminal or socket that is read."""
+    """The reading end of a pipe, or a terminal or socket that is read."""
 
     max_size: ClassVar[int]
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
@@ -491,7 +503,7 @@ class ReadPipeTransport(transports.ReadTransport):
 
 @final
 class WritePipeTransport(transports._FlowControlMixin):
-    """The end of a pipe, terminal or socket that is written."""
+    """The writing end of a pipe, or a terminal or socket that is written."""
 
     def get_extra_info(self, name: str, default: Any = None) -> Any: ...
     def is_closing(self) -> bool: ...
@@ -514,7 +526,7 @@ def make_read_pipe_transport(
     waiter: asyncio.Future[None] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> ReadPipeTransport:
-    """A transport on a file object; `waiter` is completed after `protocol.connection_made()`."""
+    """Create a transport on a file object. `waiter` is done after `protocol.connection_made()`."""
 
 def make_write_pipe_transport(
     loop: asyncio.AbstractEventLoop,
@@ -523,7 +535,7 @@ def make_write_pipe_transport(
     waiter: asyncio.Future[None] | None = None,
     extra: dict[str, Any] | None = None,
 ) -> WritePipeTransport:
-    """A transport on a file object; `waiter` is completed after `protocol.connection_made()`."""
+    """Create a transport on a file object. `waiter` is done after `protocol.connection_made()`."""
 
 def start_serving(
     loop: asyncio.AbstractEventLoop,
@@ -533,15 +545,15 @@ def start_serving(
     backlog: int,
     tls: tuple[SSLContext, float | None, float | None] | None = None,
 ) -> None:
-    """Accept connections on a listening socket: a transport and a protocol for each.
+    """Accept connections on a listening socket; create a transport and a protocol for each.
 
-    `tls` is a context, and the timeouts of handshake and shutdown in seconds."""
+    `tls` is an SSL context and the timeouts of handshake and shutdown, in seconds."""
 
 # ---- TLS ----
 
 @disjoint_base
 class TLSProtocolCore:
-    """The native half of the protocol between a socket and what speaks TLS over it."""
+    """The native base of `SSLProtocol`: the TLS layer between a transport and a protocol."""
 
     _state: Any
     _app_protocol: Any
@@ -584,7 +596,7 @@ class TLSProtocolCore:
 
 @disjoint_base
 class TLSTransportCore(transports._FlowControlMixin):
-    """The native half of a transport over TLS."""
+    """The native base of `SSLTransport`."""
 
     _loop: Any
     _ssl_protocol: Any
@@ -596,20 +608,20 @@ class TLSTransportCore(transports._FlowControlMixin):
     def resume_reading(self) -> None: ...
 
 def bind_tls(protocol_class: type, transport_class: type) -> None:
-    """Say which classes the data path is for."""
+    """Tell the native code the classes `SSLProtocol` and `SSLTransport`."""
 
 # ---- names ----
 
 def literal_addresses(
     host: object, port: object, family: object, type: object, proto: object, flags: object
 ) -> list[Any] | None:
-    """What `socket.getaddrinfo` answers for a literal address; None for anything else."""
+    """Return what `socket.getaddrinfo` does for a literal address, else None."""
 
 # ---- streams ----
 
 @final
 class StreamFactory:
-    """The protocol factory of `start_server`: a reader and a `StreamReaderProtocol` per connection."""
+    """The protocol factory of `start_server`: makes a reader and a protocol per connection."""
 
     def __new__(cls, *args: Any, **kwargs: Any) -> Self: ...
     def __init__(self, client_connected_cb: _ClientConnected, limit: int, loop: asyncio.AbstractEventLoop) -> None: ...
@@ -710,4 +722,4 @@ class StreamReaderProtocol(asyncio.StreamReaderProtocol):
     def __del__(self) -> None: ...
 
 def _as_completed(fs: Iterable[Any], *, timeout: float | None = None) -> Any:
-    """What `as_completed` is from 3.13 on, and goes through before."""
+    """`as_completed` from 3.13 on. Up to 3.12 `as_completed` is a generator that uses it."""

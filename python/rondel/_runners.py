@@ -1,7 +1,7 @@
-"""`rondel.run` and `rondel.Runner`: asyncio's own, with Rondel's loop where none is asked for.
+"""`rondel.run` and `rondel.Runner`: asyncio's, but without a `loop_factory` the loop is Rondel's.
 
-Everything a runner does besides choosing the loop (Ctrl-C, cancelling what is left, shutting down generators and
-the executor) is the running version's `asyncio.Runner`; nothing here is on the path of a callback.
+All else that a runner does is asyncio's code of the running version: Ctrl-C, cancelling the
+remaining tasks, shutting down generators and the executor.
 """
 
 import asyncio
@@ -18,21 +18,21 @@ __all__ = ("Runner", "run")
 
 _T = TypeVar("_T")
 
-# Taken now: `install()` later puts this module's classes where asyncio keeps its own.
+# Saved now, because `install()` replaces `asyncio.runners.Runner` by the class below.
 _StockRunner = runners.Runner
 
 
 class _RunnerClass(type):
-    """After `install()`, who asks whether something is an `asyncio.Runner` means those that were made before as well."""
+    """After `install()`, an `asyncio.Runner` made before it is still an instance of the class."""
 
     def __instancecheck__(cls, instance: object) -> bool:
         return super().__instancecheck__(instance) or (cls is Runner and isinstance(instance, _StockRunner))
 
 
 class Runner(_StockRunner, metaclass=_RunnerClass):  # type: ignore[misc]  # final to typeshed; at run time it is not
-    """A context manager that makes an event loop, runs coroutines in it and closes it at the end.
+    """A context manager that creates an event loop, runs coroutines in it and closes it at the end.
 
-    As `asyncio.Runner`; without a `loop_factory` the loop is a `rondel.EventLoop`.
+    Like `asyncio.Runner`, but without a `loop_factory` the loop is a `rondel.EventLoop`.
     """
 
     def __init__(
@@ -45,21 +45,24 @@ class Runner(_StockRunner, metaclass=_RunnerClass):  # type: ignore[misc]  # fin
 
 
 def _default_loop(runner: "weakref.ref[Runner]") -> asyncio.AbstractEventLoop:
-    """Make the loop of a runner that was given no factory. The runner keeps this, and must not be kept by it."""
+    """Create the loop of a runner without a factory.
+
+    The reference is weak to avoid a reference cycle.
+    """
     loop: asyncio.AbstractEventLoop = EventLoop()
-    # asyncio makes the loop current in the thread when it chose it itself, and not when a factory was given;
-    # the flag has the runner's close() undo that.
+    # asyncio calls set_event_loop() only if there is no factory. So do we for our own factory; the
+    # flag makes the runner's close() undo it.
     events.set_event_loop(loop)
     vars(runner())["_set_event_loop"] = True
     return loop
 
 
-def _refuse_within_a_loop() -> None:
+def _check_no_running_loop() -> None:
     if asyncio._get_running_loop() is not None:
         raise RuntimeError("asyncio.run() cannot be called from a running event loop")
 
 
-# Twice the same, rather than a function that both call: it would be one frame more in each traceback of a program.
+# The body is repeated, because a shared function would be an additional frame in tracebacks.
 if sys.version_info >= (3, 12):
 
     def run(
@@ -69,7 +72,7 @@ if sys.version_info >= (3, 12):
         loop_factory: Callable[[], asyncio.AbstractEventLoop] | None = None,
     ) -> _T:
         """Run a coroutine in a new Rondel loop and return its result, as `asyncio.run` does."""
-        _refuse_within_a_loop()
+        _check_no_running_loop()
         with Runner(debug=debug, loop_factory=loop_factory) as runner:
             return runner.run(main)
 
@@ -77,6 +80,6 @@ else:
 
     def run(main: Coroutine[Any, Any, _T], *, debug: bool | None = None) -> _T:
         """Run a coroutine in a new Rondel loop and return its result, as `asyncio.run` does."""
-        _refuse_within_a_loop()
+        _check_no_running_loop()
         with Runner(debug=debug) as runner:
             return runner.run(main)

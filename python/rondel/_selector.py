@@ -1,7 +1,8 @@
-"""The object where asyncio's loop keeps its selector: the native reactor, as programs expect to find it.
+"""`loop._selector`: the native reactor, with the interface of a selector.
 
-The loop itself does not use it, unless a program has replaced its `select`: virtual clocks do, to look at the timeout and
-move the time instead of waiting. Then each turn of the loop calls that.
+The loop does not use this object, unless a program has replaced its `select` method. Virtual clocks
+do that: they advance the time by the timeout instead of waiting. Then each turn of the loop calls
+that `select`.
 """
 
 import selectors
@@ -16,7 +17,7 @@ __all__ = ("ReactorSelector",)
 
 
 class _Map(Mapping[Any, selectors.SelectorKey]):
-    """What is registered, by descriptor."""
+    """The registered descriptors and their keys."""
 
     def __init__(self, selector: "ReactorSelector") -> None:
         self._selector = selector
@@ -36,7 +37,10 @@ def _number(fileobj: Any) -> int:
 
 
 class ReactorSelector(selectors.BaseSelector):
-    """A loop's reactor as a selector. The data of its keys are two handles, of the reader and of the writer, or None."""
+    """A loop's reactor as a selector.
+
+    A key's data is a pair: the handles of reader and writer, or None.
+    """
 
     _loop: "weakref.ref[EventLoop]"
 
@@ -47,7 +51,7 @@ class ReactorSelector(selectors.BaseSelector):
         loop = self._loop()
         return None if loop is None or loop.is_closed() else loop
 
-    def _registering(self) -> "EventLoop":
+    def _require_loop(self) -> "EventLoop":
         loop = self._open_loop()
         if loop is None:
             raise RuntimeError("Event loop is closed")
@@ -58,10 +62,10 @@ class ReactorSelector(selectors.BaseSelector):
         return [] if loop is None else loop._watched_files()
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
-        """Watch a descriptor, for the handles that `data` holds."""
+        """Watch a descriptor. `data` is a pair: the handles of reader and writer."""
         if not events or events & ~(selectors.EVENT_READ | selectors.EVENT_WRITE):
             raise ValueError(f"Invalid events: {events!r}")
-        fd, loop = _number(fileobj), self._registering()
+        fd, loop = _number(fileobj), self._require_loop()
         if loop._watched(fd):
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
         reader, writer = data
@@ -72,25 +76,25 @@ class ReactorSelector(selectors.BaseSelector):
         return selectors.SelectorKey(fileobj, fd, events, data)
 
     def unregister(self, fileobj: Any) -> selectors.SelectorKey:
-        """Watch a descriptor no more."""
+        """Stop watching a descriptor."""
         key = self.get_key(fileobj)
-        loop = self._registering()
+        loop = self._require_loop()
         loop._watch(key.fd, 1, None)
         loop._watch(key.fd, 2, None)
         return key
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        """Wait for descriptors that are ready, or for what ends the loop's wait, which has the descriptor -1."""
+        """Wait until a descriptor is ready or the loop is woken up (reported as descriptor -1)."""
         if timeout is not None and timeout < 0:
             timeout = 0
-        return self._registering()._select(timeout)
+        return self._require_loop()._select(timeout)
 
     def fileno(self) -> int:
-        """A descriptor that can be read when `select()` has something to report."""
-        return self._registering()._select_fd()
+        """A descriptor that is readable when `select()` has something to report."""
+        return self._require_loop()._select_fd()
 
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
-        """What a descriptor is watched for."""
+        """Return the key of a registered descriptor."""
         loop = self._open_loop()
         fd = _number(fileobj)
         if loop is None or not loop._watched(fd):
@@ -98,13 +102,13 @@ class ReactorSelector(selectors.BaseSelector):
         return loop._selector_key(fd)._replace(fileobj=fileobj)
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
-        """What is registered."""
+        """Return the registered descriptors and their keys."""
         return _Map(self)
 
     def close(self) -> None:
-        """The native part of the loop closes the reactor."""
+        """Do nothing: the native part of the loop closes the reactor."""
 
-    # `select` is looked for when an attribute changes, so that the loop need not look for it in each turn.
+    # Whether `select` is replaced is determined when an attribute changes, and not in each turn.
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)

@@ -1,7 +1,8 @@
 """Receiving from plain sockets: a mixin for ``EventLoop``.
 
-asyncio receives in the callback that the reactor calls, and hands over what came by a future. A task that is cancelled between
-the two loses it. Here the callback only wakes the task, and the task receives: what was not returned is still in the socket.
+asyncio receives in the reader callback and passes the data to the task by a future. If the task is
+cancelled in between, the data is lost. Here the callback only wakes the task, and the task
+receives: data that was not returned is still in the socket.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ def _wake(future: Future[None]) -> None:
 
 
 class Sockets(_Base):
-    """``sock_recv`` and its kin, and ``sock_accept``."""
+    """``sock_recv`` and its variants, and ``sock_accept``."""
 
     def _check_raw(self, sock: socket.socket) -> None:
         _check_ssl_socket(sock)
@@ -36,7 +37,7 @@ class Sockets(_Base):
             raise ValueError("the socket must be non-blocking")
 
     def _readable(self, sock: socket.socket) -> Future[None]:
-        """A future that is done when the socket can be read."""
+        """Return a future that is done when the socket is readable."""
         future = self.create_future()
         fd = sock.fileno()
         self._ensure_fd_no_transport(fd)  # type: ignore[attr-defined]

@@ -1,8 +1,9 @@
-"""Processes that `multiprocessing` starts afresh (`spawn`, `forkserver`), when the program was started by `python -m rondel`.
+"""Installs Rondel in the child processes of `multiprocessing` (`spawn`, `forkserver`).
 
-Such a child begins with what its parent tells it: where modules are found, and which the main module is. Something that
-installs Rondel when it is unpickled is put in there, so that it is done before the child imports anything of the program.
-What `subprocess.run([sys.executable, …])` starts is another program, and stays as it is.
+Used when the program was started by `python -m rondel`. The parent sends preparation data to such a
+child: `sys.path`, the name of the main module. An object is added that installs Rondel when it is
+unpickled, which happens before the child imports anything of the program. What
+`subprocess.run([sys.executable, …])` starts is another program, and is left alone.
 """
 
 import os
@@ -25,21 +26,22 @@ def _install_here() -> None:
 
 
 class _Install:
-    """Unpickled in a child, it installs Rondel there."""
+    """Installs Rondel when it is unpickled."""
 
     def __reduce__(self) -> Any:
-        # Not by name: the child may find the package only where its parent says that modules are, which it is told later.
+        # Not by a reference to a function: the child gets `sys.path` only later in the preparation
+        # data, and may not find the package before.
         home = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
         code = "import sys\nhome in sys.path or sys.path.append(home)\nimport rondel._spawn\nrondel._spawn._install_here()\n"
         return exec, (code, {"home": home})
 
 
 def install_in_children() -> None:
-    """Have the processes that `multiprocessing` starts from now on begin with `rondel.install()`."""
-    when_imported("multiprocessing.spawn", _tell_children)
+    """Make processes that `multiprocessing` starts from now on call `install()` first."""
+    when_imported("multiprocessing.spawn", _patch_spawn)
 
 
-def _tell_children(spawn: ModuleType) -> None:
+def _patch_spawn(spawn: ModuleType) -> None:
     prepare = spawn.get_preparation_data
     if hasattr(prepare, "__wrapped__"):
         return

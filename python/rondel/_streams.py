@@ -1,4 +1,4 @@
-"""``open_connection``, ``start_server`` and their Unix variants, with native readers, writers and protocols."""
+"""``open_connection``, ``start_server`` and their Unix variants, with native streams."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._rondel import StreamFactory, StreamReader, StreamReaderProtocol, StreamWriter
 
-if TYPE_CHECKING:  # An interpreter may have been built without it.
+if TYPE_CHECKING:  # An interpreter may have been built without ssl.
     import ssl as _ssl
 
 __all__ = (
@@ -43,8 +43,8 @@ async def open_connection(
 ) -> tuple[StreamReader, StreamWriter]:
     """Connect to an address; return a reader and a writer.
 
-    ``limit``: how many bytes a line may have; twice as many are buffered. All other arguments are those of
-    ``loop.create_connection``.
+    ``limit`` is the maximum length of a line in bytes; twice as much is buffered. All other
+    arguments are those of ``loop.create_connection``.
     """
     loop, reader, protocol = _streams(limit)
     transport, _ = await loop.create_connection(lambda: protocol, host, port, **kwds)
@@ -59,13 +59,14 @@ async def start_server(
     limit: int = _DEFAULT_LIMIT,
     **kwds: Any,
 ) -> asyncio.Server:
-    """Serve: for each connection ``client_connected_cb(reader, writer)`` is called, in a task if it is a coroutine.
+    """Start a server that calls ``client_connected_cb(reader, writer)`` for each connection.
 
-    ``limit`` as for ``open_connection``. All other arguments are those of ``loop.create_server``.
+    If the callback is a coroutine function, it runs as a task. ``limit`` is that of
+    ``open_connection``. All other arguments are those of ``loop.create_server``.
     """
     loop = asyncio.get_running_loop()
     factory = StreamFactory(client_connected_cb, limit, loop)
-    number: Any = port  # or the name of a service, which typeshed does not show
+    number: Any = port  # may be a service name, which typeshed does not declare
     return await loop.create_server(factory, host, number, **kwds)
 
 
@@ -75,7 +76,7 @@ async def open_unix_connection(
     limit: int = _DEFAULT_LIMIT,
     **kwds: Any,
 ) -> tuple[StreamReader, StreamWriter]:
-    """As ``open_connection``, for a Unix socket."""
+    """Like ``open_connection``, for a Unix socket."""
     loop, reader, protocol = _streams(limit)
     transport, _ = await loop.create_unix_connection(lambda: protocol, path, **kwds)
     return reader, StreamWriter(transport, protocol, reader, loop)
@@ -88,7 +89,7 @@ async def start_unix_server(
     limit: int = _DEFAULT_LIMIT,
     **kwds: Any,
 ) -> asyncio.Server:
-    """As ``start_server``, for a Unix socket."""
+    """Like ``start_server``, for a Unix socket."""
     loop = asyncio.get_running_loop()
     factory = StreamFactory(client_connected_cb, limit, loop)
     return await loop.create_unix_server(factory, path, **kwds)

@@ -1,4 +1,4 @@
-"""``create_subprocess_exec`` and ``create_subprocess_shell``: asyncio's processes with native readers and writers."""
+"""``create_subprocess_exec`` and ``create_subprocess_shell``, with native readers and writers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ _DEFAULT_LIMIT = 2**16
 
 
 class SubprocessStreamProtocol(subprocess.SubprocessStreamProtocol):
-    """Feeds what a child writes to native readers."""
+    """Feeds the output of a child process to native readers."""
 
     _limit: int
     _loop: asyncio.AbstractEventLoop
     _pipe_fds: list[int]
 
     def connection_made(self, transport: Any) -> None:
-        """The child runs, and its pipes are connected."""
+        """Set up the streams: the child runs, and its pipes are connected."""
         self._transport = transport
         self.stdout = self._reader(1)
         self.stderr = self._reader(2)
@@ -56,8 +56,8 @@ async def create_subprocess_exec(
 ) -> Process:
     """Start a program; return the process.
 
-    ``limit``: how many bytes a line may have; twice as many are buffered. All other arguments are those of
-    ``loop.subprocess_exec``, which takes `subprocess.Popen`'s.
+    ``limit`` is the maximum length of a line in bytes; twice as much is buffered. All other
+    arguments are those of ``loop.subprocess_exec``, which accepts `subprocess.Popen`'s.
     """
     loop, factory = _protocols(limit)
     transport, protocol = await loop.subprocess_exec(
@@ -74,7 +74,10 @@ async def create_subprocess_shell(
     limit: int = _DEFAULT_LIMIT,
     **kwds: Any,
 ) -> Process:
-    """Start a shell that runs a command; return its process. The arguments are those of ``create_subprocess_exec``."""
+    """Run a command in a shell; return the process.
+
+    For the arguments see ``create_subprocess_exec``.
+    """
     loop, factory = _protocols(limit)
     transport, protocol = await loop.subprocess_shell(factory, cmd, stdin=stdin, stdout=stdout, stderr=stderr, **kwds)
     return Process(transport, protocol, loop)

@@ -1,7 +1,8 @@
 """TLS: asyncio's protocol and transport, with a native data path.
 
-What happens once per connection (handshake, timeouts, shutdown, what is said of failures) is asyncio's code of the
-running version. What happens per message is native, in ``_rondel.TLSProtocolCore`` and ``_rondel.TLSTransportCore``.
+What happens once per connection (handshake, timeouts, shutdown, reporting of errors) is asyncio's
+code of the running version. What happens per message is native, in ``_rondel.TLSProtocolCore`` and
+``_rondel.TLSTransportCore``.
 """
 
 from __future__ import annotations
@@ -10,12 +11,12 @@ from asyncio import BufferedProtocol, sslproto
 from typing import TYPE_CHECKING, Any
 
 from . import _rondel
-from ._functions import put_into_class
+from ._functions import install_in_class
 
 if TYPE_CHECKING:
 
     class _SSLProtocol(BufferedProtocol):
-        """What there is of asyncio's class that is used here."""
+        """The attributes of asyncio's class that this file uses; typeshed declares another base."""
 
         max_size: int
         _app_transport: Any
@@ -34,9 +35,9 @@ __all__ = ("SSLProtocol", "SSLTransport")
 
 
 class SSLTransport(_rondel.TLSTransportCore, sslproto._SSLProtocolTransport):
-    """A transport over TLS, as asyncio's."""
+    """A transport over TLS."""
 
-    # Else the class that is native would decide, and it has none.
+    # The native class comes first in the MRO and has no `__init__`; object's would be used.
     __init__ = sslproto._SSLProtocolTransport.__init__
 
     def _test__append_write_backlog(self, data: bytes) -> None:
@@ -47,10 +48,11 @@ class SSLTransport(_rondel.TLSTransportCore, sslproto._SSLProtocolTransport):
 
 
 class SSLProtocol(_rondel.TLSProtocolCore, _SSLProtocol):
-    """What stands between a socket's transport and the protocol of a program that uses TLS."""
+    """The TLS layer between a socket's transport and the program's protocol."""
 
     def __init__(self, *args: Any, **kwds: Any) -> None:
-        # asyncio's has a buffer of this size, which is of use only if the transport below is not ours.
+        # asyncio's `__init__` allocates a buffer of this size, which is needed only on foreign
+        # transports.
         self.max_size = 0
         super().__init__(*args, **kwds)
         del self.max_size
@@ -64,13 +66,13 @@ class SSLProtocol(_rondel.TLSProtocolCore, _SSLProtocol):
         return self._app_transport
 
     def _fail(self, exc: Exception) -> None:
-        """Deal with an exception of the data path as asyncio's own data path does, which handles it where it arises."""
+        """Handle an exception of the data path in an `except` block, like asyncio."""
         try:
             raise exc
         except Exception:
             self._fatal_error(exc, "Fatal error on SSL protocol")
 
-    # What was written is sent when the turn is over; these come after it.
+    # Written data is encrypted and sent at the end of the turn. These methods must come after it.
 
     def _start_shutdown(self) -> None:
         self._flush_written()
@@ -85,11 +87,11 @@ class SSLProtocol(_rondel.TLSProtocolCore, _SSLProtocol):
         super()._fatal_error(exc, message)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        """The connection below is lost, and so is what was not encrypted yet."""
+        """Drop the data that was not encrypted yet: the connection below is lost."""
         self._write_backlog = ()
         super().connection_lost(exc)
 
 
 _rondel.bind_tls(SSLProtocol, SSLTransport)
-put_into_class(SSLProtocol, sslproto.SSLProtocol)
-put_into_class(SSLTransport, sslproto._SSLProtocolTransport)
+install_in_class(SSLProtocol, sslproto.SSLProtocol)
+install_in_class(SSLTransport, sslproto._SSLProtocolTransport)

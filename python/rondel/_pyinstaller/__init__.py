@@ -1,4 +1,7 @@
-"""What PyInstaller is told of this package, which it finds by the entry point `pyinstaller40`."""
+"""Tells PyInstaller where this package's hook is.
+
+The entry point `pyinstaller40` names this module.
+"""
 
 import os
 
@@ -6,5 +9,5 @@ __all__ = ("get_hook_dirs",)
 
 
 def get_hook_dirs() -> list[str]:
-    """The folders with hooks."""
+    """Return the folders with hooks."""
     return [os.path.dirname(__file__)]

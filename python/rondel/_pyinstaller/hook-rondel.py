@@ -1,4 +1,4 @@
-"""PyInstaller's hook: the extension module imports modules that no statement names."""
+"""A hook for PyInstaller: the extension module imports modules that no import statement names."""
 
 from PyInstaller.utils.hooks import collect_submodules  # type: ignore[import-untyped,import-not-found,unused-ignore]
 
