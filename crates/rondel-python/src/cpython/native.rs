@@ -268,6 +268,17 @@ impl<T: Fields> NativeSlot<T> {
         self.slot.set(value.into_owned());
     }
 
+    /// Fills a slot that is known to be empty, in what was made just now.
+    #[inline]
+    pub(crate) fn fill(&self, value: OwnedNative<T>) {
+        self.slot.fill(value.into_owned());
+    }
+
+    #[inline]
+    pub(crate) fn clear(&self) {
+        self.slot.clear();
+    }
+
     /// The slot, for the collector and for those who only compare or release what is in it. Not to be filled.
     #[inline]
     pub(crate) fn slot(&self) -> &Slot {

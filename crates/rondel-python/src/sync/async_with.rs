@@ -2,8 +2,11 @@
 
 use std::cell::Cell;
 
+use super::condition;
+use super::lock::{self, Lock};
 use super::names::sync_names;
-use super::{condition, lock, semaphore};
+use super::primitive::plain;
+use super::semaphore::{self, Semaphore};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::Args;
@@ -63,14 +66,12 @@ impl Steps for Scope {
 /// `target.release()`.
 #[inline]
 fn release(target: &Object) -> Res<()> {
-    if lock::is_plain(target) {
-        lock::release(target)
-    } else if semaphore::is_plain(target) {
-        semaphore::release(target)
-    } else if let Some(lock) = condition::plain_lock(target) {
-        lock::release(&lock)
+    if let Some(lock) = plain::<Lock>(target) {
+        lock::release(lock)
+    } else if let Some(semaphore) = plain::<Semaphore>(target) {
+        semaphore::release(semaphore)
     } else {
-        target.call_method(&sync_names().release, &[]).map(drop)
+        condition::release(target)
     }
 }
 

@@ -5,23 +5,24 @@
 //! whose lock each task holds while it looks at the barrier.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use super::acquire::acquire;
+use super::condition::{self, Condition};
 use super::count::{Count, compare};
+use super::lock;
 use super::names::{sync_imports, sync_names};
-use super::primitive::{self, Bound, Primitive, describe, native_type};
-use super::{condition, lock};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use super::primitive::{Bound, Primitive, describe, native_type, new_instance, plain};
+use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{raise, restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
-use crate::cpython::types::visit;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, Raised, Res, Slot, none,
+};
 
 /// What a barrier does. The order is that of `barrier_states`.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -44,7 +45,6 @@ const STATES: [(State, &str); 4] = [
 ];
 
 /// A barrier's fields.
-#[repr(C)]
 #[derive(Default)]
 pub(super) struct Barrier {
     bound: Bound,
@@ -58,43 +58,48 @@ pub(super) struct Barrier {
     other: Slot,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 
-#[inline]
-fn fields(barrier: &Object) -> &Barrier {
-    primitive::fields(barrier)
+// SAFETY: the fields stand behind the header; `tp_new` fills them.
+unsafe impl Fields for Barrier {}
+
+// SAFETY: the class derives from the native one, which is made for these fields.
+unsafe impl NativeClass for Barrier {
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-// SAFETY: `repr(C)`, with a `Bound` first.
-unsafe impl Primitive for Barrier {
-    fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        visit!(visit, arg, self.cond, self.parties.slot(), self.other);
-        0
+// SAFETY: all that it holds is shown.
+unsafe impl Collected for Barrier {
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.bound.event_loop);
+        see(&self.cond);
+        see(self.parties.slot());
+        see(&self.other);
+    }
+}
+
+impl Primitive for Barrier {
+    fn bound(&self) -> &Bound {
+        &self.bound
     }
 
-    fn clear(&self) {
-        self.cond.clear();
-        self.parties.slot().clear();
-        self.other.clear();
-    }
-
-    fn init(object: &Object, args: Args<'_>) -> Res<()> {
+    fn init(this: &Native<Self>, args: Args<'_>) -> Res<()> {
         let [parties] = args.parse("Barrier.__init__", ["parties"], 1, 1)?;
         let parties = parties.unwrap_or(none());
         if compare(parties, &*Owned::from_i64(1)?, ffi::Py_LT)? {
             // The text differs between releases.
             return sync_imports().stock.barrier.call(&[parties]).map(drop);
         }
-        let this = fields(object);
-        this.cond.set(condition::new()?);
+        this.cond.set(new_instance::<Condition>()?.into_owned());
         this.parties.set(parties);
         this.state.set(State::Filling);
         this.count.set(0);
         Ok(())
     }
 
-    fn repr(object: &Object) -> Res<Owned> {
-        let this = fields(object);
+    fn repr(this: &Native<Self>) -> Res<Owned> {
         let state = match STATES.get(this.state.get() as usize) {
             Some((_, word)) => (*word).to_owned(),
             None => {
@@ -104,11 +109,14 @@ unsafe impl Primitive for Barrier {
             }
         };
         if this.state.get() == State::Broken {
-            return describe(object, &state);
+            return describe(this.object(), &state);
         }
         let parties = this.parties.get()?.repr()?.to_text()?;
         let waiting = this.waiting();
-        describe(object, &format!("{state}, waiters:{waiting}/{parties}"))
+        describe(
+            this.object(),
+            &format!("{state}, waiters:{waiting}/{parties}"),
+        )
     }
 }
 
@@ -122,10 +130,14 @@ impl Barrier {
 
     fn notify_all(&self) -> Res<()> {
         let cond = self.cond.or_none();
-        if condition::plain_lock(&cond).is_some_and(|lock| lock::is_locked(&lock)) {
-            return condition::wake_all(&cond);
+        match plain::<Condition>(&cond) {
+            Some(condition)
+                if condition::plain_lock(&cond).is_some_and(|lock| lock::is_locked(&lock)) =>
+            {
+                condition.wake_all()
+            }
+            _ => cond.call_method(&sync_names().notify_all, &[]).map(drop),
         }
-        cond.call_method(&sync_names().notify_all, &[]).map(drop)
     }
 
     /// A task leaves. The last one to do so lets those in that wait for that.
@@ -141,26 +153,22 @@ impl Barrier {
     }
 
     fn release(&self) -> Res<()> {
-        let cond = self.cond.or_none();
-        match condition::plain_lock(&cond) {
-            Some(lock) => lock::release(&lock),
-            None => cond.call_method(&sync_names().release, &[]).map(drop),
-        }
+        condition::release(&self.cond.or_none())
     }
 
     fn acquire(&self) -> Res<Next> {
         let cond = self.cond.or_none();
         Ok(Next::Await(match condition::plain_lock(&cond) {
-            Some(lock) => lock::acquire(&lock, true)?,
+            Some(lock) => acquire(&*lock, true)?,
             None => iterator_of(&*cond.call_method(&sync_names().acquire, &[])?)?,
         }))
     }
 
     fn wait_for_change(&self) -> Res<Next> {
         let cond = self.cond.or_none();
-        let wait = match condition::plain_lock(&cond) {
-            Some(_) => condition::wait(&cond)?,
-            None => cond.call_method(&sync_names().wait, &[])?,
+        let wait = match (plain::<Condition>(&cond), condition::plain_lock(&cond)) {
+            (Some(condition), Some(_)) => condition::wait(condition)?,
+            _ => cond.call_method(&sync_names().wait, &[])?,
         };
         Ok(Next::Await(iterator_of(&wait)?))
     }
@@ -169,7 +177,7 @@ impl Barrier {
 // ---- wait, reset, abort ----
 
 free_list!(FREE, 64);
-static VISIT: Class = Class::new(
+static VISIT: awaitable::Class = awaitable::Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
     |class| FREE.with(|list| list.revive(class, false)),
@@ -198,7 +206,7 @@ enum Stage {
 
 /// One `wait()`, `async with`, `reset()` or `abort()`.
 struct Visit {
-    barrier: Slot,
+    barrier: NativeSlot<Barrier>,
     /// The number of this task in the barrier.
     index: Cell<i64>,
     purpose: Cell<Purpose>,
@@ -216,8 +224,10 @@ impl Steps for Visit {
     }
 
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
-        let barrier = self.barrier.or_none();
-        let this = fields(&barrier);
+        let Some(barrier) = self.barrier.cloned() else {
+            return Ok(Next::Return(Owned::none()));
+        };
+        let this: &Barrier = &barrier;
         if self.stage.get() == Stage::Begin {
             self.stage.set(Stage::Locking);
             return this.acquire();
@@ -235,10 +245,10 @@ impl Steps for Visit {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.barrier);
+        see(self.barrier.slot());
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &VISIT
     }
 }
@@ -316,9 +326,9 @@ fn broken<T>(text: &str) -> Res<T> {
     raise(&sync_imports().broken_barrier_error, text)
 }
 
-fn visit(barrier: &Object, purpose: Purpose) -> Res<Owned> {
+fn visit(barrier: &Native<Barrier>, purpose: Purpose) -> Res<Owned> {
     make::<Visit>(|visit| {
-        visit.barrier.set(barrier.own());
+        visit.barrier.fill(barrier.own());
         visit.purpose.set(purpose);
         visit.stage.set(Stage::Begin);
     })
@@ -326,11 +336,11 @@ fn visit(barrier: &Object, purpose: Purpose) -> Res<Owned> {
 
 // ---- async with ----
 
-static LEAVE: Class = Class::new(|_| false, |_| None);
+static LEAVE: awaitable::Class = awaitable::Class::new(|_| false, |_| None);
 
 /// `__aexit__`, or `__aenter__` of a subclass, which awaits its `wait()`.
 struct Edge {
-    barrier: Slot,
+    barrier: NativeSlot<Barrier>,
     entering: Cell<bool>,
 }
 
@@ -347,7 +357,7 @@ impl Steps for Edge {
         match awaited {
             Some(result) => Ok(Next::Return(result?)),
             None if self.entering.get() => {
-                let barrier = self.barrier.or_none();
+                let barrier = self.barrier.slot().or_none();
                 let wait = barrier.call_method(&sync_names().wait, &[])?;
                 Ok(Next::Await(iterator_of(&wait)?))
             }
@@ -360,104 +370,99 @@ impl Steps for Edge {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.barrier);
+        see(self.barrier.slot());
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &LEAVE
     }
 }
 
-fn edge(barrier: &Object, entering: bool) -> Res<Owned> {
+fn edge(barrier: &Native<Barrier>, entering: bool) -> Res<Owned> {
     make::<Edge>(|edge| {
-        edge.barrier.set(barrier.own());
+        edge.barrier.fill(barrier.own());
         edge.entering.set(entering);
     })
 }
 
-fn enter(barrier: &Object) -> Res<Owned> {
-    let plain = ptr::eq(barrier.type_ptr(), CLASS.load(Ordering::Relaxed))
-        && !fields(barrier).bound.is_patched();
-    if plain {
-        visit(barrier, Purpose::Enter)
-    } else {
-        edge(barrier, true)
+fn enter(barrier: &Native<Barrier>) -> Res<Owned> {
+    match plain::<Barrier>(barrier.object()) {
+        Some(barrier) => visit(barrier, Purpose::Enter),
+        None => edge(barrier, true),
     }
 }
 
-fn exit(barrier: &Object, _: Args<'_>) -> Res<Owned> {
+fn exit(barrier: &Native<Barrier>, _: Args<'_>) -> Res<Owned> {
     edge(barrier, false)
 }
 
 // ---- the class ----
 
-fn wait_method(barrier: &Object) -> Res<Owned> {
+fn wait_method(barrier: &Native<Barrier>) -> Res<Owned> {
     visit(barrier, Purpose::Wait)
 }
 
-fn reset_method(barrier: &Object) -> Res<Owned> {
+fn reset_method(barrier: &Native<Barrier>) -> Res<Owned> {
     visit(barrier, Purpose::Reset)
 }
 
-fn abort_method(barrier: &Object) -> Res<Owned> {
+fn abort_method(barrier: &Native<Barrier>) -> Res<Owned> {
     visit(barrier, Purpose::Abort)
 }
 
-fn get_parties(barrier: &Object) -> Res<Owned> {
-    fields(barrier).parties.get()
+fn get_parties(barrier: &Native<Barrier>) -> Res<Owned> {
+    barrier.parties.get()
 }
 
-fn set_parties(barrier: &Object, value: Option<&Object>) -> Res<()> {
-    fields(barrier).parties.set(value.unwrap_or(none()));
+fn set_parties(barrier: &Native<Barrier>, value: Option<&Object>) -> Res<()> {
+    barrier.parties.set(value.unwrap_or(none()));
     Ok(())
 }
 
-fn get_waiting(barrier: &Object) -> Res<Owned> {
-    Owned::from_i64(fields(barrier).waiting())
+fn get_waiting(barrier: &Native<Barrier>) -> Res<Owned> {
+    Owned::from_i64(barrier.waiting())
 }
 
-fn get_broken(barrier: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(
-        fields(barrier).state.get() == State::Broken,
-    ))
+fn get_broken(barrier: &Native<Barrier>) -> Res<Owned> {
+    Ok(Owned::from_bool(barrier.state.get() == State::Broken))
 }
 
-fn get_count(barrier: &Object) -> Res<Owned> {
-    Owned::from_i64(fields(barrier).count.get())
+fn get_count(barrier: &Native<Barrier>) -> Res<Owned> {
+    Owned::from_i64(barrier.count.get())
 }
 
-fn set_count(barrier: &Object, value: Option<&Object>) -> Res<()> {
+fn set_count(barrier: &Native<Barrier>, value: Option<&Object>) -> Res<()> {
     let count = value.unwrap_or(none()).to_isize()?;
-    fields(barrier).count.set(count as i64);
+    barrier.count.set(count as i64);
     Ok(())
 }
 
-fn get_state(barrier: &Object) -> Res<Owned> {
-    let this = fields(barrier);
-    let known = sync_imports().barrier_states.get(this.state.get() as usize);
-    Ok(known.map_or_else(|| this.other.or_none(), |state| state.own()))
+fn get_state(barrier: &Native<Barrier>) -> Res<Owned> {
+    let known = sync_imports()
+        .barrier_states
+        .get(barrier.state.get() as usize);
+    Ok(known.map_or_else(|| barrier.other.or_none(), |state| state.own()))
 }
 
-fn set_state(barrier: &Object, value: Option<&Object>) -> Res<()> {
+fn set_state(barrier: &Native<Barrier>, value: Option<&Object>) -> Res<()> {
     let value = value.unwrap_or(none());
     let known = &sync_imports().barrier_states;
-    let this = fields(barrier);
     match known.iter().position(|state| state.is(value)) {
-        Some(index) => this.state.set(STATES[index].0),
+        Some(index) => barrier.state.set(STATES[index].0),
         None => {
-            this.state.set(State::Other);
-            this.other.set(value.own());
+            barrier.state.set(State::Other);
+            barrier.other.set(value.own());
         }
     }
     Ok(())
 }
 
-fn get_cond(barrier: &Object) -> Res<Owned> {
-    Ok(fields(barrier).cond.or_none())
+fn get_cond(barrier: &Native<Barrier>) -> Res<Owned> {
+    Ok(barrier.cond.or_none())
 }
 
-fn set_cond(barrier: &Object, value: Option<&Object>) -> Res<()> {
-    drop(fields(barrier).cond.replace(value.map(Object::own)));
+fn set_cond(barrier: &Native<Barrier>, value: Option<&Object>) -> Res<()> {
+    drop(barrier.cond.replace(value.map(Object::own)));
     Ok(())
 }
 
@@ -492,6 +497,6 @@ pub(super) fn init_type() -> Res<Owned> {
     let doc = "Lets a number of tasks wait for one another, as asyncio.Barrier.";
     let bases = [&*native, &*sync_imports().stock.barrier];
     let class = make_class("Barrier(parties)", doc, &bases, &methods())?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

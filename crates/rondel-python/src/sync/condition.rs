@@ -4,29 +4,30 @@
 //! happened meanwhile. `wait_for()` does so until a predicate holds.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use super::acquire::acquire as acquire_lock;
+use super::async_with;
 use super::count::compare;
+use super::lock::{self, Lock};
 use super::names::{sync_imports, sync_names};
 use super::primitive::{
-    self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on,
+    Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, plain, wait_on,
 };
 use super::waiters::{Waiters, is_done, set_result};
-use super::{async_with, lock};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{chain, exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
-use crate::cpython::types::visit;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
+    imports,
+};
 
 /// A condition's fields.
-#[repr(C)]
 #[derive(Default)]
 pub(super) struct Condition {
     bound: Bound,
@@ -38,64 +39,50 @@ pub(super) struct Condition {
     release: Slot,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 
-#[inline]
-fn fields(condition: &Object) -> &Condition {
-    primitive::fields(condition)
-}
+// SAFETY: the fields stand behind the header; `tp_new` fills them.
+unsafe impl Fields for Condition {}
 
-#[inline]
-fn is_plain(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) && !fields(object).bound.is_patched()
-}
-
-/// The lock of a condition of ours, if it is one of ours as well, and nothing is put over the methods of either.
-#[inline]
-pub(super) fn plain_lock(condition: &Object) -> Option<Owned> {
-    if !is_plain(condition) {
-        return None;
+// SAFETY: the class derives from the native one, which is made for these fields.
+unsafe impl NativeClass for Condition {
+    fn class() -> &'static Class {
+        &CLASS
     }
-    let lock = fields(condition).lock.get()?;
-    lock::is_plain(lock).then(|| lock.own())
 }
 
-/// A new condition with a lock of its own.
-pub(super) fn new() -> Res<Owned> {
-    // SAFETY: our live class.
-    unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) }.call(&[])
-}
-
-// SAFETY: `repr(C)`, with a `Bound` first.
-unsafe impl Primitive for Condition {
-    fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        visit!(
-            visit,
-            arg,
-            self.lock,
-            self.locked,
-            self.acquire,
-            self.release
-        );
-        self.waiters.traverse(visit, arg)
-    }
-
-    fn clear(&self) {
-        self.waiters.clear();
+// SAFETY: all that it holds is shown.
+unsafe impl Collected for Condition {
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         for slot in [&self.lock, &self.locked, &self.acquire, &self.release] {
-            slot.clear();
+            see(slot);
         }
+        see(&self.bound.event_loop);
+        see(self.waiters.slot());
     }
 
-    fn init(object: &Object, args: Args<'_>) -> Res<()> {
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.waiters.for_each(see);
+    }
+
+    fn release_others(&self) {
+        self.waiters.clear();
+    }
+}
+
+impl Primitive for Condition {
+    fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    fn init(this: &Native<Self>, args: Args<'_>) -> Res<()> {
         let [lock] = args.parse("Condition.__init__", ["lock"], 1, 0)?;
-        let this = fields(object);
         let names = sync_names();
         let lock = match lock.filter(|lock| !lock.is_none()) {
             Some(lock) => lock.own(),
-            None => lock::new()?,
+            None => new_instance::<Lock>()?.into_owned(),
         };
-        if !lock::is_plain(&lock) {
+        if plain::<Lock>(&lock).is_none() {
             this.locked.set(lock.getattr(&names.locked)?);
             this.acquire.set(lock.getattr(&names.acquire)?);
             this.release.set(lock.getattr(&names.release)?);
@@ -104,18 +91,26 @@ unsafe impl Primitive for Condition {
         this.waiters.replace(None)
     }
 
-    fn repr(object: &Object) -> Res<Owned> {
-        let extra = if is_locked(object)? {
+    fn repr(this: &Native<Self>) -> Res<Owned> {
+        let extra = if is_locked(this)? {
             "locked"
         } else {
             "unlocked"
         };
-        describe_waiting(object, extra, fields(object).waiters.len()?)
+        describe_waiting(this.object(), extra, this.waiters.len()?)
     }
 }
 
+/// The lock of a condition of ours, if it is one of ours as well, and nothing is put over the methods of either.
+#[inline]
+pub(super) fn plain_lock(condition: &Object) -> Option<OwnedNative<Lock>> {
+    let lock = plain::<Condition>(condition)?.lock.get()?;
+    plain::<Lock>(lock).map(Native::own)
+}
+
 /// `self.locked()`.
-fn is_locked(condition: &Object) -> Res<bool> {
+fn is_locked(condition: &Native<Condition>) -> Res<bool> {
+    let condition = condition.object();
     if let Some(lock) = plain_lock(condition) {
         return Ok(lock::is_locked(&lock));
     }
@@ -123,22 +118,27 @@ fn is_locked(condition: &Object) -> Res<bool> {
 }
 
 /// `self.release()`.
-fn release(condition: &Object) -> Res<()> {
-    if let Some(lock) = plain_lock(condition) {
-        return lock::release(&lock);
+pub(super) fn release(condition: &Object) -> Res<()> {
+    match plain_lock(condition) {
+        Some(lock) => lock::release(&lock),
+        None => condition.call_method(&sync_names().release, &[]).map(drop),
     }
-    condition.call_method(&sync_names().release, &[]).map(drop)
 }
 
 /// What `await self.acquire()` iterates over.
-fn acquire(condition: &Object) -> Res<Owned> {
+pub(super) fn acquire(condition: &Object) -> Res<Owned> {
     if let Some(lock) = plain_lock(condition) {
-        return lock::acquire(&lock, false);
+        return acquire_lock(&*lock, false);
     }
     iterator_of(&*condition.call_method(&sync_names().acquire, &[])?)
 }
 
 impl Condition {
+    /// `notify_all()`, for those that have the lock.
+    pub(super) fn wake_all(&self) -> Res<()> {
+        self.wake(|_| Ok(true))
+    }
+
     /// Wakes those that wait as long as `more` says so, which gets the number of those that were.
     fn wake(&self, more: impl Fn(usize) -> Res<bool>) -> Res<()> {
         let mut woken = 0;
@@ -156,15 +156,10 @@ impl Condition {
     }
 }
 
-/// `notify_all()`, for those that have the lock.
-pub(super) fn wake_all(condition: &Object) -> Res<()> {
-    fields(condition).wake(|_| Ok(true))
-}
-
 // ---- wait ----
 
 free_list!(FREE, 256);
-static WAIT: Class = Class::new(
+static WAIT: awaitable::Class = awaitable::Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
     |class| FREE.with(|list| list.revive(class, false)),
@@ -182,7 +177,7 @@ enum Stage {
 
 /// One `wait()`.
 struct Wait {
-    condition: Slot,
+    condition: NativeSlot<Condition>,
     /// The future that is waited on.
     waiter: Slot,
     /// What was raised while it waited for the notification.
@@ -198,7 +193,9 @@ impl Steps for Wait {
     }
 
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
-        let condition = self.condition.or_none();
+        let Some(condition) = self.condition.cloned() else {
+            return Ok(Next::Return(Owned::none()));
+        };
         match (self.stage.get(), awaited) {
             (Stage::Waiting, Some(result)) => self.notified(&condition, result),
             (Stage::Reacquiring, Some(result)) => self.reacquired(&condition, result),
@@ -207,39 +204,35 @@ impl Steps for Wait {
     }
 
     fn release(&self) {
-        for slot in [
-            &self.waiter,
-            &self.error,
-            &self.cancellation,
-            &self.condition,
-        ] {
+        for slot in [&self.waiter, &self.error, &self.cancellation] {
             slot.clear();
         }
+        self.condition.clear();
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.condition);
+        see(self.condition.slot());
         see(&self.waiter);
         see(&self.error);
         see(&self.cancellation);
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &WAIT
     }
 }
 
 impl Wait {
-    fn begin(&self, condition: &Object) -> Res<Next> {
+    fn begin(&self, condition: &Native<Condition>) -> Res<Next> {
         if !is_locked(condition)? {
             return runtime_error("cannot wait on un-acquired lock");
         }
         let waiter = if sync_imports().passes_wakeups_on {
             let waiter = new_waiter(condition)?;
-            release(condition)?;
+            release(condition.object())?;
             waiter
         } else {
-            release(condition)?;
+            release(condition.object())?;
             match new_waiter(condition) {
                 Ok(waiter) => waiter,
                 Err(Raised) => {
@@ -248,18 +241,18 @@ impl Wait {
                 }
             }
         };
-        fields(condition).waiters.push(&waiter)?;
+        condition.waiters.push(&waiter)?;
         self.waiter.set(waiter.clone());
         self.stage.set(Stage::Waiting);
         wait_on(waiter)
     }
 
-    fn notified(&self, condition: &Object, result: Res<Owned>) -> Res<Next> {
+    fn notified(&self, condition: &Native<Condition>, result: Res<Owned>) -> Res<Next> {
         if let Err(Raised) = result {
             self.error.set(take_exception());
         }
         if let Some(waiter) = self.waiter.take()
-            && let Err(Raised) = fields(condition).waiters.remove(&waiter)
+            && let Err(Raised) = condition.waiters.remove(&waiter)
         {
             let error = take_exception();
             self.during_first(&error);
@@ -268,9 +261,9 @@ impl Wait {
         self.reacquire(condition)
     }
 
-    fn reacquire(&self, condition: &Object) -> Res<Next> {
+    fn reacquire(&self, condition: &Native<Condition>) -> Res<Next> {
         self.stage.set(Stage::Reacquiring);
-        match acquire(condition) {
+        match acquire(condition.object()) {
             Ok(acquire) => Ok(Next::Await(acquire)),
             Err(Raised) => {
                 let error = take_exception();
@@ -287,7 +280,7 @@ impl Wait {
         }
     }
 
-    fn reacquired(&self, condition: &Object, result: Res<Owned>) -> Res<Next> {
+    fn reacquired(&self, condition: &Native<Condition>, result: Res<Owned>) -> Res<Next> {
         if let Err(Raised) = result {
             let error = take_exception();
             self.during_first(&error);
@@ -312,18 +305,18 @@ impl Wait {
     }
 
     /// Ends with an exception. This task may have been notified: then another one is instead.
-    fn fail(&self, condition: &Object, error: Owned) -> Res<Next> {
+    fn fail(&self, condition: &Native<Condition>, error: Owned) -> Res<Next> {
         if sync_imports().passes_wakeups_on {
-            fields(condition).wake(|woken| Ok(woken < 1))?;
+            condition.wake(|woken| Ok(woken < 1))?;
         }
         Err(restore(error))
     }
 }
 
 /// `Condition.wait`.
-pub(super) fn wait(condition: &Object) -> Res<Owned> {
+pub(super) fn wait(condition: &Native<Condition>) -> Res<Owned> {
     make::<Wait>(|wait| {
-        wait.condition.set(condition.own());
+        wait.condition.fill(condition.own());
         wait.stage.set(Stage::Begin);
     })
 }
@@ -331,7 +324,7 @@ pub(super) fn wait(condition: &Object) -> Res<Owned> {
 // ---- wait_for ----
 
 free_list!(FREE_WAIT_FOR, 64);
-static WAIT_FOR: Class = Class::new(
+static WAIT_FOR: awaitable::Class = awaitable::Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE_WAIT_FOR.with(|list| unsafe { list.keep(object) }),
     |class| FREE_WAIT_FOR.with(|list| list.revive(class, false)),
@@ -339,7 +332,7 @@ static WAIT_FOR: Class = Class::new(
 
 /// One `wait_for()`.
 struct WaitFor {
-    condition: Slot,
+    condition: NativeSlot<Condition>,
     predicate: Slot,
 }
 
@@ -356,11 +349,13 @@ impl Steps for WaitFor {
         if result.is_true()? {
             return Ok(Next::Return(result));
         }
-        let condition = self.condition.or_none();
-        Ok(Next::Await(if is_plain(&condition) {
-            wait(&condition)?
-        } else {
-            iterator_of(&*condition.call_method(&sync_names().wait, &[])?)?
+        let Some(condition) = self.condition.cloned() else {
+            return Ok(Next::Return(result));
+        };
+        let condition = condition.object();
+        Ok(Next::Await(match plain::<Condition>(condition) {
+            Some(condition) => wait(condition)?,
+            None => iterator_of(&*condition.call_method(&sync_names().wait, &[])?)?,
         }))
     }
 
@@ -370,19 +365,19 @@ impl Steps for WaitFor {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.condition);
+        see(self.condition.slot());
         see(&self.predicate);
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &WAIT_FOR
     }
 }
 
-fn wait_for(condition: &Object, args: Args<'_>) -> Res<Owned> {
+fn wait_for(condition: &Native<Condition>, args: Args<'_>) -> Res<Owned> {
     let [predicate] = args.parse("Condition.wait_for", ["predicate"], 1, 1)?;
     make::<WaitFor>(|wait| {
-        wait.condition.set(condition.own());
+        wait.condition.fill(condition.own());
         drop(wait.predicate.replace(predicate.map(Object::own)));
     })
 }
@@ -390,60 +385,59 @@ fn wait_for(condition: &Object, args: Args<'_>) -> Res<Owned> {
 // ---- the class ----
 
 /// Runs `wake` if the lock is held.
-fn notify_with(condition: &Object, n: Option<&Object>) -> Res<Owned> {
+fn notify_with(condition: &Native<Condition>, n: Option<&Object>) -> Res<Owned> {
     if !is_locked(condition)? {
         return runtime_error("cannot notify on un-acquired lock");
     }
     notify_locked(condition, n)
 }
 
-fn notify_locked(condition: &Object, n: Option<&Object>) -> Res<Owned> {
-    let this = fields(condition);
+fn notify_locked(condition: &Native<Condition>, n: Option<&Object>) -> Res<Owned> {
     match n {
-        None => this.wake(|woken| Ok(woken < 1))?,
-        Some(n) => {
-            this.wake(|woken| Ok(!compare(&*Owned::from_u64(woken as u64)?, n, ffi::Py_GE)?))?
-        }
+        None => condition.wake(|woken| Ok(woken < 1))?,
+        Some(n) => condition
+            .wake(|woken| Ok(!compare(&*Owned::from_u64(woken as u64)?, n, ffi::Py_GE)?))?,
     }
     Ok(Owned::none())
 }
 
-fn notify(condition: &Object, args: Args<'_>) -> Res<Owned> {
+fn notify(condition: &Native<Condition>, args: Args<'_>) -> Res<Owned> {
     let [n] = args.parse("Condition.notify", ["n"], 1, 0)?;
     notify_with(condition, n)
 }
 
-fn notify_private(condition: &Object, n: &Object) -> Res<Owned> {
+fn notify_private(condition: &Native<Condition>, n: &Object) -> Res<Owned> {
     notify_locked(condition, Some(n))
 }
 
-fn notify_all(condition: &Object) -> Res<Owned> {
-    let n = Owned::from_u64(fields(condition).waiters.len()? as u64)?;
-    if is_plain(condition) {
+fn notify_all(condition: &Native<Condition>) -> Res<Owned> {
+    let n = Owned::from_u64(condition.waiters.len()? as u64)?;
+    if let Some(condition) = plain::<Condition>(condition.object()) {
         return notify_with(condition, Some(&n));
     }
-    condition.call_method(&sync_names().notify, &[&n])?;
+    condition
+        .object()
+        .call_method(&sync_names().notify, &[&n])?;
     Ok(Owned::none())
 }
 
-fn enter(condition: &Object) -> Res<Owned> {
-    match plain_lock(condition) {
-        Some(lock) => lock::acquire(&lock, true),
-        None => async_with::enter(condition),
+fn enter(condition: &Native<Condition>) -> Res<Owned> {
+    match plain_lock(condition.object()) {
+        Some(lock) => acquire_lock(&*lock, true),
+        None => async_with::enter(condition.object()),
     }
 }
 
 macro_rules! of_lock {
     ($get:ident, $set:ident, $field:ident) => {
-        fn $get(condition: &Object) -> Res<Owned> {
-            let this = fields(condition);
-            match this.$field.cloned() {
+        fn $get(condition: &Native<Condition>) -> Res<Owned> {
+            match condition.$field.cloned() {
                 Some(method) => Ok(method),
-                None => this.lock.or_none().getattr(&sync_names().$field),
+                None => condition.lock.or_none().getattr(&sync_names().$field),
             }
         }
-        fn $set(condition: &Object, value: Option<&Object>) -> Res<()> {
-            drop(fields(condition).$field.replace(value.map(Object::own)));
+        fn $set(condition: &Native<Condition>, value: Option<&Object>) -> Res<()> {
+            drop(condition.$field.replace(value.map(Object::own)));
             Ok(())
         }
     };
@@ -453,21 +447,21 @@ of_lock!(get_locked, set_locked, locked);
 of_lock!(get_acquire, set_acquire, acquire);
 of_lock!(get_release, set_release, release);
 
-fn get_lock(condition: &Object) -> Res<Owned> {
-    Ok(fields(condition).lock.or_none())
+fn get_lock(condition: &Native<Condition>) -> Res<Owned> {
+    Ok(condition.lock.or_none())
 }
 
-fn set_lock(condition: &Object, value: Option<&Object>) -> Res<()> {
-    drop(fields(condition).lock.replace(value.map(Object::own)));
+fn set_lock(condition: &Native<Condition>, value: Option<&Object>) -> Res<()> {
+    drop(condition.lock.replace(value.map(Object::own)));
     Ok(())
 }
 
-fn get_waiters(condition: &Object) -> Res<Owned> {
-    fields(condition).waiters.show()
+fn get_waiters(condition: &Native<Condition>) -> Res<Owned> {
+    condition.waiters.show()
 }
 
-fn set_waiters(condition: &Object, value: Option<&Object>) -> Res<()> {
-    fields(condition).waiters.replace(value)
+fn set_waiters(condition: &Native<Condition>, value: Option<&Object>) -> Res<()> {
+    condition.waiters.replace(value)
 }
 
 fn methods() -> Vec<Method> {
@@ -505,6 +499,6 @@ pub(super) fn init_type() -> Res<Owned> {
     let doc = "Lets tasks wait until others notify them, as asyncio.Condition.";
     let bases = [&*native, &*sync_imports().stock.condition];
     let class = make_class("Condition(lock=None)", doc, &bases, &methods())?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

@@ -1,27 +1,24 @@
 //! `Event`: a flag that tasks wait for.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-
-use pyo3::ffi;
 
 use super::names::{sync_imports, sync_names};
 use super::primitive::{
-    self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on,
+    Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, wait_on,
 };
 use super::waiters::{Waiters, is_done, set_result};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
+use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, make};
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
-use crate::cpython::{Object, Owned, Raised, Res, Slot};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
+};
 use crate::future;
 
 /// An event's fields.
-#[repr(C)]
 #[derive(Default)]
 pub(super) struct Event {
     bound: Bound,
@@ -29,88 +26,95 @@ pub(super) struct Event {
     value: Cell<bool>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 
-#[inline]
-fn fields(event: &Object) -> &Event {
-    primitive::fields(event)
+// SAFETY: the fields stand behind the header; `tp_new` fills them.
+unsafe impl Fields for Event {}
+
+// SAFETY: the class derives from the native one, which is made for these fields.
+unsafe impl NativeClass for Event {
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-/// Whether an object is exactly an event of ours.
-#[inline]
-pub(super) fn is_exact(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
-}
-
-/// A new event.
-pub(super) fn new(value: bool) -> Res<Owned> {
-    // SAFETY: our live class.
-    let class = unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) };
-    let event = class.call(&[])?;
-    fields(&event).value.set(value);
-    Ok(event)
-}
-
-// SAFETY: `repr(C)`, with a `Bound` first.
-unsafe impl Primitive for Event {
-    fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        self.waiters.traverse(visit, arg)
+// SAFETY: all that it holds is shown.
+unsafe impl Collected for Event {
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.bound.event_loop);
+        see(self.waiters.slot());
     }
 
-    fn clear(&self) {
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.waiters.for_each(see);
+    }
+
+    fn release_others(&self) {
         self.waiters.clear();
     }
+}
 
-    fn init(object: &Object, args: Args<'_>) -> Res<()> {
+impl Primitive for Event {
+    fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    fn init(this: &Native<Self>, args: Args<'_>) -> Res<()> {
         let [] = args.parse("Event.__init__", [], 0, 0)?;
-        let this = fields(object);
         this.value.set(false);
         this.waiters.replace(None)
     }
 
-    fn repr(object: &Object) -> Res<Owned> {
-        let this = fields(object);
+    fn repr(this: &Native<Self>) -> Res<Owned> {
         let extra = if this.value.get() { "set" } else { "unset" };
-        describe_waiting(object, extra, this.waiters.len()?)
+        describe_waiting(this.object(), extra, this.waiters.len()?)
     }
+}
+
+/// A new event.
+pub(super) fn new(value: bool) -> Res<OwnedNative<Event>> {
+    let event = new_instance::<Event>()?;
+    event.value.set(value);
+    Ok(event)
 }
 
 /// `Event.set`, of an event of any kind.
 pub(super) fn set(event: &Object) -> Res<()> {
-    if !is_exact(event) {
-        return event.call_method(&sync_names().set, &[]).map(drop);
+    match event.exact::<Event>() {
+        Some(event) => event.set(),
+        None => event.call_method(&sync_names().set, &[]).map(drop),
     }
-    set_exact(event)
-}
-
-#[inline]
-fn set_exact(event: &Object) -> Res<()> {
-    let this = fields(event);
-    if this.value.replace(true) {
-        return Ok(());
-    }
-    for waiter in this.waiters.iter() {
-        let waiter = waiter?;
-        if !is_done(&waiter)? {
-            set_result(&waiter, &Owned::from_bool(true))?;
-        }
-    }
-    Ok(())
 }
 
 /// `Event.clear`, of an event of any kind.
 pub(super) fn clear(event: &Object) -> Res<()> {
-    if !is_exact(event) {
-        return event.call_method(&sync_names().clear, &[]).map(drop);
+    match event.exact::<Event>() {
+        Some(event) => event.value.set(false),
+        None => drop(event.call_method(&sync_names().clear, &[])?),
     }
-    fields(event).value.set(false);
     Ok(())
+}
+
+impl Event {
+    #[inline]
+    fn set(&self) -> Res<()> {
+        if self.value.replace(true) {
+            return Ok(());
+        }
+        for waiter in self.waiters.iter() {
+            let waiter = waiter?;
+            if !is_done(&waiter)? {
+                set_result(&waiter, &Owned::from_bool(true))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 // ---- wait ----
 
 free_list!(FREE, 256);
-static WAIT: Class = Class::new(
+static WAIT: awaitable::Class = awaitable::Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
     |class| FREE.with(|list| list.revive(class, false)),
@@ -118,7 +122,7 @@ static WAIT: Class = Class::new(
 
 /// One `wait()`.
 struct Wait {
-    event: Slot,
+    event: NativeSlot<Event>,
     /// The future that is waited on.
     waiter: Slot,
 }
@@ -130,25 +134,16 @@ impl Steps for Wait {
 
     #[inline(always)]
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
-        let event = self.event.or_none();
-        let this = fields(&event);
-        match awaited {
-            None if !this.value.get() => {
-                let waiter = new_waiter(&event)?;
-                this.waiters.push(&waiter)?;
-                self.waiter.set(waiter.clone());
-                return wait_on(waiter);
-            }
-            None => {}
-            Some(result) => {
-                let waiter = self.waiter.take().unwrap_or_else(Owned::none);
-                if let Err(Raised) = result {
-                    let error = take_exception();
-                    this.waiters.remove(&waiter)?;
-                    return Err(restore(error));
+        if let Some(event) = self.event.cloned() {
+            match awaited {
+                None if !event.value.get() => {
+                    let waiter = new_waiter(&*event)?;
+                    event.waiters.push(&waiter)?;
+                    self.waiter.set(waiter.clone());
+                    return wait_on(waiter);
                 }
-                this.waiters.remove(&waiter)?;
-                future::give_back(waiter);
+                None => {}
+                Some(result) => self.woken(&event, result)?,
             }
         }
         Ok(Next::Return(Owned::from_bool(true)))
@@ -161,48 +156,61 @@ impl Steps for Wait {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.event);
+        see(self.event.slot());
         see(&self.waiter);
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &WAIT
+    }
+}
+
+impl Wait {
+    #[inline]
+    fn woken(&self, event: &Event, result: Res<Owned>) -> Res<()> {
+        let waiter = self.waiter.take().unwrap_or_else(Owned::none);
+        if let Err(Raised) = result {
+            let error = take_exception();
+            event.waiters.remove(&waiter)?;
+            return Err(restore(error));
+        }
+        event.waiters.remove(&waiter)?;
+        future::give_back(waiter);
+        Ok(())
     }
 }
 
 // ---- the class ----
 
-fn is_set(event: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(event).value.get()))
+fn is_set(event: &Native<Event>) -> Res<Owned> {
+    Ok(Owned::from_bool(event.value.get()))
 }
 
-fn set_method(event: &Object) -> Res<Owned> {
-    set_exact(event)?;
+fn set_method(event: &Native<Event>) -> Res<Owned> {
+    event.set()?;
     Ok(Owned::none())
 }
 
-fn clear_method(event: &Object) -> Res<Owned> {
-    fields(event).value.set(false);
+fn clear_method(event: &Native<Event>) -> Res<Owned> {
+    event.value.set(false);
     Ok(Owned::none())
 }
 
 /// `Event.wait`.
-pub(super) fn wait(event: &Object) -> Res<Owned> {
+pub(super) fn wait(event: &Native<Event>) -> Res<Owned> {
     make::<Wait>(|wait| wait.event.fill(event.own()))
 }
 
-fn get_waiters(event: &Object) -> Res<Owned> {
-    fields(event).waiters.show()
+fn get_waiters(event: &Native<Event>) -> Res<Owned> {
+    event.waiters.show()
 }
 
-fn set_waiters(event: &Object, value: Option<&Object>) -> Res<()> {
-    fields(event).waiters.replace(value)
+fn set_waiters(event: &Native<Event>, value: Option<&Object>) -> Res<()> {
+    event.waiters.replace(value)
 }
 
-fn set_value(event: &Object, value: Option<&Object>) -> Res<()> {
-    fields(event)
-        .value
-        .set(value.map_or(Ok(false), Object::is_true)?);
+fn set_value(event: &Native<Event>, value: Option<&Object>) -> Res<()> {
+    event.value.set(value.map_or(Ok(false), Object::is_true)?);
     Ok(())
 }
 
@@ -231,6 +239,6 @@ pub(super) fn init_type() -> Res<Owned> {
         &[&native, &sync_imports().stock.event],
         &methods(),
     )?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

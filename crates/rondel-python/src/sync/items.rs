@@ -5,12 +5,11 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ffi::{c_int, c_void};
 
 use pyo3::ffi;
 
 use super::names::{sync_imports, sync_names};
-use super::waiters::{length, visit_all};
+use super::waiters::{for_each_of, length};
 use crate::cpython::error::{no_memory, raise};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 
@@ -166,9 +165,14 @@ impl Items {
         drop(before);
     }
 
-    pub(super) fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        crate::cpython::types::visit!(visit, arg, self.shown);
-        visit_all(&self.native, visit, arg)
+    /// The slot that it has, for the collector.
+    pub(super) fn slot(&self) -> &Slot {
+        &self.shown
+    }
+
+    /// Shows the collector the items that are kept natively.
+    pub(super) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
+        for_each_of(&self.native, see);
     }
 
     pub(super) fn clear(&self) {

@@ -5,28 +5,24 @@
 //! the next.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::ffi;
-
+use super::acquire::{Acquirable, Acquire, acquire};
 use super::async_with;
 use super::names::sync_imports;
-use super::primitive::{
-    self, Bound, Primitive, describe_waiting, native_type, new_waiter, wait_on,
-};
+use super::primitive::{Bound, Primitive, describe_waiting, native_type, plain};
 use super::waiters::{Waiters, is_done, set_result};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
+use crate::awaitable::{self, init_type as init_awaitable};
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, Object, Owned, Raised, Res, Slot, imports,
+};
 use crate::future;
 
 /// A lock's fields.
-#[repr(C)]
 #[derive(Default)]
 pub(super) struct Lock {
     bound: Bound,
@@ -34,67 +30,68 @@ pub(super) struct Lock {
     locked: Cell<bool>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 
-#[inline]
-fn fields(lock: &Object) -> &Lock {
-    primitive::fields(lock)
+// SAFETY: the fields stand behind the header; `tp_new` fills them.
+unsafe impl Fields for Lock {}
+
+// SAFETY: the class derives from the native one, which is made for these fields.
+unsafe impl NativeClass for Lock {
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-/// Whether an object is a lock of ours whose methods are all its own.
-#[inline]
-pub(super) fn is_plain(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) && !fields(object).bound.is_patched()
-}
-
-/// A new lock.
-pub(super) fn new() -> Res<Owned> {
-    // SAFETY: our live class.
-    unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) }.call(&[])
-}
-
-// SAFETY: `repr(C)`, with a `Bound` first.
-unsafe impl Primitive for Lock {
-    fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        self.waiters.traverse(visit, arg)
+// SAFETY: all that it holds is shown.
+unsafe impl Collected for Lock {
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.bound.event_loop);
+        see(self.waiters.slot());
     }
 
-    fn clear(&self) {
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.waiters.for_each(see);
+    }
+
+    fn release_others(&self) {
         self.waiters.clear();
     }
+}
 
-    fn init(object: &Object, args: Args<'_>) -> Res<()> {
+impl Primitive for Lock {
+    fn bound(&self) -> &Bound {
+        &self.bound
+    }
+
+    fn init(this: &Native<Self>, args: Args<'_>) -> Res<()> {
         let [] = args.parse("Lock.__init__", [], 0, 0)?;
-        let this = fields(object);
         this.locked.set(false);
         this.waiters.replace(None)
     }
 
-    fn repr(object: &Object) -> Res<Owned> {
-        let this = fields(object);
+    fn repr(this: &Native<Self>) -> Res<Owned> {
         let extra = if this.locked.get() {
             "locked"
         } else {
             "unlocked"
         };
-        describe_waiting(object, extra, this.waiters.len()?)
+        describe_waiting(this.object(), extra, this.waiters.len()?)
     }
 }
 
 #[inline]
-pub(super) fn is_locked(lock: &Object) -> bool {
-    fields(lock).locked.get()
+pub(super) fn is_locked(lock: &Lock) -> bool {
+    lock.locked.get()
 }
 
 /// `Lock.release`.
 #[inline]
-pub(super) fn release(lock: &Object) -> Res<()> {
-    let this = fields(lock);
-    if !this.locked.get() {
+pub(super) fn release(lock: &Lock) -> Res<()> {
+    if !lock.locked.get() {
         return runtime_error("Lock is not acquired.");
     }
-    this.locked.set(false);
-    this.wake_up_first()
+    lock.locked.set(false);
+    lock.wake_up_first()
 }
 
 impl Lock {
@@ -114,137 +111,89 @@ impl Lock {
 // ---- acquire ----
 
 free_list!(FREE, 256);
-static ACQUIRE: Class = Class::new(
+static ACQUIRE: awaitable::Class = awaitable::Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
     |class| FREE.with(|list| list.revive(class, false)),
 );
 
-/// One `acquire()`, or `async with`.
-struct Acquire {
-    lock: Slot,
-    /// The future that is waited on.
-    waiter: Slot,
-    /// For `async with`, which gives `None`.
-    entering: Cell<bool>,
-}
+impl Acquirable for Lock {
+    const ACQUIRE: &'static str = "Lock.acquire";
 
-impl Steps for Acquire {
-    fn name(&self) -> &'static str {
-        if self.entering.get() {
-            "_ContextManagerMixin.__aenter__"
-        } else {
-            "Lock.acquire"
+    fn waiters(&self) -> &Waiters {
+        &self.waiters
+    }
+
+    /// Everybody waits for their turn; to jump a queue of cancelled ones takes it from nobody.
+    #[inline]
+    fn must_wait(this: &Native<Self>) -> Res<bool> {
+        Ok(this.locked.get() || !this.waiters.all_cancelled()?)
+    }
+
+    #[inline]
+    fn take(&self) -> Res<()> {
+        self.locked.set(true);
+        Ok(())
+    }
+
+    #[inline]
+    fn woken(&self, waiter: Owned, result: Res<Owned>) -> Res<()> {
+        let Err(Raised) = result else {
+            self.waiters.remove(&waiter)?;
+            future::give_back(waiter);
+            return self.take();
+        };
+        let error = take_exception();
+        self.waiters.remove(&waiter)?;
+        if exception_matches(&error, &imports().cancelled_error) && !self.locked.get() {
+            // It may have been our turn.
+            self.wake_up_first()?;
         }
+        Err(restore(error))
     }
 
-    #[inline(always)]
-    fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
-        let lock = self.lock.or_none();
-        let this = fields(&lock);
-        match awaited {
-            // Everybody waits for their turn; to jump a queue of cancelled ones takes it from nobody.
-            None if this.locked.get() || !this.waiters.all_cancelled()? => {
-                let waiter = new_waiter(&lock)?;
-                this.waiters.push(&waiter)?;
-                self.waiter.set(waiter.clone());
-                return wait_on(waiter);
-            }
-            None => {}
-            Some(result) => self.woken(this, result)?,
-        }
-        this.locked.set(true);
-        Ok(Next::Return(if self.entering.get() {
-            Owned::none()
-        } else {
-            Owned::from_bool(true)
-        }))
-    }
-
-    #[inline(always)]
-    fn release(&self) {
-        self.waiter.clear();
-        self.lock.clear();
-    }
-
-    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.lock);
-        see(&self.waiter);
-    }
-
-    fn class() -> &'static Class {
+    fn awaitables() -> &'static awaitable::Class {
         &ACQUIRE
     }
 }
 
-impl Acquire {
-    #[inline]
-    fn woken(&self, lock: &Lock, result: Res<Owned>) -> Res<()> {
-        let waiter = self.waiter.take().unwrap_or_else(Owned::none);
-        let Err(Raised) = result else {
-            lock.waiters.remove(&waiter)?;
-            future::give_back(waiter);
-            return Ok(());
-        };
-        let error = take_exception();
-        lock.waiters.remove(&waiter)?;
-        if exception_matches(&error, &imports().cancelled_error) && !lock.locked.get() {
-            // It may have been our turn.
-            lock.wake_up_first()?;
-        }
-        Err(restore(error))
-    }
-}
-
-/// `Lock.acquire()`, or what `async with` awaits first.
-#[inline]
-pub(super) fn acquire(lock: &Object, entering: bool) -> Res<Owned> {
-    make::<Acquire>(|acquire| {
-        acquire.lock.fill(lock.own());
-        acquire.entering.set(entering);
-    })
-}
-
 // ---- the class ----
 
-fn locked_method(lock: &Object) -> Res<Owned> {
+fn locked_method(lock: &Native<Lock>) -> Res<Owned> {
     Ok(Owned::from_bool(is_locked(lock)))
 }
 
-fn acquire_method(lock: &Object) -> Res<Owned> {
+fn acquire_method(lock: &Native<Lock>) -> Res<Owned> {
     acquire(lock, false)
 }
 
-fn release_method(lock: &Object) -> Res<Owned> {
+fn release_method(lock: &Native<Lock>) -> Res<Owned> {
     release(lock)?;
     Ok(Owned::none())
 }
 
-fn wake_up_first_method(lock: &Object) -> Res<Owned> {
-    fields(lock).wake_up_first()?;
+fn wake_up_first_method(lock: &Native<Lock>) -> Res<Owned> {
+    lock.wake_up_first()?;
     Ok(Owned::none())
 }
 
-fn enter(lock: &Object) -> Res<Owned> {
-    if is_plain(lock) {
-        acquire(lock, true)
-    } else {
-        async_with::enter(lock)
+fn enter(lock: &Native<Lock>) -> Res<Owned> {
+    match plain::<Lock>(lock.object()) {
+        Some(lock) => acquire(lock, true),
+        None => async_with::enter(lock.object()),
     }
 }
 
-fn get_waiters(lock: &Object) -> Res<Owned> {
-    fields(lock).waiters.show_if_used()
+fn get_waiters(lock: &Native<Lock>) -> Res<Owned> {
+    lock.waiters.show_if_used()
 }
 
-fn set_waiters(lock: &Object, value: Option<&Object>) -> Res<()> {
-    fields(lock).waiters.replace(value)
+fn set_waiters(lock: &Native<Lock>, value: Option<&Object>) -> Res<()> {
+    lock.waiters.replace(value)
 }
 
-fn set_locked(lock: &Object, value: Option<&Object>) -> Res<()> {
-    fields(lock)
-        .locked
-        .set(value.map_or(Ok(false), Object::is_true)?);
+fn set_locked(lock: &Native<Lock>, value: Option<&Object>) -> Res<()> {
+    lock.locked.set(value.map_or(Ok(false), Object::is_true)?);
     Ok(())
 }
 
@@ -262,7 +211,7 @@ fn methods() -> Vec<Method> {
 
 /// Makes the class.
 pub(super) fn init_type() -> Res<Owned> {
-    init_awaitable::<Acquire>(c"rondel._rondel.Acquire")?;
+    init_awaitable::<Acquire<Lock>>(c"rondel._rondel.Acquire")?;
     let native = native_type::<Lock>(c"rondel._rondel.NativeLock")
         .getset([
             attribute!(c"_locked" locked_method, set_locked),
@@ -276,6 +225,6 @@ pub(super) fn init_type() -> Res<Owned> {
         &[&native, &sync_imports().stock.lock],
         &methods(),
     )?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

@@ -5,6 +5,7 @@
 //!
 //! | file | what it has |
 //! |---|---|
+//! | `acquire.rs` | waiting for a lock or a permit |
 //! | `primitive.rs` | what all have in common: the loop, the class, the repr |
 //! | `waiters.rs` | the queue of those who wait |
 //! | `lock.rs`, `event.rs`, `condition.rs`, `semaphore.rs`, `barrier.rs` | one primitive each |
@@ -13,6 +14,7 @@
 //! | `queue/`, `queue_calls.rs`, `items.rs` | the queues: state; `get`, `put`, `join`; what is in them |
 //! | `names.rs` | interned names and library objects |
 
+mod acquire;
 mod async_with;
 mod barrier;
 mod condition;
@@ -27,7 +29,7 @@ mod queue_calls;
 mod semaphore;
 mod waiters;
 
-pub(crate) use queue::{get_item, is_empty, new as new_queue, put_item};
+pub(crate) use queue::{Queue, get_item, is_empty, new as new_queue, put_item};
 pub(crate) use queue_calls::get as wait_for_item;
 
 use crate::cpython::{Owned, Res};

@@ -5,38 +5,27 @@
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
-use std::ptr;
 
 use pyo3::ffi;
 
 use super::names::sync_names;
 use crate::awaitable::{Next, iterator_of};
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{guard, guard_object, runtime_error};
-use crate::cpython::method::{Args, attribute, with_tuple_and_dict};
-use crate::cpython::nesting::nested;
-use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
-use crate::cpython::{Object, Owned, Res, Slot, names};
+use crate::cpython::method::{Args, getset, with_tuple_and_dict};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Native, NativeClass, Object, Owned, OwnedNative, Res, Slot, names};
 use crate::future;
 use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
 
-/// The first fields of every primitive, behind the object header.
-#[repr(C)]
+/// What every primitive holds.
 #[derive(Default)]
 pub(super) struct Bound {
     /// The loop of the first task that had to wait.
     pub(super) event_loop: Slot,
     /// Whether the program has put something over a method of this instance.
     patched: Cell<bool>,
-}
-
-const OFFSET: usize = size_of::<ffi::PyObject>();
-
-/// The fields of a primitive of ours.
-#[inline]
-fn bound(object: &Object) -> &Bound {
-    // SAFETY: only called for instances of our classes, which all begin with these fields.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Bound>() }
 }
 
 impl Bound {
@@ -47,26 +36,29 @@ impl Bound {
     }
 }
 
-/// The fields of one kind of primitive, which stand behind the object header.
-///
-/// # Safety
-/// `Self` is `repr(C)` and begins with a [`Bound`].
-pub(super) unsafe trait Primitive: Default + 'static {
-    /// Shows the collector what it holds, besides the loop.
-    fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int;
-    /// Lets go of what it holds, besides the loop.
-    fn clear(&self);
+/// One kind of primitive.
+pub(super) trait Primitive: NativeClass + Collected + Default {
+    /// What it has in common with the others.
+    fn bound(&self) -> &Bound;
     /// `__init__`.
-    fn init(object: &Object, args: Args<'_>) -> Res<()>;
+    fn init(this: &Native<Self>, args: Args<'_>) -> Res<()>;
     /// `__repr__`.
-    fn repr(object: &Object) -> Res<Owned>;
+    fn repr(this: &Native<Self>) -> Res<Owned>;
 }
 
-/// The fields of a primitive that is known to be of this kind.
+/// An object as a primitive of this kind, if it is one whose methods are all its own.
 #[inline]
-pub(super) fn fields<T: Primitive>(object: &Object) -> &T {
-    // SAFETY: instances of the type that `native_type` makes have the fields there, filled by `tp_new`.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<T>() }
+pub(super) fn plain<T: Primitive>(object: &Object) -> Option<&Native<T>> {
+    object
+        .exact::<T>()
+        .filter(|this| !this.bound().is_patched())
+}
+
+/// A new primitive of this kind, with no arguments.
+pub(super) fn new_instance<T: Primitive>() -> Res<OwnedNative<T>> {
+    let object = T::class().object().call(&[])?;
+    // SAFETY: the class was called, whose instances hold `T`; `__new__` is ours.
+    Ok(unsafe { OwnedNative::new(object) })
 }
 
 unsafe extern "C" fn new<T: Primitive>(
@@ -77,11 +69,8 @@ unsafe extern "C" fn new<T: Primitive>(
     // SAFETY: the fields are filled before anyone sees the object.
     guard_object(|| unsafe {
         let object = allocate(class)?;
-        object
-            .as_ptr()
-            .byte_add(OFFSET)
-            .cast::<T>()
-            .write(T::default());
+        let fields = object.as_ptr().byte_add(T::offset()).cast::<T>();
+        fields.write(T::default());
         Ok(object)
     })
 }
@@ -92,86 +81,49 @@ unsafe extern "C" fn init<T: Primitive>(
     kwargs: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract.
+        // SAFETY: the slot's contract: an instance of the class, a tuple, and a dict or null.
         unsafe {
-            let object = Object::from_ptr(object);
-            with_tuple_and_dict(args, kwargs, |args| T::init(object, args))?;
+            let this = Native::from_ptr(object);
+            with_tuple_and_dict(args, kwargs, |args| T::init(this, args))?;
         }
         Ok(0)
     })
 }
 
 unsafe extern "C" fn repr<T: Primitive>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    guard_object(|| T::repr(unsafe { Object::from_ptr(object) }))
-}
-
-unsafe extern "C" fn traverse<T: Primitive>(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let object = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        Object::from_ptr(object)
-    };
-    visit!(visit, arg, bound(object).event_loop);
-    fields::<T>(object).traverse(visit, arg)
-}
-
-unsafe extern "C" fn clear<T: Primitive>(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let object = unsafe { Object::from_ptr(object) };
-    bound(object).event_loop.clear();
-    fields::<T>(object).clear();
-    0
-}
-
-unsafe extern "C" fn dealloc<T: Primitive>(object: *mut ffi::PyObject) {
-    let end = || {
-        // SAFETY: the interpreter passes a dead instance; its fields are dropped once.
-        unsafe {
-            ffi::PyObject_GC_UnTrack(object.cast());
-            clear::<T>(object);
-            ptr::drop_in_place(object.byte_add(OFFSET).cast::<T>());
-            free(object);
-        }
-    };
-    // SAFETY: as above, and nothing was done yet.
-    unsafe { nested(object, dealloc::<T>, end) };
+    // SAFETY: the interpreter passes an instance of the class.
+    guard_object(|| T::repr(unsafe { Native::from_ptr(object) }))
 }
 
 /// Describes the native base class of a primitive's class.
 pub(super) fn native_type<T: Primitive>(name: &'static CStr) -> TypeBuilder {
-    TypeBuilder::new::<T>(name, None, OFFSET)
+    TypeBuilder::new::<T>(name, None, T::offset())
         .subclassable()
         .slot(ffi::Py_tp_new, slot_fn!(new::<T>, ffi::newfunc))
         .slot(ffi::Py_tp_init, slot_fn!(init::<T>, ffi::initproc))
         .slot(ffi::Py_tp_repr, slot_fn!(repr::<T>, ffi::reprfunc))
-        .slot(ffi::Py_tp_setattro, slot_fn!(setattro, ffi::setattrofunc))
         .slot(
-            ffi::Py_tp_traverse,
-            slot_fn!(traverse::<T>, ffi::traverseproc),
+            ffi::Py_tp_setattro,
+            slot_fn!(setattro::<T>, ffi::setattrofunc),
         )
-        .slot(ffi::Py_tp_clear, slot_fn!(clear::<T>, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor))
-        .getset([attribute!(c"_loop" get_loop_attribute, set_loop_attribute)])
+        .collected::<T>()
+        .getset([getset(
+            c"_loop",
+            get_loop_attribute::<T>,
+            Some(set_loop_attribute::<T>),
+        )])
 }
 
 /// The loop that runs, to which `object` is bound from now on.
 #[inline]
-fn get_loop(object: &Object) -> Res<Owned> {
+fn get_loop<T: Primitive>(this: &Native<T>) -> Res<Owned> {
     let running = running_loop()?;
-    let this = bound(object);
-    match this.event_loop.get() {
+    let bound = this.bound();
+    match bound.event_loop.get() {
         Some(event_loop) if event_loop.is(&running) => {}
         None if running.is_none() => {}
-        None => this.event_loop.set(running.clone()),
-        Some(_) => return wrong_loop(object),
+        None => bound.event_loop.set(running.clone()),
+        Some(_) => return wrong_loop(this.object()),
     }
     Ok(running)
 }
@@ -184,8 +136,8 @@ fn wrong_loop<T>(object: &Object) -> Res<T> {
 
 /// A future to wait on, in the loop that runs.
 #[inline]
-pub(super) fn new_waiter(object: &Object) -> Res<Owned> {
-    let event_loop = get_loop(object)?;
+pub(super) fn new_waiter<T: Primitive>(this: &Native<T>) -> Res<Owned> {
+    let event_loop = get_loop(this)?;
     match LoopCore::of(&event_loop) {
         Some(core) => future::new_waiter(core),
         None => event_loop.call_method(&names().create_future, &[]),
@@ -201,28 +153,41 @@ pub(super) fn wait_on(waiter: Owned) -> Res<Next> {
     iterator_of(&waiter).map(Next::Await)
 }
 
-fn get_loop_attribute(object: &Object) -> Res<Owned> {
-    Ok(bound(object).event_loop.or_none())
+unsafe extern "C" fn get_loop_attribute<T: Primitive>(
+    this: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes an instance of the class.
+    let this = unsafe { Native::<T>::from_ptr(this) };
+    guard_object(|| Ok(this.bound().event_loop.or_none()))
 }
 
-fn set_loop_attribute(object: &Object, value: Option<&Object>) -> Res<()> {
-    let value = value.filter(|value| !value.is_none()).map(Object::own);
-    drop(bound(object).event_loop.replace(value));
-    Ok(())
+unsafe extern "C" fn set_loop_attribute<T: Primitive>(
+    this: *mut ffi::PyObject,
+    value: *mut ffi::PyObject,
+    _: *mut c_void,
+) -> c_int {
+    guard(-1, || {
+        // SAFETY: the interpreter passes an instance of the class, and a value or null.
+        let (this, value) = unsafe { (Native::<T>::from_ptr(this), Object::from_nullable(value)) };
+        let value = value.filter(|value| !value.is_none()).map(Object::own);
+        drop(this.bound().event_loop.replace(value));
+        Ok(0)
+    })
 }
 
 /// `tp_setattro`: notes whether a method that others call is replaced.
-unsafe extern "C" fn setattro(
+unsafe extern "C" fn setattro<T: Primitive>(
     object: *mut ffi::PyObject,
     name: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract.
-        let (result, object, name) = unsafe {
+        // SAFETY: the slot's contract: an instance of the class, a name, and a value or null.
+        let (result, this, name) = unsafe {
             (
                 ffi::PyObject_GenericSetAttr(object, name, value),
-                Object::from_ptr(object),
+                Native::<T>::from_ptr(object),
                 Object::from_ptr(name),
             )
         };
@@ -241,7 +206,7 @@ unsafe extern "C" fn setattro(
             &names.qsize,
         ];
         if called_by_others.iter().any(|method| method.is(name)) {
-            bound(object).patched.set(true);
+            this.bound().patched.set(true);
         }
         Ok(result)
     })

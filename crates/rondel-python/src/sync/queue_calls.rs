@@ -5,22 +5,22 @@
 
 use std::cell::Cell;
 
-use super::event;
+use super::event::{self, Event};
 use super::names::sync_names;
 use super::primitive::{new_waiter, wait_on};
 use super::queue::{
-    fields, get_at_once, get_item, is_empty, is_full, put_at_once, put_item, raise_shut_down,
+    Queue, get_at_once, get_item, is_empty, is_full, put_at_once, put_item, raise_shut_down,
 };
 use super::waiters::{Waiters, is_cancelled, is_done};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, iterator_of, make};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, method};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::cpython::{Native, NativeSlot, Object, Owned, Raised, Res, Slot, none};
 use crate::future;
 
 free_list!(FREE, 256);
-static CALL: Class = Class::new(
+static CALL: awaitable::Class = awaitable::Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE.with(|list| unsafe { list.keep(object) }),
     |class| FREE.with(|list| list.revive(class, false)),
@@ -28,7 +28,7 @@ static CALL: Class = Class::new(
 
 /// One `get()` or `put()`.
 struct Call {
-    queue: Slot,
+    queue: NativeSlot<Queue>,
     /// What is to be put.
     item: Slot,
     /// The future that is waited on.
@@ -63,12 +63,12 @@ impl Steps for Call {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.queue);
+        see(self.queue.slot());
         see(&self.item);
         see(&self.waiter);
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &CALL
     }
 }
@@ -88,12 +88,14 @@ impl Call {
     }
 
     fn advance_waiting(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
-        let queue = self.queue.or_none();
-        let (this, putting) = (fields(&queue), self.putting.get());
+        let Some(queue) = self.queue.cloned() else {
+            return Ok(Next::Return(Owned::none()));
+        };
+        let putting = self.putting.get();
         let waiters = if putting {
-            &this.putters
+            &queue.putters
         } else {
-            &this.getters
+            &queue.getters
         };
         if let Some(result) = awaited {
             let waiter = self.waiter.take();
@@ -105,10 +107,10 @@ impl Call {
             }
         }
         if self.must_wait(&queue)? {
-            if this.shut_down.get() && (putting || is_empty(&queue)?) {
+            if queue.shut_down.get() && (putting || is_empty(&queue)?) {
                 return raise_shut_down();
             }
-            let waiter = new_waiter(&queue)?;
+            let waiter = new_waiter(&*queue)?;
             waiters.push(&waiter)?;
             self.waiter.set(waiter.clone());
             return wait_on(waiter);
@@ -121,7 +123,7 @@ impl Call {
     }
 
     #[inline]
-    fn must_wait(&self, queue: &Object) -> Res<bool> {
+    fn must_wait(&self, queue: &Native<Queue>) -> Res<bool> {
         if self.putting.get() {
             is_full(queue)
         } else {
@@ -130,7 +132,12 @@ impl Call {
     }
 
     /// The task goes away with the exception that is set. If it was woken, the next one is instead.
-    fn give_up(&self, queue: &Object, waiters: &Waiters, waiter: Option<Owned>) -> Res<Next> {
+    fn give_up(
+        &self,
+        queue: &Native<Queue>,
+        waiters: &Waiters,
+        waiter: Option<Owned>,
+    ) -> Res<Next> {
         let error = take_exception();
         if let Some(waiter) = waiter {
             if !is_done(&waiter)? {
@@ -146,7 +153,7 @@ impl Call {
     }
 }
 
-fn call(queue: &Object, item: Option<&Object>) -> Res<Owned> {
+fn call(queue: &Native<Queue>, item: Option<&Object>) -> Res<Owned> {
     make::<Call>(|call| {
         call.queue.fill(queue.own());
         call.putting.set(item.is_some());
@@ -157,11 +164,11 @@ fn call(queue: &Object, item: Option<&Object>) -> Res<Owned> {
 }
 
 /// `queue.get()`.
-pub(crate) fn get(queue: &Object) -> Res<Owned> {
+pub(crate) fn get(queue: &Native<Queue>) -> Res<Owned> {
     call(queue, None)
 }
 
-fn put(queue: &Object, args: Args<'_>) -> Res<Owned> {
+fn put(queue: &Native<Queue>, args: Args<'_>) -> Res<Owned> {
     match args.positional() {
         [item] if !args.has_named() => call(queue, Some(item)),
         _ => {
@@ -173,11 +180,11 @@ fn put(queue: &Object, args: Args<'_>) -> Res<Owned> {
 
 // ---- join ----
 
-static JOIN: Class = Class::new(|_| false, |_| None);
+static JOIN: awaitable::Class = awaitable::Class::new(|_| false, |_| None);
 
 /// One `join()`.
 struct Join {
-    queue: Slot,
+    queue: NativeSlot<Queue>,
 }
 
 impl Steps for Join {
@@ -190,16 +197,13 @@ impl Steps for Join {
             result?;
             return Ok(Next::Return(Owned::none()));
         }
-        let queue = self.queue.or_none();
-        let this = fields(&queue);
-        if !this.has_unfinished() {
+        let Some(queue) = self.queue.cloned().filter(|queue| queue.has_unfinished()) else {
             return Ok(Next::Return(Owned::none()));
-        }
-        let finished = this.finished_event()?;
-        Ok(Next::Await(if event::is_exact(&finished) {
-            event::wait(&finished)?
-        } else {
-            iterator_of(&*finished.call_method(&sync_names().wait, &[])?)?
+        };
+        let finished = queue.finished_event()?;
+        Ok(Next::Await(match finished.exact::<Event>() {
+            Some(event) => event::wait(event)?,
+            None => iterator_of(&*finished.call_method(&sync_names().wait, &[])?)?,
         }))
     }
 
@@ -209,16 +213,16 @@ impl Steps for Join {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.queue);
+        see(self.queue.slot());
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &JOIN
     }
 }
 
-fn join(queue: &Object) -> Res<Owned> {
-    make::<Join>(|join| join.queue.set(queue.own()))
+fn join(queue: &Native<Queue>) -> Res<Owned> {
+    make::<Join>(|join| join.queue.fill(queue.own()))
 }
 
 pub(super) fn methods() -> Vec<Method> {

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ffi::{c_int, c_void};
 
 use pyo3::ffi;
 
@@ -194,9 +193,14 @@ impl Waiters {
         Ok(())
     }
 
-    pub(super) fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        crate::cpython::types::visit!(visit, arg, self.shown);
-        visit_all(&self.native, visit, arg)
+    /// The slot that it has, for the collector.
+    pub(super) fn slot(&self) -> &Slot {
+        &self.shown
+    }
+
+    /// Shows the collector the waiters that are kept natively.
+    pub(super) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
+        for_each_of(&self.native, see);
     }
 
     pub(super) fn clear(&self) {
@@ -206,23 +210,11 @@ impl Waiters {
 }
 
 /// Shows the collector what a queue of objects holds.
-pub(super) fn visit_all(
-    objects: &RefCell<VecDeque<Owned>>,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
+pub(super) fn for_each_of(objects: &RefCell<VecDeque<Owned>>, see: &mut dyn FnMut(&Object)) {
     // No borrow lasts while something is allocated or released, which is when the collector may come.
-    let Ok(objects) = objects.try_borrow() else {
-        return 0;
-    };
-    for object in objects.iter() {
-        // SAFETY: the collector's own visitor, with a live object.
-        let result = unsafe { visit(object.as_ptr(), arg) };
-        if result != 0 {
-            return result;
-        }
+    if let Ok(objects) = objects.try_borrow() {
+        objects.iter().for_each(|object| see(object));
     }
-    0
 }
 
 /// `len(object)`.

@@ -16,17 +16,18 @@ use super::watch::{self, Arrived, Watcher};
 use crate::awaitable::{
     Class, Next, Steps, init_type as init_awaitable, is_awaitable, iterator_of, make,
 };
-use crate::cpython::collected::{Collected, slots};
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{guard_object, raise_bare, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, attribute, function, method};
 use crate::cpython::native::Fields;
 use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::cpython::{NativeSlot, Object, Owned, Raised, Res, Slot, imports, names, none};
 use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
 use crate::sleep::start_timer;
+use crate::sync::Queue;
 use crate::{future, handle, sync, task};
 
 // ---- the iterator ----
@@ -34,7 +35,7 @@ use crate::{future, handle, sync, task};
 /// One `as_completed`. It is the watcher of its futures.
 struct Completed {
     /// A `Queue` of the futures that are done and were not given out; `None` in it stands for one that was too late.
-    done: Slot,
+    done: NativeSlot<Queue>,
     /// The set of those that are not done.
     todo: Slot,
     timer: Slot,
@@ -50,7 +51,11 @@ unsafe impl Fields for Completed {}
 
 // SAFETY: it shows all that it holds.
 unsafe impl Collected for Completed {
-    slots!(done, todo, timer, task);
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        for slot in [self.done.slot(), &self.todo, &self.timer, &self.task] {
+            see(slot);
+        }
+    }
 
     fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
         self.arrived.for_each(see);
@@ -105,7 +110,9 @@ fn completed(this: &Completed, future: &Object) -> Res<()> {
     let todo = this.todo.or_none();
     // SAFETY: a set and a live object.
     truth(unsafe { ffi::PySet_Discard(todo.as_ptr(), future.as_ptr()) })?;
-    sync::put_item(&this.done.or_none(), future)?;
+    if let Some(done) = this.done.cloned() {
+        sync::put_item(&done, future)?;
+    }
     if this.has_todo() {
         return Ok(());
     }
@@ -115,11 +122,14 @@ fn completed(this: &Completed, future: &Object) -> Res<()> {
 /// Time is up: whatever is not done counts as late.
 fn handle_timeout(iterator: &Object) -> Res<Owned> {
     let this = Completed::of(iterator);
-    let (todo, done, task) = (this.todo.or_none(), this.done.or_none(), this.task.cloned());
+    let (todo, done, task) = (this.todo.or_none(), this.done.cloned(), this.task.cloned());
     for_each(&todo, |future| {
         watch::remove(future, iterator)?;
         unlink(future, task.as_deref())?;
-        sync::put_item(&done, none()).map(drop)
+        match &done {
+            Some(done) => sync::put_item(done, none()).map(drop),
+            None => Ok(()),
+        }
     })?;
     // SAFETY: a set.
     check(unsafe { ffi::PySet_Clear(todo.as_ptr()) })?;
@@ -237,7 +247,9 @@ impl Steps for One {
                     }
                     this.left.set(this.left.get() - 1);
                 }
-                let queue = this.done.or_none();
+                let Some(queue) = this.done.cloned() else {
+                    return Ok(Next::Return(Owned::none()));
+                };
                 if sync::is_empty(&queue)? {
                     return Ok(Next::Await(iterator_of(&*sync::wait_for_item(&queue)?)?));
                 }
@@ -309,7 +321,7 @@ unsafe extern "C" fn anext(iterator: *mut ffi::PyObject) -> *mut ffi::PyObject {
 }
 
 fn get_done(iterator: &Object) -> Res<Owned> {
-    Ok(Completed::of(iterator).done.or_none())
+    Ok(Completed::of(iterator).done.slot().or_none())
 }
 
 fn get_todo(iterator: &Object) -> Res<Owned> {

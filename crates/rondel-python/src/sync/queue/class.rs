@@ -1,25 +1,23 @@
 //! The classes of queues as programs see them: the methods that don't wait, what subclasses may override, attributes.
 
-use std::sync::atomic::{AtomicPtr, Ordering};
-
 use pyo3::ffi;
 
 use super::{
-    CLASS, LIFO_CLASS, PRIORITY_CLASS, Queue, class_name, fields, format, get_nowait, is_empty,
+    CLASS, LIFO_CLASS, PRIORITY_CLASS, Queue, class_name, format, get_nowait, is_empty,
     is_full_by_size, plain_order, put_nowait,
 };
 use crate::cpython::error::{guard_object, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::python_class::make_class;
 use crate::cpython::types::slot_fn;
-use crate::cpython::{Object, Owned, Res, none};
+use crate::cpython::{Class, Native, Object, Owned, Res, none};
 use crate::sync::items::Order;
 use crate::sync::names::{sync_imports, sync_names};
 use crate::sync::primitive::native_type;
 use crate::sync::queue_calls;
 use crate::sync::waiters::Waiters;
 
-fn put_nowait_method(queue: &Object, args: Args<'_>) -> Res<Owned> {
+fn put_nowait_method(queue: &Native<Queue>, args: Args<'_>) -> Res<Owned> {
     match args.positional() {
         [item] if !args.has_named() => put_nowait(queue, item),
         _ => {
@@ -29,74 +27,71 @@ fn put_nowait_method(queue: &Object, args: Args<'_>) -> Res<Owned> {
     }
 }
 
-fn task_done(queue: &Object) -> Res<Owned> {
-    let this = fields(queue);
-    if this.unfinished.get() <= 0 {
+fn task_done(queue: &Native<Queue>) -> Res<Owned> {
+    if queue.unfinished.get() <= 0 {
         return value_error("task_done() called too many times");
     }
-    this.unfinished.set(this.unfinished.get() - 1);
-    if this.unfinished.get() == 0 {
-        this.set_finished()?;
+    queue.unfinished.set(queue.unfinished.get() - 1);
+    if queue.unfinished.get() == 0 {
+        queue.set_finished()?;
     }
     Ok(Owned::none())
 }
 
-fn shutdown(queue: &Object, args: Args<'_>) -> Res<Owned> {
+fn shutdown(queue: &Native<Queue>, args: Args<'_>) -> Res<Owned> {
     let [immediate] = args.parse("Queue.shutdown", ["immediate"], 1, 0)?;
-    let this = fields(queue);
-    this.shut_down.set(true);
+    queue.shut_down.set(true);
     if immediate.map_or(Ok(false), Object::is_true)? {
         while !is_empty(queue)? {
             match plain_order(queue) {
-                Some(order) => drop(this.items.get(order)?),
-                None => drop(queue.call_method(&sync_names().get, &[])?),
+                Some(order) => drop(queue.items.get(order)?),
+                None => drop(queue.object().call_method(&sync_names().get, &[])?),
             }
-            if this.unfinished.get() > 0 {
-                this.unfinished.set(this.unfinished.get() - 1);
+            if queue.unfinished.get() > 0 {
+                queue.unfinished.set(queue.unfinished.get() - 1);
             }
         }
-        if this.unfinished.get() == 0 {
-            this.set_finished()?;
+        if queue.unfinished.get() == 0 {
+            queue.set_finished()?;
         }
     }
     // All of them have to look again.
-    while this.getters.len()? > 0 {
-        this.getters.pop_and_wake()?;
+    while queue.getters.len()? > 0 {
+        queue.getters.pop_and_wake()?;
     }
-    while this.putters.len()? > 0 {
-        this.putters.pop_and_wake()?;
+    while queue.putters.len()? > 0 {
+        queue.putters.pop_and_wake()?;
     }
     Ok(Owned::none())
 }
 
-fn qsize(queue: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(queue).items.len()? as u64)
+fn qsize(queue: &Native<Queue>) -> Res<Owned> {
+    Owned::from_u64(queue.items.len()? as u64)
 }
 
-fn empty(queue: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(queue).items.is_empty()?))
+fn empty(queue: &Native<Queue>) -> Res<Owned> {
+    Ok(Owned::from_bool(queue.items.is_empty()?))
 }
 
-fn full(queue: &Object) -> Res<Owned> {
+fn full(queue: &Native<Queue>) -> Res<Owned> {
     Ok(Owned::from_bool(is_full_by_size(queue)?))
 }
 
-fn format_method(queue: &Object) -> Res<Owned> {
-    let this = fields(queue);
-    let mut text = format!("maxsize={}", this.maxsize.or_none().repr()?.to_text()?);
-    if !this.items.is_empty()? {
-        text += &format!(" _queue={}", this.items.to_list()?.repr()?.to_text()?);
+fn format_method(queue: &Native<Queue>) -> Res<Owned> {
+    let mut text = format!("maxsize={}", queue.maxsize.or_none().repr()?.to_text()?);
+    if !queue.items.is_empty()? {
+        text += &format!(" _queue={}", queue.items.to_list()?.repr()?.to_text()?);
     }
-    for (name, waiters) in [("_getters", &this.getters), ("_putters", &this.putters)] {
+    for (name, waiters) in [("_getters", &queue.getters), ("_putters", &queue.putters)] {
         match waiters.len()? {
             0 => {}
             n => text += &format!(" {name}[{n}]"),
         }
     }
-    if this.unfinished.get() != 0 {
-        text += &format!(" tasks={}", this.unfinished.get());
+    if queue.unfinished.get() != 0 {
+        text += &format!(" tasks={}", queue.unfinished.get());
     }
-    if this.shut_down.get() {
+    if queue.shut_down.get() {
         text += " shutdown";
     }
     Owned::from_str(&text)
@@ -111,15 +106,15 @@ fn wakeup_next(_: &Object, waiters: &Object) -> Res<Owned> {
 
 macro_rules! hooks {
     ($init:ident, $get:ident, $put:ident, $order:expr) => {
-        fn $init(queue: &Object, _: &Object) -> Res<Owned> {
-            fields(queue).items.init($order)?;
+        fn $init(queue: &Native<Queue>, _: &Object) -> Res<Owned> {
+            queue.items.init($order)?;
             Ok(Owned::none())
         }
-        fn $get(queue: &Object) -> Res<Owned> {
-            fields(queue).items.get($order)
+        fn $get(queue: &Native<Queue>) -> Res<Owned> {
+            queue.items.get($order)
         }
-        fn $put(queue: &Object, item: &Object) -> Res<Owned> {
-            fields(queue).items.put($order, item)?;
+        fn $put(queue: &Native<Queue>, item: &Object) -> Res<Owned> {
+            queue.items.put($order, item)?;
             Ok(Owned::none())
         }
     };
@@ -160,67 +155,67 @@ unsafe extern "C" fn tp_str(queue: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 // ---- attributes ----
 
-fn get_maxsize(queue: &Object) -> Res<Owned> {
-    Ok(fields(queue).maxsize.or_none())
+fn get_maxsize(queue: &Native<Queue>) -> Res<Owned> {
+    Ok(queue.maxsize.or_none())
 }
 
-fn set_maxsize(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue).set_maxsize(value.unwrap_or(none()));
+fn set_maxsize(queue: &Native<Queue>, value: Option<&Object>) -> Res<()> {
+    queue.set_maxsize(value.unwrap_or(none()));
     Ok(())
 }
 
-fn get_queue(queue: &Object) -> Res<Owned> {
-    fields(queue).items.show()
+fn get_queue(queue: &Native<Queue>) -> Res<Owned> {
+    queue.items.show()
 }
 
-fn set_queue(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue).items.replace(value);
+fn set_queue(queue: &Native<Queue>, value: Option<&Object>) -> Res<()> {
+    queue.items.replace(value);
     Ok(())
 }
 
-fn get_getters(queue: &Object) -> Res<Owned> {
-    fields(queue).getters.show()
+fn get_getters(queue: &Native<Queue>) -> Res<Owned> {
+    queue.getters.show()
 }
 
-fn set_getters(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue).getters.replace(value)
+fn set_getters(queue: &Native<Queue>, value: Option<&Object>) -> Res<()> {
+    queue.getters.replace(value)
 }
 
-fn get_putters(queue: &Object) -> Res<Owned> {
-    fields(queue).putters.show()
+fn get_putters(queue: &Native<Queue>) -> Res<Owned> {
+    queue.putters.show()
 }
 
-fn set_putters(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue).putters.replace(value)
+fn set_putters(queue: &Native<Queue>, value: Option<&Object>) -> Res<()> {
+    queue.putters.replace(value)
 }
 
-fn get_unfinished(queue: &Object) -> Res<Owned> {
-    Owned::from_i64(fields(queue).unfinished.get())
+fn get_unfinished(queue: &Native<Queue>) -> Res<Owned> {
+    Owned::from_i64(queue.unfinished.get())
 }
 
-fn set_unfinished(queue: &Object, value: Option<&Object>) -> Res<()> {
+fn set_unfinished(queue: &Native<Queue>, value: Option<&Object>) -> Res<()> {
     let value = value.unwrap_or(none()).to_isize()?;
-    fields(queue).unfinished.set(value as i64);
+    queue.unfinished.set(value as i64);
     Ok(())
 }
 
-fn get_finished(queue: &Object) -> Res<Owned> {
-    fields(queue).finished_event()
+fn get_finished(queue: &Native<Queue>) -> Res<Owned> {
+    queue.finished_event()
 }
 
-fn set_finished(queue: &Object, value: Option<&Object>) -> Res<()> {
-    drop(fields(queue).finished_event.replace(value.map(Object::own)));
+fn set_finished(queue: &Native<Queue>, value: Option<&Object>) -> Res<()> {
+    drop(queue.finished_event.replace(value.map(Object::own)));
     Ok(())
 }
 
 #[cfg(Py_3_13)]
-fn get_shut_down(queue: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(queue).shut_down.get()))
+fn get_shut_down(queue: &Native<Queue>) -> Res<Owned> {
+    Ok(Owned::from_bool(queue.shut_down.get()))
 }
 
 #[cfg(Py_3_13)]
-fn set_shut_down(queue: &Object, value: Option<&Object>) -> Res<()> {
-    fields(queue)
+fn set_shut_down(queue: &Native<Queue>, value: Option<&Object>) -> Res<()> {
+    queue
         .shut_down
         .set(value.map_or(Ok(false), Object::is_true)?);
     Ok(())
@@ -267,11 +262,11 @@ pub(in crate::sync) fn init_types() -> Res<(Owned, Owned, Owned)> {
         .slot(ffi::Py_tp_str, slot_fn!(tp_str, ffi::reprfunc))
         .getset(attributes())
         .build()?;
-    let make = |name, doc, bases: &[&Object], order, class: &AtomicPtr<ffi::PyTypeObject>| {
+    let make = |name, doc, bases: &[&Object], order, class: &Class| {
         let mut all = methods();
         all.extend(hooks(order));
         let made = make_class(name, doc, bases, &all)?;
-        class.store(made.clone().into_ptr().cast(), Ordering::Relaxed);
+        class.set(&made);
         Ok(made)
     };
     let doc = "A queue between tasks, as asyncio.Queue. With a maxsize of 0 there is always room.";

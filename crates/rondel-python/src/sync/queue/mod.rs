@@ -10,9 +10,6 @@ mod class;
 pub(super) use class::init_types;
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
@@ -20,17 +17,16 @@ use super::count::compare;
 use super::event;
 use super::items::{Items, Order};
 use super::names::{sync_imports, sync_names};
-use super::primitive::{self, Bound, Primitive};
+use super::primitive::{Bound, Primitive, new_instance};
 use super::waiters::Waiters;
+use crate::cpython::collected::Collected;
 use crate::cpython::error::raise_bare;
 use crate::cpython::method::Args;
-use crate::cpython::types::visit;
-use crate::cpython::{Object, Owned, Res, Slot};
+use crate::cpython::{Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Res, Slot};
 
 /// A queue's fields.
-#[repr(C)]
 #[derive(Default)]
-pub(super) struct Queue {
+pub(crate) struct Queue {
     bound: Bound,
     pub(super) getters: Waiters,
     pub(super) putters: Waiters,
@@ -56,62 +52,72 @@ enum Limit {
     Ask,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-static LIFO_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-static PRIORITY_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
+static LIFO_CLASS: Class = Class::new();
+static PRIORITY_CLASS: Class = Class::new();
 
-/// A new queue without a limit.
-pub(crate) fn new() -> Res<Owned> {
-    // SAFETY: our live class.
-    unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) }.call(&[])
+// SAFETY: the fields stand behind the header; `tp_new` fills them.
+unsafe impl Fields for Queue {}
+
+// SAFETY: the classes derive from the native one, which is made for these fields.
+unsafe impl NativeClass for Queue {
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-#[inline]
-pub(super) fn fields(queue: &Object) -> &Queue {
-    primitive::fields(queue)
+/// A new queue without a limit.
+pub(crate) fn new() -> Res<OwnedNative<Queue>> {
+    new_instance::<Queue>()
 }
 
 /// The order of a queue of ours whose methods are all its own.
 #[inline]
-fn plain_order(queue: &Object) -> Option<Order> {
-    let class = queue.type_ptr();
-    let is = |known: &AtomicPtr<ffi::PyTypeObject>| ptr::eq(class, known.load(Ordering::Relaxed));
-    let order = if is(&CLASS) {
+fn plain_order(queue: &Native<Queue>) -> Option<Order> {
+    let object = queue.object();
+    let order = if CLASS.is_exact(object) {
         Order::Fifo
-    } else if is(&LIFO_CLASS) {
+    } else if LIFO_CLASS.is_exact(object) {
         Order::Lifo
-    } else if is(&PRIORITY_CLASS) {
+    } else if PRIORITY_CLASS.is_exact(object) {
         Order::Priority
     } else {
         return None;
     };
-    (!fields(queue).bound.is_patched()).then_some(order)
+    (!queue.bound.is_patched()).then_some(order)
 }
 
-// SAFETY: `repr(C)`, with a `Bound` first.
-unsafe impl Primitive for Queue {
-    fn traverse(&self, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-        visit!(visit, arg, self.maxsize, self.finished_event);
-        for waiters in [&self.getters, &self.putters] {
-            let result = waiters.traverse(visit, arg);
-            if result != 0 {
-                return result;
-            }
-        }
-        self.items.traverse(visit, arg)
+// SAFETY: all that it holds is shown.
+unsafe impl Collected for Queue {
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.bound.event_loop);
+        see(&self.maxsize);
+        see(&self.finished_event);
+        see(self.getters.slot());
+        see(self.putters.slot());
+        see(self.items.slot());
     }
 
-    fn clear(&self) {
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.getters.for_each(see);
+        self.putters.for_each(see);
+        self.items.for_each(see);
+    }
+
+    fn release_others(&self) {
         self.getters.clear();
         self.putters.clear();
         self.items.clear();
-        self.maxsize.clear();
-        self.finished_event.clear();
+    }
+}
+
+impl Primitive for Queue {
+    fn bound(&self) -> &Bound {
+        &self.bound
     }
 
-    fn init(object: &Object, args: Args<'_>) -> Res<()> {
+    fn init(this: &Native<Self>, args: Args<'_>) -> Res<()> {
         let [maxsize] = args.parse("Queue.__init__", ["maxsize"], 1, 0)?;
-        let this = fields(object);
         let maxsize = match maxsize {
             Some(maxsize) => maxsize.own(),
             None => Owned::from_i64(0)?,
@@ -122,18 +128,21 @@ unsafe impl Primitive for Queue {
         this.unfinished.set(0);
         this.finished.set(true);
         this.finished_event.clear();
-        match plain_order(object) {
+        match plain_order(this) {
             Some(order) => this.items.init(order)?,
-            None => drop(object.call_method(&sync_names().init, &[&*maxsize])?),
+            None => drop(
+                this.object()
+                    .call_method(&sync_names().init, &[&*maxsize])?,
+            ),
         }
         this.shut_down.set(false);
         Ok(())
     }
 
-    fn repr(object: &Object) -> Res<Owned> {
-        let name = class_name(object)?;
-        let address = object.as_ptr().addr();
-        let text = format(object)?;
+    fn repr(this: &Native<Self>) -> Res<Owned> {
+        let name = class_name(this.object())?;
+        let address = this.as_ptr().addr();
+        let text = format(this.object())?;
         Owned::from_str(&format!("<{name} at {address:#x} {text}>"))
     }
 }
@@ -207,7 +216,7 @@ impl Queue {
         if let Some(event) = self.finished_event.cloned() {
             return Ok(event);
         }
-        let event = event::new(self.finished.get())?;
+        let event = event::new(self.finished.get())?.into_owned();
         self.finished_event.set(event.clone());
         Ok(event)
     }
@@ -220,28 +229,33 @@ impl Queue {
 // ---- what asyncio asks the queue itself for, so that subclasses can answer ----
 
 #[inline]
-pub(crate) fn is_empty(queue: &Object) -> Res<bool> {
+pub(crate) fn is_empty(queue: &Native<Queue>) -> Res<bool> {
     match plain_order(queue) {
-        Some(_) => fields(queue).items.is_empty(),
-        None => queue.call_method(&sync_names().empty, &[])?.is_true(),
+        Some(_) => queue.items.is_empty(),
+        None => queue
+            .object()
+            .call_method(&sync_names().empty, &[])?
+            .is_true(),
     }
 }
 
 #[inline]
-pub(super) fn is_full(queue: &Object) -> Res<bool> {
+pub(super) fn is_full(queue: &Native<Queue>) -> Res<bool> {
     match plain_order(queue) {
         Some(_) => is_full_by_size(queue),
-        None => queue.call_method(&sync_names().full, &[])?.is_true(),
+        None => queue
+            .object()
+            .call_method(&sync_names().full, &[])?
+            .is_true(),
     }
 }
 
 #[inline]
-fn is_full_by_size(queue: &Object) -> Res<bool> {
-    let this = fields(queue);
-    match this.limit.get() {
+fn is_full_by_size(queue: &Native<Queue>) -> Res<bool> {
+    match queue.limit.get() {
         Limit::None => Ok(false),
         Limit::Items(limit) => match plain_order(queue) {
-            Some(_) => Ok(this.items.len()? >= limit),
+            Some(_) => Ok(queue.items.len()? >= limit),
             None => is_full_by_asking(queue),
         },
         Limit::Ask => is_full_by_asking(queue),
@@ -249,30 +263,32 @@ fn is_full_by_size(queue: &Object) -> Res<bool> {
 }
 
 #[cold]
-fn is_full_by_asking(queue: &Object) -> Res<bool> {
-    let maxsize = fields(queue).maxsize.or_none();
+fn is_full_by_asking(queue: &Native<Queue>) -> Res<bool> {
+    let maxsize = queue.maxsize.or_none();
     if compare(&maxsize, &*Owned::from_i64(0)?, ffi::Py_LE)? {
         return Ok(false);
     }
-    let size = queue.call_method(&sync_names().qsize, &[])?;
+    let size = queue.object().call_method(&sync_names().qsize, &[])?;
     compare(&size, &maxsize, ffi::Py_GE)
 }
 
 /// `self.put_nowait(item)`.
 #[inline]
-pub(crate) fn put_item(queue: &Object, item: &Object) -> Res<Owned> {
+pub(crate) fn put_item(queue: &Native<Queue>, item: &Object) -> Res<Owned> {
     match plain_order(queue) {
         Some(_) => put_nowait(queue, item),
-        None => queue.call_method(&sync_names().put_nowait, &[item]),
+        None => queue
+            .object()
+            .call_method(&sync_names().put_nowait, &[item]),
     }
 }
 
 /// `self.get_nowait()`.
 #[inline]
-pub(crate) fn get_item(queue: &Object) -> Res<Owned> {
+pub(crate) fn get_item(queue: &Native<Queue>) -> Res<Owned> {
     match plain_order(queue) {
         Some(_) => get_nowait(queue),
-        None => queue.call_method(&sync_names().get_nowait, &[]),
+        None => queue.object().call_method(&sync_names().get_nowait, &[]),
     }
 }
 
@@ -290,69 +306,66 @@ pub(super) fn raise_shut_down<T>() -> Res<T> {
 
 /// Puts an item in, if nothing is overridden and there is room. Otherwise the item is left where it is.
 #[inline(always)]
-pub(super) fn put_at_once(queue: &Object, item: &Slot) -> Res<bool> {
-    let this = fields(queue);
+pub(super) fn put_at_once(queue: &Native<Queue>, item: &Slot) -> Res<bool> {
     let Some(Order::Fifo | Order::Lifo) = plain_order(queue) else {
         return Ok(false);
     };
-    let has_room = match (this.limit.get(), this.items.native_len()) {
+    let has_room = match (queue.limit.get(), queue.items.native_len()) {
         (Limit::Items(limit), Some(len)) => len < limit,
         (Limit::None, Some(_)) => true,
         _ => false,
     };
-    if !has_room || this.shut_down.get() {
+    if !has_room || queue.shut_down.get() {
         return Ok(false);
     }
-    this.items
+    queue
+        .items
         .push_native(item.take().unwrap_or_else(Owned::none))?;
-    this.note_put()?;
+    queue.note_put()?;
     Ok(true)
 }
 
 /// Takes an item out, if nothing is overridden and there is one.
 #[inline(always)]
-pub(super) fn get_at_once(queue: &Object) -> Res<Option<Owned>> {
-    let this = fields(queue);
+pub(super) fn get_at_once(queue: &Native<Queue>) -> Res<Option<Owned>> {
     let Some(order) = plain_order(queue) else {
         return Ok(None);
     };
-    let item = this.items.pop_native(order);
+    let item = queue.items.pop_native(order);
     if item.is_some() {
-        this.putters.pop_and_wake()?;
+        queue.putters.pop_and_wake()?;
     }
     Ok(item)
 }
 
 // ---- putting and getting without waiting ----
 
-fn put_nowait(queue: &Object, item: &Object) -> Res<Owned> {
-    let this = fields(queue);
-    if this.shut_down.get() {
+fn put_nowait(queue: &Native<Queue>, item: &Object) -> Res<Owned> {
+    if queue.shut_down.get() {
         return raise_shut_down();
     }
     if is_full(queue)? {
         return raise_bare(&sync_imports().queue_full);
     }
     match plain_order(queue) {
-        Some(order) => this.items.put(order, item)?,
-        None => drop(queue.call_method(&sync_names().put, &[item])?),
+        Some(order) => queue.items.put(order, item)?,
+        None => drop(queue.object().call_method(&sync_names().put, &[item])?),
     }
-    this.note_put()?;
+    queue.note_put()?;
     Ok(Owned::none())
 }
 
-fn get_nowait(queue: &Object) -> Res<Owned> {
-    let this = fields(queue);
+fn get_nowait(queue: &Native<Queue>) -> Res<Owned> {
     if is_empty(queue)? {
-        if this.shut_down.get() {
+        if queue.shut_down.get() {
             return raise_shut_down();
         }
         return raise_bare(&sync_imports().queue_empty);
     }
     let item = match plain_order(queue) {
-        Some(order) => this.items.get(order)?,
-        None => queue.call_method(&sync_names().get, &[])?,
+        Some(order) => queue.items.get(order)?,
+        None => queue.object().call_method(&sync_names().get, &[])?,
     };
-    this.putters.pop_and_wake()?;
+    queue.putters.pop_and_wake()?;
     Ok(item)
 }
