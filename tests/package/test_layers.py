@@ -37,15 +37,10 @@ FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in fol
 
 #: Imports from above that are to go: (from, to).
 KNOWN = {
-    ("future", "task"),
-    ("future", "waits"),
     ("loop_core", "transport"),
-    ("sleep", "transport"),
     ("streams", "tls"),
     ("transport", "streams"),
     ("transport", "tls"),
-    ("waits", "task_group"),
-    ("waits", "transport"),
 }
 
 PATH = re.compile(r"(?<![\w:$])(?:crate|super|self)\s*::")

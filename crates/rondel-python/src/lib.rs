@@ -50,6 +50,7 @@ fn fill(module: &cpython::Object) -> Res<()> {
     add("Handle", handle)?;
     add("TimerHandle", timer_handle)?;
     let (future, task) = (future::init_types()?, task::init_type()?);
+    future::watch::init()?;
     waits::init_gathering()?;
     cpython::types::register_subclasses(&future, &[&task])?;
     let (stock_future, stock_task) = (

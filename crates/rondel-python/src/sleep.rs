@@ -15,9 +15,8 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::object::truth;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
-use crate::loop_core::LoopCore;
+use crate::future::any::{create_future, set_result_unless_cancelled};
 use crate::loop_core::running_loop::running_loop;
-use crate::transport::loop_calls::{create_future, set_result_unless_cancelled};
 use crate::{future, handle};
 
 free_list!(FREE, 512);
@@ -171,24 +170,9 @@ pub(crate) fn start_timer(
     callback: &Object,
     args: &[&Object],
 ) -> Res<Owned> {
-    match LoopCore::of(event_loop) {
-        Some(core) if core.times_directly() && !core.is_debug() && !core.is_closed() => {
-            let when = delay.after(core.time())?;
-            let timer = handle::new_timer(core, when, callback, args, None)?;
-            let wakes = ptr::eq(callback.as_ptr(), WAKE.load(Ordering::Relaxed));
-            if wakes && args.first().is_some_and(|future| future::is_native(future)) {
-                handle::fields(&timer).needs_no_context();
-            }
-            handle::fields(&timer).set_scheduled(true);
-            core.push_timer(when, timer.clone())?;
-            Ok(timer)
-        }
-        _ => {
-            let mut all = vec![delay, callback];
-            all.extend_from_slice(args);
-            event_loop.call_method(&names().call_later, &all)
-        }
-    }
+    let wakes = ptr::eq(callback.as_ptr(), WAKE.load(Ordering::Relaxed));
+    let is_plain = wakes && args.first().is_some_and(|future| future::is_native(future));
+    handle::call_later(event_loop, delay, callback, args, is_plain)
 }
 
 fn wake(_: &Object, args: Args<'_>) -> Res<Owned> {

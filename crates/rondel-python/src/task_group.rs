@@ -5,12 +5,11 @@
 //! group that is not in its plain course (a child fails, the group is not active, tasks are made in another way) is
 //! handled by asyncio's own methods too, so that each version's rules hold.
 //!
-//! A child of a group gets no callback with a handle: the group watches it (`waits/watch.rs`), and comes to [`child_done`].
+//! A child of a group gets no callback with a handle: the group watches it (`future/watch.rs`), and comes to [`child_done`].
 
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
@@ -18,16 +17,17 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::names::{Table, import, interned};
+use crate::cpython::native::Class;
 use crate::cpython::native::Fields;
 use crate::cpython::object::{check, truth};
 use crate::cpython::python_class::make_class;
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
-use crate::future::{self, State, asyncio_part};
+use crate::future::watch::{self, Arrived, Watcher};
+use crate::future::{self, State, any, asyncio_part};
 use crate::loop_core::LoopCore;
 use crate::task;
 use crate::task::functions::CREATE_TASK;
-use crate::waits::watch::{Arrived, Watcher};
 
 /// The fields of a group, under asyncio's names.
 #[repr(C)]
@@ -77,8 +77,6 @@ interned! {
         abort "_abort",
         is_base_error "_is_base_error",
         on_task_done "_on_task_done",
-        done "done",
-        set_result "set_result",
     }
 }
 
@@ -98,7 +96,7 @@ static STOCK: Table<Stock> = Table::new();
 
 /// A group as it watches its tasks; the class is the one that programs see.
 pub(crate) static WATCHER: Watcher = Watcher {
-    class: AtomicPtr::new(ptr::null_mut()),
+    class: Class::new(),
     name: |_, _| "TaskGroup._on_task_done",
     method: Some(callback_of),
     note: |_, _| Ok(Some(true)),
@@ -263,10 +261,10 @@ fn child_done(group: &Object, child: &Object) -> Res<()> {
         }
         return Ok(());
     }
-    if !completed.call_method(&stock.names.done, &[])?.is_true()? {
-        completed.call_method(&stock.names.set_result, &[&Owned::from_bool(true)])?;
+    match any::is_done(&completed)? {
+        true => Ok(()),
+        false => any::set_result(&completed, &Owned::from_bool(true)),
     }
-    Ok(())
 }
 
 /// `tp_setattro`: notes whether a method that is called from here is replaced.
@@ -420,8 +418,6 @@ pub(crate) fn init_type() -> Res<Owned> {
         &[&native, &stock],
         &methods(),
     )?;
-    WATCHER
-        .class
-        .store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    watch::register(&WATCHER, &class);
     Ok(class)
 }

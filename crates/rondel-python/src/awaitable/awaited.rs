@@ -82,10 +82,7 @@ pub(crate) fn iterator_of(object: &Object) -> Res<Owned> {
             return Ok(object.own());
         }
     }
-    let class = object
-        .class()
-        .getattr(&*Owned::from_str("__name__")?)?
-        .to_text()?;
+    let class = object.class_name()?;
     type_error(&format!(
         "object {class} can't be used in 'await' expression"
     ))

@@ -82,6 +82,12 @@ impl Object {
         unsafe { Object::from_ptr(self.type_ptr().cast()) }
     }
 
+    /// `type(object).__name__`.
+    pub(crate) fn class_name(&self) -> Res<String> {
+        let name = self.class().getattr(&*Owned::from_str("__name__")?)?;
+        name.to_text()
+    }
+
     pub(crate) fn getattr(&self, name: &Object) -> Res<Owned> {
         // SAFETY: live objects.
         unsafe { Owned::steal(get_attribute(self.as_ptr(), name.as_ptr())) }

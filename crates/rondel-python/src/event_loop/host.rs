@@ -14,10 +14,10 @@ use super::patches;
 use crate::cpython::detach::detached;
 use crate::cpython::error::{Raised, restore, take_exception};
 use crate::cpython::{Object, Owned, Res, names};
+use crate::future::watch;
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Item, Kind, PyHost, Remote, Source, TimerRef};
 use crate::threads::job;
-use crate::waits::watch;
 use crate::{handle, task, transport};
 
 impl PyHost {
@@ -217,10 +217,7 @@ fn run_timed(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
 
 /// The text of the handle that asyncio has for a transport's descriptor.
 fn transport_call(transport: &Object, call: &str) -> Res<Owned> {
-    let class = transport
-        .class()
-        .getattr(&*Owned::from_str("__name__")?)?
-        .to_text()?;
+    let class = transport.class_name()?;
     Owned::from_str(&format!("<Handle {class}.{call}>"))
 }
 

@@ -7,7 +7,7 @@
 //!   groups, so it is kept there for our tasks too;
 //! - the coroutine and the name of a task, and whether it is one: `python -m asyncio ps` and profilers read these from
 //!   outside the process;
-//! - the task's place in the thread's list of tasks (`task/thread_list.rs`).
+//! - the task's place in the thread's list of tasks (`thread_list.rs`).
 //!
 //! Where the fields are differs between versions and builds, and is found out at import: a stock object is filled by
 //! its own methods, and its memory searched for what must have appeared.
@@ -17,11 +17,11 @@ use std::ptr;
 
 use pyo3::ffi;
 
+#[cfg(Py_3_14)]
+use super::thread_list::{self, Node};
 use crate::cpython::error::runtime_error;
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, Slot, imports};
-#[cfg(Py_3_14)]
-use crate::task::thread_list::{self, Node};
 
 /// Offsets in bytes, and the functions that change what stands there.
 struct Part {

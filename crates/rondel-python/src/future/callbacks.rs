@@ -1,16 +1,17 @@
 //! Who wants to know that a future is done, and how they are told: by `call_soon`, in the order in which they asked.
 //!
 //! The first callback stands in the future itself, further ones in its rare fields. A task of ours that waits is pushed onto
-//! the ready ring as it is ([`Kind::Wakeup`](crate::loop_core::item::Kind)), a watcher is told at once (`waits/watch.rs`);
+//! the ready ring as it is ([`Kind::Wakeup`](crate::loop_core::item::Kind)), a watcher is told at once (`watch.rs`);
 //! any other callback gets a handle.
 
+use super::kinds::{TASK, TASK_WAITING};
+use super::watch;
 use super::{Future, fields, uninitialized};
-use crate::cpython::error::{no_memory, restore, runtime_error, take_exception};
-use crate::cpython::{Object, Owned, Raised, Res, imports, names};
-use crate::loop_core::LoopCore;
+use crate::cpython::error::{no_memory, restore, take_exception};
+use crate::cpython::{Object, Owned, Raised, Res};
+use crate::handle::call_soon;
 use crate::loop_core::item::Kind;
-use crate::waits::watch;
-use crate::{handle, task};
+use crate::loop_core::{LoopCore, check_step};
 
 /// Who wants to know.
 pub(super) struct Callback {
@@ -26,10 +27,13 @@ pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
     // Mostly one task waits, and nobody else.
     if this.context.is_empty()
         && this.has_no_rare()
-        && this.callback.get().is_some_and(task::is_exact)
+        && this
+            .callback
+            .get()
+            .is_some_and(|target| TASK.is_exact(target))
         && let (Some(event_loop), Some(task)) = (this.event_loop.get(), this.callback.take())
     {
-        return task::wake(event_loop, task, future);
+        return wake(event_loop, task, future);
     }
     schedule_all(future)
 }
@@ -63,28 +67,24 @@ pub(super) fn schedule(future: &Object, callback: Callback) -> Res<()> {
     }
 }
 
-/// `event_loop.call_soon(callback, *args, context=context)`, on any loop.
-pub(crate) fn call_soon(
-    event_loop: &Object,
-    callback: &Object,
-    args: &[&Object],
-    context: &Object,
-) -> Res<()> {
+/// Queues the next step of a task that waits for a future, which is done.
+#[inline(always)]
+pub(super) fn wake(event_loop: &Object, task: Owned, done: &Object) -> Res<()> {
     if let Some(core) = LoopCore::of(event_loop)
         && core.calls_directly()
-        && !core.is_debug()
     {
-        if core.is_closed() {
-            return runtime_error("Event loop is closed");
-        }
-        let handle = handle::new_handle(event_loop, callback, args, Some(context))?;
-        return core.push(Kind::Handle, handle);
+        check_step(core)?;
+        return core.push(Kind::Wakeup, task);
     }
-    let mut items = vec![callback];
-    items.extend(args);
-    items.push(context);
-    event_loop.call_method_with(&names().call_soon, &items, Some(&imports().kw_context))?;
-    Ok(())
+    let waiting = TASK_WAITING.get();
+    // The future that holds the loop may be made anew by what is called.
+    let (event_loop, context) = (event_loop.own(), (waiting.context_of)(&task));
+    call_soon(
+        &event_loop,
+        &*(waiting.wakeup_callable)(&task)?,
+        &[done],
+        &context,
+    )
 }
 
 /// Lets a task of ours, or a watcher, wait for a future of ours. If that is done, the task is queued or the watcher told

@@ -7,7 +7,9 @@ use std::sync::atomic::Ordering;
 use pyo3::ffi;
 
 use super::callbacks::{Callback, add, callbacks, nth, set_callbacks};
+use super::kinds::TASK_WAITING;
 use super::object::{tp_clear, tp_dealloc, tp_finalize, tp_traverse};
+use super::watch;
 use super::{
     CLASS, Future, OFFSET, State, cancel, fail, fields, finish, init, iter, take_result,
     uninitialized,
@@ -19,8 +21,6 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, hide_slot, slot_fn};
 use crate::cpython::{Object, Owned, Res, context, imports, names, none};
-use crate::task;
-use crate::waits::watch;
 
 /// The fields of a future whose `__init__` has run.
 fn alive(future: &Object) -> Res<&Future> {
@@ -134,7 +134,7 @@ impl Callback {
         match self.context {
             Some(_) => Ok(self.target.clone()),
             None if watch::is_watcher(&self.target) => watch::callable(&self.target, future),
-            None => task::wakeup_callable(&self.target),
+            None => (TASK_WAITING.get().wakeup_callable)(&self.target),
         }
     }
 
@@ -142,7 +142,7 @@ impl Callback {
         match &self.context {
             Some(context) => Ok(context.clone()),
             None if watch::is_watcher(&self.target) => context::copy_current(),
-            None => Ok(task::context_of(&self.target)),
+            None => Ok((TASK_WAITING.get().context_of)(&self.target)),
         }
     }
 }

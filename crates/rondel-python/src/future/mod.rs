@@ -4,14 +4,28 @@
 //! offset does for futures and tasks. Done futures queue their callbacks: a task of ours that waits is pushed
 //! onto the ready ring as it is (`Kind::Wakeup`), any other callback gets a handle.
 //!
-//! `callbacks.rs` tells who waits, `asyncio_part.rs` what is kept in asyncio's part of the object, `iter.rs` is what `await` does, `methods.rs` what Python sees, `object.rs` the life of
-//! the object.
+//! | file | what it has |
+//! |---|---|
+//! | here | the fields; how a future is done |
+//! | `callbacks.rs` | who waits for it, and how they are told |
+//! | `watch.rs` | who watches it without a callback: `gather`, `wait`, task groups |
+//! | `kinds.rs` | the classes of futures that are made above this folder |
+//! | `any.rs` | futures of any class: asyncio's, and a program's own |
+//! | `iter.rs` | what `await` does |
+//! | `methods.rs` | what Python sees |
+//! | `object.rs` | the life of the object |
+//! | `asyncio_part.rs`, `thread_list.rs` | what is kept in asyncio's part of the object, from 3.14 on |
 
+pub(crate) mod any;
 pub(crate) mod asyncio_part;
 mod callbacks;
 mod iter;
+pub(crate) mod kinds;
 mod methods;
 mod object;
+#[cfg(Py_3_14)]
+pub(crate) mod thread_list;
+pub(crate) mod watch;
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -26,13 +40,13 @@ use crate::cpython::stack::recurse;
 use crate::cpython::types::allocate;
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
 use crate::loop_core::{LoopCore, is_debug};
-use crate::{task, waits};
 
 #[cfg(not(Py_3_12))]
 pub(crate) use callbacks::add_callback;
 use callbacks::{Callback, schedule_callbacks};
-pub(crate) use callbacks::{add_waiter, call_soon, remove_waiter};
+pub(crate) use callbacks::{add_waiter, remove_waiter};
 pub(crate) use iter::{Step, advance, begin_wait, value_if_done};
+pub(crate) use kinds::is_native;
 pub(crate) use methods::{
     build_iterable, check_fresh, init_types, loop_or_default, message_of, reset, reset_keeping,
     shared_attributes, shared_methods,
@@ -104,12 +118,6 @@ pub(crate) fn class() -> &'static Object {
 #[inline]
 pub(crate) fn is_exact(object: &Object) -> bool {
     ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
-}
-
-/// Whether this is exactly a future or a task of ours, or what `gather` returns: then nothing of it is overridden.
-#[inline]
-pub(crate) fn is_native(object: &Object) -> bool {
-    is_exact(object) || task::is_exact(object) || waits::is_gathering(object)
 }
 
 /// The fields of a future or task of ours, which `object` must be.
@@ -412,11 +420,10 @@ pub(crate) fn cancel_any(future: &Object, message: Option<&Object>) -> Res<bool>
     }
     // Each may wait for another one, and tasks that wait for each other never end.
     recurse(|| {
-        if task::is_exact(future) {
-            return task::cancel(future, message);
-        }
-        if waits::is_gathering(future) {
-            return waits::cancel_gathering(future, message);
+        for kind in [&kinds::TASK, &kinds::GATHERING] {
+            if kind.is_exact(future) {
+                return kind.cancel(future, message);
+            }
         }
         let message = message.map_or_else(Owned::none, Object::own);
         future

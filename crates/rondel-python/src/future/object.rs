@@ -21,10 +21,7 @@ pub(crate) fn finalize(future: &Object) -> Res<()> {
     let Some(event_loop) = this.event_loop.cloned() else {
         return Ok(());
     };
-    let name = future
-        .class()
-        .getattr(&*Owned::from_str("__name__")?)?
-        .to_text()?;
+    let name = future.class_name()?;
     let context = Owned::dict()?;
     let message = format!("{name} exception was never retrieved");
     context.set_item(c"message", &*Owned::from_str(&message)?)?;

@@ -8,16 +8,19 @@
 //! |---|---|
 //! | here | the fields; making and cancelling, which `event_loop/calls.rs` asks for |
 //! | `run.rs` | the call, which `event_loop/host.rs` asks for, and where its exception goes |
+//! | `any_loop.rs` | `call_soon` and `call_later` of any loop |
 //! | `timer.rs` | timer handles in the engine's heap |
 //! | `class.rs` | the two classes: what programs see, and how an instance dies |
 //! | `thread_safe.rs` | the class of what other threads scheduled, from 3.14 on |
 
+mod any_loop;
 mod class;
 mod run;
 #[cfg(Py_3_14)]
 mod thread_safe;
 mod timer;
 
+pub(crate) use any_loop::{call_later, call_soon};
 pub(crate) use class::{init_types, let_go, run_given};
 #[cfg(not(Py_3_14))]
 pub(crate) use new_handle as new_thread_safe;

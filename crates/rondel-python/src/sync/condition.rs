@@ -15,7 +15,7 @@ use super::names::{sync_imports, sync_names};
 use super::primitive::{
     Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, plain, wait_on,
 };
-use super::waiters::{Waiters, is_done, set_result};
+use super::waiters::Waiters;
 use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, iterator_of, make};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{chain, exception_matches, restore, runtime_error, take_exception};
@@ -26,6 +26,7 @@ use crate::cpython::{
     Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
     imports,
 };
+use crate::future::any::{is_done, set_result};
 
 /// A condition's fields.
 #[derive(Default)]

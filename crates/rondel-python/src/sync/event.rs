@@ -6,7 +6,7 @@ use super::names::{sync_imports, sync_names};
 use super::primitive::{
     Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, wait_on,
 };
-use super::waiters::{Waiters, is_done, set_result};
+use super::waiters::Waiters;
 use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{restore, take_exception};
@@ -17,6 +17,7 @@ use crate::cpython::{
     Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
 };
 use crate::future;
+use crate::future::any::{is_done, set_result};
 
 /// An event's fields.
 #[derive(Default)]

@@ -10,7 +10,7 @@ use super::acquire::{Acquirable, Acquire, acquire};
 use super::async_with;
 use super::names::sync_imports;
 use super::primitive::{Bound, Primitive, describe_waiting, native_type, plain};
-use super::waiters::{Waiters, is_done, set_result};
+use super::waiters::Waiters;
 use crate::awaitable::{self, init_type as init_awaitable};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{exception_matches, restore, runtime_error, take_exception};
@@ -21,6 +21,7 @@ use crate::cpython::{
     Class, Fields, Native, NativeClass, Object, Owned, Raised, Res, Slot, imports,
 };
 use crate::future;
+use crate::future::any::{is_done, set_result};
 
 /// A lock's fields.
 #[derive(Default)]

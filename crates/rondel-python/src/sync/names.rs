@@ -8,8 +8,6 @@ interned! {
     pub(super) struct Names {
         acquire "acquire",
         append "append",
-        done "done",
-        cancelled "cancelled",
         clear "clear",
         empty "empty",
         format "_format",
@@ -28,7 +26,6 @@ interned! {
         release "release",
         remove "remove",
         set "set",
-        set_result "set_result",
         wait "wait",
     }
 }

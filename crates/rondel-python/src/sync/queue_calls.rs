@@ -11,13 +11,14 @@ use super::primitive::{new_waiter, wait_on};
 use super::queue::{
     Queue, get_at_once, get_item, is_empty, is_full, put_at_once, put_item, raise_shut_down,
 };
-use super::waiters::{Waiters, is_cancelled, is_done};
+use super::waiters::Waiters;
 use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, iterator_of, make};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Native, NativeSlot, Object, Owned, Raised, Res, Slot, none};
 use crate::future;
+use crate::future::any::{is_cancelled, is_done};
 
 free_list!(FREE, 256);
 static CALL: awaitable::Class = awaitable::Class::new(

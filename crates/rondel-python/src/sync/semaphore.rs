@@ -8,7 +8,7 @@ use super::async_with;
 use super::count::Count;
 use super::names::{sync_imports, sync_names};
 use super::primitive::{Bound, Primitive, describe_waiting, native_type, plain};
-use super::waiters::{Waiters, is_cancelled, is_done, set_result};
+use super::waiters::Waiters;
 use crate::awaitable::{self, init_type as init_awaitable};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{exception_matches, restore, take_exception, value_error};
@@ -19,6 +19,7 @@ use crate::cpython::types::bind_attribute;
 use crate::cpython::{
     Class, Fields, Native, NativeClass, Object, Owned, Raised, Res, Slot, imports,
 };
+use crate::future::any::{is_cancelled, is_done, set_result};
 
 /// A semaphore's fields.
 #[derive(Default)]

@@ -11,7 +11,7 @@ use pyo3::ffi;
 use super::names::{sync_imports, sync_names};
 use crate::cpython::error::{raised_matches, value_error};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
-use crate::future::{self, State};
+use crate::future::any::{is_cancelled, is_done, set_result};
 
 /// The futures that waiting tasks wait on.
 #[derive(Default)]
@@ -222,33 +222,4 @@ pub(super) fn length(object: &Object) -> Res<usize> {
     // SAFETY: a live object.
     let len = unsafe { ffi::PyObject_Size(object.as_ptr()) };
     usize::try_from(len).map_err(|_| Raised)
-}
-
-/// `future.done()`.
-#[inline]
-pub(super) fn is_done(future: &Object) -> Res<bool> {
-    if future::is_native(future) {
-        return Ok(future::fields(future).is_done());
-    }
-    future.call_method(&sync_names().done, &[])?.is_true()
-}
-
-/// `future.cancelled()`.
-#[inline]
-pub(super) fn is_cancelled(future: &Object) -> Res<bool> {
-    if future::is_native(future) {
-        return Ok(future::fields(future).state() == State::Cancelled);
-    }
-    future.call_method(&sync_names().cancelled, &[])?.is_true()
-}
-
-/// `future.set_result(value)`.
-#[inline]
-pub(super) fn set_result(future: &Object, value: &Object) -> Res<()> {
-    if future::is_native(future) {
-        return future::finish(future, value.own());
-    }
-    future
-        .call_method(&sync_names().set_result, &[value])
-        .map(drop)
 }

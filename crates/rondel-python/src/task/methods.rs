@@ -3,12 +3,11 @@
 use std::ffi::c_int;
 use std::ptr;
 use std::sync::OnceLock;
-use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 
 use super::{
-    CLASS, MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, fields, init, step, tp_clear, tp_dealloc,
+    MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, fields, init, step, tp_clear, tp_dealloc,
     tp_finalize, tp_traverse,
 };
 use crate::cpython::error::{guard, guard_object, not_deletable, runtime_error, type_error};
@@ -16,6 +15,7 @@ use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple
 use crate::cpython::names::names;
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, imports, none};
+use crate::future::kinds::{TASK, TASK_WAITING, Waiting};
 use crate::future::{self, Future};
 
 fn cancel_method(task: &Object, args: Args<'_>) -> Res<Owned> {
@@ -244,6 +244,10 @@ pub(crate) fn init_type() -> Res<Owned> {
         .getset(future::shared_attributes())
         .getset(attributes());
     let class = future::build_iterable(builder)?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    TASK.fill(&class, cancel);
+    TASK_WAITING.fill(Waiting {
+        wakeup_callable,
+        context_of: super::context_of,
+    });
     Ok(class)
 }

@@ -6,7 +6,7 @@
 //! | file | what it has |
 //! |---|---|
 //! | `step.rs` | one step: the coroutine runs, and what it yields decides what comes next |
-//! | `all_tasks.rs` | which tasks `asyncio.all_tasks()` gives; `thread_list.rs`: the interpreter's list of them, from 3.14 on |
+//! | `all_tasks.rs` | which tasks `asyncio.all_tasks()` gives |
 //! | `functions.rs` | `create_task`, `ensure_future`, `eager_task_factory` |
 //! | `methods.rs` | what Python sees |
 
@@ -14,13 +14,11 @@ pub(crate) mod all_tasks;
 pub(crate) mod functions;
 mod methods;
 mod step;
-#[cfg(Py_3_14)]
-pub(crate) mod thread_list;
 
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::ffi;
 
@@ -29,7 +27,9 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::nesting::nested;
 use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh, visit};
 use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
+use crate::future::kinds::TASK;
 use crate::future::{self, asyncio_part};
+use crate::handle::call_soon;
 use crate::loop_core::LoopCore;
 use crate::loop_core::check_step;
 use crate::loop_core::item::Kind;
@@ -38,7 +38,7 @@ use crate::loop_core::task_list::Node;
 #[cfg(not(Py_3_14))]
 use crate::untracked;
 
-pub(crate) use methods::{init_type, wakeup_callable};
+pub(crate) use methods::init_type;
 pub(crate) use step::step;
 
 const MUST_CANCEL: u8 = 1;
@@ -63,7 +63,6 @@ pub(crate) struct Task {
     flags: Cell<u8>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 free_list!(FREE, 256);
@@ -71,14 +70,13 @@ free_list!(FREE, 256);
 /// Whether this is exactly a `rondel.Task`.
 #[inline]
 pub(crate) fn is_exact(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+    TASK.is_exact(object)
 }
 
 /// Whether this is a task of ours, or of a subclass.
 #[cfg(not(Py_3_14))]
 pub(crate) fn is_ours(object: &Object) -> bool {
-    // SAFETY: live types.
-    unsafe { ffi::PyType_IsSubtype(object.type_ptr(), CLASS.load(Ordering::Relaxed)) != 0 }
+    TASK.class.is_instance(object)
 }
 
 /// The fields of a task of ours, which `object` must be.
@@ -98,7 +96,7 @@ pub(crate) fn new_task(
     context: Option<&Object>,
     eager_start: bool,
 ) -> Res<Owned> {
-    let class = CLASS.load(Ordering::Relaxed);
+    let class = TASK.class.as_ptr();
     let task = match FREE.with(|list| list.revive(class, true)) {
         Some(task) => task,
         // SAFETY: all-zero fields are valid.
@@ -128,10 +126,7 @@ fn init(
     let core = LoopCore::of(event_loop);
     let context = match context.filter(|context| !context.is_none()) {
         Some(other) if imports().tasks_check_context && !context::is_context(other) => {
-            let class = other
-                .class()
-                .getattr(&*Owned::from_str("__name__")?)?
-                .to_text()?;
+            let class = other.class_name()?;
             return type_error(&format!("a contextvars.Context was expected, got {class}"));
         }
         Some(context) => context.own(),
@@ -191,21 +186,7 @@ fn schedule_step(task: &Object, event_loop: &Object) -> Res<()> {
         return core.push(Kind::Step, task.own());
     }
     let context = fields(task).context.or_none();
-    future::call_soon(event_loop, &*methods::step_callable(task)?, &[], &context)
-}
-
-/// Queues the next step of a task whose future is done.
-#[inline(always)]
-pub(crate) fn wake(event_loop: &Object, task: Owned, awaited: &Object) -> Res<()> {
-    if let Some(core) = LoopCore::of(event_loop)
-        && core.calls_directly()
-    {
-        check_step(core)?;
-        return core.push(Kind::Wakeup, task);
-    }
-    // The future that holds the loop may be made anew by what is called.
-    let (event_loop, context) = (event_loop.own(), fields(&task).context.or_none());
-    future::call_soon(&event_loop, &*wakeup_callable(&task)?, &[awaited], &context)
+    call_soon(event_loop, &*methods::step_callable(task)?, &[], &context)
 }
 
 /// A task that is not to be reported when it is destroyed before it is done.

@@ -14,8 +14,8 @@ use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names, none};
+use crate::future::any::{create_future, is_done, set_result_unless_cancelled};
 use crate::loop_core::LoopCore;
-use crate::transport::loop_calls::create_future;
 use crate::{future, handle, task};
 
 free_list!(FREE, 128);
@@ -128,7 +128,13 @@ impl WaitFor {
             return Ok(Next::Await(await_any(&stock)?));
         }
         let waiter = create_future(&event_loop)?;
-        self.timer.set(start_timer(&event_loop, &delay, &waiter)?);
+        self.timer.set(handle::call_later(
+            &event_loop,
+            &delay,
+            release_function(),
+            &[&waiter],
+            future::is_native(&waiter),
+        )?);
         let callback = PARTS.get().partial.call(&[release_function(), &waiter])?;
         let awaited = ensure_future(&event_loop, &awaitable)?;
         if future::is_native(&awaited) {
@@ -223,34 +229,8 @@ fn while_handling<T>(handled: &Object, block: impl FnOnce() -> Res<T>) -> Res<T>
     })
 }
 
-fn is_done(awaited: &Object) -> Res<bool> {
-    if future::is_native(awaited) {
-        return Ok(future::fields(awaited).is_done());
-    }
-    awaited
-        .call_method(&*Owned::from_str("done")?, &[])?
-        .is_true()
-}
-
 fn release_function() -> &'static Object {
     &PARTS.get().release
-}
-
-/// `loop.call_later(delay, release, waiter)`.
-fn start_timer(event_loop: &Object, delay: &Object, waiter: &Object) -> Res<Owned> {
-    match LoopCore::of(event_loop) {
-        Some(core) if core.times_directly() && !core.is_debug() && !core.is_closed() => {
-            let when = delay.after(core.time())?;
-            let timer = handle::new_timer(core, when, release_function(), &[waiter], None)?;
-            if future::is_native(waiter) {
-                handle::fields(&timer).needs_no_context();
-            }
-            handle::fields(&timer).set_scheduled(true);
-            core.push_timer(when, timer.clone())?;
-            Ok(timer)
-        }
-        _ => event_loop.call_method(&names().call_later, &[delay, release_function(), waiter]),
-    }
 }
 
 /// `ensure_future(awaitable, loop=event_loop)`.
@@ -270,7 +250,7 @@ fn release(_: &Object, args: Args<'_>) -> Res<Owned> {
     if let [waiter, ..] = args.positional()
         && !is_done(waiter)?
     {
-        crate::transport::loop_calls::set_result_unless_cancelled(waiter, none())?;
+        set_result_unless_cancelled(waiter, none())?;
     }
     Ok(Owned::none())
 }

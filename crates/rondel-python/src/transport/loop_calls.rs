@@ -7,18 +7,12 @@ pub(crate) use crate::cpython::error::{take_unless_exit, with_exception_kept};
 use crate::cpython::{Object, Owned, Res};
 
 use super::names::{imports, names};
-use crate::future::{self, State};
+pub(crate) use crate::future::any::{
+    create_future, set_exception_unless_cancelled, set_result_unless_cancelled,
+};
 use crate::loop_core::LoopCore;
 use crate::loop_core::check_closed;
 use crate::task;
-
-/// `loop.create_future()`.
-pub(crate) fn create_future(event_loop: &Object) -> Res<Owned> {
-    match LoopCore::of(event_loop) {
-        Some(_) => future::new_future(event_loop),
-        None => event_loop.call_method(&names().create_future, &[]),
-    }
-}
 
 /// `loop.create_task(coroutine)`.
 pub(crate) fn create_task(event_loop: &Object, coroutine: &Object) -> Res<Owned> {
@@ -61,37 +55,6 @@ pub(crate) fn call_exception_handler_with(
     }
     event_loop
         .call_method(&names().call_exception_handler, &[&context])
-        .map(drop)
-}
-
-/// `if not future.cancelled(): future.set_result(value)`.
-#[inline]
-pub(crate) fn set_result_unless_cancelled(future: &Object, value: &Object) -> Res<()> {
-    if future::is_native(future) {
-        return match future::fields(future).state() {
-            State::Cancelled => Ok(()),
-            _ => future::finish(future, value.own()),
-        };
-    }
-    if future.call_method(&names().cancelled, &[])?.is_true()? {
-        return Ok(());
-    }
-    future.call_method(&names().set_result, &[value]).map(drop)
-}
-
-/// `if not future.cancelled(): future.set_exception(exception)`.
-pub(crate) fn set_exception_unless_cancelled(future: &Object, exception: &Object) -> Res<()> {
-    if future::is_native(future) {
-        return match future::fields(future).state() {
-            State::Cancelled => Ok(()),
-            _ => future::fail(future, exception),
-        };
-    }
-    if future.call_method(&names().cancelled, &[])?.is_true()? {
-        return Ok(());
-    }
-    future
-        .call_method(&names().set_exception, &[exception])
         .map(drop)
 }
 

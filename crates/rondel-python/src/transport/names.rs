@@ -22,7 +22,6 @@ interned! {
         close "close",
         connection_lost "connection_lost",
         connection_made "connection_made",
-        create_future "create_future",
         create_task "create_task",
         data_received "data_received",
         datagram_received "datagram_received",

@@ -5,14 +5,12 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
 use super::awaited_by::{current_task, link, unlink};
 use super::names::waits_imports;
 use super::parse_one;
-use super::watch::{self, Arrived, Watcher};
 use crate::awaitable::{
     Class, Next, Steps, init_type as init_awaitable, is_awaitable, iterator_of, make,
 };
@@ -20,10 +18,12 @@ use crate::cpython::collected::Collected;
 use crate::cpython::error::{guard_object, raise_bare, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, attribute, function, method};
+use crate::cpython::native;
 use crate::cpython::native::Fields;
 use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{NativeSlot, Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::future::watch::{self, Arrived, Watcher};
 use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
 use crate::sleep::start_timer;
@@ -67,7 +67,7 @@ unsafe impl Collected for Completed {
 }
 
 pub(super) static WATCHER: Watcher = Watcher {
-    class: AtomicPtr::new(ptr::null_mut()),
+    class: native::Class::new(),
     name: |_, _| {
         if cfg!(Py_3_13) {
             "_AsCompletedIterator._handle_completion"
@@ -173,7 +173,7 @@ fn ensure_future(event_loop: &Object, core: &LoopCore, awaitable: &Object) -> Re
 fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
     let event_loop = core.object();
     // SAFETY: all-zero fields are valid.
-    let iterator = unsafe { allocate(WATCHER.class.load(Ordering::Relaxed))? };
+    let iterator = unsafe { allocate(WATCHER.class.as_ptr())? };
     let this = Completed::of(&iterator);
     this.done.set(sync::new_queue()?);
     if waits_imports().quirks.as_completed_links {
@@ -356,7 +356,7 @@ fn check_passed(passed: &Object) -> Res<()> {
         (refused, "expect an iterable of futures")
     };
     if refused {
-        return type_error(&format!("{what}, not {}", watch::class_name(passed)?));
+        return type_error(&format!("{what}, not {}", passed.class_name()?));
     }
     Ok(())
 }
@@ -401,9 +401,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     ])
     .collected::<Completed>()
     .build()?;
-    WATCHER
-        .class
-        .store(class.into_ptr().cast(), Ordering::Relaxed);
+    watch::register(&WATCHER, &class);
     init_awaitable::<One>(c"rondel._rondel.NextCompleted")?;
     let made = function(
         method!(fast c"as_completed(fs, *, timeout=None)" as_completed,

@@ -6,23 +6,23 @@
 use std::cell::Cell;
 use std::ffi::{c_int, c_void};
 use std::ptr;
-use std::sync::atomic::AtomicPtr;
-use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 
 use super::awaited_by::unlink;
-use super::names::{waits_imports, waits_names};
-use super::watch::{Arrived, Watcher};
+use super::names::waits_imports;
 use crate::cpython::finalize::finalize_from_dealloc;
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, attribute, method};
+use crate::cpython::native::Class;
 use crate::cpython::nesting::nested;
 use crate::cpython::object::check;
 use crate::cpython::types::{
     TypeBuilder, allocate, clear_weakrefs, free, is_fresh, slot_fn, visit,
 };
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
+use crate::future::kinds::GATHERING;
+use crate::future::watch::{self, Arrived, Watcher};
 use crate::future::{self, Future, State};
 
 /// What a gathering future has behind the fields of a future. All zero is a valid one.
@@ -41,7 +41,7 @@ pub(super) struct Gathering {
 }
 
 pub(super) static WATCHER: Watcher = Watcher {
-    class: AtomicPtr::new(ptr::null_mut()),
+    class: Class::new(),
     method: None,
     name: |_, _| "gather.<locals>._done_callback",
     note,
@@ -52,12 +52,6 @@ pub(super) static WATCHER: Watcher = Watcher {
 
 free_list!(FREE, 64);
 
-/// Whether this is exactly what `gather` returns.
-#[inline]
-pub(crate) fn is_exact(object: &Object) -> bool {
-    WATCHER.is_exact(object)
-}
-
 #[inline]
 pub(super) fn fields(outer: &Object) -> &Gathering {
     let offset = future::offset() + size_of::<Future>();
@@ -67,7 +61,7 @@ pub(super) fn fields(outer: &Object) -> &Gathering {
 
 /// A new one, without children.
 pub(super) fn new(event_loop: &Object) -> Res<Owned> {
-    let class = WATCHER.class.load(Ordering::Relaxed);
+    let class = WATCHER.class.as_ptr();
     let outer = match FREE.with(|list| list.revive(class, true)) {
         Some(outer) => outer,
         // SAFETY: all-zero fields are valid.
@@ -212,7 +206,7 @@ fn result_of(child: &Object) -> Res<Owned> {
     }
     if base.state() == State::Pending {
         // The program has told of more than were done.
-        return child.own().call_method(&waits_names().exception, &[]);
+        return child.own().call_method(&names().exception, &[]);
     }
     if base.state() == State::Cancelled {
         let message = match base.cancel_message() {
@@ -227,15 +221,15 @@ fn result_of(child: &Object) -> Res<Owned> {
 /// Of what the program has put there.
 #[cold]
 fn result_of_foreign(child: &Object) -> Res<Owned> {
-    let (names, waits) = (names(), waits_names());
-    if child.call_method(&waits.cancelled, &[])?.is_true()? {
-        let mut message = child.getattr(&waits.cancel_message)?;
+    let names = names();
+    if child.call_method(&names.cancelled, &[])?.is_true()? {
+        let mut message = child.getattr(&names.cancel_message)?;
         if message.is_none() {
             message = Owned::from_str("")?;
         }
         return imports().cancelled_error.call(&[&message]);
     }
-    let exception = child.call_method(&waits.exception, &[])?;
+    let exception = child.call_method(&names.exception, &[])?;
     match exception.is_none() {
         true => child.call_method(&names.result, &[]),
         false => Ok(exception),
@@ -378,8 +372,7 @@ pub(super) fn init_type() -> Res<()> {
         attribute!(c"_cancel_requested" get_cancel_requested, set_cancel_requested),
     ]);
     let class = future::build_iterable(builder)?;
-    WATCHER
-        .class
-        .store(class.into_ptr().cast(), Ordering::Relaxed);
+    watch::register(&WATCHER, &class);
+    GATHERING.fill(&class, cancel);
     Ok(())
 }

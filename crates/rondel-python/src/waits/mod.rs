@@ -1,12 +1,11 @@
 //! `gather`, `wait`, `as_completed` and `shield`: what waits for several futures, or for one from a distance.
 //!
 //! In asyncio each of them gives its futures a closure to call, by a handle. Here a native object watches them instead
-//! (`watch.rs`): it is told when a future is done, and gets a turn on the ready ring only where the closure would do
+//! (`future/watch.rs`): it is told when a future is done, and gets a turn on the ready ring only where the closure would do
 //! something that shows.
 //!
 //! | file | what it has |
 //! |---|---|
-//! | `watch.rs` | how a future that is done tells who watches it |
 //! | `gather.rs`, `gathering.rs` | `gather`: its children; the future that it returns |
 //! | `wait.rs` | `wait` |
 //! | `as_completed.rs` | `as_completed` |
@@ -21,13 +20,10 @@ mod gathering;
 mod names;
 mod shield;
 mod wait;
-pub(crate) mod watch;
 
 use crate::cpython::error::type_error;
 use crate::cpython::method::Args;
 use crate::cpython::{Object, Owned, Res};
-
-pub(crate) use gathering::{cancel as cancel_gathering, is_exact as is_gathering};
 
 /// Makes the class of gathering futures: after `Future`, and before that one gets a metaclass.
 pub(crate) fn init_gathering() -> Res<()> {
@@ -37,7 +33,6 @@ pub(crate) fn init_gathering() -> Res<()> {
 /// The functions that the module exports, by name.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     names::init()?;
-    watch::init()?;
     let mut all = vec![
         ("gather", gather::init()?),
         ("wait", wait::init()?),

@@ -1,18 +1,8 @@
-//! Interned names and library objects that the functions of this folder use, besides those of `cpython/names.rs`, and
+//! Library objects that the functions of this folder use, besides those of `cpython/names.rs`, and
 //! what differs between the patch releases of one version. Filled once, at import, before `install()` replaces anything.
 
-use crate::cpython::names::{Table, import, interned};
+use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res};
-
-interned! {
-    pub(super) struct Names {
-        cancel_message "_cancel_message",
-        cancelled "cancelled",
-        done "done",
-        exception "exception",
-        remove_done_callback "remove_done_callback",
-    }
-}
 
 /// Objects of the standard library.
 pub(super) struct Imports {
@@ -154,19 +144,12 @@ impl Imports {
     }
 }
 
-static NAMES: Table<Names> = Table::new();
 static IMPORTS: Table<Imports> = Table::new();
 
-/// Fills both tables. Once, at import, after those of `cpython/names.rs`.
+/// Fills the table. Once, at import, after those of `cpython/names.rs`.
 pub(super) fn init() -> Res<()> {
-    NAMES.fill(Names::new()?);
     IMPORTS.fill(Imports::new()?);
     Ok(())
-}
-
-#[inline]
-pub(super) fn waits_names() -> &'static Names {
-    NAMES.get()
 }
 
 #[inline]

@@ -4,20 +4,18 @@
 //! inner one is watched no more.
 
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
-
-use pyo3::ffi;
 
 use super::awaited_by::{current_task, link, unlink};
 use super::names::waits_imports;
 use super::parse_one;
-use super::watch::{self, Arrived, Watcher};
 use crate::awaitable::is_awaitable;
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::method::{Args, function, method};
+use crate::cpython::native::Class;
 use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Res, Slot, imports, names, none};
+use crate::future::watch::{self, Arrived, Watcher};
 use crate::future::{self, State};
 use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
@@ -49,7 +47,7 @@ unsafe impl Collected for Shield {
 }
 
 pub(super) static WATCHER: Watcher = Watcher {
-    class: AtomicPtr::new(ptr::null_mut()),
+    class: Class::new(),
     method: None,
     name: |shield, future| match Shield::of(shield).outer.holds(future) {
         true => "shield.<locals>._outer_done_callback",
@@ -125,10 +123,7 @@ fn outer_done(shield: &Object, inner: &Object) -> Res<()> {
         return Ok(());
     };
     // One is enough, however many shields the future has had.
-    inner.call_method(
-        &super::names::waits_names().remove_done_callback,
-        &[log_on_exception],
-    )?;
+    inner.call_method(&names().remove_done_callback, &[log_on_exception])?;
     inner
         .call_method(&names().add_done_callback, &[log_on_exception])
         .map(drop)
@@ -168,7 +163,7 @@ fn shield(_: &Object, args: Args<'_>) -> Res<Owned> {
     let task = current_task(&event_loop)?;
     link(&inner, task.as_deref())?;
     // SAFETY: all-zero fields are valid.
-    let shield = unsafe { allocate(WATCHER.class.load(Ordering::Relaxed))? };
+    let shield = unsafe { allocate(WATCHER.class.as_ptr())? };
     let this = Shield::of(&shield);
     this.inner.set(inner.clone());
     this.outer.set(outer.clone());
@@ -184,10 +179,7 @@ pub(super) fn init() -> Res<Owned> {
         .not_instantiable()
         .collected::<Shield>()
         .build()?;
-    WATCHER.class.store(
-        class.into_ptr().cast::<ffi::PyTypeObject>(),
-        Ordering::Relaxed,
-    );
+    watch::register(&WATCHER, &class);
     function(method!(fast c"shield(arg)" shield,
         c"A future that ends as arg does. Cancelling it does not cancel arg."))
 }

@@ -4,14 +4,12 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
 use super::awaited_by::{current_task, link, unlink};
-use super::names::{waits_imports, waits_names};
+use super::names::waits_imports;
 use super::parse_one;
-use super::watch::{self, Arrived, Watcher};
 use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{
@@ -19,15 +17,17 @@ use crate::cpython::error::{
 };
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
+use crate::cpython::native;
 use crate::cpython::native::Fields;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
-use crate::future::{self, State};
+use crate::future::any::{create_future, has_failed, is_done};
+use crate::future::watch::{self, Arrived, Watcher};
+use crate::future::{self};
 use crate::handle;
 use crate::loop_core::running_loop::running_loop;
 use crate::sleep::start_timer;
-use crate::transport::loop_calls::create_future;
 
 // ---- who watches ----
 
@@ -72,7 +72,7 @@ unsafe impl Collected for Waiting {
 }
 
 pub(super) static WATCHER: Watcher = Watcher {
-    class: AtomicPtr::new(ptr::null_mut()),
+    class: native::Class::new(),
     method: None,
     name: |_, _| "_wait.<locals>._on_completion",
     note,
@@ -96,21 +96,6 @@ fn note(waiting: &Object, done: &Object) -> Res<Option<bool>> {
         Until::First => (!this.fired.replace(true)).then_some(false),
         Until::FirstException => has_failed(done)?.then_some(true),
     })
-}
-
-fn has_failed(done: &Object) -> Res<bool> {
-    if future::is_native(done) {
-        let done = future::fields(done);
-        return Ok(done.state() == State::Finished && done.has_failed());
-    }
-    if is_cancelled(done)? {
-        return Ok(false);
-    }
-    Ok(!done.call_method(&waits_names().exception, &[])?.is_none())
-}
-
-fn is_cancelled(done: &Object) -> Res<bool> {
-    done.call_method(&waits_names().cancelled, &[])?.is_true()
 }
 
 fn act(waiting: &Object, done: &Object, failed: bool) -> Res<()> {
@@ -228,7 +213,7 @@ impl Wait {
         }
         let waiter = create_future(&event_loop)?;
         // SAFETY: all-zero fields are valid.
-        let waiting = unsafe { allocate(WATCHER.class.load(Ordering::Relaxed))? };
+        let waiting = unsafe { allocate(WATCHER.class.as_ptr())? };
         let this = Waiting::of(&waiting);
         this.waiter.set(waiter.clone());
         this.left.set(tuple_len(&futures));
@@ -274,7 +259,7 @@ impl Wait {
         let pending = unsafe { Owned::steal(ffi::PySet_New(ptr::null_mut()))? };
         for index in 0..tuple_len(&futures) {
             let future = tuple_item(&futures, index);
-            if !watch::is_done(future)? {
+            if !is_done(future)? {
                 // SAFETY: sets of ours that nobody else knows, and a live object.
                 unsafe {
                     crate::cpython::object::check(ffi::PySet_Add(
@@ -304,7 +289,7 @@ fn check_passed(passed: &Object) -> Res<()> {
         && (waits_imports().isfuture.call(&[passed])?.is_true()?
             || imports().iscoroutine.call(&[passed])?.is_true()?)
     {
-        let class = watch::class_name(passed)?;
+        let class = passed.class_name()?;
         return type_error(&format!("expect a list of futures, not {class}"));
     }
     if !passed.is_true()? {
@@ -349,9 +334,7 @@ pub(super) fn init() -> Res<Owned> {
         .not_instantiable()
         .collected::<Waiting>()
         .build()?;
-    WATCHER
-        .class
-        .store(class.into_ptr().cast(), Ordering::Relaxed);
+    watch::register(&WATCHER, &class);
     init_awaitable::<Wait>(c"rondel._rondel.Wait")?;
     function(
         method!(fast c"wait(fs, *, timeout=None, return_when='ALL_COMPLETED')" wait,

@@ -17,21 +17,23 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::names::waits_names;
-use super::{as_completed, gathering, shield, wait};
+use super::callbacks::wake;
+use super::kinds::TASK;
+use super::{add_waiter, is_native, remove_waiter};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object, runtime_error, type_error};
 use crate::cpython::method::{Args, attribute};
+use crate::cpython::native::Class;
 use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
+use crate::handle::{self, call_soon};
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Kind};
-use crate::{future, handle, task, task_group};
 
 /// A kind of watcher: its class, and what it does.
 pub(crate) struct Watcher {
-    pub(crate) class: AtomicPtr<ffi::PyTypeObject>,
+    pub(crate) class: Class,
     /// The name of asyncio's callback, as a future's repr shows it.
     pub(crate) name: fn(watcher: &Object, future: &Object) -> &'static str,
     /// What stands in the list of callbacks, if that is a method of the watcher.
@@ -49,22 +51,48 @@ pub(crate) struct Watcher {
 impl Watcher {
     #[inline]
     pub(crate) fn is_exact(&self, object: &Object) -> bool {
-        ptr::eq(object.type_ptr(), self.class.load(Ordering::Relaxed))
+        self.class.is_exact(object)
+    }
+}
+
+/// An entry of the table of kinds.
+struct KnownKind {
+    class: AtomicPtr<ffi::PyTypeObject>,
+    kind: AtomicPtr<Watcher>,
+}
+
+/// All kinds, in the order in which they were made.
+static KINDS: [KnownKind; 5] = [const {
+    KnownKind {
+        class: AtomicPtr::new(ptr::null_mut()),
+        kind: AtomicPtr::new(ptr::null_mut()),
+    }
+}; 5];
+
+/// Notes the class of a kind of watchers. Once for each, at import.
+pub(crate) fn register(kind: &'static Watcher, class: &Object) {
+    kind.class.set(class);
+    let free = KINDS
+        .iter()
+        .find(|entry| entry.class.load(Ordering::Relaxed).is_null());
+    debug_assert!(free.is_some(), "as many entries as there are kinds");
+    if let Some(entry) = free {
+        entry
+            .kind
+            .store(ptr::from_ref(kind).cast_mut(), Ordering::Relaxed);
+        entry.class.store(kind.class.as_ptr(), Ordering::Relaxed);
     }
 }
 
 /// The kind of a watcher; `None` for anything else.
 #[inline]
 fn of(object: &Object) -> Option<&'static Watcher> {
-    [
-        &gathering::WATCHER,
-        &wait::WATCHER,
-        &as_completed::WATCHER,
-        &shield::WATCHER,
-        &task_group::WATCHER,
-    ]
-    .into_iter()
-    .find(|watcher| watcher.is_exact(object))
+    let class = object.type_ptr();
+    let entry = KINDS
+        .iter()
+        .find(|entry| ptr::eq(entry.class.load(Ordering::Relaxed), class))?;
+    // SAFETY: an entry that has a class has the kind, a static.
+    unsafe { entry.kind.load(Ordering::Relaxed).as_ref() }
 }
 
 /// Whether an object is a watcher.
@@ -132,12 +160,12 @@ impl Arrived {
 /// Tells whoever stands in a future's callbacks without a context that the future is done: a watcher, or a task.
 #[inline]
 pub(crate) fn notify(event_loop: &Object, target: Owned, done: &Object) -> Res<()> {
-    if task::is_exact(&target) {
-        return task::wake(event_loop, target, done);
+    if TASK.is_exact(&target) {
+        return wake(event_loop, target, done);
     }
     match of(&target) {
         Some(watcher) => tell(watcher, event_loop, target, done),
-        None => task::wake(event_loop, target, done),
+        None => wake(event_loop, target, done),
     }
 }
 
@@ -157,14 +185,14 @@ fn tell(watcher: &'static Watcher, event_loop: &Object, target: Owned, done: &Ob
         return Ok(());
     }
     let context = context::copy_current()?;
-    future::call_soon(event_loop, &*callable(&target, done)?, &[done], &context)
+    call_soon(event_loop, &*callable(&target, done)?, &[done], &context)
 }
 
 /// Has a watcher watch a future, whoever's it is. One that is done already is told of at once.
 #[inline]
-pub(super) fn add(future: &Object, watcher: &Object) -> Res<()> {
-    if future::is_native(future) {
-        return future::add_waiter(future, watcher);
+pub(crate) fn add(future: &Object, watcher: &Object) -> Res<()> {
+    if is_native(future) {
+        return add_waiter(future, watcher);
     }
     let callable = callable(watcher, future)?;
     future
@@ -174,30 +202,15 @@ pub(super) fn add(future: &Object, watcher: &Object) -> Res<()> {
 
 /// Has it watch no more.
 #[inline]
-pub(super) fn remove(future: &Object, watcher: &Object) -> Res<()> {
-    if future::is_native(future) {
-        future::remove_waiter(future, watcher);
+pub(crate) fn remove(future: &Object, watcher: &Object) -> Res<()> {
+    if is_native(future) {
+        remove_waiter(future, watcher);
         return Ok(());
     }
     let callable = callable(watcher, future)?;
     future
-        .call_method(&waits_names().remove_done_callback, &[&callable])
+        .call_method(&names().remove_done_callback, &[&callable])
         .map(drop)
-}
-
-/// `future.done()`.
-#[inline]
-pub(super) fn is_done(future: &Object) -> Res<bool> {
-    if future::is_native(future) {
-        return Ok(future::fields(future).is_done());
-    }
-    future.call_method(&waits_names().done, &[])?.is_true()
-}
-
-/// `type(object).__name__`.
-pub(super) fn class_name(object: &Object) -> Res<String> {
-    let class = object.class();
-    class.getattr(&*Owned::from_str("__name__")?)?.to_text()
 }
 
 /// A watcher's turn.
@@ -298,11 +311,8 @@ unsafe extern "C" fn call(
 /// error that it raises.
 #[cold]
 fn misused(object: &Object) -> Res<Owned> {
-    if !object
-        .call_method(&waits_names().cancelled, &[])?
-        .is_true()?
-    {
-        object.call_method(&waits_names().exception, &[])?;
+    if !object.call_method(&names().cancelled, &[])?.is_true()? {
+        object.call_method(&names().exception, &[])?;
     }
     type_error("a future that is watched was expected")
 }
@@ -345,7 +355,7 @@ unsafe extern "C" fn hash(this: *mut ffi::PyObject) -> ffi::Py_hash_t {
 }
 
 /// Makes the class of callables.
-pub(super) fn init() -> Res<()> {
+pub(crate) fn init() -> Res<()> {
     let class =
         TypeBuilder::new::<Callable>(c"rondel._rondel.DoneCallback", None, Callable::offset())
             .not_instantiable()

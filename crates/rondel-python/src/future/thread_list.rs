@@ -11,8 +11,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
+use super::asyncio_part;
 use crate::cpython::{Object, Owned};
-use crate::future::asyncio_part;
 
 /// The interpreter's `struct llist_node`. Null in a task that is in no list.
 #[repr(C)]
@@ -44,7 +44,7 @@ fn head() -> Option<&'static Node> {
 
 /// Puts a task of ours at the end of this thread's list, unless it is in one. Answers whether that could be done.
 #[inline]
-pub(super) fn link(task: &Object) -> bool {
+pub(crate) fn link(task: &Object) -> bool {
     let Some(head) = head() else { return false };
     let node = asyncio_part::node(task);
     if node.next.get().is_null() {
@@ -60,7 +60,7 @@ pub(super) fn link(task: &Object) -> bool {
 
 /// Takes a task that is in a list, whichever, out of it. Answers whether that could be done.
 #[inline]
-pub(super) fn unlink(task: &Object) -> bool {
+pub(crate) fn unlink(task: &Object) -> bool {
     if head().is_none() {
         return false;
     }
