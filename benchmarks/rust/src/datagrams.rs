@@ -6,11 +6,12 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::drive::Load;
 use crate::epoll::{Epoll, READABLE};
 use crate::message::Messages;
-use crate::meter::{Meter, PATIENCE, Tick};
+use crate::meter::{Meter, PATIENCE};
 
 struct Peer {
     socket: UdpSocket,
@@ -58,44 +59,6 @@ impl Datagrams {
         Ok(load)
     }
 
-    /// Keeps all sockets busy for a time and prints the figures.
-    pub fn run(
-        mut self,
-        warm_up: Duration,
-        seconds: Duration,
-        server: Option<u32>,
-    ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        let mut epoll = Epoll::new(1024).map_err(text)?;
-        for (index, peer) in self.peers.iter().enumerate() {
-            epoll
-                .add(peer.socket.as_raw_fd(), READABLE, index as u64)
-                .map_err(text)?;
-        }
-        let now = Instant::now();
-        for index in 0..self.peers.len() {
-            self.next_message(index, now).map_err(text)?;
-        }
-        let mut meter = Meter::start(warm_up, seconds, server);
-        loop {
-            let events = epoll.wait(Some(Duration::from_millis(100))).map_err(text)?;
-            let now = Instant::now();
-            match meter.tick(now, events)? {
-                Tick::GoOn => {}
-                Tick::Over => return Ok(()),
-                Tick::Stalled => return Err("stalled: a datagram or its reply was lost".to_owned()),
-            }
-            for event in 0..events {
-                let index = epoll.event(event).0 as usize;
-                self.verify(index)?;
-                let now = Instant::now();
-                meter.record(now, self.peers[index].since);
-                self.next_message(index, now)
-                    .map_err(|error| format!("socket {index}: {error}"))?;
-            }
-        }
-    }
-
     /// Receives one datagram, which has to be the whole reply.
     fn verify(&mut self, index: usize) -> Result<(), String> {
         let peer = &self.peers[index];
@@ -119,5 +82,30 @@ impl Datagrams {
         peer.since = now;
         self.messages.write(index, peer.sequence, 0, &mut self.send);
         peer.socket.send(&self.send).map(drop)
+    }
+}
+
+impl Load for Datagrams {
+    fn begin(&mut self, epoll: &Epoll) -> Result<(), String> {
+        let now = Instant::now();
+        for index in 0..self.peers.len() {
+            let text = |error: io::Error| format!("socket {index}: {error}");
+            let socket = self.peers[index].socket.as_raw_fd();
+            epoll.add(socket, READABLE, index as u64).map_err(text)?;
+            self.next_message(index, now).map_err(text)?;
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, index: usize, _: u32, _: &Epoll, meter: &mut Meter) -> Result<(), String> {
+        self.verify(index)?;
+        let now = Instant::now();
+        meter.record(now, self.peers[index].since);
+        self.next_message(index, now)
+            .map_err(|error| format!("socket {index}: {error}"))
+    }
+
+    fn stalled(&self) -> String {
+        "a datagram or its reply was lost".to_owned()
     }
 }

@@ -5,9 +5,8 @@
 //! `benchmarks/run.py` starts them and puts their figures side by side.
 //!
 //! * [`message`] — what is sent, computed from (connection, sequence), so that a reply can be checked without a copy.
-//! * [`histogram`] — latencies.
-//! * [`meter`] — when a load generator measures.
-//! * [`datagrams`], [`one_shot`], [`requests`] — loads besides the echo over lasting connections, which is in `bin/load.rs`.
+//! * [`drive`] — the load generator's loop; [`meter`] — when it measures.
+//! * [`echo`], [`datagrams`], [`one_shot`], [`requests`] — the loads.
 //! * [`cpu_clock`] — CPU time of this process and of another one.
 //! * [`epoll`] — the four calls of epoll the load generator and the floor need.
 //! * [`in_process`] — the driver of the cases that need no socket.
@@ -15,8 +14,9 @@
 
 pub mod cpu_clock;
 pub mod datagrams;
+pub mod drive;
+pub mod echo;
 pub mod epoll;
-pub mod histogram;
 pub mod in_process;
 pub mod message;
 pub mod meter;

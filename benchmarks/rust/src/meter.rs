@@ -3,11 +3,18 @@
 use std::io;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 use crate::cpu_clock::CpuTime;
-use crate::histogram::Histogram;
+use crate::drive::Span;
 
 /// Nothing for this long on any connection: the server has stalled.
 pub const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Latencies up to this many nanoseconds are told apart; 2^40 are 18 minutes.
+const MOST: u64 = 1 << 40;
+/// Decimal digits that they are told apart by.
+const DIGITS: u8 = 2;
 
 /// What a load generator does after it was told that time has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,34 +30,34 @@ pub enum Tick {
 /// The clocks and latencies of one measurement.
 #[derive(Debug)]
 pub struct Meter {
-    seconds: Duration,
-    server: Option<u32>,
+    span: Span,
     begin: Instant,
     deadline: Instant,
     last_event: Instant,
     /// The server's and this process's CPU time at the end of the warm-up, once that is over.
     measuring: Option<(CpuTime, CpuTime)>,
-    latencies: Histogram,
+    latencies: Histogram<u64>,
 }
 
 impl Meter {
-    /// Begins the warm-up. `server` is the process whose CPU time counts.
-    pub fn start(warm_up: Duration, seconds: Duration, server: Option<u32>) -> Self {
+    /// Begins the warm-up.
+    pub fn start(span: Span) -> Result<Self, String> {
         let begin = Instant::now();
-        Self {
-            seconds,
-            server,
+        let latencies = Histogram::new_with_bounds(1, MOST, DIGITS);
+        Ok(Self {
+            span,
             begin,
-            deadline: begin + warm_up,
+            deadline: begin + span.warm_up,
             last_event: begin,
             measuring: None,
-            latencies: Histogram::new(),
-        }
+            latencies: latencies.map_err(|error| error.to_string())?,
+        })
     }
 
     /// An operation that began at `since` is done, and was as it should be.
     pub fn record(&mut self, now: Instant, since: Instant) {
-        self.latencies.record((now - since).as_nanos() as u64);
+        let nanoseconds = (now - since).as_nanos() as u64;
+        self.latencies.saturating_record(nanoseconds);
     }
 
     /// Looks at the clock. `events`: how many descriptors were ready at `now`.
@@ -68,7 +75,7 @@ impl Meter {
             self.measuring = Some((server, own));
             self.latencies.clear();
             self.begin = Instant::now();
-            self.deadline = self.begin + self.seconds;
+            self.deadline = self.begin + self.span.seconds;
         }
         if events > 0 {
             self.last_event = now;
@@ -79,7 +86,7 @@ impl Meter {
     }
 
     fn server_time(&self) -> Result<CpuTime, String> {
-        match self.server {
+        match self.span.server {
             Some(pid) => CpuTime::of_process(pid).map_err(|error| format!("server: {error}")),
             None => Ok(CpuTime::default()),
         }
@@ -90,14 +97,14 @@ impl Meter {
         println!(
             "{{\"operations\": {}, \"seconds\": {:.6}, \"user\": {:.9}, \"system\": {:.9}, \"cpu\": {:.9}, \
              \"load_cpu\": {:.9}, \"p50_us\": {:.2}, \"p99_us\": {:.2}, \"max_us\": {:.2}}}",
-            self.latencies.samples(),
+            self.latencies.len(),
             self.begin.elapsed().as_secs_f64(),
             server.user().as_secs_f64(),
             server.system().as_secs_f64(),
             server.total.as_secs_f64(),
             own.total.as_secs_f64(),
-            microseconds(self.latencies.quantile(0.5)),
-            microseconds(self.latencies.quantile(0.99)),
+            microseconds(self.latencies.value_at_quantile(0.5)),
+            microseconds(self.latencies.value_at_quantile(0.99)),
             microseconds(self.latencies.max()),
         );
     }

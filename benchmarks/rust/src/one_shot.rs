@@ -10,9 +10,10 @@ use std::time::{Duration, Instant};
 
 use socket2::{Domain, Socket, Type};
 
+use crate::drive::Load;
 use crate::epoll::{Epoll, READABLE, WRITABLE};
 use crate::message::Messages;
-use crate::meter::{Meter, Tick};
+use crate::meter::Meter;
 
 struct Exchange {
     stream: TcpStream,
@@ -46,44 +47,7 @@ impl OneShot {
         }
     }
 
-    /// Opens one connection after the other for a time and prints the figures.
-    pub fn run(
-        mut self,
-        warm_up: Duration,
-        seconds: Duration,
-        server: Option<u32>,
-    ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        let mut epoll = Epoll::new(1024).map_err(text)?;
-        for index in 0..self.exchanges.len() {
-            self.begin(index, &epoll).map_err(text)?;
-        }
-        let mut meter = Meter::start(warm_up, seconds, server);
-        loop {
-            let events = epoll.wait(Some(Duration::from_millis(100))).map_err(text)?;
-            match meter.tick(Instant::now(), events)? {
-                Tick::GoOn => {}
-                Tick::Over => return Ok(()),
-                Tick::Stalled => return Err("stalled: a connection has no reply".to_owned()),
-            }
-            for event in 0..events {
-                let (key, readiness) = epoll.event(event);
-                let index = key as usize;
-                let text = |error: io::Error| format!("connection {index}: {error}");
-                if readiness & WRITABLE != 0 {
-                    self.send(index, &epoll).map_err(text)?;
-                }
-                if readiness & READABLE != 0
-                    && let Some(since) = self.receive(index)?
-                {
-                    meter.record(Instant::now(), since);
-                    self.begin(index, &epoll).map_err(text)?;
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, index: usize, epoll: &Epoll) -> io::Result<()> {
+    fn open(&mut self, index: usize, epoll: &Epoll) -> io::Result<()> {
         let since = Instant::now();
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
         // It is the server that closes first; without this its ends would wait for late packets by the thousand.
@@ -152,5 +116,39 @@ impl OneShot {
         }
         exchange.received += count;
         Ok(None)
+    }
+}
+
+impl Load for OneShot {
+    fn begin(&mut self, epoll: &Epoll) -> Result<(), String> {
+        for index in 0..self.exchanges.len() {
+            self.open(index, epoll)
+                .map_err(|error| format!("connection {index}: {error}"))?;
+        }
+        Ok(())
+    }
+
+    fn ready(
+        &mut self,
+        index: usize,
+        readiness: u32,
+        epoll: &Epoll,
+        meter: &mut Meter,
+    ) -> Result<(), String> {
+        let text = |error: io::Error| format!("connection {index}: {error}");
+        if readiness & WRITABLE != 0 {
+            self.send(index, epoll).map_err(text)?;
+        }
+        if readiness & READABLE != 0
+            && let Some(since) = self.receive(index)?
+        {
+            meter.record(Instant::now(), since);
+            self.open(index, epoll).map_err(text)?;
+        }
+        Ok(())
+    }
+
+    fn stalled(&self) -> String {
+        "a connection has no reply".to_owned()
     }
 }

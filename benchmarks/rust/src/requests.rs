@@ -6,11 +6,12 @@
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
+use crate::drive::Load;
 use crate::epoll::{Epoll, READABLE};
 use crate::message::Messages;
-use crate::meter::{Meter, PATIENCE, Tick};
+use crate::meter::{Meter, PATIENCE};
 use crate::stream::{Stream, Tls};
 
 /// Longest head of a reply.
@@ -88,56 +89,6 @@ impl Requests {
         Ok(requests)
     }
 
-    /// Keeps all connections busy for a time and prints the figures.
-    pub fn run(
-        mut self,
-        warm_up: Duration,
-        seconds: Duration,
-        server: Option<u32>,
-    ) -> Result<(), String> {
-        let text = |error: io::Error| error.to_string();
-        let mut epoll = Epoll::new(1024).map_err(text)?;
-        self.watched = true;
-        for index in 0..self.connections.len() {
-            let stream = &self.connections[index].stream;
-            stream.set_nonblocking(true).map_err(text)?;
-            epoll
-                .add(stream.as_raw_fd(), READABLE, index as u64)
-                .map_err(text)?;
-            self.ask(index, Instant::now()).map_err(text)?;
-        }
-        let mut meter = Meter::start(warm_up, seconds, server);
-        loop {
-            let events = epoll.wait(Some(Duration::from_millis(100))).map_err(text)?;
-            match meter.tick(Instant::now(), events)? {
-                Tick::GoOn => {}
-                Tick::Over => return Ok(()),
-                Tick::Stalled => return Err("stalled: a request has no reply".to_owned()),
-            }
-            for event in 0..events {
-                self.ready(epoll.event(event).0 as usize, &mut meter)
-                    .map_err(|error| format!("connection {}: {error}", epoll.event(event).0))?;
-            }
-        }
-    }
-
-    fn ready(&mut self, index: usize, meter: &mut Meter) -> Result<(), String> {
-        loop {
-            match self.receive(index)? {
-                Received::Nothing => return Ok(()),
-                Received::Part => {}
-                Received::Whole => {
-                    let now = Instant::now();
-                    meter.record(now, self.connections[index].since);
-                    self.ask(index, now).map_err(|error| error.to_string())?;
-                }
-            }
-            if !self.connections[index].stream.reads_ahead() {
-                return Ok(());
-            }
-        }
-    }
-
     fn ask(&mut self, index: usize, now: Instant) -> io::Result<()> {
         let connection = &mut self.connections[index];
         connection.sequence += 1;
@@ -206,6 +157,45 @@ impl Requests {
         } else {
             Received::Part
         })
+    }
+}
+
+impl Load for Requests {
+    fn begin(&mut self, epoll: &Epoll) -> Result<(), String> {
+        self.watched = true;
+        for index in 0..self.connections.len() {
+            let text = |error: io::Error| format!("connection {index}: {error}");
+            let stream = &self.connections[index].stream;
+            stream.set_nonblocking(true).map_err(text)?;
+            epoll
+                .add(stream.as_raw_fd(), READABLE, index as u64)
+                .map_err(text)?;
+            self.ask(index, Instant::now()).map_err(text)?;
+        }
+        Ok(())
+    }
+
+    fn ready(&mut self, index: usize, _: u32, _: &Epoll, meter: &mut Meter) -> Result<(), String> {
+        loop {
+            let received = self.receive(index);
+            match received.map_err(|error| format!("connection {index}: {error}"))? {
+                Received::Nothing => return Ok(()),
+                Received::Part => {}
+                Received::Whole => {
+                    let now = Instant::now();
+                    meter.record(now, self.connections[index].since);
+                    self.ask(index, now)
+                        .map_err(|error| format!("connection {index}: {error}"))?;
+                }
+            }
+            if !self.connections[index].stream.reads_ahead() {
+                return Ok(());
+            }
+        }
+    }
+
+    fn stalled(&self) -> String {
+        "a request has no reply".to_owned()
     }
 }
 
