@@ -275,6 +275,14 @@ impl<T: Fields> NativeSlot<T> {
     }
 
     #[inline]
+    pub(crate) fn take(&self) -> Option<OwnedNative<T>> {
+        // SAFETY: as in `get`.
+        self.slot
+            .take()
+            .map(|object| unsafe { OwnedNative::new(object) })
+    }
+
+    #[inline]
     pub(crate) fn clear(&self) {
         self.slot.clear();
     }

@@ -7,11 +7,8 @@
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::ptr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::ffi;
 use rondel_engine::event_loop::inbox::Inbox;
 use rondel_engine::reactor::Wake;
 
@@ -20,9 +17,11 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::method::{Args, attribute, method};
 use crate::cpython::names::{Table, import};
-use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Raised, Res, Slot, context,
+    names,
+};
 use crate::future;
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Item, Kind, Remote};
@@ -62,14 +61,17 @@ unsafe impl Collected for Job {
     slots!(future, function, args, kwargs, context, outcome);
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
+
+// SAFETY: the class is made for these fields, and can't be subclassed.
+unsafe impl NativeClass for Job {
+    fn class() -> &'static Class {
+        &CLASS
+    }
+}
 
 /// asyncio's translation of `concurrent.futures` exceptions into its own.
 static CONVERT: Table<Option<Owned>> = Table::new();
-
-pub(super) fn is_job(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
-}
 
 /// A call to be made.
 pub(crate) struct Call<'a> {
@@ -80,29 +82,27 @@ pub(crate) struct Call<'a> {
 }
 
 /// A job and the future, of a loop of ours, that it will complete.
-pub(super) fn new_job(event_loop: &Object, call: Call<'_>) -> Res<(Owned, Owned)> {
+pub(super) fn new_job(event_loop: &Object, call: Call<'_>) -> Res<(OwnedNative<Job>, Owned)> {
     let future = future::new_future(event_loop)?;
     // SAFETY: all-zero fields are valid.
-    let job = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
-    let this = Job::of(&job);
-    this.future.set(future.clone());
-    this.function.set(call.function.own());
-    this.args.set(call.args);
-    drop(this.kwargs.replace(call.kwargs));
-    drop(this.context.replace(call.context));
+    let job = unsafe { OwnedNative::<Job>::new(allocate(CLASS.as_ptr())?) };
+    job.future.set(future.clone());
+    job.function.set(call.function.own());
+    job.args.set(call.args);
+    drop(job.kwargs.replace(call.kwargs));
+    drop(job.context.replace(call.context));
     Ok((job, future))
 }
 
 /// Runs a job, in a worker's thread. Gives the inbox whose loop is to be woken once this thread lets go of the interpreter.
-pub(super) fn run(job: &Object) -> Option<Mailbox> {
-    let this = Job::of(job);
+pub(super) fn run(job: &Native<Job>) -> Option<Mailbox> {
     let wanted = |future: &Object| !future::fields(future).is_done();
     // Kept to the end: releasing them may run code of the program's, which is no part of the call.
-    let held = [&this.function, &this.args, &this.kwargs, &this.context].map(Slot::take);
+    let held = [&job.function, &job.args, &job.kwargs, &job.context].map(Slot::take);
     let [Some(function), Some(args), kwargs, context] = &held else {
         return None; // run or cancelled before
     };
-    if !this.future.get().is_some_and(wanted) {
+    if !job.future.get().is_some_and(wanted) {
         return None;
     }
     let result = match context {
@@ -119,11 +119,10 @@ pub(super) fn run(job: &Object) -> Option<Mailbox> {
 }
 
 /// Sends the outcome to the loop, unless that is closed. Its wait is not ended: that is for the caller to do.
-fn post(job: &Object, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
-    let this = Job::of(job);
-    this.outcome.set(outcome);
-    this.kind.set(kind);
-    let event_loop = this
+fn post(job: &Native<Job>, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
+    job.outcome.set(outcome);
+    job.kind.set(kind);
+    let event_loop = job
         .future
         .get()
         .and_then(|future| future::fields(future).event_loop().map(Object::own))?;
@@ -133,17 +132,20 @@ fn post(job: &Object, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
     }
     // As in `call_soon_threadsafe`: while nobody runs the loop, the ring is where the collector sees it.
     if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
-        core.push_surely(Kind::Job, job.own());
+        core.push_surely(Kind::Job, job.object().own());
         return None;
     }
     let inbox = core.engine().inbox();
-    inbox.post(Remote(Item::new(Kind::Job, job.own())));
+    inbox.post(Remote(Item::new(Kind::Job, job.object().own())));
     Some(Arc::clone(inbox))
 }
 
 /// A job that is back: its future gets the outcome, unless it was cancelled meanwhile.
 pub(crate) fn deliver(core: &LoopCore, job: &Object) -> ControlFlow<Exit> {
-    match complete(job) {
+    let Some(this) = job.exact::<Job>() else {
+        return ControlFlow::Continue(());
+    };
+    match complete(this) {
         Ok(()) => ControlFlow::Continue(()),
         Err(Raised) => {
             let exception = take_exception();
@@ -158,15 +160,14 @@ pub(crate) fn deliver(core: &LoopCore, job: &Object) -> ControlFlow<Exit> {
     }
 }
 
-fn complete(job: &Object) -> Res<()> {
-    let this = Job::of(job);
-    let (Some(future), Some(outcome)) = (this.future.take(), this.outcome.take()) else {
+fn complete(job: &Native<Job>) -> Res<()> {
+    let (Some(future), Some(outcome)) = (job.future.take(), job.outcome.take()) else {
         return Ok(());
     };
     if future::fields(&future).is_done() {
         return Ok(());
     }
-    match this.kind.get() {
+    match job.kind.get() {
         Outcome::Returned => future::finish(&future, outcome),
         Outcome::Raised => match CONVERT.get() {
             Some(convert) => future::fail(&future, &*convert.call(&[&outcome])?),
@@ -194,16 +195,15 @@ fn get_future(job: &Object) -> Res<Owned> {
     Ok(job.own())
 }
 
-fn run_method(job: &Object, _: Args<'_>) -> Res<Owned> {
+fn run_method(job: &Native<Job>, _: Args<'_>) -> Res<Owned> {
     if let Some(inbox) = run(job) {
         inbox.wake();
     }
     Ok(Owned::none())
 }
 
-fn end(job: &Object, kind: Outcome, outcome: Owned) {
-    let this = Job::of(job);
-    let held = [&this.function, &this.args, &this.kwargs, &this.context].map(Slot::take);
+fn end(job: &Native<Job>, kind: Outcome, outcome: Owned) {
+    let held = [&job.function, &job.args, &job.kwargs, &job.context].map(Slot::take);
     if held[0].is_some()
         && let Some(inbox) = post(job, kind, outcome)
     {
@@ -211,12 +211,12 @@ fn end(job: &Object, kind: Outcome, outcome: Owned) {
     }
 }
 
-fn cancel(job: &Object, _: Args<'_>) -> Res<Owned> {
+fn cancel(job: &Native<Job>, _: Args<'_>) -> Res<Owned> {
     end(job, Outcome::Cancelled, Owned::none());
     Ok(Owned::from_bool(true))
 }
 
-fn set_exception(job: &Object, exception: &Object) -> Res<Owned> {
+fn set_exception(job: &Native<Job>, exception: &Object) -> Res<Owned> {
     end(job, Outcome::Raised, exception.own());
     Ok(Owned::none())
 }
@@ -235,6 +235,6 @@ pub(super) fn init_type() -> Res<()> {
         ])
         .getset([attribute!(c"future" get_future)])
         .build()?;
-    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(())
 }

@@ -12,21 +12,18 @@
 //! then is garbage to it.
 
 use std::collections::VecDeque;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 
 use pyo3::ffi;
 
-use super::job::{self, Mailbox};
+use super::job::{self, Job, Mailbox};
 use crate::cpython::collected::Collected;
 use crate::cpython::detach::detached;
 use crate::cpython::error::{guard_object, raise};
 use crate::cpython::method::{Args, method};
 use crate::cpython::names::{Table, import, intern};
-use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot};
+use crate::cpython::{Class, Fields, Native, NativeClass, Object, Owned, Res, Slot};
 use crate::loop_core::Notify;
 
 /// An item on its way between threads.
@@ -179,7 +176,14 @@ unsafe impl Collected for WorkQueue {
     }
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
+
+// SAFETY: the class is made for these fields, and can't be subclassed.
+unsafe impl NativeClass for WorkQueue {
+    fn class() -> &'static Class {
+        &CLASS
+    }
+}
 
 struct Imports {
     empty: Owned,
@@ -190,16 +194,15 @@ static IMPORTS: Table<Imports> = Table::new();
 
 /// What the threads share, of a queue of ours.
 pub(super) fn shared(queue: &Object) -> Option<&Arc<Shared>> {
-    if !ptr::eq(queue.type_ptr(), CLASS.load(Ordering::Relaxed)) {
-        return None;
-    }
-    WorkQueue::of(queue).shared.as_ref()
+    queue.exact::<WorkQueue>()?.shared.as_ref()
 }
 
-fn alive(queue: &Object) -> Res<&Arc<Shared>> {
-    match shared(queue) {
-        Some(shared) => Ok(shared),
-        None => crate::cpython::error::runtime_error("a WorkQueue was expected"),
+impl WorkQueue {
+    fn alive(&self) -> Res<&Arc<Shared>> {
+        match &self.shared {
+            Some(shared) => Ok(shared),
+            None => crate::cpython::error::runtime_error("a WorkQueue was expected"),
+        }
     }
 }
 
@@ -227,61 +230,62 @@ unsafe extern "C" fn new(
     })
 }
 
-fn put(queue: &Object, args: Args<'_>) -> Res<Owned> {
+fn put(queue: &Native<WorkQueue>, args: Args<'_>) -> Res<Owned> {
     let [item, _, _] = args.parse("put", ["item", "block", "timeout"], 3, 1)?;
-    alive(queue)?.put(item.map_or_else(Owned::none, Object::own));
+    queue
+        .alive()?
+        .put(item.map_or_else(Owned::none, Object::own));
     Ok(Owned::none())
 }
 
-fn get_nowait(queue: &Object) -> Res<Owned> {
-    match alive(queue)?.try_take() {
+fn get_nowait(queue: &Native<WorkQueue>) -> Res<Owned> {
+    match queue.alive()?.try_take() {
         Some(item) => Ok(item),
         None => raise(&IMPORTS.get().empty, ""),
     }
 }
 
-fn get(queue: &Object, args: Args<'_>) -> Res<Owned> {
+fn get(queue: &Native<WorkQueue>, args: Args<'_>) -> Res<Owned> {
     let [block] = args.parse("get", ["block"], 1, 0)?;
     if !block.map_or(Ok(true), Object::is_true)? {
         return get_nowait(queue);
     }
-    let shared = Arc::clone(alive(queue)?);
+    let shared = Arc::clone(queue.alive()?);
     Ok(shared.take(None))
 }
 
-fn qsize(queue: &Object) -> Res<Owned> {
-    Owned::from_u64(alive(queue)?.lock().unclaimed() as u64)
+fn qsize(queue: &Native<WorkQueue>) -> Res<Owned> {
+    Owned::from_u64(queue.alive()?.lock().unclaimed() as u64)
 }
 
-fn empty(queue: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(alive(queue)?.lock().unclaimed() == 0))
+fn empty(queue: &Native<WorkQueue>) -> Res<Owned> {
+    Ok(Owned::from_bool(queue.alive()?.lock().unclaimed() == 0))
 }
 
 /// Whether there is a waiting thread for each item.
-fn has_worker(queue: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(alive(queue)?.has_worker()))
+fn has_worker(queue: &Native<WorkQueue>) -> Res<Owned> {
+    Ok(Owned::from_bool(queue.alive()?.has_worker()))
 }
 
 /// Runs items until `None` is taken. The thread counts as idle while it waits.
-fn work(queue: &Object) -> Res<Owned> {
-    let shared = Arc::clone(alive(queue)?);
+fn work(queue: &Native<WorkQueue>) -> Res<Owned> {
+    let shared = Arc::clone(queue.alive()?);
     let mut wake: Option<Mailbox> = None;
     loop {
         let item = shared.take(wake.take());
         if item.is_none() {
             return Ok(item);
         }
-        if job::is_job(&item) {
-            wake = job::run(&item);
-        } else {
-            item.call_method(&IMPORTS.get().run, &[])?;
+        match item.exact::<Job>() {
+            Some(job) => wake = job::run(job),
+            None => drop(item.call_method(&IMPORTS.get().run, &[])?),
         }
     }
 }
 
 /// In the child of a fork no other thread is there to give the lock back.
-fn at_fork_reinit(queue: &Object) -> Res<Owned> {
-    alive(queue)?;
+fn at_fork_reinit(queue: &Native<WorkQueue>) -> Res<Owned> {
+    queue.alive()?;
     // SAFETY: a queue of ours, in a process with one thread. What it held is given up, not dropped: whether the lock was
     // held in the middle of a change is not known.
     unsafe {
@@ -321,6 +325,6 @@ pub(super) fn init_type() -> Res<Owned> {
         method!(noargs c"_at_fork_reinit" at_fork_reinit, c"Makes it usable in the child of a fork."),
     ])
     .build()?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

@@ -106,11 +106,11 @@ pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Opti
     if cfg!(not(Py_GIL_DISABLED))
         && !executor.getattr(&names.shutdown)?.is_true()?
         && !stock.module.getattr(&names.shutdown)?.is_true()?
-        && queue::offer(shared, &job)
+        && queue::offer(shared, job.object())
     {
         LoopCore::of_loop(event_loop).notify_later(Arc::<Shared>::clone(shared));
     } else {
-        executor.call_method(&names.submit_item, &[&job])?;
+        executor.call_method(&names.submit_item, &[job.object()])?;
     }
     Ok(Some(future))
 }

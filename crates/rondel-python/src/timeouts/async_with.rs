@@ -8,8 +8,8 @@ use std::ffi::{c_int, c_void};
 use pyo3::ffi;
 
 use super::names::timeout_imports;
-use super::timeout::{self, OFFSET, State, Timeout, fields, running_loop};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, make};
+use super::timeout::{self, State, Timeout, running_loop};
+use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, make};
 use crate::cpython::error::{attribute_error, guard, guard_object, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{
@@ -18,13 +18,15 @@ use crate::cpython::method::{
 use crate::cpython::nesting::{may_end, nested};
 use crate::cpython::python_class::make_class;
 use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
-use crate::cpython::{Object, Owned, Res, Slot, names, none};
+use crate::cpython::{
+    Fields, Native, NativeSlot, Object, Owned, OwnedNative, Res, Slot, names, none,
+};
 use crate::loop_core::LoopCore;
 
 // ---- async with ----
 
 free_list!(FREE_ENTER, 128);
-static ENTER: Class = Class::new(
+static ENTER: awaitable::Class = awaitable::Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE_ENTER.with(|list| unsafe { list.keep(object) }),
     |class| FREE_ENTER.with(|list| list.revive(class, false)),
@@ -32,7 +34,7 @@ static ENTER: Class = Class::new(
 
 /// One `__aenter__()`.
 struct Enter {
-    timeout: Slot,
+    timeout: NativeSlot<Timeout>,
 }
 
 impl Steps for Enter {
@@ -42,9 +44,13 @@ impl Steps for Enter {
 
     #[inline(always)]
     fn advance(&self, _: Option<Res<Owned>>) -> Res<Next> {
-        let timeout = self.timeout.or_none();
-        timeout::enter(&timeout)?;
-        Ok(Next::Return(timeout))
+        let timeout = self.timeout.cloned();
+        if let Some(timeout) = &timeout {
+            timeout::enter(timeout)?;
+        }
+        Ok(Next::Return(
+            timeout.map_or_else(Owned::none, OwnedNative::into_owned),
+        ))
     }
 
     #[inline(always)]
@@ -53,16 +59,16 @@ impl Steps for Enter {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.timeout);
+        see(self.timeout.slot());
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &ENTER
     }
 }
 
 free_list!(FREE_EXIT, 128);
-static EXIT: Class = Class::new(
+static EXIT: awaitable::Class = awaitable::Class::new(
     // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
     |object| FREE_EXIT.with(|list| unsafe { list.keep(object) }),
     |class| FREE_EXIT.with(|list| list.revive(class, false)),
@@ -70,7 +76,7 @@ static EXIT: Class = Class::new(
 
 /// One `__aexit__()`.
 struct Exit {
-    timeout: Slot,
+    timeout: NativeSlot<Timeout>,
     /// The exception's class and the exception; empty if there is none.
     kind: Slot,
     error: Slot,
@@ -83,13 +89,15 @@ impl Steps for Exit {
 
     #[inline(always)]
     fn advance(&self, _: Option<Res<Owned>>) -> Res<Next> {
-        let timeout = self.timeout.or_none();
+        let timeout = self.timeout.cloned();
         let (kind, error) = (self.kind.cloned(), self.error.cloned());
         let (kind, error) = (
             kind.as_deref().unwrap_or(none()),
             error.as_deref().unwrap_or(none()),
         );
-        if timeout::leave(&timeout, kind, error)? {
+        if let Some(timeout) = timeout
+            && timeout::leave(&timeout, kind, error)?
+        {
             return timeout::raise_timeout(error, None);
         }
         Ok(Next::Return(Owned::none()))
@@ -103,21 +111,21 @@ impl Steps for Exit {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.timeout);
+        see(self.timeout.slot());
         see(&self.kind);
         see(&self.error);
     }
 
-    fn class() -> &'static Class {
+    fn class() -> &'static awaitable::Class {
         &EXIT
     }
 }
 
-fn enter_method(timeout: &Object) -> Res<Owned> {
-    make::<Enter>(|enter| enter.timeout.set(timeout.own()))
+fn enter_method(timeout: &Native<Timeout>) -> Res<Owned> {
+    make::<Enter>(|enter| enter.timeout.fill(timeout.own()))
 }
 
-fn exit_method(timeout: &Object, args: Args<'_>) -> Res<Owned> {
+fn exit_method(timeout: &Native<Timeout>, args: Args<'_>) -> Res<Owned> {
     let (kind, error) = match args.positional() {
         [kind, error, _] if !args.has_named() => (*kind, *error),
         _ => {
@@ -127,7 +135,7 @@ fn exit_method(timeout: &Object, args: Args<'_>) -> Res<Owned> {
         }
     };
     make::<Exit>(|exit| {
-        exit.timeout.set(timeout.own());
+        exit.timeout.fill(timeout.own());
         if !kind.is_none() {
             exit.kind.set(kind.own());
         }
@@ -141,7 +149,7 @@ fn exit_method(timeout: &Object, args: Args<'_>) -> Res<Owned> {
 
 /// `timeout(delay)`, without the look at its arguments.
 #[inline]
-pub(super) fn timeout_in(delay: &Object) -> Res<Owned> {
+pub(super) fn timeout_in(delay: &Object) -> Res<OwnedNative<Timeout>> {
     let event_loop = running_loop()?;
     let made = timeout::new()?;
     if delay.is_none() {
@@ -149,13 +157,13 @@ pub(super) fn timeout_in(delay: &Object) -> Res<Owned> {
     }
     match LoopCore::of(&event_loop) {
         Some(core) if !core.is_time_overridden() && is_number(delay) => {
-            fields(&made).set_seconds(core.time() + delay.to_f64()?);
+            made.set_seconds(core.time() + delay.to_f64()?);
         }
         _ => {
             let now = event_loop.call_method(&names().time, &[])?;
             // SAFETY: live objects.
             let when = unsafe { Owned::steal(ffi::PyNumber_Add(now.as_ptr(), delay.as_ptr()))? };
-            fields(&made).set_when(&when);
+            made.set_when(&when);
         }
     }
     Ok(made)
@@ -184,66 +192,67 @@ fn only<'a>(args: Args<'a>, function: &str, parameter: &str) -> Res<&'a Object> 
 }
 
 fn timeout_function(_: &Object, args: Args<'_>) -> Res<Owned> {
-    timeout_in(only(args, "timeout", "delay")?)
+    timeout_in(only(args, "timeout", "delay")?).map(OwnedNative::into_owned)
 }
 
 fn timeout_at(_: &Object, args: Args<'_>) -> Res<Owned> {
     let when = only(args, "timeout_at", "when")?;
     let made = timeout::new()?;
-    fields(&made).set_when(when);
-    Ok(made)
+    made.set_when(when);
+    Ok(made.into_owned())
 }
 
 // ---- the class ----
 
-fn when(timeout: &Object) -> Res<Owned> {
-    fields(timeout).when()
+fn when(timeout: &Native<Timeout>) -> Res<Owned> {
+    timeout.when()
 }
 
-fn reschedule(timeout: &Object, when: &Object) -> Res<Owned> {
+fn reschedule(timeout: &Native<Timeout>, when: &Object) -> Res<Owned> {
     timeout::reschedule(timeout, when)?;
     Ok(Owned::none())
 }
 
-fn expired(timeout: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(matches!(
-        fields(timeout).state(),
-        State::Expiring | State::Expired
-    )))
+fn expired(timeout: &Native<Timeout>) -> Res<Owned> {
+    let expired = matches!(timeout.state(), State::Expiring | State::Expired);
+    Ok(Owned::from_bool(expired))
 }
 
-fn on_timeout(timeout: &Object) -> Res<Owned> {
+fn on_timeout(timeout: &Native<Timeout>) -> Res<Owned> {
     timeout::expire(timeout)?;
     Ok(Owned::none())
 }
 
 /// What a native timer calls.
 fn on_timeout_of(_: &Object, timeout: &Object) -> Res<Owned> {
-    on_timeout(timeout)
+    match timeout.instance::<Timeout>() {
+        Some(timeout) => on_timeout(timeout),
+        None => type_error("a Timeout was expected"),
+    }
 }
 
-fn set_when(timeout: &Object, value: Option<&Object>) -> Res<()> {
-    fields(timeout).set_when(value.unwrap_or(none()));
+fn set_when(timeout: &Native<Timeout>, value: Option<&Object>) -> Res<()> {
+    timeout.set_when(value.unwrap_or(none()));
     Ok(())
 }
 
-fn get_state(timeout: &Object) -> Res<Owned> {
-    Ok(timeout_imports().states[fields(timeout).state() as usize].clone())
+fn get_state(timeout: &Native<Timeout>) -> Res<Owned> {
+    Ok(timeout_imports().states[timeout.state() as usize].clone())
 }
 
-fn set_state(timeout: &Object, value: Option<&Object>) -> Res<()> {
+fn set_state(timeout: &Native<Timeout>, value: Option<&Object>) -> Res<()> {
     let states = State::ALL.iter().zip(&timeout_imports().states);
     for (state, member) in states {
         if value.is_some_and(|value| value.is(member)) {
-            fields(timeout).set_state(*state);
+            timeout.set_state(*state);
             return Ok(());
         }
     }
     type_error("a timeout's state is a member of asyncio.timeouts._State")
 }
 
-fn get_timer(timeout: &Object) -> Res<Owned> {
-    Ok(fields(timeout).timer.or_none())
+fn get_timer(timeout: &Native<Timeout>) -> Res<Owned> {
+    Ok(timeout.timer.or_none())
 }
 
 fn set_slot(slot: &Slot, value: Option<&Object>) {
@@ -251,30 +260,29 @@ fn set_slot(slot: &Slot, value: Option<&Object>) {
     drop(slot.replace(value));
 }
 
-fn set_timer(timeout: &Object, value: Option<&Object>) -> Res<()> {
-    set_slot(&fields(timeout).timer, value);
+fn set_timer(timeout: &Native<Timeout>, value: Option<&Object>) -> Res<()> {
+    set_slot(&timeout.timer, value);
     Ok(())
 }
 
-fn get_task(timeout: &Object) -> Res<Owned> {
-    Ok(fields(timeout).task.or_none())
+fn get_task(timeout: &Native<Timeout>) -> Res<Owned> {
+    Ok(timeout.task.or_none())
 }
 
-fn set_task(timeout: &Object, value: Option<&Object>) -> Res<()> {
-    set_slot(&fields(timeout).task, value);
+fn set_task(timeout: &Native<Timeout>, value: Option<&Object>) -> Res<()> {
+    set_slot(&timeout.task, value);
     Ok(())
 }
 
-fn get_cancelling(timeout: &Object) -> Res<Owned> {
-    let this = fields(timeout);
-    if this.task.is_empty() {
+fn get_cancelling(timeout: &Native<Timeout>) -> Res<Owned> {
+    if timeout.task.is_empty() {
         return attribute_error("'Timeout' object has no attribute '_cancelling'");
     }
-    this.cancelling()
+    timeout.cancelling()
 }
 
-fn set_cancelling(timeout: &Object, value: Option<&Object>) -> Res<()> {
-    set_slot(&fields(timeout).foreign_cancelling, value);
+fn set_cancelling(timeout: &Native<Timeout>, value: Option<&Object>) -> Res<()> {
+    set_slot(&timeout.foreign_cancelling, value);
     Ok(())
 }
 
@@ -293,13 +301,13 @@ unsafe extern "C" fn tp_init(
     kwargs: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract.
+        // SAFETY: the slot's contract: an instance of the class, a tuple, and a dict or null.
         unsafe {
-            let timeout = Object::from_ptr(object);
+            let timeout = Native::<Timeout>::from_ptr(object);
             with_tuple_and_dict(args, kwargs, |args| {
                 let [when] = args.parse("Timeout.__init__", ["when"], 1, 1)?;
-                fields(timeout).reset();
-                fields(timeout).set_when(when.unwrap_or(none()));
+                timeout.reset();
+                timeout.set_when(when.unwrap_or(none()));
                 Ok(())
             })?;
         }
@@ -316,7 +324,7 @@ unsafe extern "C" fn tp_setattro(
     guard(-1, || {
         // SAFETY: the slot's contract.
         unsafe {
-            fields(Object::from_ptr(object)).is_patched.set(true);
+            Native::<Timeout>::from_ptr(object).is_patched.set(true);
             Ok(ffi::PyObject_GenericSetAttr(object, name, value))
         }
     })
@@ -333,7 +341,7 @@ unsafe extern "C" fn tp_traverse(
         if result != 0 {
             return result;
         }
-        fields(Object::from_ptr(object))
+        Native::<Timeout>::from_ptr(object)
     };
     visit!(
         visitor,
@@ -348,7 +356,7 @@ unsafe extern "C" fn tp_traverse(
 
 unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector passes a live instance.
-    fields(unsafe { Object::from_ptr(object) }).release();
+    unsafe { Native::<Timeout>::from_ptr(object) }.release();
     0
 }
 
@@ -357,7 +365,7 @@ unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
         // SAFETY: the interpreter passes a dead instance; its fields are released once.
         unsafe {
             ffi::PyObject_GC_UnTrack(object.cast());
-            fields(Object::from_ptr(object)).reset();
+            Native::<Timeout>::from_ptr(object).reset();
             if !timeout::keep(object) {
                 free(object);
             }
@@ -365,7 +373,7 @@ unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
     };
     // SAFETY: as above, and nothing was done yet.
     unsafe {
-        if may_end(fields(Object::from_ptr(object)).timer.get()) {
+        if may_end(Native::<Timeout>::from_ptr(object).timer.get()) {
             nested(object, tp_dealloc, end);
         } else {
             end();
@@ -400,27 +408,28 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     init_awaitable::<Enter>(c"rondel._rondel.TimeoutEnter")?;
     init_awaitable::<Exit>(c"rondel._rondel.TimeoutExit")?;
     let stock = timeout_imports();
-    let native = TypeBuilder::new::<Timeout>(c"rondel._rondel.NativeTimeout", None, OFFSET)
-        .subclassable()
-        .slot(ffi::Py_tp_new, slot_fn!(tp_new, ffi::newfunc))
-        .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
-        .slot(
-            ffi::Py_tp_setattro,
-            slot_fn!(tp_setattro, ffi::setattrofunc),
-        )
-        .slot(
-            ffi::Py_tp_traverse,
-            slot_fn!(tp_traverse, ffi::traverseproc),
-        )
-        .slot(ffi::Py_tp_clear, slot_fn!(tp_clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
-        .getset(attributes())
-        .build()?;
+    let native =
+        TypeBuilder::new::<Timeout>(c"rondel._rondel.NativeTimeout", None, Timeout::offset())
+            .subclassable()
+            .slot(ffi::Py_tp_new, slot_fn!(tp_new, ffi::newfunc))
+            .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
+            .slot(
+                ffi::Py_tp_setattro,
+                slot_fn!(tp_setattro, ffi::setattrofunc),
+            )
+            .slot(
+                ffi::Py_tp_traverse,
+                slot_fn!(tp_traverse, ffi::traverseproc),
+            )
+            .slot(ffi::Py_tp_clear, slot_fn!(tp_clear, ffi::inquiry))
+            .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
+            .getset(attributes())
+            .build()?;
     let doc = "What cancels the task that entered it when its time has come, as asyncio.Timeout.";
     let class = make_class("Timeout(when)", doc, &[&native, &stock.timeout], &methods())?;
     let on_timeout = function(method!(onearg c"on_timeout" on_timeout_of,
         c"Cancels the task of a timeout whose time has come."))?;
-    timeout::init(class.clone(), on_timeout);
+    timeout::init(&class, on_timeout);
     if !stock.is_known {
         return Ok(vec![
             ("Timeout", stock.timeout.clone()),

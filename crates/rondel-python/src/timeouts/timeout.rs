@@ -8,16 +8,18 @@
 
 use std::cell::Cell;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
 use super::names::{timeout_imports, timeout_names};
 use crate::cpython::error::{raise_instance, restore, runtime_error, type_error};
 use crate::cpython::freelist::free_list;
+use crate::cpython::names::Table;
 use crate::cpython::object::truth;
 use crate::cpython::types::allocate;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, names};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Raised, Res, Slot, names,
+};
 use crate::loop_core::LoopCore;
 use crate::loop_core::current_task;
 use crate::loop_core::item::Kind;
@@ -57,7 +59,6 @@ impl State {
 }
 
 /// A timeout's fields. All zero is one that was made and never expires.
-#[repr(C)]
 pub(super) struct Timeout {
     /// When it expires, as the program gave it; empty if nobody did, or if it never does.
     pub(super) when: Slot,
@@ -75,47 +76,51 @@ pub(super) struct Timeout {
     pub(super) task: Slot,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 /// What the timer calls: `_on_timeout` of its argument.
-static ON_TIMEOUT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
+static ON_TIMEOUT: Table<Owned> = Table::new();
 
 free_list!(FREE, 256);
 
-pub(super) const OFFSET: usize = size_of::<ffi::PyObject>();
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for Timeout {}
 
-/// To be called once, with the class and the function that expires the timeout which it is given.
-pub(super) fn init(class: Owned, on_timeout: Owned) {
-    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
-    ON_TIMEOUT.store(on_timeout.into_ptr(), Ordering::Relaxed);
+// SAFETY: the class derives from the native one, which is made for these fields.
+unsafe impl NativeClass for Timeout {
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-#[inline]
-pub(super) fn fields(timeout: &Object) -> &Timeout {
-    // SAFETY: only called for instances of our class, which have these fields behind the header.
-    unsafe { &*timeout.as_ptr().byte_add(OFFSET).cast::<Timeout>() }
+/// To be called once, with the class and the function that expires the timeout which it is given.
+pub(super) fn init(class: &Object, on_timeout: Owned) {
+    CLASS.set(class);
+    ON_TIMEOUT.fill(on_timeout);
 }
 
 /// A timeout that never expires, until it is told to.
 #[inline]
-pub(super) fn new() -> Res<Owned> {
-    let class = CLASS.load(Ordering::Relaxed);
-    match FREE.with(|list| list.revive(class, true)) {
-        Some(timeout) => Ok(timeout),
+pub(super) fn new() -> Res<OwnedNative<Timeout>> {
+    let class = CLASS.as_ptr();
+    let timeout = match FREE.with(|list| list.revive(class, true)) {
+        Some(timeout) => timeout,
         // SAFETY: all-zero fields are valid.
-        None => unsafe { allocate(class) },
-    }
+        None => unsafe { allocate(class)? },
+    };
+    // SAFETY: an instance of the class.
+    Ok(unsafe { OwnedNative::new(timeout) })
 }
 
 /// The end of a timeout's memory, or its way into the freelist. Says whether it was kept.
 ///
 /// # Safety
-/// `object` is dead, untracked and empty.
+/// `object` is a timeout that is dead, untracked and empty.
 pub(super) unsafe fn keep(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: a dead instance of ours; its type is still in it.
+    // SAFETY: guaranteed by the caller; a dead instance has its type and its fields still.
     unsafe {
-        let this = fields(Object::from_ptr(object));
+        let this = Native::<Timeout>::from_ptr(object);
         // What a program has set besides may have left something in front of the header.
-        ptr::eq(ffi::Py_TYPE(object), CLASS.load(Ordering::Relaxed))
+        CLASS.is_exact(this.object())
             && !this.is_patched.get()
             && FREE.with(|list| list.keep(object))
     }
@@ -195,9 +200,8 @@ pub(super) fn running_loop() -> Res<Owned> {
 
 /// What `__aenter__` does.
 #[inline]
-pub(super) fn enter(timeout: &Object) -> Res<()> {
-    let this = fields(timeout);
-    if this.state() != State::Created {
+pub(super) fn enter(timeout: &Native<Timeout>) -> Res<()> {
+    if timeout.state() != State::Created {
         return runtime_error("Timeout has already been entered");
     }
     let event_loop = running_loop()?;
@@ -205,45 +209,45 @@ pub(super) fn enter(timeout: &Object) -> Res<()> {
         return runtime_error("Timeout should be used inside a task");
     };
     if task::is_exact(&task) {
-        this.cancelling.set(task::cancelling(&task));
-        this.task.set(task);
-        this.state.set(State::Entered);
+        timeout.cancelling.set(task::cancelling(&task));
+        timeout.task.set(task);
+        timeout.state.set(State::Entered);
     } else {
-        this.state.set(State::Entered);
-        this.task.set(task.clone());
+        timeout.state.set(State::Entered);
+        timeout.task.set(task.clone());
         let cancelling = task.call_method(&timeout_names().cancelling, &[])?;
-        this.foreign_cancelling.set(cancelling);
+        timeout.foreign_cancelling.set(cancelling);
     }
     if is_plain(timeout) {
         return schedule(timeout, &event_loop);
     }
     timeout
-        .call_method(&timeout_names().reschedule, &[&*this.when()?])
+        .object()
+        .call_method(&timeout_names().reschedule, &[&*timeout.when()?])
         .map(drop)
 }
 
 /// Whether nothing of it is overridden.
 #[inline]
-fn is_plain(timeout: &Object) -> bool {
-    ptr::eq(timeout.type_ptr(), CLASS.load(Ordering::Relaxed)) && !fields(timeout).is_patched.get()
+fn is_plain(timeout: &Native<Timeout>) -> bool {
+    CLASS.is_exact(timeout.object()) && !timeout.is_patched.get()
 }
 
 /// `reschedule(when)`.
-pub(super) fn reschedule(timeout: &Object, when: &Object) -> Res<()> {
-    let this = fields(timeout);
-    match this.state() {
+pub(super) fn reschedule(timeout: &Native<Timeout>, when: &Object) -> Res<()> {
+    match timeout.state() {
         State::Entered => {}
         State::Created => return runtime_error("Timeout has not been entered"),
         state => {
             return runtime_error(&format!("Cannot change state of {} Timeout", state.name()));
         }
     }
-    this.set_when(when);
-    if let Some(timer) = this.timer.cloned() {
+    timeout.set_when(when);
+    if let Some(timer) = timeout.timer.cloned() {
         cancel_timer(&timer)?;
     }
     if when.is_none() {
-        this.timer.clear();
+        timeout.timer.clear();
         return Ok(());
     }
     schedule(timeout, &*running_loop()?)
@@ -251,22 +255,22 @@ pub(super) fn reschedule(timeout: &Object, when: &Object) -> Res<()> {
 
 /// Sets the timer for a timeout that was entered.
 #[inline]
-fn schedule(timeout: &Object, event_loop: &Object) -> Res<()> {
-    let this = fields(timeout);
-    if !this.is_timed.get() && this.when.is_empty() {
+fn schedule(timeout: &Native<Timeout>, event_loop: &Object) -> Res<()> {
+    if !timeout.is_timed.get() && timeout.when.is_empty() {
         return Ok(());
     }
     match LoopCore::of(event_loop) {
         Some(core)
-            if this.is_timed.get()
+            if timeout.is_timed.get()
                 && core.times_directly()
                 && core.calls_directly()
                 && !core.is_debug()
                 && !core.is_closed()
                 && is_plain(timeout) =>
         {
-            this.timer
-                .set(set_timer(core, timeout, this.seconds.get())?);
+            timeout
+                .timer
+                .set(set_timer(core, timeout, timeout.seconds.get())?);
             Ok(())
         }
         _ => schedule_by_methods(timeout, event_loop),
@@ -275,9 +279,8 @@ fn schedule(timeout: &Object, event_loop: &Object) -> Res<()> {
 
 /// A timer of a loop of ours, or a call that is due already.
 #[inline]
-fn set_timer(core: &LoopCore, timeout: &Object, seconds: f64) -> Res<Owned> {
-    // SAFETY: made at import, and kept for ever.
-    let on_timeout = unsafe { Object::from_ptr(ON_TIMEOUT.load(Ordering::Relaxed)) };
+fn set_timer(core: &LoopCore, timeout: &Native<Timeout>, seconds: f64) -> Res<Owned> {
+    let (on_timeout, timeout) = (ON_TIMEOUT.get(), timeout.object());
     if core.has_come(seconds) {
         let soon = handle::new_handle(core.object(), on_timeout, &[timeout], None)?;
         core.push(Kind::Handle, soon.clone())?;
@@ -289,15 +292,15 @@ fn set_timer(core: &LoopCore, timeout: &Object, seconds: f64) -> Res<Owned> {
     Ok(timer)
 }
 
-fn schedule_by_methods(timeout: &Object, event_loop: &Object) -> Res<()> {
-    let (this, names) = (fields(timeout), names());
-    let when = this.when()?;
+fn schedule_by_methods(timeout: &Native<Timeout>, event_loop: &Object) -> Res<()> {
+    let names = names();
+    let when = timeout.when()?;
     let now = event_loop.call_method(&names.time, &[])?;
     // SAFETY: live objects.
     let is_due =
         truth(unsafe { ffi::PyObject_RichCompareBool(when.as_ptr(), now.as_ptr(), ffi::Py_LE) })?;
-    let on_timeout = timeout.getattr(&timeout_names().on_timeout)?;
-    this.timer.set(if is_due {
+    let on_timeout = timeout.object().getattr(&timeout_names().on_timeout)?;
+    timeout.timer.set(if is_due {
         event_loop.call_method(&names.call_soon, &[&on_timeout])?
     } else {
         event_loop.call_method(&names.call_at, &[&when, &on_timeout])?
@@ -314,19 +317,18 @@ pub(super) fn cancel_timer(timer: &Object) -> Res<()> {
 }
 
 /// `_on_timeout`: the time has come.
-pub(super) fn expire(timeout: &Object) -> Res<()> {
-    let this = fields(timeout);
-    if this.state() != State::Entered {
+pub(super) fn expire(timeout: &Native<Timeout>) -> Res<()> {
+    if timeout.state() != State::Entered {
         return raise_assertion();
     }
-    let task = this.task.or_none();
+    let task = timeout.task.or_none();
     if task::is_exact(&task) {
         task::cancel(&task, None)?;
     } else {
         task.call_method(&names().cancel, &[])?;
     }
-    this.state.set(State::Expiring);
-    this.timer.clear();
+    timeout.state.set(State::Expiring);
+    timeout.timer.clear();
     Ok(())
 }
 
@@ -339,25 +341,24 @@ fn raise_assertion<T>() -> Res<T> {
 
 /// What `__aexit__` does. Answers whether the exception is to become a `TimeoutError`.
 #[inline]
-pub(super) fn leave(timeout: &Object, kind: &Object, error: &Object) -> Res<bool> {
-    let this = fields(timeout);
-    if !matches!(this.state(), State::Entered | State::Expiring) {
+pub(super) fn leave(timeout: &Native<Timeout>, kind: &Object, error: &Object) -> Res<bool> {
+    if !matches!(timeout.state(), State::Entered | State::Expiring) {
         return raise_assertion();
     }
-    if let Some(timer) = this.timer.take() {
+    if let Some(timer) = timeout.timer.take() {
         cancel_timer(&timer)?;
     }
-    if this.state() == State::Entered {
-        this.state.set(State::Exited);
+    if timeout.state() == State::Entered {
+        timeout.state.set(State::Exited);
         return Ok(false);
     }
-    this.state.set(State::Expired);
+    timeout.state.set(State::Expired);
     is_ours(timeout, kind, error)
 }
 
 /// It has expired. Whether what is raised comes of that, and of nothing else.
 #[cold]
-fn is_ours(timeout: &Object, kind: &Object, error: &Object) -> Res<bool> {
+fn is_ours(timeout: &Native<Timeout>, kind: &Object, error: &Object) -> Res<bool> {
     let is_alone = uncancel(timeout)?;
     let imports = timeout_imports();
     let cancelled_error = &crate::cpython::imports().cancelled_error;
@@ -373,14 +374,14 @@ fn is_ours(timeout: &Object, kind: &Object, error: &Object) -> Res<bool> {
     }
     if !error.is_none() {
         let insert = &timeout_names().insert_timeout_error;
-        timeout.call_method(insert, &[error])?;
+        timeout.object().call_method(insert, &[error])?;
         if error.is_instance(&imports.exception_group)? {
             let members = error.getattr(&timeout_names().exceptions)?;
             // SAFETY: a live object; what can't be iterated over raises.
             let members = unsafe { Owned::steal(ffi::PySequence_Tuple(members.as_ptr()))? };
             for index in 0..crate::cpython::object::tuple_len(&members) {
                 let member = crate::cpython::object::tuple_item(&members, index);
-                timeout.call_method(insert, &[member])?;
+                timeout.object().call_method(insert, &[member])?;
             }
         }
     }
@@ -388,14 +389,13 @@ fn is_ours(timeout: &Object, kind: &Object, error: &Object) -> Res<bool> {
 }
 
 /// `task.uncancel() <= self._cancelling`.
-fn uncancel(timeout: &Object) -> Res<bool> {
-    let this = fields(timeout);
-    let task = this.task.or_none();
-    if task::is_exact(&task) && this.foreign_cancelling.is_empty() {
-        return Ok(task::uncancel(&task) <= this.cancelling.get());
+fn uncancel(timeout: &Native<Timeout>) -> Res<bool> {
+    let task = timeout.task.or_none();
+    if task::is_exact(&task) && timeout.foreign_cancelling.is_empty() {
+        return Ok(task::uncancel(&task) <= timeout.cancelling.get());
     }
     let left = task.call_method(&timeout_names().uncancel, &[])?;
-    let before = this.cancelling()?;
+    let before = timeout.cancelling()?;
     // SAFETY: live objects.
     truth(unsafe { ffi::PyObject_RichCompareBool(left.as_ptr(), before.as_ptr(), ffi::Py_LE) })
 }

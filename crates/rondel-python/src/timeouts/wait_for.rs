@@ -6,12 +6,12 @@ use std::cell::Cell;
 
 use super::async_with::timeout_in;
 use super::names::timeout_imports;
-use super::timeout::{enter, is_over, leave, raise_timeout};
+use super::timeout::{Timeout, enter, is_over, leave, raise_timeout};
 use crate::awaitable::{Class, Next, Steps, await_any, init_type as init_awaitable, make};
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::cpython::{NativeSlot, Object, Owned, Raised, Res, Slot, none};
 
 free_list!(FREE, 128);
 static WAIT_FOR: Class = Class::new(
@@ -35,7 +35,7 @@ struct WaitFor {
     awaitable: Slot,
     /// The number of seconds.
     delay: Slot,
-    timeout: Slot,
+    timeout: NativeSlot<Timeout>,
     stage: Cell<Stage>,
 }
 
@@ -66,7 +66,7 @@ impl Steps for WaitFor {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         see(&self.awaitable);
         see(&self.delay);
-        see(&self.timeout);
+        see(self.timeout.slot());
     }
 
     fn class() -> &'static Class {
@@ -95,7 +95,9 @@ impl WaitFor {
 
     #[inline]
     fn end(&self, result: Res<Owned>) -> Res<Next> {
-        let timeout = self.timeout.take().unwrap_or_else(Owned::none);
+        let Some(timeout) = self.timeout.take() else {
+            return result.map(Next::Return);
+        };
         match result {
             Ok(value) => {
                 leave(&timeout, none(), none())?;
