@@ -18,7 +18,7 @@ pub const DEFAULT_LIMIT: usize = 64 * 1024;
 /// What a read has to do next.
 ///
 /// ```
-/// use rondel::streams::read_buffer::{Step, read_exactly};
+/// use rondel_engine::read_buffer::{Step, read_exactly};
 ///
 /// assert_eq!(read_exactly(3, false, 5), Step::Wait);
 /// assert_eq!(read_exactly(3, true, 5), Step::Incomplete);
@@ -39,7 +39,7 @@ pub enum Step {
 /// A line or record longer than the limit. Its text is asyncio's.
 ///
 /// ```
-/// use rondel::streams::read_buffer::{Overrun, Search, Step};
+/// use rondel_engine::read_buffer::{Overrun, Search, Step};
 ///
 /// let overrun = Overrun { consumed: 6, found: true };
 /// assert_eq!(Search::default().one(b"a line\n", false, b"\n", 5), Step::Overrun(overrun));
@@ -89,7 +89,7 @@ pub fn read_exactly(len: usize, eof: bool, n: usize) -> Step {
 /// `readuntil`, `readline`: how far the search has come. One search serves one read.
 ///
 /// ```
-/// use rondel::streams::read_buffer::{Search, Step};
+/// use rondel_engine::read_buffer::{Search, Step};
 ///
 /// let mut search = Search::default();
 /// assert_eq!(search.one(b"a li", false, b"\n", 100), Step::Wait);
@@ -183,7 +183,7 @@ pub fn overlong_line(bytes: &[u8], separator: &[u8], overrun: Overrun) -> usize 
 /// Bytes in the order they came, in chunks of type `C` as the transport made them.
 ///
 /// ```
-/// use rondel::streams::read_buffer::ReadBuffer;
+/// use rondel_engine::read_buffer::ReadBuffer;
 ///
 /// let mut buffer = ReadBuffer::new();
 /// buffer.feed(b"one ".to_vec());

@@ -1,5 +1,5 @@
 //! Every interleaving of the inbox and its wake, by loom:
-//! `RUSTFLAGS="--cfg loom" cargo test -p rondel --test inbox_loom --release`.
+//! `RUSTFLAGS="--cfg loom" cargo test -p rondel-engine --test inbox_loom --release`.
 //!
 //! The loop's side is written as `event_loop/turn.rs` has it. A lost wake shows as a deadlock: the loop sleeps
 //! on a condition that nobody will ever set.
