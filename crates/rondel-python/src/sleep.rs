@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{
+    Class, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
+};
 use crate::cpython::error::{restore, runtime_error, take_exception, type_error};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::object::truth;
 use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
@@ -19,12 +20,7 @@ use crate::future::any::{create_future, set_result_unless_cancelled};
 use crate::loop_core::running_loop::running_loop;
 use crate::{future, handle};
 
-free_list!(FREE, 512);
-static SLEEP: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(SLEEP, 512);
 
 /// What a timer calls: completes a future, with a result, unless it was cancelled.
 static WAKE: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());

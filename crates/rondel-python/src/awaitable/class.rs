@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use pyo3::ffi;
 
 use super::progress::Progress;
-use super::{Awaitable, OFFSET, Stage, Steps, base, fields, shown};
+use super::{Awaitable, Stage, Steps, This, base, shown};
 use crate::cpython::error::{guard, guard_object, guard_quiet, raise_instance, type_error};
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{self, Args, GetSet};
@@ -15,7 +15,7 @@ use crate::cpython::nesting::nested;
 use crate::cpython::object::check;
 use crate::cpython::stop_iteration::stop_iteration;
 use crate::cpython::types::{TypeBuilder, free, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::cpython::{Fields, Object, Owned, Res, Slot, none};
 use crate::untracked;
 
 fn value_of(progress: Progress) -> Res<Owned> {
@@ -35,8 +35,8 @@ unsafe extern "C" fn send<T: Steps>(
 ) -> *mut ffi::PyObject {
     guard_object(|| {
         // SAFETY: the interpreter passes a live instance and argument.
-        let (object, value) = unsafe { (Object::from_ptr(object), Object::from_ptr(value)) };
-        fields::<T>(object).send(value).and_then(value_of)
+        let (object, value) = unsafe { (This::<T>::from_ptr(object), Object::from_ptr(value)) };
+        object.send(value).and_then(value_of)
     })
 }
 
@@ -50,12 +50,12 @@ unsafe extern "C" fn throw<T: Steps>(
         // SAFETY: the interpreter passes a live instance and a vector as the calling convention has it.
         let (object, args) = unsafe {
             (
-                Object::from_ptr(object),
+                This::<T>::from_ptr(object),
                 Args::new(args, nargs as usize, kwnames),
             )
         };
         raise_thrown(args)?;
-        fields::<T>(object).throw().and_then(value_of)
+        object.throw().and_then(value_of)
     })
 }
 
@@ -65,7 +65,7 @@ unsafe extern "C" fn close<T: Steps>(
 ) -> *mut ffi::PyObject {
     guard_object(|| {
         // SAFETY: the interpreter passes a live instance.
-        fields::<T>(unsafe { Object::from_ptr(object) }).close()?;
+        unsafe { This::<T>::from_ptr(object) }.close()?;
         Ok(Owned::none())
     })
 }
@@ -78,86 +78,45 @@ unsafe extern "C" fn itself(
     unsafe { am_await(object) }
 }
 
-unsafe extern "C" fn name<T: Steps>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let object = unsafe { Object::from_ptr(object) };
-    guard_object(|| Owned::from_str(fields::<T>(object).steps.name()))
+/// The getter of an attribute, as a function of the awaitable.
+macro_rules! getter {
+    ($name:ident, |$this:ident| $value:expr) => {
+        unsafe extern "C" fn $name<T: Steps>(
+            object: *mut ffi::PyObject,
+            _: *mut c_void,
+        ) -> *mut ffi::PyObject {
+            // SAFETY: the interpreter passes a live instance.
+            let $this = unsafe { This::<T>::from_ptr(object) };
+            guard_object(|| $value)
+        }
+    };
 }
 
-unsafe extern "C" fn running<T: Steps>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let stage = fields::<T>(unsafe { Object::from_ptr(object) }).stage.get();
-    Owned::from_bool(stage == Stage::Running).into_ptr()
-}
-
-unsafe extern "C" fn suspended<T: Steps>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let stage = fields::<T>(unsafe { Object::from_ptr(object) }).stage.get();
-    Owned::from_bool(stage == Stage::Suspended).into_ptr()
-}
-
-/// What `inspect.getcoroutinestate` reads from 3.15 on.
+getter!(name, |this| Owned::from_str(this.steps.name()));
+getter!(running, |this| Ok(Owned::from_bool(
+    this.stage.get() == Stage::Running
+)));
+getter!(suspended, |this| Ok(Owned::from_bool(
+    this.stage.get() == Stage::Suspended
+)));
+getter!(awaited, |this| Ok(this.inner.or_none()));
+getter!(code, |this| shown::code(this.steps.name()));
+getter!(frame, |this| match this.stage.get() {
+    Stage::Done => Ok(Owned::none()),
+    _ if this.steps.hands_over() => Ok(Owned::none()),
+    stage => shown::frame(this.steps.name(), stage != Stage::Fresh),
+});
+// What `inspect.getcoroutinestate` reads from 3.15 on.
 #[cfg(Py_3_15)]
-unsafe extern "C" fn state<T: Steps>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let stage = fields::<T>(unsafe { Object::from_ptr(object) }).stage.get();
-    guard_object(|| {
-        Owned::from_str(match stage {
-            Stage::Fresh => "CORO_CREATED",
-            Stage::Suspended => "CORO_SUSPENDED",
-            Stage::Running => "CORO_RUNNING",
-            Stage::Done => "CORO_CLOSED",
-        })
-    })
-}
-
-unsafe extern "C" fn awaited<T: Steps>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    fields::<T>(unsafe { Object::from_ptr(object) })
-        .inner
-        .or_none()
-        .into_ptr()
-}
+getter!(state, |this| Owned::from_str(match this.stage.get() {
+    Stage::Fresh => "CORO_CREATED",
+    Stage::Suspended => "CORO_SUSPENDED",
+    Stage::Running => "CORO_RUNNING",
+    Stage::Done => "CORO_CLOSED",
+}));
 
 unsafe extern "C" fn nothing(_: *mut ffi::PyObject, _: *mut c_void) -> *mut ffi::PyObject {
     Owned::none().into_ptr()
-}
-
-unsafe extern "C" fn code<T: Steps>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let this = fields::<T>(unsafe { Object::from_ptr(object) });
-    guard_object(|| shown::code(this.steps.name()))
-}
-
-unsafe extern "C" fn frame<T: Steps>(
-    object: *mut ffi::PyObject,
-    _: *mut c_void,
-) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let this = fields::<T>(unsafe { Object::from_ptr(object) });
-    guard_object(|| match this.stage.get() {
-        Stage::Done => Ok(Owned::none()),
-        _ if this.steps.hands_over() => Ok(Owned::none()),
-        stage => shown::frame(this.steps.name(), stage != Stage::Fresh),
-    })
 }
 
 /// `throw(exception)`, or its old form `throw(type, value, traceback)`.
@@ -190,7 +149,7 @@ fn raise_thrown(args: Args<'_>) -> Res<()> {
 unsafe extern "C" fn next<T: Steps>(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
     guard_object(|| {
         // SAFETY: the interpreter passes a live instance.
-        match fields::<T>(unsafe { Object::from_ptr(object) }).resume()? {
+        match unsafe { This::<T>::from_ptr(object) }.resume()? {
             Progress::Yielded(value) => Ok(value),
             Progress::Returned(value) => Err(stop_iteration(value)),
         }
@@ -206,10 +165,7 @@ unsafe extern "C" fn am_send<T: Steps>(
         // SAFETY: the slot's contract: live objects, and room for a reference.
         unsafe {
             *result = ptr::null_mut();
-            let (this, value) = (
-                fields::<T>(Object::from_ptr(object)),
-                Object::from_ptr(value),
-            );
+            let (this, value) = (This::<T>::from_ptr(object), Object::from_ptr(value));
             // Whatever the interpreter's own `await` calls is to be quick.
             let progress = if cfg!(any(not(Py_3_12), Py_3_14)) && value.is_none() {
                 this.resume()?
@@ -242,7 +198,7 @@ unsafe extern "C" fn traverse<T: Steps>(
         if result != 0 {
             return result;
         }
-        let this = fields::<T>(Object::from_ptr(object));
+        let this = This::<T>::from_ptr(object);
         let mut result = 0;
         let mut see = |slot: &Slot| {
             if let (0, Some(held)) = (result, slot.get()) {
@@ -257,15 +213,14 @@ unsafe extern "C" fn traverse<T: Steps>(
 
 unsafe extern "C" fn clear<T: Steps>(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector passes a live instance.
-    let this = fields::<T>(unsafe { Object::from_ptr(object) });
+    let this = unsafe { This::<T>::from_ptr(object) };
     guard_quiet(|| this.finish());
     0
 }
 
 /// What becomes of one that is not done when nobody holds it any more: as with coroutines, what is suspended is closed,
 /// and what was never begun is a mistake that is warned of.
-fn finalize_kept<T: Steps>(object: &Object) -> Res<()> {
-    let this = fields::<T>(object);
+fn finalize_kept<T: Steps>(this: &This<T>) -> Res<()> {
     this.finalized.set(true);
     match this.stage.get() {
         Stage::Fresh if !T::REUSABLE => {
@@ -287,14 +242,14 @@ fn warn_never_awaited(text: &str) -> Res<()> {
 
 unsafe extern "C" fn finalize<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a live instance.
-    let object = unsafe { Object::from_ptr(object) };
-    finalizing(object, || finalize_kept::<T>(object));
+    let this = unsafe { This::<T>::from_ptr(object) };
+    finalizing(this.object(), || finalize_kept(this));
 }
 
 unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a dead instance; it ends once.
     unsafe {
-        let this = fields::<T>(Object::from_ptr(object));
+        let this = This::<T>::from_ptr(object);
         match this.stage.get() {
             Stage::Done => give_back::<T>(object),
             _ => end_undone::<T>(object),
@@ -310,7 +265,7 @@ unsafe fn end_undone<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: guaranteed by the caller.
     unsafe {
         // The collector must not find it while it waits for its end.
-        untracked::forget(&fields::<T>(Object::from_ptr(object)).tracked);
+        untracked::forget(&This::<T>::from_ptr(object).tracked);
         nested(object, dealloc::<T>, || {
             if !end::<T>(object) {
                 give_back::<T>(object);
@@ -327,7 +282,7 @@ unsafe fn end_undone<T: Steps>(object: *mut ffi::PyObject) {
 unsafe fn give_back<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: by the caller's word.
     unsafe {
-        let this = fields::<T>(Object::from_ptr(object));
+        let this = This::<T>::from_ptr(object);
         if this.tracked.get() {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
@@ -345,7 +300,7 @@ unsafe fn give_back<T: Steps>(object: *mut ffi::PyObject) {
 unsafe fn end<T: Steps>(object: *mut ffi::PyObject) -> bool {
     // SAFETY: by the caller's word.
     unsafe {
-        let this = fields::<T>(Object::from_ptr(object));
+        let this = This::<T>::from_ptr(object);
         // The finalizer may bring it back to life, and the interpreter takes what it brings back to be tracked.
         if !this.tracked.replace(true) {
             untracked::forget(&this.tracked);
@@ -377,49 +332,50 @@ fn read_only(name: &'static CStr, get: method::Getter) -> GetSet {
 
 /// Makes the type.
 pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
-    let class = TypeBuilder::new::<Awaitable<T>>(type_name, Some(base()?), OFFSET)
-        .not_instantiable()
-        .slot(
-            ffi::Py_tp_traverse,
-            slot_fn!(traverse::<T>, ffi::traverseproc),
-        )
-        .slot(ffi::Py_tp_clear, slot_fn!(clear::<T>, ffi::inquiry))
-        .slot(
-            ffi::Py_tp_finalize,
-            slot_fn!(finalize::<T>, ffi::destructor),
-        )
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor))
-        // What a coroutine's `__await__()` gives can be iterated over.
-        .slot(
-            ffi::Py_tp_iter,
-            slot_fn!(ffi::PyObject_SelfIter, ffi::getiterfunc),
-        )
-        .slot(ffi::Py_tp_iternext, slot_fn!(next::<T>, ffi::iternextfunc))
-        .slot(ffi::Py_am_await, slot_fn!(am_await, ffi::unaryfunc))
-        .slot(ffi::Py_am_send, slot_fn!(am_send::<T>, ffi::sendfunc))
-        .methods([
-            method::onearg(
-                c"send",
-                send::<T>,
-                c"Goes on until something has to be waited for.",
-            ),
-            method::fast(c"throw", None, throw::<T>, c"Goes on with an exception."),
-            method::noargs(c"close", close::<T>, c"Gives up."),
-            method::noargs(c"__await__", itself, c"This object.").over_slot(),
-        ])
-        .getset([
-            read_only(c"__name__", name::<T>),
-            read_only(c"__qualname__", name::<T>),
-            read_only(c"cr_running", running::<T>),
-            read_only(c"cr_suspended", suspended::<T>),
-            #[cfg(Py_3_15)]
-            read_only(c"cr_state", state::<T>),
-            read_only(c"cr_await", awaited::<T>),
-            read_only(c"cr_origin", nothing),
-            read_only(c"cr_frame", frame::<T>),
-            read_only(c"cr_code", code::<T>),
-        ])
-        .build()?;
+    let class =
+        TypeBuilder::new::<Awaitable<T>>(type_name, Some(base()?), Awaitable::<T>::offset())
+            .not_instantiable()
+            .slot(
+                ffi::Py_tp_traverse,
+                slot_fn!(traverse::<T>, ffi::traverseproc),
+            )
+            .slot(ffi::Py_tp_clear, slot_fn!(clear::<T>, ffi::inquiry))
+            .slot(
+                ffi::Py_tp_finalize,
+                slot_fn!(finalize::<T>, ffi::destructor),
+            )
+            .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor))
+            // What a coroutine's `__await__()` gives can be iterated over.
+            .slot(
+                ffi::Py_tp_iter,
+                slot_fn!(ffi::PyObject_SelfIter, ffi::getiterfunc),
+            )
+            .slot(ffi::Py_tp_iternext, slot_fn!(next::<T>, ffi::iternextfunc))
+            .slot(ffi::Py_am_await, slot_fn!(am_await, ffi::unaryfunc))
+            .slot(ffi::Py_am_send, slot_fn!(am_send::<T>, ffi::sendfunc))
+            .methods([
+                method::onearg(
+                    c"send",
+                    send::<T>,
+                    c"Goes on until something has to be waited for.",
+                ),
+                method::fast(c"throw", None, throw::<T>, c"Goes on with an exception."),
+                method::noargs(c"close", close::<T>, c"Gives up."),
+                method::noargs(c"__await__", itself, c"This object.").over_slot(),
+            ])
+            .getset([
+                read_only(c"__name__", name::<T>),
+                read_only(c"__qualname__", name::<T>),
+                read_only(c"cr_running", running::<T>),
+                read_only(c"cr_suspended", suspended::<T>),
+                #[cfg(Py_3_15)]
+                read_only(c"cr_state", state::<T>),
+                read_only(c"cr_await", awaited::<T>),
+                read_only(c"cr_origin", nothing),
+                read_only(c"cr_frame", frame::<T>),
+                read_only(c"cr_code", code::<T>),
+            ])
+            .build()?;
     T::class()
         .class
         .store(class.into_ptr().cast(), Ordering::Relaxed);

@@ -27,9 +27,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 
 use crate::cpython::collected::Collected;
-use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate};
-use crate::cpython::{Object, Owned, Res, Slot};
+use crate::cpython::{Fields, Native, Object, Owned, Res, Slot};
 use crate::untracked;
 
 /// What a step ends with.
@@ -88,6 +87,21 @@ impl Class {
     }
 }
 
+/// `awaitable_class!(NAME, 256)`: a static [`Class`] for one kind of awaitables, with a freelist that has room for as many.
+macro_rules! awaitable_class {
+    ($name:ident, $room:literal) => {
+        static $name: $crate::awaitable::Class = {
+            $crate::cpython::freelist::free_list!(FREE, $room);
+            $crate::awaitable::Class::new(
+                // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+                |object| FREE.with(|list| unsafe { list.keep(object) }),
+                |class| FREE.with(|list| list.revive(class, false)),
+            )
+        };
+    };
+}
+pub(crate) use awaitable_class;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Stage {
@@ -111,16 +125,14 @@ struct Awaitable<T> {
     steps: T,
 }
 
-const OFFSET: usize = size_of::<ffi::PyObject>();
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl<T: Steps> Fields for Awaitable<T> {}
 
-#[inline]
-fn fields<T: Steps>(object: &Object) -> &Awaitable<T> {
-    // SAFETY: only ever called for instances of the type that was made for `T`.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Awaitable<T>>() }
-}
+/// An awaitable of one kind, as the functions of its type get it.
+type This<T> = Native<Awaitable<T>>;
 
 /// The base class of all types of awaitables, which says no more than that they are of ours.
-static BASE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static BASE: crate::cpython::Class = crate::cpython::Class::new();
 
 struct Base;
 
@@ -134,16 +146,15 @@ unsafe impl Collected for Base {
 
 /// Makes the base class when it is first asked for.
 fn base() -> Res<&'static Object> {
-    if BASE.load(Ordering::Relaxed).is_null() {
-        let class = TypeBuilder::new::<Base>(c"rondel._rondel.Awaitable", None, OFFSET)
+    if BASE.as_ptr().is_null() {
+        let class = TypeBuilder::new::<Base>(c"rondel._rondel.Awaitable", None, Base::offset())
             .subclassable()
             .not_instantiable()
             .collected::<Base>()
             .build()?;
-        BASE.store(class.into_ptr().cast(), Ordering::Relaxed);
+        BASE.set(&class);
     }
-    // SAFETY: made above, and kept for ever.
-    Ok(unsafe { Object::from_ptr(BASE.load(Ordering::Relaxed).cast()) })
+    Ok(BASE.object())
 }
 
 /// Whether an object is an awaitable of ours, of whatever kind.
@@ -151,7 +162,7 @@ fn base() -> Res<&'static Object> {
 pub(crate) fn is_awaitable(object: &Object) -> bool {
     // SAFETY: a live object; its type, which can't be subclassed, is read while it is alive.
     let base = unsafe { (*object.type_ptr()).tp_base };
-    ptr::eq(base, BASE.load(Ordering::Relaxed))
+    ptr::eq(base, BASE.as_ptr())
 }
 
 /// A new awaitable, with `fill` setting its state. What `fill` finds is empty.
@@ -164,7 +175,8 @@ pub(crate) fn make<T: Steps>(fill: impl FnOnce(&T)) -> Res<Owned> {
         // SAFETY: zeroed memory is a valid state, by the trait's word.
         None => (unsafe { allocate(type_ptr)? }, true),
     };
-    let this = fields::<T>(&object);
+    // SAFETY: an instance of the type that was made for `T`.
+    let this = unsafe { object.known::<Awaitable<T>>() };
     this.stage.set(Stage::Fresh);
     this.tracked.set(tracked);
     fill(&this.steps);

@@ -1,11 +1,9 @@
 //! How an awaitable goes on: by `send`, `throw` and `close`, from what it awaited to what it awaits next or returns.
 
-use std::ptr;
-
 use pyo3::ffi;
 
 use super::awaited::{poll, throw_into};
-use super::{Awaitable, Next, OFFSET, Stage, Steps};
+use super::{Next, Stage, Steps, This};
 use crate::cpython::error::{
     raise_instance, raised_matches, restore, runtime_error, take_exception, type_error, value_error,
 };
@@ -20,7 +18,7 @@ pub(super) enum Progress {
     Returned(Owned),
 }
 
-impl<T: Steps> Awaitable<T> {
+impl<T: Steps> This<T> {
     /// Goes on with `None`, as an `await` in a coroutine does: here is what mostly happens in one piece, without calls
     /// between the parts.
     #[inline(always)]
@@ -156,11 +154,8 @@ impl<T: Steps> Awaitable<T> {
     fn suspend(&self) {
         self.stage.set(Stage::Suspended);
         if !self.tracked.get() && !self.steps.holds_nothing() {
-            // SAFETY: the fields of an awaitable stand behind its header; it is not tracked yet.
-            unsafe {
-                let object = ptr::from_ref(self).byte_sub(OFFSET).cast_mut();
-                ffi::PyObject_GC_Track(object.cast());
-            }
+            // SAFETY: a live object of a collected type, which is not tracked yet.
+            unsafe { ffi::PyObject_GC_Track(self.as_ptr().cast()) };
             self.tracked.set(true);
         }
     }

@@ -7,21 +7,15 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use pyo3::ffi;
 
 use super::{protocol, reader, writer};
-use crate::awaitable::{Class, Next, Steps, iterator_of, make};
+use crate::awaitable::{Class, Next, Steps, awaitable_class, iterator_of, make};
 use crate::cpython::error::{raise, raise_instance, runtime_error};
-use crate::cpython::freelist::free_list;
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
 use crate::tls;
 use crate::transport::loop_calls::{create_future, with_exception_kept};
 use crate::transport::names::names;
 use crate::transport::socket;
 
-free_list!(FREE, 64);
-static CLASS: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(CLASS, 64);
 static READY_CLASS: Class = Class::new(|_| false, |_| None);
 /// The one awaitable that is ready.
 static READY: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());

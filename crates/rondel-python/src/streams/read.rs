@@ -12,11 +12,10 @@ use pyo3::ffi;
 use rondel_engine::read_buffer::{self, Overrun, Search, Step, overlong_line};
 
 use super::reader::{self, Reader, fields};
-use crate::awaitable::{Class, Next, Steps, iterator_of, make};
+use crate::awaitable::{Class, Next, Steps, awaitable_class, iterator_of, make};
 use crate::cpython::error::{
     raise_instance, raise_object, runtime_error, take_exception, value_error,
 };
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::import;
 use crate::cpython::object::{tuple_item, tuple_len};
@@ -25,12 +24,7 @@ use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::create_future;
 use crate::transport::names::{imports, names};
 
-free_list!(FREE, 256);
-static CLASS: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(CLASS, 256);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -7,17 +7,13 @@ use super::lock::{self, Lock};
 use super::names::sync_names;
 use super::primitive::plain;
 use super::semaphore::{self, Semaphore};
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
-use crate::cpython::freelist::free_list;
+use crate::awaitable::{
+    Class, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
+};
 use crate::cpython::method::Args;
 use crate::cpython::{Object, Owned, Res, Slot};
 
-free_list!(FREE, 128);
-static CLASS: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(CLASS, 128);
 
 /// One end of an `async with`.
 struct Scope {

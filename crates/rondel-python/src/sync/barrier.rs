@@ -14,10 +14,11 @@ use super::count::{Count, compare};
 use super::lock;
 use super::names::{sync_imports, sync_names};
 use super::primitive::{Bound, Primitive, describe, native_type, new_instance, plain};
-use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{
+    self, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
+};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{raise, restore, take_exception};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
 use crate::cpython::{
@@ -176,12 +177,7 @@ impl Barrier {
 
 // ---- wait, reset, abort ----
 
-free_list!(FREE, 64);
-static VISIT: awaitable::Class = awaitable::Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(VISIT, 64);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

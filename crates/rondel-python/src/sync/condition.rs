@@ -16,10 +16,11 @@ use super::primitive::{
     Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, plain, wait_on,
 };
 use super::waiters::Waiters;
-use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{
+    self, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
+};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{chain, exception_matches, restore, runtime_error, take_exception};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
 use crate::cpython::{
@@ -159,12 +160,7 @@ impl Condition {
 
 // ---- wait ----
 
-free_list!(FREE, 256);
-static WAIT: awaitable::Class = awaitable::Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(WAIT, 256);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -324,12 +320,7 @@ pub(super) fn wait(condition: &Native<Condition>) -> Res<Owned> {
 
 // ---- wait_for ----
 
-free_list!(FREE_WAIT_FOR, 64);
-static WAIT_FOR: awaitable::Class = awaitable::Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE_WAIT_FOR.with(|list| unsafe { list.keep(object) }),
-    |class| FREE_WAIT_FOR.with(|list| list.revive(class, false)),
-);
+awaitable_class!(WAIT_FOR, 64);
 
 /// One `wait_for()`.
 struct WaitFor {

@@ -7,10 +7,9 @@ use super::primitive::{
     Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, wait_on,
 };
 use super::waiters::Waiters;
-use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, make};
+use crate::awaitable::{self, Next, Steps, awaitable_class, init_type as init_awaitable, make};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{restore, take_exception};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
 use crate::cpython::{
@@ -114,12 +113,7 @@ impl Event {
 
 // ---- wait ----
 
-free_list!(FREE, 256);
-static WAIT: awaitable::Class = awaitable::Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(WAIT, 256);
 
 /// One `wait()`.
 struct Wait {

@@ -11,10 +11,9 @@ use super::async_with;
 use super::names::sync_imports;
 use super::primitive::{Bound, Primitive, describe_waiting, native_type, plain};
 use super::waiters::Waiters;
-use crate::awaitable::{self, init_type as init_awaitable};
+use crate::awaitable::{self, awaitable_class, init_type as init_awaitable};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{exception_matches, restore, runtime_error, take_exception};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
 use crate::cpython::{
@@ -111,12 +110,7 @@ impl Lock {
 
 // ---- acquire ----
 
-free_list!(FREE, 256);
-static ACQUIRE: awaitable::Class = awaitable::Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(ACQUIRE, 256);
 
 impl Acquirable for Lock {
     const ACQUIRE: &'static str = "Lock.acquire";

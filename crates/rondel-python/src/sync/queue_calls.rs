@@ -12,20 +12,16 @@ use super::queue::{
     Queue, get_at_once, get_item, is_empty, is_full, put_at_once, put_item, raise_shut_down,
 };
 use super::waiters::Waiters;
-use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{
+    self, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
+};
 use crate::cpython::error::{restore, take_exception};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::{Native, NativeSlot, Object, Owned, Raised, Res, Slot, none};
 use crate::future;
 use crate::future::any::{is_cancelled, is_done};
 
-free_list!(FREE, 256);
-static CALL: awaitable::Class = awaitable::Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(CALL, 256);
 
 /// One `get()` or `put()`.
 struct Call {

@@ -1,8 +1,9 @@
 //! `to_thread`: a call in a thread of the loop's default executor, in a copy of the context.
 
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{
+    Class, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
+};
 use crate::cpython::error::{runtime_error, type_error};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, Slot, context, names, none};
@@ -12,12 +13,7 @@ use crate::loop_core::running_loop::running_loop;
 use super::job::Call;
 use super::submit::submit_to_default;
 
-free_list!(FREE, 64);
-static CLASS: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(CLASS, 64);
 
 /// `functools.partial`.
 static PARTIAL: Table<Owned> = Table::new();

@@ -9,9 +9,8 @@ use pyo3::ffi;
 
 use super::names::timeout_imports;
 use super::timeout::{self, State, Timeout, running_loop};
-use crate::awaitable::{self, Next, Steps, init_type as init_awaitable, make};
+use crate::awaitable::{self, Next, Steps, awaitable_class, init_type as init_awaitable, make};
 use crate::cpython::error::{attribute_error, guard, guard_object, type_error};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{
     Args, GetSet, Method, attribute, function, method, with_tuple_and_dict,
 };
@@ -25,12 +24,7 @@ use crate::loop_core::LoopCore;
 
 // ---- async with ----
 
-free_list!(FREE_ENTER, 128);
-static ENTER: awaitable::Class = awaitable::Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE_ENTER.with(|list| unsafe { list.keep(object) }),
-    |class| FREE_ENTER.with(|list| list.revive(class, false)),
-);
+awaitable_class!(ENTER, 128);
 
 /// One `__aenter__()`.
 struct Enter {
@@ -67,12 +61,7 @@ impl Steps for Enter {
     }
 }
 
-free_list!(FREE_EXIT, 128);
-static EXIT: awaitable::Class = awaitable::Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE_EXIT.with(|list| unsafe { list.keep(object) }),
-    |class| FREE_EXIT.with(|list| list.revive(class, false)),
-);
+awaitable_class!(EXIT, 128);
 
 /// One `__aexit__()`.
 struct Exit {

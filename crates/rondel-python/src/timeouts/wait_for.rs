@@ -7,18 +7,14 @@ use std::cell::Cell;
 use super::async_with::timeout_in;
 use super::names::timeout_imports;
 use super::timeout::{Timeout, enter, is_over, leave, raise_timeout};
-use crate::awaitable::{Class, Next, Steps, await_any, init_type as init_awaitable, make};
+use crate::awaitable::{
+    Class, Next, Steps, await_any, awaitable_class, init_type as init_awaitable, make,
+};
 use crate::cpython::error::{restore, take_exception};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::{NativeSlot, Object, Owned, Raised, Res, Slot, none};
 
-free_list!(FREE, 128);
-static WAIT_FOR: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(WAIT_FOR, 128);
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]

@@ -8,9 +8,10 @@ use std::ptr;
 
 use super::names::timeout_imports;
 use super::timeout::{cancel_timer, is_cancellation, is_over, raise_timeout, running_loop};
-use crate::awaitable::{Class, Next, Steps, await_any, init_type as init_awaitable, make};
+use crate::awaitable::{
+    Class, Next, Steps, await_any, awaitable_class, init_type as init_awaitable, make,
+};
 use crate::cpython::error::{chain, restore, take_exception};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names, none};
@@ -18,12 +19,7 @@ use crate::future::any::{create_future, is_done, set_result_unless_cancelled};
 use crate::loop_core::LoopCore;
 use crate::{future, handle, task};
 
-free_list!(FREE, 128);
-static WAIT_FOR: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(WAIT_FOR, 128);
 
 /// What a wait is made of.
 struct Parts {

@@ -12,11 +12,11 @@ use super::awaited_by::{current_task, link, unlink};
 use super::names::waits_imports;
 use super::parse_one;
 use crate::awaitable::{
-    Class, Next, Steps, init_type as init_awaitable, is_awaitable, iterator_of, make,
+    Class, Next, Steps, awaitable_class, init_type as init_awaitable, is_awaitable, iterator_of,
+    make,
 };
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{guard_object, raise_bare, type_error};
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, attribute, function, method};
 use crate::cpython::native;
 use crate::cpython::native::Fields;
@@ -210,12 +210,7 @@ fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
 
 // ---- what it gives out ----
 
-free_list!(FREE, 128);
-static ONE: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(ONE, 128);
 
 /// Waits for the next future that is done.
 struct One {

@@ -10,12 +10,13 @@ use pyo3::ffi;
 use super::awaited_by::{current_task, link, unlink};
 use super::names::waits_imports;
 use super::parse_one;
-use crate::awaitable::{Class, Next, Steps, init_type as init_awaitable, iterator_of, make};
+use crate::awaitable::{
+    Class, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
+};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{
     raise, restore, runtime_error, take_exception, type_error, value_error,
 };
-use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::native;
 use crate::cpython::native::Fields;
@@ -130,12 +131,7 @@ fn cancel_timer(this: &Waiting) -> Res<()> {
 
 // ---- the awaitable ----
 
-free_list!(FREE, 64);
-static WAIT: Class = Class::new(
-    // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
-    |object| FREE.with(|list| unsafe { list.keep(object) }),
-    |class| FREE.with(|list| list.revive(class, false)),
-);
+awaitable_class!(WAIT, 64);
 
 /// One `wait()`.
 struct Wait {
