@@ -1,10 +1,10 @@
-"""Programs that run in a process of their own, on the implementation under test."""
+"""Runs a program in a child process, on the implementation under test."""
 
 import subprocess
 import sys
 import textwrap
 
-# What stands before the program: it finds the implementation under asyncio's name.
+# A prelude for the program: it binds the implementation to the name asyncio.
 LOOPS = {
     "asyncio": "import asyncio\n",
     "rondel": "import rondel as asyncio\n",
@@ -35,7 +35,10 @@ def finish(process, timeout=30):
 
 
 def output(impl, program, *arguments):
-    """What the program prints; it has to end well and to say nothing on its standard error."""
+    """Return the program's output.
+
+    It must exit with status 0 and print nothing to standard error.
+    """
     process = child(impl, program, *arguments)
     out, err = finish(process)
     assert (err, process.returncode) == ("", 0)

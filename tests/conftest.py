@@ -1,14 +1,16 @@
-"""One test body, several implementations: stock asyncio is the oracle, Rondel has to do the same.
+"""Runs each test on several implementations: stock asyncio is the oracle, Rondel must do the same.
 
-A test takes the fixture `aio`, the module under test under asyncio's name, and `run` or `loop`:
+A test uses the fixture `aio`, which is the module under test, and `run` or `loop`. The
+implementations are:
 
-* `asyncio`: stock asyncio, its own loop;
-* `rondel`: the module `rondel` itself, as with `import rondel as asyncio`;
-* `factory`: asyncio's functions on Rondel's loop, as with `asyncio.run(main(), loop_factory=rondel.new_event_loop)`.
+* `asyncio`: stock asyncio with its own loop;
+* `rondel`: the module `rondel`, as with `import rondel as asyncio`;
+* `factory`: asyncio's functions on Rondel's loop, as with
+  `asyncio.run(main(), loop_factory=rondel.new_event_loop)`.
 
-Tests that take `run` or `loop` run in debug mode as well. `--impl asyncio,rondel,factory` chooses; all is the default.
-Each test is charged with the descriptors it leaves open, and with what reaches the loop's exception handler without
-the test asking for it (the fixture `problems`).
+Tests that use `run` or `loop` run in debug mode as well. `--impl asyncio,rondel` chooses
+implementations; the default is all. A test fails if it leaves descriptors open. It also fails if
+the loop's exception handler is called, unless the test uses the fixture `problems`.
 """
 
 import asyncio
@@ -27,7 +29,7 @@ import pytest
 
 
 class Implementation:
-    """Where a test gets its loop from, and the module it uses under the name asyncio."""
+    """What a test runs on: the module, and the function that creates loops."""
 
     def __init__(self, name: str) -> None:
         self.name = name
@@ -47,7 +49,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    # A shell's background jobs ignore SIGINT, what nohup starts SIGHUP, and so would every program that is started here.
+    # A shell's background jobs ignore SIGINT, and programs started by nohup ignore SIGHUP. Child
+    # processes of the tests would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -80,7 +83,7 @@ def open_descriptors() -> dict[int, str]:
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except FileNotFoundError:
-            pass  # the one that listdir itself had open
+            pass  # the descriptor of listdir itself
     return found
 
 
@@ -88,7 +91,7 @@ def open_descriptors() -> dict[int, str]:
 def _no_descriptor_is_left() -> Iterator[None]:
     before = open_descriptors()
     yield
-    # Only a suspect is worth a collection: it takes longer than most tests.
+    # A collection takes longer than most tests, so it runs only if something seems to be open.
     if set(open_descriptors()) - set(before):
         gc.collect()
         left = {fd: what for fd, what in open_descriptors().items() if fd not in before}
@@ -97,7 +100,10 @@ def _no_descriptor_is_left() -> Iterator[None]:
 
 @functools.cache
 def _let_hypothesis_begin() -> None:
-    """When it first runs, it asks the collector for referrers of an object, which does not tell of those that are frozen."""
+    """Run hypothesis once.
+
+    On its first run it calls `gc.get_referrers`, which omits frozen objects.
+    """
     from hypothesis import given, settings, strategies
 
     settings(max_examples=1, database=None)(given(strategies.none())(lambda _: None))()
@@ -105,7 +111,7 @@ def _let_hypothesis_begin() -> None:
 
 @pytest.fixture(autouse=True, scope="module")
 def _collections_are_small() -> None:
-    """What pytest and earlier modules keep is no part of later collections: each would take longer than most tests."""
+    """Freeze the objects of pytest and of earlier modules, so that collections stay fast."""
     if "hypothesis" in sys.modules:
         _let_hypothesis_begin()
     gc.collect()
@@ -114,7 +120,7 @@ def _collections_are_small() -> None:
 
 @pytest.fixture
 def problems() -> list[dict[str, Any]]:
-    """The contexts with which the loop's exception handler was called."""
+    """The contexts that the loop's exception handler was called with."""
     return []
 
 
@@ -127,10 +133,10 @@ def _check(problems: list[dict[str, Any]], request: pytest.FixtureRequest) -> No
 def loop(
     impl: Implementation, debug: bool, problems: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> Iterator[asyncio.AbstractEventLoop]:
-    """A loop that does not run, for tests that drive it by hand."""
+    """A loop that is not running, for tests that drive it."""
     loop = impl.new_event_loop()
     loop.set_debug(debug)
-    loop.slow_callback_duration = 60  # type: ignore[attr-defined]  # no log lines for a slow machine
+    loop.slow_callback_duration = 60  # type: ignore[attr-defined]  # no log messages on a slow machine
     loop.set_exception_handler(lambda _loop, context: problems.append(context))
     yield loop
     loop.close()
@@ -141,7 +147,7 @@ def loop(
 def run(
     impl: Implementation, debug: bool, problems: list[dict[str, Any]], request: pytest.FixtureRequest
 ) -> Iterator[Callable[[Coroutine[Any, Any, Any]], Any]]:
-    """Runs a coroutine to its end in a loop of its own, as asyncio.run() does."""
+    """A function that runs a coroutine to completion in a new loop, like asyncio.run()."""
 
     def run(main: Coroutine[Any, Any, Any]) -> Any:
         runner = impl.module.Runner(debug=debug, loop_factory=impl.new_event_loop)
@@ -152,8 +158,8 @@ def run(
             return runner.run(and_those_it_left(main))
 
     async def and_those_it_left(main: Coroutine[Any, Any, Any]) -> Any:
-        # A server's handler may see the end of its connection a little after the client that closed it: without this
-        # it would be cancelled or not, as the turns fall.
+        # A server's handler may see the end of its connection later than the client that closed it.
+        # Without this wait it would be cancelled at random.
         try:
             return await main
         finally:
@@ -167,7 +173,7 @@ def run(
 
 @pytest.fixture
 def free_port() -> int:
-    """A port below those that the kernel gives to clients: one of theirs could be taken again before the test binds it."""
+    """A free port below the kernel's range for clients: no client can take it."""
     for port in random.sample(range(15_000, 32_000), 100):
         with socket.socket() as probe:
             try:

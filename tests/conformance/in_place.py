@@ -1,12 +1,12 @@
-"""Puts Rondel in the place of asyncio's loop, tasks and futures, for CPython's own tests.
+"""Replaces asyncio's loop, tasks and futures by Rondel's, for CPython's own tests.
 
-`stock` changes nothing that matters: it is what the other modes are compared with. `loop` has every way to a new event
-loop make a `rondel.EventLoop`. `full` is that and `rondel.install()`: the tests then meet Rondel's functions and classes
-wherever they look up asyncio's.
+The mode `stock` changes nothing that matters: the other modes are compared with it. In the mode
+`loop`, every function that creates an event loop creates a `rondel.EventLoop`. The mode `full` is
+that and `rondel.install()`: the tests then use Rondel's functions and classes.
 
-Some tests are written as base classes, which CPython fills with its C and its Python classes. Each mode adds a filling
-with the `Task` and `Future` that stand in asyncio then (`derived`). Others build a `BaseEventLoop` and hang mocks on it;
-these are given a whole loop (`adapt`).
+Some tests are base classes, from which CPython derives tests of its C and of its Python classes.
+Each mode derives one more, for the `Task` and `Future` that asyncio has then (`derived`). Other
+tests create a `BaseEventLoop` and put mocks on it: they are given a complete loop (`adapt`).
 """
 
 import asyncio
@@ -27,7 +27,7 @@ def put(mode: str) -> None:
         rondel.install()
 
     class Meta(type):
-        """`asyncio.SelectorEventLoop(selector)` makes a loop of exactly Rondel's class, and `isinstance` knows it."""
+        """Makes `asyncio.SelectorEventLoop` create Rondel loops; `isinstance` knows them."""
 
         def __call__(cls, selector: object = None) -> asyncio.AbstractEventLoop:
             return rondel.EventLoop()
@@ -50,7 +50,7 @@ def new_event_loop() -> Any:
 
 
 class Forgetful:
-    """A loop on which a test may replace what `BaseEventLoop` leaves open, to no effect."""
+    """A loop whose methods that `BaseEventLoop` leaves abstract can be mocked, to no effect."""
 
     def __setattr__(self, name: str, value: object) -> None:
         if name not in ("_process_events", "_write_to_self"):
@@ -63,7 +63,7 @@ def forgetful_loop() -> Any:
 
 
 def adapt(module: ModuleType, mode: str) -> None:
-    """Changes and completes a module of tests that was just imported."""
+    """Adapts a test module that was just imported."""
     short = module.__name__.rpartition(".")[2]
     if mode != "stock" and short in ("test_base_events", "test_pep492"):
         cls = vars(module)["BaseTest" if short == "test_pep492" else "BaseEventLoopTests"]
@@ -89,7 +89,7 @@ def set_policy(policy: Any) -> None:
 
 
 def derived(short: str, module: Any) -> Iterator[type]:
-    """CPython's base classes of tests, filled with what stands in asyncio now."""
+    """Derives tests from CPython's base classes, for asyncio's current `Task` and `Future`."""
     from test.test_asyncio.utils import TestCase
 
     task, future = asyncio.Task, asyncio.Future

@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""CPython's own asyncio tests, on Rondel: run.py [--mode loop|full] [--module test_tasks ...] [--test PATTERN]
+"""Runs CPython's own asyncio tests on Rondel.
 
-The tests are those that come with the interpreter this runs under; Rondel must be importable. What `in_place.py` says
-is put in place, and each module of tests runs in a process of its own. A test that fails runs again alone, and if it
-fails again on stock asyncio: only what stock asyncio passes counts. Tests that look into the stock loop are listed in
-`white_box.txt`, one by one and with the reason; an entry that passes counts as a failure, so that the list stays true.
+run.py [--mode loop|full] [--module test_tasks ...] [--test PATTERN]
+
+The tests are those of the running interpreter, in which Rondel must be importable. `in_place.py`
+replaces asyncio's classes. Each test module runs in a process of its own. A test that fails runs
+again alone. If it fails again, it runs on stock asyncio: only a test that stock asyncio passes
+counts as failed. `white_box.txt` lists the tests that inspect the internals of the stock loop, each
+with the reason. An entry whose test passes counts as a failure, so that the list stays correct.
 """
 
 import argparse
@@ -38,7 +41,7 @@ class Entry:
     met: bool = field(default=False)
 
     def applies(self, mode: str) -> bool:
-        """`where` names modes and versions that must all fit: `any`, `full`, `<3.14`, `full >=3.12`; `skip` always does."""
+        """Whether all parts of `where` match: `any`, `full`, `<3.14`, `full >=3.12`, `skip`."""
         compare = {"<": int.__lt__, ">=": int.__ge__}
         for word in self.where.split():
             if version := re.fullmatch(r"(<|>=)3\.(\d+)", word):
@@ -69,7 +72,7 @@ class Runner:
         self.environment = dict(os.environ, PYTHONDONTWRITEBYTECODE="1")
 
     def run_module(self, module: str) -> dict[str, dict[str, str]]:
-        """What became of each test of a module, by its full name."""
+        """The outcome of each test of a module, by its full name."""
         results: dict[str, dict[str, str]] = {}
         planned = self.chosen(module, self.run_process(self.options.mode, module, [])[0])
         while planned:
@@ -102,11 +105,11 @@ class Runner:
         ]
 
     def is_expected(self, name: str) -> bool:
-        """Whether a failure is no news, and not worth a second look."""
+        """Whether the test is listed, so that it need not run again."""
         return any(fnmatch.fnmatchcase(name, pattern) for pattern in self.expected)
 
     def run_process(self, mode: str, module: str, tests: list[str]) -> tuple[list[str], dict[str, dict[str, str]]]:
-        """One process: what it was to run, and what became of what it began."""
+        """One process: the tests it has to run, and the outcome of those it began."""
         handle, name = tempfile.mkstemp(dir=self.folder, prefix=f"{module}-")
         os.close(handle)
         report, log = pathlib.Path(name), pathlib.Path(name + ".log")
@@ -125,7 +128,7 @@ class Runner:
         return self.read(report, log, tests, hung)
 
     def watch(self, process: subprocess.Popen[bytes], module: str, report: pathlib.Path) -> bool:
-        """Waits for the process. Whether it had to be ended, as no test began or ended for too long."""
+        """Waits for the process. Returns whether it was killed because no test made progress."""
         size, since, hung, limit = 0, time.monotonic(), False, self.options.timeout
         while process.poll() is None and not hung:
             time.sleep(0.02)
@@ -134,7 +137,7 @@ class Runner:
                 limit = self.patience(module, report)
             hung = time.monotonic() - since > limit
         if hung:
-            process.send_signal(signal.SIGABRT)  # faulthandler writes where it was
+            process.send_signal(signal.SIGABRT)  # faulthandler writes the stack
             time.sleep(0.5)
         try:
             os.killpg(process.pid, signal.SIGKILL)
@@ -144,7 +147,10 @@ class Runner:
         return hung
 
     def patience(self, module: str, report: pathlib.Path) -> float:
-        """Seconds for what runs now: a test that is listed as failing may hang, as is known, and is not worth the time."""
+        """The time limit in seconds for the current test.
+
+        It is short for tests that are known to hang.
+        """
         lines = report.read_text().splitlines()
         event = json.loads(lines[-1]) if lines and lines[-1].endswith("}") else {}
         listed = "begin" in event and self.is_expected(f"{module}.{event['begin']}")
@@ -175,7 +181,7 @@ class Runner:
 
 
 def last_words(log: pathlib.Path) -> str:
-    """What faulthandler left: the error, and the innermost line in the tests."""
+    """Return what faulthandler wrote: the error, and the innermost line in the tests."""
     lines = log.read_text(errors="replace").splitlines()
     fatal = next((line for line in lines if line.startswith("Fatal Python error")), "")
     place = next((line.strip() for line in lines if "/test_asyncio/" in line), "")
@@ -183,7 +189,7 @@ def last_words(log: pathlib.Path) -> str:
 
 
 def summarize(mode: str, results: dict[str, dict[str, str]], seconds: float, verbose: bool) -> bool:
-    """Prints what there is to say. Whether all is well."""
+    """Prints the results. Returns whether all is well."""
     entries = [entry for entry in read_entries(mode) if not entry.skipped]
     failures, expected = [], 0
     for name, result in sorted(results.items()):
@@ -225,7 +231,7 @@ def main() -> int:
     parser.add_argument("--mode", choices=["loop", "full"], action="append", help="both if not given")
     parser.add_argument("--module", action="append", help="a module of test.test_asyncio; all if not given")
     parser.add_argument("--test", default="*", help="a glob on module.Class.test")
-    # These tests wait more than they compute.
+    # These tests mostly wait.
     parser.add_argument("--jobs", type=int, default=2 * (os.cpu_count() or 1))
     parser.add_argument("--timeout", type=float, default=40, help="seconds in which a test must end")
     parser.add_argument("--patience", type=float, default=5, help="the same for tests listed in white_box.txt")
@@ -236,7 +242,7 @@ def main() -> int:
         print("SKIPPED: this interpreter comes without CPython's tests (on Debian: libpython3.x-testsuite)")
         return 0
     found = sorted(path.stem for path in pathlib.Path(spec.submodule_search_locations[0]).glob("test_*.py"))
-    # The longest first, so that none of them is left for the end.
+    # The longest modules come first, so that none of them runs alone at the end.
     long = (
         "test_tasks",
         "test_ssl",

@@ -1,9 +1,9 @@
-"""One process of a conformance run, started by run.py: runs tests of one module of `test.test_asyncio`.
+"""Runs tests of one module of `test.test_asyncio`, in a process that run.py starts.
 
-    worker.py MODE MODULE REPORT CLASS.TEST ...
+worker.py MODE MODULE REPORT CLASS.TEST ...
 
-It appends lines of JSON to REPORT: which tests the module has, and as each of those named begins and ends. The first failure
-ends the process; what else ends it in between is for run.py to find out.
+It appends lines of JSON to REPORT: the tests of the module; the beginning and the end of each test
+that runs. The process ends at the first failure. If it ends otherwise, run.py finds out why.
 """
 
 import faulthandler
@@ -20,7 +20,8 @@ from typing import Any
 import in_place
 from test import support
 
-# Half a minute and five minutes as they stand: a hang is to be noticed sooner. Bound by the modules at their import.
+# By default half a minute and five minutes: too long to notice a hang. Test modules read them at
+# import.
 support.SHORT_TIMEOUT, support.LONG_TIMEOUT = 10.0, 30.0
 
 
@@ -45,10 +46,10 @@ class Reporter(unittest.TestResult):
         status, why = self.verdict or ("passed", "")
         self.say(end=name_of(test), status=status, why=why)
         if status == "failed":
-            os._exit(0)  # what it leaves behind, a running loop say, is not for the next one to trip over
+            os._exit(0)  # what a failed test leaves behind, such as a running loop, could break the next test
 
     def note(self, test: Any, status: str, why: str) -> None:
-        if not self.running:  # a whole class: its fixture failed, or it is skipped
+        if not self.running:  # the whole class: its fixture failed, or it is skipped
             self.say(
                 whole=test.__class__.__name__ if hasattr(test, "_testMethodName") else str(test), status=status, why=why
             )
@@ -88,9 +89,9 @@ def tests_of(module: Any) -> list[unittest.TestCase]:
 
 def main(mode: str, module_name: str, path: str, *chosen: str) -> None:
     faulthandler.enable()
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs of a shell start with it ignored
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     resource.setrlimit(resource.RLIMIT_DATA, (8 << 30, 8 << 30))
-    support.use_resources = ["subprocess", "cpu", "walltime"]  # anything but the network
+    support.use_resources = ["subprocess", "cpu", "walltime"]  # all resources except the network
     in_place.put(mode)
     with open(path, "a", buffering=1) as report:
         reporter = Reporter(report)
@@ -104,12 +105,12 @@ def main(mode: str, module_name: str, path: str, *chosen: str) -> None:
         reporter.say(plan=[name_of(test) for test in tests])
         tests = [test for test in tests if name_of(test) in chosen]
         try:
-            # One suite a class, so that the fixtures of classes run.
+            # One suite per class, so that class fixtures run.
             unittest.TestSuite(tests).run(reporter)
         except BaseException as error:
-            # E.g. a KeyboardInterrupt that a test let out.
+            # Such as a KeyboardInterrupt that a test did not catch.
             reporter.say(escaped=f"{type(error).__name__}: {error}")
-    os._exit(0)  # threads that a loop left behind are not waited for
+    os._exit(0)  # don't wait for threads that a loop left behind
 
 
 if __name__ == "__main__":

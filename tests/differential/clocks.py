@@ -1,10 +1,10 @@
-"""Loops whose time does not pass by itself, of asyncio's and of ours, and how a program is let run to its end on them.
+"""Loops with artificial clocks, asyncio's and ours, and how to run a program on them to completion.
 
-* `virtual`: time stands while something is ready, and jumps to the next deadline otherwise. Rondel's engine has such a clock;
-  asyncio's loop gets one by a selector that never waits.
-* `manual`: `loop.time` is replaced on the instance, and the program's driver moves the time on. Loops are never idle here, so
-  that turns can be counted.
-* `turns`: the loop as it is. No timer is ever due; turns are counted, and nothing else is there to tell the time.
+* `virtual`: time stands still while a callback is ready, then jumps to the next deadline. Rondel's
+  engine has such a clock; asyncio's loop gets one by a selector that never waits.
+* `manual`: `loop.time` is replaced on the instance, and the driver of the program advances the time.
+  The loop is never idle, so that turns can be counted.
+* `turns`: the loop is unchanged. No timer is ever due; time is the number of turns.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ import selectors
 from programs import FAR, ROUND
 
 START = 1024.0
-#: Turns between two moves of the manual clock, and moves of it; together more than a program takes.
+#: Turns between two steps of the manual clock, and the number of steps: more than a program takes.
 PACE, MOVES = 5, 70
 TURNS = 120
 CLOCKS = ("virtual", "manual", "turns")
@@ -45,12 +45,12 @@ class JumpingLoop(asyncio.SelectorEventLoop):
 
     def close(self):
         if not self.is_closed():
-            del self._selector.jump  # a cycle
+            del self._selector.jump  # breaks a reference cycle
         super().close()
 
 
 class Clock:
-    """Makes loops, and tells when the driver may go on."""
+    """Creates loops, and tells when the driver may go on."""
 
     def __init__(self, kind, of_rondel):
         self.kind, self.of_rondel = kind, of_rondel
@@ -71,11 +71,11 @@ class Clock:
         return loop
 
     def stamp(self):
-        """What is noted with each event of a program."""
+        """Return the time that the trace shows with each event."""
         return self.loop.time() if self.kind == "virtual" else (self.turn, self.now)
 
     def delay(self, timer):
-        """A timer's delay in seconds, or what stands for none."""
+        """Return a timer's delay in seconds, or a value that means no timer."""
         if timer is None or isinstance(timer, int):
             return timer
         if timer.delay and self.kind == "turns":
@@ -83,7 +83,7 @@ class Clock:
         return timer.delay
 
     async def exhaust(self, aio):
-        """Returns when nothing will happen any more without the driver."""
+        """Wait until nothing more will happen without the driver."""
         if self.kind == "virtual":
             await aio.sleep(FAR)
         elif self.kind == "manual":
@@ -94,7 +94,7 @@ class Clock:
             await self.turns(aio, TURNS)
 
     async def settle(self, aio):
-        """As `exhaust`, after everything was cancelled."""
+        """Like `exhaust`, after everything was cancelled."""
         if self.kind == "virtual":
             await aio.sleep(FAR)
         else:

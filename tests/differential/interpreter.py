@@ -1,4 +1,4 @@
-"""Runs a program of `programs.py` on some asyncio, and writes down all that can be seen of it."""
+"""Runs a program of `programs.py`, and records everything observable."""
 
 import asyncio
 import contextvars
@@ -11,7 +11,7 @@ from collections import deque
 
 from programs import FAR
 
-#: So often everything is cancelled at the end of a program, at most.
+#: The maximum number of times that everything is cancelled at the end of a program.
 ROUNDS = 40
 NEVER_RETRIEVED = re.compile("never retrieved|was destroyed")
 
@@ -24,7 +24,10 @@ def bare_yield():
 
 
 class OrderedSet(set):
-    """A task group's set of tasks, gone through in the order of `created`: a set's own is that of memory addresses."""
+    """A task group's set of tasks, iterated in the order of `created`.
+
+    A plain set's order depends on addresses.
+    """
 
     def __init__(self):
         super().__init__()
@@ -36,7 +39,7 @@ class OrderedSet(set):
 
 
 def plain(text):
-    """A text without what differs between two runs of one program."""
+    """Return a text without the parts that differ between two runs of a program."""
     text = re.sub(r"0x[0-9a-f]+", "0x…", str(text))
     return re.sub(r"<.*>", "<…>", text, flags=re.DOTALL)
 
@@ -50,7 +53,7 @@ def describe(error, depth=3):
 
 
 class Body:
-    """Where a statement stands: the label of its task, the task's number, the timeout around it."""
+    """The context of a statement: its task's label and number, and the timeout around it."""
 
     def __init__(self, label, number, timeout=None):
         self.label, self.number, self.timeout = label, number, timeout
@@ -64,10 +67,10 @@ class Interpreter:
         self.tasks, self.begun, self.handles = [], {}, []
         self.labels = 0
 
-    # ---- from outside ----
+    # ---- running a program ----
 
     def run(self):
-        """The trace of the program."""
+        """Run the program and return its trace."""
         loop = self.clock.make_loop()
         self.loop = loop
         loop.set_debug(self.program.debug)
@@ -138,13 +141,13 @@ class Interpreter:
                 task.cancel("the end")
             for lock in self.locks:
                 if lock.locked():
-                    lock.release()  # a condition takes its lock again, however often it is cancelled
+                    lock.release()  # a condition reacquires its lock, however often it is cancelled
             await self.clock.settle(aio)
         self.look("ended")
         assert all(task.done() for task in self.tasks)
 
     def look(self, when):
-        """All states."""
+        """Record the states of all objects."""
         for number, task in enumerate(self.tasks):
             state = "pending"
             if task.cancelled():
@@ -171,7 +174,7 @@ class Interpreter:
         return self.tasks[number]
 
     def coroutine(self, body, where):
-        """One that some function is to make a task of, or to await itself."""
+        """Return a coroutine: the function that gets it makes it a task, or awaits it."""
         self.labels += 1
         return self.body(f"{where.label}.{self.labels}", where.number, body)
 
@@ -207,7 +210,7 @@ class Interpreter:
         return self.tasks[number % len(self.tasks)]
 
     def other_task(self, number, where):
-        """A task that was made after this one: so those that wait for one another never make a circle."""
+        """Choose a task created after this one, so that tasks never wait in a cycle."""
         later = self.tasks[where.number + 1 :]
         return later[number % len(later)] if later else None
 
@@ -243,7 +246,7 @@ class Interpreter:
         return None
 
     def act(self, label, statement):
-        """A statement that does not wait."""
+        """Run a statement that does not wait."""
         name, *args = statement
         try:
             result = getattr(self, f"do_{name}")(label, *args)
@@ -509,14 +512,15 @@ class Interpreter:
         try:
             done, pending = await self.aio.wait(futures, timeout=self.clock.delay(timer), return_when=until)
         finally:
-            # asyncio goes through a set here, and looks at exceptions only until it has seen enough.
+            # asyncio iterates over a set here, and retrieves exceptions only until it has seen
+            # enough.
             for each in futures:
                 if each.done() and not each.cancelled():
                     each.exception()
         return [each in done for each in futures], [each in pending for each in futures]
 
     async def do_completed(self, where, targets, timer, async_form):
-        # asyncio goes through a set here: only one of the targets may be done, or new.
+        # asyncio iterates over a set here: only one of the targets may be done, or new.
         futures, special = [], 0
         for target in targets:
             future = self.target(target, where)

@@ -1,10 +1,10 @@
-"""How many random programs are tried: always the same few hundred, or `RONDEL_EXAMPLES` new ones."""
+"""How many random programs are run: always the same few hundred, or `RONDEL_EXAMPLES` new ones."""
 
 import os
 
 from hypothesis import HealthCheck, settings
 
-#: New random programs for each test; 0 for those that are always the same.
+#: The number of new random programs per test; 0 means the fixed ones.
 EXAMPLES = int(os.environ.get("RONDEL_EXAMPLES", "0"))
 
 settings.register_profile("fixed", derandomize=True, max_examples=500, deadline=None, database=None)

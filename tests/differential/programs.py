@@ -1,12 +1,13 @@
 """Random asyncio programs, as data: `interpreter.py` runs them.
 
-A program is a few tasks; a task is a body, a list of statements, some of which have bodies of their own. Every statement
-runs at most once, so that programs end, and each of them that waits for time has a timer of its own. Left out is only what
-asyncio itself leaves open:
+A program is a few tasks. A task is a body: a list of statements, some of which have bodies too.
+Every statement runs at most once, so that programs end, and each statement with a timeout has its
+own timer. Programs avoid only what asyncio leaves undefined:
 
 * Timers with equal deadlines: `set_delays` gives every timer a delay that no sum of others can equal.
-* A cycle of tasks that wait for one another, whose cancellation recurses without end: see `Interpreter.other_task`.
-* The order in which sets are gone through: see `Interpreter.completed` and `Interpreter.group`.
+* A cycle of tasks that wait for each other, whose cancellation recurses endlessly: see
+  `Interpreter.other_task`.
+* The order of iteration over sets: see `Interpreter.completed` and `Interpreter.group`.
 """
 
 import sys
@@ -14,17 +15,17 @@ from dataclasses import dataclass, field
 
 from hypothesis import strategies as st
 
-#: Delays are exact sums of these, in seconds, so that floats and nanoseconds tell the same time.
+#: Delays are exact sums of these, in seconds, so that floats and nanoseconds give the same time.
 TICK = 2.0**-9
 MOST_TIMERS = 20
 ROUND = TICK * 2**MOST_TIMERS
-#: Longer than a program can take, in seconds.
+#: Longer than any program takes, in seconds.
 FAR = 2.0**18
 
 
 @dataclass(eq=False)
 class Timer:
-    """Stands for a delay."""
+    """A placeholder for a delay."""
 
     rounds: int
     delay: float = field(default=0.0)
@@ -49,17 +50,21 @@ def timers(node):
 
 
 def set_delays(program):
-    """Whole rounds, and a power of two of ticks: equal deadlines would be equal sets of timers, one after the other."""
+    """Whole rounds plus a power of two of ticks.
+
+    Equal deadlines would need equal sets of timers.
+    """
     for number, timer in enumerate(timers(program.tasks)):
         within = TICK * 2**number if number < MOST_TIMERS else 0.0
-        # Those that are too many are no timers at all: what is over at once has a way of its own everywhere.
+        # Timers beyond MOST_TIMERS get no delay: most functions set no timer for 0 seconds.
         timer.delay = timer.rounds * ROUND + within if within else 0.0
     return program
 
 
 timer = st.builds(Timer, st.integers(0, 3))
 timeout = st.one_of(timer, timer, timer, st.sampled_from([None, 0, -1]))
-#: Of what sets a timer for 0 seconds as well: two of these in one turn would have equal deadlines.
+#: Statements that set a timer even for 0 seconds. Two of them in one turn would have equal
+#: deadlines.
 timer_or_none = st.one_of(timer, timer, timer, st.none())
 small = st.integers(0, 2)
 number = st.integers(0, 5)
@@ -72,7 +77,7 @@ def statement(name, *parts):
     return st.tuples(just(name), *parts)
 
 
-# ---- what a callback can do, too: nothing in these waits ----
+# ---- actions: they do not wait, so callbacks can do them, too ----
 
 ACTIONS = [
     statement("note"),
@@ -101,7 +106,7 @@ if hasattr(sys.modules.get("asyncio") or __import__("asyncio"), "QueueShutDown")
 
 action = st.one_of(ACTIONS)
 actions = st.lists(action, max_size=3)
-# ---- what a task can do ----
+# ---- statements of tasks ----
 
 SIMPLE = [
     statement("act", action),
@@ -137,7 +142,7 @@ if __debug__:
 
 
 def target(body):
-    """What is awaited through a function: a coroutine, a task, a future."""
+    """An awaitable that a function gets: a coroutine, a task, a future."""
     return st.one_of(statement("body", body), statement("task", number), statement("future", small))
 
 

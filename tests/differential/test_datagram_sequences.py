@@ -1,5 +1,4 @@
-"""What a datagram endpoint does when sending, failing and ending come in any order: short sequences of operations, on stock
-asyncio and on the implementation under test, have to come to the same."""
+"""Sequences of datagram operations (sending, failing, closing) end as on stock asyncio."""
 
 import asyncio
 import itertools
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 
 TOO_LARGE = bytes(70_000)
-# One letter for each operation.
+# Each letter is an operation.
 SENDS = {
     "o": "good",
     "n": "by name",
@@ -70,7 +69,7 @@ async def _outcome(sequence: str, receiver: socket.socket, *, connected: bool) -
         "e": (b"e", ("127.0.0.1", 0)),
     }
     for number, letter in enumerate(sequence):
-        # asyncio fails when its socket is gone; Rondel says nothing (docs/compatibility.md).
+        # asyncio raises when its socket is gone; Rondel does nothing (docs/compatibility.md).
         if letter in SENDS and sock.fileno() == -1:
             continue
         match letter:
@@ -93,7 +92,7 @@ async def _outcome(sequence: str, receiver: socket.socket, *, connected: bool) -
             case _:
                 try:
                     transport.sendto(*sends[letter])
-                except ValueError as error:  # a connected endpoint has one address
+                except ValueError as error:  # a connected endpoint has a single address
                     events.append(repr(error).replace(str(address), "(its address)"))
     for _ in range(3):
         await asyncio.sleep(0)

@@ -1,6 +1,7 @@
 """Random programs leave the same trace on stock asyncio and on Rondel, event by event.
 
-`RONDEL_EXAMPLES=20000 pytest tests/differential/test_programs.py` tries so many new ones for each kind of clock.
+`RONDEL_EXAMPLES=20000 pytest tests/differential/test_programs.py` runs that many new programs for
+each kind of clock.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ from programs import programs
 
 @pytest.fixture(autouse=True, scope="module")
 def _small_collections():
-    """Each program ends with a collection, which is not to go through what those before it have left."""
+    """Each program ends with a collection, which must not traverse earlier programs' objects."""
     automatic = gc.isenabled()
     gc.disable()
     yield

@@ -1,4 +1,4 @@
-"""Random scripts of feeds and reads, run by asyncio's StreamReader and by Rondel's: each step must come out the same."""
+"""Random scripts of feeds and reads: asyncio's StreamReader and Rondel's give the same results."""
 
 import asyncio
 import random
@@ -11,7 +11,7 @@ _ALPHABET = (b"a", b"b", b"\n", b"ab", b"-\n-", b"\r\n")
 
 
 def _script(seed: int) -> list[tuple[Any, ...]]:
-    """What to do, step by step."""
+    """A strategy for scripts."""
     chance = random.Random(seed)
 
     def data() -> bytes:
@@ -62,7 +62,7 @@ class _Transport:
 
 
 async def _perform(reader_class: Any, script: list[tuple[Any, ...]]) -> list[Any]:
-    """Runs a script; gives all that can be seen of it."""
+    """Run a script; return everything observable."""
     trace: list[Any] = []
     reader = reader_class(limit=script[0][1])
     reader.set_transport(_Transport(trace))
@@ -86,7 +86,7 @@ async def _perform(reader_class: Any, script: list[tuple[Any, ...]]) -> list[Any
             reader.feed_data(args[0])
         elif step == "start":
             name, *rest = args
-            # One read at a time: asyncio lets a second one that gives up break the first.
+            # One read at a time: in asyncio, cancelling a second read breaks the first.
             if all(task.done() for task in tasks):
                 tasks.append(asyncio.ensure_future(_call(getattr(reader, name), rest)))
                 await asyncio.sleep(0)
@@ -129,5 +129,5 @@ def test_scripts_come_out_alike(block: int) -> None:
             script = _script(seed)
             expected = stock.run(_perform(asyncio.StreamReader, script))
             assert ours.run(_perform(rondel.StreamReader, script)) == expected, f"seed {seed}: {script}"
-            # And ours on asyncio's loop.
+            # Also our reader on asyncio's loop.
             assert stock.run(_perform(rondel.StreamReader, script)) == expected, f"seed {seed}: {script}"

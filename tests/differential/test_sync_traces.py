@@ -1,8 +1,8 @@
-"""Programs that use the primitives and get cancelled leave the same trace as on stock asyncio, event by event.
+"""Cancelled programs that use synchronization primitives leave the same trace as on stock asyncio.
 
-Cancellation is injected at every await point there is: each task of each program is cancelled at each turn of the loop, and
-two tasks in one turn, right before and right after a wake-up. What may never happen besides (an item, a permit or a wake-up
-that gets lost) is checked at the end of each program. Random programs do the rest.
+Cancellation is injected at every await point: each task of each program is cancelled at each turn
+of the loop, and two tasks in one turn, right before and right after a wake-up. The end of each
+program checks that no item, permit or wake-up was lost. Random programs do the rest.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ TURNS = 12
 
 
 class Program:
-    """Tasks that write down what happens to them, under the hand of a driver that cancels them."""
+    """Tasks that record what happens to them, and a driver that cancels them."""
 
     def __init__(self, aio):
         self.aio = aio
@@ -45,7 +45,7 @@ class Program:
         self.tasks.append(self.aio.create_task(body()))
 
     async def drive(self, cancellations, turns=TURNS):
-        """`cancellations`: (turn, number of the task, whether it comes after what else happens in that turn)."""
+        """`cancellations`: (turn, number of the task, whether it comes last in that turn)."""
         for turn in range(turns):
             for when, number, _ in filter(lambda each: not each[2], cancellations):
                 if when == turn and number < len(self.tasks):
@@ -66,14 +66,14 @@ class Program:
         return self.trace
 
     def act(self, turn):
-        """What the driver does in a turn."""
+        """Do what the driver does in a turn."""
 
     def look(self):
-        """What can be seen of the primitive between turns."""
+        """Return the observable state of the primitive between turns."""
         return ()
 
     def check(self):
-        """What must hold when all tasks are done."""
+        """Check what must hold when all tasks are done."""
 
 
 class Locks(Program):
@@ -334,7 +334,7 @@ def test_without_cancellation_in_debug_mode(aio, program):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_on_a_loop_of_asyncio(aio, program):
-    """The primitives, and sleep, don't need a loop of their own."""
+    """The primitives, and sleep, work on any loop."""
     injections = [[each] for each in product(range(TURNS), range(6), (False, True))]
     expected = on_stock(all_traces(asyncio, program, injections))
     assert on_stock(all_traces(aio, program, injections)) == expected
@@ -343,7 +343,7 @@ def test_on_a_loop_of_asyncio(aio, program):
 @pytest.mark.one_mode
 @pytest.mark.parametrize("program", [*PROGRAMS, "random"])
 def test_nothing_is_left(aio, run, program):
-    """After all those cancellations, as many objects are alive as before, and nobody holds what was passed through."""
+    """Cancellations leak no objects, and no item is still referenced."""
     if program == "random":
         programs = [lambda aio, seed=seed: Random(aio, seed) for seed in range(60)]
         rounds = [(each, []) for each in programs]
@@ -399,7 +399,7 @@ def test_items_are_released(aio, run):
         assert await aio.sleep(0, result) is result
         assert await aio.sleep(0.001, result) is result
         del result
-        await aio.sleep(0)  # asyncio's loop holds the handle that it runs
+        await aio.sleep(0)  # asyncio's loop references the handle that it runs
         gc.collect()
         assert gone() is None
 
@@ -410,7 +410,7 @@ def test_items_are_released(aio, run):
 
 
 class Random(Program):
-    """Each task does a few random things with shared primitives, and is cancelled now and then."""
+    """Each task performs random operations on shared primitives, and is cancelled at random."""
 
     def __init__(self, aio, seed):
         super().__init__(aio)

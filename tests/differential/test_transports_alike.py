@@ -1,4 +1,4 @@
-"""Random scripts on a connection, run on asyncio's transport and on Rondel's: the protocol must hear the same."""
+"""Random scripts on a connection: both transports make the same protocol calls."""
 
 import asyncio
 import random
@@ -9,7 +9,7 @@ import pytest
 
 
 def _script(seed: int) -> list[tuple[Any, ...]]:
-    """What the program and its peer do, step by step."""
+    """A strategy for scripts: the steps of the program and of its peer."""
     chance = random.Random(seed)
     steps: list[tuple[Any, ...]] = []
     for _ in range(chance.randrange(3, 25)):
@@ -46,7 +46,7 @@ class _Protocol(asyncio.Protocol):
         self.lost = False
 
     def data_received(self, data: bytes) -> None:
-        # How the bytes are cut into pieces is nobody's promise.
+        # How received bytes are split into chunks is not specified.
         if self.trace and isinstance(self.trace[-1], int):
             self.trace[-1] += len(data)
         else:
@@ -81,7 +81,7 @@ def _peer_reads(peer: socket.socket, size: int) -> int:
 
 
 async def _perform(script: list[tuple[Any, ...]], keep_open: bool) -> list[Any]:
-    """Runs a script; gives all that can be seen of it."""
+    """Run a script; return everything observable."""
     ours, peer = socket.socketpair()
     peer.setblocking(False)
     protocol = _Protocol(keep_open)
@@ -89,11 +89,11 @@ async def _perform(script: list[tuple[Any, ...]], keep_open: bool) -> list[Any]:
     peer_open = True
     for step, *args in script:
         if protocol.lost:
-            break  # asyncio's transports raise AttributeErrors after their end
+            break  # asyncio's transports raise AttributeError after they are closed
         try:
             if step == "write":
                 transport.write(bytes(args[0]))
-            elif step == "writelines" and not transport.is_closing():  # asyncio fails there, for want of a method
+            elif step == "writelines" and not transport.is_closing():  # asyncio raises there, because it lacks a method
                 transport.writelines([b"line\n"] * args[0])
             elif step == "peer_reads" and peer_open:
                 _peer_reads(peer, args[0])
@@ -110,7 +110,7 @@ async def _perform(script: list[tuple[Any, ...]], keep_open: bool) -> list[Any]:
             protocol.trace.append((type(error), str(error)))
         state = (transport.is_closing(), transport.is_reading(), transport.get_write_buffer_size() > 0)
         protocol.trace.append((step, *state))
-        # Long enough for either loop to have looked at its descriptors twice; the kernel needs no time at all.
+        # Long enough for either loop to poll twice; the kernel delivers at once.
         await asyncio.sleep(0.0001)
         await asyncio.sleep(0.0001)
     if not protocol.lost:

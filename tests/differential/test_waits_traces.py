@@ -1,10 +1,12 @@
-"""Programs around `gather`, `wait`, `as_completed` and `shield` leave the same trace as on stock asyncio, turn by turn.
+"""Programs with `gather`, `wait`, `as_completed` and `shield` leave the same trace as on asyncio.
 
-A program is a few futures and tasks and some tasks that wait for them, in one way each. A driver ends and cancels what it
-likes, at chosen points of chosen turns, and after each turn writes down all that can be seen: states, whether an exception
-still counts as unseen, how many callbacks are left. Each waiter is cancelled at each turn; random programs do the rest.
+A program is a few futures and tasks, and tasks that wait for them, each by one function. A driver
+completes and cancels objects at given points of given turns. After each turn it records everything
+observable: states, whether an exception was retrieved, the number of callbacks. Each waiter is
+cancelled at each turn; random programs do the rest.
 
-Sets have no order: what several futures that are done already lead to is left out, as asyncio itself does now this, now that.
+Sets have no order, so cases with several futures that are done from the start are left out: in
+these, stock asyncio's own results vary.
 """
 
 import asyncio
@@ -25,7 +27,7 @@ class Failure(Exception):
 
 
 class Program:
-    """`plan`: what stands there at first, and what waits for it. `script`: (turn, action, number), in order."""
+    """`plan`: the initial objects and their waiters. `script`: (turn, action, number), in order."""
 
     def __init__(self, aio, plan, script):
         self.aio = aio
@@ -138,7 +140,8 @@ class Program:
     def look(self):
         for name, futures in (("inner", self.inner), ("outer", self.outer), ("waiter", self.waiters)):
             for number, future in enumerate(futures):
-                # From 3.14 on asyncio's shield has a callback for the links of call graphs; here the watcher does that.
+                # From 3.14 on asyncio's shield adds a callback for call graphs. In Rondel the
+                # watcher does that.
                 names = [getattr(callback, "__qualname__", "") for callback, _ in future._callbacks or ()]
                 callbacks = sum(not name.endswith("_clear_awaited_by_callback") for name in names)
                 self.note(name, number, self.outcome(future), future._log_traceback, callbacks)
@@ -165,7 +168,7 @@ class Program:
         self.note("end")
         self.look()
         assert all(waiter.done() for waiter in self.waiters)
-        # What is left unseen shall not be reported.
+        # Exceptions that were not retrieved must not be reported.
         for future in [*self.inner, *self.outer]:
             if future.done() and not future.cancelled():
                 future.exception()
@@ -181,7 +184,7 @@ def traces_of(module, new_event_loop, programs, debug):
     with module.Runner(loop_factory=new_event_loop, debug=debug) as runner:
         loop = runner.get_loop()
         loop.slow_callback_duration = 60
-        # The callback's name is the same, but a native one has no line.
+        # The callback's name is the same, but a native callback has no line number.
         loop.set_exception_handler(
             lambda _, context: problems.append((context["message"].partition("(")[0], repr(context.get("exception"))))
         )
@@ -202,7 +205,7 @@ def compare(impl, programs, debug):
     traces, problems = traces_of(impl.module, impl.new_event_loop, programs, debug)
     for program, trace, should in zip(programs, traces, expected, strict=True):
         assert trace == should, program
-    # When the collector finds what nobody looked at is its own affair.
+    # It depends on the collector when an unretrieved exception is reported.
     assert sorted(problems) == sorted(expected_problems)
 
 

@@ -1,4 +1,7 @@
-"""Callbacks: call_soon, call_later, call_at, call_soon_threadsafe, stop, exceptions, contexts, closed loops."""
+"""Callbacks.
+
+Call_soon, call_later, call_at, call_soon_threadsafe, stop, exceptions, contexts, closed loops.
+"""
 
 import asyncio
 import contextvars
@@ -151,7 +154,7 @@ def test_call_at_takes_equal_deadlines_in_order_of_scheduling(loop):
     loop.call_at(when + 0.005, loop.stop)
     loop.run_forever()
     assert sorted(seen) == list(range(50))
-    # asyncio's heap does not promise the order of equal deadlines; Rondel keeps it.
+    # asyncio does not define the order of timers with equal deadlines. Rondel keeps their order.
     if type(loop).__module__.startswith("rondel"):
         assert seen == list(range(50))
 
@@ -189,7 +192,7 @@ def test_timer_never_fires_early(loop):
         fired = []
         loop.call_later(delay, lambda fired=fired: (fired.append(loop.time()), loop.stop()))
         loop.run_forever()
-        # asyncio rounds to the resolution of its clock.
+        # asyncio rounds deadlines to the resolution of its clock.
         assert fired[0] - start >= delay - loop_resolution(loop)
 
 
@@ -224,7 +227,7 @@ def test_call_later_refuses_what_cannot_be_added_to_its_time(loop, aio, delay, k
     message = f"unsupported operand type(s) for +: 'float' and {kind!r}"
     with pytest.raises(TypeError, match=re.escape(message)):
         loop.call_later(delay, print)
-    if kind == "decimal.Decimal":  # the others can't be compared with 0, which sleep() does first
+    if kind == "decimal.Decimal":  # sleep() compares its argument with 0 first, which other types don't support
         with pytest.raises(TypeError, match=re.escape(message)):
             loop.run_until_complete(aio.sleep(delay))
 
@@ -298,7 +301,7 @@ def test_other_threads_wait_for_the_callback_that_runs(loop, problems, method, e
 
     def callback():
         began.set()
-        time.sleep(0.05)  # for the others to wait
+        time.sleep(0.05)  # lets the other threads wait
         seen.append("callback")
         if ends == "raises":
             raise LookupError
@@ -644,7 +647,7 @@ def test_debug_mode_logs_slow_callbacks(loop, caplog):
     loop.slow_callback_duration = 0.01
 
     async def slow():
-        time.sleep(0.03)  # being slow is what is tested
+        time.sleep(0.03)  # the test is about slow callbacks
 
     with caplog.at_level(logging.WARNING, "asyncio"):
         loop.call_soon(time.sleep, 0.03)
@@ -748,7 +751,7 @@ def test_the_loop_runs_in_any_thread(impl):
 
 
 def test_a_context_is_what_has_run(loop):
-    """asyncio looks at it when the callback is due."""
+    """asyncio reads it when the callback is due."""
 
     class Runs:
         def run(self, callback, *args):

@@ -1,4 +1,4 @@
-"""Debug mode: who is told of what, and in which words."""
+"""Debug mode: its checks, its warnings and their texts."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ WRONG_THREAD = "Non-thread-safe operation invoked on an event loop other than th
 
 
 def in_a_thread(body: Callable[[], Any]) -> BaseException | None:
-    """Runs it to its end in another thread while the loop's waits; what it raised."""
+    """Run it in another thread while the loop's thread waits; return what it raised."""
     raised: list[BaseException] = []
 
     def catching() -> None:
@@ -40,7 +40,7 @@ def in_a_thread(body: Callable[[], Any]) -> BaseException | None:
 @pytest.mark.one_mode
 @pytest.mark.parametrize("what", ["set_result", "event", "queue", "lock", "cancel", "callback", "done"])
 def test_waking_from_another_thread_is_refused(loop, aio, what):
-    """What would wake a task goes by call_soon, which looks at the thread."""
+    """Waking a task uses call_soon, which checks the thread."""
 
     async def main():
         loop.set_debug(True)
@@ -69,7 +69,7 @@ def test_waking_from_another_thread_is_refused(loop, aio, what):
         error = in_a_thread(action)
         assert isinstance(error, RuntimeError), error
         assert str(error) == WRONG_THREAD
-        task._log_destroy_pending = False  # nothing will ever wake it now
+        task._log_destroy_pending = False  # nothing will wake it
 
     loop.run_until_complete(main())
 
@@ -79,7 +79,7 @@ def test_a_task_made_in_another_thread_is_refused(run):
     async def main():
         loop = asyncio.get_running_loop()
         loop.set_debug(True)
-        loop.set_exception_handler(lambda _loop, _context: None)  # the task that could not start is reported
+        loop.set_exception_handler(lambda _loop, _context: None)  # the task that did not start is reported
 
         async def nothing():
             pass
@@ -140,11 +140,11 @@ def test_what_cannot_be_called_back(loop, name, reported):
 
 @pytest.mark.one_mode
 def test_slow_transports_are_logged(run, caplog):
-    """The text names the call, as asyncio's handle for a descriptor does."""
+    """The text names the callback, like asyncio's handle for a descriptor."""
 
     class Slow(asyncio.Protocol):
         def connection_made(self, transport):
-            time.sleep(0.02)  # being slow is what is tested
+            time.sleep(0.02)  # the test is about slow callbacks
 
         def data_received(self, data):
             time.sleep(0.02)
@@ -183,7 +183,7 @@ def test_slow_transports_are_logged(run, caplog):
 
 
 async def connected(address):
-    """A client of a server that closes the connection."""
+    """Connect to a server that closes the connection."""
     reader, writer = await asyncio.open_connection(*address)
     assert await reader.read() == b""
     local = writer.get_extra_info("sockname")
@@ -238,7 +238,7 @@ def test_connections_that_are_accepted_are_logged(run, debug, caplog):
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 @pytest.mark.parametrize("kind", ["raises", "is no protocol"])
 def test_a_connection_that_comes_to_nothing_is_reported(run, impl, debug, problems, kind):
-    """To the exception handler; and whatever it is, the server goes on."""
+    """The exception handler gets any error, and the server goes on."""
     made = []
 
     def factory():
@@ -261,7 +261,7 @@ def test_a_connection_that_comes_to_nothing_is_reported(run, impl, debug, proble
                     await asyncio.sleep(0.02)  # longer than it takes to accept
         server.close()
         if impl.is_rondel:
-            # asyncio's still counts what came to nothing.
+            # asyncio still counts the failed connection.
             await server.wait_closed()
 
     run(main())
@@ -319,7 +319,7 @@ def test_a_handshake_that_fails_is_reported(run, debug, problems):
 
 
 def test_a_handshake_that_the_end_interrupts_is_reported(impl, aio, debug):
-    """Until the handshake is over the connection is a task's, which the end of the program cancels."""
+    """A task owns the connection until the handshake is over. The program's end cancels it."""
     trustme = pytest.importorskip("trustme", reason="certificates are made with trustme (tests/requirements.txt)")
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     trustme.CA().issue_cert("localhost").configure_cert(context)
@@ -336,7 +336,7 @@ def test_a_handshake_that_the_end_interrupts_is_reported(impl, aio, debug):
         client.connect(server.sockets[0].getsockname())
         while not made:
             await asyncio.sleep(0.001)
-        await asyncio.sleep(0)  # the task waits
+        await asyncio.sleep(0)  # lets the task start to wait
         (task,) = asyncio.all_tasks() - {asyncio.current_task()}
         server.close()
         return task
@@ -435,7 +435,7 @@ def test_switched_while_running(run):
 
 
 def test_contexts_say_where_it_was_made(run, debug):
-    """What the exception handler gets has the traceback of where the future, task or handle was made."""
+    """The exception handler's context has the traceback of the object's creation."""
 
     async def main():
         contexts = []
@@ -520,7 +520,7 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("options", [[], ["-X", "dev"]], ids=["plain", "dev"])
 def test_what_was_never_awaited(aio, options):
-    """A native awaitable that was not awaited is reported as the coroutine that asyncio has there."""
+    """A native awaitable that was never awaited is reported like asyncio's coroutine."""
     process = subprocess.run(
         [sys.executable, *options, "-c", NEVER_AWAITED, aio.__name__], capture_output=True, text=True, check=True
     )

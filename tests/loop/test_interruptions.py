@@ -1,6 +1,7 @@
-"""Signals that come all the time, while a loop waits, connects, sends and receives: nothing is lost, nothing fails.
+"""Frequent signals, while a loop waits, connects, sends and receives: no data is lost, nothing
+fails.
 
-What system calls say to signals that seldom come in the middle of them is in `faults/`.
+`robustness/faults/` tests system calls that a signal interrupts at rare moments.
 """
 
 import asyncio
@@ -16,7 +17,7 @@ MUCH = bytes(range(256)) * 8192  # 2 MiB
 
 @pytest.fixture
 def signals():
-    """A timer's signals, one for each millisecond of the test; the list of those that came."""
+    """Send a signal every millisecond; return the list of those that arrived."""
     came = []
     before = signal.signal(signal.SIGALRM, lambda number, frame: came.append(number))
     signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
@@ -32,7 +33,7 @@ async def until(condition):
 
 
 def test_while_the_loop_waits(loop, signals):
-    """A timer is not early for them, and the loop is not out of its wait."""
+    """Signals make no timer fire early, and do not end the loop's wait."""
     begun = loop.time()
     loop.call_later(0.05, loop.stop)
     loop.run_forever()
@@ -140,7 +141,7 @@ def test_plain_sockets(run, signals):
 
 
 def test_calls_from_other_threads(run, signals):
-    """The loop's own way to be woken."""
+    """`call_soon_threadsafe` while signals arrive."""
 
     async def main():
         loop = asyncio.get_running_loop()

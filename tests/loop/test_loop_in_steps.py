@@ -1,6 +1,7 @@
-"""Programs that take the loop apart: with a `_run_once`, a `_selector.select` or a `Handle._run` of their own.
+"""Programs that replace `_run_once`, `_selector.select` or `Handle._run`.
 
-nest_asyncio, virtual clocks and profilers do. None of it is documented, and all of it works on asyncio.
+nest_asyncio, virtual clocks and profilers do that. None of it is documented, and all of it works on
+asyncio.
 """
 
 import asyncio
@@ -19,7 +20,7 @@ import pytest
 
 @pytest.fixture
 def loop_class(impl):
-    """A class of the implementation's loops that a test may change."""
+    """A subclass of the implementation's loop class, which a test may change."""
     base = type(impl.new_event_loop)
     loop = impl.new_event_loop()
     base = type(loop)
@@ -37,11 +38,11 @@ def changed(loop_class, problems):
     assert not problems
 
 
-# ---- a turn of the program's own ----
+# ---- a program's own `_run_once` ----
 
 
 def nest(cls):
-    """Makes a class of loops re-entrant, by the means that nest_asyncio uses."""
+    """Make a class of loops re-entrant, in the same way as nest_asyncio."""
 
     class Running:
         def __init__(self, loop):
@@ -180,7 +181,7 @@ def test_a_loop_is_made_re_entrant_while_it_runs(loop_class, aio):
 
     async def main():
         nest(Nested)
-        loop.set_debug(False)  # as nest_asyncio's run() does
+        loop.set_debug(False)  # like nest_asyncio's run()
         assert loop.run_until_complete(inner(1)) == 1
         assert await inner(2) == 2
         assert loop.run_until_complete(inner(3)) == 3
@@ -261,7 +262,7 @@ def test_stop_ends_the_inner_run_alone(nested, aio):
 
 
 def test_an_inner_run_sends_and_receives_for_the_outer_one(nested, aio):
-    """What was written before the inner run leaves in it, and what a transport of the outer one gets is delivered in it."""
+    """The inner run sends data written before it, and serves the outer run's transports."""
 
     async def main():
         ours, theirs = socket.socketpair()
@@ -282,7 +283,7 @@ def test_an_inner_run_sends_and_receives_for_the_outer_one(nested, aio):
 
 
 def test_native_code_runs_within_a_step_if_the_check_is_replaced(impl, changed, aio):
-    """As some programs do it, with the loop's own `run_forever`."""
+    """Like some programs, with the loop's own `run_forever`."""
     type(changed)._check_running = lambda self: None
 
     async def inner():
@@ -377,7 +378,7 @@ def test_run_once_by_hand(loop):
     assert seen == [1, 2, b"3", 4]
 
 
-# ---- what is ready ----
+# ---- `_ready` ----
 
 
 def test_ready_is_a_live_queue(loop):
@@ -477,7 +478,7 @@ def test_the_selector_takes_registrations(loop):
 
 
 class VirtualClock:
-    """A clock that moves instead of waiting, as aiotools has it."""
+    """A clock that advances instead of waiting, like aiotools'."""
 
     def __init__(self):
         self.now = 0.0
@@ -527,7 +528,7 @@ def test_a_replaced_select_moves_the_time(run, aio):
 
 
 def test_a_replaced_select_is_asked_in_each_turn_and_may_report_nothing(run, aio):
-    """Sockets are delivered through it, and other threads wake it."""
+    """`select` reports sockets, and other threads wake it."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -554,7 +555,7 @@ def test_a_replaced_select_is_asked_in_each_turn_and_may_report_nothing(run, aio
 
 
 def test_what_woke_the_loop_is_reported_until_it_is_processed(loop):
-    """looptime asks twice, the second time without an end."""
+    """looptime calls `select` twice, the second time without a timeout."""
     seen = []
     thread = threading.Thread(target=loop.call_soon_threadsafe, args=(seen.append, 1))
     thread.start()
@@ -569,7 +570,7 @@ def test_what_woke_the_loop_is_reported_until_it_is_processed(loop):
 
 
 def test_another_thread_wakes_a_loop_that_is_run_by_hand(loop):
-    """Both while it waits, and before."""
+    """Both during the wait and before it."""
     seen = []
     for delay in (0, 0.05):
         thread = threading.Timer(delay, loop.call_soon_threadsafe, (seen.append, delay))
@@ -604,7 +605,7 @@ def test_what_a_replaced_select_raises_ends_the_run(loop):
 
 
 def test_a_selector_in_the_place_of_the_loops(run, aio):
-    """One that wraps it, as a monitor would."""
+    """A wrapper around `select`, like a monitor's."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -630,7 +631,7 @@ def test_a_selector_in_the_place_of_the_loops(run, aio):
 
 
 def test_a_class_that_is_put_on_a_loop(impl, changed, aio):
-    """looptime puts a subclass on a loop that there is already."""
+    """looptime changes the class of an existing loop."""
 
     class Moved:
         def time(self):
@@ -651,7 +652,7 @@ def test_a_class_that_is_put_on_a_loop(impl, changed, aio):
 
 @pytest.fixture
 def noted(aio, impl):
-    """Patches `Handle._run` as profilers do, and lists what it runs."""
+    """Patch `Handle._run` like profilers, and record what it runs."""
     noted = []
     original = events.Handle._run
 
@@ -730,7 +731,7 @@ def test_what_a_replaced_handle_run_raises_leaves_the_loop(loop):
 
 
 def test_handles_and_steps_work_under_a_replaced_handle_run(noted, run, aio):
-    """Contexts, exceptions and cancellation are as ever."""
+    """Contexts, exceptions and cancellation still work."""
     import contextvars
 
     variable = contextvars.ContextVar("variable", default=0)
@@ -757,7 +758,7 @@ def test_handles_and_steps_work_under_a_replaced_handle_run(noted, run, aio):
 
 
 def test_nothing_counts_as_replaced_in_a_program_that_replaces_nothing(impl):
-    """Each bit that is noted sends internal calls a longer way."""
+    """Each overridden method makes internal calls slower: no method must be reported by mistake."""
     if not impl.is_rondel:
         pytest.skip("asyncio has no other way")
     loop = impl.new_event_loop()

@@ -38,7 +38,7 @@ async def _asked(loop: Any, host: Any, port: Any, family: int, type: int, proto:
 
 
 def _cases() -> list[tuple[Any, ...]]:
-    # No name is looked up: what is no address fails at once.
+    # No name is looked up: anything but an address fails at once.
     numeric = socket.AI_NUMERICHOST
     cases: list[tuple[Any, ...]] = [(host, 80, 0, type, 0, numeric) for host in HOSTS for type in TYPES[:2]]
     cases += [(host, 80, family, 0, 0, numeric) for host in HOSTS for family in FAMILIES]
@@ -212,7 +212,7 @@ def test_a_literal_is_audited(run: Run) -> None:
         if on and event == "socket.getaddrinfo":
             seen.append(args)
 
-    sys.addaudithook(hook)  # for ever, so that it does nothing afterwards
+    sys.addaudithook(hook)  # forever, so that it does nothing afterwards
 
     async def main() -> None:
         await asyncio.get_running_loop().getaddrinfo("127.0.0.1", 80, type=socket.SOCK_STREAM)

@@ -1,7 +1,7 @@
-"""What programs, their tests and their tracers do to a loop behind its back, and still rely on.
+"""Programs, their tests and tracers that patch a loop.
 
-They replace methods of single loops, transports and modules, read private attributes, and hang things on objects. Other loops
-break here; each of these works on asyncio.
+They replace methods of single loops, transports and modules, read private attributes, and set
+attributes on objects. Other loops fail here; all of this works on asyncio.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ import pytest
 
 
 async def connected(protocol_factory=asyncio.Protocol, **options):
-    """A server's and a client's transport, and the server."""
+    """Return a server's transport, a client's transport, and the server."""
     loop = asyncio.get_running_loop()
     accepted = loop.create_future()
 
@@ -38,11 +38,11 @@ async def end(server, *transports):
     await asyncio.sleep(0.001)
 
 
-# ---- replaced ----
+# ---- replaced methods and functions ----
 
 
 def test_a_loops_methods_are_asked_for_by_what_is_native(run, aio):
-    """`sleep`, `timeout`, futures, tasks and `to_thread` go through the methods that were put on the instance."""
+    """`sleep`, `timeout`, futures, tasks and `to_thread` call methods set on the instance."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -83,7 +83,7 @@ def test_a_loops_methods_are_asked_for_by_what_is_native(run, aio):
 
 
 def test_methods_of_the_class_replaced_while_a_loop_runs(run, aio, monkeypatch):
-    """Seen when the loop has next looked for what is ready."""
+    """It takes effect once the loop has polled."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -135,7 +135,10 @@ def test_an_exception_handler_put_on_the_instance(run):
 
 
 def test_a_clock_put_on_the_instance_moves_sleeps(run, aio):
-    """As tests move time: deadlines are made of `loop.time()`, and looked at by it."""
+    """Like tests with a fake clock.
+
+    Deadlines are computed from `loop.time()` and compared with it.
+    """
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -162,7 +165,7 @@ def test_a_clock_put_on_the_instance_moves_sleeps(run, aio):
 
 
 def test_methods_of_one_transport(run):
-    """uvicorn, aiohttp and aioquic put their own functions on a transport."""
+    """uvicorn, aiohttp and aioquic set functions of their own on a transport."""
 
     async def main():
         server, theirs, transport, _ = await connected()
@@ -190,7 +193,7 @@ def test_methods_of_one_transport(run):
 
 
 def test_functions_of_modules(run, monkeypatch):
-    """A test's own `socket.getaddrinfo` is what the loop calls."""
+    """The loop calls a `socket.getaddrinfo` that a test has replaced."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -213,7 +216,7 @@ def test_functions_of_modules(run, monkeypatch):
     run(main())
 
 
-# ---- read, though private ----
+# ---- private attributes ----
 
 
 def test_private_attributes_that_libraries_read(run):
@@ -268,7 +271,7 @@ def test_a_servers_context(run):
     run(main())
 
 
-# ---- of which class ----
+# ---- classes ----
 
 
 def test_classes(run):
@@ -296,7 +299,7 @@ def test_classes(run):
     run(main())
 
 
-# ---- parameters that others lack ----
+# ---- parameters that other loops lack ----
 
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
@@ -312,7 +315,7 @@ def test_keep_alive(run):
 
 @pytest.mark.parametrize("kind", ["plain", "context", "keywords"])
 def test_task_factories(run, kind):
-    """With each signature a factory gets what it takes, whatever `create_task` was given."""
+    """A factory of any signature gets the arguments of `create_task` that it accepts."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -370,7 +373,7 @@ def test_short_sleeps_are_slept(run, aio):
 
 @pytest.mark.parametrize("fallback", [True, False])
 def test_sendfile(run, tmp_path, fallback):
-    """`loop.sendfile` and `sock_sendfile` send a part of a file, and say how much."""
+    """`loop.sendfile` and `sock_sendfile` send a part of a file, and return its size."""
     content = os.urandom(300_000)
     (tmp_path / "file").write_bytes(content)
 
@@ -460,7 +463,7 @@ def test_a_socket_of_a_class_of_ones_own_is_read_and_written_by_its_methods(run)
 
 
 def test_a_library_says_which_loop_runs(loop, aio, monkeypatch):
-    """As trio-asyncio does, whose loop runs within trio's."""
+    """Like trio-asyncio, whose loop runs inside trio's."""
     with monkeypatch.context() as patched:
         for name in ("_get_running_loop", "get_running_loop"):
             patched.setattr(asyncio.events, name, lambda: loop)

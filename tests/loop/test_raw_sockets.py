@@ -1,4 +1,4 @@
-"""The loop's methods on plain sockets: what is received, what is not lost, and what is refused."""
+"""The loop's methods for plain sockets: results, no loss of data, refused arguments."""
 
 import asyncio
 import socket
@@ -86,7 +86,7 @@ def test_cancelling_leaves_the_descriptor_alone(run: Run, receive: Any) -> None:
 
 
 async def _cancelled_when_both_are_ready(waiting: Any, ready: Callable[[], Any]) -> None:
-    """Cancels a task in the turn in which the loop finds that it may go on."""
+    """Cancel a task in the turn in which the loop wakes it."""
     loop = asyncio.get_running_loop()
     ours, theirs = pair()
     with ours, theirs:

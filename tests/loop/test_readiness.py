@@ -1,4 +1,4 @@
-"""add_reader and add_writer, and the sock_* calls that stand on them."""
+"""add_reader and add_writer, and the sock_* methods that use them."""
 
 import asyncio
 import contextlib
@@ -149,7 +149,7 @@ def test_refusals(loop, pair):
         loop.add_reader("text", print)
     with pytest.raises(ValueError, match="Invalid file descriptor: -1"):
         loop.add_reader(-1, print)
-    with pytest.raises(PermissionError):  # epoll does not take regular files
+    with pytest.raises(PermissionError):  # epoll does not accept regular files
         with open(__file__) as file:
             loop.add_reader(file, print)
     loop.close()
@@ -238,7 +238,7 @@ def test_datagram_sock_calls(run):
 
 @pytest.mark.parametrize("side", ["reader", "writer"])
 def test_a_socket_that_was_closed_before_it_is_removed(loop, side):
-    """As anyio does it: asyncio finds the file object by its identity."""
+    """Like anyio: asyncio finds the file object by its identity."""
     add, remove = getattr(loop, f"add_{side}"), getattr(loop, f"remove_{side}")
     left, right = socket.socketpair()
     with right:
@@ -251,7 +251,7 @@ def test_a_socket_that_was_closed_before_it_is_removed(loop, side):
 
 @pytest.mark.parametrize("side", ["reader", "writer"])
 def test_the_file_object_is_kept_as_long_as_it_is_watched(loop, side):
-    """By the first callback and by one that replaces it, and not after that."""
+    """By the first callback and by one that replaces it, and not afterwards."""
     add, remove = getattr(loop, f"add_{side}"), getattr(loop, f"remove_{side}")
     with contextlib.ExitStack() as stack:
         left, right = [stack.enter_context(sock) for sock in socket.socketpair()]
@@ -274,7 +274,7 @@ def test_the_file_object_is_kept_as_long_as_it_is_watched(loop, side):
 
 
 def test_what_fileno_gives_is_made_an_int(loop):
-    """As `selectors` does: mocks of sockets rely on it."""
+    """Like `selectors`: mocks of sockets rely on it."""
     left, right = socket.socketpair()
 
     class Number:
@@ -354,7 +354,7 @@ def test_what_is_no_descriptor(loop, fd, expected, text):
 
 
 def turns_until(loop, begin):
-    """How many turns pass, while there is always something to run, until what `begin` is given is called; 50 at most."""
+    """Count turns of a busy loop until the callback that `begin` got is called; 50 at most."""
     turns = 0
     called = []
 
@@ -366,14 +366,14 @@ def turns_until(loop, begin):
         else:
             loop.call_soon(spin)
 
-    # Not in the first turn of a run, which is a special one.
+    # The first turn of a run always polls.
     loop.call_soon(loop.call_soon, lambda: (begin(lambda: called.append(turns)), loop.call_soon(spin)))
     loop.run_forever()
     return called[:1]
 
 
 def test_what_one_end_writes_arrives_at_the_other_in_the_next_turn(run, pair):
-    """Programs that are tested with client and server in one loop count on it."""
+    """Tests with client and server in one loop rely on it."""
 
     class Receiver(asyncio.Protocol):
         def data_received(self, data):
@@ -404,7 +404,7 @@ def test_what_one_end_writes_arrives_at_the_other_in_the_next_turn(run, pair):
 
 
 def test_what_a_descriptors_callback_sends_arrives_in_the_next_turn(loop, pair):
-    """As above, for programs that have no transports: tornado is one."""
+    """As above, for programs without transports, such as tornado."""
     turns, relayed, arrived = 0, [], []
 
     def relay():

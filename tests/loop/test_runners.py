@@ -1,4 +1,4 @@
-"""run() and Runner, as asyncio's of the running version."""
+"""run() and Runner, compared with asyncio's of the running version."""
 
 import asyncio
 import contextvars
@@ -127,7 +127,7 @@ def test_an_exception_of_the_main_task(aio):
 
 
 def test_a_runner_is_no_cycle(aio):
-    """What ran in it is gone with it, and not at the next collection."""
+    """Objects of the run are freed at its end, without a collection."""
 
     async def main():
         pass
@@ -158,7 +158,7 @@ def test_the_default_loop_is_current_while_it_lives(aio, recwarn):
 
 
 def test_a_runner_of_asyncios_is_a_runner(aio):
-    """Plugins of pytest ask so after `install()`, of one that another plugin has made."""
+    """Plugins of pytest check that after `install()`, of another plugin's runner."""
     with asyncio.Runner() as runner:
         assert isinstance(runner, aio.Runner)
     assert not isinstance(object(), aio.Runner)

@@ -1,7 +1,7 @@
-"""`add_signal_handler`, signals beside it, and Ctrl-C; in this process where that is safe, in another where it is not."""
+"""`add_signal_handler`, other signal handlers, and Ctrl-C; in a child process where necessary."""
 
 import asyncio
-import ctypes  # here, as it opens a descriptor of its own for good
+import ctypes  # here, because it opens a descriptor and keeps it
 import os
 import signal
 import threading
@@ -14,7 +14,7 @@ USR1, USR2 = signal.SIGUSR1, signal.SIGUSR2
 
 
 def send_later(number, times=1, delay=0.001):
-    """Sends a signal to the main thread in a moment; SIGALRM and its timer belong to pytest-timeout."""
+    """Send a signal to the main thread after a moment. (pytest-timeout needs SIGALRM.)"""
     main = threading.main_thread().ident
 
     def send():
@@ -40,7 +40,7 @@ def _handlers_are_as_before():
     assert wakeup == -1
 
 
-# ---- a loop's handlers ----
+# ---- add_signal_handler ----
 
 
 def test_a_handler_is_called_with_its_arguments(run, aio):
@@ -160,7 +160,7 @@ def test_the_last_one_gives_the_wakeup_descriptor_back(loop):
 
 
 def test_system_calls_go_on(loop):
-    """By siginterrupt(): what a C library of the program's waits for is not broken off."""
+    """By siginterrupt(): signals do not interrupt waits of C libraries."""
     libc = ctypes.CDLL(None, use_errno=True)
     reader, writer = os.pipe()
     main = threading.main_thread().ident
@@ -242,7 +242,7 @@ def test_a_storm_of_signals(run, aio):
         loop.add_signal_handler(signal.SIGWINCH, done.set_result, None)
 
         def send():
-            # More than the wakeup descriptor holds would be lost, as CPython warns.
+            # More signals than the wakeup descriptor's buffer holds would be lost, with a warning.
             for _ in range(50):
                 os.kill(os.getpid(), USR1)
                 os.kill(os.getpid(), USR2)
@@ -253,7 +253,7 @@ def test_a_storm_of_signals(run, aio):
         await done
         while thread.is_alive():
             await aio.sleep(0.001)
-        # The kernel keeps one of each that is not delivered yet.
+        # The kernel keeps one pending signal of each kind.
         assert 1 <= seen[USR1] <= 50
         assert 1 <= seen[USR2] <= 50
 
@@ -289,7 +289,7 @@ def test_python_handlers_run_while_the_loop_sleeps_and_may_raise(loop):
     before = signal.signal(USR1, enough)
     try:
         threads = []
-        # From within the loop, and not at once: the signal is to find it asleep.
+        # Sent from a callback with a delay, so that the loop is waiting when the signal arrives.
         loop.call_soon(lambda: threads.append(send_later(USR1, delay=0.05)))
         with pytest.raises(Enough):
             loop.run_forever()
@@ -318,7 +318,10 @@ def test_posting_from_a_handler_of_python_s(run, aio):
 
 
 def test_signals_while_native_code_runs(run, aio):
-    """The queue, the lock and the tasks here hardly ever run Python code; posts from a handler must all arrive."""
+    """The tasks hardly run Python code, where signal handlers run.
+
+    All posts of a handler must arrive.
+    """
 
     async def main():
         loop = aio.get_running_loop()
@@ -347,7 +350,7 @@ def test_signals_while_native_code_runs(run, aio):
         await putting
         assert received == sent
         await aio.sleep(0.001)
-        # A handler may be interrupted by the next one before it has posted.
+        # The next signal may interrupt a handler before it has posted.
         assert sorted(arrived) == posted
         assert posted
 
@@ -501,7 +504,7 @@ def test_ctrl_c_in_the_main_thread_while_loops_run_in_others(impl):
 
 
 def test_the_default_handler_ends_run_forever_at_any_moment(impl):
-    """Wherever the signal finds the loop, it is out of it with KeyboardInterrupt and can be run again."""
+    """Wherever the signal interrupts the loop, it raises KeyboardInterrupt and can run again."""
     if impl.name == "asyncio":
         pytest.skip("asyncio is not if the signal comes while it tidies up")
     process = child(
@@ -532,14 +535,14 @@ def test_the_default_handler_ends_run_forever_at_any_moment(impl):
     assert (out, process.returncode) == ("ready\ndone\n", 0), err
 
 
-# ---- a loop that waits ----
+# ---- signals while the loop waits ----
 
 
 def taken_by_another_thread(number):
-    """A thread that sends the signal to itself, so that it interrupts nobody else's system call."""
+    """A thread that signals itself, so that no system call of another thread is interrupted."""
 
     def take():
-        time.sleep(0.02)  # the loop is to wait by then
+        time.sleep(0.02)  # the loop is waiting by then
         signal.pthread_kill(threading.get_ident(), number)
 
     thread = threading.Thread(target=take)
@@ -644,7 +647,7 @@ def test_a_wakeup_descriptor_that_the_program_sets_meanwhile_stays(run, aio):
     os.close(writer)
 
 
-# ---- the end of the interpreter ----
+# ---- interpreter shutdown ----
 
 
 def test_loops_in_daemon_threads_do_not_hold_up_the_end(impl):
@@ -674,7 +677,8 @@ def test_loops_in_daemon_threads_do_not_hold_up_the_end(impl):
         print("end", flush=True)
         """,
     )
-    # What Python says of a thread that it freezes in the middle of something is no matter; that it ends, and well, is.
+    # Messages about a daemon thread that is stopped at exit don't matter. The process must exit,
+    # with status 0.
     out, _ = finish(process)
     assert (out, process.returncode) == ("end\n", 0)
 
@@ -730,7 +734,7 @@ def test_warnings_for_what_is_left_open(impl):
 
 
 def test_a_destructor_that_runs_as_a_coroutine_ends_and_notes_where(impl):
-    """In debug mode what it schedules notes the frame, and the coroutine's is gone already."""
+    """In debug mode scheduling records the stack, and the coroutine's frame is gone already."""
     out = output(
         impl,
         """
@@ -740,7 +744,8 @@ def test_a_destructor_that_runs_as_a_coroutine_ends_and_notes_where(impl):
             async def handle(reader, writer):
                 ended.set()
 
-            # Not left by `async with`: it would wait for the connection, whose writer closes nothing on its end up to 3.12.
+            # No `async with`: its exit would wait for the connection, which a writer's destructor
+            # closes only from 3.13 on.
             server = await asyncio.start_server(handle, "127.0.0.1", 0)
             reader, writer = await asyncio.open_connection(*server.sockets[0].getsockname())
             await ended.wait()

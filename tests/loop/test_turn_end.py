@@ -1,4 +1,4 @@
-"""What is written in a turn leaves when it ends, or sooner: never later, never twice, and never not at all."""
+"""Data written in a turn is sent at its end, or earlier: never later, never twice, always once."""
 
 import asyncio
 import contextlib
@@ -17,7 +17,7 @@ Pair = tuple[Any, socket.socket]
 
 
 async def connect() -> Pair:
-    """A transport over TCP, and its peer, which does not block."""
+    """A TCP transport, and its peer, a non-blocking socket."""
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listener:
         ours = socket.create_connection(listener.getsockname())
@@ -40,7 +40,7 @@ async def connected() -> AsyncIterator[Pair]:
 
 
 def in_one_turn(*steps: Any) -> "asyncio.Future[None]":
-    """Runs these as callbacks of one turn; done in the next one."""
+    """Run functions as callbacks of one turn; return in the next turn."""
     loop = asyncio.get_running_loop()
     for step in steps:
         loop.call_soon(step)
@@ -91,7 +91,7 @@ def test_what_a_long_step_writes_does_not_wait_for_the_next(run):
 
             def work() -> None:
                 transport.write(b"answer")
-                end = time.perf_counter() + 0.03  # several ticks of the coarsest clock
+                end = time.perf_counter() + 0.03  # several ticks of the coarse clock
                 while time.perf_counter() < end:
                     pass
 
@@ -102,7 +102,7 @@ def test_what_a_long_step_writes_does_not_wait_for_the_next(run):
 
 
 def test_what_many_write_does_not_pile_up(run):
-    """256 KiB, of all connections together, are not kept until the turn ends."""
+    """More than 256 KiB, of all connections together, are sent before the turn ends."""
 
     async def main() -> None:
         async with contextlib.AsyncExitStack() as stack:
@@ -110,7 +110,8 @@ def test_what_many_write_does_not_pile_up(run):
             got: list[int] = []
             steps = [lambda t=transport: t.write(bytes(20_000)) for transport, _ in pairs]
             await in_one_turn(*steps, lambda: got.extend(len(received(peer)) for _, peer in pairs))
-            # A tick of the clock between two steps sends what was written so far: less than the limit may wait then.
+            # If the clock ticks between two steps, the data so far is sent: then less than the
+            # limit may wait.
             assert len(pairs) * 20_000 - sum(got) < 256 * 1024
 
     run(main())
@@ -166,7 +167,7 @@ def test_asking_whether_it_closes_does_not_part_what_is_written_together(run, im
                 got.append(received(peer))
                 if got == expected:
                     return
-                # On a busy machine a step may last so long that what it has written is sent.
+                # On a busy machine a step may last so long that its data is sent.
                 assert b"".join(got) == b"headbody"
             raise AssertionError("they are never sent together")
 
@@ -254,7 +255,8 @@ def test_what_was_written_before_a_fork_leaves_once(run, no_warning_of_forks):
             def fork() -> None:
                 pid = os.fork()
                 if not pid:
-                    # Whatever the child does with the transport: what came before the fork is not its to send.
+                    # Whatever the child does with the transport, it must not send data from before
+                    # the fork.
                     transport.get_write_buffer_size()
                     os._exit(0)
                 assert os.waitpid(pid, 0)[1] == 0
@@ -269,7 +271,7 @@ def test_what_was_written_before_a_fork_leaves_once(run, no_warning_of_forks):
 
 @pytest.mark.parametrize("way", ["0", "1"])
 def test_with_and_without_io_uring(impl, monkeypatch, way):
-    """Where the kernel allows no ring, or the program's environment says no, each socket's bytes leave by a call of their own."""
+    """Without io_uring, which kernel or environment may forbid, each socket has its own call."""
     monkeypatch.setenv("RONDEL_IO_URING", way)
     out = output(
         impl,
@@ -315,7 +317,7 @@ def test_with_and_without_io_uring(impl, monkeypatch, way):
             before = rings()
             pid = os.fork()
             if not pid:
-                # The child's first loop leaves the parent's ring alone, and the next one makes its own.
+                # The child's first loop does not use the parent's ring; the next makes its own.
                 asyncio.run(exchange())
                 os._exit(0)
             assert os.waitpid(pid, 0)[1] == 0

@@ -1,4 +1,4 @@
-"""`python -m rondel` and `rondel`: a program sees what it would see from `python`, and ends as it would end."""
+"""`python -m rondel` and `rondel`: a program behaves and exits as it does with `python`."""
 
 import signal
 import subprocess
@@ -30,14 +30,17 @@ def run(*arguments, cwd=None, command=None, input=None, env=None):
 
 
 def same(*arguments, cwd=None, input=None):
-    """Run with `python` and with `python -m rondel`; they must print and return the same. Returns the first."""
+    """Run with `python` and `python -m rondel`: output and status must be equal.
+
+    Return the first.
+    """
     oracle = run(*arguments, cwd=cwd, input=input)
     ours = run(*arguments, cwd=cwd, input=input, command=[sys.executable, "-m", "rondel"])
     assert (ours.stdout, ours.stderr, ours.returncode) == (oracle.stdout, oracle.stderr, oracle.returncode)
     command = Path(sys.executable).with_name("rondel")
     if command.exists():
         script = run(*arguments, cwd=cwd, input=input, command=[str(command)])
-        # It may name the interpreter of its environment by another of its names.
+        # The script may use another name for the environment's interpreter.
         interpreter = command.read_text().partition("\n")[0].removeprefix("#!")
         script.stderr = script.stderr.replace(interpreter, sys.executable)
         assert (script.stdout, script.stderr, script.returncode) == (oracle.stdout, oracle.stderr, oracle.returncode)
@@ -56,7 +59,7 @@ def test_a_file(tmp_path):
 
 
 def test_a_file_by_a_path_with_dots(tmp_path):
-    """The path stays as it was written: without its dots it may lead elsewhere."""
+    """The path is not normalized, because without its dots it may be another file."""
     for folder in ("here", "there/inside"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "there" / "probe.py").write_text("print(__file__)\n")
@@ -315,11 +318,11 @@ def test_a_file_that_has_the_name_of_a_command(tmp_path):
 
 
 def test_the_interpreters_own_options(tmp_path):
-    """They stand before `-m rondel`, and the program sees them."""
+    """Interpreter options come before `-m rondel`, and the program sees them."""
     (tmp_path / "program.py").write_text("import sys; print(sys.flags, sys.path[0]); x = 5\n")
     for options in (["-X", "dev"], ["-O"], ["-P"], ["-I"], ["-W", "error", "-B"]):
         if "-I" in options and "site-packages" not in installed_in():
-            continue  # this run has rondel from PYTHONPATH, which -I ignores
+            continue  # rondel comes from PYTHONPATH here, which -I ignores
         oracle = run(*options, "program.py", cwd=tmp_path)
         ours = run(*options, "-m", "rondel", "program.py", cwd=tmp_path)
         assert (ours.stdout, ours.stderr, ours.returncode) == (oracle.stdout, oracle.stderr, 0)

@@ -1,6 +1,7 @@
-"""`python -m rondel` at a terminal, a real one: the console of `python -m asyncio`, on Rondel's loop.
+"""The interactive console of `python -m rondel` and `python -m asyncio`, on a pseudo-terminal.
 
-The same keys are typed at both, each when the one before was answered, and what the terminal shows has to be the same.
+The same keys are typed at both, each after the response to the previous one. The terminal must show
+the same.
 """
 
 import fcntl
@@ -17,10 +18,11 @@ import pytest
 
 PROMPT = ">>> "
 INTERRUPTED = "KeyboardInterrupt\r\n>>> "
-#: Not the line's own task says it: asyncio's console can lose a Ctrl-C that comes before its task is suspended.
+#: A callback prints this, not the line's own task: asyncio's console can lose a Ctrl-C that comes
+#: before the task is suspended.
 WAIT = "h = asyncio.get_running_loop().call_later(0.01, print, 'waits'); await asyncio.sleep(60)"
 GREETING = re.compile(r"Rondel \S+: asyncio's names are Rondel's here\.\r\n")
-#: Whether the result was there when the console's thread asked for it makes a line's difference in a traceback.
+#: The line number depends on whether the result was ready when the console's thread asked for it.
 WHERE = re.compile(r'(/concurrent/futures/_base.py", line )\d+')
 
 
@@ -53,7 +55,7 @@ class Terminal:
         os.close(self._ours)
 
     def expect(self, text):
-        """Wait until the program has written `text` after what was expected before."""
+        """Wait until the program has written `text`, after the texts expected before."""
         deadline = time.monotonic() + 30
         while (at := self.seen.find(text, self._answered)) < 0:
             assert self._read(deadline), f"{text!r} did not come: {self.seen!r}"
@@ -61,13 +63,14 @@ class Terminal:
 
     def type(self, keys, answer=PROMPT):
         if keys == "\x03":
-            # Nor may it come while the callback that said so still runs, or its loop is being entered again.
+            # Nor may it come while the callback that printed it still runs, or while the loop is
+            # restarted.
             time.sleep(0.05)
         os.write(self._ours, keys.encode())
         self.expect(answer)
 
     def end(self, keys):
-        """Type the last keys; returns the exit status."""
+        """Type the last keys; return the exit status."""
         os.write(self._ours, keys.encode())
         deadline = time.monotonic() + 30
         while self._read(deadline):
@@ -79,19 +82,22 @@ class Terminal:
             raise AssertionError(f"no more came: {self.seen!r}")
         try:
             data = os.read(self._ours, 65536)
-        except OSError:  # what Linux says when nobody has the other side open any more
+        except OSError:  # Linux reports this when the other side is closed
             return False
         self.seen += data.decode()
         return bool(data)
 
 
 def shown(text):
-    """What does not depend on how fast it was: a Ctrl-D may come before or after the console has taken the terminal over."""
+    """Remove what depends on timing.
+
+    The console may get a Ctrl-D before it sets up the terminal.
+    """
     return WHERE.sub(r"\1N", text).replace("^D\b\b", "").replace("\r\n\r\n", "\r\n").replace(">>> \r\n", ">>> ")
 
 
 def alike(home, keys, last="exit()\n", **environment):
-    """Type at both consoles; returns what the terminal showed and the exit status, which have to be the same."""
+    """Type at both consoles; return the output and the exit status, which must be equal."""
     with (
         Terminal(home, "-m", "asyncio", **environment) as stock,
         Terminal(home, "-m", "rondel", **environment) as ours,
@@ -173,7 +179,7 @@ def test_ctrl_c_while_it_waits(tmp_path):
 
 
 def test_context_variables(tmp_path):
-    """They are kept from line to line where the running version's console keeps them (from 3.14 on)."""
+    """Context variables keep their values from line to line, from 3.14 on."""
     text, _ = alike(
         tmp_path,
         ["import contextvars; v = contextvars.ContextVar('v')\n", "token = v.set('kept')\n", "v.get('lost')\n"],
@@ -182,7 +188,7 @@ def test_context_variables(tmp_path):
 
 
 def test_history(tmp_path):
-    """Where the interpreter has GNU readline, Ctrl-P is the line before."""
+    """If the interpreter has GNU readline, Ctrl-P recalls the previous line."""
     pytest.importorskip("readline")
     text, _ = alike(tmp_path, ["40 + 2\n", "'another'\n", "\x10\x10\n"], TERM="vt100")
     assert text.count("42\r\n") == 2
@@ -190,7 +196,7 @@ def test_history(tmp_path):
 
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="new in 3.13")
 def test_the_new_console(tmp_path):
-    """With the editor of Python itself, which needs a terminal that can move its cursor."""
+    """With Python's own line editor, which needs a terminal that can move its cursor."""
     pytest.importorskip("curses")
     environment = {"TERM": "xterm", "PYTHON_BASIC_REPL": "", "NO_COLOR": "1", "PYTHON_COLORS": "0"}
     with Terminal(tmp_path, "-m", "rondel", **environment) as terminal:

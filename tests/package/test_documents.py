@@ -1,7 +1,7 @@
-"""Every block of code in README.md and docs/ does what it says.
+"""Runs every code block in README.md and docs/.
 
-A block of text after a program is what the program prints. Rust blocks are doctests of the crate (see its lib.rs), and here
-it is only made sure that they are.
+A text block after a program is its expected output. Rust blocks are doctests of the crate (see its
+lib.rs); this file only checks that they are included there.
 """
 
 import doctest
@@ -19,7 +19,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 
-# What a block takes for granted: the reader's own program.
+# Names and modules that blocks use without defining them: the reader's own program.
 PROGRAM = """\
 import asyncio
 import sys
@@ -31,7 +31,7 @@ first = second = main
 """
 
 
-# tests/ecosystem has the frameworks, and tests their page.
+# tests/ecosystem installs the frameworks, and tests their page.
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "benchmarks" / "README.md",
@@ -39,7 +39,7 @@ DOCUMENTS = [
 ]
 #: Pages without programs.
 OTHERS = [ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md")]
-#: Not run: a block of text is looked at with the program before it, `console` shows commands on a process of the reader's.
+#: Not run: text blocks are the output of a program; `console` blocks use a process of the reader's.
 NOT_RUN = {"text", "console", "toml"}
 
 SECONDS = re.compile(r"(\d+\.\d) seconds")
@@ -56,7 +56,10 @@ def blocks_of(document):
 
 
 def blocks():
-    """Each block that is run: its document, language, text, what it prints (if that is said), and the commands before it."""
+    """The blocks to run.
+
+    Document, language, text, expected output if any, and preceding commands.
+    """
     for document in DOCUMENTS:
         found = [*blocks_of(document)]
         commands = []
@@ -89,7 +92,7 @@ def run_python(text, folder):
 
 
 def assert_takes(script, options):
-    """That a program of this repository knows these options."""
+    """Check that a program of this repository knows these options."""
     known = run(sys.executable, script, "--help", cwd=ROOT)
     assert all(option in known for option in options if option.startswith("-"))
 
@@ -97,7 +100,8 @@ def assert_takes(script, options):
 def run_shell(line, folder):
     command = shlex.split(line, comments=True)
     if command[0] == "make":
-        # Too long, and some would run this test again. What can be wrong is the target, and the options for its program.
+        # Too long to run, and some would run this test again. Target and options are checked
+        # instead.
         recipe = run("make", "-n", f"PYTHON={sys.executable}", *command[1:], cwd=ROOT)
         assert recipe
         for options in [argument.removeprefix("ARGS=") for argument in command if argument.startswith("ARGS=")]:
@@ -118,7 +122,7 @@ def run_shell(line, folder):
         return
     assert Path(command[0]).name in ("python", "rondel"), f"this test does not know how to run {line!r}"
     if command[0] == "rondel" and not Path(sys.executable).with_name("rondel").exists():
-        command[:1] = ["python", "-m", "rondel"]  # a build that was not installed, and so has no command
+        command[:1] = ["python", "-m", "rondel"]  # a build without installation has no command
     (folder / "app.py").write_text(PROGRAM + "asyncio.run(main())\nprint(sys.argv[1:])\n")
     (folder / "package").mkdir(exist_ok=True)
     shutil.copy(folder / "app.py", folder / "package" / "__main__.py")
@@ -144,7 +148,7 @@ def test_a_block(document, language, text, printed, commands, tmp_path):
             assert word in output
         if printed is not None:
             assert SECONDS.sub("some seconds", output) == SECONDS.sub("some seconds", printed)
-            # No machine is too slow for the text, and none too fast.
+            # Durations in the output depend on the machine.
             assert all(map(operator.ge, times_in(output), times_in(printed)))
     elif language == "sh":
         for line in text.splitlines():
@@ -158,7 +162,7 @@ def test_a_block(document, language, text, printed, commands, tmp_path):
 
 @pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "docs" / "frameworks.md", *OTHERS], ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
-    """In the repository, that is; mkdocs looks after those of the site."""
+    """Links within the repository; mkdocs checks those of the site."""
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text()):
         file = document.parent / target if target else document
         assert file.exists(), target
@@ -168,7 +172,7 @@ def test_links_lead_somewhere(document):
 
 
 def test_the_figures_are_those_that_were_recorded():
-    """What `make figures` makes of docs/figures.json is what stands in docs/."""
+    """docs/ contains what `make figures` generates from docs/figures.json."""
     sys.path.insert(0, str(ROOT / "benchmarks"))
     try:
         from harness import record

@@ -1,4 +1,4 @@
-"""The programs of examples/: each prints exactly this, in every way of running it, and on stock asyncio the same."""
+"""The programs of examples/ print the expected output, in each way of running them."""
 
 import asyncio
 import os
@@ -28,7 +28,7 @@ def way(request):
 
 
 def start(way, name, tmp_path, *arguments, port=None, **options):
-    """Start an example in one of the ways; only what that way changes is changed, and the port if one is given."""
+    """Start an example in one of the ways, with the given port if there is one."""
     text = (EXAMPLES / f"{name}.py").read_text()
     if port is not None:
         assert text.count("8888") >= 1
@@ -77,7 +77,7 @@ SAY_AFTER = {
 
 
 def test_say_after_in_real_time(tmp_path, request):
-    """All ways at the same time, since each takes its two seconds."""
+    """All ways run at the same time, because each takes two seconds."""
     ways = WAYS[:1] if request.config.getoption("--impl") == "asyncio" else WAYS
     started = []
     for number, (name, expected) in enumerate(SAY_AFTER.items()):
@@ -94,7 +94,7 @@ def test_say_after_in_real_time(tmp_path, request):
 
 
 class VirtualLoop(asyncio.SelectorEventLoop):
-    """Stock asyncio in virtual time: instead of waiting, the clock moves."""
+    """Stock asyncio in virtual time: the clock advances instead of waiting."""
 
     def __init__(self):
         loop = self
@@ -129,7 +129,7 @@ def test_say_after_in_virtual_time(impl, aio, name, capsys, monkeypatch):
 
     monkeypatch.setattr(asyncio, "run", run)
     if impl.name == "rondel":
-        # The program with `import rondel as asyncio` as its own first import.
+        # The program starts with `import rondel as asyncio`.
         monkeypatch.setitem(sys.modules, "asyncio", aio)
         monkeypatch.setattr(aio, "run", run)
     start = time.monotonic()
@@ -172,7 +172,7 @@ def test_echo_server(way, tmp_path, free_port):
             expected += [f"received {message!r} from {mine}\n"] if message else []
             expected.append(f"{mine} is done\n")
         assert [server.stdout.readline() for _ in expected] == expected
-        # Four kilobytes come back too, in whatever pieces.
+        # Four kilobytes come back, in any number of chunks.
         mine, answer = exchange(free_port, bytes(range(256)) * 16)
         assert answer == bytes(range(256)) * 16
         client = start(way, "echo_client", tmp_path, "over a stream", port=free_port)
@@ -197,18 +197,18 @@ def test_echo_server_stopped_with_clients_connected(way, tmp_path, free_port):
         assert connection.recv(1) == b"x"
     server.send_signal(signal.SIGINT)
     try:
-        # It accepts nobody any more; from 3.12 on it also waits for those who are there.
+        # The server accepts no more connections; from 3.12 on it also waits for the existing ones.
         for _ in range(3000):
             try:
                 socket.create_connection(("127.0.0.1", free_port), timeout=30).close()
             except ConnectionRefusedError:
                 break
             except ConnectionResetError:
-                pass  # it stopped listening while this one was in its queue
+                pass  # it stopped listening while this connection was in its queue
             time.sleep(0.005)
         else:
             pytest.fail("the server still accepts connections")
-        waits = "close_clients" not in asyncio.Server.serve_forever.__code__.co_names  # late releases close them
+        waits = "close_clients" not in asyncio.Server.serve_forever.__code__.co_names  # later releases close them
         if sys.version_info >= (3, 12) and waits:
             assert server.poll() is None
             connections[0].sendall(b"y")
@@ -231,14 +231,15 @@ def test_echo_server_with_5000_connections_at_once(way, tmp_path, free_port):
     connections = []
     try:
         server.stdout.readline()
-        # It prints a line for each message: somebody has to read them.
+        # It prints a line for each message, so its output must be read.
         lines = []
         reader = threading.Thread(target=lambda: lines.extend(server.stdout), daemon=True)
         reader.start()
-        for number in range(count):  # one by one: what is open when something fails has to be closed
+        for number in range(count):  # one by one, so that open connections are closed if one fails
             connections += [socket.create_connection(("127.0.0.1", free_port), timeout=60)]
             connections[-1].sendall(b"%d" % number)
-            # Those before it are accepted then: where the queue is full, the kernel tries again after a second.
+            # Earlier connections are accepted then. If the queue is full, the kernel retries after
+            # a second.
             if number % 50 == 49:
                 assert connections[-1].recv(100, socket.MSG_PEEK) == b"%d" % number
         for number, connection in enumerate(connections):

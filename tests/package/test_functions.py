@@ -1,6 +1,6 @@
-"""Functions and methods are what asyncio's are: coroutine functions, Python functions with code, or C functions.
+"""Functions and methods have the kind of asyncio's: coroutine functions, Python or C functions.
 
-Everything public of the running asyncio is gone through, and compared with what Rondel has under the same name.
+Each public name of the running asyncio is compared with Rondel's.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from rondel._tls import SSLTransport
 OWN_NAMES = {"EventLoop", "EventLoopPolicy", "install", "uninstall"}
 SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__", "__anext__")
 
-# What differs, and why.
+# The differences, with reasons.
 EXPECTED = {
     "EventLoop.__init__": "there is no selector to be given",
     "Future.add_done_callback": "has a signature, where asyncio's C method has none",
@@ -88,7 +88,7 @@ NATIVE = [(name, ours) for name, _, ours in PAIRS if is_native(ours)]
 
 
 def looks(thing: Any) -> dict[str, Any]:
-    """What a program finds out about a function."""
+    """What a program can find out about a function."""
     found: dict[str, Any] = {
         "coroutine function": inspect.iscoroutinefunction(thing),
         "generator function": inspect.isgeneratorfunction(thing) or inspect.isasyncgenfunction(thing),
@@ -240,7 +240,7 @@ def test_specs(aio: ModuleType, name: str, coroutines: tuple[str, ...], others: 
         ours, expected = make(cls), make(stock)
         for method in (*coroutines, *others):
             kinds = [
-                # mock's answer for others depends on what a mock of code is taken for.
+                # For other functions mock's answer depends on a mock of their code.
                 (type(found).__name__, method in others or inspect.iscoroutinefunction(found))
                 for found in (getattr(ours, method), getattr(expected, method))
             ]
@@ -339,7 +339,7 @@ def test_defaults_of_keywords_that_are_replaced(aio: ModuleType, monkeypatch: py
 
 @both
 def test_code_that_is_wrapped(aio: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As tracers do that put their own code into functions, and what was there into another one."""
+    """Like tracers that replace a function's code, and move the old code to another function."""
     calls = []
     function = aio.Queue.put_nowait
     inner = FunctionType(function.__code__, function.__globals__, "inner", function.__defaults__, function.__closure__)
@@ -361,7 +361,7 @@ def test_code_that_is_wrapped(aio: ModuleType, monkeypatch: pytest.MonkeyPatch) 
 
 @pytest.mark.parametrize("name", ["bytecode", "function"])
 def test_the_bytecode_calls_what_is_native(name: str) -> None:
-    """What runs where the interpreter does not ask for the function's vectorcall."""
+    """A call for which the interpreter does not use the function's vectorcall."""
 
     def of(function: Any) -> Callable[..., Any]:
         if name == "function":
@@ -501,7 +501,7 @@ def test_a_wrapper_from_functools(aio: ModuleType) -> None:
     assert asyncio.run(wrapped(0, result=1)) == 1
 
 
-# ---- what the coroutine functions return ----
+# ---- return values of coroutine functions ----
 
 
 @both

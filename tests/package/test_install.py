@@ -105,7 +105,7 @@ def test_a_stock_loop_still_works_while_installed():
 @pytest.mark.skipif(not hasattr(asyncio.events, "_event_loop_policy"), reason="no policies any more")
 def test_policy():
     policy = rondel.EventLoopPolicy()
-    # The public name warns from 3.14 on.
+    # The public name is deprecated from 3.14 on.
     private = getattr(asyncio.events, "_AbstractEventLoopPolicy", None)
     assert isinstance(policy, private or asyncio.AbstractEventLoopPolicy)
     loop = policy.new_event_loop()
@@ -164,7 +164,7 @@ def test_what_others_have_put_over_asyncio_stays(monkeypatch):
         return wrapper
 
     class Proxy:
-        """As wrapt makes them."""
+        """Like wrapt's wrappers."""
 
         def __init__(self, wrapped):
             self.__wrapped__ = wrapped
@@ -195,7 +195,7 @@ def test_what_others_have_put_over_asyncio_stays(monkeypatch):
             return await asyncio.wait_for(asyncio.gather(asyncio.sleep(0, 1), asyncio.sleep(0, 2)), 5)
 
         with monkeypatch.context() as patch:
-            patch.setattr(asyncio, "wait_for", traced(asyncio.wait_for))  # by now Rondel's
+            patch.setattr(asyncio, "wait_for", traced(asyncio.wait_for))  # now Rondel's
             assert asyncio.run(main()) == [1, 2]
         assert sorted(calls) == ["gather", "sleep", "sleep", "sleep", "wait_for"]
     finally:
@@ -256,7 +256,7 @@ print(calls)
 
 
 def test_what_was_patched_before_stays():
-    """By tracers, which are loaded first."""
+    """Tracers patch before Rondel is installed."""
     done = subprocess.run([sys.executable, "-c", PATCHED_FIRST], capture_output=True, text=True, check=False)
     assert done.stderr == ""
     assert done.stdout.splitlines() == ["['gather', 'loop', 'group', 'loop', 'loop']", "[]"]

@@ -1,4 +1,4 @@
-"""What a user reads when the package is there and its extension module is not one for this interpreter."""
+"""The error message when the package has no extension module for this interpreter."""
 
 import shutil
 import subprocess
@@ -12,7 +12,7 @@ import rondel
 
 @pytest.fixture
 def package(tmp_path):
-    """The package without its extension module."""
+    """A copy of the package without its extension module."""
     folder = tmp_path / "rondel"
     folder.mkdir()
     for file in Path(rondel.__file__).parent.glob("*.py"):

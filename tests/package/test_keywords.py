@@ -1,4 +1,4 @@
-"""Parameters that asyncio's documentation names may be passed by name."""
+"""Parameters that asyncio's documentation names can be passed as keywords."""
 
 from typing import Any
 

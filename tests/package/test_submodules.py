@@ -1,4 +1,7 @@
-"""asyncio's submodules under Rondel's name: `rondel.streams` is `asyncio.streams`, as an attribute and by `import`."""
+"""asyncio's submodules under Rondel's name.
+
+`rondel.streams` is `asyncio.streams`, as an attribute and by `import`.
+"""
 
 import asyncio
 import importlib
@@ -25,7 +28,7 @@ def importable() -> list[str]:
 
 
 SUBMODULES = importable()
-# What asyncio imports itself, and a program may therefore use without an import statement.
+# asyncio imports these itself, so a program can use them without an import statement.
 LOADED = [name for name in SUBMODULES if name not in ("proactor_events", "tools")]
 
 
@@ -49,7 +52,7 @@ def test_each_can_be_imported(name):
     assert stock.__loader__ is loader
 
 
-# `PACKAGE` is asyncio or rondel: what a program says before and after a search and replace.
+# `PACKAGE` is asyncio or rondel: a program before and after search and replace.
 IMPORTS = """
 import PACKAGE.streams
 import PACKAGE.sslproto as tls

@@ -1,6 +1,6 @@
-"""What a program sees of the module before it runs anything: names, signatures, docstrings, classes.
+"""The module's names, signatures, docstrings and classes.
 
-The functions and classes are compared with asyncio's of the running version, one by one.
+Each function and class is compared with asyncio's of the running version.
 """
 
 import asyncio
@@ -24,11 +24,11 @@ NATIVE = sorted(
 )
 NATIVE_CLASSES = [name for name in NATIVE if isinstance(getattr(rondel, name), type)]
 
-# What has to be called otherwise here, or can't be read from asyncio's.
+# Methods whose signature differs, or cannot be determined in asyncio.
 EXPECTED_DIFFERENCES = {
-    # C classes have `(self, /, *args, **kwargs)` there, in asyncio's too; the signature is the class's.
+    # C classes have `(self, /, *args, **kwargs)`, in asyncio too; the class has the signature.
     "__init__",
-    # asyncio keeps what it needs at exit in parameters.
+    # asyncio's has additional parameters, which keep objects alive until exit.
     "__del__",
 }
 
@@ -113,7 +113,7 @@ def test_signatures(stock: Any, ours: Any) -> None:
 @pytest.mark.parametrize("name", NATIVE)
 def test_names_and_modules(name: str) -> None:
     stock, ours = getattr(asyncio, name), getattr(rondel, name)
-    if stock.__name__ != name:  # a function that asyncio makes of another one
+    if stock.__name__ != name:  # asyncio creates this function from another one
         assert ours.__name__ in (name, stock.__name__)
         return
     assert ours.__name__ == name
@@ -125,7 +125,7 @@ def test_names_and_modules(name: str) -> None:
 
 
 def make(aio: ModuleType, name: str, loop: Any) -> Any:
-    """An instance of a class of the module."""
+    """Create an instance of a class of the module."""
 
     async def nothing() -> None:
         pass
@@ -205,7 +205,7 @@ def test_subclasses(aio: ModuleType, own_loop: asyncio.AbstractEventLoop, name: 
 
 
 def namespace_with(aio: ModuleType, name: str, cls: type) -> Any:
-    """The module, with another class under one of its names."""
+    """Return the module with one class replaced."""
     other = ModuleType("other")
     vars(other).update({known: getattr(aio, known) for known in aio.__all__} | {name: cls})
     return other
@@ -214,7 +214,7 @@ def namespace_with(aio: ModuleType, name: str, cls: type) -> Any:
 @both
 @each_class
 def test_instances_take_attributes(aio: ModuleType, own_loop: asyncio.AbstractEventLoop, name: str) -> None:
-    """Programs hang things on futures, queues and locks, and replace methods of single instances."""
+    """Programs set attributes on futures, queues and locks, and replace methods of instances."""
     thing = make(aio, name, own_loop)
     if name in ("Handle", "TimerHandle"):
         with pytest.raises(AttributeError):

@@ -1,4 +1,4 @@
-"""What type checkers make of the package: the stubs say what is there, and a program that is well typed with asyncio stays so."""
+"""The type stubs match the package, and programs that type-check with asyncio do so with Rondel."""
 
 import subprocess
 import sys
@@ -54,7 +54,7 @@ asyncio.uninstall()
 
 
 def mypy(*arguments: str, cwd: Path = ROOT) -> str:
-    """The report of a mypy tool, empty if it found nothing."""
+    """Return the report of a mypy tool, which is empty if it found nothing."""
     process = subprocess.run([sys.executable, "-m", *arguments], cwd=cwd, capture_output=True, text=True, check=False)
     return "" if process.returncode == 0 else process.stdout + process.stderr
 
@@ -71,7 +71,7 @@ def test_the_stubs_describe_what_is_there():
 def test_a_program_is_well_typed(tmp_path, module):
     program = PROGRAM.replace("import rondel as asyncio", f"import {module} as asyncio")
     if module == "asyncio":
-        # What asyncio does not have comes from Rondel: the two go together in one program.
+        # What asyncio does not have comes from Rondel: both can be used in one program.
         program = program.replace("asyncio.EventLoop", "rondel.EventLoop").replace("asyncio.install", "rondel.install")
         program = "import rondel\n" + program.replace("asyncio.uninstall", "rondel.uninstall")
     (tmp_path / "program.py").write_text(program)

@@ -1,4 +1,4 @@
-"""Forks while loops run: the child's loops, the parent's, and what both have in common; pools of processes."""
+"""Forks while loops run: the child's loops, the parent's, shared descriptors; process pools."""
 
 import os
 import sys
@@ -6,7 +6,7 @@ import sys
 import pytest
 from child_programs import output
 
-# What the programs below begin with.
+# The beginning of the programs below.
 SILENT = """
 import os, signal, warnings
 warnings.simplefilter("ignore")
@@ -221,7 +221,10 @@ def test_signals_of_the_child_do_not_come_to_the_parent(impl):
 
 
 def test_many_forks_while_threads_post(impl):
-    """Threads that wake the loop at the moment of a fork are not in the child, and whatever they held is free there."""
+    """Threads that wake the loop during a fork are not in the child.
+
+    Locks they held are free there.
+    """
     out = forked(
         impl,
         """
@@ -267,7 +270,10 @@ def test_many_forks_while_threads_post(impl):
 
 
 def test_a_child_that_ends_as_programs_do(impl):
-    """Not by `os._exit`: its interpreter ends, with the threads of the parent's executor gone and its loops half-way."""
+    """Without `os._exit`.
+
+    The child's interpreter shuts down, in the middle of the parent's loop run.
+    """
     if not impl.is_rondel:
         pytest.skip("asyncio's executor may wait for the parent's threads for ever")
     out = forked(

@@ -1,4 +1,4 @@
-"""Child processes: `create_subprocess_exec` and `_shell`, the loop's transports, who waits for the child and how."""
+"""Child processes: `create_subprocess_exec` and `_shell`, transports, waiting for the exit."""
 
 import asyncio
 import contextlib
@@ -21,7 +21,7 @@ SH = "/bin/sh"
 
 
 def children():
-    """The numbers of this process's children, those nobody has waited for included."""
+    """Return the PIDs of this process's children, including zombies."""
     found = set()
     for task in os.listdir("/proc/self/task"):
         try:
@@ -162,7 +162,7 @@ def test_a_child_that_ends_between_two_runs(impl, aio):
     with aio.Runner(loop_factory=impl.new_event_loop) as runner:
         process = runner.run(aio.create_subprocess_exec("/bin/sleep", "60"))
         os.kill(process.pid, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):  # a thread of asyncio's on 3.11 has collected it
+        with contextlib.suppress(ChildProcessError):  # on 3.11 a thread of asyncio's has reaped it
             os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
         assert runner.run(process.wait()) == -signal.SIGKILL
 
@@ -240,7 +240,7 @@ def test_which_descriptors_it_gets(run, aio):
 
 def test_what_runs_before_the_program(run, aio):
     async def main():
-        # Seen only there: the child has a memory of its own.
+        # Visible only there: the child has its own memory.
         assert await output_of(aio, SH, "-c", "pwd", preexec_fn=lambda: os.chdir("/")) == "/"
 
     run(main())
@@ -281,7 +281,7 @@ def test_where_its_streams_go(run, aio):
             file.seek(0)
             assert file.read() == b"out\nerr\n"
             file.seek(0)
-            # As a descriptor, and from it.
+            # As a descriptor number, for reading.
             assert await output_of(aio, "/bin/cat", stdin=file.fileno()) == "out\nerr"
         assert await output_of(aio, "/bin/cat", stdin=subprocess.DEVNULL) == ""
         process = await aio.create_subprocess_shell("echo a; echo b >&2", stdout=PIPE, stderr=subprocess.STDOUT)
@@ -293,7 +293,7 @@ def test_where_its_streams_go(run, aio):
     run(main())
 
 
-# ---- what is refused, and what fails ----
+# ---- errors ----
 
 
 def test_a_program_that_is_not_there(run, aio):
@@ -428,7 +428,7 @@ def test_a_child_whose_output_nobody_reads_waits(run, aio):
 def test_a_grandchild_keeps_the_pipe_open(run, aio):
     async def main():
         process = await aio.create_subprocess_shell("exec 3<&0; cat <&3 & exit 6", stdin=PIPE, stdout=PIPE)
-        # The child has ended, and what it started still has its output.
+        # The child has exited, but its own child still has the pipe open.
         while process.returncode is None:
             await aio.sleep(0.001)
         process.stdin.write(b"late")
@@ -482,7 +482,7 @@ def test_what_a_protocol_is_told(run, aio):
         assert repr(transport).startswith(f"<_UnixSubprocessTransport pid={transport._pid} running stdin=")
         while (2, b"err\n") not in protocol.notes or (1, None) not in protocol.notes:
             await aio.sleep(0.001)
-        # What the two pipes bring is in order in each, and in none between them.
+        # The order within each pipe is defined, but not the order between them.
         assert sorted(protocol.notes[1:], key=lambda note: note[0]) == [(1, b"out\n"), (1, None), (2, b"err\n")]
         transport.get_pipe_transport(0).write(b"\n")
         await ended
@@ -510,7 +510,8 @@ def test_what_was_written_comes_before_the_end_is_told(run, aio, impl):
         program = "read line; echo all"
         transport, protocol = await loop.subprocess_exec(lambda: Notes(ended), SH, "-c", program, stderr=None)
         os.write(transport.get_pipe_transport(0).get_extra_info("pipe").fileno(), b"\n")
-        # The loop finds everything at once: the output, the ends of the pipes, the child's end.
+        # The loop finds everything in one poll: the output, the ends of the pipes, the child's
+        # exit.
         os.waitid(os.P_PID, transport.get_pid(), os.WEXITED | os.WNOWAIT)
         await ended
         assert protocol.notes.index((1, b"all\n")) < protocol.notes.index("exited")
@@ -557,7 +558,7 @@ def test_a_wait_that_is_cancelled_leaves_the_child(run, aio):
     run(main())
 
 
-# ---- who else waits for children ----
+# ---- other code that waits for children ----
 
 
 def test_others_may_have_waited_for_it(run, aio, impl, caplog):
@@ -595,7 +596,7 @@ def test_a_handler_of_sigchld_of_the_program_s_own(run, aio):
     seen = []
 
     async def main():
-        # Not ours to wait for, but the program's.
+        # Children of the program: the loop must not reap them.
         theirs = subprocess.Popen([SH, "-c", "exit 2"])
         process = await aio.create_subprocess_exec(SH, "-c", "exit 3")
         assert await process.wait() == 3
@@ -639,7 +640,7 @@ def test_a_status_that_popen_has_read_is_not_lost(run, aio, impl, caplog):
     run(main())
 
 
-# ---- where there are no pidfds ----
+# ---- without pidfds ----
 
 
 @pytest.mark.parametrize("code", ["ENOSYS", "EPERM", "EMFILE"])
@@ -763,7 +764,7 @@ def test_a_thread_waits_where_the_loop_s_watcher_says_so(run, aio):
     run(main())
 
 
-# ---- what is left over ----
+# ---- cleanup ----
 
 
 def test_a_loop_that_is_closed_while_a_child_runs(impl, aio):
@@ -783,7 +784,7 @@ def test_a_loop_that_is_closed_while_a_child_runs(impl, aio):
     assert {str(warning.message).partition(" pid")[0] for warning in caught if warning.category is ResourceWarning} >= {
         "unclosed transport <_UnixSubprocessTransport"
     }
-    # The transport's destructor has killed it; whoever starts the next one collects it.
+    # The transport's destructor has killed it; starting the next child reaps it.
     for _ in range(1000):
         subprocess._cleanup()
         if children() == before:

@@ -1,8 +1,8 @@
-"""The garbage collector sees all that natives hold: every cycle through them is collected, and every reference is counted once.
+"""Native objects traverse all references: each cycle is collected, each reference is counted once.
 
-Each case makes an object that holds a marker in one of its places. `gc.get_referents` has to name the marker, or what
-holds it; a cycle through that place has to be collected; and the marker's reference count has to come back, also over many
-objects that take their memory from a freelist.
+Each case creates an object that references a marker. `gc.get_referents` must return the marker, or
+the object that references it. A cycle through that reference must be collected. The marker's
+reference count must return to its old value, also with many objects from a freelist.
 """
 
 import asyncio
@@ -18,10 +18,10 @@ ROUNDS = 300
 
 
 class Marker:
-    """What is held."""
+    """An object that others reference."""
 
     def __call__(self, *args):
-        """It may be a callback."""
+        """A marker can be a callback."""
 
     def __lt__(self, other):
         return False
@@ -38,7 +38,7 @@ def no_collection():
 
 
 def reaches(start, goal, limit=4000):
-    """Whether the collector, by what the natives on the way say, comes from one object to another."""
+    """Whether the collector can reach one object from another, by `tp_traverse` of natives."""
     seen, queue = {id(start)}, [start]
     while queue and len(seen) < limit:
         for each in gc.get_referents(queue.pop(0)):
@@ -54,7 +54,7 @@ def reaches(start, goal, limit=4000):
     return False
 
 
-# ---- what holds a marker, and where ----
+# ---- references to a marker ----
 
 
 def future_result(aio, loop, marker):
@@ -100,13 +100,13 @@ def future_cancel_message(aio, loop, marker):
 
 def future_attribute(aio, loop, marker):
     future = aio.Future(loop=loop)
-    assert not hasattr(future, "note")  # its memory may have been another one's
+    assert not hasattr(future, "note")  # its memory may have belonged to another task
     future.note = marker
     return future
 
 
 def future_many_attributes(aio, loop, marker):
-    """More than the interpreter keeps behind an object."""
+    """More attributes than the interpreter stores inline in an object."""
     future = aio.Future(loop=loop)
     for number in range(40):
         setattr(future, f"note{number}", marker)
@@ -291,7 +291,7 @@ async def wait_in_timeout(timeout):
 
 
 def task_group_child(aio, loop, marker):
-    """A group and a task of it hold each other."""
+    """A group and its task reference each other."""
     group = aio.TaskGroup()
 
     async def child():
@@ -309,7 +309,7 @@ def task_group_child(aio, loop, marker):
 
 
 def task_group_error(aio, loop, marker):
-    """A group keeps what its tasks raised until it ends."""
+    """A group keeps the exceptions of its tasks until it ends."""
     group = aio.TaskGroup()
 
     async def fail():
@@ -320,7 +320,7 @@ def task_group_error(aio, loop, marker):
         group.create_task(fail())
         try:
             await loop.create_future()
-        except asyncio.CancelledError:  # as the group does it
+        except asyncio.CancelledError:  # like the group
             asyncio.current_task().uncancel()
 
     loop.run_until_complete(begin())
@@ -329,7 +329,7 @@ def task_group_error(aio, loop, marker):
 
 
 def suspended(make):
-    """An awaitable that was sent into once."""
+    """Return an awaitable on which `send` was called once."""
 
     def case(aio, loop, marker):
         async def begins():
@@ -445,7 +445,7 @@ CASES = {
     "barrier_suspended": suspended(lambda aio, marker: noted(aio.Barrier(2), marker).wait()),
     "join_suspended": suspended(lambda aio, marker: noted(full_queue(aio), marker).join()),
 }
-#: Handles are held by their loop, so that a cycle through them lasts as long as it does.
+#: The loop references its handles, so a cycle through them lives as long as the loop.
 HANDLES = {case.__name__: case for case in (handle_callback, handle_arguments, handle_context)}
 
 
@@ -456,7 +456,7 @@ def _collected_before_the_loop_is_closed(loop):
 
 
 def settle(loop):
-    """The loop forgets the handle that it ran last, and its timers; what is unreachable is collected."""
+    """The loop drops the last handle it ran, and its timers: unreachable objects are collected."""
     for _ in range(2):
         loop.call_soon(loop.stop)
         loop.run_forever()
@@ -496,7 +496,7 @@ def test_a_cycle_is_collected(aio, loop, case, problems):
 def test_references_are_counted_exactly(aio, loop, case, problems):
     marker = Marker()
     with no_collection():
-        for _ in range(20):  # what is made once
+        for _ in range(20):  # objects that are created once
             case(aio, loop, marker)
     settle(loop)
     before = sys.getrefcount(marker)
@@ -508,7 +508,7 @@ def test_references_are_counted_exactly(aio, loop, case, problems):
 
 @pytest.mark.one_mode
 def test_freelists_hold_nothing(aio, loop, case, problems):
-    """More than a freelist keeps, all alive at once and then dropped."""
+    """More objects than a freelist keeps, all alive at once and then dropped."""
     marker = Marker()
     gone = weakref.ref(marker)
     held = [case(aio, loop, marker) for _ in range(20)]
@@ -519,7 +519,7 @@ def test_freelists_hold_nothing(aio, loop, case, problems):
 
 @pytest.mark.one_mode
 def test_tasks_that_are_garbage_leave_no_broken_contexts(aio, run):
-    """A task's context may serve the next one, but not if the collector clears it as part of the same garbage."""
+    """A later task may reuse a task's context, unless the collector clears it with the task."""
     variable = contextvars.ContextVar("variable")
 
     async def give(value):

@@ -1,4 +1,4 @@
-"""System calls that fail as they seldom do: the tests in `faults/`, under a library that has them fail."""
+"""Runs the tests in `faults/` with a preloaded library that makes system calls fail."""
 
 import os
 import shutil

@@ -1,6 +1,6 @@
-"""Programs that nobody should write: they end as on stock asyncio, with an exception at worst, and never by a signal.
+"""Hostile programs end like on stock asyncio, at worst with an exception, and never by a signal.
 
-What would end the process runs in one of its own, so that a signal is a failed assertion.
+Dangerous programs run in a child process, so that a signal is a failed assertion.
 """
 
 import gc
@@ -10,13 +10,13 @@ import sys
 import pytest
 from child_programs import output
 
-# Threads as small as some platforms make them. How deep stock asyncio gets there depends on the interpreter's build, and it may
-# well end by a signal: there the oracle is what it does on a large stack.
+# Stacks as small as the default of some platforms. How deep stock asyncio gets on them depends on
+# the interpreter's build, and it may crash. So the oracle is its behaviour on a large stack.
 SMALL = 256 * 1024
 
 
 def in_thread(program, stack):
-    """The program's main() in a thread with a stack of that size."""
+    """Run the program's main() in a thread with a stack of that size."""
     return (
         program
         + f"""
@@ -102,7 +102,7 @@ def test_a_long_chain_of_gathers_is_cancelled_or_refused(impl):
     assert output(impl, program) in ("True", "RecursionError")
 
 
-# ---- objects that end each other ----
+# ---- chains of destructors ----
 
 CHAINS = {
     "results": "new = loop.create_future(); new.set_result(last)",
@@ -147,7 +147,7 @@ async def main():
     assert output(impl, program) == "dropped"
 
 
-# ---- awaiting, deeper than the stack is ----
+# ---- chains of awaits, deeper than the stack ----
 
 DEEP = {
     "wait_for": """
@@ -232,7 +232,7 @@ async def main():
     assert output(impl, program) == "True"
 
 
-# ---- callbacks of asyncio's, called by a program ----
+# ---- asyncio's callbacks, called by a program ----
 
 
 @pytest.mark.parametrize("other", [1, None, "text", [], object(), os], ids=str)
@@ -245,7 +245,7 @@ def test_what_gather_and_shield_have_among_the_callbacks_refuses_what_is_no_futu
         for future in futures:
             for callback, _ in list(future._callbacks):
                 if getattr(callback, "__name__", "") == "_clear_awaited_by_callback":
-                    continue  # 3.14's own, which takes anything
+                    continue  # 3.14's callback, which accepts anything
                 with pytest.raises(AttributeError):
                     callback(other)
         assert not outer.done() and not shielded.done()
@@ -272,7 +272,7 @@ def test_what_gather_has_among_the_callbacks_refuses_a_future_that_is_not_done(r
     run(main())
 
 
-# ---- classes and numbers that are not what they should be ----
+# ---- wrong classes and numbers ----
 
 
 def test_the_methods_of_loops_and_of_tls_are_bound_to_classes_of_their_own_only():
@@ -400,7 +400,7 @@ def test_a_stream_is_given_an_exception_that_may_be_none(run, aio, given):
 
 
 def test_objects_that_were_dropped_late_are_gone(loop, aio):
-    """What is put aside while a long chain ends does end."""
+    """Objects whose destruction is deferred during a long chain are destroyed."""
     ended = []
 
     class Noted:

@@ -1,4 +1,4 @@
-"""Nothing leaks: descriptors, objects and memory are counted before and after whole loops and many connections."""
+"""Leaks: descriptors, objects and memory are counted before and after loops and connections."""
 
 import asyncio
 import collections
@@ -18,7 +18,7 @@ def descriptors():
 
 
 def objects():
-    """How many objects of each type that Rondel or asyncio define the collector knows of."""
+    """Count the objects of each of Rondel's and asyncio's types that the collector tracks."""
     gc.collect()
     gc.collect()
     return collections.Counter(
@@ -34,7 +34,7 @@ def resident():
 
 
 async def exercise(aio):
-    """A little of everything."""
+    """Use a little of everything."""
 
     async def handle(reader, writer):
         while line := await reader.readline():
@@ -159,13 +159,13 @@ def test_memory_does_not_grow_with_the_number_of_calls(impl):
     gc.collect()
     grown = resident() - before
     loop.close()
-    # 20,000 rounds of the above: 8 MB would be 400 bytes for each.
+    # 20,000 rounds of the above: 8 MB would be 400 bytes per round.
     assert grown < 8_000_000
 
 
 @pytest.mark.one_mode
 class Numbers(ctypes.Structure):
-    """What glibc's mallinfo2 gives."""
+    """The result of glibc's mallinfo2."""
 
     names = "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost"
     _fields_ = [(name, ctypes.c_size_t) for name in names.split()]
@@ -177,7 +177,7 @@ if mallinfo is not None:
 
 
 def allocated():
-    """How many bytes the C library has given away."""
+    """The number of bytes that the C library has allocated."""
     if mallinfo is None:
         pytest.skip("this C library doesn't say what it has given away")
     gc.collect()
@@ -187,13 +187,13 @@ def allocated():
 def test_a_closed_loop_leaves_no_memory(impl, aio):
     async def main():
         queue = aio.Queue()
-        # What waits is kept for the next one who waits, and some of it is taken out again.
+        # Waiters are kept in a pool for reuse, and some are taken out again.
         waiting = [aio.ensure_future(queue.get()) for _ in range(5)]
         await aio.sleep(0)
         for task in waiting[:3]:
             queue.put_nowait(task)
         await aio.wait(waiting[:3])
-        # Answers to several connections, which leave together, in pieces.
+        # Responses on several connections, sent together, in pieces.
         loop = aio.get_running_loop()
         pairs = [socket.socketpair() for _ in range(5)]
         transports = [(await loop.create_connection(asyncio.Protocol, sock=ours))[0] for ours, _ in pairs]
@@ -218,7 +218,7 @@ def test_a_closed_loop_leaves_no_memory(impl, aio):
         loop.run_until_complete(aio.wait(left))
         loop.close()
 
-    # Tables that all loops share grow now and then.
+    # Tables that all loops share grow occasionally.
     grown = []
     while len(grown) < 5 and not any(size < 50 * 200 for size in grown):
         before = allocated()

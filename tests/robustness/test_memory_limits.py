@@ -1,4 +1,4 @@
-"""A process that may have no more memory: what a program asks for raises MemoryError, and nothing ends by a signal."""
+"""Under a memory limit, allocations raise MemoryError, and the process never ends by a signal."""
 
 import resource
 import textwrap
@@ -42,7 +42,7 @@ except MemoryError:
     os._exit(0)
 """
 
-#: What takes memory until there is none.
+#: Programs that allocate memory until the limit is reached.
 PROGRAMS = {
     "call_soon": """
         limit(30)

@@ -1,7 +1,7 @@
-"""A panic in Rust becomes a Python exception: the process, and the loop where it can, go on.
+"""A panic in Rust becomes a Python exception. The process goes on, and so does the loop if it can.
 
-The module as it is installed has no panic to test with. `make test-panic` builds another one, as optimised as that, with the
-feature `panic-probe`, and passes its folder with `--panic-probe`.
+The installed module has no panic to test with. `make test-panic` builds another one, equally
+optimised, with the feature `panic-probe`, and passes its folder with `--panic-probe`.
 """
 
 import os
@@ -57,7 +57,7 @@ print("closed")
 
 @pytest.fixture
 def python_that_can_panic(request):
-    """Runs a program with the module that has the panics: what it prints, and its exit status."""
+    """Run a program with the module that panics; return its output and exit status."""
     folder = request.config.getoption("--panic-probe")
     if not folder:
         pytest.skip("make test-panic builds the module that this needs")
@@ -79,7 +79,7 @@ def test_a_panic_below_a_call_is_an_exception(python_that_can_panic):
         "goes on",
     ], errors
     assert status == 0
-    assert errors.count("panicked at") == 3  # Rust says where, for the bug report
+    assert errors.count("panicked at") == 3  # Rust prints the location, for a bug report
 
 
 def test_a_panic_of_the_loop_itself_ends_the_run(python_that_can_panic):

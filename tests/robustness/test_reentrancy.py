@@ -1,4 +1,4 @@
-"""Code of the program's that runs in the midst of something: comparisons, constructors, destructors, foreign futures."""
+"""Reentrant program code: comparisons, constructors, destructors, foreign futures."""
 
 import asyncio
 import gc
@@ -225,7 +225,7 @@ def test_what_changes_its_class(aio, loop):
             died.append(self)
 
     died = []
-    for _ in range(300):  # more than a freelist keeps
+    for _ in range(300):  # more than a freelist holds
         future = One(loop=loop)
         future.note = future
         future.__class__ = Other

@@ -1,5 +1,7 @@
-"""System calls that a container's filter refuses: what works on stock asyncio then has to work on Rondel, and what only Rondel
-needs has to be replaced by something else, once, without a word and without loss.
+"""System calls that a container's filter refuses.
+
+What works on stock asyncio then must work on Rondel. A system call that only Rondel uses must be
+replaced by another one, silently and without loss of data.
 """
 
 import functools
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 PROGRAM = Path(__file__).parent / "faults" / "refused.py"
-# What stock asyncio cannot do without, and Rondel can.
+# Calls that stock asyncio needs and Rondel does not.
 BETTER = {"accept4", "epoll_create1", "epoll_wait", "sendmsg"}
 
 

@@ -1,8 +1,8 @@
-"""Cancellation at every await: of connecting, reading, writing and raw socket calls.
+"""Cancellation at every await of connecting, reading, writing and raw socket calls.
 
-Each operation is run and cancelled at its first suspension, its second, and so on, until one run comes to its end. After
-each run nothing may be left over: no descriptor, no task, nothing logged, no byte that was neither returned nor is there
-to be read still.
+Each operation runs repeatedly. It is cancelled at its first suspension, its second, and so on,
+until one run completes. No run may leave a descriptor or a task behind, or log anything. Each byte
+was either returned or can still be read.
 """
 
 import asyncio
@@ -23,12 +23,12 @@ DATA = b"".join(b"line %d\n" % number for number in range(20))
 
 
 def open_descriptors() -> set[int]:
-    """Those that are still there when the folder is not listed any more."""
+    """Return the open descriptors, without that of listdir itself."""
     return {number for number in map(int, os.listdir("/proc/self/fd")) if os.path.exists(f"/proc/self/fd/{number}")}
 
 
 class CancelledAt:
-    """Runs a coroutine, and cancels its task at the n-th time that it suspends."""
+    """Run a coroutine, and cancel its task when it suspends for the n-th time."""
 
     def __init__(self, coroutine: Any, at: int) -> None:
         self._coroutine = coroutine
@@ -59,7 +59,7 @@ class CancelledAt:
 async def at_each_await(
     operation: Callable[[], Any], check: Callable[[Any], Awaitable[None]], *, most: int = 60
 ) -> int:
-    """Cancels what `operation` starts at each await; `check` gets the result, or None if it was cancelled."""
+    """Cancel `operation` at each await. `check` gets the result, or None if it was cancelled."""
     for at in range(most):
         before = open_descriptors()
         tasks = asyncio.all_tasks()
@@ -79,7 +79,7 @@ async def at_each_await(
         for _ in range(5000):
             if not (open_descriptors() - before or asyncio.all_tasks() - tasks - {task}):
                 break
-            await asyncio.sleep(0.001)  # connections and threads for names end a little later
+            await asyncio.sleep(0.001)  # connections and resolver threads end a little later
         assert open_descriptors() - before == set(), f"descriptors left when cancelled at await {at}"
         assert asyncio.all_tasks() - tasks - {task} == set(), f"tasks left when cancelled at await {at}"
         if finished:
@@ -95,13 +95,13 @@ def _nothing_is_logged(caplog: pytest.LogCaptureFixture) -> Any:
 
 
 async def close(result: Any) -> None:
-    """Closes the transport or the writer of a result, if there is one."""
+    """Close the transport or the writer of a result, if there is one."""
     if result is None:
         return
     closing = result[0] if hasattr(result[0], "abort") else result[1]
     closing.close()
     if hasattr(closing, "wait_closed"):
-        with contextlib.suppress(ssl.SSLError):  # data that comes while TLS is shut down
+        with contextlib.suppress(ssl.SSLError):  # data that arrives during the TLS shutdown
             await closing.wait_closed()
 
 
@@ -147,7 +147,7 @@ def test_connecting(run, aio, tmp_path, kind):
                 try:
                     return await aio.open_connection(sock=sock)
                 except BaseException:
-                    sock.close()  # its maker's, as long as there is no transport
+                    sock.close()  # the caller owns it until there is a transport
                     raise
 
             assert await at_each_await(connect, close) > 0
@@ -165,7 +165,7 @@ READS = {
 
 @pytest.mark.parametrize("name", READS)
 def test_reading(run, aio, name):
-    """What a cancelled read did not return is still there to be read."""
+    """Data that a cancelled read did not return can still be read."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -177,7 +177,7 @@ def test_reading(run, aio, name):
             left = iter(DATA)
 
             def feed(theirs=theirs, left=left):
-                """A byte in each turn, so that a read suspends many times."""
+                """Feed a byte in each turn, so that a read suspends many times."""
                 byte = next(left, None)
                 if byte is None:
                     theirs.close()
@@ -207,7 +207,7 @@ def test_reading(run, aio, name):
 
 @pytest.mark.parametrize("name", ["drain", "wait_closed"])
 def test_writing(run, aio, name):
-    """A cancelled drain() takes nothing back of what was written; a cancelled wait_closed() leaves it closing."""
+    """A cancelled drain() drops no data; a cancelled wait_closed() does not stop closing."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -255,7 +255,7 @@ SOCKET_CALLS = ["sock_recv", "sock_recv_into", "sock_recvfrom", "sock_accept", "
 
 @pytest.mark.parametrize("name", SOCKET_CALLS)
 def test_socket_calls(run, name):
-    """A cancelled call leaves the socket to its owner, unwatched, and what had come still to come."""
+    """After a cancelled call the socket is no longer watched, and no received data is lost."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -331,7 +331,7 @@ def test_tls_handshakes(run, aio, tmp_path, contexts, way, problems, debug):
 
     async def main():
         async def upgrade(address):
-            # A server that speaks TLS at once; the client begins it later.
+            # The server starts TLS at once, the client later.
             reader, writer = await aio.open_connection(*address)
             try:
                 await writer.start_tls(client_context, server_hostname="localhost")
@@ -350,6 +350,6 @@ def test_tls_handshakes(run, aio, tmp_path, contexts, way, problems, debug):
             assert await at_each_await(connect, close) > 0
 
     run(main())
-    # A client that leaves in the middle of its handshake is news to the server in debug mode only.
+    # A server reports a client that disconnects during the handshake only in debug mode.
     unexpected = [context for context in problems if not isinstance(context.get("exception"), OSError)]
     assert not unexpected

@@ -1,4 +1,7 @@
-"""Streams between a server and a client: reading in every way, limits, ends, flow control, big transfers, ill-behaved peers."""
+"""Streams between server and client.
+
+Reading, limits, flow control, big transfers, misbehaving peers.
+"""
 
 import asyncio
 import contextlib
@@ -14,7 +17,10 @@ import pytest
 
 @contextlib.asynccontextmanager
 async def connected(aio, handler, limit=2**16):
-    """A server that runs `handler(reader, writer)`, and a stream pair connected to it; waits for the handler's end."""
+    """Start a server that runs `handler(reader, writer)`, and connect to it.
+
+    At the end wait for the handler.
+    """
     finished = aio.get_running_loop().create_future()
 
     async def handle(reader, writer):
@@ -170,7 +176,7 @@ def test_limits(run, aio):
         async with connected(aio, sends(b"x" * 30 + b"\n" + b"short\n"), limit=16) as (reader, writer):
             with pytest.raises(ValueError, match=r"chunk exceed the limit|chunk is longer than limit|is found, but"):
                 await reader.readline()
-            # What was too long has been thrown away; asyncio may have to be asked more than once.
+            # The line that was too long was dropped; asyncio may raise more than once.
             while True:
                 try:
                     line = await reader.readline()
@@ -399,7 +405,7 @@ def test_the_reader_stops_reading_when_its_buffer_is_full(run, aio):
         size = 10_000_000
         async with connected(aio, sends(b"x" * size), limit=1000) as (reader, writer):
             while not reader._paused:
-                await aio.sleep(0.001)  # the kernel decides in which pieces it arrives
+                await aio.sleep(0.001)  # the kernel decides how it is split
             assert not writer.transport.is_reading()
             held = len(reader._buffer)
             assert 2000 < held < 2_000_000
@@ -486,7 +492,7 @@ def test_writing_to_a_lost_connection_warns_after_a_few(run, aio, caplog):
                 writer.write(b"nobody")
             assert (
                 caplog.text.count("socket.send() raised exception.") == 6
-            )  # from the fifth on, the abort counts as one
+            )  # logged from the fifth call on; the abort counts as one
 
     run(main())
 
@@ -504,7 +510,7 @@ def test_drain_after_the_connection_was_lost(run, aio):
 
 
 def reset(writer):
-    """Close so that the kernel sends RST."""
+    """Close a socket so that the kernel sends RST."""
     writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.transport.abort()
 
@@ -603,7 +609,7 @@ def test_a_handler_that_raises(run, aio, problems):
 @pytest.mark.skipif(sys.version_info < (3, 13), reason="older asyncio reports it as a failing callback of its own")
 def test_a_handler_that_is_cancelled(run, aio):
     async def handle(reader, writer):
-        writer.close()  # versions differ in whether they would
+        writer.close()  # versions differ in whether they close it
         raise aio.CancelledError
 
     async def main():

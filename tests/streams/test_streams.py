@@ -1,4 +1,4 @@
-"""StreamReader and StreamWriter: what the reads give, what they raise, what happens to what is left."""
+"""StreamReader and StreamWriter: results of reads, exceptions, remaining data."""
 
 import asyncio
 import gc
@@ -16,7 +16,7 @@ from conftest import Implementation
 
 @asynccontextmanager
 async def pair(aio: Any, **kwds: Any) -> AsyncIterator[tuple[Any, Any, socket.socket]]:
-    """A stream on one end of a socket pair, and the other end."""
+    """Return a stream on one end of a socket pair, and the other end."""
     ours, theirs = socket.socketpair()
     reader, writer = await aio.open_connection(sock=ours, **kwds)
     try:
@@ -253,7 +253,7 @@ def test_by_hand(aio: Any, loop: Any) -> None:
 
 
 def test_the_buffer_can_be_taken_in_hand(aio: Any, run: Any) -> None:
-    """Libraries look into `_buffer`, and some take out of it."""
+    """Libraries read `_buffer`, and some remove data from it."""
 
     async def main() -> None:
         reader = aio.StreamReader()
@@ -272,7 +272,7 @@ def test_the_buffer_can_be_taken_in_hand(aio: Any, run: Any) -> None:
 
 
 class Transport:
-    """Counts how it is paused and resumed."""
+    """A transport that counts pauses and resumes."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []
@@ -436,7 +436,7 @@ def test_plain_function_as_handler(aio: Any, run: Any, problems: list[Any]) -> N
     run(main())
     (problem,) = problems
     assert isinstance(problem["exception"], KeyError)
-    # Late patch releases of 3.14 report it as the failure of a coroutine.
+    # Later patch releases of 3.14 report it as the failure of a coroutine.
     constants = asyncio.StreamReaderProtocol.connection_made.__code__.co_consts
     message = "Unhandled exception in client_connected_cb"
     if message not in constants:
@@ -582,7 +582,7 @@ def test_an_unclosed_writer_warns(aio: Any, run: Any) -> None:
 
 
 def test_subclasses(aio: Any, run: Any) -> None:
-    """Subclasses of these classes, and asyncio's own protocol around them, are called as asyncio does."""
+    """Overridden methods of subclasses are called as in asyncio, also by asyncio's own protocol."""
 
     async def main() -> None:
         calls = []
@@ -635,7 +635,7 @@ def test_nothing_is_left_of_thousands_of_connections(aio: Any, run: Any, impl: I
             writer.write(await reader.readline())
             writer.close()
 
-        # Where the queue of connections is full, the kernel tries again after a second.
+        # If the queue of connections is full, the kernel retries after a second.
         server = await aio.start_server(handle, "127.0.0.1", 0, backlog=200)
         address = server.sockets[0].getsockname()
 
@@ -648,7 +648,7 @@ def test_nothing_is_left_of_thousands_of_connections(aio: Any, run: Any, impl: I
 
         async def counted() -> dict[str, int]:
             await asyncio.gather(*(client() for _ in range(200)))
-            await asyncio.sleep(0.05)  # until the server's ends are gone, too
+            await asyncio.sleep(0.05)  # until the server's transports are closed, too
             gc.collect()
             counts: dict[str, int] = {}
             for thing in gc.get_objects():

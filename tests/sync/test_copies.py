@@ -1,4 +1,4 @@
-"""`copy`, `pickle`, `vars()` and dataclasses on objects that hold locks, events and queues."""
+"""`copy`, `pickle`, `vars()` and dataclasses with locks, events and queues."""
 
 import asyncio
 import copy

@@ -1,4 +1,4 @@
-"""Locks, events, conditions, semaphores and barriers do what asyncio's do: order, errors, texts, attributes."""
+"""Locks, events, conditions, semaphores and barriers: order, errors, texts, attributes."""
 
 import asyncio
 import collections
@@ -123,7 +123,7 @@ def test_attributes(aio, run):
         waiting = aio.create_task(lock.acquire())
         await aio.sleep(0)
         assert lock._loop is aio.get_running_loop()
-        # Shown once, it is what is used.
+        # Once a program has read `_waiters`, the lock uses that deque.
         (waiter,) = lock._waiters
         assert isinstance(lock._waiters, collections.deque) and isinstance(waiter, asyncio.Future)
         lock.release()
@@ -165,7 +165,7 @@ def test_errors(aio, run):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_was_used_in_another_loop(aio, impl, name):
-    """RuntimeError, and only where a task would have to wait."""
+    """RuntimeError, and only if a task would have to wait."""
     each = make(aio, name)
 
     async def wait():
@@ -223,7 +223,7 @@ def test_a_lock_is_fair(aio, run):
         tasks = [aio.create_task(take(number)) for number in range(5)]
         await aio.sleep(0)
         lock.release()
-        # Who comes now has to wait behind those who came before.
+        # A new waiter must wait behind the earlier ones.
         await lock.acquire()
         order.append("late")
         lock.release()
@@ -493,7 +493,7 @@ def test_what_was_never_awaited_is_warned_of(aio):
 
 
 def test_a_suspended_wait_that_is_dropped_leaves_the_queue(aio, loop):
-    """As a coroutine's destructor does: it is closed, so that its cleanup runs."""
+    """Like a coroutine's destructor: it closes the awaitable, so that cleanup code runs."""
     event, queue, lock = aio.Event(), aio.Queue(), aio.Lock()
 
     async def main():
@@ -530,7 +530,7 @@ def test_sleep(aio, loop):
 
 
 def test_sleep_by_a_replaced_clock(aio, loop):
-    """A loop whose time, or call_later, a program has replaced is asked for it."""
+    """A replaced `loop.time` or `loop.call_later` is called."""
     delays = []
 
     def call_later(delay, callback, *args, context=None):
@@ -555,7 +555,7 @@ def test_sleep_arguments(aio):
 
 
 def test_sleep_not_a_number(aio, run):
-    # From 3.13 on. Before, the loop waits for ever.
+    # From 3.13 on. Earlier versions wait forever.
     if "NaN" not in (inspect.getsource(asyncio.tasks) or ""):
         pytest.skip("this version does not look")
 

@@ -1,4 +1,4 @@
-"""Who awaits whom, as CPython 3.14 and later show it: call graphs, and tools that look from outside the process."""
+"""Call graphs of CPython 3.14 and later, and tools that inspect the process from outside."""
 
 import asyncio
 import contextvars
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif(sys.version_info < (3, 14), reason="asyncio has 
 
 
 def shape(graph):
-    """A graph as nested tuples: name, names of the functions in its call stack, those who await it."""
+    """Return a graph as nested tuples: name, functions on the call stack, awaiters."""
     name = graph.future.get_name() if isinstance(graph.future, asyncio.Task) else "future"
     stack = tuple(entry.frame.f_code.co_name for entry in graph.call_stack)
     return name, stack, tuple(sorted(shape(awaiter) for awaiter in graph.awaited_by))
@@ -119,7 +119,7 @@ def test_awaiters_are_let_go(run, aio):
         gc.collect()
         assert [ref() for ref in gone] == [None] * 4
 
-        # A future that is never done dies with those who await it.
+        # A future that is never done is destroyed with its awaiters.
         async def forever():
             await aio.get_running_loop().create_future()
 

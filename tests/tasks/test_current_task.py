@@ -1,6 +1,7 @@
-"""Which task is the current one, also for programs that enter and leave tasks by hand, as libraries do.
+"""The current task, also in programs and libraries that enter and leave tasks themselves.
 
-Up to 3.13 asyncio keeps the dict `asyncio.tasks._current_tasks`; Rondel's entry in it answers when it is asked.
+Up to 3.13 asyncio has the dict `asyncio.tasks._current_tasks`. Rondel's key in it determines the
+current task when it is looked up.
 """
 
 import asyncio

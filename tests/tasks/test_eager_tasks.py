@@ -1,4 +1,4 @@
-"""What makes tasks: create_task, ensure_future, task factories of every kind, eager tasks."""
+"""Creating tasks: create_task, ensure_future, task factories of every kind, eager tasks."""
 
 import asyncio
 import contextvars
@@ -142,7 +142,7 @@ def test_isfuture(run, aio):
     run(main())
 
 
-# ---- asyncio's registers ----
+# ---- asyncio's register functions ----
 
 
 def test_the_register_of_tasks(run, aio):
@@ -294,7 +294,7 @@ def test_a_factory_that_raises(run, aio):
 
 @pytest.fixture
 def eagerly(run, aio):
-    """Runs a coroutine in a loop whose tasks are eager."""
+    """Run a coroutine in a loop whose tasks start eagerly."""
 
     def eagerly(main):
         async def prepared():
@@ -353,7 +353,7 @@ def test_what_eager_tasks_see(eagerly, aio):
         name, *rest = await first
         assert rest == [True, "mine", "first"]
         assert first.get_name() == "first"
-        # Elsewhere the name is set afterwards.
+        # Other versions set the name afterwards.
         assert (name == "first") == (sys.version_info >= (3, 14) or sys.version_info[:3] == (3, 13, 3))
         assert (await second)[1:] == [True, "none", "second"]
 
@@ -362,7 +362,7 @@ def test_what_eager_tasks_see(eagerly, aio):
 
 @EAGER
 def test_whether_the_loop_takes_what_tasks_take(run, aio):
-    """Later releases of 3.13, and 3.14, pass keywords on."""
+    """3.14 and later releases of 3.13 pass keyword arguments on."""
     takes_all = asyncio.BaseEventLoop.create_task.__code__.co_flags & inspect.CO_VARKEYWORDS != 0
 
     async def main():
@@ -535,7 +535,7 @@ def test_the_factory_called_by_hand(run, aio):
 
 @EAGER
 def test_the_factory_is_told_by_its_code(aio):
-    """As anyio does, which then takes the class of tasks out of the closure."""
+    """Like anyio, which takes the task class out of the closure."""
     factory = aio.eager_task_factory
     assert factory.__code__ is asyncio.create_eager_task_factory(asyncio.Task).__code__
     assert factory.__closure__[0].cell_contents is aio.Task

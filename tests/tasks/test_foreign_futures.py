@@ -1,4 +1,7 @@
-"""Futures and tasks of several kinds together: asyncio's own, its pure-Python ones, those of threads; and loops of others."""
+"""Mixed kinds of futures and tasks.
+
+Asyncio's C and Python classes, threads' futures, other loops.
+"""
 
 import asyncio
 import concurrent.futures
@@ -83,7 +86,8 @@ def test_cancelling_goes_through(loop, make_task, make_future):
         loop.run_until_complete(task)
     assert future.cancelled()
     assert task.cancelled()
-    # A pure one keeps the message for its own error in later versions, and hands it on in all.
+    # All versions pass the message of a pure-Python future on; later ones also keep it for its own
+    # error.
     assert seen in ([("why",)], [()])
 
 
@@ -141,7 +145,7 @@ def test_tasks_of_the_module_on_a_loop_of_asyncios(aio):
 
 
 def test_the_modules_functions_on_a_loop_of_asyncios(aio):
-    """`create_task` and its kin work on any loop that runs."""
+    """`create_task` and similar functions work on any running loop."""
 
     async def main():
         assert await aio.create_task(give(1), name="named") == 1
@@ -201,7 +205,7 @@ def test_wrapping_futures_of_threads(run, aio):
 
 
 def in_thread(run, aio, body):
-    """Runs `body(loop)` in a thread while the loop runs, and gives what it returns."""
+    """Run `body(loop)` in a thread while the loop runs; return its result."""
 
     async def main():
         loop = aio.get_running_loop()
@@ -275,7 +279,7 @@ def test_run_coroutine_threadsafe_with_a_factory_that_fails(run, aio, problems):
     assert isinstance(problems[0]["exception"], NameError)
 
 
-# ---- what one can ask a task ----
+# ---- attributes and methods of tasks ----
 
 
 def test_stacks_of_tasks(run, aio):

@@ -1,4 +1,4 @@
-"""Futures: results, cancelling, callbacks, representation, the warning for an exception nobody took, collection."""
+"""Futures: results, cancelling, callbacks, repr, unretrieved exceptions, garbage collection."""
 
 import asyncio
 import concurrent.futures
@@ -411,7 +411,7 @@ def test_generic_alias(aio):
 @pytest.mark.parametrize("error", [StopIteration, StopIteration("x")])
 def test_stop_iteration_as_exception(loop, error):
     def outcome(future):
-        # Versions differ: older ones raise here, newer ones keep a RuntimeError.
+        # Older versions raise here, newer ones store a RuntimeError.
         try:
             future.set_exception(error)
             return repr(future.exception())

@@ -1,4 +1,4 @@
-"""Task groups: the plain course, failures, cancellation, misuse, and what tools read of a group."""
+"""Task groups: success, failures, cancellation, misuse, and attributes that tools read."""
 
 import asyncio
 import contextvars
@@ -8,7 +8,7 @@ import weakref
 
 import pytest
 
-MENDED = sys.version_info >= (3, 13)  # from there on a group counts cancellations of its parent right
+MENDED = sys.version_info >= (3, 13)  # from then on a group counts cancellations of its parent correctly
 
 
 async def give(value):
@@ -52,7 +52,7 @@ def test_a_group_is_asyncios(run, aio):
 
 
 def test_the_turns_it_takes(run, aio):
-    """A child's end is seen one turn later, the group's another one later."""
+    """The group notices a child's end one turn later; its own end takes another turn."""
 
     async def main():
         loop = aio.get_running_loop()
@@ -73,7 +73,7 @@ def test_the_turns_it_takes(run, aio):
         second = turns - first
         async with aio.TaskGroup():
             pass
-        # The child's step, the group's callback, the parent's step; and one more for the child that gives way.
+        # The child's step, the group's callback, the parent's step; one more if the child yields.
         assert (first, second, turns - first - second) == (3, 4, 0)
         ended = True
 
@@ -81,7 +81,7 @@ def test_the_turns_it_takes(run, aio):
 
 
 def test_who_is_told_of_the_end_of_a_child(run, aio):
-    """The group is told in the order in which callbacks were added."""
+    """The group's callback runs in the order in which callbacks were added."""
 
     async def main():
         seen = []
@@ -302,7 +302,7 @@ def test_cancelled_between_the_last_end_and_waking(run, aio):
         async def parent():
             async with aio.TaskGroup() as group:
                 last = group.create_task(give(1))
-                # Behind the group's own callback.
+                # After the group's own callback.
                 last.add_done_callback(lambda _: task.cancel())
 
         task = aio.create_task(parent())

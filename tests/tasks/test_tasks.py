@@ -1,4 +1,4 @@
-"""Tasks: order of steps, cancelling, names, contexts, factories, registries, the warnings of those that are lost."""
+"""Tasks: order of steps, cancelling, names, contexts, factories, registries, destroyed tasks."""
 
 import asyncio
 import contextvars
@@ -346,7 +346,7 @@ def test_an_exception_nobody_took(run, aio, problems, debug):
 
 
 def destroyed_task(loop, aio, in_a_cycle):
-    """A task that is destroyed while it waits: what `all_tasks()` shows meanwhile, and while the report keeps it."""
+    """Destroy a waiting task. Return the names in `all_tasks()` during the report and after it."""
     seen, contexts = [], []
 
     def note(_loop, context):
@@ -354,7 +354,7 @@ def destroyed_task(loop, aio, in_a_cycle):
         seen.append({task.get_name() for task in aio.all_tasks(loop)})
 
     class Nothing:
-        """A future that nobody has."""
+        """An awaited object that only the task references."""
 
         _asyncio_future_blocking = True
 

@@ -1,4 +1,7 @@
-"""`timeout`, `timeout_at`, `Timeout` and `wait_for`, cancelled at every await point and misused in every way."""
+"""`timeout`, `timeout_at`, `Timeout` and `wait_for`.
+
+Results, cancellation at each await, misuse.
+"""
 
 import asyncio
 import contextvars
@@ -16,12 +19,12 @@ import pytest
 FROM_3_12 = sys.version_info >= (3, 12)
 FROM_3_13 = sys.version_info >= (3, 13)
 
-#: Longer than any test takes, in seconds.
+#: A delay that no test reaches, in seconds.
 LONG = 1000
 
 
 def chain(error):
-    """An exception with its cause and context, as types."""
+    """Return the types of an exception, its cause and its context."""
     described = []
     while error is not None and len(described) < 10:
         cause = error.__cause__
@@ -30,7 +33,7 @@ def chain(error):
     return described
 
 
-# ---- Timeout: what it says of itself ----
+# ---- Timeout: state and repr ----
 
 
 def test_states_and_attributes(run, aio):
@@ -128,7 +131,7 @@ def test_bodies_that_do_not_wait_are_not_cancelled(run, aio, make):
         async with getattr(aio, make)(-1) as limit:
             pass
         assert not limit.expired() and limit._timeout_handler is None
-        # The call that was due was taken back.
+        # The timer's callback was cancelled.
         await aio.sleep(0)
         await aio.sleep(0)
         assert aio.current_task().cancelling() == 0
@@ -137,7 +140,7 @@ def test_bodies_that_do_not_wait_are_not_cancelled(run, aio, make):
 
 
 def messages(*calls):
-    """What is raised, in words."""
+    """Return the results of calls, or the type and text of what they raise."""
     found = []
     for call in calls:
         try:
@@ -245,7 +248,7 @@ def test_entering_and_leaving_by_hand(run, aio):
         limit = aio.timeout(LONG)
         entering = limit.__aenter__()
         assert asyncio.iscoroutine(entering)
-        assert limit._state.value == "created"  # nothing is done before it is awaited
+        assert limit._state.value == "created"  # nothing happens before it is awaited
         assert await entering is limit
         assert await limit.__aexit__(exc_type=None, exc_val=None, exc_tb=None) is None
         with pytest.raises(RuntimeError):
@@ -358,7 +361,7 @@ def test_a_deadline_that_is_no_number_compares(run, aio):
     run(main())
 
 
-# ---- order, and whose cancellation it was ----
+# ---- order, and the origin of a cancellation ----
 
 
 @pytest.mark.parametrize("delays", [(0, 0), (0, 5), (5, 0), (None, 0), (0, None), (0, -1), (LONG, 0)])
@@ -395,7 +398,7 @@ def test_nested(run, aio, delays):
 
 
 def cancelled_in_turn(aio, body, turn, ours):
-    """Runs `body` in a task that is cancelled in a turn of the loop, before or after what else happens in that turn."""
+    """Run `body` in a task; cancel it in a given turn, before or after all else."""
 
     async def main():
         loop = aio.get_running_loop()
@@ -430,7 +433,7 @@ def cancelled_in_turn(aio, body, turn, ours):
 
 
 def bodies(aio):
-    """Programs that a cancellation can meet anywhere."""
+    """Programs that are cancelled at any point."""
 
     async def give(value):
         return value
@@ -573,17 +576,17 @@ async def every_trace(aio, turns):
 
 @pytest.mark.filterwarnings("ignore:coroutine .* was never awaited")
 def test_cancelled_at_every_point(impl, debug):
-    """The same trace as on stock asyncio, whatever happens in which turn."""
-    # In debug mode each task takes long to make.
+    """The trace is the same as on stock asyncio, whatever happens in which turn."""
+    # In debug mode creating a task takes long.
     turns = (None, 2) if debug else (None, *range(7))
-    # The loop's own handler: what is left over by a cancellation is reported alike or not at all.
+    # The loop's default handler: errors that a cancellation leaves are reported in the same way.
     found = []
     for module, factory in ((asyncio, asyncio.SelectorEventLoop), (impl.module, impl.new_event_loop)):
         with asyncio.Runner(debug=debug, loop_factory=factory) as runner:
             runner.get_loop().set_exception_handler(lambda _loop, _context: None)
             runner.get_loop().slow_callback_duration = 60
             found.append(runner.run(every_trace(module, turns)))
-        gc.collect()  # here, where it may warn of what was never awaited
+        gc.collect()  # collects here, where it may warn of coroutines that were never awaited
     stock, ours = found
     for key, trace in stock.items():
         assert ours[key] == trace, key
@@ -741,7 +744,7 @@ def test_wait_for_runs_where_asyncios_does(run, aio):
 
 
 def test_wait_for_loses_no_result(run, aio):
-    """What was taken from a queue when time was up comes out."""
+    """An item that was taken from a queue when the timeout expired is returned."""
 
     async def main():
         queue = aio.Queue()
@@ -826,7 +829,7 @@ def test_subclass_and_instance_methods_are_called(run, aio):
             async with limit:
                 await aio.sleep(LONG)
         assert calls[-1] == "mine"
-        # Attributes of one do not come up in another that has its memory.
+        # A new timeout in the same memory does not have the old one's attributes.
         del limit
         assert not vars(aio.timeout(1)).keys() & {"anything", "calls"}
 
@@ -902,7 +905,7 @@ def test_moved_time(run, aio):
 
 
 def test_on_any_loop_in_any_task(aio):
-    """The module's functions on asyncio's own loop, and in tasks that are neither asyncio's nor Rondel's."""
+    """The module's functions on asyncio's loop, and in tasks of other classes."""
 
     class OwnTask(asyncio.tasks._PyTask if sys.version_info < (3, 14) else asyncio.tasks._CTask):
         pass
@@ -934,7 +937,7 @@ def test_on_any_loop_in_any_task(aio):
 
 
 def test_context_of_the_expiry(run, aio):
-    """A task's own `cancel` runs in the context in which the timeout was entered."""
+    """An overridden `cancel` of the task runs in the context in which the timeout was entered."""
     variable = contextvars.ContextVar("variable", default="outside")
 
     class Noting(aio.Task):
@@ -1012,7 +1015,7 @@ def test_values_of_variables_are_not_kept(run, aio):
     run(main())
 
 
-# ---- memory ----
+# ---- reference cycles ----
 
 
 def test_nothing_is_kept(run, aio):
@@ -1061,7 +1064,7 @@ def test_weak_references(run, aio):
 
 
 def test_a_time_that_is_over_shows_one_frame(aio, run):
-    """What is waited for ends only after its cancellation, and `wait_for` with it."""
+    """`wait_for` ends only when the cancelled awaitable has ended."""
 
     async def main():
         go_on = aio.get_running_loop().create_future()

@@ -1,6 +1,6 @@
-"""Methods of asyncio's classes, called on the class: `map(asyncio.Task.result, done)`.
+"""Unbound methods of asyncio's classes: `map(asyncio.Task.result, done)`.
 
-What each of them answers, for each kind of object, is asked of stock asyncio in the same process.
+Each method is called for each kind of object; stock asyncio in the same process is the oracle.
 """
 
 import _asyncio
@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 ARGUMENTS: list[tuple[Any, ...]] = [(), (print,), (ValueError("no"),), (1, 2)]
-# What shows the object itself, or prints: with tests of their own below.
+# Methods whose result has the object in it, or that print. They have tests below.
 OTHERWISE = {"__init__", "__repr__", "print_stack", "_asyncio_awaited_by", "_source_traceback", "_loop", "get_loop"}
 
 
@@ -33,7 +33,7 @@ def outcome(call: Callable[[], object]) -> object:
     try:
         return described(call())
     except (Exception, asyncio.CancelledError) as error:
-        # The messages of argument errors name the function in one way or another.
+        # Messages of argument errors may or may not have the qualified name of the function.
         return type(error).__name__, "…" if isinstance(error, TypeError) else re.sub(
             r"0x[0-9a-f]+|\w+\.(?=\w+' obj)", "…", str(error)
         )
@@ -55,7 +55,7 @@ def turn(loop: Any) -> None:
 
 
 def make(loop: Any, cls: type, kind: str) -> Any:
-    """A future or task of this class, in this state."""
+    """Create a future or task of a class, in a state."""
     if kind == "new":
         return cls.__new__(cls)
     if issubclass(cls, asyncio.Task):
@@ -78,7 +78,7 @@ def make(loop: Any, cls: type, kind: str) -> Any:
 
 
 def outcomes(loop: Any, owner: type, cls: type, kind: str) -> dict[str, object]:
-    """What each attribute of `owner`, as asyncio's class has them, does with such an object."""
+    """Return what each attribute of asyncio's class `owner` does with such an object."""
     found: dict[str, object] = {}
     for name, stock in sorted(vars(getattr(_asyncio, owner.__name__)).items()):
         what = type(stock).__name__
@@ -86,7 +86,7 @@ def outcomes(loop: Any, owner: type, cls: type, kind: str) -> dict[str, object]:
             continue
         attribute: Any = getattr(owner, name)
         if kind == "new" and name == "_log_destroy_pending":
-            continue  # asyncio's memory is empty then
+            continue  # asyncio's fields are empty then
         if what == "getset_descriptor":
             thing = make(loop, cls, kind)
             found[name] = outcome(lambda: attribute.__get__(thing))  # noqa: B023
@@ -137,7 +137,8 @@ def test_every_method_of_the_class(aio: ModuleType, impl: Any, owner: str, of: s
     expected = all_outcomes(asyncio.SelectorEventLoop, getattr(asyncio, owner), of, kind, derived)
     seen = all_outcomes(impl.new_event_loop, getattr(aio, owner), of, kind, derived)
     if impl.is_rondel and aio is not asyncio and owner != of:
-        # `rondel.Task` does not derive from `rondel.Future`: what is no method takes objects of its class only.
+        # `rondel.Task` does not derive from `rondel.Future`: descriptors other than methods accept
+        # only their class.
         expected = {name: right for name, right in expected.items() if "(" in name and "__" not in name}
     different = {name: (right, seen.get(name)) for name, right in expected.items() if right != seen.get(name)}
     assert not different
@@ -217,7 +218,7 @@ def test_the_methods_look_as_ever(aio: ModuleType) -> None:
 
 
 def test_objects_of_asyncio_itself(aio: ModuleType, loop: Any) -> None:
-    """Those that asyncio's own classes have made are passed to the module's."""
+    """Objects of asyncio's own classes are passed to the module's."""
     future: Any = asyncio.Future(loop=loop)
     assert not aio.Future.done(future)
     aio.Future.set_result(future, 3)

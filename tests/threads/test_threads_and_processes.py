@@ -1,4 +1,4 @@
-"""Executors, fork, Ctrl-C, and what importing the package must not do."""
+"""Executors, fork, Ctrl-C, and side effects of importing the package."""
 
 import asyncio
 import concurrent.futures
@@ -138,7 +138,7 @@ def test_ctrl_c_twice_ends_a_main_task_that_will_not_go(impl):
                 try:
                     await asyncio.sleep(60)
                 except asyncio.CancelledError:
-                    # Said a little later, so that the next signal finds the loop asleep and not this line.
+                    # Printed a little later: the next signal must arrive while the loop waits.
                     asyncio.get_running_loop().call_later(0.05, lambda: print("refused", flush=True))
 
         try:
@@ -151,7 +151,7 @@ def test_ctrl_c_twice_ends_a_main_task_that_will_not_go(impl):
     process.send_signal(signal.SIGINT)
     assert process.stdout.readline() == "refused\n"
     process.send_signal(signal.SIGINT)
-    # The runner cancels what is left: once more it refuses, and then only a third Ctrl-C helps.
+    # The runner cancels the remaining task, which refuses again. Then only a third Ctrl-C helps.
     assert process.stdout.readline() == "refused\n"
     process.send_signal(signal.SIGINT)
     out, _ = finish(process)
@@ -258,7 +258,7 @@ def test_loops_in_many_threads_talk_to_each_other(impl, aio):
 
 @pytest.mark.one_mode
 def test_threads_that_call_in_a_row_hold_up_no_timer(loop, aio):
-    """Nor do their calls pile up: they come no faster than the loop runs them."""
+    """Their calls do not pile up: they come no faster than the loop runs them."""
     seen = []
 
     def once():
@@ -285,7 +285,7 @@ def test_threads_that_call_in_a_row_hold_up_no_timer(loop, aio):
             thread.join()
         loop.run_until_complete(aio.sleep(0))
 
-    # A busy machine may hold up anything, but not each time.
+    # A busy machine may delay anything, but not each time.
     while len(seen) < 5 and not any(seconds < 0.8 and waiting < 100_000 for seconds, waiting in seen):
         once()
     assert any(seconds < 0.8 and waiting < 100_000 for seconds, waiting in seen), seen
@@ -294,7 +294,7 @@ def test_threads_that_call_in_a_row_hold_up_no_timer(loop, aio):
 @pytest.mark.one_mode
 @pytest.mark.parametrize("runs", [False, True])
 def test_threads_that_call_in_a_row_let_the_interpreter_go(loop, aio, runs):
-    """Before the loop runs, too: whoever is about to run it waits for it."""
+    """Also before the loop runs: the thread that is about to run it waits for the GIL."""
     stop = threading.Event()
 
     def call_in_a_row():
@@ -302,7 +302,7 @@ def test_threads_that_call_in_a_row_let_the_interpreter_go(loop, aio, runs):
             loop.call_soon_threadsafe(int)
 
     interval = sys.getswitchinterval()
-    sys.setswitchinterval(4)  # seconds: nobody has to let go of it
+    sys.setswitchinterval(4)  # seconds; no thread is forced to release the GIL
     try:
         began = time.monotonic()
         thread = threading.Thread(target=call_in_a_row)

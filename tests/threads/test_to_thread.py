@@ -1,4 +1,4 @@
-"""Functions in threads: to_thread and run_in_executor, cancelling, contexts, exceptions, executors of all kinds, the end."""
+"""to_thread and run_in_executor: cancelling, contexts, exceptions, executors, shutdown."""
 
 import asyncio
 import concurrent.futures
@@ -79,7 +79,7 @@ def test_contexts(run, aio):
         assert variable.get() == "mine"
         loop = aio.get_running_loop()
         assert await loop.run_in_executor(None, variable.get) == "none"
-        # The context is that of the moment in which it is awaited first.
+        # The context is copied at the first await.
         coroutine = aio.to_thread(variable.get)
         variable.set("later")
         assert await coroutine == "later"
@@ -122,7 +122,7 @@ def test_exceptions_of_concurrent_futures(run, aio, kind):
 
         with pytest.raises(getattr(aio, kind.__name__)) as caught:
             await aio.to_thread(fail)
-        assert caught.value.args in (("text",), ())  # a cancelled future makes its own error
+        assert caught.value.args in (("text",), ())  # a cancelled future creates its own error
 
     run(main())
 
@@ -138,7 +138,7 @@ def test_stop_iteration(run, aio, problems):
         if done:
             with pytest.raises(RuntimeError, match="StopIteration interacts badly with generators"):
                 await future
-        else:  # early releases report it
+        else:  # early releases report this
             assert isinstance(problems[0]["exception"], TypeError)
             assert problems[0]["message"].startswith("Exception in callback")
             future.cancel()
@@ -188,7 +188,7 @@ def test_cancelled_before_it_runs(run, aio):
         loop = aio.get_running_loop()
         go_on = threading.Event()
         called = []
-        workers = [loop.run_in_executor(None, go_on.wait, 10) for _ in range(40)]  # more than there are threads
+        workers = [loop.run_in_executor(None, go_on.wait, 10) for _ in range(40)]  # more than the number of threads
         queued = loop.run_in_executor(None, called.append, 1)
         queued.cancel()
         await aio.sleep(0)
@@ -211,7 +211,7 @@ def test_many_in_parallel(run, aio):
 
 
 def test_waiting_for_the_thread_in_the_same_step(run, aio):
-    """Blocking the loop is bad manners, but it must not be a deadlock."""
+    """Blocking the loop is bad style, but it must not deadlock."""
 
     async def main():
         loop = aio.get_running_loop()
@@ -220,7 +220,7 @@ def test_waiting_for_the_thread_in_the_same_step(run, aio):
         assert called.wait(10)
         await future
         called.clear()
-        future = loop.run_in_executor(None, called.set)  # there is a thread that waits now
+        future = loop.run_in_executor(None, called.set)  # now there is an idle thread
         assert called.wait(10)
         await future
 
@@ -314,7 +314,7 @@ def test_one_thread_does_where_one_is_enough(run, aio):
         loop = aio.get_running_loop()
         for _ in range(20):
             await aio.to_thread(int)
-            await aio.sleep(0.001)  # stock asyncio may not have its thread back at once
+            await aio.sleep(0.001)  # stock asyncio's thread may not be idle at once
         assert len(loop._default_executor._threads) == 1
 
     run(main())
@@ -399,7 +399,7 @@ def test_an_initializer_that_fails(run, aio, caplog):
 
 
 def test_a_replaced_submit_is_called(run, aio, monkeypatch):
-    """Tracers wrap it, to take their context along."""
+    """Tracers wrap it, to pass their context on."""
 
     async def main():
         called = []
@@ -466,7 +466,7 @@ def test_a_closed_loop(loop, aio):
 
 
 def test_the_loop_is_closed_before_the_thread_ends(impl):
-    """What the thread gives then is dropped, without a word."""
+    """The thread's result is dropped silently."""
     loop = impl.new_event_loop()
     begun, go_on = threading.Event(), threading.Event()
 
@@ -521,7 +521,7 @@ def test_nothing_is_kept(run, aio):
         for _ in range(100):
             if not any(reference() for reference in references):
                 break
-            await aio.sleep(0.01)  # the thread may still be letting go
+            await aio.sleep(0.01)  # the thread may still hold references
         assert [reference() for reference in references] == [None, None]
 
     run(main())
@@ -556,20 +556,20 @@ def test_a_queue_in_a_cycle_is_collected():
 
 @pytest.fixture
 def overtaken():
-    """Puts an item into a queue that a thread waits at, and gives that thread time without the interpreter."""
+    """Put an item into a queue on which a thread waits, and hold the GIL meanwhile."""
 
     def overtaken(queue, item, look):
         taken = []
         thread = threading.Thread(target=lambda: taken.append(queue.get()))
         thread.start()
-        time.sleep(0.05)  # nothing tells that the thread waits; were it not to yet, less would be tested
+        time.sleep(0.05)  # the thread probably waits then; if not, the test proves less
         interval = sys.getswitchinterval()
-        sys.setswitchinterval(1000)  # this thread keeps the interpreter until it waits for something
+        sys.setswitchinterval(1000)  # this thread keeps the GIL until it blocks
         try:
             queue.put(item)
             end = time.monotonic() + 0.05
             while time.monotonic() < end:
-                pass  # the other thread is awake by now, and wants the interpreter
+                pass  # the other thread is awake by now, and waits for the GIL
             seen = look()
         finally:
             sys.setswitchinterval(interval)
@@ -580,7 +580,10 @@ def overtaken():
 
 
 def test_a_thread_takes_what_is_queued_only_with_the_interpreter(overtaken):
-    """While the collector looks, its thread has the interpreter: what left the queue meanwhile would be garbage to it."""
+    """The collector holds the GIL.
+
+    An item that left the queue during a collection would seem unreachable.
+    """
     rondel = pytest.importorskip("rondel")
     queue, thing = rondel._rondel.WorkQueue(), object()
     shown, taken = overtaken(queue, thing, lambda: gc.get_referents(queue))
@@ -590,7 +593,10 @@ def test_a_thread_takes_what_is_queued_only_with_the_interpreter(overtaken):
 
 
 def test_what_a_thread_is_about_to_take(overtaken):
-    """`shutdown(cancel_futures=True)` takes it first, as from a `SimpleQueue`; from 3.13 on a thread that waits has it."""
+    """`shutdown(cancel_futures=True)` gets it first, as from a `SimpleQueue`.
+
+    From 3.13 on the thread does.
+    """
     rondel = pytest.importorskip("rondel")
     work = rondel._rondel.WorkQueue()
 
@@ -618,7 +624,7 @@ def test_collections_while_threads_take_their_calls(run, aio):
             ended.append(self.number)
 
     ended = []
-    ballast = [[number] for number in range(50_000)]  # a collection takes long enough to be overtaken
+    ballast = [[number] for number in range(50_000)]  # makes a collection slow enough to be overtaken
 
     async def main():
         loop = aio.get_running_loop()
@@ -659,7 +665,7 @@ def test_the_queue():
 
 
 PROGRAMS = {
-    # The interpreter waits for threads that it did not end itself.
+    # The interpreter waits for threads that it has not stopped itself.
     "exit": """
         async def main():
             await MODULE.to_thread(int)
@@ -668,7 +674,7 @@ PROGRAMS = {
         loop.run_until_complete(main())
         print("left")
     """,
-    # A child has no threads, and makes its own.
+    # A child has no threads, and starts its own.
     "fork": """
         async def main():
             await MODULE.gather(*(MODULE.to_thread(time.sleep, 0.01) for _ in range(3)))

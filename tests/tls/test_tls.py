@@ -1,4 +1,4 @@
-"""TLS over the loop's transports: handshake, data, ends, start_tls, refusals."""
+"""TLS over the loop's transports: handshake, data, closing, start_tls, refusals."""
 
 import asyncio
 import os
@@ -72,7 +72,7 @@ def test_a_certificate_that_is_not_trusted(run, aio, problems, server_context):
             address = server.sockets[0].getsockname()
             with pytest.raises(ssl.SSLCertVerificationError):
                 await aio.open_connection(*address, ssl=True, server_hostname="localhost")
-            await aio.sleep(0.01)  # the server learns of it in its own time
+            await aio.sleep(0.01)  # the server notices later
 
     run(main())
     assert {type(context["exception"]) for context in problems} <= {ssl.SSLError, ConnectionResetError}

@@ -1,4 +1,7 @@
-"""TLS to asyncio's letter, on both ways that the data can go: through OpenSSL itself, and through Python's objects."""
+"""TLS transports behave like asyncio's, on both data paths.
+
+Direct OpenSSL calls, and Python's objects.
+"""
 
 import asyncio
 import collections
@@ -57,7 +60,7 @@ def client_context(authority):
 
 
 class Recorder(asyncio.Protocol):
-    """Notes what it is told."""
+    """Records its calls."""
 
     def __init__(self):
         loop = asyncio.get_running_loop()
@@ -101,7 +104,7 @@ class Recorder(asyncio.Protocol):
 
 
 async def connected(aio, server_context, client_context, protocols=Recorder, server_options=None, **options):
-    """A client and a server, connected by a pair of sockets."""
+    """Return a client and a server, connected by a socket pair."""
     loop = aio.get_running_loop()
     left, right = socket.socketpair()
     server, client = protocols(), Recorder()
@@ -205,14 +208,14 @@ def test_what_a_turn_writes_leaves_together(run, aio, impl, server_context, clie
     async def main():
         client, server = await connected(aio, server_context, client_context)
         peer = server.transport.get_extra_info("socket").fileno()
-        await asyncio.sleep(0.01)  # what follows the handshake has come
+        await asyncio.sleep(0.01)  # the data after the handshake has arrived
         sent = []
         while len(sent) < 20:
             client.transport.write(b"a")
             client.transport.write(b"b")
             sent.append(waits_unseen(peer))
             await server.until(lambda: len(server.data) == 2 * len(sent))
-        # On a busy machine a step may last, so that it sends.
+        # On a busy machine a step may last so long that it sends.
         assert not all(sent) if impl.is_rondel else all(sent)
         await end(client, server)
 
@@ -270,7 +273,7 @@ def test_flow_control(run, aio, server_context, client_context):
         assert not server.transport.is_reading()
         data = os.urandom(4_000_000)
         client.transport.write(data[:3_000_000])
-        assert client.calls == ["made"]  # all of it went to the transport below
+        assert client.calls == ["made"]  # all of it was passed to the lower transport
         client.transport.write(data[3_000_000:])
         assert client.calls == ["made", "pause"]
         assert client.transport.get_write_buffer_size() > 512 * 1024
@@ -315,7 +318,7 @@ def test_a_buffered_protocol(run, aio, server_context, client_context, room):
             self.buffer = bytearray(room)
 
         def get_buffer(self, sizehint):
-            return memoryview(self.buffer)  # what asyncio reads into slices of
+            return memoryview(self.buffer)  # asyncio reads into slices of it
 
         def buffer_updated(self, nbytes):
             self.data_received(bytes(self.buffer[:nbytes]))
@@ -422,7 +425,7 @@ def test_an_attribute_over_a_method_is_honoured(run, aio, server_context, client
     run(main())
 
 
-# ---- what a context says ----
+# ---- options of the context ----
 
 
 def test_alpn(run, aio, server_context, client_context):
@@ -462,7 +465,7 @@ def test_the_name_that_the_client_asks_for(run, aio, problems, certificates, ser
                 assert writer.get_extra_info("peercert")["subjectAltName"] == (("DNS", name),)
                 writer.close()
                 await writer.wait_closed()
-            # asyncio's servers hang up without sending the alert.
+            # asyncio's servers close the connection without sending the alert.
             with pytest.raises(ConnectionResetError):
                 await aio.open_connection(*address, ssl=client_context, server_hostname="third.test")
 
@@ -483,7 +486,8 @@ def test_certificates_of_clients(run, aio, problems, authority, certificates, se
     async def main():
         async with await aio.start_server(handle, "127.0.0.1", 0, ssl=server_context) as server:
             address = server.sockets[0].getsockname()
-            # With TLS 1.3 a client is through before the server has looked; it learns of its refusal by the end.
+            # With TLS 1.3 a client's handshake ends before the server checks it. The client sees
+            # only the end.
             reader, writer = await aio.open_connection(*address, ssl=client_context, server_hostname="localhost")
             with contextlib.suppress(ssl.SSLError, ConnectionResetError):
                 assert await reader.read() == b""
@@ -543,7 +547,7 @@ def test_keys_are_logged_and_messages_told(run, aio, tmp_path, server_context, c
     assert "CLIENT_TRAFFIC_SECRET_0" in log.read_text()
 
 
-# ---- ends that are not meant to be ----
+# ---- unexpected ends ----
 
 
 def test_a_handshake_that_never_comes_is_given_up(run, aio, problems, server_context):
@@ -583,7 +587,7 @@ def test_timeouts_must_be_positive(run, aio, client_context, argument):
 
 
 def test_a_peer_that_never_answers_the_end(run, aio, server_context, client_context):
-    """The peer goes through the handshake, and then says nothing any more."""
+    """The peer completes the handshake, and is silent then."""
     left, right = socket.socketpair()
     release = threading.Event()
 
@@ -635,15 +639,15 @@ def test_a_connection_that_ends_without_saying_so(run, aio, server_context, clie
 
 
 def test_a_record_that_was_changed_on_its_way(run, aio, server_context, client_context):
-    """Someone between the two flips a bit."""
-    # From 3.2 on OpenSSL adds another error to the one that says what is wrong, and the module ssl reads the last one.
+    """A bit is flipped on the way."""
+    # From 3.2 on OpenSSL adds a second, less specific error, and the module ssl reads the last one.
     what = "decryption failed or bad record mac" if ssl.OPENSSL_VERSION_INFO < (3, 2) else "record layer failure"
     left, between = socket.socketpair()
     other, right = socket.socketpair()
     changes = threading.Event()
 
     def relay(source, target, may_change):
-        with contextlib.suppress(OSError):  # one side is gone
+        with contextlib.suppress(OSError):  # one side is closed
             while data := source.recv(65536):
                 if may_change and changes.is_set():
                     data = data[:-1] + bytes([data[-1] ^ 1])
@@ -711,7 +715,7 @@ def test_cancelled_at_any_await_of_the_handshake(run, aio, server_context, clien
                 await client.lost
             for _ in range(3):
                 await aio.sleep(0)
-            left.close()  # with asyncio it is nobody's if the connection was not begun
+            left.close()  # asyncio does not close it if connecting did not start
             (outcome,) = await aio.gather(accepting, return_exceptions=True)
             if type(outcome) is tuple:
                 await server.lost

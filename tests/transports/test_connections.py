@@ -1,4 +1,4 @@
-"""Connections in trouble: mistakes in arguments, protocols that raise, buffers, limits, resets, running out of things."""
+"""Connections in trouble: wrong arguments, protocols that raise, limits, resets, no descriptors."""
 
 import array
 import asyncio
@@ -17,7 +17,7 @@ import pytest
 
 
 class Recorder(asyncio.Protocol):
-    """Writes down what it is told; `raises` says where it raises what."""
+    """Records its calls; `raises` maps methods to the exceptions they raise."""
 
     def __init__(self, **raises: BaseException) -> None:
         self.calls: list[Any] = []
@@ -53,7 +53,7 @@ class Recorder(asyncio.Protocol):
 
 
 class Buffered(asyncio.BufferedProtocol):
-    """A buffered protocol whose buffer a test gives."""
+    """A buffered protocol whose buffer comes from the test."""
 
     def __init__(
         self, buffer: Callable[[], Any] = lambda: bytearray(4), updated: Callable[[], None] | None = None
@@ -79,12 +79,12 @@ class Buffered(asyncio.BufferedProtocol):
 
 async def turns(count: int = 5) -> None:
     for _ in range(count):
-        await asyncio.sleep(0.001)  # the kernel has to be asked in between
+        await asyncio.sleep(0.001)  # the loop has to poll in between
 
 
 @contextlib.asynccontextmanager
 async def pair(protocol: Any) -> Any:
-    """A transport of ours for that protocol, and the other end as a plain socket."""
+    """Return a transport with that protocol, and its peer, a plain socket."""
     ours, theirs = socket.socketpair()
     with theirs:
         theirs.setblocking(False)
@@ -105,7 +105,7 @@ async def pair(protocol: Any) -> Any:
 )
 @pytest.mark.parametrize("where", ["made", "data", "eof", "pause", "resume", "lost"])
 def test_a_protocol_that_raises(run, problems, where, error):
-    """The error is reported, and for what concerns reading the connection is closed; network errors are its own business."""
+    """The error is reported. An error in a reading method closes the connection."""
 
     async def main():
         protocol = Recorder(**{where: error})
@@ -150,10 +150,10 @@ def test_a_protocol_that_raises(run, problems, where, error):
     assert calls[-1] == ("lost", failed)
 
 
-@pytest.mark.one_mode  # in debug mode asyncio's report keeps the socket open
+@pytest.mark.one_mode  # in debug mode asyncio's error report keeps the socket open
 @pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_a_factory_that_raises(run):
-    """The client hears of it from the call; a server's client sees its connection end."""
+    """The client's call raises the error; a server closes the connection."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -237,7 +237,7 @@ def test_a_buffered_protocol_that_raises_when_updated(run, problems):
 
 @pytest.mark.parametrize("first", ["buffered", "plain"])
 def test_protocols_change_while_data_waits(run, first):
-    """Each byte goes to the protocol that is there when it is read, in order."""
+    """Each byte goes to the protocol that is set when it is read, in order."""
 
     async def main():
         plain, buffered = Recorder(), Buffered()
@@ -372,7 +372,7 @@ def test_limits_are_given_back_as_they_were_set(run, kind):
 
 
 def test_what_cannot_be_sent(run, problems):
-    """A view with gaps is refused when it is sent, which ends the connection, as for asyncio."""
+    """Sending a non-contiguous view fails, which closes the connection, like in asyncio."""
 
     async def main():
         protocol = Recorder()
@@ -387,7 +387,7 @@ def test_what_cannot_be_sent(run, problems):
 
 
 def test_after_the_end(run, caplog):
-    """No method of a transport that is closed raises."""
+    """No method of a closed transport raises."""
 
     async def main():
         protocol = Recorder()
@@ -433,14 +433,14 @@ def test_pausing_twice(run):
 
 
 def reset(sock: socket.socket) -> None:
-    """Closes a TCP socket so that its peer is told of a reset."""
+    """Close a TCP socket so that its peer gets a reset."""
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     sock.close()
 
 
 @pytest.mark.parametrize("when", ["at once", "before reading", "while writing", "after our eof", "while paused"])
 def test_resets(run, when):
-    """However far a connection has come, a reset ends it once, with the error, and nothing is reported."""
+    """A reset ends a connection in any state once, with the error, and nothing is reported."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -478,7 +478,7 @@ def test_resets(run, when):
 
 @pytest.mark.parametrize("what", ["client", "server"])
 def test_without_descriptors(run, problems, what):
-    """EMFILE ends a connect with an error; a server tries again later."""
+    """With EMFILE connecting fails; a server retries later."""
 
     async def main():
         loop = asyncio.get_running_loop()
@@ -517,7 +517,7 @@ def test_without_descriptors(run, problems, what):
         assert context["exception"].errno == errno.EMFILE
 
 
-# ---- mistakes in arguments ----
+# ---- wrong arguments ----
 
 SSL_ONLY = [("ssl_handshake_timeout", 1), ("ssl_shutdown_timeout", 1)]
 
@@ -614,7 +614,7 @@ def test_servers_at_several_places(run):
     ids=str,
 )
 def test_happy_eyeballs(run, monkeypatch, options, order):
-    """Which addresses are tried, and in what order; the server is at 127.0.0.2."""
+    """Which addresses are tried, in which order; the server listens on 127.0.0.2."""
 
     async def main():
         loop = asyncio.get_running_loop()

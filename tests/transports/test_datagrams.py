@@ -1,4 +1,4 @@
-"""Datagram endpoints: IP, Unix and other families; errors, flow control, and the end at each moment."""
+"""Datagram endpoints: IP, Unix and other families; errors, flow control, closing at each moment."""
 
 import asyncio
 import contextlib
@@ -20,7 +20,7 @@ V3_13 = sys.version_info >= (3, 13)
 
 
 class Recorder(asyncio.DatagramProtocol):
-    """Keeps what it is told, and lets a test wait for some of it."""
+    """Records its calls, and lets a test wait for them."""
 
     transport: asyncio.DatagramTransport
 
@@ -56,7 +56,7 @@ class Recorder(asyncio.DatagramProtocol):
         self.lost.set_result(exc)
 
     async def wait(self, count: int) -> list[Any]:
-        """The events, of which there are `count` at least."""
+        """Wait for at least `count` events; return all."""
         if len(self.events) < count:
             future = asyncio.get_running_loop().create_future()
             self._waiting = (count, future)
@@ -296,7 +296,7 @@ def test_what_error_received_raises_costs_no_other_datagram(run: Run, problems: 
         await end(client, server)
 
     run(main())
-    # To who sends it, or to the exception handler if it was sent later.
+    # The caller gets the error, or the exception handler if the datagram was queued.
     assert len(raised) + len(problems) == 2
     assert all(type(problem["exception"]) is KeyError for problem in problems)
 
@@ -318,7 +318,7 @@ def test_what_only_the_socket_module_understands_is_sent_at_once_and_in_order(
             transport.sendto(b"5", ("127.0.0.1", 70_000))
             assert transport.is_closing()
             assert receiver.recv(10) == b"4"
-            # The socket is open until the protocol has been told.
+            # The socket is open until connection_lost was called.
             transport.sendto(b"6", ("127.0.0.1", port))
             transport.sendto(b"7", ("127.0.0.1", port))
             assert isinstance(await protocol.lost, OverflowError)
@@ -605,7 +605,7 @@ def test_a_large_unix_datagram_arrives_whole(run: Run, tmp_path: Path) -> None:
 
 @contextlib.asynccontextmanager
 async def to_a_slow_reader(folder: Path) -> AsyncIterator[tuple[Any, Recorder, socket.socket]]:
-    """An endpoint whose peer, a plain socket, reads only what the test reads."""
+    """An endpoint whose peer is a plain socket: only the test reads from it."""
     path = str(folder / f"slow-{next(_numbers)}")
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as theirs:
         theirs.setblocking(False)
@@ -615,7 +615,7 @@ async def to_a_slow_reader(folder: Path) -> AsyncIterator[tuple[Any, Recorder, s
 
 
 def _fill(transport: Any) -> int:
-    """Sends until something waits."""
+    """Send until datagrams are queued."""
     for count in range(1, 10_000):
         transport.sendto(b"%06d" % count + b"x" * 4000)
         if transport.get_write_buffer_size():
@@ -717,7 +717,8 @@ def test_broadcast_and_multicast(run: Run) -> None:
 
 
 def test_a_remote_address_without_a_connection(run: Run) -> None:
-    # `allow_broadcast` leaves the socket unconnected, and the address is the transport's only one all the same.
+    # With `allow_broadcast` the socket is not connected, but the address is still the only one
+    # allowed.
     async def main() -> None:
         server, at_server = await endpoint(local_addr=LOCAL)
         address = server.get_extra_info("sockname")
@@ -742,7 +743,7 @@ def test_netlink(run: Run) -> None:
             pytest.skip("no netlink here")
         sock.bind((0, 0))
         transport, protocol = await endpoint(sock=sock)
-        # RTM_GETLINK, a dump.
+        # RTM_GETLINK, as a dump.
         request = (20).to_bytes(4, sys.byteorder) + (18).to_bytes(2, sys.byteorder)
         request += (0x301).to_bytes(2, sys.byteorder) + bytes(8) + bytes(4)
         transport.sendto(request, (0, 0))
@@ -816,7 +817,7 @@ def test_closed_endpoints_are_freed_at_once(run: Run) -> None:
 
 @pytest.mark.one_mode
 def test_each_datagram_to_an_address_is_audited(run: Run) -> None:
-    """Also those that leave together; and a hook that refuses one ends the transport."""
+    """Also for datagrams that are sent together. A hook that raises closes the transport."""
     seen: list[Any] = []
     on = [True]
 
@@ -826,7 +827,7 @@ def test_each_datagram_to_an_address_is_audited(run: Run) -> None:
             if args[1][1] == 7:
                 raise RuntimeError("refused by a hook")
 
-    sys.addaudithook(hook)  # for ever, so that it does nothing afterwards
+    sys.addaudithook(hook)  # forever, so that it does nothing afterwards
 
     async def main() -> list[Any]:
         loop = asyncio.get_running_loop()

@@ -1,4 +1,7 @@
-"""What is large and may change: from 3.12 on a transport keeps the program's own memory until it is sent, and no copy."""
+"""Large mutable buffers.
+
+From 3.12 on a transport keeps the buffer itself until it is sent, not a copy.
+"""
 
 import asyncio
 import contextlib
@@ -25,7 +28,7 @@ ways = pytest.mark.parametrize("way", WAYS)
 
 @contextlib.asynccontextmanager
 async def connected() -> AsyncIterator[tuple[Any, socket.socket]]:
-    """A transport, and its peer, which does not block."""
+    """A transport, and its peer, a non-blocking socket."""
     ours, peer = socket.socketpair()
     peer.setblocking(False)
     transport, _ = await asyncio.get_running_loop().create_connection(asyncio.Protocol, sock=ours)
@@ -38,7 +41,7 @@ async def connected() -> AsyncIterator[tuple[Any, socket.socket]]:
 
 
 async def received(transport: Any, peer: socket.socket) -> bytearray:
-    """All that was written."""
+    """Return all that was written."""
     got = bytearray()
     while True:
         try:
@@ -69,7 +72,7 @@ def test_it_arrives(run, kind, way):
             assert transport.get_write_buffer_size() > SIZE
             transport.write(b"end")
             assert await received(transport, peer) == expected(kind, way, data) * 2 + b"end"
-            data.append(0)  # nobody has a view of it any more
+            data.append(0)  # there is no view of it any more
 
     run(main())
 
@@ -101,7 +104,7 @@ def test_what_waits_is_the_programs_own_memory(run, kind, way):
             data = pattern()
             WAYS[way](transport, KINDS[kind](data))
             before = expected(kind, way, data)
-            data[-2] ^= 0xFF  # of that the kernel has taken nothing yet
+            data[-2] ^= 0xFF  # the kernel has not received these bytes yet
             after = expected(kind, way, data)
             if KEEPS:
                 with pytest.raises(BufferError):
@@ -144,7 +147,7 @@ def test_a_view_of_the_programs_may_be_released(run):
 
 
 def test_what_is_not_contiguous(run, problems):
-    """asyncio finds out when it sends, and gives the connection up."""
+    """asyncio notices when it sends, and closes the connection."""
 
     async def main() -> None:
         async with connected() as (transport, _peer):
@@ -157,7 +160,7 @@ def test_what_is_not_contiguous(run, problems):
 
 
 class Final(bytearray):
-    """Calls back when it dies, which it may in the midst of sending."""
+    """A buffer that calls a function when it is destroyed, possibly during sending."""
 
     transport: Any
     died: list[str]
@@ -176,7 +179,7 @@ def test_what_is_kept_may_die_while_it_is_sent(run, size):
             data.transport, data.died = transport, died
             transport.write(data)
             del data
-            # The peer may have it all before it dies.
+            # The peer may have received it all before the buffer is destroyed.
             got = await received(transport, peer)
             got += await received(transport, peer)
             assert got == b"x" * size + b"last words"

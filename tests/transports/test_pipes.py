@@ -1,4 +1,4 @@
-"""Pipe transports: pipes, FIFOs, terminals, sockets and devices; flow control, and the end at each moment."""
+"""Pipe transports: pipes, FIFOs, terminals, sockets and devices; flow control, closing."""
 
 import asyncio
 import contextlib
@@ -372,7 +372,7 @@ def test_a_terminal(run: Run) -> None:
         assert await at_reader.wait(5) == b"typed"
         writing.close()
         assert await gone(at_writer) is None
-        # The other side is closed: the kernel says EIO, which is the end and no news.
+        # The other side is closed: the kernel reports EIO, which means the end and is not reported.
         error = await gone(at_reader)
         assert isinstance(error, OSError)
         assert at_reader.events == ["made", "lost"]
@@ -460,7 +460,7 @@ def test_an_exception_in_connection_lost_closes_the_pipe_all_the_same(run: Run, 
 
 def test_a_reading_error_is_reported(run: Run, problems: list[dict[str, Any]]) -> None:
     async def main() -> None:
-        # The end that is written can't be read: EBADF.
+        # Reading the writing end fails with EBADF.
         reader, writer = pipe()
         _, at_reader = await connect_reader(writer)
         reader.close()
@@ -478,7 +478,7 @@ def test_the_pipe_is_closed_once_by_its_owner(run: Run) -> None:
         number = reader.fileno()
         reading.close()
         await gone(at_reader)
-        # The number is somebody else's from now on.
+        # The descriptor number now belongs to another file.
         taken = os.dup(writer.fileno())
         assert taken == number
         del reading, reader

@@ -1,4 +1,4 @@
-"""Servers and connections: their options, their life, and asyncio's exceptions and messages when something is wrong."""
+"""Servers and connections: options, life cycle, asyncio's exceptions and messages."""
 
 import asyncio
 import contextlib
@@ -267,7 +267,7 @@ def test_ready_made_sockets(run, aio):
             client.setblocking(False)
             _, writer = await aio.open_connection(sock=client)
             assert writer.get_extra_info("socket").fileno() == client.fileno()
-            # A server that is closed while it accepts fails an assertion of asyncio's, up to 3.11.
+            # Up to 3.11, closing a server while it accepts fails an assertion of asyncio's.
             await served.wait()
             writer.close()
             await writer.wait_closed()
@@ -355,7 +355,7 @@ def test_server_options(run, aio):
 
 def test_an_empty_host_means_all_interfaces(run, aio):
     async def main():
-        # Bound to nothing but loopback in effect: the test's port is known to it alone.
+        # Only this test knows the port, so nobody connects from outside.
         for host in ("", None):
             server = await aio.start_server(ignore, host, 0, family=socket.AF_INET)
             assert [each.getsockname()[0] for each in server.sockets] == ["0.0.0.0"]
@@ -385,7 +385,7 @@ def test_ipv6(run, aio):
 
 def test_cancelling_a_connect_closes_its_socket_once(run, aio):
     async def main():
-        # A listener that never accepts, with its queue full, leaves connects pending.
+        # A listener that never accepts and whose queue is full leaves connects pending.
         listener = socket.socket()
         listener.bind(("127.0.0.1", 0))
         listener.listen(0)
@@ -420,7 +420,7 @@ def test_cancelling_create_connection_with_a_socket_leaves_others_alone(run, aio
             transport.close()
         await aio.sleep(0.001)
         number = left.fileno()
-        # Whoever gets the number next must keep it.
+        # The next file with this descriptor number must stay open.
         other_left, other_right = socket.socketpair()
         left.close()
         await aio.sleep(0.001)
@@ -443,7 +443,7 @@ def test_accepting_without_descriptors(run, aio, problems):
             served.append(await reader.readexactly(1))
             writer.close()
 
-        # asyncio tries to accept as often as the backlog says before it backs off.
+        # asyncio calls accept() `backlog` times before it pauses.
         server = await aio.start_server(handle, "127.0.0.1", 0, backlog=1)
         address = server.sockets[0].getsockname()
         client = socket.socket()
@@ -467,9 +467,9 @@ def test_accepting_without_descriptors(run, aio, problems):
         assert context["message"] == "socket.accept() out of system resource"
         assert context["exception"].errno == errno.EMFILE
         assert isinstance(context["socket"], asyncio.trsock.TransportSocket)
-        assert len(problems) in (1, 2)  # later releases of asyncio try once more than that
+        assert len(problems) in (1, 2)  # later releases of asyncio call it once more
         assert served == []
-        # It tries again after a second.
+        # It retries after a second.
         started = loop.time()
         await loop.sock_sendall(client, b"x")
         while not served:

@@ -1,4 +1,4 @@
-"""Socket transports: the order of calls, flow control, half-close, failures, what libraries reach for."""
+"""Socket transports: order of calls, flow control, half-close, errors, private attributes."""
 
 import asyncio
 import contextvars
@@ -18,7 +18,7 @@ import pytest
 
 
 class Recorder(asyncio.Protocol):
-    """Notes what it is called with, in order."""
+    """Records its calls, in order."""
 
     def __init__(self) -> None:
         self.calls: list[Any] = []
@@ -50,7 +50,7 @@ class Recorder(asyncio.Protocol):
 
 @asynccontextmanager
 async def pair(factory: Callable[[], Any] = Recorder) -> AsyncIterator[tuple[Any, Any, socket.socket]]:
-    """A transport on one end of a socket pair, its protocol, and the other end."""
+    """Return a transport on one end of a socket pair, its protocol, and the other end."""
     ours, theirs = socket.socketpair()
     transport, protocol = await asyncio.get_running_loop().create_connection(factory, sock=ours)
     try:
@@ -139,7 +139,7 @@ def test_writes_arrive_together_and_in_order(run: Any) -> None:
 
 
 def test_what_looks_at_the_buffer_finds_it_sent(run: Any) -> None:
-    """asyncio sends at once; whoever could tell the difference must not."""
+    """asyncio sends at once; no program may notice that Rondel does not."""
 
     async def main() -> None:
         looks: list[Callable[[Any], Any]] = [
@@ -163,7 +163,7 @@ def test_what_looks_at_the_buffer_finds_it_sent(run: Any) -> None:
 
 
 def test_write_checks_its_argument(run: Any) -> None:
-    # The text differs between releases.
+    # The message differs between releases.
     constants = asyncio.selector_events._SelectorSocketTransport.write.__code__.co_consts
     kinds = "bytes, bytearray, or memoryview object" if "memoryview" in str(constants) else "bytes-like object"
 
@@ -192,10 +192,10 @@ def test_writelines_checks_its_arguments(impl: Any, run: Any) -> None:
                 except TypeError as error:
                     texts.append(str(error))
                 else:
-                    texts.append("nothing raised")  # late releases pass over what is empty, even None
+                    texts.append("nothing raised")  # later releases ignore empty items, even None
             transport.writelines(iter([b"from ", b"an iterator"]))
             await asyncio.sleep(0)
-            # From 3.15 on what stands before the wrong one was written.
+            # From 3.15 on the items before the wrong one are written.
             received = peer.recv(100).decode()
             assert received.endswith("from an iterator")
             texts.append(received)
@@ -323,7 +323,7 @@ def test_half_closed(run: Any) -> None:
 
 @pytest.mark.parametrize("end", ["close", "write_eof", "abort"])
 def test_the_other_end_on_the_loop_sees_the_end_in_the_next_turn(run: Any, end: str) -> None:
-    """Also while callbacks keep coming."""
+    """Also while there are always callbacks to run."""
 
     async def main() -> None:
         loop = asyncio.get_running_loop()
@@ -719,7 +719,7 @@ def test_repr(run: Any) -> None:
             await protocol.lost
             assert repr(transport) == f"<{name} closed fd={fd}>"
 
-    # Stock asyncio looks into its selector; the loop stand-in of the factory way has the same.
+    # Stock asyncio's repr asks the loop's selector, and Rondel's loop has one for that.
     run(main())
 
 
@@ -847,7 +847,7 @@ async def main():
 
 
 def test_out_of_descriptors(impl: Any) -> None:
-    """In a process of its own, which can be starved."""
+    """In a child process, whose descriptors can be used up."""
     if impl.name == "asyncio":
         parts = {"imports": "", "start": "asyncio.run(main())"}
     elif impl.name == "rondel":
@@ -966,7 +966,7 @@ def test_writes_of_other_threads_and_of_signal_handlers_leave_at_once(run: Any) 
         async with pair() as (transport, _protocol, peer):
             peer.setblocking(False)
             loop = asyncio.get_running_loop()
-            # In a thread, while the loop has nothing to do but wait for this.
+            # In a thread, while the loop only waits for this.
             await loop.run_in_executor(None, transport.write, b"thread")
             assert await loop.sock_recv(peer, 100) == b"thread"
             before = signal.signal(signal.SIGALRM, lambda *_: transport.write(b"signal"))
@@ -981,7 +981,7 @@ def test_writes_of_other_threads_and_of_signal_handlers_leave_at_once(run: Any) 
 
 @pytest.mark.parametrize("way", ["connected", "accepted"])
 def test_a_transport_left_open_where_warnings_are_errors(impl, way):
-    """The warning is reported as what a finalizer raises, and the descriptor is closed."""
+    """The warning is reported like an exception in a finalizer, and the descriptor is closed."""
     program = f"""
 import asyncio, gc, os, socket, sys
 import {"rondel" if impl.is_rondel else "asyncio"} as module

@@ -1,4 +1,4 @@
-"""Unix sockets: paths of every kind, abstract addresses, what is left on disk, and asyncio's errors."""
+"""Unix sockets: paths of every kind, abstract addresses, files left on disk, asyncio's errors."""
 
 import asyncio
 import errno

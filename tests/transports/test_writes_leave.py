@@ -1,4 +1,4 @@
-"""What is written is with the kernel when the program could tell that it is not: whatever the step does next."""
+"""Written data is sent before a program can notice the delay, whatever the step does next."""
 
 import asyncio
 import contextlib
@@ -22,7 +22,7 @@ import pytest
 from child_programs import output
 from unseen import read_unseen, received_unseen
 
-PATIENCE = 10.0  # seconds; each of these waits takes some milliseconds
+PATIENCE = 10.0  # seconds; each wait takes some milliseconds
 
 
 def tcp_pair() -> tuple[socket.socket, socket.socket]:
@@ -33,7 +33,7 @@ def tcp_pair() -> tuple[socket.socket, socket.socket]:
 
 @contextlib.asynccontextmanager
 async def connected(make: Callable[[], tuple[socket.socket, socket.socket]] = tcp_pair) -> AsyncIterator[Any]:
-    """A transport, and its peer, which does not block."""
+    """A transport, and its peer, a non-blocking socket."""
     ours, peer = make()
     ours.setblocking(False)
     peer.setblocking(False)
@@ -47,7 +47,7 @@ async def connected(make: Callable[[], tuple[socket.socket, socket.socket]] = tc
 
 
 def arrived(peer: socket.socket, block: Callable[[], object]) -> bytes:
-    """What comes to the peer while this step goes on, which does `block()` again and again."""
+    """Return what the peer receives during this step, which calls `block()` repeatedly."""
     end = time.monotonic() + PATIENCE
     got = received_unseen(peer)
     while not got and time.monotonic() < end:
@@ -123,8 +123,8 @@ def test_a_step_that_lasts_in_another_thread(impl):
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="before 3.12 only the main thread can be asked")
 def test_a_step_that_only_computes_in_another_thread(impl):
-    """Nobody waits for the interpreter to be let go of."""
-    recv = ctypes.PyDLL(None).recv  # it keeps the interpreter
+    """The data is sent before the switch interval makes the step release the GIL."""
+    recv = ctypes.PyDLL(None).recv  # it holds the GIL
     took = []
 
     async def main() -> None:
@@ -150,7 +150,7 @@ def test_a_step_that_only_computes_in_another_thread(impl):
         thread.join()
     finally:
         sys.setswitchinterval(interval)
-    # A busy machine may not let the thread run that is asked, but not each time.
+    # A busy machine may delay the thread that has to send, but not each time.
     assert len(took) == 3 and min(took) < 1, took
 
 
@@ -225,7 +225,7 @@ def test_a_peer_that_takes_no_more_in_a_step_that_lasts(run):
     run(main())
 
 
-# ---- what goes to the kernel past the transport ----
+# ---- system calls outside the transport ----
 
 
 def by_write(transport: Any, sock: Any, peer: socket.socket) -> bytes:
@@ -264,7 +264,7 @@ def by_option(transport: Any, sock: Any, peer: socket.socket) -> bytes:
 
 def by_ioctl(transport: Any, sock: Any, peer: socket.socket) -> bytes:
     waiting = struct.unpack("i", fcntl.ioctl(sock.fileno(), termios.TIOCOUTQ, bytes(4)))[0]
-    assert waiting > 0  # the peer has not read it
+    assert waiting > 0  # the peer has not received it
     return b"AC"
 
 
@@ -318,7 +318,7 @@ def test_what_reaches_the_kernel_past_the_transport(run, way, problems):
             await asyncio.sleep(0)
             await asyncio.sleep(0)
             got = before
-            # What has descriptors with it is received by itself.
+            # Data with descriptors is received separately.
             while data := received_unseen(peer):
                 got += data
             assert got == expected
@@ -340,7 +340,7 @@ def test_another_thread_looks_at_the_peer(run):
 
 
 def test_the_functions_are_what_they_were(impl, loop):
-    """Rondel puts its own C function before some of the interpreter's: nothing of that is to be seen."""
+    """Rondel hooks some of the interpreter's C functions: programs must not see that."""
     assert str(inspect.signature(os._exit)) == "(status)"
     assert str(inspect.signature(os.write)) == "(fd, data, /)"
     assert type(os._exit) is type(os.getpid)
@@ -353,7 +353,7 @@ def test_the_functions_are_what_they_were(impl, loop):
         os.read(-1, 1)
 
 
-# ---- the process ends, or another begins ----
+# ---- the process ends, or starts another one ----
 
 ENDS = {
     "exec": "os.execv('/bin/true', ['true'])",
@@ -419,7 +419,8 @@ def test_a_process_begins_after_a_write(run, spawn):
     async def main() -> None:
         async with connected() as (transport, peer):
             transport.write(b"x")
-            # Both may take longer than the monitor waits; what is asserted is that nothing is lost or doubled.
+            # Both may take longer than the monitor waits. The test asserts that nothing is lost or
+            # sent twice.
             SPAWNS[spawn]()
             assert received_unseen(peer) == b"x"
             await asyncio.sleep(0)
@@ -431,7 +432,7 @@ def test_a_process_begins_after_a_write(run, spawn):
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="earlier versions don't warn")
 @pytest.mark.skipif(not hasattr(os, "unshare"), reason="came with 3.12")
 def test_a_namespace_may_be_left_after_writes(impl):
-    """The kernel lets no process with several threads make a namespace of users for itself."""
+    """The kernel allows no process with several threads to enter a new user namespace."""
     program = """
         import os, socket
 
@@ -459,7 +460,7 @@ def test_a_namespace_may_be_left_after_writes(impl):
 
 
 def test_a_fork_after_writes_is_one_of_a_single_thread(impl):
-    """The interpreter warns of a fork where the kernel counts several threads."""
+    """The interpreter warns of a fork if the kernel counts several threads."""
     program = """
         import os, socket, time, warnings
         warnings.simplefilter("error")
@@ -548,7 +549,7 @@ def test_the_order_across_connections(run):
             first.write(b"1")
             second.write(b"2")
             first.write(b"3")
-            # What was written last may wait, what was written before it is there when it is.
+            # The last data may still wait. When it has arrived, all earlier data has.
             assert received_unseen(first_peer)[:1] == b"1"
             assert received_unseen(second_peer) == b"2"
 

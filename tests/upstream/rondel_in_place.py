@@ -1,8 +1,9 @@
-"""A plugin for pytest: puts Rondel where a suite finds asyncio's loop, and writes down what became of each test.
+"""A pytest plugin that replaces asyncio's loop by Rondel's, and records the outcome of each test.
 
-`RONDEL_UPSTREAM` says what: `asyncio` leaves all as it is; `loop` has asyncio's own functions run on Rondel's loop; `full` is
-`rondel.install()`. A suite that names the stock loop's class means "asyncio's loop" by it, so the class is replaced as well.
-Loaded with `-p`, before the suite's own conftest and what that imports.
+`RONDEL_UPSTREAM` is the mode. `asyncio` changes nothing. In `loop`, asyncio's own functions run on
+Rondel's loop. `full` is `rondel.install()`. The class of the stock loop is replaced, too, because a
+suite that names it means "asyncio's loop". The plugin is loaded with `-p`, before the suite's own
+conftest and its imports.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ IMPLEMENTATION = os.environ.get("RONDEL_UPSTREAM", "asyncio")
 
 
 def put_in_place() -> None:
-    """Do what `RONDEL_UPSTREAM` says, in this process."""
+    """Apply the mode `RONDEL_UPSTREAM` in this process."""
     if IMPLEMENTATION == "asyncio":
         return
     import rondel
@@ -38,7 +39,7 @@ put_in_place()
 
 
 class Journal:
-    """A line of JSON for each phase of each test that tells its outcome."""
+    """Write a line of JSON for each phase of a test that determines its outcome."""
 
     def __init__(self, file: TextIO) -> None:
         self._file = file
@@ -60,13 +61,13 @@ class Journal:
 
 def pytest_configure(config: pytest.Config) -> None:
     path = os.environ.get("RONDEL_UPSTREAM_JOURNAL")
-    # A worker of pytest-xdist reports to the process that started it.
+    # A worker of pytest-xdist reports to its parent process.
     if path and not hasattr(config, "workerinput"):
         config.pluginmanager.register(Journal(open(path, "a", encoding="utf-8")))  # noqa: SIM115  # open to the end
 
 
 def pytest_collection_finish() -> None:
-    """aiohttp has all garbage collected after each test, and most of that time goes into the thousands of tests themselves."""
+    """aiohttp collects garbage after each test, mostly traversing the thousands of test objects."""
     gc.collect()
     gc.freeze()
 

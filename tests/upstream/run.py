@@ -1,10 +1,13 @@
 #!/usr/bin/env python3
-"""The test suites of programs that people run on asyncio, on Rondel: run.py [--suite aiohttp ...] [--mode loop|full] [-- OPTIONS]
+"""Runs the test suites of popular asyncio programs on Rondel.
 
-The suites come from their projects' source distributions, pinned in `suites.py`. Each runs on Rondel; what fails there runs
-again on stock asyncio, and what passes there once more on Rondel, and counts if it fails once more. A test that passes the
-second time is reported as unsteady. `--thorough` runs the whole suite on asyncio as well, which also finds tests that Rondel
-makes a suite skip or lose. The interpreter this runs under needs `requirements.txt` and Rondel.
+run.py [--suite aiohttp ...] [--mode loop|full] [-- OPTIONS]
+
+The suites come from their projects' source distributions, pinned in `suites.py`. Each runs on
+Rondel. A test that fails runs again on stock asyncio. If it passes there, it runs on Rondel once
+more, and counts as failed if it fails again; else it is reported as unsteady. `--thorough` runs the
+whole suite on asyncio as well, which also finds tests that are skipped or missing on Rondel. The
+running interpreter needs `requirements.txt` and Rondel.
 """
 
 import argparse
@@ -23,17 +26,17 @@ from pathlib import Path
 from suites import SUITES, Suite
 
 HERE = Path(__file__).resolve().parent
-#: Seconds a whole suite may take.
+#: The time limit of a suite, in seconds.
 PATIENCE = 3600
-#: More tests than these are not run again: then something is wrong with all of them.
+#: If more tests than this fail, they do not run again: something is wrong with all of them.
 MOST_AGAIN = 400
-#: What a suite that did not run is called among its tests.
+#: The name of a pseudo test for a suite that did not run.
 WHOLE = "the suite itself"
 
 
 @dataclass
 class Outcome:
-    """What became of a test, and the end of what it said."""
+    """The outcome of a test, and the end of its output."""
 
     name: str
     why: str = ""
@@ -47,7 +50,7 @@ Outcomes = dict[str, Outcome]
 
 
 class SuiteRunner:
-    """One suite, unpacked in a folder of its own."""
+    """A suite, unpacked into a folder."""
 
     def __init__(self, suite: Suite, downloads: Path, folder: Path, extra: list[str]) -> None:
         self.suite = suite
@@ -56,7 +59,7 @@ class SuiteRunner:
 
     @cached_property
     def stock(self) -> Outcomes:
-        """The whole suite on stock asyncio, once for all modes."""
+        """The results of the whole suite on stock asyncio, for all modes."""
         started = time.monotonic()
         outcomes = self.run("asyncio")
         took = time.monotonic() - started
@@ -65,7 +68,7 @@ class SuiteRunner:
         return outcomes
 
     def run(self, implementation: str, tests: list[str] | None = None) -> Outcomes:
-        """Runs the suite, or the tests of it that are named."""
+        """Run the suite, or some of its tests."""
         handle, journal = tempfile.mkstemp(suffix=".jsonl")
         os.close(handle)
         environment = {
@@ -75,7 +78,7 @@ class SuiteRunner:
             "PYTHONPATH": os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         }
-        # -P: the suite tests the package that is installed, not the source beside it.
+        # -P: the suite must test the installed package, not the source next to it.
         command = [sys.executable, "-P", "-m", "pytest", "-p", "rondel_in_place", "-p", "no:cacheprovider", "-q"]
         command += ["-o", "addopts=", *self.suite.options, *self.extra, *(tests or self.suite.tests)]
         try:
@@ -95,10 +98,11 @@ class SuiteRunner:
         outcomes: Outcomes = {}
         for line in lines:
             entry = json.loads(line)
-            # A test that fails in its call and again when it is torn down has failed once.
+            # A test that fails in its call and in its teardown has failed once.
             if entry["test"] not in outcomes or entry["outcome"] == "failed":
                 outcomes[entry["test"]] = Outcome(entry["outcome"], entry.get("why", ""))
-        # 0 and 1: all passed, some failed. 4: a named test is not found. All else is a suite that did not run.
+        # 0 and 1: all passed, some failed. 4: a named test was not found. Otherwise the suite did
+        # not run.
         if done.returncode not in (0, 1) or not outcomes:
             said = (done.stdout + done.stderr)[-3000:]
             outcomes[WHOLE] = Outcome("failed", f"exit status {done.returncode}\n{said}")
@@ -106,7 +110,7 @@ class SuiteRunner:
 
 
 def _unpack(suite: Suite, downloads: Path, folder: Path) -> Path:
-    """The suite's sdist, downloaded if it is not there yet, without the package itself."""
+    """Unpack the suite's sdist, downloaded if necessary, without the package itself."""
     archive = downloads / f"{suite.package}-{suite.version}.tar.gz"
     if not archive.exists():
         downloads.mkdir(parents=True, exist_ok=True)
@@ -116,13 +120,13 @@ def _unpack(suite: Suite, downloads: Path, folder: Path) -> Path:
     with tarfile.open(archive) as opened:
         opened.extractall(folder, filter="data")
     unpacked = folder / f"{suite.package}-{suite.version}"
-    # Programs that a test starts there would import it instead of the installed one.
+    # Programs that tests start in that folder would import it instead of the installed one.
     shutil.rmtree(unpacked / suite.package, ignore_errors=True)
     return unpacked
 
 
 def run_suite(runner: SuiteRunner, mode: str, thorough: bool) -> bool:
-    """Runs one suite on Rondel and says what came of it; whether all is well."""
+    """Run a suite on Rondel and print the results. Return whether all is well."""
     suite = runner.suite
     started = time.monotonic()
     ours = runner.run(mode)
@@ -150,7 +154,7 @@ def run_suite(runner: SuiteRunner, mode: str, thorough: bool) -> bool:
 
 
 def _judge(runner: SuiteRunner, mode: str, failed: Outcomes) -> bool:
-    """Whether the tests that failed are to be forgiven, each for its reason, which is told."""
+    """Whether all failures are excused. Prints the reason of each."""
     if not failed:
         return True
     if len(failed) > MOST_AGAIN:

@@ -1,4 +1,4 @@
-"""Which suites there are, and how each is run. The versions are those of `requirements.txt`."""
+"""The suites, and how each is run. The versions are those of `requirements.txt`."""
 
 from dataclasses import dataclass, field
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass, field
 class Suite:
     """One project's tests."""
 
-    #: Name of its distribution.
+    #: The name of its distribution.
     package: str
     version: str
-    #: Files or folders, from the top of the source distribution.
+    #: Files or folders, relative to the source distribution.
     tests: tuple[str, ...]
-    #: Options for pytest. The project's own `addopts` are not in force: they bring coverage and parallel runs.
+    #: Options for pytest. The project's own `addopts` (coverage, parallel runs) are not used.
     options: tuple[str, ...]
-    #: So many tests have to pass, lest a suite that was not found counts as passed.
+    #: The minimum number of tests that must pass, so that a missing suite does not count as passed.
     at_least: int
-    #: Tests that hold only for asyncio's own loop class, and why.
+    #: Tests that are valid only for asyncio's own loop class, with reasons.
     names_the_loop: dict[str, str] = field(default_factory=dict)
 
 
@@ -43,7 +43,8 @@ SUITES = {
         ),
         3000,
     ),
-    # Its tests run on a loop of their own, whose time does not pass: in mode `full` with Rondel's queues, tasks and futures.
+    # Its tests run on their own loop, with a fake clock. In mode `full` they use Rondel's queues,
+    # tasks and futures.
     "aiostream": Suite(
         "aiostream", "0.8.1", ("tests",), ("-p", "pytest_asyncio.plugin", "-p", "pytest_timeout", "--timeout=60"), 110
     ),
@@ -53,7 +54,7 @@ SUITES = {
         ("tests",),
         (
             *("-p", "anyio", "-p", "pytest_mock", "-p", "pytest_timeout"),
-            # A test's own limit is 20 s, on a machine of its own.
+            # The tests have a limit of 20 s, which is meant for an idle machine.
             *("-o", "timeout=60", "-m", "not network", "-k", "not trio and not uvloop"),
         ),
         1000,

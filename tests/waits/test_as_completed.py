@@ -1,4 +1,4 @@
-"""`as_completed`: what it takes, what it gives out, and when. (Order and turns: test_waits_traces.py.)"""
+"""`as_completed`: arguments and results. (Order and turns: test_waits_traces.py.)"""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""`gather`: what it takes, what it returns, what programs see of it. (Order and turns: test_waits_traces.py.)"""
+"""`gather`: arguments, results, attributes. (Order and turns: test_waits_traces.py.)"""
 
 import asyncio
 import gc
@@ -212,7 +212,7 @@ def test_cycles_are_freed(run, aio):
             alive.append(weakref.ref(marker))
             futures = [aio.get_running_loop().create_future() for _ in range(3)]
             outer = aio.gather(*futures)
-            # From a child back to the child.
+            # A cycle from a child back to the child.
             futures[0].marker = marker
             marker.outer = outer
         del marker, futures, outer

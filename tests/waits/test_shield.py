@@ -1,4 +1,4 @@
-"""`shield`: what it takes, what it returns, who keeps whom alive. (Order and turns: test_waits_traces.py.)"""
+"""`shield`: arguments, results, references. (Order and turns: test_waits_traces.py.)"""
 
 import asyncio
 import gc
@@ -43,7 +43,10 @@ def test_without_a_running_loop(loop, aio):
 
 
 def callbacks(future):
-    """Without the one that asyncio has for the links of call graphs, from 3.14 on; Rondel's other one does that."""
+    """Without the callback that asyncio adds for call graphs from 3.14 on.
+
+    Rondel's other callback does that.
+    """
     names = [callback.__qualname__ for callback, _ in future._callbacks or ()]
     return [name for name in names if not name.endswith("_clear_awaited_by_callback")]
 
@@ -85,7 +88,7 @@ def test_an_exception_after_the_cancellation(run, aio, problems, when):
         gc.collect()
 
     run(main())
-    # What becomes of it differs between releases; it is the same as in asyncio's own.
+    # The outcome differs between releases, and is the same as in asyncio.
     seen = [(context["message"].partition(" ")[2], str(context["exception"])) for context in problems]
     problems.clear()
     asyncio_seen = []

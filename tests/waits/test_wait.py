@@ -1,4 +1,4 @@
-"""`wait`: what it takes, what it returns, what it leaves behind. (Order and turns: test_waits_traces.py.)"""
+"""`wait`: arguments, results, remaining callbacks. (Order and turns: test_waits_traces.py.)"""
 
 import asyncio
 import gc

@@ -1,4 +1,7 @@
-"""Tests under failing system calls: `test_faults.py` starts them in a process with `faults.c` preloaded."""
+"""Tests under failing system calls.
+
+`test_faults.py` starts them in a process with `faults.c` preloaded.
+"""
 
 from collections.abc import Iterator
 

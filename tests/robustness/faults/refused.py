@@ -1,9 +1,10 @@
-"""What works while the kernel refuses a system call: a program for `test_refused_calls.py`.
+"""Tests the loop while the kernel refuses a system call: a program for `test_refused_calls.py`.
 
-    python refused.py asyncio|rondel|factory
+python refused.py asyncio|rondel|factory
 
-For each system call and errno a forked child puts itself under a filter (seccomp) that answers the call so, and uses the loop in
-the ways that may need it. Prints a JSON object: call, errno, and "ok" or what went wrong.
+For each system call and errno, a forked child installs a seccomp filter that makes the call fail
+with it. Then it uses the loop in the ways that may need the call. The program prints a JSON object:
+call, errno, and "ok" or the failure.
 """
 
 import asyncio
@@ -24,7 +25,7 @@ from types import ModuleType
 from typing import Any
 
 ERRORS = ["ENOSYS", "EPERM", "EACCES", "EINVAL"]
-# x86-64's numbers.
+# The system call numbers of x86-64.
 NUMBERS = {
     "accept4": 288,
     "clone3": 435,
@@ -67,7 +68,10 @@ NUMBERS = {
 
 
 def refuse(number: int, error: int) -> bool:
-    """Have this thread, and what it starts, get `error` for a system call. False if there are no such filters here."""
+    """Make a system call fail with `error` in this thread and its children.
+
+    Return False if that is impossible.
+    """
     load, jump_if_equal, give = 0x20, 0x15, 0x06
     allow, answer = 0x7FFF0000, 0x00050000
     instructions = [(load, 0, 0, 0), (jump_if_equal, 0, 1, number), (give, 0, 0, answer | error), (give, 0, 0, allow)]
@@ -102,7 +106,7 @@ class Datagrams(asyncio.DatagramProtocol):
 
 
 async def streams(aio: ModuleType) -> None:
-    """Six connections that are accepted together, and answered together, in several pieces."""
+    """Six connections, accepted in one turn, and answered in one turn in several pieces."""
 
     async def answer(reader: Any, writer: Any) -> None:
         while line := await reader.readline():
@@ -133,7 +137,7 @@ async def streams(aio: ModuleType) -> None:
 
 
 async def datagrams(aio: ModuleType) -> None:
-    """Several at a time, in both directions."""
+    """Several datagrams at a time, in both directions."""
     loop = aio.get_running_loop()
     here: Any = {"local_addr": ("127.0.0.1", 0)}
     server, at_server = await loop.create_datagram_endpoint(lambda: Datagrams(20), **here)
@@ -178,7 +182,7 @@ async def processes(aio: ModuleType) -> None:
 
 
 async def pipes(aio: ModuleType) -> None:
-    """More than a pipe takes, in many pieces."""
+    """More data than a pipe holds, in many pieces."""
     loop = aio.get_running_loop()
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb", 0) as out, os.fdopen(writing, "wb", 0) as into:
@@ -209,7 +213,7 @@ async def names(aio: ModuleType) -> None:
 
 
 async def forks(aio: ModuleType) -> None:
-    """A child that goes on with the loop that it was forked with."""
+    """A child that goes on running the parent's loop."""
     loop = aio.get_running_loop()
     pid = os.fork()
     if pid:

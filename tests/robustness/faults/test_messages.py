@@ -1,4 +1,4 @@
-"""Datagram endpoints: what is interrupted, and what can't be sent or received for want of buffers."""
+"""Datagram endpoints: interrupted calls, and errors for lack of kernel buffers."""
 
 import asyncio
 import contextlib
@@ -40,7 +40,7 @@ class Recorder(asyncio.DatagramProtocol):
 
 @contextlib.asynccontextmanager
 async def endpoints(connected):
-    """One that receives, and one that sends to it, with `to` for its `sendto`."""
+    """A receiving and a sending endpoint; `to` is the address for `sendto`."""
     loop = asyncio.get_running_loop()
     receiver = (await loop.create_datagram_endpoint(Recorder, LOCAL))[1]
     address = receiver.transport.get_extra_info("sockname")
@@ -77,7 +77,7 @@ def test_sending_goes_on(run, impl, faults, connected, error, after):
             await receiver.wait(8)
             assert receiver.received == numbered(8)
             assert sender.errors == []
-            # 3.13.0 forgets to take the headers off again (docs/compatibility.md).
+            # 3.13.0 counts header bytes, but does not subtract them again (docs/compatibility.md).
             assert not impl.is_rondel or sender.transport.get_write_buffer_size() == 0
 
     run(main())
@@ -86,7 +86,7 @@ def test_sending_goes_on(run, impl, faults, connected, error, after):
 @pytest.mark.parametrize("error", [errno.ENOBUFS, errno.ENOMEM, errno.EPERM, errno.ECONNREFUSED], ids=name)
 @pytest.mark.parametrize("after", [0, 1, 5, 7])
 def test_a_datagram_can_not_be_sent(run, faults, connected, error, after):
-    """The protocol is told; that datagram is lost, and no other."""
+    """The protocol gets the error; that datagram is lost, and no other."""
 
     async def main():
         async with endpoints(connected) as (sender, receiver, to):
@@ -155,7 +155,7 @@ def test_receiving_goes_on(run, faults, connected, error):
 
 @pytest.mark.parametrize("error", [errno.ENOBUFS, errno.ENOMEM, errno.ECONNREFUSED], ids=name)
 def test_receiving_fails(run, faults, connected, error):
-    """The protocol is told, and nothing is lost."""
+    """The protocol gets the error, and nothing is lost."""
 
     async def main():
         async with endpoints(connected) as (sender, receiver, to):

@@ -1,4 +1,7 @@
-"""Connections and pipes: what is interrupted, taken in part, or refused for want of memory or buffers."""
+"""Connections and pipes.
+
+Interrupted and partial calls, and errors for lack of memory or buffers.
+"""
 
 import asyncio
 import contextlib
@@ -11,14 +14,14 @@ import pytest
 from faulty import Call
 
 MUCH = bytes(range(256)) * 400
-# What is passed over: the call is made again, or when the loop says so.
+# Errors after which the call is repeated, at once or when the loop reports the descriptor.
 PASSING = [errno.EINTR, errno.EAGAIN]
-# What ends a connection.
+# Errors that end a connection.
 LASTING = [errno.ENOBUFS, errno.ENOMEM, errno.EIO]
 
 
 def descriptors():
-    """Those that are open: numbers, of which the one that listdir itself has is left out."""
+    """Return the open descriptors, except that of listdir itself."""
     return {number for number in os.listdir("/proc/self/fd") if os.path.exists(f"/proc/self/fd/{number}")}
 
 
@@ -72,7 +75,7 @@ class Buffered(asyncio.BufferedProtocol, Recorder):
 
 @contextlib.asynccontextmanager
 async def connection(factory=Recorder):
-    """A transport with its protocol, its descriptor, and the other end: a socket that does not block."""
+    """Return a transport, its protocol, its descriptor, and its peer, a non-blocking socket."""
     ours, theirs = socket.socketpair()
     theirs.setblocking(False)
     transport, protocol = await asyncio.get_running_loop().create_connection(factory, sock=ours)
@@ -96,7 +99,7 @@ async def received(sock, count):
 
 @contextlib.asynccontextmanager
 async def pipes():
-    """A pipe between two transports: their protocols, and both descriptors."""
+    """Return both ends of a pipe between two transports: protocols and descriptors."""
     loop = asyncio.get_running_loop()
     reading, writing = os.pipe()
     source, reader = await loop.connect_read_pipe(Recorder, io.FileIO(reading, "rb"))
@@ -140,7 +143,7 @@ def test_receiving_fails(run, faults, factory, error):
             assert type(lost) is type(OSError(error, "")) and lost.errno == error
             assert (protocol.data, protocol.events) == (b"first", ["lost"])
             assert transport.is_closing()
-            # Closed with what was not received.
+            # Closed with data that was not received.
             with pytest.raises(ConnectionResetError):
                 peer.recv(10)
 
@@ -176,7 +179,7 @@ def test_sending_goes_on(run, faults, error):
             transport.write(b"first")
             transport.write(b" second")
             assert await received(peer, 12) == b"first second"
-            # And where bytes wait for the peer already.
+            # Also when data is already queued for the peer.
             transport.write(MUCH * 10)
             faults.fail(Call.SEND, error, fd=fd, times=2)
             assert await received(peer, len(MUCH) * 10) == MUCH * 10
@@ -230,7 +233,7 @@ def test_sending_fails(run, faults, error, many):
 
 @pytest.mark.parametrize("error", LASTING, ids=name)
 def test_sending_fails_later(run, faults, error):
-    """When the peer has taken some, and the rest waits."""
+    """When the peer has received a part, and the rest is queued."""
 
     async def main():
         async with connection() as (transport, protocol, fd, peer):
@@ -397,7 +400,7 @@ def test_writing_to_a_pipe_fails(run, faults, error, later):
                 sink.write(b"never written")
             lost = await writer.lost
             assert type(lost) is type(OSError(error, "")) and lost.errno == error
-            # The other end sees that it was closed, with what was written before.
+            # The other end gets the data written before, then the end of the stream.
             assert await reader.lost is None
             assert MUCH.startswith(bytes(reader.data)) and len(reader.data) < len(MUCH)
 
@@ -413,12 +416,12 @@ def test_reading_from_a_pipe_fails(run, faults, error, problems):
             lost = await reader.lost
             assert lost.errno == error
             assert source.is_closing() and reader.data == b""
-            # The end that writes is told by the kernel.
+            # The kernel tells the writing end.
             assert await writer.lost is None
             return reader, source
 
     reader, source = run(main())
-    # EIO is how a terminal ends.
+    # A terminal's end is reported as EIO.
     if error == errno.EIO:
         assert problems == []
     else:
@@ -446,7 +449,7 @@ def contexts():
 
 @contextlib.asynccontextmanager
 async def tls(contexts):
-    """Both ends of a connection: transports, protocols and descriptors."""
+    """Return both ends of a connection: transports, protocols and descriptors."""
     loop = asyncio.get_running_loop()
     ends = []
 
@@ -507,7 +510,7 @@ def test_tls_fails(run, faults, contexts, call):
 
 
 def test_nothing_is_left_open(run, faults):
-    """After failures in each direction, and while the loop goes on."""
+    """After failures in each direction, while the loop goes on running."""
 
     async def main():
         before = descriptors()

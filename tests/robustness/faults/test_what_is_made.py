@@ -1,4 +1,4 @@
-"""Connections, servers, children and loops that can't be made for want of descriptors, memory or buffers."""
+"""Creating connections, servers, children and loops without descriptors, memory or buffers."""
 
 import asyncio
 import contextlib
@@ -49,7 +49,7 @@ async def greeting(address):
 
 @pytest.fixture
 def soon(monkeypatch):
-    """Not after a second, as servers try again."""
+    """At once: not after the second that servers wait before they retry."""
     monkeypatch.setattr(asyncio.constants, "ACCEPT_RETRY_DELAY", 0.05)
 
 
@@ -63,7 +63,7 @@ def test_a_server_pauses_and_goes_on(run, faults, problems, soon, error):
         started = loop.time()
         assert await greeting(listening.getsockname()) == b"hello"
         assert loop.time() - started >= 0.04
-        # And goes on.
+        # And it goes on accepting.
         assert await greeting(listening.getsockname()) == b"hello"
         server.close()
         await server.wait_closed()
@@ -87,14 +87,14 @@ def test_a_server_that_is_closed_while_it_pauses(run, impl, faults, problems, so
             while not problems:
                 await asyncio.sleep(0.001)
             server.close()
-            await asyncio.sleep(0.1)  # longer than it would have paused
+            await asyncio.sleep(0.1)  # longer than the pause
         await server.wait_closed()
 
     run(main())
     out, *_ = [context for context in problems if not isinstance(context["exception"], ValueError)]
     assert out["message"] == "socket.accept() out of system resource"
     if impl.is_rondel:
-        # asyncio reports that the descriptor is -1 by then (docs/compatibility.md).
+        # asyncio reports an error of its own here: the descriptor is -1 (docs/compatibility.md).
         assert len(problems) == 1
 
 
@@ -205,7 +205,8 @@ def test_no_socket_is_to_be_had(run, faults, error, tmp_path):
             with pytest.raises(OSError) as caught:
                 await make()
             assert caught.value.errno == error
-        # A server passes over the families that this machine has not; there is no other here.
+        # A server ignores address families that the machine does not support; here there is no
+        # other.
         faults.fail(Call.MAKE, error)
         with contextlib.suppress(OSError):  # 3.13 and later
             server = await loop.create_server(asyncio.Protocol, "127.0.0.1", 0)
@@ -232,7 +233,8 @@ def test_a_loop_can_not_be_made(impl, faults, error, after):
     assert caught.value.errno == error
     if impl.is_rondel:
         assert descriptors() == before
-    # The rest of what was made, which stock asyncio leaves to the collector, with a warning.
+    # Objects created before the failure; stock asyncio leaves them to the collector, with a
+    # warning.
     sys.unraisablehook, hook = lambda unraisable: None, sys.unraisablehook
     try:
         del caught
@@ -258,7 +260,7 @@ def test_a_descriptor_can_not_be_watched(run, impl, faults, error):
             assert not loop.remove_writer(ours)
             loop.add_reader(ours, called.set)
             if impl.is_rondel:
-                # asyncio watches it for nothing any more (docs/compatibility.md).
+                # asyncio no longer watches it for anything (docs/compatibility.md).
                 faults.fail(Call.WATCH, error, fd=ours.fileno())
                 with pytest.raises(OSError):
                     loop.add_writer(ours, print)
@@ -275,7 +277,7 @@ def test_a_descriptor_can_not_be_watched(run, impl, faults, error):
 @pytest.mark.parametrize("error", EXHAUSTED, ids=name)
 @pytest.mark.parametrize("after", [0, 1, 2])
 def test_a_child_can_not_be_started(run, faults, error, after):
-    """At each of the pairs that are made for its streams."""
+    """When each of the socket pairs for its streams is created."""
 
     async def main():
         before = descriptors(), children()

@@ -1,12 +1,12 @@
-"""Random operations on asyncio's objects, with arguments that fit and arguments that do not.
+"""Random operations on asyncio's objects, with valid and invalid arguments.
 
-    python operations.py WAY SEED RUNS STEPS [PROFILE]
+python operations.py WAY SEED RUNS STEPS [PROFILE]
 
-WAY is asyncio, rondel or factory. Each run is drawn from a seed of its own (SEED, SEED + 1, …) and prints one line: the
-seed and a digest of its log; with RUNS 1 it prints the log itself. The log says what each operation gave: the name of a
-class, or of an exception. A process that ends by a signal, a panic or an internal error is the fault that is looked for; another
-log than stock
-asyncio's is one as well, in the profile `memory`. In the profile `bytes` the kernel decides what comes when.
+WAY is asyncio, rondel or factory. Each run has its own seed (SEED, SEED + 1, …) and prints one
+line: the seed and a digest of its log. With RUNS 1 the program prints the log itself. The log has
+the result of each operation: the name of a class, or of an exception. The faults to find are an end
+by a signal, a panic and an internal error. In the profile `memory`, a log that differs from stock
+asyncio's is a fault, too. In the profile `bytes` it is not: the kernel decides what arrives when.
 """
 
 import asyncio
@@ -30,7 +30,8 @@ def words(text):
     return text.split()
 
 
-#: What is called, by the kind of object. A name that the running version lacks gives an AttributeError everywhere.
+#: The methods to call, by kind of object. One that the running version lacks gives an
+#: AttributeError.
 METHODS = {
     "Future": words("""result exception set_result set_exception cancel cancelled done add_done_callback remove_done_callback
         get_loop __await__ __iter__ __repr__ __del__ __init__ _make_cancelled_error __class_getitem__ _state _callbacks
@@ -64,7 +65,7 @@ METHODS = {
         Future Task Lock Event Condition Semaphore BoundedSemaphore Queue PriorityQueue LifoQueue Barrier TaskGroup
         StreamReader Timeout"""),
 }
-#: Keywords that some of them take.
+#: Keyword arguments of some methods.
 KEYWORDS = (
     "loop",
     "context",
@@ -77,12 +78,12 @@ KEYWORDS = (
     "maxsize",
     "value",
 )
-#: What only a thread would end, or what would end the process.
+#: Calls that only another thread could end, or that would end the process.
 NOT_CALLED = {("Module", "run_coroutine_threadsafe"), ("Module", "to_thread")}
 
 
 class Unfit:
-    """An argument that fails wherever it is asked anything."""
+    """An argument that raises for each operation on it."""
 
     def __call__(self, *_):
         raise LookupError("called")
@@ -106,7 +107,7 @@ class Unfit:
 
 
 class Peer(asyncio.Protocol, asyncio.DatagramProtocol):
-    """A protocol that does something foolish now and then."""
+    """A protocol that sometimes misbehaves."""
 
     def __init__(self, world):
         self.world = world
@@ -148,14 +149,14 @@ class World:
         self.objects["Loop"] = [self.loop]
         self.sockets = []
 
-    # ---- what is logged ----
+    # ---- the log ----
 
     def reported(self, loop, context):
         self.log.append(f"reported {type(context.get('exception')).__name__}")
 
     @staticmethod
     def name(value):
-        """A value without what differs from run to run, or between native and Python classes."""
+        """Describe a value, except what differs between runs or between native and Python."""
         if value is None or isinstance(value, (bool, int, bytes)):
             return repr(value)[:40]
         if isinstance(value, (asyncio.Task, asyncio.Future)):
@@ -170,10 +171,10 @@ class World:
         kind = type(value).__name__
         return "coroutine" if "iter" in kind.lower() else kind
 
-    # ---- what is drawn ----
+    # ---- random choices ----
 
     def keep(self, value):
-        """A result takes part from now on."""
+        """Keep a result as an object for later operations."""
         kinds = (
             ("Task", asyncio.Task),
             ("Future", asyncio.Future),
@@ -190,7 +191,7 @@ class World:
             ("Transport", asyncio.BaseTransport),
         )
         if hasattr(value, "send"):
-            # The iterators of futures differ in what else they have; only what a task takes is kept.
+            # The iterators of futures differ in other attributes. Only what a task uses is kept.
             pool = self.objects["Coroutine"] if hasattr(value, "cr_frame") or hasattr(value, "__await__") else []
         else:
             pool = next((self.objects[kind] for kind, classes in kinds if isinstance(value, classes)), None)
@@ -201,7 +202,7 @@ class World:
             del pool[self.random.randrange(len(pool))]
 
     def anything(self):
-        """An argument."""
+        """Choose an argument."""
         draw = self.random.randrange(10)
         if draw < 3:
             pool = self.objects[self.choose(tuple(self.objects))]
@@ -239,7 +240,7 @@ class World:
         return self.choose((True, False))
 
     def again(self, *arguments):
-        """Does something while something else is done."""
+        """Perform an operation inside another one."""
         self.log.append("again")
         if len(self.log) < 4000:
             self.step()
@@ -263,7 +264,7 @@ class World:
             return self.body()
         return self.aio.sleep(0, self.random.randrange(5))
 
-    # ---- what is done ----
+    # ---- operations ----
 
     def step(self):
         kind = self.choose(tuple(kind for kind, pool in self.objects.items() if pool))
@@ -273,7 +274,7 @@ class World:
             return
         arguments = [self.anything() for _ in range(self.choose((0, 0, 1, 1, 1, 2, 3)))]
         if method in ("call_later", "call_at"):
-            # Stock asyncio takes what is no number, and fails in the loop itself later.
+            # Stock asyncio accepts a value that is no number, and fails later, in the loop.
             arguments[:1] = [self.choose((0, -1, 0.0, 1e9, 1e-6, True, None))]
         keywords = {self.choose(KEYWORDS): self.anything()} if self.random.random() < 0.1 else {}
         what = f"{kind}.{method}/{len(arguments)}{''.join(keywords)}"
@@ -309,7 +310,7 @@ class World:
             raise ValueError("a protocol's")
 
     async def connect(self):
-        """Transports of each kind, on sockets and pipes of this process."""
+        """Create transports of each kind, on sockets and pipes of this process."""
         kind = self.random.randrange(4)
         make = functools.partial(Peer, self)
         if kind == 3:
@@ -358,10 +359,10 @@ class World:
         for number in range(steps):
             if self.profile == "bytes" and number % 25 == 0:
                 self.loop.set_task_factory(None)
-                # What was done to the loop so far may keep it from connecting.
+                # Earlier operations may have damaged the loop, so that it cannot connect.
                 with contextlib.suppress(Exception):
                     self.loop.run_until_complete(asyncio.wait_for(self.connect(), 5))
-            # As from a callback: most of these names need a running loop.
+            # Like in a callback: most of these functions need a running loop.
             for _ in range(self.choose((1, 1, 2, 5))):
                 self.loop.call_soon(self.guarded)
             self.turn()
@@ -374,7 +375,7 @@ class World:
         self.step()
 
     def end(self):
-        """Lets go of all, in an order that is drawn."""
+        """Drop all objects, in random order."""
         for _ in range(3):
             self.turn()
         for transport in self.sockets:
@@ -394,11 +395,11 @@ class World:
 
 
 def print_nothing(*_):
-    """A callback that no log shows."""
+    """A callback without log entries."""
 
 
 def ways():
-    """Where the objects come from, by the name of the way in."""
+    """The module and the function that creates loops, by WAY."""
 
     def rondel_module():
         import rondel
@@ -420,7 +421,7 @@ def main(way, seed, runs, steps, profile="memory"):
     sys.setrecursionlimit(600)
     real, sys.stdout, sys.stderr = sys.stdout, io.StringIO(), io.StringIO()
     for number in range(int(seed), int(seed) + int(runs)):
-        # A collection elsewhere than on stock asyncio would run destructors elsewhere.
+        # A collection at another time than on stock asyncio would run destructors at another time.
         gc.disable()
         try:
             log = World(aio, new_event_loop, number, profile).run(int(steps))

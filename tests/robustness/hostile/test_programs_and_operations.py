@@ -1,6 +1,7 @@
-"""Programs that nobody should write, and operations drawn at random: they end as on stock asyncio, and never by a signal.
+"""Hostile programs and random operations end like on stock asyncio, and never by a signal.
 
-`RONDEL_OPERATIONS=2000 pytest tests/robustness/hostile` draws so many runs, from a seed of the day.
+`RONDEL_OPERATIONS=2000 pytest tests/robustness/hostile` does that many runs, with a seed of the
+day.
 """
 
 import functools
@@ -16,7 +17,7 @@ from child_programs import LOOPS
 
 FOLDER = Path(__file__).parent
 PROGRAMS = sorted(path.stem for path in (FOLDER / "programs").glob("*.py"))
-#: What stands on standard error or in a traceback if native code went wrong.
+#: Texts on standard error or in a traceback that show a fault of native code.
 NATIVE = ("panicked", "SystemError", "internal error", "AddressSanitizer", "RefCell", "Fatal Python error")
 
 #: Programs whose output is not compared, and why.
@@ -35,7 +36,7 @@ NOT_COMPARED = {
     "threads_write_transport": "stock asyncio hangs at times",
     "uninit_new": "stock asyncio crashes",
 }
-#: Programs that end well, but with another output than stock asyncio's: each is to be mended, and then leaves this list.
+#: Programs that succeed, but print something else than on stock asyncio: known faults, to be fixed.
 DIFFERS = {
     "subinterpreter": "only the main interpreter imports Rondel",
 }
@@ -43,7 +44,7 @@ if sys.version_info >= (3, 15):
     DIFFERS["bad_buffers_to_write"] = "what stood before a bad line in writelines() is sent; 3.15 keeps it for ever"
 RUNS = int(os.environ.get("RONDEL_OPERATIONS", "0"))
 SEED = int(time.time()) // 86400 * 100_000 if RUNS else 1
-#: With the memory that is freed overwritten: a use of it shows.
+#: Freed memory is overwritten, so that its use is noticed.
 ENVIRONMENT = {"PYTHONMALLOC": "debug", **os.environ, "PYTHONFAULTHANDLER": "1", "PYTHONHASHSEED": "0"}
 
 
@@ -57,7 +58,10 @@ def signs_of_native_code(done):
 
 
 def run_until_it_hangs(command):
-    """As run(), but None if the process computes for long, or does nothing and doesn't end: no machine is too slow for that."""
+    """Like run(), but return None if the process uses much CPU time, or hangs.
+
+    Slow machines don't matter.
+    """
     with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
         process = subprocess.Popen(command, env=ENVIRONMENT, stdout=out, stderr=err, text=True)
         computed, since = 0, time.monotonic()
@@ -81,7 +85,7 @@ def seconds_computed(process):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-#: Where stock asyncio may hang, so may Rondel: what is asked is that nothing worse happens.
+#: Stock asyncio may hang in these, and so may Rondel, but nothing worse may happen.
 MAY_HANG = ("baseexception_everywhere", "run_forever_reentered", "threads_nonthreadsafe", "threads_write_transport")
 
 
