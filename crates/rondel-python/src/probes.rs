@@ -17,7 +17,7 @@ fn probes(_: &Object) -> Res<Owned> {
     #[cfg(Py_3_14)]
     {
         put(c"instance_dict", crate::cpython::instance_dict::is_found())?;
-        put(c"thread_list", crate::task::thread_list::is_found())?;
+        put(c"thread_list", crate::future::thread_list::is_found())?;
     }
     Ok(found)
 }

@@ -15,7 +15,7 @@ use crate::awaitable::{
 use crate::cpython::error::{restore, runtime_error, take_exception, type_error};
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::object::truth;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::future::any::{create_future, set_result_unless_cancelled};
 use crate::loop_core::running_loop::running_loop;
 use crate::{future, handle};
@@ -125,13 +125,9 @@ impl Sleep {
     }
 
     fn cancel_timer(&self) -> Res<()> {
-        let Some(timer) = self.timer.take() else {
-            return Ok(());
-        };
-        if handle::is_handle(&timer) {
-            handle::cancel(&timer).map(drop)
-        } else {
-            timer.call_method(&names().cancel, &[]).map(drop)
+        match self.timer.take() {
+            Some(timer) => handle::cancel_any(&timer),
+            None => Ok(()),
         }
     }
 }

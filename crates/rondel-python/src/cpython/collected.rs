@@ -9,7 +9,9 @@ use std::ptr;
 use pyo3::ffi;
 
 use super::finalize::{finalize_from_dealloc, finalizing};
+use super::instance_dict::has_dict;
 use super::native::Fields;
+use super::native::Native;
 use super::nesting::nested;
 use super::types::{TypeBuilder, clear_weakrefs, free, slot_fn};
 use super::{Object, Res, Slot};
@@ -22,6 +24,11 @@ pub(crate) unsafe trait Collected: Fields {
     /// Whether [`finalize`](Self::finalize) does anything.
     const FINALIZED: bool = false;
 
+    /// The base class, if instances hold objects in its own part as well: an instance dict, say.
+    fn base() -> Option<&'static Object> {
+        None
+    }
+
     /// Calls `see` for each field that holds an object.
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot));
 
@@ -30,6 +37,29 @@ pub(crate) unsafe trait Collected: Fields {
 
     /// Lets go of what [`for_each_other`](Self::for_each_other) shows.
     fn release_others(&self) {}
+
+    /// As [`for_each_other`](Self::for_each_other), for the fields of a native base class.
+    fn for_each_inherited(_this: &Native<Self>, _see: &mut dyn FnMut(&Object)) {}
+
+    /// Lets go of what [`for_each_inherited`](Self::for_each_inherited) shows.
+    fn release_inherited(_this: &Native<Self>) {}
+
+    /// Whether the end of an instance may end others that it holds, and so on: then it is bounded how deep that goes
+    /// (`nesting.rs`).
+    #[inline]
+    fn may_end_others(_this: &Native<Self>) -> bool {
+        true
+    }
+
+    /// Whether [`finalize`](Self::finalize) has anything to do for an instance that dies.
+    #[inline]
+    fn needs_finalizer(_this: &Native<Self>) -> bool {
+        Self::FINALIZED
+    }
+
+    /// An instance dies. It holds what it held, and the collector does not see it any more.
+    #[inline]
+    fn dies(_this: &Native<Self>) {}
 
     /// Takes a dead instance, untracked and with nothing in its slots, into a freelist, if there is room.
     ///
@@ -52,29 +82,54 @@ unsafe extern "C" fn traverse<T: Collected>(
 ) -> c_int {
     // SAFETY: the collector passes a live instance, a visitor and its argument; the type is visited as heap types require.
     unsafe {
-        let mut result = visit(ffi::Py_TYPE(object).cast(), arg);
+        // A base's function visits the type as well.
+        let base = T::base().and_then(|base| (*base.as_type_ptr()).tp_traverse);
+        let mut result = match base {
+            Some(traverse) => traverse(object, visit, arg),
+            None => visit(ffi::Py_TYPE(object).cast(), arg),
+        };
         let mut see = |held: &Object| {
             if result == 0 {
                 result = visit(held.as_ptr(), arg);
             }
         };
-        let this = T::of(Object::from_ptr(object));
+        let this = Native::<T>::from_ptr(object);
         this.for_each_slot(&mut |slot| {
             if let Some(held) = slot.get() {
                 see(held);
             }
         });
         this.for_each_other(&mut see);
+        T::for_each_inherited(this, &mut see);
         result
     }
 }
 
 unsafe extern "C" fn clear<T: Collected>(object: *mut ffi::PyObject) -> c_int {
     // SAFETY: the collector passes a live instance.
-    let this = T::of(unsafe { Object::from_ptr(object) });
-    this.for_each_slot(&mut Slot::clear);
-    this.release_others();
+    unsafe { release::<T>(object) };
     0
+}
+
+/// Lets go of all that an instance holds.
+///
+/// # Safety
+/// `object` is an instance, in its `tp_clear` or `tp_dealloc`.
+#[inline(always)]
+unsafe fn release<T: Collected>(object: *mut ffi::PyObject) {
+    // SAFETY: guaranteed by the caller.
+    unsafe {
+        if let Some(base) = T::base()
+            && has_dict(Object::from_ptr(object))
+            && let Some(clear) = (*base.as_type_ptr()).tp_clear
+        {
+            clear(object);
+        }
+        let this = Native::<T>::from_ptr(object);
+        this.for_each_slot(&mut Slot::clear);
+        this.release_others();
+        T::release_inherited(this);
+    }
 }
 
 unsafe extern "C" fn finalize<T: Collected>(object: *mut ffi::PyObject) {
@@ -85,20 +140,36 @@ unsafe extern "C" fn finalize<T: Collected>(object: *mut ffi::PyObject) {
 
 unsafe extern "C" fn dealloc<T: Collected>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a dead instance; it ends once.
+    unsafe {
+        match T::may_end_others(Native::from_ptr(object)) {
+            true => end_nested::<T>(object),
+            false => end::<T>(object),
+        }
+    }
+}
+
+/// # Safety
+/// Only for `tp_dealloc`.
+#[inline(never)]
+unsafe fn end_nested<T: Collected>(object: *mut ffi::PyObject) {
+    // SAFETY: guaranteed by the caller.
     unsafe { nested(object, dealloc::<T>, || end::<T>(object)) };
 }
 
 /// # Safety
 /// Only for `tp_dealloc`.
+#[inline(always)]
 unsafe fn end<T: Collected>(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word; the fields are dropped once.
+    // SAFETY: guaranteed by the caller; the fields are dropped once.
     unsafe {
-        if T::FINALIZED && finalize_from_dealloc(object) {
+        let this = Native::<T>::from_ptr(object);
+        if T::needs_finalizer(this) && finalize_from_dealloc(object) {
             return; // resurrected
         }
         ffi::PyObject_GC_UnTrack(object.cast());
+        T::dies(this);
         clear_weakrefs(object);
-        clear::<T>(object);
+        release::<T>(object);
         if T::keep(object) {
             return;
         }

@@ -5,15 +5,16 @@
 //! twenty attributes. `python/rondel/_event_loop.py` puts a [`LoopAttribute`] into the class for each of these: a data
 //! descriptor that keeps the value in a dict of the core. A program that sets attributes of its own loses only speed.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 
 use pyo3::ffi;
 
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{attribute_error, guard, guard_object, type_error};
 use crate::cpython::method::with_tuple_and_dict;
 use crate::cpython::object::check;
-use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
-use crate::cpython::{Object, Owned, Res, Slot};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Fields, Object, Owned, Res, Slot};
 use crate::loop_core::LoopCore;
 
 #[repr(C)]
@@ -21,11 +22,12 @@ struct LoopAttribute {
     name: Slot,
 }
 
-const OFFSET: usize = size_of::<ffi::PyObject>();
+// SAFETY: the fields stand behind the header; zeroed ones are valid.
+unsafe impl Fields for LoopAttribute {}
 
-fn fields(object: &Object) -> &LoopAttribute {
-    // SAFETY: only called for instances of our class.
-    unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<LoopAttribute>() }
+// SAFETY: all slots are listed.
+unsafe impl Collected for LoopAttribute {
+    slots!(name);
 }
 
 unsafe extern "C" fn new(
@@ -42,7 +44,7 @@ unsafe extern "C" fn new(
                     return type_error("LoopAttribute() needs a name");
                 };
                 let attribute = allocate(class)?;
-                fields(&attribute).name.set(name.own());
+                LoopAttribute::of(&attribute).name.set(name.own());
                 Ok(attribute)
             })
         }
@@ -61,7 +63,7 @@ unsafe extern "C" fn get(
         let Some(core) = event_loop.and_then(LoopCore::of) else {
             return Ok(this.own()); // looked up on the class
         };
-        let name = fields(this).name.or_none();
+        let name = LoopAttribute::of(this).name.or_none();
         if let Some(values) = core.attributes.cloned() {
             // SAFETY: a dict and a live key; a borrowed reference, or null without an exception for a missing key.
             let value = unsafe {
@@ -71,15 +73,8 @@ unsafe extern "C" fn get(
                 return Ok(value.own());
             }
         }
-        let class = core
-            .object()
-            .class()
-            .getattr(&*Owned::from_str("__name__")?)?;
-        attribute_error(&format!(
-            "'{}' object has no attribute '{}'",
-            class.to_text()?,
-            name.to_text()?
-        ))
+        let (class, name) = (core.object().class_name()?, name.to_text()?);
+        attribute_error(&format!("'{class}' object has no attribute '{name}'"))
     })
 }
 
@@ -108,7 +103,7 @@ unsafe extern "C" fn set(
                 values
             }
         };
-        let name = fields(this).name.or_none();
+        let name = LoopAttribute::of(this).name.or_none();
         // SAFETY: a dict, a live key, and a live value.
         let result = unsafe {
             match value {
@@ -125,40 +120,17 @@ unsafe extern "C" fn set(
     })
 }
 
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        fields(Object::from_ptr(object))
-    };
-    visit!(visit, arg, this.name);
-    0
-}
-
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        fields(Object::from_ptr(object)).name.clear();
-        free(object);
-    }
-}
-
 /// Makes the class.
 pub(crate) fn init_type() -> Res<Owned> {
-    TypeBuilder::new::<LoopAttribute>(c"rondel._rondel.LoopAttribute", None, OFFSET)
-        .doc(c"An attribute of loops that is kept in the native core.")
-        .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
-        .slot(ffi::Py_tp_descr_get, slot_fn!(get, ffi::descrgetfunc))
-        .slot(ffi::Py_tp_descr_set, slot_fn!(set, ffi::descrsetfunc))
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
-        .build()
+    TypeBuilder::new::<LoopAttribute>(
+        c"rondel._rondel.LoopAttribute",
+        None,
+        LoopAttribute::offset(),
+    )
+    .doc(c"An attribute of loops that is kept in the native core.")
+    .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
+    .slot(ffi::Py_tp_descr_get, slot_fn!(get, ffi::descrgetfunc))
+    .slot(ffi::Py_tp_descr_set, slot_fn!(set, ffi::descrsetfunc))
+    .collected::<LoopAttribute>()
+    .build()
 }

@@ -7,14 +7,15 @@ use super::run;
 use crate::cpython::detach::detached;
 use crate::cpython::error::{no_memory, type_error};
 use crate::cpython::method::{Args, Method, method};
-use crate::cpython::{Object, Owned, Res, imports, names, none};
+use crate::cpython::{Object, Owned, OwnedNative, Res, imports, names, none};
+use crate::handle::{self, Handle};
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Item, Kind, Remote};
 use crate::loop_core::{check_closed, check_thread, this_thread};
 use crate::task::functions::{loop_takes_all_keywords, signature_in_loop};
 use crate::threads::job::Call;
 use crate::threads::submit::submit_to_default;
-use crate::{future, handle, task};
+use crate::{future, task};
 
 fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
@@ -28,8 +29,8 @@ fn call_soon(this: &Object, args: Args<'_>) -> Res<Owned> {
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }
-    core.push(Kind::Handle, handle.clone())?;
-    Ok(handle)
+    core.push(Kind::Handle, handle.clone().into_owned())?;
+    Ok(handle.into_owned())
 }
 
 fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
@@ -46,9 +47,9 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     // In the loop's own thread, and where the interpreter's lock orders everything, it keeps its place among
     // what `call_soon` queues.
     if core.thread.get() == this_thread() {
-        core.push(Kind::Handle, handle.clone())?;
+        core.push(Kind::Handle, handle.clone().into_owned())?;
     } else if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
-        core.push(Kind::Handle, handle.clone())?;
+        core.push(Kind::Handle, handle.clone().into_owned())?;
         // A program may have it wait all the same: by its `_run_once`, or its selector.
         core.is_woken.set(true);
         core.engine().inbox().wake();
@@ -57,7 +58,7 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
             detached(|| std::thread::sleep(PAUSE));
         }
     } else {
-        let item = Remote(Item::new(Kind::Handle, handle.clone()));
+        let item = Remote(Item::new(Kind::Handle, handle.clone().into_owned()));
         let waiting = match core.engine().inbox().try_post(item) {
             Ok(waiting) => waiting,
             Err(item) => {
@@ -70,7 +71,7 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
             give_way(core);
         }
     }
-    Ok(handle)
+    Ok(handle.into_owned())
 }
 
 /// So many calls of other threads that wait are a crowd: they come faster than the loop runs them.
@@ -114,7 +115,8 @@ fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {
     } else {
         core.time()
     };
-    set_timer(core, delay.after(now)?, callback, args, context)
+    let timer = set_timer(core, delay.after(now)?, callback, args, context)?;
+    Ok(timer.into_owned())
 }
 
 fn call_at(this: &Object, args: Args<'_>) -> Res<Owned> {
@@ -125,7 +127,7 @@ fn call_at(this: &Object, args: Args<'_>) -> Res<Owned> {
     }
     let timer = set_timer(core, when.to_f64()?, callback, args, context)?;
     handle::note_when(&timer, when);
-    Ok(timer)
+    Ok(timer.into_owned())
 }
 
 fn set_timer(
@@ -134,7 +136,7 @@ fn set_timer(
     callback: &Object,
     args: &[&Object],
     context: Option<&Object>,
-) -> Res<Owned> {
+) -> Res<OwnedNative<Handle>> {
     check_closed(core)?;
     if core.is_debug() {
         check_thread(core)?;
@@ -145,7 +147,7 @@ fn set_timer(
     if core.is_debug() {
         handle::note_origin(&timer)?;
     }
-    handle::fields(&timer).set_scheduled(true);
+    timer.set_scheduled(true);
     core.push_timer(when, timer.clone())?;
     Ok(timer)
 }
@@ -170,7 +172,7 @@ fn check_callback(callback: &Object, function: &str) -> Res<()> {
 /// Queues a handle that asyncio's own code made, e.g. for a signal.
 fn add_callback(this: &Object, handle: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
-    core.push(Kind::Handle, core.handle_for(handle)?)?;
+    core.push(Kind::Handle, core.handle_for(handle)?.into_owned())?;
     core.engine().inbox().wake();
     Ok(Owned::none())
 }

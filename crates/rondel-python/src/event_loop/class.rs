@@ -1,22 +1,22 @@
 //! The class `rondel._rondel.LoopCore`: how a loop is made, what the collector sees of it, how it dies.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::{c_int, c_void};
-use std::mem::ManuallyDrop;
-use std::ptr::{self, NonNull};
+use std::ffi::c_int;
+use std::ptr::NonNull;
 use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 use rondel_engine::event_loop::clock::{Clock, Jump};
 
 use super::{calls, descriptors, item_call, run, steps};
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::context::Contexts;
 use crate::cpython::error::{guard, guard_object, raise_os_error, type_error};
 use crate::cpython::method::with_tuple_and_dict;
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, free, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot};
+use crate::cpython::{Fields, Native, Object, Owned, Res, Slot};
 use crate::kernel_calls;
-use crate::loop_core::core::{BOUND, CLASS, OFFSET};
+use crate::loop_core::core::{BOUND, CLASS};
 use crate::loop_core::current_task::CurrentTask;
 use crate::loop_core::files::Files;
 use crate::loop_core::item::{Engine, PyHost};
@@ -45,7 +45,10 @@ unsafe extern "C" fn new(
         unsafe {
             kernel_calls::init()?;
             let object = allocate(class)?;
-            let core = object.as_ptr().byte_add(OFFSET).cast::<LoopCore>();
+            let core = object
+                .as_ptr()
+                .byte_add(LoopCore::offset())
+                .cast::<LoopCore>();
             let engine = match Engine::new(PyHost::new(NonNull::new_unchecked(core)), clock) {
                 Ok(engine) => engine,
                 Err(error) => {
@@ -56,7 +59,7 @@ unsafe extern "C" fn new(
                 }
             };
             core.write(LoopCore {
-                engine: ManuallyDrop::new(engine),
+                engine,
                 thread: Cell::new(0),
                 closed: Cell::new(false),
                 debug: Cell::new(false),
@@ -83,59 +86,32 @@ unsafe extern "C" fn new(
     })
 }
 
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let core = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
+// SAFETY: the core stands behind the header, from `tp_new` on.
+unsafe impl Fields for LoopCore {}
+
+// SAFETY: all that the core holds is shown, but for `waiters`: nobody else holds these, and they hold the loop alone.
+unsafe impl Collected for LoopCore {
+    slots!(task_factory, attributes);
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.engine.for_each_ready(|item| see(item.object()));
+        self.engine.for_each_timer(|timer| see(timer.object()));
+        self.engine.for_each_source(|source| see(source.object()));
+        self.files.for_each(&mut *see);
+        if let Some(context) = self.contexts.slot().get() {
+            see(context);
         }
-        LoopCore::of_loop(Object::from_ptr(object))
-    };
-    let mut result = 0;
-    let mut see = |object: &Object| {
-        if result == 0 {
-            // SAFETY: the collector's own visitor, with a live object.
-            result = unsafe { visit(object.as_ptr(), arg) };
-        }
-    };
-    core.engine.for_each_ready(|item| see(item.object()));
-    core.engine.for_each_timer(|timer| see(&timer.0));
-    core.engine.for_each_source(|source| see(source.object()));
-    core.files.for_each(&mut see);
-    for slot in [&core.task_factory, &core.attributes, core.contexts.slot()] {
-        if let Some(object) = slot.get() {
-            see(object);
-        }
+        self.writes.for_each(see);
     }
-    core.writes.for_each(&mut see);
-    result
-}
 
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let core = LoopCore::of_loop(unsafe { Object::from_ptr(object) });
-    core.release();
-    0
-}
+    fn release_others(&self) {
+        self.release();
+    }
 
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; the core is dropped once and not used after that.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        let core = object.byte_add(OFFSET).cast::<LoopCore>();
-        (*core).release();
-        (*core).tasks.orphan();
-        (*core).current.end();
-        ManuallyDrop::drop(&mut (*core).engine);
-        (*core).notify_worker();
-        // The tables that are empty by now have memory.
-        ptr::drop_in_place(core);
-        free(object);
+    fn dies(this: &Native<Self>) {
+        this.tasks.orphan();
+        this.current.end();
+        this.notify_worker();
     }
 }
 
@@ -164,13 +140,11 @@ unsafe extern "C" fn setattro(
 /// Makes the class.
 pub(crate) fn init_type() -> Res<Owned> {
     item_call::init_type()?;
-    let class = TypeBuilder::new::<LoopCore>(c"rondel._rondel.LoopCore", None, OFFSET)
+    let class = TypeBuilder::new::<LoopCore>(c"rondel._rondel.LoopCore", None, LoopCore::offset())
         .subclassable()
         .doc(c"The native half of rondel.EventLoop.")
         .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .collected::<LoopCore>()
         .slot(ffi::Py_tp_setattro, slot_fn!(setattro, ffi::setattrofunc))
         .methods(calls::methods())
         .methods(descriptors::methods())

@@ -115,7 +115,7 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str, is_public: boo
     let Some(fd) = fd else {
         return overflow_error("Python int too large to convert to C int");
     };
-    let source = Source::Callback(handle.clone());
+    let source = Source::Callback(handle.clone().into_owned());
     let before = match side {
         Side::Read => core.engine().add_reader(fd, source),
         Side::Write => core.engine().add_writer(fd, source),
@@ -132,7 +132,7 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str, is_public: boo
     }
     Ok(match is_public {
         true => Owned::none(),
-        false => handle,
+        false => handle.into_owned(),
     })
 }
 
@@ -177,7 +177,9 @@ fn check_selector(core: &LoopCore) -> Res<()> {
 }
 
 fn cancel(source: Option<Source>) -> Res<bool> {
-    if let Some(Source::Callback(handle)) = &source {
+    if let Some(Source::Callback(handle)) = &source
+        && let Some(handle) = handle.instance()
+    {
         handle::cancel(handle)?;
     }
     Ok(source.is_some())

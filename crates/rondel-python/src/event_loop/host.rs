@@ -13,7 +13,7 @@ use super::item_call::handle_of;
 use super::patches;
 use crate::cpython::detach::detached;
 use crate::cpython::error::{Raised, restore, take_exception};
-use crate::cpython::{Object, Owned, Res, names};
+use crate::cpython::{Object, Owned, OwnedNative, Res, names};
 use crate::future::watch;
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Item, Kind, PyHost, Remote, Source, TimerRef};
@@ -62,10 +62,10 @@ impl Host for PyHost {
 
     #[inline]
     fn due(&self, timer: TimerRef) -> Option<Item> {
-        let this = handle::fields(&timer.0);
+        let this = timer.handle();
         let has_moved = this.is_moved();
         this.left_queue();
-        (!this.is_cancelled() && !has_moved).then(|| Item::new(Kind::Handle, timer.0))
+        (!this.is_cancelled() && !has_moved).then(|| Item::new(Kind::Handle, timer.into_owned()))
     }
 
     fn received(&self, remote: Remote) -> Option<Item> {
@@ -157,8 +157,10 @@ pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
                 Kind::Deferred => transport::deferred(&object),
                 Kind::Job => job::deliver(core, &object),
                 _ => {
-                    let flow = handle::run(core, &object);
-                    handle::let_go(object);
+                    // SAFETY: what is queued as a handle is one.
+                    let handle = unsafe { OwnedNative::new(object) };
+                    let flow = handle::run(core, &handle);
+                    handle::let_go(handle);
                     flow
                 }
             }

@@ -18,7 +18,7 @@ use crate::cpython::method::attribute;
 use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, context};
-use crate::handle::{fields, foreign_of, new_handle};
+use crate::handle::{new_handle, shown};
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Item, Kind};
 use crate::task;
@@ -44,7 +44,8 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 pub(super) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
     let (kind, about) = item.into_parts();
     if kind == Kind::Handle {
-        return Ok(foreign_of(&about).unwrap_or(about));
+        // SAFETY: what is queued as a handle is one.
+        return Ok(shown(unsafe { about.known() }));
     }
     // SAFETY: all-zero fields are valid.
     let call = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
@@ -55,8 +56,8 @@ pub(super) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
     this.about.set(about);
     let handle = new_handle(core.object(), &call, &[], context.as_deref())?;
     // The item enters what it needs.
-    fields(&handle).needs_no_context();
-    Ok(handle)
+    handle.needs_no_context();
+    Ok(handle.into_owned())
 }
 
 fn run(this: &ItemCall) -> ControlFlow<Exit> {

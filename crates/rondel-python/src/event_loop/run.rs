@@ -241,8 +241,8 @@ fn runs_in_executor_directly(this: &Object) -> Res<Owned> {
 fn timer_handle_cancelled(this: &Object, foreign: &Object) -> Res<Owned> {
     let mut ours = None;
     LoopCore::of_loop(this).engine().for_each_timer(|timer| {
-        if handle::stands_for(&timer.0, foreign) {
-            ours = Some(timer.0.clone());
+        if handle::stands_for(timer.handle(), foreign) {
+            ours = Some(timer.handle().own());
         }
     });
     if let Some(ours) = ours {

@@ -18,8 +18,8 @@ use crate::cpython::error::type_error;
 use crate::cpython::frame::current_frame;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::import;
-use crate::cpython::{Object, Owned, Res, imports, names};
-use crate::handle;
+use crate::cpython::{Object, Owned, OwnedNative, Res, imports, names};
+use crate::handle::{self, Handle};
 use crate::loop_core::check_closed;
 use crate::loop_core::item::{Exit, Item, Kind, Source};
 use crate::loop_core::{LoopCore, nanos};
@@ -61,7 +61,7 @@ impl LoopCore {
     fn seconds_to_first_timer(&self, nanos: u64) -> Res<f64> {
         let mut first = f64::INFINITY;
         self.engine().for_each_timer(|timer| {
-            let this = handle::fields(&timer.0);
+            let this = timer.handle();
             if !this.is_cancelled() {
                 first = first.min(this.when());
             }
@@ -242,7 +242,7 @@ fn watch(this: &Object, args: Args<'_>) -> Res<Owned> {
         });
         return Ok(Owned::none());
     }
-    let source = Source::Callback(core.handle_for(handle)?);
+    let source = Source::Callback(core.handle_for(handle)?.into_owned());
     match if reads {
         engine.add_reader(fd, source)
     } else {
@@ -277,9 +277,9 @@ fn take_ready(this: &Object) -> Res<Owned> {
 
 impl LoopCore {
     /// A handle of ours that runs what a program has put into the loop's queues itself: the very handle, unless its class is the program's.
-    pub(super) fn handle_for(&self, object: &Object) -> Res<Owned> {
-        if handle::is_plain_handle(object) {
-            return Ok(object.own());
+    pub(super) fn handle_for(&self, object: &Object) -> Res<OwnedNative<Handle>> {
+        if let Some(handle) = object.exact::<Handle>() {
+            return Ok(handle.own());
         }
         object.getattr(&names().run_handle)?; // raises for what is no handle
         handle::new_for_foreign(self.object(), object)
@@ -292,11 +292,11 @@ impl LoopCore {
         let when = timer
             .call_method(&*Owned::from_str("when")?, &[])?
             .to_f64()?;
-        let ours = match handle::is_plain_handle(timer) {
-            true => timer.own(),
-            false => handle::new_timer_for_foreign(self, when, timer)?,
+        let ours = match timer.exact::<Handle>() {
+            Some(handle) => handle.own(),
+            None => handle::new_timer_for_foreign(self, when, timer)?,
         };
-        handle::fields(&ours).set_scheduled(true);
+        ours.set_scheduled(true);
         self.push_timer(when, ours)
     }
 }
@@ -306,8 +306,9 @@ fn put_ready(this: &Object, handle: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let handle = core.handle_for(handle)?;
     // It may be one that `_scheduled` has shown, and that the program has taken out of the list.
-    handle::fields(&handle).note_moved();
-    core.engine().call_soon(Item::new(Kind::Handle, handle));
+    handle.note_moved();
+    core.engine()
+        .call_soon(Item::new(Kind::Handle, handle.into_owned()));
     Ok(Owned::none())
 }
 
@@ -315,8 +316,9 @@ fn put_ready(this: &Object, handle: &Object) -> Res<Owned> {
 fn put_ready_first(this: &Object, handle: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let handle = core.handle_for(handle)?;
-    handle::fields(&handle).note_moved();
-    core.engine().call_first(Item::new(Kind::Handle, handle));
+    handle.note_moved();
+    core.engine()
+        .call_first(Item::new(Kind::Handle, handle.into_owned()));
     Ok(Owned::none())
 }
 
@@ -330,12 +332,12 @@ pub(super) fn scheduled(this: &Object) -> Res<Owned> {
         core.schedule(&timer)?;
         return Owned::list_of(0, |_| Ok(Owned::none()));
     }
-    engine.discard_timers(|timer| handle::fields(&timer.0).is_moved());
+    engine.discard_timers(|timer| timer.handle().is_moved());
     let mut timers = Vec::new();
     engine.for_each_timer(|timer| {
-        let this = handle::fields(&timer.0);
+        let this = timer.handle();
         if !this.is_moved() {
-            timers.push((this.when(), handle::shown(&timer.0)));
+            timers.push((this.when(), handle::shown(this)));
         }
     });
     timers.sort_by(|(a, _), (b, _)| a.total_cmp(b));

@@ -1,6 +1,7 @@
-//! `call_soon` and `call_later` of any loop: directly where the loop is ours and has its own methods, otherwise by its method.
+//! `call_soon` and `call_later` of any loop, and cancelling any handle: directly where the loop is ours and has its own methods,
+//! otherwise by a method.
 
-use super::{fields, new_handle, new_timer};
+use super::{cancel, new_handle, new_timer};
 use crate::cpython::error::runtime_error;
 use crate::cpython::{Object, Owned, Res, imports, names};
 use crate::loop_core::LoopCore;
@@ -21,7 +22,7 @@ pub(crate) fn call_soon(
             return runtime_error("Event loop is closed");
         }
         let handle = new_handle(event_loop, callback, args, Some(context))?;
-        return core.push(Kind::Handle, handle);
+        return core.push(Kind::Handle, handle.into_owned());
     }
     let mut items = vec![callback];
     items.extend(args);
@@ -44,16 +45,24 @@ pub(crate) fn call_later(
             let when = delay.after(core.time())?;
             let timer = new_timer(core, when, callback, args, None)?;
             if is_plain {
-                fields(&timer).needs_no_context();
+                timer.needs_no_context();
             }
-            fields(&timer).set_scheduled(true);
+            timer.set_scheduled(true);
             core.push_timer(when, timer.clone())?;
-            Ok(timer)
+            Ok(timer.into_owned())
         }
         _ => {
             let mut all = vec![delay, callback];
             all.extend_from_slice(args);
             event_loop.call_method(&names().call_later, &all)
         }
+    }
+}
+
+/// `handle.cancel()`, of any handle.
+pub(crate) fn cancel_any(handle: &Object) -> Res<()> {
+    match handle.instance() {
+        Some(handle) => cancel(handle).map(drop),
+        None => handle.call_method(&names().cancel, &[]).map(drop),
     }
 }

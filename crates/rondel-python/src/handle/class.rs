@@ -1,49 +1,47 @@
 //! `Handle` and `TimerHandle` as programs see them: methods, attributes, comparison, and the slots of the types.
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 use std::ops::ControlFlow;
 use std::ptr;
-use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 
 use super::run::run_anywhere;
 use super::{
-    CANCELLED, FREE_HANDLES, FREE_TIMERS, HANDLE, Handle, IN_A_TUPLE, OF_SUBCLASS, OFFSET, TIMER,
-    TIMER_HANDLE, cancel, fields, fill, is_handle, note_origin, note_when,
+    CANCELLED, FREE_HANDLES, FREE_TIMERS, HANDLE, Handle, IN_A_TUPLE, OF_SUBCLASS, TIMER,
+    TIMER_HANDLE, cancel, fill, note_origin, note_when,
 };
 #[cfg(Py_3_14)]
 use super::{THREAD_SAFE, thread_safe};
 use crate::cpython::accept::accept;
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{guard, guard_object, type_error, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::nesting::{may_end, nested};
+use crate::cpython::nesting::may_end;
 use crate::cpython::stack::check_stack;
-use crate::cpython::types::{
-    TypeBuilder, clear_weakrefs, free, has_weakrefs, register_subclasses, slot_fn, visit,
-};
-use crate::cpython::{Object, Owned, Res, context, imports, none};
+use crate::cpython::types::{TypeBuilder, has_weakrefs, register_subclasses, slot_fn};
+use crate::cpython::{Native, Object, Owned, OwnedNative, Res, Slot, context, imports, none};
 use crate::loop_core::is_debug;
 
-fn cancelled(handle: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(handle).is_cancelled()))
+fn cancelled(handle: &Native<Handle>) -> Res<Owned> {
+    Ok(Owned::from_bool(handle.is_cancelled()))
 }
 
-fn get_context(handle: &Object) -> Res<Owned> {
-    let context = fields(handle).own_context()?;
+fn get_context(handle: &Native<Handle>) -> Res<Owned> {
+    let context = handle.own_context()?;
     Ok(context.unwrap_or_else(Owned::none))
 }
 
 /// `_rondel.run_handle(handle)`.
-pub(crate) fn run_given(_: &Object, handle: &Object) -> Res<Owned> {
-    if !is_handle(handle) {
+pub(crate) fn run_given(_: &Object, object: &Object) -> Res<Owned> {
+    let Some(handle) = object.instance::<Handle>() else {
         return type_error("a handle of Rondel's is needed");
-    }
+    };
     run_method(handle)
 }
 
 /// `_run()`, which `python/rondel/_patches.py` puts into the classes as a function.
-pub(super) fn run_method(handle: &Object) -> Res<Owned> {
+pub(super) fn run_method(handle: &Native<Handle>) -> Res<Owned> {
     check_stack()?; // the callback may be another handle's `_run`
     match run_anywhere(handle) {
         ControlFlow::Continue(()) => Ok(Owned::none()),
@@ -51,33 +49,30 @@ pub(super) fn run_method(handle: &Object) -> Res<Owned> {
     }
 }
 
-fn when(handle: &Object) -> Res<Owned> {
-    let this = fields(handle);
+fn when(this: &Native<Handle>) -> Res<Owned> {
     match this.when_object.cloned() {
         Some(when) => Ok(when),
         None => Owned::from_f64(this.when.get()),
     }
 }
 
-fn get_callback(handle: &Object) -> Res<Owned> {
-    Ok(fields(handle).callback.or_none())
+fn get_callback(handle: &Native<Handle>) -> Res<Owned> {
+    Ok(handle.callback.or_none())
 }
 
-fn set_callback(handle: &Object, value: Option<&Object>) -> Res<()> {
-    fields(handle).callback.set(value.unwrap_or(none()).own());
+fn set_callback(handle: &Native<Handle>, value: Option<&Object>) -> Res<()> {
+    handle.callback.set(value.unwrap_or(none()).own());
     Ok(())
 }
 
-fn get_args(handle: &Object) -> Res<Owned> {
-    let this = fields(handle);
+fn get_args(this: &Native<Handle>) -> Res<Owned> {
     if this.is_cancelled() && this.callback.is_empty() {
         return Ok(Owned::none());
     }
     this.args_tuple()
 }
 
-fn set_args(handle: &Object, value: Option<&Object>) -> Res<()> {
-    let this = fields(handle);
+fn set_args(this: &Native<Handle>, value: Option<&Object>) -> Res<()> {
     for arg in &this.args {
         arg.clear();
     }
@@ -91,57 +86,56 @@ fn set_args(handle: &Object, value: Option<&Object>) -> Res<()> {
     Ok(())
 }
 
-fn get_loop(handle: &Object) -> Res<Owned> {
-    Ok(fields(handle).event_loop.or_none())
+fn get_loop(handle: &Native<Handle>) -> Res<Owned> {
+    Ok(handle.event_loop.or_none())
 }
 
-fn set_loop(handle: &Object, value: Option<&Object>) -> Res<()> {
-    fields(handle).event_loop.set(value.unwrap_or(none()).own());
+fn set_loop(handle: &Native<Handle>, value: Option<&Object>) -> Res<()> {
+    handle.event_loop.set(value.unwrap_or(none()).own());
     Ok(())
 }
 
-fn set_cancelled(handle: &Object, value: Option<&Object>) -> Res<()> {
-    let this = fields(handle);
+fn set_cancelled(this: &Native<Handle>, value: Option<&Object>) -> Res<()> {
     let on = value.map_or(Ok(false), Object::is_true)?;
     let rest = this.flags.get() & !CANCELLED;
     this.flags.set(if on { rest | CANCELLED } else { rest });
     Ok(())
 }
 
-fn get_source_traceback(handle: &Object) -> Res<Owned> {
-    Ok(fields(handle).source_traceback.or_none())
+fn get_source_traceback(handle: &Native<Handle>) -> Res<Owned> {
+    Ok(handle.source_traceback.or_none())
 }
 
-fn set_source_traceback(handle: &Object, value: Option<&Object>) -> Res<()> {
+fn set_source_traceback(handle: &Native<Handle>, value: Option<&Object>) -> Res<()> {
     let value = value.filter(|value| !value.is_none()).map(Object::own);
-    drop(fields(handle).source_traceback.replace(value));
+    drop(handle.source_traceback.replace(value));
     Ok(())
 }
 
-fn get_repr(handle: &Object) -> Res<Owned> {
-    Ok(fields(handle).repr.or_none())
+fn get_repr(handle: &Native<Handle>) -> Res<Owned> {
+    Ok(handle.repr.or_none())
 }
 
-fn set_repr(handle: &Object, value: Option<&Object>) -> Res<()> {
+fn set_repr(handle: &Native<Handle>, value: Option<&Object>) -> Res<()> {
     let value = value.filter(|value| !value.is_none()).map(Object::own);
-    drop(fields(handle).repr.replace(value));
+    drop(handle.repr.replace(value));
     Ok(())
 }
 
-fn set_when(handle: &Object, value: Option<&Object>) -> Res<()> {
+fn set_when(handle: &Native<Handle>, value: Option<&Object>) -> Res<()> {
     let value = value.unwrap_or(none());
-    fields(handle).when.set(value.to_f64()?);
-    fields(handle).when_object.clear();
+    handle.when.set(value.to_f64()?);
+    handle.when_object.clear();
     note_when(handle, value);
     Ok(())
 }
 
-fn get_scheduled(handle: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(handle).is_scheduled()))
+fn get_scheduled(handle: &Native<Handle>) -> Res<Owned> {
+    Ok(Owned::from_bool(handle.is_scheduled()))
 }
 
-fn set_scheduled(handle: &Object, value: Option<&Object>) -> Res<()> {
-    fields(handle).set_scheduled(value.map_or(Ok(false), Object::is_true)?);
+fn set_scheduled(handle: &Native<Handle>, value: Option<&Object>) -> Res<()> {
+    handle.set_scheduled(value.map_or(Ok(false), Object::is_true)?);
     Ok(())
 }
 
@@ -154,7 +148,7 @@ unsafe extern "C" fn init_handle(
 ) -> c_int {
     guard(-1, || {
         // SAFETY: the slot's contract.
-        let (this, parse) = unsafe { (Object::from_ptr(this), with_tuple_and_dict) };
+        let (this, parse) = unsafe { (Native::<Handle>::from_ptr(this), with_tuple_and_dict) };
         // SAFETY: the slot's contract.
         unsafe {
             parse(args, kwargs, |args: Args<'_>| {
@@ -175,7 +169,7 @@ unsafe extern "C" fn init_timer(
 ) -> c_int {
     guard(-1, || {
         // SAFETY: the slot's contract.
-        let this = unsafe { Object::from_ptr(this) };
+        let this = unsafe { Native::<Handle>::from_ptr(this) };
         // SAFETY: the slot's contract.
         unsafe {
             with_tuple_and_dict(args, kwargs, |args| {
@@ -185,9 +179,9 @@ unsafe extern "C" fn init_timer(
                 let when = when.unwrap_or(none());
                 let seconds = when.to_f64()?;
                 init(this, callback, args, event_loop, context)?;
-                fields(this).when.set(seconds);
+                this.when.set(seconds);
                 note_when(this, when);
-                fields(this).flags.set(fields(this).flags.get() | TIMER);
+                this.flags.set(this.flags.get() | TIMER);
                 Ok(())
             })?;
         }
@@ -195,15 +189,8 @@ unsafe extern "C" fn init_timer(
     })
 }
 
-/// Whether this is exactly a `rondel.Handle` or `rondel.TimerHandle`.
-fn is_exact(this: &Object) -> bool {
-    [&HANDLE, &TIMER_HANDLE]
-        .iter()
-        .any(|class| ptr::eq(this.type_ptr(), class.load(Ordering::Relaxed)))
-}
-
 fn init(
-    this: &Object,
+    this: &Native<Handle>,
     callback: Option<&Object>,
     args: Option<&Object>,
     event_loop: Option<&Object>,
@@ -217,8 +204,11 @@ fn init(
         _ => context::copy_current()?,
     };
     // A program may call it again.
-    let flags = if is_exact(this) { 0 } else { OF_SUBCLASS };
-    empty(fields(this));
+    let exact = [&HANDLE, &TIMER_HANDLE]
+        .iter()
+        .any(|class| class.is_exact(this.object()));
+    let flags = if exact { 0 } else { OF_SUBCLASS };
+    empty(this);
     fill(
         this,
         event_loop,
@@ -228,47 +218,58 @@ fn init(
         flags,
     )?;
     // The very tuple that was given, which `_args` gives back.
-    fields(this).args[0].set(args);
-    fields(this).nargs.set(IN_A_TUPLE);
+    this.args[0].set(args);
+    this.nargs.set(IN_A_TUPLE);
     if is_debug(event_loop)? {
         note_origin(this)?;
     }
     Ok(())
 }
 
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let this = unsafe {
-        let result = visit(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        fields(Object::from_ptr(object))
-    };
-    visit!(
-        visit,
-        arg,
-        this.event_loop,
-        this.callback,
-        this.args[0],
-        this.args[1],
-        this.args[2],
-        this.context,
-        this.source_traceback,
-        this.repr,
-        this.when_object,
-    );
-    0
-}
+// SAFETY: all slots are listed.
+unsafe impl Collected for Handle {
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(&self.event_loop);
+        see(&self.callback);
+        self.args.iter().for_each(&mut *see);
+        see(&self.context);
+        see(&self.source_traceback);
+        see(&self.repr);
+        see(&self.when_object);
+    }
 
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    empty(fields(unsafe { Object::from_ptr(object) }));
-    0
+    fn release_others(&self) {
+        self.nargs.set(0);
+    }
+
+    #[inline]
+    fn may_end_others(this: &Native<Self>) -> bool {
+        may_end_others(this)
+    }
+
+    #[cfg(Py_3_14)]
+    #[inline]
+    fn dies(this: &Native<Self>) {
+        if this.flags.get() & THREAD_SAFE != 0 {
+            thread_safe::clear(this);
+        }
+    }
+
+    #[inline]
+    unsafe fn keep(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            Native::<Self>::from_ptr(object).flags.set(0);
+            let class = ffi::Py_TYPE(object);
+            if ptr::eq(class, HANDLE.as_ptr()) {
+                FREE_HANDLES.with(|list| list.keep(object))
+            } else if ptr::eq(class, TIMER_HANDLE.as_ptr()) {
+                FREE_TIMERS.with(|list| list.keep(object))
+            } else {
+                false
+            }
+        }
+    }
 }
 
 fn empty(this: &Handle) {
@@ -283,23 +284,21 @@ fn empty(this: &Handle) {
 /// Lets go of a handle that has run. Mostly nobody else has it: then it goes to its list without the way through the
 /// interpreter.
 #[inline]
-pub(crate) fn let_go(handle: Owned) {
-    let class = HANDLE.load(Ordering::Relaxed);
+pub(crate) fn let_go(handle: OwnedNative<Handle>) {
     if cfg!(Py_GIL_DISABLED)
-        || handle.refcount() != 1
-        || !ptr::eq(handle.type_ptr(), class)
-        || has_weakrefs(&handle)
-        || may_end_others(fields(&handle))
+        || handle.object().refcount() != 1
+        || !HANDLE.is_exact(handle.object())
+        || has_weakrefs(handle.object())
+        || may_end_others(&handle)
     {
         return drop(handle);
     }
     // SAFETY: an object of a collected type, exactly of the class of the list, empty and without weak references by then.
     let left = unsafe {
         ffi::PyObject_GC_UnTrack(handle.as_ptr().cast());
-        let this = fields(&handle);
-        empty(this);
-        this.flags.set(0);
-        FREE_HANDLES.with(|list| list.keep_unused(handle))
+        empty(&handle);
+        handle.flags.set(0);
+        FREE_HANDLES.with(|list| list.keep_unused(handle.into_owned()))
     };
     if let Some(handle) = left {
         // SAFETY: as `tp_dealloc` expects it.
@@ -317,58 +316,10 @@ fn may_end_others(this: &Handle) -> bool {
         || may_end(this.context.get())
 }
 
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; it ends once.
-    unsafe {
-        match may_end_others(fields(Object::from_ptr(object))) {
-            true => end_nested(object),
-            false => end(object),
-        }
-    }
-}
-
-/// # Safety
-/// Only for `tp_dealloc`.
-#[cold]
-#[inline(never)]
-unsafe fn end_nested(object: *mut ffi::PyObject) {
-    // SAFETY: guaranteed by the caller.
-    unsafe { nested(object, dealloc, || end(object)) };
-}
-
-/// # Safety
-/// Only for `tp_dealloc`.
-#[inline(always)]
-unsafe fn end(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word.
-    unsafe {
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear_weakrefs(object);
-        clear(object);
-        let this = fields(Object::from_ptr(object));
-        #[cfg(Py_3_14)]
-        if this.flags.get() & THREAD_SAFE != 0 {
-            thread_safe::clear(Object::from_ptr(object));
-        }
-        this.flags.set(0);
-        let class = ffi::Py_TYPE(object);
-        let kept = if ptr::eq(class, HANDLE.load(Ordering::Relaxed)) {
-            FREE_HANDLES.with(|list| list.keep(object))
-        } else if ptr::eq(class, TIMER_HANDLE.load(Ordering::Relaxed)) {
-            FREE_TIMERS.with(|list| list.keep(object))
-        } else {
-            false
-        };
-        if !kept {
-            free(object);
-        }
-    }
-}
-
 unsafe extern "C" fn hash_timer(object: *mut ffi::PyObject) -> ffi::Py_hash_t {
     guard(-1, || {
         // SAFETY: the interpreter passes a live instance.
-        let when = when(unsafe { Object::from_ptr(object) })?;
+        let when = when(unsafe { Native::from_ptr(object) })?;
         // SAFETY: a live float.
         Ok(unsafe { ffi::PyObject_Hash(when.as_ptr()) })
     })
@@ -384,14 +335,16 @@ unsafe extern "C" fn compare_timers(
         let (left, right) = unsafe { (Object::from_ptr(left), Object::from_ptr(right)) };
         // SAFETY: a live singleton.
         let not_implemented = unsafe { Object::from_ptr(ffi::Py_NotImplemented()) };
-        if !is_handle(right) || fields(right).flags.get() & TIMER == 0 {
+        let (Some(a), Some(b)) = (left.instance::<Handle>(), right.instance::<Handle>()) else {
+            return Ok(not_implemented.own());
+        };
+        if b.flags.get() & TIMER == 0 {
             return Ok(not_implemented.own());
         }
-        let (a, b) = (fields(left), fields(right));
         let same = || -> Res<bool> {
             Ok(a.when.get() == b.when.get()
-                && get_callback(left)?.equals(&*get_callback(right)?)?
-                && get_args(left)?.equals(&*get_args(right)?)?
+                && get_callback(a)?.equals(&*get_callback(b)?)?
+                && get_args(a)?.equals(&*get_args(b)?)?
                 && a.is_cancelled() == b.is_cancelled())
         };
         let answer = match op {
@@ -431,9 +384,7 @@ fn attributes() -> Vec<GetSet> {
 /// What all classes of handles have.
 pub(super) fn common(builder: TypeBuilder) -> TypeBuilder {
     builder
-        .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+        .collected::<Handle>()
         .methods(methods())
         .getset(attributes())
 }
@@ -442,7 +393,7 @@ pub(super) fn common(builder: TypeBuilder) -> TypeBuilder {
 pub(crate) fn init_types() -> Res<(Owned, Owned)> {
     let (handle_base, timer_base) = (&imports().stock_handle, &imports().stock_timer_handle);
     let offset = handle_base.basicsize().max(timer_base.basicsize());
-    OFFSET.store(offset, Ordering::Relaxed);
+    HANDLE.set_offset(offset);
     let build = |name, base: &Object, init| {
         let builder = TypeBuilder::new::<Handle>(name, Some(base), offset)
             .subclassable()
@@ -466,8 +417,8 @@ pub(crate) fn init_types() -> Res<(Owned, Owned)> {
             attribute!(c"_scheduled" get_scheduled, set_scheduled),
         ])
         .build()?;
-    HANDLE.store(handle.clone().into_ptr().cast(), Ordering::Relaxed);
-    TIMER_HANDLE.store(timer.clone().into_ptr().cast(), Ordering::Relaxed);
+    HANDLE.set(&handle);
+    TIMER_HANDLE.set(&timer);
     let others = [
         timer.clone(),
         #[cfg(Py_3_14)]

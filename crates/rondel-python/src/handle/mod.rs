@@ -20,7 +20,7 @@ mod run;
 mod thread_safe;
 mod timer;
 
-pub(crate) use any_loop::{call_later, call_soon};
+pub(crate) use any_loop::{call_later, call_soon, cancel_any};
 pub(crate) use class::{init_types, let_go, run_given};
 #[cfg(not(Py_3_14))]
 pub(crate) use new_handle as new_thread_safe;
@@ -29,15 +29,15 @@ pub(crate) use run::{failed, run};
 pub(crate) use thread_safe::new as new_thread_safe;
 
 use std::cell::Cell;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
 use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::allocate;
-use crate::cpython::{Object, Owned, Res, Slot, context, names, none};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Res, Slot, context, names, none,
+};
 use crate::loop_core::{LoopCore, is_debug};
 
 const CANCELLED: u16 = 1;
@@ -78,89 +78,14 @@ pub(crate) struct Handle {
     flags: Cell<u16>,
 }
 
-static HANDLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-static TIMER_HANDLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-static OFFSET: AtomicUsize = AtomicUsize::new(0);
+static HANDLE: Class = Class::new();
+static TIMER_HANDLE: Class = Class::new();
 
 free_list!(FREE_HANDLES, 1024);
 free_list!(FREE_TIMERS, 4096);
 
-/// The fields of a handle of ours. Only for objects that are one.
-#[inline]
-pub(crate) fn fields(handle: &Object) -> &Handle {
-    debug_assert!(is_handle(handle));
-    // SAFETY: instances of our classes have these fields at this offset.
-    unsafe {
-        &*handle
-            .as_ptr()
-            .byte_add(OFFSET.load(Ordering::Relaxed))
-            .cast::<Handle>()
-    }
-}
-
-/// Whether an object is a handle of ours.
-#[inline]
-pub(crate) fn is_handle(object: &Object) -> bool {
-    let classes = [
-        &TIMER_HANDLE,
-        &HANDLE,
-        #[cfg(Py_3_14)]
-        &thread_safe::CLASS,
-    ]
-    .map(|class| class.load(Ordering::Relaxed));
-    let of_subclass = |class| {
-        // SAFETY: live types.
-        unsafe { ffi::PyType_IsSubtype(object.type_ptr(), class) != 0 }
-    };
-    classes.contains(&object.type_ptr()) || classes.into_iter().any(of_subclass)
-}
-
-/// The class `Handle`.
-pub(crate) fn class() -> *mut ffi::PyTypeObject {
-    HANDLE.load(Ordering::Relaxed)
-}
-
-/// A handle that runs one of another class, as asyncio's loop would.
-pub(crate) fn new_for_foreign(event_loop: &Object, foreign: &Object) -> Res<Owned> {
-    let handle = new_handle(event_loop, none(), &[], None)?;
-    let this = fields(&handle);
-    this.when_object.set(foreign.own());
-    this.flags
-        .set(this.flags.get() | NEEDS_NO_CONTEXT | FOREIGN);
-    Ok(handle)
-}
-
-/// A timer handle for one of another class.
-pub(crate) fn new_timer_for_foreign(core: &LoopCore, when: f64, foreign: &Object) -> Res<Owned> {
-    let handle = new_timer(core, when, none(), &[], None)?;
-    let this = fields(&handle);
-    this.when_object.set(foreign.own());
-    this.flags
-        .set(this.flags.get() | NEEDS_NO_CONTEXT | FOREIGN);
-    Ok(handle)
-}
-
-/// Whether a handle of ours stands for this one of another class.
-pub(crate) fn stands_for(handle: &Object, foreign: &Object) -> bool {
-    let this = fields(handle);
-    this.flags.get() & FOREIGN != 0 && this.when_object.holds(foreign)
-}
-
-/// What a program is shown of a handle.
-pub(crate) fn shown(handle: &Object) -> Owned {
-    foreign_of(handle).unwrap_or_else(|| handle.own())
-}
-
-/// The handle of another class that this one stands for.
-pub(crate) fn foreign_of(handle: &Object) -> Option<Owned> {
-    let this = fields(handle);
-    (this.flags.get() & FOREIGN != 0)
-        .then(|| this.when_object.cloned())
-        .flatten()
-}
-
-/// Whether an object is a handle of ours, and of no class that a program has derived from ours.
-pub(crate) fn is_plain_handle(object: &Object) -> bool {
+/// The classes of handles.
+fn classes() -> impl Iterator<Item = &'static Class> {
     [
         &TIMER_HANDLE,
         &HANDLE,
@@ -168,7 +93,74 @@ pub(crate) fn is_plain_handle(object: &Object) -> bool {
         &thread_safe::CLASS,
     ]
     .into_iter()
-    .any(|class| ptr::eq(class.load(Ordering::Relaxed), object.type_ptr()))
+}
+
+// SAFETY: every class of handles is made with the fields at this offset.
+unsafe impl Fields for Handle {
+    #[inline]
+    fn offset() -> usize {
+        HANDLE.offset()
+    }
+}
+
+// SAFETY: instances of all of the classes have the fields.
+unsafe impl NativeClass for Handle {
+    #[inline]
+    fn class() -> &'static Class {
+        &HANDLE
+    }
+
+    /// Whether an object is a handle of ours, and of no class that a program has derived from ours.
+    #[inline]
+    fn is_exact(object: &Object) -> bool {
+        classes().any(|class| class.is_exact(object))
+    }
+
+    /// Whether an object is a handle of ours.
+    #[inline]
+    fn is_instance(object: &Object) -> bool {
+        Self::is_exact(object) || classes().any(|class| class.is_instance(object))
+    }
+}
+
+/// The class `Handle`.
+pub(crate) fn class() -> *mut ffi::PyTypeObject {
+    HANDLE.as_ptr()
+}
+
+/// A handle that runs one of another class, as asyncio's loop would.
+pub(crate) fn new_for_foreign(event_loop: &Object, foreign: &Object) -> Res<OwnedNative<Handle>> {
+    let handle = new_handle(event_loop, none(), &[], None)?;
+    handle.stand_for(foreign);
+    Ok(handle)
+}
+
+/// A timer handle for one of another class.
+pub(crate) fn new_timer_for_foreign(
+    core: &LoopCore,
+    when: f64,
+    foreign: &Object,
+) -> Res<OwnedNative<Handle>> {
+    let handle = new_timer(core, when, none(), &[], None)?;
+    handle.stand_for(foreign);
+    Ok(handle)
+}
+
+/// Whether a handle of ours stands for this one of another class.
+pub(crate) fn stands_for(handle: &Handle, foreign: &Object) -> bool {
+    handle.flags.get() & FOREIGN != 0 && handle.when_object.holds(foreign)
+}
+
+/// What a program is shown of a handle.
+pub(crate) fn shown(handle: &Native<Handle>) -> Owned {
+    foreign_of(handle).unwrap_or_else(|| handle.object().own())
+}
+
+/// The handle of another class that this one stands for.
+fn foreign_of(handle: &Handle) -> Option<Owned> {
+    (handle.flags.get() & FOREIGN != 0)
+        .then(|| handle.when_object.cloned())
+        .flatten()
 }
 
 /// A handle that calls `callback(*args)` in `context`, or in a copy of the current context.
@@ -178,7 +170,7 @@ pub(crate) fn new_handle(
     callback: &Object,
     args: &[&Object],
     context: Option<&Object>,
-) -> Res<Owned> {
+) -> Res<OwnedNative<Handle>> {
     let handle = empty_handle()?;
     fill_new(&handle, event_loop, callback, args, context, 0)?;
     Ok(handle)
@@ -191,7 +183,7 @@ pub(crate) fn new_on(
     callback: &Object,
     args: &[&Object],
     context: Option<&Object>,
-) -> Res<Owned> {
+) -> Res<OwnedNative<Handle>> {
     let (context, flags) = match context {
         Some(context) if !context.is_none() => (context.own(), 0),
         _ => (core.contexts.snapshot()?, SHARES_CONTEXT),
@@ -202,18 +194,21 @@ pub(crate) fn new_on(
 }
 
 #[inline]
-fn empty_handle() -> Res<Owned> {
-    let class = HANDLE.load(Ordering::Relaxed);
-    match FREE_HANDLES.with(|list| list.revive(class, true)) {
-        Some(handle) => Ok(handle),
-        // SAFETY: all-zero fields are valid.
-        None => unsafe { allocate(class) },
+fn empty_handle() -> Res<OwnedNative<Handle>> {
+    let class = HANDLE.as_ptr();
+    // SAFETY: all-zero fields are valid, and an instance of the class has them.
+    unsafe {
+        let handle = match FREE_HANDLES.with(|list| list.revive(class, true)) {
+            Some(handle) => handle,
+            None => allocate(class)?,
+        };
+        Ok(OwnedNative::new(handle))
     }
 }
 
 #[inline]
 fn fill_new(
-    handle: &Object,
+    handle: &Handle,
     event_loop: &Object,
     callback: &Object,
     args: &[&Object],
@@ -236,33 +231,35 @@ pub(crate) fn new_timer(
     callback: &Object,
     args: &[&Object],
     context: Option<&Object>,
-) -> Res<Owned> {
-    let class = TIMER_HANDLE.load(Ordering::Relaxed);
-    let handle = match FREE_TIMERS.with(|list| list.revive(class, true)) {
-        Some(handle) => handle,
-        // SAFETY: all-zero fields are valid.
-        None => unsafe { allocate(class)? },
+) -> Res<OwnedNative<Handle>> {
+    let class = TIMER_HANDLE.as_ptr();
+    // SAFETY: all-zero fields are valid, and an instance of the class has them.
+    let handle: OwnedNative<Handle> = unsafe {
+        let handle = match FREE_TIMERS.with(|list| list.revive(class, true)) {
+            Some(handle) => handle,
+            None => allocate(class)?,
+        };
+        OwnedNative::new(handle)
     };
     let (context, flags) = match context {
         Some(context) if !context.is_none() => (context.own(), TIMER),
         _ => (core.contexts.snapshot()?, TIMER | SHARES_CONTEXT),
     };
     fill(&handle, core.object(), callback, args, context, flags)?;
-    fields(&handle).when.set(when);
+    handle.when.set(when);
     Ok(handle)
 }
 
 /// Fills a handle that is empty.
 #[inline]
 fn fill(
-    handle: &Object,
+    this: &Handle,
     event_loop: &Object,
     callback: &Object,
     args: &[&Object],
     context: Owned,
     flags: u16,
 ) -> Res<()> {
-    let this = fields(handle);
     this.context.fill(context);
     this.event_loop.fill(event_loop.own());
     this.callback.fill(callback.own());
@@ -280,8 +277,8 @@ fn fill(
 }
 
 /// Notes where the handle was made, for debug mode.
-pub(crate) fn note_origin(handle: &Object) -> Res<()> {
-    fields(handle).source_traceback.set(source_traceback()?);
+pub(crate) fn note_origin(handle: &Handle) -> Res<()> {
+    handle.source_traceback.set(source_traceback()?);
     Ok(())
 }
 
@@ -335,6 +332,13 @@ impl Handle {
         Ok(self.context.cloned())
     }
 
+    /// It is to run a handle of another class.
+    fn stand_for(&self, foreign: &Object) {
+        self.when_object.set(foreign.own());
+        self.flags
+            .set(self.flags.get() | NEEDS_NO_CONTEXT | FOREIGN);
+    }
+
     fn is_scheduled(&self) -> bool {
         self.flags.get() & SCHEDULED != 0
     }
@@ -361,16 +365,15 @@ impl Handle {
 }
 
 /// Keeps a deadline as the program gave it.
-pub(crate) fn note_when(handle: &Object, when: &Object) {
+pub(crate) fn note_when(handle: &Handle, when: &Object) {
     // SAFETY: a live object.
     if unsafe { ffi::PyFloat_CheckExact(when.as_ptr()) } == 0 {
-        fields(handle).when_object.set(when.own());
+        handle.when_object.set(when.own());
     }
 }
 
 /// `cancel()`.
-pub(crate) fn cancel(handle: &Object) -> Res<Owned> {
-    let this = fields(handle);
+pub(crate) fn cancel(this: &Native<Handle>) -> Res<Owned> {
     if this.is_cancelled() {
         return Ok(Owned::none());
     }
@@ -380,13 +383,13 @@ pub(crate) fn cancel(handle: &Object) -> Res<Owned> {
     if let Some(event_loop) = &event_loop
         && is_debug(event_loop)?
     {
-        this.repr.set(handle.repr()?);
+        this.repr.set(this.object().repr()?);
     }
     if this.flags.get() & TIMER != 0 {
         match (core, &event_loop) {
-            (Some(core), _) if this.is_scheduled() => core.timer_cancelled(handle),
+            (Some(core), _) if this.is_scheduled() => core.timer_cancelled(this.object()),
             (None, Some(event_loop)) => {
-                event_loop.call_method(&names().timer_handle_cancelled, &[handle])?;
+                event_loop.call_method(&names().timer_handle_cancelled, &[this.object()])?;
             }
             _ => {}
         }

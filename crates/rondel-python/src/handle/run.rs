@@ -8,11 +8,11 @@ use pyo3::ffi;
 use super::thread_safe;
 use super::{
     CANCELLED, Handle, IN_A_TUPLE, NEEDS_NO_CONTEXT, OF_SUBCLASS, SHARES_CONTEXT, THREAD_SAFE,
-    fields, foreign_of,
+    foreign_of,
 };
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::object::{tuple_item, tuple_len};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names};
+use crate::cpython::{Native, Object, Owned, Raised, Res, Slot, context, imports, names};
 use crate::loop_core::item::Exit;
 use crate::loop_core::{LoopCore, is_debug};
 
@@ -45,28 +45,27 @@ impl Handle {
 /// Runs a handle as `Handle._run` does: in its context; an exception goes to the loop's exception handler,
 /// except those that end the program.
 #[inline]
-pub(crate) fn run(core: &LoopCore, handle: &Object) -> ControlFlow<Exit> {
+pub(crate) fn run(core: &LoopCore, this: &Native<Handle>) -> ControlFlow<Exit> {
     const SPECIAL: u16 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE | OF_SUBCLASS;
-    let this = fields(handle);
     if this.flags.get() & (SHARES_CONTEXT | SPECIAL) != SHARES_CONTEXT {
         return match this.flags.get() & OF_SUBCLASS != 0 {
-            true => run_by_method(handle, this),
-            false => run_anywhere(handle),
+            true => run_by_method(this),
+            false => run_anywhere(this),
         };
     }
-    match run_in_copy(core, handle, this) {
+    match run_in_copy(core, this) {
         Ok(_) => ControlFlow::Continue(()),
-        Err(_) => failed(handle),
+        Err(_) => failed(this),
     }
 }
 
 /// By the `_run` that the program's class may have.
 #[cold]
-fn run_by_method(handle: &Object, this: &Handle) -> ControlFlow<Exit> {
+fn run_by_method(this: &Native<Handle>) -> ControlFlow<Exit> {
     if this.is_cancelled() {
         return ControlFlow::Continue(());
     }
-    let result = Owned::from_str("_run").and_then(|name| handle.call_method(&name, &[]));
+    let result = Owned::from_str("_run").and_then(|name| this.object().call_method(&name, &[]));
     match result {
         Ok(_) => ControlFlow::Continue(()),
         Err(raised) => ControlFlow::Break(Exit::Raised(raised)),
@@ -74,21 +73,20 @@ fn run_by_method(handle: &Object, this: &Handle) -> ControlFlow<Exit> {
 }
 
 /// As [`run`], for any loop.
-pub(super) fn run_anywhere(handle: &Object) -> ControlFlow<Exit> {
-    let this = fields(handle);
+pub(super) fn run_anywhere(this: &Native<Handle>) -> ControlFlow<Exit> {
     if this.is_cancelled() {
         return ControlFlow::Continue(());
     }
     #[cfg(Py_3_14)]
     if this.flags.get() & THREAD_SAFE != 0 {
-        return thread_safe::run(handle, || run_now(handle, this));
+        return thread_safe::run(this, || run_now(this));
     }
-    run_now(handle, this)
+    run_now(this)
 }
 
-fn run_now(handle: &Object, this: &Handle) -> ControlFlow<Exit> {
+fn run_now(this: &Native<Handle>) -> ControlFlow<Exit> {
     let result = if this.flags.get() & NEEDS_NO_CONTEXT != 0 {
-        match foreign_of(handle) {
+        match foreign_of(this) {
             None => this.call(),
             // It reports exceptions itself: what comes out of it leaves the loop.
             Some(foreign) => {
@@ -103,7 +101,7 @@ fn run_now(handle: &Object, this: &Handle) -> ControlFlow<Exit> {
     };
     match result {
         Ok(_) => ControlFlow::Continue(()),
-        Err(_) => failed(handle),
+        Err(_) => failed(this),
     }
 }
 
@@ -116,7 +114,7 @@ fn run_foreign(handle: &Object) -> Res<()> {
 
 /// In a copy of the snapshot that the handle has, which is its own while it runs.
 #[inline]
-fn run_in_copy(core: &LoopCore, handle: &Object, this: &Handle) -> Res<Owned> {
+fn run_in_copy(core: &LoopCore, this: &Native<Handle>) -> Res<Owned> {
     let context = core.contexts.copy(&this.context.or_none())?;
     this.flags.set(this.flags.get() & !SHARES_CONTEXT);
     this.context.set(context.clone());
@@ -125,7 +123,7 @@ fn run_in_copy(core: &LoopCore, handle: &Object, this: &Handle) -> Res<Owned> {
     context::exit(&context)?;
     let result = result?;
     // Who still holds the handle may ask it for its context.
-    if handle.refcount() == 1 && this.context.holds(&context) {
+    if this.object().refcount() == 1 && this.context.holds(&context) {
         this.context.clear();
         core.contexts.give_back(context);
     }
@@ -159,7 +157,7 @@ fn run_by_context(this: &Handle, context: &Object) -> Res<Owned> {
 
 /// A handle's callback has raised: the exception that is set goes where it belongs.
 #[cold]
-pub(crate) fn failed(handle: &Object) -> ControlFlow<Exit> {
+pub(crate) fn failed(handle: &Native<Handle>) -> ControlFlow<Exit> {
     let exception = take_exception();
     if is_exit(&exception) {
         return ControlFlow::Break(Exit::Raised(restore(exception)));
@@ -183,8 +181,7 @@ fn source_of(this: &Handle, args: &Object) -> Res<Owned> {
     format.call_with(&[&callback, args, &debug], Some(&names))
 }
 
-fn report(handle: &Object, exception: &Object) -> Res<()> {
-    let this = fields(handle);
+fn report(this: &Native<Handle>, exception: &Object) -> Res<()> {
     let args = this.args_tuple()?;
     let source = source_of(this, &args)?;
     // SAFETY: a live `str`, as the format says. (The interpreter raises MemoryError where Rust would end the process.)
@@ -197,7 +194,7 @@ fn report(handle: &Object, exception: &Object) -> Res<()> {
     let context = Owned::dict()?;
     context.set_item(c"message", &message)?;
     context.set_item(c"exception", exception)?;
-    context.set_item(c"handle", handle)?;
+    context.set_item(c"handle", this.object())?;
     if let Some(traceback) = this.source_traceback.cloned() {
         context.set_item(c"source_traceback", &traceback)?;
     }

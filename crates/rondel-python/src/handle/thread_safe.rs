@@ -6,17 +6,15 @@
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
-use pyo3::ffi;
-
-use super::{Handle, OFFSET, THREAD_SAFE, cancel, class, fields, fill_new};
+use super::{Handle, THREAD_SAFE, cancel, class, fill_new};
 use crate::cpython::error::with_exception_kept;
 use crate::cpython::method::{Method, method};
 use crate::cpython::names::import;
 use crate::cpython::types::{TypeBuilder, allocate};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Raised, Res, Slot, imports,
+};
 use crate::loop_core::item::Exit;
 use crate::loop_core::this_thread;
 
@@ -30,19 +28,38 @@ struct ThreadSafe {
     ended: Slot,
 }
 
-pub(super) static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+pub(super) static CLASS: Class = Class::new();
 
-/// The fields of a handle with the flag `THREAD_SAFE`, which only instances of the class have.
-#[inline]
-fn thread_safe(handle: &Object) -> &ThreadSafe {
-    debug_assert!(fields(handle).flags.get() & THREAD_SAFE != 0);
-    // SAFETY: instances of the class have these fields at this offset.
-    unsafe {
-        &*handle
-            .as_ptr()
-            .byte_add(OFFSET.load(Ordering::Relaxed))
-            .cast::<ThreadSafe>()
+// SAFETY: the class is made with the fields at this offset, of which the first are a handle's.
+unsafe impl Fields for ThreadSafe {
+    #[inline]
+    fn offset() -> usize {
+        Handle::offset()
     }
+}
+
+// SAFETY: as above.
+unsafe impl NativeClass for ThreadSafe {
+    #[inline]
+    fn class() -> &'static Class {
+        &CLASS
+    }
+}
+
+impl Native<ThreadSafe> {
+    /// It as a handle.
+    fn as_handle(&self) -> &Native<Handle> {
+        // SAFETY: the first of its fields are a handle's.
+        unsafe { self.object().known() }
+    }
+}
+
+/// A handle with the flag `THREAD_SAFE`, which only instances of the class have.
+#[inline]
+fn thread_safe(handle: &Native<Handle>) -> &Native<ThreadSafe> {
+    debug_assert!(handle.flags.get() & THREAD_SAFE != 0);
+    // SAFETY: the flag says so.
+    unsafe { handle.object().known() }
 }
 
 /// As [`super::new_handle`].
@@ -51,22 +68,25 @@ pub(crate) fn new(
     callback: &Object,
     args: &[&Object],
     context: Option<&Object>,
-) -> Res<Owned> {
-    // SAFETY: all-zero fields are valid.
-    let handle = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
+) -> Res<OwnedNative<Handle>> {
+    // SAFETY: all-zero fields are valid, and an instance of the class has a handle's.
+    let handle: OwnedNative<Handle> = unsafe { OwnedNative::new(allocate(CLASS.as_ptr())?) };
     fill_new(&handle, event_loop, callback, args, context, THREAD_SAFE)?;
     Ok(handle)
 }
 
 /// Has `run` run the callback, unless it was cancelled while another thread ran it.
-pub(super) fn run(handle: &Object, run: impl FnOnce() -> ControlFlow<Exit>) -> ControlFlow<Exit> {
-    if let Err(raised) = wait(handle) {
+pub(super) fn run(
+    handle: &Native<Handle>,
+    run: impl FnOnce() -> ControlFlow<Exit>,
+) -> ControlFlow<Exit> {
+    let this = thread_safe(handle);
+    if let Err(raised) = wait(this) {
         return ControlFlow::Break(Exit::Raised(raised));
     }
-    if fields(handle).is_cancelled() {
+    if handle.is_cancelled() {
         return ControlFlow::Continue(());
     }
-    let this = thread_safe(handle);
     let outer = this.runner.replace(this_thread());
     let outcome = run();
     this.runner.set(outer);
@@ -99,8 +119,7 @@ fn call(lock: &Object, method: &str) -> Res<()> {
 }
 
 /// Waits until no other thread runs the callback.
-fn wait(handle: &Object) -> Res<()> {
-    let this = thread_safe(handle);
+fn wait(this: &ThreadSafe) -> Res<()> {
     while ![0, this_thread()].contains(&this.runner.get()) {
         let lock = match this.ended.cloned() {
             Some(lock) => lock,
@@ -121,26 +140,30 @@ fn wait(handle: &Object) -> Res<()> {
     Ok(())
 }
 
-fn cancel_method(handle: &Object) -> Res<Owned> {
-    wait(handle)?;
-    cancel(handle)
+fn run_method(this: &Native<ThreadSafe>) -> Res<Owned> {
+    class::run_method(this.as_handle())
 }
 
-fn cancelled(handle: &Object) -> Res<Owned> {
-    wait(handle)?;
-    Ok(Owned::from_bool(fields(handle).is_cancelled()))
+fn cancel_method(this: &Native<ThreadSafe>) -> Res<Owned> {
+    wait(this)?;
+    cancel(this.as_handle())
+}
+
+fn cancelled(this: &Native<ThreadSafe>) -> Res<Owned> {
+    wait(this)?;
+    Ok(Owned::from_bool(this.handle.is_cancelled()))
 }
 
 fn methods() -> [Method; 3] {
     [
-        method!(noargs c"_run" class::run_method, c"Calls the callback in its context."),
+        method!(noargs c"_run" run_method, c"Calls the callback in its context."),
         method!(noargs c"cancel" cancel_method, c"Prevents the callback from being called. Waits while another thread runs it."),
         method!(noargs c"cancelled" cancelled, c"Whether cancel() was called. Waits while another thread runs the callback."),
     ]
 }
 
 /// What an instance holds besides what every handle does: nothing that can be part of a cycle.
-pub(super) fn clear(handle: &Object) {
+pub(super) fn clear(handle: &Native<Handle>) {
     thread_safe(handle).ended.clear();
 }
 
@@ -150,13 +173,13 @@ pub(super) fn init_type() -> Res<Owned> {
     // A private name, which a release may lack.
     let base = import("asyncio.events")?.getattr_optional(&name)?;
     let base = base.unwrap_or_else(|| imports().stock_handle.clone());
-    let offset = OFFSET.load(Ordering::Relaxed);
+    let offset = Handle::offset();
     // Of two methods of a name the first one counts.
     let builder = TypeBuilder::new::<ThreadSafe>(c"rondel._ThreadSafeHandle", Some(&base), offset)
         .not_instantiable()
         .doc(c"A callback that was scheduled by call_soon_threadsafe().")
         .methods(methods());
     let class = class::common(builder).build()?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

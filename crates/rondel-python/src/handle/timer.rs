@@ -2,26 +2,37 @@
 
 use rondel_engine::event_loop::timers::Timer;
 
-use super::fields;
-use crate::cpython::{Owned, Res};
+use super::Handle;
+use crate::cpython::{Native, OwnedNative, Res};
 use crate::loop_core::item::TimerRef;
 use crate::loop_core::{LoopCore, nanos, not_queued};
 
 impl Timer for TimerRef {
     #[inline]
     fn is_cancelled(&self) -> bool {
-        fields(&self.0).is_cancelled()
+        self.handle().is_cancelled()
+    }
+}
+
+impl TimerRef {
+    /// The handle.
+    #[inline]
+    pub(crate) fn handle(&self) -> &Native<Handle> {
+        // SAFETY: `push_timer` alone makes these, of handles.
+        unsafe { self.object().known() }
     }
 }
 
 impl LoopCore {
     /// Queues a timer handle.
     #[inline]
-    pub(crate) fn push_timer(&self, when: f64, handle: Owned) -> Res<()> {
-        match self.engine().try_call_at(nanos(when), TimerRef(handle)) {
+    pub(crate) fn push_timer(&self, when: f64, handle: OwnedNative<Handle>) -> Res<()> {
+        // SAFETY: a handle.
+        let timer = unsafe { TimerRef::new(handle.into_owned()) };
+        match self.engine().try_call_at(nanos(when), timer) {
             Ok(()) => Ok(()),
             Err(timer) => {
-                fields(&timer.0).set_scheduled(false);
+                timer.handle().set_scheduled(false);
                 not_queued(timer)
             }
         }

@@ -4,7 +4,6 @@
 //! made by `tp_new` and never moves, so that the engine's host can point back to it.
 
 use std::cell::{Cell, RefCell};
-use std::mem::ManuallyDrop;
 use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -30,7 +29,7 @@ pub(crate) trait Notify: Send + Sync {
 /// A loop's state behind the object header.
 #[repr(C)]
 pub(crate) struct LoopCore {
-    pub(crate) engine: ManuallyDrop<Engine>,
+    pub(crate) engine: Engine,
     /// The thread that runs the loop, as `threading.get_ident()` has it; 0 if none does.
     pub(crate) thread: Cell<u64>,
     pub(crate) closed: Cell<bool>,
@@ -70,7 +69,7 @@ pub(crate) static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null
 /// The class that `bind_methods` was called for, which lives for ever; `CLASS` before that. Nearly all loops are of it.
 pub(crate) static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
-pub(crate) const OFFSET: usize = size_of::<ffi::PyObject>();
+const OFFSET: usize = size_of::<ffi::PyObject>();
 
 /// How many futures are kept.
 const MAX_WAITERS: usize = 64;
@@ -152,7 +151,8 @@ impl LoopCore {
 
     /// A timer handle was marked as cancelled.
     pub(crate) fn timer_cancelled(&self, handle: &Object) {
-        self.engine.timer_cancelled(|timer| timer.0.is(handle));
+        self.engine
+            .timer_cancelled(|timer| timer.object().is(handle));
     }
 
     /// The loop's time in seconds.
@@ -223,7 +223,9 @@ impl LoopCore {
     /// Wakes the worker that has something to do, if there is one.
     #[inline]
     pub(crate) fn notify_worker(&self) {
-        if let Some(queue) = self.worker_to_notify() {
+        // SAFETY: looked at, and nothing else happens meanwhile. (Asked for each item, so without a store.)
+        let any = unsafe { (*self.to_notify.as_ptr()).is_some() };
+        if any && let Some(queue) = self.worker_to_notify() {
             queue.notify();
         }
     }

@@ -118,7 +118,26 @@ impl Source {
 }
 
 /// An entry of the timer heap: a `TimerHandle`. (`handle/timer.rs` says whether it is cancelled.)
-pub(crate) struct TimerRef(pub(crate) Owned);
+pub(crate) struct TimerRef(Owned);
+
+impl TimerRef {
+    /// # Safety
+    /// The object is a handle of ours.
+    #[inline]
+    pub(crate) unsafe fn new(handle: Owned) -> Self {
+        Self(handle)
+    }
+
+    #[inline]
+    pub(crate) fn object(&self) -> &Object {
+        &self.0
+    }
+
+    #[inline]
+    pub(crate) fn into_owned(self) -> Owned {
+        self.0
+    }
+}
 
 /// An item on its way from another thread.
 pub(crate) struct Remote(pub(crate) Item);

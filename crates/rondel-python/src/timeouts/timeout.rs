@@ -244,7 +244,7 @@ pub(super) fn reschedule(timeout: &Native<Timeout>, when: &Object) -> Res<()> {
     }
     timeout.set_when(when);
     if let Some(timer) = timeout.timer.cloned() {
-        cancel_timer(&timer)?;
+        handle::cancel_any(&timer)?;
     }
     if when.is_none() {
         timeout.timer.clear();
@@ -283,13 +283,13 @@ fn set_timer(core: &LoopCore, timeout: &Native<Timeout>, seconds: f64) -> Res<Ow
     let (on_timeout, timeout) = (ON_TIMEOUT.get(), timeout.object());
     if core.has_come(seconds) {
         let soon = handle::new_handle(core.object(), on_timeout, &[timeout], None)?;
-        core.push(Kind::Handle, soon.clone())?;
-        return Ok(soon);
+        core.push(Kind::Handle, soon.clone().into_owned())?;
+        return Ok(soon.into_owned());
     }
     let timer = handle::new_timer(core, seconds, on_timeout, &[timeout], None)?;
-    handle::fields(&timer).set_scheduled(true);
+    timer.set_scheduled(true);
     core.push_timer(seconds, timer.clone())?;
-    Ok(timer)
+    Ok(timer.into_owned())
 }
 
 fn schedule_by_methods(timeout: &Native<Timeout>, event_loop: &Object) -> Res<()> {
@@ -306,14 +306,6 @@ fn schedule_by_methods(timeout: &Native<Timeout>, event_loop: &Object) -> Res<()
         event_loop.call_method(&names.call_at, &[&when, &on_timeout])?
     });
     Ok(())
-}
-
-#[inline]
-pub(super) fn cancel_timer(timer: &Object) -> Res<()> {
-    if handle::is_handle(timer) {
-        return handle::cancel(timer).map(drop);
-    }
-    timer.call_method(&names().cancel, &[]).map(drop)
 }
 
 /// `_on_timeout`: the time has come.
@@ -346,7 +338,7 @@ pub(super) fn leave(timeout: &Native<Timeout>, kind: &Object, error: &Object) ->
         return raise_assertion();
     }
     if let Some(timer) = timeout.timer.take() {
-        cancel_timer(&timer)?;
+        handle::cancel_any(&timer)?;
     }
     if timeout.state() == State::Entered {
         timeout.state.set(State::Exited);

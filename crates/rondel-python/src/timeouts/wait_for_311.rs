@@ -7,7 +7,7 @@ use std::cell::Cell;
 use std::ptr;
 
 use super::names::timeout_imports;
-use super::timeout::{cancel_timer, is_cancellation, is_over, raise_timeout, running_loop};
+use super::timeout::{is_cancellation, is_over, raise_timeout, running_loop};
 use crate::awaitable::{
     Class, Next, Steps, await_any, awaitable_class, init_type as init_awaitable, make,
 };
@@ -210,7 +210,7 @@ impl WaitFor {
 
     fn stop_timer(&self) -> Res<()> {
         match self.timer.take() {
-            Some(timer) => cancel_timer(&timer),
+            Some(timer) => handle::cancel_any(&timer),
             None => Ok(()),
         }
     }

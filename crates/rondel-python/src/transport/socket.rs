@@ -377,7 +377,7 @@ fn introduce(
     if core.calls_directly() && !core.is_debug() {
         let context = given.as_deref();
         let handle = handle::new_handle(core.object(), &connection_made, &[transport], context)?;
-        core.push(Kind::Handle, handle)?;
+        core.push(Kind::Handle, handle.into_owned())?;
     } else {
         call_soon(core.object(), &connection_made, transport, given.as_deref())?;
     }

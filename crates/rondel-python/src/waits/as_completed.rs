@@ -92,8 +92,7 @@ impl Completed {
 
     fn cancel_timer(&self) -> Res<()> {
         match self.timer.cloned() {
-            Some(timer) if handle::is_handle(&timer) => handle::cancel(&timer).map(drop),
-            Some(timer) => timer.call_method(&names().cancel, &[]).map(drop),
+            Some(timer) => handle::cancel_any(&timer),
             None => Ok(()),
         }
     }

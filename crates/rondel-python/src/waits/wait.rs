@@ -22,7 +22,7 @@ use crate::cpython::native;
 use crate::cpython::native::Fields;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, none};
 use crate::future::any::{create_future, has_failed, is_done};
 use crate::future::watch::{self, Arrived, Watcher};
 use crate::future::{self};
@@ -123,8 +123,7 @@ fn release_waiter(waiter: &Object) -> Res<()> {
 
 fn cancel_timer(this: &Waiting) -> Res<()> {
     match this.timer.take() {
-        Some(timer) if handle::is_handle(&timer) => handle::cancel(&timer).map(drop),
-        Some(timer) => timer.call_method(&names().cancel, &[]).map(drop),
+        Some(timer) => handle::cancel_any(&timer),
         None => Ok(()),
     }
 }

@@ -298,7 +298,7 @@ fn make_datagram_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
     check_closed(core)?;
     if core.calls_directly() && !core.is_debug() {
         let handle = handle::new_handle(event_loop, &connection_made, &[&transport], None)?;
-        core.push(Kind::Handle, handle)?;
+        core.push(Kind::Handle, handle.into_owned())?;
     } else {
         call_soon(event_loop, &connection_made, &transport, None)?;
     }
