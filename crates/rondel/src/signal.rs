@@ -10,13 +10,15 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
 
-use crate::runtime::{RustHost, Source};
 use rondel_engine::event_loop::EventLoop;
+use rustix::event::EventfdFlags;
+
+use crate::runtime::{RustHost, Source};
 
 static EVENT: OnceLock<OwnedFd> = OnceLock::new();
 /// The eventfd's number for the handler, which may not use a `OnceLock`.
@@ -83,13 +85,8 @@ fn event() -> io::Result<RawFd> {
     if let Some(event) = EVENT.get() {
         return Ok(event.as_raw_fd());
     }
-    // SAFETY: a system call without pointers; the result is checked.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: just made, no other owner.
-    let event = EVENT.get_or_init(|| unsafe { OwnedFd::from_raw_fd(fd) });
+    let made = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+    let event = EVENT.get_or_init(|| made);
     EVENT_FD.store(event.as_raw_fd(), Ordering::SeqCst);
     Ok(event.as_raw_fd())
 }

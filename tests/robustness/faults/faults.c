@@ -185,6 +185,12 @@ int accept4(int fd, struct sockaddr *restrict peer, socklen_t *restrict len, int
     return fails(ACCEPT, fd, NULL) ? -1 : real(fd, peer, len, flags);
 }
 
+int eventfd(unsigned int start, int flags)
+{
+    __typeof__(int(unsigned int, int)) *real = (int (*)(unsigned int, int))dlsym(RTLD_NEXT, "eventfd");
+    return fails(MAKE, -1, NULL) ? -1 : real(start, flags);
+}
+
 /* The calls that Rondel makes without the C library's own functions; all others pass. */
 long syscall(long number, ...)
 {
@@ -201,6 +207,8 @@ long syscall(long number, ...)
     case SYS_sendto:
         return sendto((int)given[0], (const void *)given[1], (size_t)given[2], (int)given[3],
                       (const struct sockaddr *)given[4], (socklen_t)given[5]);
+    case SYS_eventfd2:
+        return eventfd((unsigned int)given[0], (int)given[1]);
     case SYS_sendmsg:
         return sendmsg((int)given[0], (const struct msghdr *)given[1], (int)given[2]);
     default: {
@@ -245,12 +253,6 @@ int epoll_create1(int flags)
 {
     REAL(epoll_create1);
     return fails(MAKE, -1, NULL) ? -1 : real(flags);
-}
-
-int eventfd(unsigned int start, int flags)
-{
-    __typeof__(int(unsigned int, int)) *real = (int (*)(unsigned int, int))dlsym(RTLD_NEXT, "eventfd");
-    return fails(MAKE, -1, NULL) ? -1 : real(start, flags);
 }
 
 int epoll_ctl(int epoll, int operation, int fd, struct epoll_event *event)

@@ -10,6 +10,8 @@ use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use rustix::event::epoll::{self, CreateFlags};
+
 use super::interest::Interest;
 use super::replace;
 use crate::event_loop::clock::NANOS_PER_SEC;
@@ -29,11 +31,9 @@ pub struct Poller {
 
 impl Epoll {
     pub(super) fn new() -> io::Result<Self> {
-        let fd = create()?;
         Ok(Self {
             poller: Some(Arc::new(Poller {
-                // SAFETY: `fd` was just made and has no other owner.
-                fd: unsafe { OwnedFd::from_raw_fd(fd) },
+                fd: create()?,
                 has_pwait2: AtomicBool::new(true),
                 has_wait: AtomicBool::new(true),
             })),
@@ -222,17 +222,15 @@ impl Event {
     }
 }
 
-fn create() -> io::Result<RawFd> {
-    // SAFETY: system calls without pointers; the results are checked.
-    unsafe {
-        match check(libc::epoll_create1(libc::EPOLL_CLOEXEC)) {
-            Err(error) if is_refusal(&error) => {
-                let fd = check(libc::epoll_create(1))?;
-                libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-                Ok(fd)
-            }
-            result => result,
-        }
+fn create() -> io::Result<OwnedFd> {
+    match epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from) {
+        // SAFETY: system calls without pointers; what the first one made has no other owner.
+        Err(error) if is_refusal(&error) => unsafe {
+            let fd = check(libc::epoll_create(1))?;
+            libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+            Ok(OwnedFd::from_raw_fd(fd))
+        },
+        made => made,
     }
 }
 

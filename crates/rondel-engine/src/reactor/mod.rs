@@ -27,8 +27,10 @@ pub use interest::Interest;
 pub use wake::Wake;
 
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+
+use socket2::{Domain, Socket, Type};
 
 use epoll::{Epoll, Event};
 use interest::{Registry, Slot};
@@ -314,17 +316,16 @@ impl<S> Reactor<S> {
 }
 
 /// Gives the descriptor `new` the number `fd`; what was there is closed.
-fn replace(fd: RawFd, new: RawFd) -> io::Result<()> {
-    // SAFETY: system calls without pointers. `new` was just made and is ours to close; `fd` is its owner's.
+fn replace(fd: RawFd, new: OwnedFd) -> io::Result<()> {
+    // SAFETY: system calls without pointers. `fd` is its owner's, who wants it replaced.
     unsafe {
-        let mut result = libc::dup3(new, fd, libc::O_CLOEXEC);
+        let mut result = libc::dup3(new.as_raw_fd(), fd, libc::O_CLOEXEC);
         let mut error = io::Error::last_os_error();
         if result < 0 && is_refusal(&error) {
-            result = libc::dup2(new, fd);
+            result = libc::dup2(new.as_raw_fd(), fd);
             error = io::Error::last_os_error();
             libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
         }
-        libc::close(new);
         if result < 0 { Err(error) } else { Ok(()) }
     }
 }
@@ -332,14 +333,9 @@ fn replace(fd: RawFd, new: RawFd) -> io::Result<()> {
 /// Two connected sockets that don't block. asyncio wakes its loops by such a pair, so wherever asyncio runs there is one;
 /// what does the same for less may be refused.
 fn socket_pair() -> io::Result<[OwnedFd; 2]> {
-    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-    let mut ends = [-1; 2];
-    // SAFETY: room for two descriptors; the result is checked.
-    if unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) } != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: both were just made and have no other owner.
-    Ok(ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }))
+    let kind = Type::STREAM.nonblocking();
+    let (one, other) = Socket::pair(Domain::UNIX, kind, None)?;
+    Ok([one.into(), other.into()])
 }
 
 /// Reads what is in a pipe or socket, which does not block and is of no interest.

@@ -5,7 +5,9 @@
 //! wake-up's eventfd, which takes eight bytes at a time.
 
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+
+use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::{drain, socket_pair};
 use crate::refused::is_refusal;
@@ -18,18 +20,11 @@ pub(super) struct SignalPipe {
 
 impl SignalPipe {
     pub(super) fn new() -> io::Result<Self> {
-        let mut ends = [-1; 2];
-        // SAFETY: room for two descriptors; the result is checked.
-        if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } != 0 {
-            let error = io::Error::last_os_error();
-            if !is_refusal(&error) {
-                return Err(error);
-            }
-            let [read, write] = socket_pair()?;
-            return Ok(Self { read, write });
-        }
-        // SAFETY: both were just made and have no other owner.
-        let [read, write] = ends.map(|fd| unsafe { OwnedFd::from_raw_fd(fd) });
+        let made = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK);
+        let (read, write) = match made.map_err(io::Error::from) {
+            Err(error) if is_refusal(&error) => socket_pair()?.into(),
+            made => made?,
+        };
         Ok(Self { read, write })
     }
 

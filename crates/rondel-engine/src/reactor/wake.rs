@@ -4,9 +4,11 @@
 //! who uses the descriptor at this moment and says whether it is to be closed; whoever is the last one closes it.
 
 use std::io;
-use std::os::fd::{IntoRawFd, RawFd};
+use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::event::EventfdFlags;
 
 use super::{drain, replace, socket_pair};
 use crate::event_loop::inbox::WakeUp;
@@ -32,7 +34,10 @@ struct Eventfd {
 impl Wake {
     pub(super) fn new() -> io::Result<Self> {
         let (fd, write_fd) = match eventfd() {
-            Ok(fd) => (fd, fd),
+            Ok(fd) => {
+                let fd = fd.into_raw_fd();
+                (fd, fd)
+            }
             Err(error) if is_refusal(&error) => {
                 let [read, write] = socket_pair()?;
                 (read.into_raw_fd(), write.into_raw_fd())
@@ -76,8 +81,8 @@ impl Wake {
         }
         if self.0.is_pair() {
             let [read, write] = socket_pair()?;
-            replace(self.0.fd, read.into_raw_fd())?;
-            replace(self.0.write_fd, write.into_raw_fd())?;
+            replace(self.0.fd, read)?;
+            replace(self.0.write_fd, write)?;
         } else {
             replace(self.0.fd, eventfd()?)?;
         }
@@ -139,11 +144,7 @@ impl Drop for Eventfd {
     }
 }
 
-fn eventfd() -> io::Result<RawFd> {
-    // SAFETY: a system call without pointers; the result is checked.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    Ok(fd)
+fn eventfd() -> io::Result<OwnedFd> {
+    let flags = EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK;
+    Ok(rustix::event::eventfd(0, flags)?)
 }

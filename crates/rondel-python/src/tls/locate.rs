@@ -9,7 +9,7 @@
 //!
 //! Anything unexpected means that Python's objects do the work.
 
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::OnceLock;
 
@@ -52,13 +52,8 @@ pub(super) fn library() -> Option<&'static Library> {
 
 /// The first `N` words at an address, as far as there is memory that can be read.
 fn peek<const N: usize>(address: usize) -> Option<[usize; N]> {
-    let mut ends = [0; 2];
-    // SAFETY: room for two descriptors.
-    if unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC | libc::O_NONBLOCK) } < 0 {
-        return None;
-    }
-    // SAFETY: both are new and ours.
-    let (output, input) = unsafe { ends.map(|fd| OwnedFd::from_raw_fd(fd)) }.into();
+    // It has room for all that is written, so that nothing waits.
+    let (output, input) = std::io::pipe().ok()?;
     let mut words = [0_usize; N];
     let len = size_of_val(&words) as isize;
     // SAFETY: the kernel copies from an address that it checks, and to memory of that size.
