@@ -2,17 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::ffi::c_int;
-use std::sync::atomic::Ordering;
 
 use pyo3::ffi;
 
 use super::callbacks::{Callback, add, callbacks, nth, set_callbacks};
 use super::kinds::TASK_WAITING;
-use super::object::{tp_clear, tp_dealloc, tp_finalize, tp_traverse};
 use super::watch;
 use super::{
-    CLASS, Future, OFFSET, State, cancel, fail, fields, finish, init, iter, take_result,
-    uninitialized,
+    CLASS, Future, State, cancel, fail, fields, finish, init, iter, take_result, uninitialized,
 };
 use crate::cpython::error::{
     guard, guard_object, not_deletable, raise, raise_instance, runtime_error, type_error,
@@ -328,10 +325,10 @@ pub(crate) fn check_fresh(future: &Object) -> Res<()> {
 
 /// Takes back whatever an earlier `__init__` did.
 pub(crate) fn reset(future: &Object) {
-    super::clear(future);
-    let this = fields(future);
-    this.state.set(0);
-    this.flags.set(0);
+    // SAFETY: futures and tasks alone are reset.
+    let this = unsafe { future.known::<Future>() };
+    super::release(this);
+    this.renew();
 }
 
 /// As [`reset`], but an object lives as long as the future.
@@ -404,7 +401,7 @@ pub(crate) fn build_iterable(builder: TypeBuilder) -> Res<Owned> {
 pub(crate) fn init_types() -> Res<Owned> {
     let base = &imports().stock_future;
     let offset = base.basicsize().max(imports().stock_task.basicsize());
-    OFFSET.store(offset, Ordering::Relaxed);
+    CLASS.set_offset(offset);
     super::asyncio_part::init()?;
     iter::init_type()?;
     let builder = TypeBuilder::new::<Future>(c"rondel.Future", Some(base), offset)
@@ -412,10 +409,7 @@ pub(crate) fn init_types() -> Res<Owned> {
         .doc(c"A result that is not there yet, as asyncio.Future.")
         .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
         .slot(ffi::Py_tp_repr, slot_fn!(tp_repr, ffi::reprfunc))
-        .slot(ffi::Py_tp_traverse, slot_fn!(tp_traverse, ffi::traverseproc))
-        .slot(ffi::Py_tp_clear, slot_fn!(tp_clear, ffi::inquiry))
-        .slot(ffi::Py_tp_finalize, slot_fn!(tp_finalize, ffi::destructor))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
+        .collected::<Future>()
         .methods(shared_methods())
         .methods([
             method!(onearg c"set_result(result, /)" set_result, c"Ends it with a result."),
@@ -424,6 +418,6 @@ pub(crate) fn init_types() -> Res<Owned> {
         ])
         .getset(shared_attributes());
     let class = build_iterable(builder)?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

@@ -28,8 +28,6 @@ pub(crate) mod thread_list;
 pub(crate) mod watch;
 
 use std::cell::{Cell, RefCell};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
@@ -38,7 +36,7 @@ use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::stack::recurse;
 use crate::cpython::types::allocate;
-use crate::cpython::{Object, Owned, Res, Slot, imports, names};
+use crate::cpython::{Class, Fields, NativeClass, Object, Owned, Res, Slot, imports, names};
 use crate::loop_core::{LoopCore, is_debug};
 
 #[cfg(not(Py_3_12))]
@@ -48,12 +46,10 @@ pub(crate) use callbacks::{add_waiter, remove_waiter};
 pub(crate) use iter::{Step, advance, begin_wait, value_if_done};
 pub(crate) use kinds::is_native;
 pub(crate) use methods::{
-    build_iterable, check_fresh, init_types, loop_or_default, message_of, reset, reset_keeping,
+    build_iterable, check_fresh, init_types, loop_or_default, message_of, reset_keeping,
     shared_attributes, shared_methods,
 };
-pub(crate) use object::{
-    clear, clear_base, finalize, give_back, may_end_others, traverse, traverse_base,
-};
+pub(crate) use object::{finalize, give_back, may_end_others, release};
 
 /// Where a future stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -97,40 +93,58 @@ struct Rare {
     kept: RefCell<Vec<Owned>>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-static OFFSET: AtomicUsize = AtomicUsize::new(0);
+static CLASS: Class = Class::new();
+
+// SAFETY: all classes of futures are made with the fields at this offset, behind what `_asyncio.Task` has.
+unsafe impl Fields for Future {
+    #[inline]
+    fn offset() -> usize {
+        CLASS.offset()
+    }
+}
+
+// SAFETY: instances of all of these classes have the fields. (`exact` gives what nothing is overridden of: futures, tasks, and
+// what `gather` returns.)
+unsafe impl NativeClass for Future {
+    #[inline]
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    #[inline]
+    fn is_exact(object: &Object) -> bool {
+        is_native(object)
+    }
+
+    #[inline]
+    fn is_instance(object: &Object) -> bool {
+        is_native(object) || CLASS.is_instance(object) || kinds::TASK.class.is_instance(object)
+    }
+}
 
 free_list!(FREE, 1024);
 
-/// Where our fields stand in futures and tasks.
-#[inline]
-pub(crate) fn offset() -> usize {
-    OFFSET.load(Ordering::Relaxed)
-}
-
 /// The class.
 pub(crate) fn class() -> &'static Object {
-    // SAFETY: made at import, and never released.
-    unsafe { Object::from_ptr(CLASS.load(Ordering::Relaxed).cast()) }
+    CLASS.object()
 }
 
 /// Whether this is exactly a `rondel.Future`.
 #[inline]
 pub(crate) fn is_exact(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+    CLASS.is_exact(object)
 }
 
 /// The fields of a future or task of ours, which `object` must be.
 #[inline]
 pub(crate) fn fields(object: &Object) -> &Future {
-    // SAFETY: instances of both classes and of their subclasses have these fields at this offset.
-    unsafe { &*object.as_ptr().byte_add(offset()).cast::<Future>() }
+    Future::of(object)
 }
 
 /// `Future(loop=event_loop)`.
 #[inline]
 pub(crate) fn new_future(event_loop: &Object) -> Res<Owned> {
-    let class = CLASS.load(Ordering::Relaxed);
+    let class = CLASS.as_ptr();
     let future = match FREE.with(|list| list.revive(class, true)) {
         Some(future) => future,
         // SAFETY: all-zero fields are valid.

@@ -1,14 +1,13 @@
 //! A future's life as a Python object: finalizer, garbage collection, freelist.
 
-use std::ffi::{c_int, c_void};
-
 use pyo3::ffi;
 
 use super::{FREE, Future, Rare, State, asyncio_part, fields, is_exact};
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::instance_dict::has_dict;
-use crate::cpython::nesting::{may_end, nested};
-use crate::cpython::types::{clear_weakrefs, free, has_weakrefs, is_fresh};
-use crate::cpython::{Object, Owned, Res, imports, names};
+use crate::cpython::nesting::may_end;
+use crate::cpython::types::{has_weakrefs, is_fresh};
+use crate::cpython::{Native, Object, Owned, Res, Slot, imports, names};
 use crate::loop_core::LoopCore;
 
 /// `__del__`: an exception that nobody looked at is reported.
@@ -34,136 +33,109 @@ pub(crate) fn finalize(future: &Object) -> Res<()> {
     Ok(())
 }
 
-pub(super) unsafe extern "C" fn tp_finalize(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a live instance.
-    let object = unsafe { Object::from_ptr(object) };
-    crate::cpython::finalize::finalizing(object, || finalize(object));
-}
+// SAFETY: all that a future holds is shown.
+unsafe impl Collected for Future {
+    const FINALIZED: bool = true;
 
-/// Visits the fields of the future in `object`.
-pub(crate) fn traverse(object: &Object, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    let this = fields(object);
-    crate::cpython::types::visit!(
-        visit,
-        arg,
-        this.event_loop,
-        this.result,
-        this.callback,
-        this.context
-    );
-    // The collector's visits run no foreign code, so the box may be out for their time.
-    let Some(rare) = this.rare.take() else {
-        return 0;
-    };
-    let result = traverse_rare(&rare, visit, arg);
-    this.rare.set(Some(rare));
-    result
-}
+    slots!(callback, context, result, event_loop);
 
-fn traverse_rare(rare: &Rare, visit: ffi::visitproc, arg: *mut c_void) -> c_int {
-    crate::cpython::types::visit!(
-        visit,
-        arg,
-        rare.exception_traceback,
-        rare.cancel_message,
-        rare.cancelled_error,
-        rare.source_traceback,
-    );
-    if let Ok(kept) = rare.kept.try_borrow() {
-        for object in kept.iter() {
-            // SAFETY: the collector's own visitor, with a live object.
-            let result = unsafe { visit(object.as_ptr(), arg) };
-            if result != 0 {
-                return result;
-            }
+    /// An instance may have a dict, which asyncio's class has a place for.
+    fn base() -> Option<&'static Object> {
+        Some(&imports().stock_future)
+    }
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        // The collector's visits run no foreign code, so the box may be out for their time.
+        if let Some(rare) = self.rare.take() {
+            rare.for_each(see);
+            self.rare.set(Some(rare));
         }
     }
-    if let Ok(callbacks) = rare.callbacks.try_borrow() {
-        for callback in callbacks.iter() {
-            for object in [Some(&callback.target), callback.context.as_ref()]
-                .into_iter()
-                .flatten()
-            {
-                // SAFETY: the collector's own visitor, with a live object.
-                let result = unsafe { visit(object.as_ptr(), arg) };
-                if result != 0 {
-                    return result;
+
+    #[inline]
+    fn release_others(&self) {
+        drop(self.rare.take());
+    }
+
+    #[inline]
+    fn release_inherited(this: &Native<Self>) {
+        asyncio_part::clear_future(this.object());
+    }
+
+    #[inline]
+    fn may_end_others(this: &Native<Self>) -> bool {
+        may_end_others(this)
+    }
+
+    #[inline]
+    fn needs_finalizer(this: &Native<Self>) -> bool {
+        !is_exact(this.object()) || this.logs_traceback()
+    }
+
+    #[inline]
+    unsafe fn keep(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let this = Native::<Self>::from_ptr(object);
+            this.renew();
+            is_exact(this.object()) && is_fresh(object) && FREE.with(|list| list.keep(object))
+        }
+    }
+
+    fn finalize(future: &Object) -> Res<()> {
+        finalize(future)
+    }
+}
+
+impl Rare {
+    /// Shows all that they hold.
+    fn for_each(&self, see: &mut dyn FnMut(&Object)) {
+        let slots = [
+            &self.exception_traceback,
+            &self.cancel_message,
+            &self.cancelled_error,
+            &self.source_traceback,
+        ];
+        slots.into_iter().filter_map(Slot::get).for_each(&mut *see);
+        if let Ok(kept) = self.kept.try_borrow() {
+            kept.iter().for_each(|object| see(object));
+        }
+        if let Ok(callbacks) = self.callbacks.try_borrow() {
+            for callback in callbacks.iter() {
+                see(&callback.target);
+                if let Some(context) = &callback.context {
+                    see(context);
                 }
             }
         }
     }
-    0
 }
 
-/// Empties the future in `object`.
+impl Future {
+    /// Shows all that the future holds, for the classes that build on it.
+    pub(crate) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
+        self.for_each_slot(&mut |slot| {
+            if let Some(object) = slot.get() {
+                see(object);
+            }
+        });
+        self.for_each_other(see);
+    }
+
+    /// Makes it pending, and as good as new, once it is empty.
+    #[inline]
+    pub(crate) fn renew(&self) {
+        self.state.set(0);
+        self.flags.set(0);
+    }
+}
+
+/// Empties a future.
 #[inline]
-pub(crate) fn clear(object: &Object) {
-    let this = fields(object);
-    asyncio_part::clear_future(object);
-    this.callback.clear();
-    this.context.clear();
-    this.result.clear();
-    this.event_loop.clear();
-    drop(this.rare.take());
-}
-
-/// Calls the base class's slot on the part of the object that is its own: an instance dict, if there is one.
-///
-/// # Safety
-/// As the collector calls `tp_traverse`.
-pub(crate) unsafe fn traverse_base(
-    base: &Object,
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: a live type; its own function for its own part, where most fields are null.
-    unsafe {
-        match (*base.as_type_ptr()).tp_traverse {
-            Some(traverse) => traverse(object, visit, arg),
-            None => 0,
-        }
-    }
-}
-
-/// Releases the instance dict, which the base class knows how to do.
-///
-/// # Safety
-/// `object` is an instance of a type derived from `base`, in `tp_clear` or `tp_dealloc`.
-#[inline]
-pub(crate) unsafe fn clear_base(base: &Object, object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word.
-    unsafe {
-        if has_dict(Object::from_ptr(object))
-            && let Some(clear) = (*base.as_type_ptr()).tp_clear
-        {
-            clear(object);
-        }
-    }
-}
-
-pub(super) unsafe extern "C" fn tp_traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        let result = traverse_base(&imports().stock_future, object, visit, arg);
-        if result != 0 {
-            return result;
-        }
-        traverse(Object::from_ptr(object), visit, arg)
-    }
-}
-
-pub(super) unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        clear_base(&imports().stock_future, object);
-        clear(Object::from_ptr(object));
-    }
-    0
+pub(crate) fn release(this: &Native<Future>) {
+    Future::release_inherited(this);
+    this.for_each_slot(&mut Slot::clear);
+    this.release_others();
 }
 
 /// A future of ours that was made by [`super::new_waiter`], has had its result and is not needed any more. If nobody else holds it,
@@ -193,8 +165,7 @@ pub(crate) fn give_back(future: Owned) {
     };
     asyncio_part::clear_future(&future);
     this.result.clear();
-    this.state.set(0);
-    this.flags.set(0);
+    this.renew();
     core.keep_waiter(future);
 }
 
@@ -203,46 +174,4 @@ pub(crate) fn give_back(future: Owned) {
 pub(crate) fn may_end_others(this: &Future) -> bool {
     cfg!(not(Py_3_14))
         && (may_end(this.result.get()) || !this.callback.is_empty() || !this.has_no_rare())
-}
-
-pub(super) unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; it ends once.
-    unsafe {
-        match may_end_others(fields(Object::from_ptr(object))) {
-            true => end_nested(object),
-            false => end(object),
-        }
-    }
-}
-
-/// # Safety
-/// Only for `tp_dealloc`.
-#[cold]
-#[inline(never)]
-unsafe fn end_nested(object: *mut ffi::PyObject) {
-    // SAFETY: guaranteed by the caller.
-    unsafe { nested(object, tp_dealloc, || end(object)) };
-}
-
-/// # Safety
-/// Only for `tp_dealloc`.
-#[inline(always)]
-unsafe fn end(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word.
-    unsafe {
-        let this = fields(Object::from_ptr(object));
-        let exact = is_exact(Object::from_ptr(object));
-        if (!exact || this.logs_traceback()) && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
-            return; // resurrected
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear_weakrefs(object);
-        clear_base(&imports().stock_future, object);
-        clear(Object::from_ptr(object));
-        this.state.set(0);
-        this.flags.set(0);
-        if !(exact && is_fresh(object) && FREE.with(|list| list.keep(object))) {
-            free(object);
-        }
-    }
 }

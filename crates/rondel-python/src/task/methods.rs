@@ -6,10 +6,8 @@ use std::sync::OnceLock;
 
 use pyo3::ffi;
 
-use super::{
-    MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, fields, init, step, tp_clear, tp_dealloc,
-    tp_finalize, tp_traverse,
-};
+use super::{MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, fields, init, step};
+use crate::cpython::Fields;
 use crate::cpython::error::{guard, guard_object, not_deletable, runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::names::names;
@@ -225,20 +223,14 @@ fn attributes() -> Vec<GetSet> {
 /// Makes the class.
 pub(crate) fn init_type() -> Res<Owned> {
     #[repr(C)]
-    struct Fields(Future, Task);
+    struct All(Future, Task);
     let base = &imports().stock_task;
-    let builder = TypeBuilder::new::<Fields>(c"rondel.Task", Some(base), future::offset())
+    let builder = TypeBuilder::new::<All>(c"rondel.Task", Some(base), Future::offset())
         .subclassable()
         .doc(c"A coroutine that an event loop runs, as asyncio.Task.")
         .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
         .slot(ffi::Py_tp_repr, slot_fn!(tp_repr, ffi::reprfunc))
-        .slot(
-            ffi::Py_tp_traverse,
-            slot_fn!(tp_traverse, ffi::traverseproc),
-        )
-        .slot(ffi::Py_tp_clear, slot_fn!(tp_clear, ffi::inquiry))
-        .slot(ffi::Py_tp_finalize, slot_fn!(tp_finalize, ffi::destructor))
-        .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
+        .collected::<Task>()
         .methods(future::shared_methods())
         .methods(methods())
         .getset(future::shared_attributes())

@@ -16,19 +16,20 @@ mod methods;
 mod step;
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
 use std::ptr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use pyo3::ffi;
 
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::type_error;
 use crate::cpython::freelist::free_list;
-use crate::cpython::nesting::nested;
-use crate::cpython::types::{allocate, clear_weakrefs, free, is_fresh, visit};
-use crate::cpython::{Object, Owned, Res, Slot, context, imports, names};
+use crate::cpython::types::{allocate, is_fresh};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, Object, Owned, Res, Slot, context, imports, names,
+};
 use crate::future::kinds::TASK;
-use crate::future::{self, asyncio_part};
+use crate::future::{self, Future, asyncio_part};
 use crate::handle::call_soon;
 use crate::loop_core::LoopCore;
 use crate::loop_core::check_step;
@@ -79,12 +80,35 @@ pub(crate) fn is_ours(object: &Object) -> bool {
     TASK.class.is_instance(object)
 }
 
+// SAFETY: the class is made with the fields behind those of a future.
+unsafe impl Fields for Task {
+    #[inline]
+    fn offset() -> usize {
+        Future::offset() + size_of::<Future>()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl NativeClass for Task {
+    #[inline]
+    fn class() -> &'static Class {
+        &TASK.class
+    }
+}
+
+impl Native<Task> {
+    /// The task as a future.
+    #[inline]
+    pub(crate) fn as_future(&self) -> &Native<Future> {
+        // SAFETY: a task has the fields of a future before its own.
+        unsafe { self.object().known() }
+    }
+}
+
 /// The fields of a task of ours, which `object` must be.
 #[inline]
 pub(crate) fn fields(object: &Object) -> &Task {
-    let offset = future::offset() + size_of::<future::Future>();
-    // SAFETY: instances of our class and of its subclasses have these fields at this offset.
-    unsafe { &*object.as_ptr().byte_add(offset).cast::<Task>() }
+    Task::of(object)
 }
 
 /// `Task(coroutine, loop=event_loop, name=name, context=context, eager_start=eager_start)`.
@@ -304,58 +328,65 @@ fn finalize(task: &Object) -> Res<()> {
     future::finalize(task)
 }
 
-unsafe extern "C" fn tp_finalize(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a live instance.
-    let object = unsafe { Object::from_ptr(object) };
-    crate::cpython::finalize::finalizing(object, || finalize(object));
-}
+// SAFETY: all that a task holds is shown.
+unsafe impl Collected for Task {
+    const FINALIZED: bool = true;
 
-unsafe extern "C" fn tp_traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let object = unsafe {
-        let result = future::traverse_base(&imports().stock_task, object, visit, arg);
-        if result != 0 {
-            return result;
-        }
-        Object::from_ptr(object)
-    };
-    let this = fields(object);
-    visit!(
-        visit,
-        arg,
-        this.coroutine,
-        this.context,
-        this.waits_for,
-        this.pending_exception,
-        this.name,
-    );
-    future::traverse(object, visit, arg)
-}
+    slots!(coroutine, context, waits_for, pending_exception, name);
 
-fn clear(object: &Object) {
-    let this = fields(object);
-    #[cfg(not(Py_3_14))]
-    this.node.unlink();
-    asyncio_part::clear_task(object);
-    this.coroutine.clear();
-    this.context.clear();
-    this.waits_for.clear();
-    this.pending_exception.clear();
-    this.name.clear();
-    future::clear(object);
-}
-
-unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        future::clear_base(&imports().stock_task, object);
-        clear(Object::from_ptr(object));
+    /// An instance may have a dict, which asyncio's class has a place for.
+    fn base() -> Option<&'static Object> {
+        Some(&imports().stock_task)
     }
-    0
+
+    #[inline]
+    fn release_others(&self) {
+        #[cfg(not(Py_3_14))]
+        self.node.unlink();
+    }
+
+    fn for_each_inherited(this: &Native<Self>, see: &mut dyn FnMut(&Object)) {
+        this.as_future().for_each(see);
+    }
+
+    #[inline]
+    fn release_inherited(this: &Native<Self>) {
+        asyncio_part::clear_task(this.object());
+        future::release(this.as_future());
+    }
+
+    #[inline]
+    fn may_end_others(this: &Native<Self>) -> bool {
+        let base = this.as_future();
+        !base.is_done() || future::may_end_others(base)
+    }
+
+    #[inline]
+    fn needs_finalizer(this: &Native<Self>) -> bool {
+        let base = this.as_future();
+        !is_exact(this.object()) || !base.is_done() || base.logs_traceback()
+    }
+
+    #[inline]
+    fn dies(this: &Native<Self>) {
+        all_tasks::unregister(this.object());
+        give_context_back(this.object());
+    }
+
+    #[inline]
+    unsafe fn keep(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let this = Native::<Self>::from_ptr(object);
+            this.as_future().renew();
+            this.flags.set(0);
+            is_exact(this.object()) && is_fresh(object) && FREE.with(|list| list.keep(object))
+        }
+    }
+
+    fn finalize(task: &Object) -> Res<()> {
+        finalize(task)
+    }
 }
 
 /// A task that ends while its loop runs may leave its context to the next one.
@@ -366,43 +397,5 @@ fn give_context_back(task: &Object) {
         && let Some(context) = fields(task).context.take()
     {
         core.contexts.give_back_dying(context);
-    }
-}
-
-unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; it ends once.
-    unsafe {
-        let base = future::fields(Object::from_ptr(object));
-        if !base.is_done() || future::may_end_others(base) {
-            nested(object, tp_dealloc, || end(object));
-        } else {
-            end(object);
-        }
-    }
-}
-
-/// # Safety
-/// Only for `tp_dealloc`.
-#[inline]
-unsafe fn end(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word.
-    unsafe {
-        let task = Object::from_ptr(object);
-        let (exact, base) = (is_exact(task), future::fields(task));
-        let quiet = exact && base.is_done() && !base.logs_traceback();
-        if !quiet && ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
-            return; // resurrected
-        }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        all_tasks::unregister(task);
-        clear_weakrefs(object);
-        future::clear_base(&imports().stock_task, object);
-        give_context_back(task);
-        clear(task);
-        future::reset(task);
-        fields(task).flags.set(0);
-        if !(exact && is_fresh(object) && FREE.with(|list| list.keep(object))) {
-            free(object);
-        }
     }
 }

@@ -4,22 +4,19 @@
 //! that fails, gets its turn in the loop, where the results are read or the exception is passed on.
 
 use std::cell::Cell;
-use std::ffi::{c_int, c_void};
 use std::ptr;
 
 use pyo3::ffi;
 
 use super::awaited_by::unlink;
 use super::names::waits_imports;
-use crate::cpython::finalize::finalize_from_dealloc;
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::freelist::free_list;
 use crate::cpython::method::{Args, attribute, method};
 use crate::cpython::native::Class;
-use crate::cpython::nesting::nested;
 use crate::cpython::object::check;
-use crate::cpython::types::{
-    TypeBuilder, allocate, clear_weakrefs, free, is_fresh, slot_fn, visit,
-};
+use crate::cpython::types::{TypeBuilder, allocate, is_fresh};
+use crate::cpython::{Fields, Native, NativeClass};
 use crate::cpython::{Object, Owned, Res, Slot, imports, names};
 use crate::future::kinds::GATHERING;
 use crate::future::watch::{self, Arrived, Watcher};
@@ -52,11 +49,34 @@ pub(super) static WATCHER: Watcher = Watcher {
 
 free_list!(FREE, 64);
 
+// SAFETY: the class is made with the fields behind those of a future.
+unsafe impl Fields for Gathering {
+    #[inline]
+    fn offset() -> usize {
+        Future::offset() + size_of::<Future>()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl NativeClass for Gathering {
+    #[inline]
+    fn class() -> &'static Class {
+        &GATHERING.class
+    }
+}
+
+impl Native<Gathering> {
+    /// It as a future.
+    #[inline]
+    fn as_future(&self) -> &Native<Future> {
+        // SAFETY: it has the fields of a future before its own.
+        unsafe { self.object().known() }
+    }
+}
+
 #[inline]
 pub(super) fn fields(outer: &Object) -> &Gathering {
-    let offset = future::offset() + size_of::<Future>();
-    // SAFETY: instances of our class have these fields at this offset.
-    unsafe { &*outer.as_ptr().byte_add(offset).cast::<Gathering>() }
+    Gathering::of(outer)
 }
 
 /// A new one, without children.
@@ -277,94 +297,67 @@ fn set_cancel_requested(outer: &Object, value: Option<&Object>) -> Res<()> {
 
 // ---- life as an object ----
 
-unsafe extern "C" fn traverse(
-    object: *mut ffi::PyObject,
-    visit: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    let outer = unsafe {
-        let result = future::traverse_base(&imports().stock_future, object, visit, arg);
-        if result != 0 {
-            return result;
-        }
-        Object::from_ptr(object)
-    };
-    let this = fields(outer);
-    visit!(visit, arg, this.children, this.task);
-    let mut result = 0;
-    this.arrived.for_each(&mut |future| {
-        if result == 0 {
-            // SAFETY: the collector's own visitor, with a live object.
-            result = unsafe { visit(future.as_ptr(), arg) };
-        }
-    });
-    if result != 0 {
-        return result;
+// SAFETY: all that it holds is shown.
+unsafe impl Collected for Gathering {
+    const FINALIZED: bool = true;
+
+    slots!(children, task);
+
+    /// An instance may have a dict, which asyncio's class has a place for.
+    fn base() -> Option<&'static Object> {
+        Some(&imports().stock_future)
     }
-    future::traverse(outer, visit, arg)
-}
 
-fn release(outer: &Object) {
-    let this = fields(outer);
-    this.children.clear();
-    this.task.clear();
-    this.arrived.clear();
-    future::clear(outer);
-}
-
-unsafe extern "C" fn clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe {
-        future::clear_base(&imports().stock_future, object);
-        release(Object::from_ptr(object));
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.arrived.for_each(see);
     }
-    0
-}
 
-unsafe extern "C" fn dealloc(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; it ends once.
-    unsafe { nested(object, dealloc, || end(object)) };
-}
+    fn release_others(&self) {
+        self.arrived.clear();
+    }
 
-/// # Safety
-/// Only for `tp_dealloc`.
-unsafe fn end(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word.
-    unsafe {
-        let outer = Object::from_ptr(object);
-        if future::fields(outer).logs_traceback() && finalize_from_dealloc(object) {
-            return; // resurrected
+    fn for_each_inherited(this: &Native<Self>, see: &mut dyn FnMut(&Object)) {
+        this.as_future().for_each(see);
+    }
+
+    fn release_inherited(this: &Native<Self>) {
+        future::release(this.as_future());
+    }
+
+    #[inline]
+    fn needs_finalizer(this: &Native<Self>) -> bool {
+        this.as_future().logs_traceback()
+    }
+
+    unsafe fn keep(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: guaranteed by the caller.
+        unsafe {
+            let this = Native::<Self>::from_ptr(object);
+            this.as_future().renew();
+            this.done.set(0);
+            this.cancel_requested.set(false);
+            is_fresh(object) && FREE.with(|list| list.keep(object))
         }
-        ffi::PyObject_GC_UnTrack(object.cast());
-        clear_weakrefs(object);
-        future::clear_base(&imports().stock_future, object);
-        release(outer);
-        future::reset(outer);
-        let this = fields(outer);
-        this.done.set(0);
-        this.cancel_requested.set(false);
-        if !(is_fresh(object) && FREE.with(|list| list.keep(object))) {
-            free(object);
-        }
+    }
+
+    fn finalize(outer: &Object) -> Res<()> {
+        future::finalize(outer)
     }
 }
 
 /// Makes the class.
 pub(super) fn init_type() -> Res<()> {
     #[repr(C)]
-    struct Fields(Future, Gathering);
+    struct All(Future, Gathering);
     let base = future::class();
-    let builder = TypeBuilder::new::<Fields>(
+    let builder = TypeBuilder::new::<All>(
         c"rondel._rondel._GatheringFuture",
         Some(base),
-        future::offset(),
+        Future::offset(),
     )
     .not_instantiable()
     .doc(c"What gather() returns.")
-    .slot(ffi::Py_tp_traverse, slot_fn!(traverse, ffi::traverseproc))
-    .slot(ffi::Py_tp_clear, slot_fn!(clear, ffi::inquiry))
-    .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc, ffi::destructor))
+    .collected::<Gathering>()
     .methods([method!(fast c"cancel(msg=None)" cancel_method,
                 c"Cancels the children; false if all are done already.")])
     .getset([
