@@ -67,6 +67,7 @@ compile_error!("Rondel runs on Linux only");
 mod blocking;
 mod budget;
 mod exceptions;
+mod guest;
 mod resolver;
 mod runtime;
 mod signal;
@@ -78,6 +79,7 @@ pub use blocking::{BlockingTask, spawn_blocking};
 pub use exceptions::{
     ExceptionContext, call_exception_handler, default_exception_handler, set_exception_handler,
 };
+pub use guest::Guest;
 pub use resolver::{HostPort, getaddrinfo};
 pub use rondel_engine::event_loop::clock::Jump;
 pub use runtime::{Builder, RunError, run};

@@ -10,6 +10,7 @@ use std::fmt;
 use std::future::Future;
 use std::io;
 use std::ops::ControlFlow;
+use std::os::fd::RawFd;
 use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use std::time::Duration;
 use crate::blocking::Pool;
 use crate::budget::Budget;
 use crate::exceptions::{ExceptionHandler, LostPanic};
+use crate::guest;
 use crate::signal::Interrupts;
 use crate::streams::{Connecting, Connection, Listener, Outbox, linger};
 use crate::task::{self, CancelledError, Ending, Header, JoinError, SentWake, TaskList, TaskRef};
@@ -67,6 +69,8 @@ pub(crate) enum Source {
     Connecting(Rc<Connecting>),
     /// The eventfd that the signal handler writes to.
     Interrupt,
+    /// The timer that a guest has the kernel keep; see `guest.rs`.
+    TimerFd(RawFd),
 }
 
 /// The host: it has no state of its own, for the current runtime has it.
@@ -103,6 +107,10 @@ impl Host for RustHost {
             Source::Stream(connection) => connection.readable(),
             Source::Listener(listener) => Some(Item::Accept(Rc::clone(listener))),
             Source::Interrupt => Some(Item::Interrupt),
+            Source::TimerFd(fd) => {
+                guest::acknowledge(*fd);
+                None
+            }
             Source::Connecting(_) => None,
         }
     }
@@ -111,7 +119,7 @@ impl Host for RustHost {
         match source {
             Source::Stream(connection) => connection.writable(),
             Source::Connecting(connecting) => connecting.writable(),
-            Source::Listener(_) | Source::Interrupt => None,
+            Source::Listener(_) | Source::Interrupt | Source::TimerFd(_) => None,
         }
     }
 
@@ -123,7 +131,7 @@ impl Host for RustHost {
     }
 
     fn is_internal(&self, source: &Source) -> bool {
-        matches!(source, Source::Interrupt)
+        matches!(source, Source::Interrupt | Source::TimerFd(_))
     }
 
     #[inline]
@@ -177,7 +185,7 @@ thread_local! {
 /// Applies `f` to the runtime that runs on this thread; `None` if there is none.
 #[inline]
 pub(crate) fn try_current<R>(f: impl FnOnce(&Runtime) -> R) -> Option<R> {
-    // SAFETY: `Entered` keeps the runtime alive as long as the pointer is set.
+    // SAFETY: `Entered` and `Visit` keep the runtime alive as long as the pointer is set.
     CURRENT.get().map(|runtime| f(unsafe { runtime.as_ref() }))
 }
 
@@ -204,7 +212,7 @@ pub(crate) fn current() -> Rc<Runtime> {
     let Some(runtime) = CURRENT.get() else {
         no_running_event_loop()
     };
-    // SAFETY: the pointer is that of the `Rc` in `Entered`, which is alive.
+    // SAFETY: the pointer is that of the `Rc` in `Entered` or `Visit`, which is alive.
     unsafe {
         Rc::increment_strong_count(runtime.as_ptr());
         Rc::from_raw(runtime.as_ptr())
@@ -217,7 +225,28 @@ fn no_running_event_loop() -> ! {
     panic!("no running event loop on this thread: call this from within rondel::run")
 }
 
-/// Makes a runtime the thread's current one for as long as it lives.
+/// Makes a runtime the thread's current one for as long as this lives.
+pub(crate) struct Visit {
+    outer: Option<NonNull<Runtime>>,
+    _runtime: Rc<Runtime>,
+}
+
+impl Visit {
+    pub(crate) fn new(runtime: Rc<Runtime>) -> Self {
+        Self {
+            outer: CURRENT.replace(NonNull::new(Rc::as_ptr(&runtime).cast_mut())),
+            _runtime: runtime,
+        }
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        CURRENT.set(self.outer);
+    }
+}
+
+/// Makes a runtime the thread's current one, and ends it when this is dropped.
 struct Entered(Rc<Runtime>);
 
 impl Entered {
@@ -236,7 +265,7 @@ impl Drop for Entered {
 }
 
 impl Runtime {
-    fn new(clock: Clock, linger: Duration) -> io::Result<Self> {
+    pub(crate) fn new(clock: Clock, linger: Duration) -> io::Result<Self> {
         let event_loop = EventLoop::new(RustHost, clock)?;
         Ok(Self {
             inbox: Arc::as_ptr(event_loop.inbox()),
@@ -298,8 +327,9 @@ impl Runtime {
         }
     }
 
-    /// Drops the futures of all tasks, then everything that is queued or registered.
-    fn close(&self) {
+    /// Drops the futures of all tasks, then everything that is queued or registered. Only while this is the current
+    /// runtime.
+    pub(crate) fn close(&self) {
         self.closing.set(true);
         task::cancel_all(self);
         self.outbox.flush();

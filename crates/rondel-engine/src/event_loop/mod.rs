@@ -22,7 +22,7 @@ use std::sync::Arc;
 
 use crate::reactor::{Events, Reactor, Wake};
 use clock::Clock;
-use inbox::Inbox;
+use inbox::{Inbox, WakeUp};
 use ready::Ready;
 use timers::{Timer, Timers};
 
@@ -329,6 +329,12 @@ impl<H: Host> EventLoop<H> {
     /// `EBADF` if the loop is closed; what making a backend fails with, the first time after a fork.
     pub fn select_fd(&self) -> io::Result<RawFd> {
         Ok(self.reactor.borrow_mut().poller()?.as_raw_fd())
+    }
+
+    /// Makes the descriptor of [`select_fd`](Self::select_fd) readable, until the reactor is asked next.
+    pub fn ring(&self) {
+        let wake = self.reactor.borrow().wake();
+        wake.wake();
     }
 
     /// To be called in the child of a fork, for each loop: what the parent's loop is registered with is left alone from

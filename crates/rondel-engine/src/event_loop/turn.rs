@@ -56,6 +56,21 @@ impl<H: Host> EventLoop<H> {
         if until_due != Some(0) || self.poll_is_overdue() {
             self.poll(idle, until_due)?;
         }
+        self.run_ready(idle)
+    }
+
+    /// One turn that asks the reactor and does not wait, for a loop that another one drives.
+    ///
+    /// # Errors
+    /// As [`run_forever`](Self::run_forever).
+    pub fn turn_without_waiting(&self) -> Result<(), H::Exit> {
+        self.poll(false, Some(0))?;
+        self.run_ready(true)
+    }
+
+    /// The rest of a turn: queues what has come by time and from other threads, and runs what is queued.
+    #[inline]
+    fn run_ready(&self, idle: bool) -> Result<(), H::Exit> {
         self.queue_due_timers(idle);
         self.queue_mail();
         for _ in 0..self.ready.len() {
@@ -280,12 +295,17 @@ impl<H: Host> EventLoop<H> {
     /// How long the reactor may wait, in nanoseconds: until the first timer that is not cancelled.
     /// `None`: until something happens.
     fn time_to_wait(&self) -> Option<u64> {
+        let deadline = self.next_deadline()?;
+        Some(deadline.saturating_sub(self.now()))
+    }
+
+    /// When the first timer that is not cancelled is due, in nanoseconds of this loop's clock; `None` if there is none.
+    pub fn next_deadline(&self) -> Option<u64> {
         loop {
             let mut timers = self.timers.borrow_mut();
             let (deadline, head) = timers.first()?;
             if !head.is_cancelled() {
-                drop(timers);
-                return Some(deadline.saturating_sub(self.now()));
+                return Some(deadline);
             }
             let cancelled = timers.pop();
             drop(timers);
