@@ -1,7 +1,8 @@
-"""Each method of each kind of transport, called with arguments of each kind: Rondel must answer as asyncio does.
+"""Each method of each kind of transport, with arguments of each kind, behaves like asyncio's.
 
-What is compared: the result or the exception with its text, the transport's state after the call, what the protocol
-and the loop's exception handler hear of it, and the signature that `inspect` shows.
+The test compares the result or the exception with its text, the transport's state after the call,
+the calls of the protocol and of the loop's exception handler, and the signature that `inspect`
+shows.
 """
 
 import asyncio
@@ -61,7 +62,7 @@ KINDS = {
 
 
 class _Odd:
-    """Of no use to any method."""
+    """An argument that no method accepts."""
 
     def __repr__(self) -> str:
         return "<odd>"
@@ -125,7 +126,7 @@ PAIRS = [
 
 
 def calls(method: str) -> list[tuple[tuple[Any, ...], dict[str, Any]]]:
-    """What a method is called with."""
+    """Return the arguments for a method."""
     given: list[tuple[tuple[Any, ...], dict[str, Any]]] = [((), {})]
     given += [((value,), {}) for value in VALUES]
     given += [(pair, {}) for pair in PAIRS]
@@ -157,7 +158,7 @@ class _Protocol(asyncio.Protocol, asyncio.DatagramProtocol):
 
 @contextlib.asynccontextmanager
 async def opened(kind: str, protocol: _Protocol, contexts: Any) -> AsyncIterator[Any]:
-    """A transport of a kind, whose other end is there and says nothing."""
+    """A transport of a kind, with a silent peer."""
     loop = asyncio.get_running_loop()
     with contextlib.ExitStack() as stack:
         if kind in ("tcp", "unix"):
@@ -220,14 +221,14 @@ async def opened(kind: str, protocol: _Protocol, contexts: Any) -> AsyncIterator
             other = await made
             stack.callback(other.abort)
         yield transport
-        with contextlib.suppress(AttributeError):  # of asyncio's, when its transport is told of its end by hand
+        with contextlib.suppress(AttributeError):  # asyncio's, after a private method was called
             transport.abort() if hasattr(transport, "abort") else transport.close()
         for _ in range(4):
             await asyncio.sleep(0)
 
 
 def shown(value: Any) -> Any:
-    """A value as it is compared: by itself if that says something, by its type otherwise."""
+    """Return the form in which values are compared: a simple value itself, else its type."""
     if isinstance(value, _Protocol):
         return "the protocol"
     if isinstance(value, tuple | list):
@@ -240,7 +241,7 @@ def shown(value: Any) -> Any:
 
 
 def text_of(error: BaseException) -> str:
-    # Not the class that a method is defined in, nor addresses.
+    # Without the class that defines a method, and without addresses.
     text = re.sub(r"\b[\w.]+\.(\w+\(\))", r"\1", str(error))
     return re.sub(r"0x[0-9a-f]+|(?<=', )\d+(?=\))", "…", text)
 
@@ -253,7 +254,7 @@ def outcome(call: Callable[[], Any]) -> Any:
 
 
 async def perform(kind: str, method: str, args: tuple[Any, ...], named: dict[str, Any], contexts: Any) -> list[Any]:
-    """Calls a method of a new transport; gives all that can be seen of it."""
+    """Call a method of a new transport; return everything observable."""
     heard: list[Any] = []
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(
@@ -263,7 +264,8 @@ async def perform(kind: str, method: str, args: tuple[Any, ...], named: dict[str
     async with opened(kind, protocol, contexts) as transport:
         seen: list[Any] = [outcome(lambda: getattr(transport, method)(*args, **named))]
         for _ in range(3):
-            # Once the transport has let go of its protocol, or has another, asyncio's methods fail where they like.
+            # Once the transport has dropped its protocol, or has another, asyncio's methods fail
+            # arbitrarily.
             state = ["is_closing", "is_reading", "get_write_buffer_size", "get_write_buffer_limits", "get_protocol"]
             seen.append([outcome(getattr(transport, name)) for name in state if hasattr(transport, name)])
             await asyncio.sleep(0)
@@ -304,7 +306,7 @@ def test_calls_come_out_alike(kind: str, contexts: Any, monkeypatch: pytest.Monk
 
 
 def without_types(signature: inspect.Signature) -> inspect.Signature:
-    """As asyncio shows it, which has no annotations."""
+    """Return the signature without annotations, which asyncio does not have."""
     parameters = [each.replace(annotation=each.empty) for each in signature.parameters.values()]
     return signature.replace(parameters=parameters, return_annotation=signature.empty)
 

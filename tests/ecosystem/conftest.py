@@ -1,14 +1,16 @@
-"""Real programs on Rondel: each test starts the real thing on 127.0.0.1 and uses it.
+"""Real programs on Rondel: each test starts a program on 127.0.0.1 and uses it.
 
-The clients among them run in the test's own process, by the fixture `run`, in the ways a program is switched over:
+Clients run in the test's own process, by the fixture `run`, in these ways:
 
-* `asyncio`: not at all; what fails here is not Rondel's fault;
+* `asyncio`: on stock asyncio; what fails here is not Rondel's fault;
 * `factory`: `asyncio.Runner(loop_factory=rondel.new_event_loop)`;
-* `installed`: `asyncio.Runner()` after `rondel.install()`, which has to come before the libraries are imported: this is how the
-  tests run under `python -m rondel -m pytest tests/ecosystem`, and then only those that take `run`.
+* `installed`: `asyncio.Runner()` after `rondel.install()`, which must come before the libraries are
+  imported. So this way is used under `python -m rondel -m pytest tests/ecosystem`, and only by tests
+  that use `run`.
 
-Servers written in Python are started as their users start them, by the command lines that the documentation gives. PostgreSQL,
-Redis and nginx come from Debian (`make ecosystem-setup`). What is not here is skipped, with the reason.
+Servers written in Python are started by the command lines of the documentation. PostgreSQL, Redis
+and nginx come from Debian (`make ecosystem-setup`). Tests of missing programs are skipped, with the
+reason.
 """
 
 import asyncio
@@ -41,7 +43,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 async def _with_handlers(main: Coroutine[Any, Any, Any]) -> Any:
-    """Up to 3.11 nobody waits for the handlers of a server that is closed, and asyncio complains of those that it cancels."""
+    """Wait for handlers.
+
+    Up to 3.11 closing a server does not, and asyncio reports those it cancels.
+    """
     result = await main
     if left := asyncio.all_tasks() - {asyncio.current_task()}:
         await asyncio.wait(left, timeout=5)
@@ -50,7 +55,7 @@ async def _with_handlers(main: Coroutine[Any, Any, Any]) -> Any:
 
 @pytest.fixture
 def run(way: str) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    """Runs a coroutine as a program would, and has made sure of the loop."""
+    """A function that runs a coroutine like a program, and checks the loop."""
 
     def run(main: Coroutine[Any, Any, Any]) -> Any:
         factory = {"asyncio": asyncio.SelectorEventLoop, "factory": rondel.new_event_loop, "installed": None}[way]
@@ -68,7 +73,7 @@ def run(way: str) -> Callable[[Coroutine[Any, Any, Any]], Any]:
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Iterator[Programs]:
-    """Starts programs; what they said is shown when the test fails, and none of them is left."""
+    """Starts programs, shows their output if the test fails, and ends them."""
     with Programs(tmp_path) as started:
         yield started
 
@@ -84,7 +89,7 @@ def authority() -> trustme.CA:
 
 
 class Certificate:
-    """A certificate for localhost and 127.0.0.1: files for servers, a context for clients."""
+    """A certificate for localhost and 127.0.0.1: files for servers, an SSL context for clients."""
 
     def __init__(self, authority: trustme.CA, folder: Path) -> None:
         issued = authority.issue_cert("localhost", "127.0.0.1")
@@ -103,7 +108,10 @@ def certificate(authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory)
 
 
 def serving(kind: Any, *arguments: Path) -> Iterator[Any]:
-    """A server for the session; skips the tests that ask for it if it is not here."""
+    """Make a fixture for a server of the whole session.
+
+    It skips tests if the server is not installed.
+    """
     try:
         kind.programs()
     except NotHere as error:
@@ -129,7 +137,7 @@ def nginx(certificate: Certificate) -> Iterator[Nginx]:
 
 @pytest.fixture(autouse=True)
 def _no_proxies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Everything here talks to 127.0.0.1, whatever the machine's environment says of proxies."""
+    """Remove proxies from the environment: all tests connect to 127.0.0.1."""
     for name in list(os.environ):
         if name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)

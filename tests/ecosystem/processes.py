@@ -1,4 +1,4 @@
-"""Programs as users start them: command lines, in processes of their own. Their output is kept."""
+"""Starts programs by their command lines, in child processes, and keeps their output."""
 
 import os
 import random
@@ -13,15 +13,15 @@ from typing import Self
 
 HERE = Path(__file__).resolve().parent
 APPS = HERE / "apps"
-#: Seconds for a program to start or to end on a loaded machine.
+#: The time limit in seconds for a program to start or to end on a busy machine.
 PATIENCE = 30.0
-#: `python -m rondel`, as a command's beginning.
+#: The beginning of commands with `python -m rondel`.
 PYTHON = (sys.executable,)
 RONDEL = (sys.executable, "-m", "rondel")
 
 
 def free_port() -> int:
-    """A port below those that the kernel gives to clients."""
+    """Return a free port below the kernel's range for clients."""
     for port in random.sample(range(15_000, 32_000), 100):
         with socket.socket() as probe:
             try:
@@ -33,13 +33,13 @@ def free_port() -> int:
 
 
 class Program:
-    """One started program."""
+    """A started program."""
 
     def __init__(self, command: tuple[str, ...], output: Path, folder: Path, environment: dict[str, str]) -> None:
         self.command = command
         self._output = output
         with output.open("wb") as file:
-            # In a session of its own, so that its workers can be ended with it.
+            # In a new session, so that its workers can be ended with it.
             self._process = subprocess.Popen(
                 command,
                 cwd=folder,
@@ -59,7 +59,7 @@ class Program:
         return self._output.read_text(errors="replace")
 
     def wait_until(self, done: Callable[[], object], what: str) -> None:
-        """Waits for a condition, as long as the program runs."""
+        """Wait for a condition while the program runs."""
         deadline = time.monotonic() + PATIENCE
         while not done():
             assert self._process.poll() is None, f"{self} ended with {self._process.returncode}:\n{self.output}"
@@ -70,23 +70,23 @@ class Program:
         self.wait_until(lambda: accepts(port), f"no server on port {port}")
 
     def wait_for(self, text: str) -> None:
-        """Waits until the program has said something."""
+        """Wait until the program has printed a text."""
         self.wait_until(lambda: text in self.output, f"did not say {text!r}")
 
     def stop(self, with_signal: signal.Signals = signal.SIGTERM) -> int:
-        """Asks the program to end; its exit status."""
+        """Ask the program to end; return its exit status."""
         self._process.send_signal(with_signal)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit status of a program that ends by itself."""
+        """Wait until the program ends by itself; return its exit status."""
         try:
             return self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
             raise AssertionError(f"{self} did not end within {PATIENCE} s:\n{self.output}") from None
 
     def dispose(self) -> None:
-        """Leaves nothing of it behind."""
+        """Kill the program and its workers."""
         try:
             os.killpg(self._process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -98,7 +98,7 @@ class Program:
 
 
 def accepts(port: int) -> bool:
-    """Whether something listens there."""
+    """Whether a server listens on the port."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
@@ -111,7 +111,7 @@ class Programs:
         self._started: list[Program] = []
 
     def start(self, *command: object, folder: Path = APPS, **variables: str) -> Program:
-        """Starts a command, in the folder of the test applications."""
+        """Start a command, in the folder of the test applications."""
         output = self._folder / f"output-{len(self._started)}"
         environment = os.environ | {"PYTHONUNBUFFERED": "1"} | variables
         program = Program(tuple(map(str, command)), output, folder, environment)
@@ -119,7 +119,7 @@ class Programs:
         return program
 
     def serve(self, port: int, *command: object, **variables: str) -> Program:
-        """Starts a server and waits until it accepts."""
+        """Start a server and wait until it accepts connections."""
         program = self.start(*command, **variables)
         program.wait_for_port(port)
         return program
@@ -130,5 +130,5 @@ class Programs:
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for program in self._started:
             program.dispose()
-            # Shown by pytest when the test fails.
+            # pytest shows this when the test fails.
             print(f"--- {program}\n{program.output}")

@@ -1,6 +1,7 @@
 """PostgreSQL, Redis and nginx from Debian's packages, each in a temporary folder on a free port.
 
-PostgreSQL refuses to run as root, so root starts it as an unprivileged user. The benchmarks use them as well.
+PostgreSQL refuses to run as root, so root starts it as an unprivileged user. The benchmarks use
+them as well.
 """
 
 import abc
@@ -21,11 +22,11 @@ SETUP = "run `make ecosystem-setup` as root, or install it"
 
 
 class NotHere(Exception):
-    """A server that is not installed."""
+    """Raised if a server is not installed."""
 
 
 def found(name: str, *elsewhere: str) -> str:
-    """Path of a program."""
+    """Return the path of a program."""
     for path in (shutil.which(name), *(match for pattern in elsewhere for match in sorted(glob.glob(pattern))[::-1])):
         if path is not None and os.access(path, os.X_OK):
             return path
@@ -33,10 +34,10 @@ def found(name: str, *elsewhere: str) -> str:
 
 
 class Server(abc.ABC):
-    """A process that serves `port`, and its folder."""
+    """A server process with its port and folder."""
 
     def __init__(self) -> None:
-        # Not one of pytest's, which are closed to other users, and closed again whenever another pytest starts.
+        # Not one of pytest's folders: other users have no access to them.
         self._temporary = tempfile.TemporaryDirectory(prefix="rondel-", ignore_cleanup_errors=True)
         self.folder = Path(self._temporary.name)
         self.folder.chmod(0o755)
@@ -45,7 +46,7 @@ class Server(abc.ABC):
         self._user: str | None = None
 
     def give_to(self, name: str) -> None:
-        """Makes a user the one who runs the server, if root is to run it otherwise."""
+        """Make the server run as another user, if this process runs as root."""
         if os.geteuid() != 0:
             return
         try:
@@ -57,7 +58,7 @@ class Server(abc.ABC):
             os.chown(path, user.pw_uid, user.pw_gid)
 
     def call(self, *command: object) -> None:
-        """A command that has to succeed before the server starts."""
+        """Run a command that must succeed before the server starts."""
         done = subprocess.run(
             [*map(str, command)],
             cwd=self.folder,
@@ -71,7 +72,7 @@ class Server(abc.ABC):
             raise RuntimeError(f"{command[0]}: {done.stdout}{done.stderr}")
 
     def serve(self, *command: object) -> None:
-        """Starts the server and waits until it accepts."""
+        """Start the server and wait until it accepts connections."""
         log = self.folder / "log"
         with log.open("wb") as file:
             self._process = subprocess.Popen(
@@ -90,7 +91,7 @@ class Server(abc.ABC):
 
     @abc.abstractmethod
     def start(self) -> None:
-        """Makes what the server needs, and starts it."""
+        """Prepare the server's files, and start it."""
 
     def __enter__(self) -> Self:
         try:
@@ -102,7 +103,8 @@ class Server(abc.ABC):
 
     def __exit__(self, *_: object) -> None:
         if self._process is not None:
-            # SIGINT and SIGTERM both end these three; for PostgreSQL only the first does without waiting for clients.
+            # SIGINT and SIGTERM both end these three, but on SIGTERM PostgreSQL waits for its
+            # clients.
             self._process.send_signal(2)
             try:
                 self._process.wait(PATIENCE)
@@ -113,7 +115,7 @@ class Server(abc.ABC):
 
 
 class PostgreSQL(Server):
-    """A cluster with the superuser `rondel`, who needs no password."""
+    """A PostgreSQL cluster with the superuser `rondel`, without a password."""
 
     @property
     def dsn(self) -> str:
@@ -121,7 +123,8 @@ class PostgreSQL(Server):
 
     @staticmethod
     def programs() -> tuple[str, ...]:
-        # Debian keeps them outside PATH, and the server has to be of the same version as what makes the cluster.
+        # On Debian these are not on PATH. The server must have the version of the `initdb` that
+        # made the cluster.
         initdb = Path(found("initdb", "/usr/lib/postgresql/*/bin/initdb")).resolve()
         return str(initdb), str(initdb.with_name("postgres")), str(initdb.with_name("pg_isready"))
 
@@ -139,7 +142,7 @@ class PostgreSQL(Server):
         }
         options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
         self.serve(server, "-D", data, *options)
-        # It accepts a moment before it lets anybody in.
+        # It accepts connections before it is ready for clients.
         deadline = time.monotonic() + PATIENCE
         while subprocess.run([ready, "-q", "-h", "127.0.0.1", "-p", str(self.port)], check=False).returncode:
             if time.monotonic() > deadline:
@@ -148,7 +151,7 @@ class PostgreSQL(Server):
 
 
 class Redis(Server):
-    """A server without a disk."""
+    """A Redis server that writes nothing to disk."""
 
     @property
     def url(self) -> str:
@@ -190,7 +193,7 @@ http {{
 
 
 class Nginx(Server):
-    """A site of `PAGES` pages, each with links to others, over HTTP and, with a certificate, TLS."""
+    """A site of `PAGES` pages with links to each other, over HTTP and, with a certificate, TLS."""
 
     PAGES = 200
 
@@ -231,6 +234,7 @@ class Nginx(Server):
         settings = NGINX.format(folder=self.folder, port=self.port, tls=tls)
         (self.folder / "nginx.conf").write_text(settings)
         if os.geteuid() == 0:
-            # Root's nginx gives its workers to a user who has to get at the pages.
+            # If nginx runs as root, its workers run as another user, who must be able to read the
+            # pages.
             self.give_to("www-data")
         self.serve(server, "-p", self.folder, "-e", self.folder / "error.log", "-c", self.folder / "nginx.conf")

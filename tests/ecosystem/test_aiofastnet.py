@@ -1,4 +1,4 @@
-"""aiofastnet: on a Rondel loop its functions give Rondel's transports, also to aiohttp."""
+"""aiofastnet: on a Rondel loop its functions create Rondel's transports, also for aiohttp."""
 
 import asyncio
 
@@ -27,7 +27,10 @@ class Asking(asyncio.Protocol):
 
 
 class Buffered(aiofastnet.Protocol):
-    """A protocol of aiofastnet's own kind, which asyncio's transports do not know."""
+    """A protocol that derives from aiofastnet's class alone.
+
+    Asyncio's transports do not support it.
+    """
 
     def __init__(self):
         self.buffer = bytearray(100)
@@ -98,7 +101,7 @@ def test_a_loop_that_it_is_to_patch_gets_its_own_transports(run):
 
 
 def test_aiohttp_by_way_of_it(run, way, certificate, tmp_path, monkeypatch):
-    """aiohttp's releases from 3.15 on call its functions with the loop; here those of the loop are made to."""
+    """From 3.15 on aiohttp calls aiofastnet's functions; here the loop's methods do."""
     seen = []
 
     async def main():
@@ -141,11 +144,11 @@ def test_aiohttp_by_way_of_it(run, way, certificate, tmp_path, monkeypatch):
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=certificate.client)) as session:
             async with session.post(f"{url}/echo", data=b"body" * 10_000) as response:
                 assert await response.read() == b"body" * 10_000
-            if way != "asyncio":  # where aiohttp itself would have to call aiofastnet's sendfile()
+            if way != "asyncio":  # here aiohttp itself would have to call aiofastnet's sendfile()
                 async with session.get(f"{url}/file") as response:
                     assert await response.read() == bytes(100_000)
         await runner.cleanup()
-        await asyncio.sleep(0.1)  # aiohttp does not wait for TLS to be shut down, and says to do so
+        await asyncio.sleep(0.1)  # aiohttp does not wait for the TLS shutdown; its documentation says to do so
 
     run(main())
     connections = [made[0] for made in seen if isinstance(made, tuple)]

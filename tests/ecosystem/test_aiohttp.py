@@ -14,7 +14,7 @@ from use_asgi import RONDELS
 
 @pytest.fixture(params=["tcp", "tls", "unix"])
 def way_there(request, certificate, tmp_path):
-    """How a server listens, how a client gets there, and the address."""
+    """The server's and the client's options, and the URL."""
     if request.param == "unix":
         path = str(tmp_path / "socket")
         return lambda runner: web.UnixSite(runner, path), lambda: aiohttp.UnixConnector(path), "http://server"
@@ -51,7 +51,7 @@ def test_server_and_client(run, way_there):
             form.add_field("field", body, filename="name")
             async with session.post(f"{url}/upload", data=form) as response:
                 assert await response.json() == {"field": len(body)}
-            async with session.get(f"{url}/files/aiohttp_app.py") as response:  # by sendfile where there is no TLS
+            async with session.get(f"{url}/files/aiohttp_app.py") as response:  # by sendfile if there is no TLS
                 assert await response.read() == Path(aiohttp_app.__file__).read_bytes()
             async with session.get(f"{url}/fail") as response:
                 assert response.status == 500
@@ -65,7 +65,7 @@ def test_server_and_client(run, way_there):
                 message = await socket.receive()
                 assert (message.type, message.data) == (aiohttp.WSMsgType.CLOSE, 4001)
 
-            # Many at once, over connections that the session makes and keeps.
+            # Many requests at once, over the session's connections.
             async def ask(number):
                 async with session.post(f"{url}/echo", data=b"%d" % number) as response:
                     return await response.read()

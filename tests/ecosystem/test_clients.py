@@ -1,4 +1,4 @@
-"""httpx, aiohttp and anyio's sockets against a real nginx: what a crawler does."""
+"""httpx, aiohttp and anyio's sockets with a real nginx: a crawler."""
 
 import asyncio
 import re
@@ -10,7 +10,7 @@ import pytest
 
 
 async def crawl(fetch, pages):
-    """Follows every link from the first page with ten workers; the pages found."""
+    """Follow all links from the first page with ten workers; return the pages found."""
     queue = asyncio.Queue()
     queue.put_nowait("/index.html")
     seen = {"/index.html"}
@@ -51,7 +51,7 @@ def test_aiohttp_crawls(run, nginx, certificate, tls):
                 assert (response.status, await response.text()) == (418, "short and stout")
             async with session.get("/moved") as response:
                 assert response.url.path == "/index.html"
-            # Given up in the middle: the next request gets a connection of its own.
+            # Cancelled in the middle: the next request gets a new connection.
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.05), session.get("/slow/large.bin") as response:
                     await asyncio.sleep(1)

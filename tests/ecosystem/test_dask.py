@@ -1,4 +1,4 @@
-"""dask.distributed: a scheduler and workers, processes of their own, that compute together, every loop of them Rondel's."""
+"""dask.distributed: a scheduler and workers in several processes, all on Rondel's loop."""
 
 import distributed
 import pytest
@@ -7,7 +7,7 @@ from processes import PYTHON, RONDEL, free_port
 
 
 def test_a_cluster_in_one_program(programs, tmp_path):
-    """`rondel.install()` at the head of the program, which its worker processes run as well."""
+    """`rondel.install()` at the beginning of the program, which worker processes run as well."""
     program = programs.start(*PYTHON, "dask_program.py")
     assert program.wait() == 0, program.output
     assert "sum: 332833500" in program.output
@@ -15,7 +15,7 @@ def test_a_cluster_in_one_program(programs, tmp_path):
 
 
 def test_processes_by_the_command(programs, tmp_path):
-    """`python -m rondel -m distributed.cli…`: what runs on several machines."""
+    """`python -m rondel -m distributed.cli…`, for several machines."""
     port = free_port()
     local = ("--host", "127.0.0.1", "--no-dashboard")
     programs.serve(port, *RONDEL, "-m", "distributed.cli.dask_scheduler", *local, "--port", port)
@@ -26,7 +26,7 @@ def test_processes_by_the_command(programs, tmp_path):
         client.wait_for_workers(2, timeout=30)
         futures = client.map(lambda x: x * x, range(100), pure=False)
         assert client.submit(sum, futures).result(30) == sum(x * x for x in range(100))
-        # Data that one worker has and another one needs travels between them.
+        # Workers send data to each other.
         data = client.submit(bytes, 5_000_000, workers="one")
         assert client.submit(len, data, workers="two").result(30) == 5_000_000
         loops = [loop for loop, _pid in [*client.run(where).values(), client.run_on_scheduler(where)]]

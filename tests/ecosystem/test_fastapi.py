@@ -1,4 +1,4 @@
-"""Starlette and FastAPI: applications of uvicorn's; their test client runs on a loop of anyio's."""
+"""Starlette and FastAPI: uvicorn runs them; their test client creates its loop by anyio."""
 
 import asyncio
 
@@ -26,7 +26,7 @@ def test_under_uvicorn(programs, port):
         assert client.post("/items/7", json={"name": "x", "price": 2.5}).json() == {"id": 7, "name": "x", "total": 17.5}
         assert client.post("/items/7", json={"name": "x"}).status_code == 422
         assert client.get("/stream").text == "".join(f"line {number}\n" for number in range(100))
-        # A task that runs after its response.
+        # A background task, which runs after the response.
         assert client.post("/later").json() == {"done": 0}
         server.wait_until(lambda: client.get("/later").json() == {"done": 1}, "the background task did not run")
         assert client.get("/fail").status_code == 500

@@ -1,4 +1,7 @@
-"""docs/frameworks.md: its command lines start what they say, and its Python is that of the programs that are tested here."""
+"""docs/frameworks.md.
+
+Its command lines work, and its Python code is that of the tested programs.
+"""
 
 import itertools
 import re
@@ -12,14 +15,14 @@ from processes import APPS, HERE
 from use_asgi import RONDELS
 
 PAGE = HERE.parents[1] / "docs" / "frameworks.md"
-#: How a server is told where to listen.
+#: The options for a server's address.
 LISTEN = {
     "uvicorn": ["--port", "{port}"],
     "hypercorn": ["--bind", "127.0.0.1:{port}"],
     "gunicorn": ["--bind", "127.0.0.1:{port}"],
     "aiohttp.web": ["-H", "127.0.0.1", "-P", "{port}"],
 }
-#: Lines that other tests run: they need more than one of them, or a terminal.
+#: Lines that other tests run, because they need several processes or a terminal.
 ELSEWHERE = {
     "distributed.cli.dask_scheduler": "test_dask.py",
     "distributed.cli.dask_worker": "test_dask.py",
@@ -44,7 +47,7 @@ def test_a_command(programs, port, line):
         assert f'"{name}"' in text
         assert all(f'"{option}"' in text for option in command if option.startswith("--"))
         return
-    # As the environment's own programs, whether or not it is activated.
+    # The environment's own programs, whether or not it is activated.
     command[0] = str(Path(sys.executable).with_name(command[0]))
     server = programs.serve(port, *command, *(word.format(port=port) for word in LISTEN[name]))
     assert httpx.get(f"http://127.0.0.1:{port}/where", timeout=20).json()["loop"] == RONDELS

@@ -1,4 +1,4 @@
-"""gRPC's asyncio server and client; it polls in a thread of its own and wakes the loop through a socket."""
+"""gRPC's asyncio server and client. gRPC polls in its own thread and wakes the loop by a socket."""
 
 import asyncio
 
@@ -8,7 +8,7 @@ import pytest
 
 
 class Service(grpc.GenericRpcHandler):
-    """Each kind of call, with bytes for messages."""
+    """Each kind of call, with bytes as messages."""
 
     def service(self, details):
         async def unary(request, context):

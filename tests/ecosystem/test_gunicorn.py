@@ -1,4 +1,4 @@
-"""gunicorn, which forks its workers: with uvicorn's worker, with its own for ASGI, and with aiohttp's."""
+"""gunicorn, which forks its workers: uvicorn's worker, its own for ASGI, and aiohttp's."""
 
 import os
 import signal
@@ -24,7 +24,7 @@ def pids_that_answer(server, port, count):
 
 
 def test_the_worker_of_uvicorn(programs, port):
-    """A subclass of the worker that names the loop, as its documentation has it."""
+    """A subclass of the worker that names the loop, as in its documentation."""
     server = programs.serve(
         port, *PYTHON, *GUNICORN, f"127.0.0.1:{port}", "-k", "gunicorn_worker.RondelWorker", "asgi:app"
     )
@@ -32,7 +32,7 @@ def test_the_worker_of_uvicorn(programs, port):
     use_websocket(f"ws://127.0.0.1:{port}")
     workers = pids_that_answer(server, port, 2)
     assert server.pid not in workers
-    # A worker that dies is replaced by a new one, forked from the same process.
+    # If a worker dies, the same process forks a new one.
     os.kill(workers.pop(), signal.SIGKILL)
     server.wait_until(lambda: server.output.count("Booting worker") == 3, "no new worker")
     pids_that_answer(server, port, 2)
@@ -40,7 +40,7 @@ def test_the_worker_of_uvicorn(programs, port):
 
 
 def test_its_own_worker_for_asgi(programs, port):
-    """What is forked has what its parent had, so the command is enough."""
+    """Forked workers run on Rondel, too, so the command is enough."""
     options = ("-k", "asgi", "--asgi-loop", "asyncio")
     server = programs.serve(port, *RONDEL, *GUNICORN, f"127.0.0.1:{port}", *options, "asgi:app")
     assert use_http(f"http://127.0.0.1:{port}")["loop"] == RONDELS

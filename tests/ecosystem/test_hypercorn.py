@@ -1,4 +1,4 @@
-"""hypercorn: run by `python -m rondel`, as it has no option for loops other than its own choice."""
+"""hypercorn, run by `python -m rondel`, because it has no option for other loops."""
 
 from processes import PYTHON, RONDEL
 from use_asgi import RONDELS, use_http, use_websocket
@@ -23,7 +23,7 @@ def test_http2_over_tls(programs, port, certificate):
 
 
 def test_workers_that_are_started_afresh(programs, port):
-    """Its workers are processes that know nothing of the command: the module of the application installs Rondel."""
+    """Its workers are started anew, so the module of the application installs Rondel."""
     server = programs.serve(
         port, *PYTHON, "-m", "hypercorn", "installing:app", "--workers", "2", "--bind", f"127.0.0.1:{port}"
     )

@@ -1,4 +1,4 @@
-"""IPython and Jupyter: a terminal's `await`, and a kernel that runs on Rondel's loop and has others run in it."""
+"""IPython and Jupyter: `await` in a terminal, and a kernel on Rondel's loop."""
 
 import nbformat
 import pytest
@@ -17,7 +17,7 @@ CELLS = (
 
 
 def test_a_kernel(tmp_path):
-    """The kernel's command line with `-m rondel` in it, as a kernel specification has it."""
+    """The command line of a kernel specification, with `-m rondel`."""
     manager = KernelManager()
     manager.kernel_spec.argv = [*RONDEL, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(text) for text in CELLS])

@@ -32,7 +32,7 @@ def test_asyncpg(run, postgresql):
                 assert seen == list(range(100))
                 copied = await connection.copy_records_to_table("things", records=[(n, b"") for n in range(200, 5200)])
                 assert copied == "COPY 5000"
-                # A query that is cancelled is cancelled in the server, and the connection is good for the next one.
+                # Cancelling a query cancels it in the server, and the connection can be used again.
                 with pytest.raises(TimeoutError):
                     await connection.fetch("SELECT pg_sleep(30)", timeout=0.05)
                 assert await connection.fetchval("SELECT 1") == 1

@@ -1,4 +1,4 @@
-"""multiprocessing and fork beside and beneath a loop."""
+"""multiprocessing and fork, with loops in parents and children."""
 
 import asyncio
 import concurrent.futures
@@ -12,7 +12,7 @@ import rondel
 
 
 def in_a_child(factory_name):
-    """A loop of its own in a process of its own."""
+    """A child process with its own loop."""
 
     async def main():
         reader, writer = await asyncio.open_connection(sock=None, host="127.0.0.1", port=port)
@@ -34,7 +34,7 @@ def in_a_child(factory_name):
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_a_pool_of_processes(run, way, method):
-    """Children that talk, each on a loop of its own, to a server in the parent."""
+    """Children, each with its own loop, connect to a server in the parent."""
 
     async def main():
         async def echo(reader, writer):
@@ -50,13 +50,13 @@ def test_a_pool_of_processes(run, way, method):
                 assert await asyncio.gather(*calls) == [b"hello"] * 4
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of fork in a process that has threads
+        warnings.simplefilter("ignore")  # about a fork in a process with threads
         run(main())
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_workers_forked_before_the_loop_share_a_listener(programs, port):
-    """Pre-fork servers: the parent listens, the children accept on loops of their own."""
+    """Pre-fork servers: the parent listens, the children accept on their own loops."""
     program = programs.serve(port, sys.executable, "prefork.py", port)
     import socket
 
@@ -72,7 +72,7 @@ def test_workers_forked_before_the_loop_share_a_listener(programs, port):
 
 
 def test_a_child_forked_within_a_loop(run):
-    """It may start a loop of its own; the parent's goes on undisturbed."""
+    """The child may run a loop of its own; the parent's loop goes on undisturbed."""
 
     async def main():
         with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""pytest-asyncio: the hook that names loops, the older fixture, and the command."""
+"""pytest-asyncio: the hook for loop factories, the older fixture, and the command."""
 
 import pytest
 from processes import PYTHON, RONDEL

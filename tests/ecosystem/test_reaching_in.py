@@ -1,4 +1,4 @@
-"""Tools that reach into the loop: nest_asyncio, virtual clocks, profilers, tracers; and what packs or patches the interpreter."""
+"""Tools that use the loop's internals: nest_asyncio, fake clocks, profilers, tracers; packagers."""
 
 import subprocess
 import sys
@@ -17,12 +17,12 @@ WAYS = pytest.mark.parametrize("begin", BEGIN.values(), ids=BEGIN)
 
 
 def wanted(package):
-    """Skips a test whose package does not install for this interpreter."""
+    """Skip a test whose package is not available for this interpreter."""
     return pytest.importorskip(package, exc_type=ImportError)
 
 
 def said(programs, tmp_path, text, *command):
-    """What a program writes, once it has ended well."""
+    """Run a program, which must succeed; return its output."""
     file = tmp_path / "program.py"
     file.write_text(text)
     program = programs.start(*(command or PYTHON), file, folder=tmp_path)
@@ -205,7 +205,7 @@ print(sorted(seen))
 @pytest.mark.parametrize("order", ["before", "after"])
 @WAYS
 def test_tracers_before_and_after(programs, tmp_path, begin, order):
-    """What opentelemetry has put in the place of asyncio's functions stays, whichever comes first."""
+    """opentelemetry's patches of asyncio stay in force, before and after `install()`."""
     wanted("opentelemetry.instrumentation.asyncio")
     text = TRACED.format(begin=begin) if order == "after" else begin + TRACED.format(begin="")
     output = said(programs, tmp_path, text)
@@ -431,7 +431,7 @@ def test_children_of_the_command(programs, tmp_path, command, loop):
 
 @pytest.mark.timeout(330)
 def test_a_packed_program(programs, tmp_path):
-    """PyInstaller finds what the extension module imports by the package's hook."""
+    """By the package's hook, PyInstaller finds the imports of the extension module."""
     wanted("PyInstaller")
     file = tmp_path / "program.py"
     file.write_text(

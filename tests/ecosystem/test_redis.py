@@ -10,7 +10,7 @@ from redis.backoff import NoBackoff
 
 def test_redis(run, redis_server):
     async def main():
-        # 200 connections at once, on a machine that has other things to do: redis-py's own limit is 5 s.
+        # 200 connections at once, on a busy machine; redis-py's own limit is 5 s.
         async with redis.from_url(redis_server.url, max_connections=300, socket_timeout=60) as client:
             await client.flushdb()
             large = bytes(range(256)) * 4000
@@ -28,7 +28,7 @@ def test_redis(run, redis_server):
             async with client.lock("lock", timeout=20):
                 assert await client.lock("lock", blocking=False).acquire() is False
 
-            # A task that waits in the server, one that is woken, and one that gives up.
+            # One task waits in the server, one is woken, and one has a timeout.
             waiting = asyncio.create_task(client.blpop("queue", timeout=20))
             await asyncio.sleep(0)
             await client.rpush("queue", "item")

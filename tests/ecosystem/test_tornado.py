@@ -1,4 +1,4 @@
-"""tornado: its IOLoop is what asyncio has, so it takes what runs, or what the command puts in place."""
+"""tornado: its IOLoop uses asyncio's running loop, or creates one by asyncio."""
 
 import signal
 

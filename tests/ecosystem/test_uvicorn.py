@@ -10,7 +10,7 @@ from processes import APPS, PYTHON, RONDEL
 from use_asgi import RONDELS, use_http, use_websocket
 
 UVICORN = (*PYTHON, "-m", "uvicorn", "asgi:app", "--loop", "rondel:new_event_loop")
-#: New, and not on every interpreter; uvicorn speaks HTTP/2 by it.
+#: zttp, for HTTP/2, is new and not available for every interpreter.
 ZTTP = pytest.param("zttp", marks=pytest.mark.skipif(not importlib.util.find_spec("zttp"), reason="zttp is not here"))
 PARSERS = ["h11", "httptools", ZTTP]
 
@@ -44,7 +44,7 @@ def test_http2_over_tls(programs, port, certificate):
 
 
 def test_by_the_command(programs, port):
-    """`--loop none` has uvicorn ask asyncio for a loop, and that is Rondel's."""
+    """With `--loop none` uvicorn asks asyncio for a loop, which is Rondel's."""
     server = programs.serve(port, *RONDEL, "-m", "uvicorn", "asgi:app", "--loop", "none", "--port", port)
     assert use_http(f"http://127.0.0.1:{port}")["loop"] == RONDELS
     server.stop(signal.SIGINT)
@@ -68,7 +68,7 @@ def test_workers(programs, port):
 
 
 def where_of(port, pid=None):
-    """What a worker says of itself, once another one than the one with this number answers."""
+    """Wait until a worker other than `pid` responds; return what it reports."""
     try:
         where = httpx.get(f"http://127.0.0.1:{port}/where", timeout=20).json()
     except httpx.TransportError:
@@ -77,7 +77,7 @@ def where_of(port, pid=None):
 
 
 def test_workers_by_the_command(programs, port):
-    """The workers are processes that `multiprocessing` starts afresh."""
+    """The workers are processes that `multiprocessing` starts anew."""
     server = programs.serve(
         port, *RONDEL, "-m", "uvicorn", "asgi:app", "--loop", "none", "--port", port, "--workers", "2"
     )
@@ -97,7 +97,7 @@ def test_workers_by_the_command(programs, port):
 
 @pytest.mark.parametrize("watches", ["WatchFiles", "StatReload"])
 def test_reload_by_the_command(programs, port, tmp_path, watches):
-    """So is what is started when a file has changed."""
+    """So is the process that is started when a file has changed."""
     if watches == "WatchFiles":
         pytest.importorskip("watchfiles", reason="uvicorn watches files by it")
     shutil.copy(APPS / "asgi.py", tmp_path)

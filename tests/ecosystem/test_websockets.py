@@ -32,7 +32,7 @@ def test_server_and_client(run, certificate, tls):
                         await socket.send(message)
                         assert await socket.recv() == message
                     await (await socket.ping())
-                    # In fragments of unknown number, and compressed.
+                    # In an unknown number of fragments, and compressed.
                     await socket.send(["a" * 1000] * 20)
                     assert await socket.recv() == "a" * 20_000
                     await socket.send("end")
@@ -46,7 +46,7 @@ def test_server_and_client(run, certificate, tls):
             with pytest.raises(InvalidStatus):
                 await connect(f"{url}/refused", ssl=client_context)
             client = await connect(url, ssl=client_context)
-        # The server's end says goodbye to those who are left.
+        # When the server stops, it closes the remaining connections.
         with pytest.raises(ConnectionClosedOK):
             await client.recv()
 

@@ -1,4 +1,4 @@
-"""What a client sees of `apps/asgi.py`, whichever server runs it."""
+"""Client code for `apps/asgi.py`, for any server."""
 
 import ssl
 from typing import Any
@@ -12,14 +12,14 @@ RONDELS = "rondel.EventLoop"
 
 
 def use_http(base: str, context: ssl.SSLContext | bool = True, http2: bool = False) -> dict[str, Any]:
-    """Requests of each kind over one connection; says where the server runs."""
+    """Send requests of each kind over one connection; return what the server reports of itself."""
     with httpx.Client(base_url=base, verify=context, http2=http2, timeout=20) as client:
         assert client.get("/").text == "Hello"
         with client.stream("GET", "/stream") as response:
             assert b"".join(response.iter_raw()) == b"".join(b"%d," % number * 1000 for number in range(50))
         body = bytes(range(256)) * 4000
         assert client.post("/echo", content=body).content == body
-        # Of a length that is not known beforehand: in chunks.
+        # A body of unknown length is sent in chunks.
         assert client.post("/echo", content=(body[:60_000] for _ in range(10))).content == body[:60_000] * 10
         assert client.get("/fail").status_code == 500
         where: dict[str, Any] = client.get("/where").json()
@@ -27,7 +27,7 @@ def use_http(base: str, context: ssl.SSLContext | bool = True, http2: bool = Fal
 
 
 def use_websocket(base: str, context: ssl.SSLContext | None = None) -> None:
-    """Text, bytes of all lengths that are framed differently, and a close by the server."""
+    """Text, bytes with each kind of length field, and a close by the server."""
     with connect(f"{base}/", ssl=context, max_size=None) as client:
         for message in ("hello", "ä" * 40_000, b"", b"\x00\xff" * 100, bytes(1_000_000)):
             client.send(message)

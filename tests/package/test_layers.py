@@ -1,6 +1,6 @@
 """The folders of the source import each other in one direction only.
 
-Read from the text: `use` declarations and the paths that begin with `crate`, `super` or `self`.
+The test reads the text: `use` declarations and paths that begin with `crate`, `super` or `self`.
 """
 
 import re
@@ -13,7 +13,7 @@ import pytest
 CRATES = Path(__file__).resolve().parents[2] / "crates"
 SOURCE = CRATES / "rondel-python" / "src"
 
-#: The lowest floor comes first. A folder imports from the floors below its own, and from nowhere else.
+#: The lowest floor comes first. A folder may import only from the floors below its own.
 FLOORS = [
     ["cpython"],
     ["monitor", "untracked", "panic_probe"],
@@ -35,7 +35,7 @@ FLOORS = [
 ]
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
 
-#: Imports from above that are to go: (from, to).
+#: Upward imports that are still to be removed: (from, to).
 KNOWN = {
     ("loop_core", "transport"),
     ("streams", "tls"),
@@ -55,13 +55,13 @@ class Import(NamedTuple):
 
 
 def without_comments(text: str) -> str:
-    """Strings and comments are blank; what remains stands where it stood."""
+    """Replace strings and comments by spaces, so that all else keeps its position."""
     what = r'//[^\n]*|/\*.*?\*/|c?"(?:\\.|[^"\\])*"'
     return re.sub(what, lambda found: re.sub(r"[^\n]", " ", found[0]), text, flags=re.DOTALL)
 
 
 def paths(text: str, at: int, prefix: tuple[str, ...] = ()) -> tuple[list[tuple[str, ...]], int]:
-    """The paths of the use-tree (or the one path of an expression) that begins at `at`, and where it ends."""
+    """Return the paths of the use-tree (or expression) at `at`, and its end."""
     found: list[tuple[str, ...]] = []
     word = WORD.match(text, at)
     while word is not None:
@@ -97,7 +97,8 @@ def imports(source: Path) -> Iterator[Import]:
                     base = base[:-1] if rest[0] == "super" else base
                     rest = rest[1:]
                 target = [*base, *rest]
-                # `super` of a module inside of a file is taken for that of the file; no such module names a folder by it.
+                # In a module inside a file, `super` is treated as the file's; no such module refers
+                # to a folder by it.
                 if target and target[0] in FLOOR and target[0] != folder:
                     yield Import(file, line, folder, target[0])
 
@@ -133,7 +134,7 @@ def test_crates_know_nothing_of_those_above(crate: str, above: str) -> None:
 
 
 def test_paths_are_found() -> None:
-    """The reader of this test is tested, as it would find nothing to complain about if it found nothing."""
+    """Tests the parser above: if it found no imports, the other test would always pass."""
     text = "use crate::{cpython::{Object, self}, handle, task::{step as run}};\nlet x = super::f::<u8>();"
     assert paths(text, text.index("crate"))[0] == [
         ("crate", "cpython", "Object"),

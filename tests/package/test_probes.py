@@ -1,6 +1,6 @@
-"""What Rondel looks for in the interpreter is there, and docs/new-cpython.md names it.
+"""All probes of the interpreter succeed, and docs/new-cpython.md lists them.
 
-A probe that finds nothing has a way around it, so that nothing but time tells: it would go unnoticed on a new interpreter.
+A probe that fails has a fallback, which is only slower: a new interpreter would fail it unnoticed.
 """
 
 import re

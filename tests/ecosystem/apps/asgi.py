@@ -1,4 +1,4 @@
-"""An ASGI application without a framework: what servers have to do right, and which loop they do it on."""
+"""An ASGI application without a framework: tests what servers do, and reports their loop."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""A computation on a local cluster of two worker processes, on Rondel throughout."""
+"""A computation on a local cluster of two worker processes, all on Rondel."""
 
 import asyncio
 import os

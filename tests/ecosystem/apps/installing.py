@@ -1,4 +1,4 @@
-"""The application in a process that nobody started with Rondel: it installs it, before anything that runs."""
+"""An application that installs Rondel itself, before all other imports."""
 
 import rondel
 

@@ -1,4 +1,4 @@
-"""hypercorn within a program that runs its loop itself: `serve_hypercorn.py PORT`."""
+"""hypercorn in a program that runs the loop itself: `serve_hypercorn.py PORT`."""
 
 import asyncio
 import signal

@@ -1,4 +1,4 @@
-"""Watches objects whose descriptor is no descriptor."""
+"""Watches objects whose `fileno()` is invalid."""
 
 import asyncio
 

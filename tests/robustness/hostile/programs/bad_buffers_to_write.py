@@ -1,4 +1,4 @@
-"""Writes what is no buffer, or one that lies about itself."""
+"""Writes objects that are no buffers, or whose buffers are invalid."""
 
 import array
 import asyncio
@@ -51,7 +51,8 @@ async def main():
             print(type(e).__name__, str(e)[:80])
         await asyncio.sleep(0)
         try:
-            # Some releases look at the lost connection's loop, and count the items of an array as its bytes.
+            # Some releases look at the lost connection's loop, and count the items of an array as
+            # its bytes.
             if not t.is_closing() and getattr(x, "format", "B") != "d":
                 t.writelines([b"a", x, b"b"])
         except BaseException as e:

@@ -1,4 +1,4 @@
-"""Calls everything that asyncio's Future and Task have on whatever is an instance of them."""
+"""Calls all methods of asyncio's Future and Task on instances of any kind."""
 
 import _asyncio
 import asyncio

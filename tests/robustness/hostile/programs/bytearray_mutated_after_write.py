@@ -1,4 +1,4 @@
-"""Changes what was written before it is sent."""
+"""Changes a written buffer before it is sent."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Puts objects into a gather's children that change the list when they are asked."""
+"""Puts objects into a gather's list of children that change the list when they are called."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Sends to addresses that are none, and closes in between."""
+"""Sends to invalid addresses, and closes in between."""
 
 import asyncio
 import socket

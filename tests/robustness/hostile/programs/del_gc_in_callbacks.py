@@ -1,4 +1,4 @@
-"""Collects garbage and calls the loop in destructors of what callbacks hold."""
+"""Collects garbage and calls the loop in destructors of objects that callbacks reference."""
 
 import asyncio
 import gc

@@ -1,4 +1,4 @@
-"""Forks while calls in threads are under way, and runs a loop in the child."""
+"""Forks while threads run calls, and runs a loop in the child."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""Changes the list of children of a gather() that is under way."""
+"""Changes the list of children of a gather() that is in progress."""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""Passes numbers that fit no machine word."""
+"""Passes numbers that do not fit into a machine word."""
 
 import asyncio
 

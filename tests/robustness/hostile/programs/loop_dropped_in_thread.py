@@ -1,4 +1,4 @@
-"""Lets go of a loop in another thread."""
+"""Drops the last reference to a loop in another thread."""
 
 import asyncio
 import gc

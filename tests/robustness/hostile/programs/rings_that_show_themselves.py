@@ -1,4 +1,4 @@
-"""Objects that stand in each other, in a ring, are asked how they look: in a thread with a small stack as well."""
+"""Calls repr() of objects in a reference cycle, also in a thread with a small stack."""
 
 import asyncio
 import threading
@@ -41,7 +41,7 @@ def look():
 
 
 look()
-if asyncio.__name__ == "rondel":  # asyncio's own objects end the stack of such a thread
+if asyncio.__name__ == "rondel":  # with asyncio's own objects such a thread's stack overflows
     threading.stack_size(256 * 1024)
     thread = threading.Thread(target=look)
     thread.start()

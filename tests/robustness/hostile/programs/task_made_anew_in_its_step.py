@@ -1,4 +1,4 @@
-"""Calls a task's __init__ in one of its own steps, with contexts that nobody else holds."""
+"""Calls a task's __init__ in one of its own steps, with contexts that have no other references."""
 
 import asyncio
 import contextvars
