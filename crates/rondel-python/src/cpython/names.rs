@@ -24,6 +24,58 @@ macro_rules! interned {
 }
 pub(crate) use interned;
 
+/// Declares a table of objects of the standard library, and the function that gives it:
+///
+/// ```ignore
+/// imported! {
+///     pub(super) fn parts() -> Parts {
+///         deque: "collections" "deque",
+///     } and {
+///         /// What takes more than an import.
+///         is_new: bool = cfg!(Py_3_14),
+///     }
+/// }
+/// ```
+///
+/// `Parts::fill()` fills it, once, at import.
+macro_rules! imported {
+    (
+        $vis:vis fn $get:ident() -> $table:ident {
+            $($(#[$doc:meta])* $name:ident: $module:literal $object:literal),* $(,)?
+        } and {
+            $($(#[$more:meta])* $other:ident: $type:ty = $value:expr),* $(,)?
+        }
+    ) => {
+        /// Objects of the standard library, and what was found out about it.
+        $vis struct $table {
+            $($(#[$doc])* $vis $name: $crate::cpython::Owned,)*
+            $($(#[$more])* $vis $other: $type,)*
+        }
+
+        impl $table {
+            fn table() -> &'static $crate::cpython::names::Table<Self> {
+                static TABLE: $crate::cpython::names::Table<$table> =
+                    $crate::cpython::names::Table::new();
+                &TABLE
+            }
+
+            $vis fn fill() -> $crate::cpython::Res<()> {
+                Self::table().fill(Self {
+                    $($name: $crate::cpython::names::import_from($module, $object)?,)*
+                    $($other: $value,)*
+                });
+                Ok(())
+            }
+        }
+
+        #[inline]
+        $vis fn $get() -> &'static $table {
+            $table::table().get()
+        }
+    };
+}
+pub(crate) use imported;
+
 /// A table that is filled once, at import, and lives as long as the process.
 pub(crate) struct Table<T>(AtomicPtr<T>);
 
@@ -58,7 +110,9 @@ impl<T> Table<T> {
 
 interned! {
     pub(crate) struct Names {
+        acquire "acquire",
         add_done_callback "add_done_callback",
+        append "append",
         asyncio_future_blocking "_asyncio_future_blocking",
         call_at "call_at",
         call_exception_handler "call_exception_handler",
@@ -68,7 +122,9 @@ interned! {
         cancel_message "_cancel_message",
         cancelled "cancelled",
         cancelled_attr "_cancelled",
+        cancelling "cancelling",
         class "__class__",
+        clear "clear",
         clock_resolution "_clock_resolution",
         close "close",
         context "context",
@@ -77,27 +133,48 @@ interned! {
         create_task "create_task",
         data "data",
         done "done",
-        return_exceptions "return_exceptions",
         eager_start "eager_start",
+        empty "empty",
         exception "exception",
+        exceptions "exceptions",
         fd "fd",
         fileno "fileno",
+        full "full",
         get_debug "get_debug",
         get_loop "get_loop",
+        get_nowait "get_nowait",
+        insert_timeout_error "_insert_timeout_error",
         is_running "is_running",
+        locked "locked",
         look "look",
         loop_attr "_loop",
         loop_kw "loop",
         msg "msg",
         name "name",
+        notify "notify",
+        notify_all "notify_all",
+        on_timeout "_on_timeout",
+        pop "pop",
+        popleft "popleft",
         process_events "_process_events",
+        put_nowait "put_nowait",
+        qsize "qsize",
+        queue_format "_format",
+        queue_get "_get",
+        queue_init "_init",
+        queue_put "_put",
+        release "release",
+        remove "remove",
         remove_done_callback "remove_done_callback",
+        reschedule "reschedule",
         result "result",
+        return_exceptions "return_exceptions",
         run_handle "_run",
         run_in_executor "run_in_executor",
         run_once "_run_once",
         select "select",
         selector "_selector",
+        set "set",
         set_exception "set_exception",
         set_result "set_result",
         slow_callback_duration "slow_callback_duration",
@@ -105,97 +182,58 @@ interned! {
         time "time",
         timer_handle_cancelled "_timer_handle_cancelled",
         transports "_transports",
+        uncancel "uncancel",
+        wait "wait",
         warning "warning",
     }
 }
 
-/// Objects of the standard library.
-pub(crate) struct Imports {
-    pub(crate) cancelled_error: Owned,
-    pub(crate) invalid_state_error: Owned,
-    pub(crate) stock_future: Owned,
-    pub(crate) stock_task: Owned,
-    pub(crate) stock_handle: Owned,
-    pub(crate) stock_timer_handle: Owned,
-    pub(crate) format_helpers: Owned,
-    pub(crate) format_callback_source: Owned,
-    pub(crate) future_repr: Owned,
-    pub(crate) task_repr: Owned,
-    pub(crate) task_get_stack: Owned,
-    pub(crate) task_print_stack: Owned,
-    pub(crate) iscoroutine: Owned,
-    pub(crate) iscoroutinefunction: Owned,
-    pub(crate) get_event_loop: Owned,
-    pub(crate) get_running_loop: Owned,
-    pub(crate) logger: Owned,
-    pub(crate) selector_key: Owned,
-    pub(crate) coroutine_type: Owned,
-    pub(crate) generator_type: Owned,
-    /// `{"context"}` as the names of a call.
-    pub(crate) kw_context: Owned,
-    /// `{"msg"}`.
-    pub(crate) kw_msg: Owned,
-    /// `{"loop"}`.
-    pub(crate) kw_loop: Owned,
-    /// Whether tasks look at the class of the context that they are given.
-    pub(crate) tasks_check_context: bool,
-}
-
-impl Imports {
-    fn new(names: &Names) -> Res<Self> {
-        let exceptions = import("asyncio.exceptions")?;
-        let events = import("asyncio.events")?;
-        let format_helpers = import("asyncio.format_helpers")?;
-        let base_futures = import("asyncio.base_futures")?;
-        let base_tasks = import("asyncio.base_tasks")?;
-        let coroutines = import("asyncio.coroutines")?;
-        let types = import("types")?;
-        let get = |module: &Object, name: &str| module.getattr(&*Owned::from_str(name)?);
-        Ok(Self {
-            cancelled_error: get(&exceptions, "CancelledError")?,
-            invalid_state_error: get(&exceptions, "InvalidStateError")?,
-            stock_future: get(&*import("_asyncio")?, "Future")?,
-            stock_task: get(&*import("_asyncio")?, "Task")?,
-            stock_handle: get(&events, "Handle")?,
-            stock_timer_handle: get(&events, "TimerHandle")?,
-            format_callback_source: get(&format_helpers, "_format_callback_source")?,
-            format_helpers,
-            future_repr: get(&base_futures, "_future_repr")?,
-            task_repr: get(&base_tasks, "_task_repr")?,
-            task_get_stack: get(&base_tasks, "_task_get_stack")?,
-            task_print_stack: get(&base_tasks, "_task_print_stack")?,
-            iscoroutine: get(&coroutines, "iscoroutine")?,
-            // asyncio.iscoroutinefunction is deprecated from 3.14 on; inspect's has always done for this.
-            iscoroutinefunction: get(&*import("inspect")?, "iscoroutinefunction")?,
-            get_event_loop: get(&events, "get_event_loop")?,
-            get_running_loop: get(&events, "_get_running_loop")?,
-            logger: get(&*import("asyncio.log")?, "logger")?,
-            selector_key: get(&*import("selectors")?, "SelectorKey")?,
-            coroutine_type: get(&types, "CoroutineType")?,
-            generator_type: get(&types, "GeneratorType")?,
-            kw_context: Owned::tuple(&[&names.context])?,
-            kw_msg: Owned::tuple(&[&names.msg])?,
-            kw_loop: Owned::tuple(&[&names.loop_kw])?,
-            tasks_check_context: mentions(
-                &*get(&*import("asyncio.tasks")?, "_PyTask")?,
-                "__init__",
-                "co_names",
-                "'Context'",
-            )?,
-        })
+imported! {
+    pub(crate) fn imports() -> Imports {
+        cancelled_error: "asyncio.exceptions" "CancelledError",
+        invalid_state_error: "asyncio.exceptions" "InvalidStateError",
+        stock_future: "_asyncio" "Future",
+        stock_task: "_asyncio" "Task",
+        stock_handle: "asyncio.events" "Handle",
+        stock_timer_handle: "asyncio.events" "TimerHandle",
+        format_callback_source: "asyncio.format_helpers" "_format_callback_source",
+        future_repr: "asyncio.base_futures" "_future_repr",
+        task_repr: "asyncio.base_tasks" "_task_repr",
+        task_get_stack: "asyncio.base_tasks" "_task_get_stack",
+        task_print_stack: "asyncio.base_tasks" "_task_print_stack",
+        iscoroutine: "asyncio.coroutines" "iscoroutine",
+        // asyncio.iscoroutinefunction is deprecated from 3.14 on; inspect's has always done for this.
+        iscoroutinefunction: "inspect" "iscoroutinefunction",
+        get_event_loop: "asyncio.events" "get_event_loop",
+        get_running_loop: "asyncio.events" "_get_running_loop",
+        logger: "asyncio.log" "logger",
+        selector_key: "selectors" "SelectorKey",
+        coroutine_type: "types" "CoroutineType",
+        generator_type: "types" "GeneratorType",
+    } and {
+        format_helpers: Owned = import("asyncio.format_helpers")?,
+        /// `("context",)`, as the names of a call.
+        kw_context: Owned = Owned::tuple(&[&names().context])?,
+        /// `("msg",)`.
+        kw_msg: Owned = Owned::tuple(&[&names().msg])?,
+        /// `("loop",)`.
+        kw_loop: Owned = Owned::tuple(&[&names().loop_kw])?,
+        /// Whether tasks look at the class of the context that they are given.
+        tasks_check_context: bool = mentions(
+            &*import_from("asyncio.tasks", "_PyTask")?,
+            "__init__",
+            "co_names",
+            "'Context'",
+        )?,
     }
 }
 
 static NAMES: Table<Names> = Table::new();
-static IMPORTS: Table<Imports> = Table::new();
 
 /// Fills both tables. Once, at import, before anything else of this crate runs.
 pub(crate) fn init() -> Res<()> {
-    let names = Names::new()?;
-    let imports = Imports::new(&names)?;
-    NAMES.fill(names);
-    IMPORTS.fill(imports);
-    Ok(())
+    NAMES.fill(Names::new()?);
+    Imports::fill()
 }
 
 #[inline]
@@ -203,15 +241,20 @@ pub(crate) fn names() -> &'static Names {
     NAMES.get()
 }
 
-#[inline]
-pub(crate) fn imports() -> &'static Imports {
-    IMPORTS.get()
-}
-
 /// Imports a module by its full name.
 pub(crate) fn import(name: &str) -> Res<Owned> {
     let name = Owned::from_str(name)?;
     call::import(&name)
+}
+
+/// `from module import name`.
+pub(crate) fn import_from(module: &str, name: &str) -> Res<Owned> {
+    import(module)?.getattr(&*Owned::from_str(name)?)
+}
+
+/// As [`import_from`], of what a version may lack.
+pub(crate) fn import_optional(module: &str, name: &str) -> Res<Option<Owned>> {
+    import(module)?.getattr_optional(&*Owned::from_str(name)?)
 }
 
 /// Whether asyncio's own method has this among its constants or names. Some of its behaviour differs between patch

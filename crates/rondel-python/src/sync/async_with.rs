@@ -4,13 +4,14 @@ use std::cell::Cell;
 
 use super::condition;
 use super::lock::{self, Lock};
-use super::names::sync_names;
+
 use super::primitive::plain;
 use super::semaphore::{self, Semaphore};
 use crate::awaitable::{
     Class, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
 };
 use crate::cpython::method::Args;
+use crate::cpython::names;
 use crate::cpython::{Object, Owned, Res, Slot};
 
 awaitable_class!(CLASS, 128);
@@ -38,7 +39,7 @@ impl Steps for Scope {
         }
         let target = self.target.or_none();
         if !self.leaving.get() {
-            let acquire = target.call_method(&sync_names().acquire, &[])?;
+            let acquire = target.call_method(&names().acquire, &[])?;
             return Ok(Next::Await(iterator_of(&acquire)?));
         }
         release(&target)?;

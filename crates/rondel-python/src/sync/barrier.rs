@@ -12,7 +12,7 @@ use super::acquire::acquire;
 use super::condition::{self, Condition};
 use super::count::{Count, compare};
 use super::lock;
-use super::names::{sync_imports, sync_names};
+use super::names::sync_imports;
 use super::primitive::{Bound, Primitive, describe, native_type, new_instance, plain};
 use crate::awaitable::{
     self, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
@@ -20,6 +20,7 @@ use crate::awaitable::{
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{raise, restore, take_exception};
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::names;
 use crate::cpython::python_class::make_class;
 use crate::cpython::{
     Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, Raised, Res, Slot, none,
@@ -91,7 +92,7 @@ impl Primitive for Barrier {
         let parties = parties.unwrap_or(none());
         if compare(parties, &*Owned::from_i64(1)?, ffi::Py_LT)? {
             // The text differs between releases.
-            return sync_imports().stock.barrier.call(&[parties]).map(drop);
+            return sync_imports().stock_barrier.call(&[parties]).map(drop);
         }
         this.cond.set(new_instance::<Condition>()?.into_owned());
         this.parties.set(parties);
@@ -137,7 +138,7 @@ impl Barrier {
             {
                 condition.wake_all()
             }
-            _ => cond.call_method(&sync_names().notify_all, &[]).map(drop),
+            _ => cond.call_method(&names().notify_all, &[]).map(drop),
         }
     }
 
@@ -161,7 +162,7 @@ impl Barrier {
         let cond = self.cond.or_none();
         Ok(Next::Await(match condition::plain_lock(&cond) {
             Some(lock) => acquire(&*lock, true)?,
-            None => iterator_of(&*cond.call_method(&sync_names().acquire, &[])?)?,
+            None => iterator_of(&*cond.call_method(&names().acquire, &[])?)?,
         }))
     }
 
@@ -169,7 +170,7 @@ impl Barrier {
         let cond = self.cond.or_none();
         let wait = match (plain::<Condition>(&cond), condition::plain_lock(&cond)) {
             (Some(condition), Some(_)) => condition::wait(condition)?,
-            _ => cond.call_method(&sync_names().wait, &[])?,
+            _ => cond.call_method(&names().wait, &[])?,
         };
         Ok(Next::Await(iterator_of(&wait)?))
     }
@@ -354,7 +355,7 @@ impl Steps for Edge {
             Some(result) => Ok(Next::Return(result?)),
             None if self.entering.get() => {
                 let barrier = self.barrier.slot().or_none();
-                let wait = barrier.call_method(&sync_names().wait, &[])?;
+                let wait = barrier.call_method(&names().wait, &[])?;
                 Ok(Next::Await(iterator_of(&wait)?))
             }
             None => Ok(Next::Return(Owned::none())),
@@ -491,7 +492,7 @@ pub(super) fn init_type() -> Res<Owned> {
         ])
         .build()?;
     let doc = "Lets a number of tasks wait for one another, as asyncio.Barrier.";
-    let bases = [&*native, &*sync_imports().stock.barrier];
+    let bases = [&*native, &*sync_imports().stock_barrier];
     let class = make_class("Barrier(parties)", doc, &bases, &methods())?;
     CLASS.set(&class);
     Ok(class)

@@ -11,7 +11,7 @@ use super::acquire::acquire as acquire_lock;
 use super::async_with;
 use super::count::compare;
 use super::lock::{self, Lock};
-use super::names::{sync_imports, sync_names};
+use super::names::sync_imports;
 use super::primitive::{
     Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, plain, wait_on,
 };
@@ -22,6 +22,7 @@ use crate::awaitable::{
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{chain, exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::names;
 use crate::cpython::python_class::make_class;
 use crate::cpython::{
     Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
@@ -79,7 +80,7 @@ impl Primitive for Condition {
 
     fn init(this: &Native<Self>, args: Args<'_>) -> Res<()> {
         let [lock] = args.parse("Condition.__init__", ["lock"], 1, 0)?;
-        let names = sync_names();
+        let names = names();
         let lock = match lock.filter(|lock| !lock.is_none()) {
             Some(lock) => lock.own(),
             None => new_instance::<Lock>()?.into_owned(),
@@ -116,14 +117,14 @@ fn is_locked(condition: &Native<Condition>) -> Res<bool> {
     if let Some(lock) = plain_lock(condition) {
         return Ok(lock::is_locked(&lock));
     }
-    condition.call_method(&sync_names().locked, &[])?.is_true()
+    condition.call_method(&names().locked, &[])?.is_true()
 }
 
 /// `self.release()`.
 pub(super) fn release(condition: &Object) -> Res<()> {
     match plain_lock(condition) {
         Some(lock) => lock::release(&lock),
-        None => condition.call_method(&sync_names().release, &[]).map(drop),
+        None => condition.call_method(&names().release, &[]).map(drop),
     }
 }
 
@@ -132,7 +133,7 @@ pub(super) fn acquire(condition: &Object) -> Res<Owned> {
     if let Some(lock) = plain_lock(condition) {
         return acquire_lock(&*lock, false);
     }
-    iterator_of(&*condition.call_method(&sync_names().acquire, &[])?)
+    iterator_of(&*condition.call_method(&names().acquire, &[])?)
 }
 
 impl Condition {
@@ -347,7 +348,7 @@ impl Steps for WaitFor {
         let condition = condition.object();
         Ok(Next::Await(match plain::<Condition>(condition) {
             Some(condition) => wait(condition)?,
-            None => iterator_of(&*condition.call_method(&sync_names().wait, &[])?)?,
+            None => iterator_of(&*condition.call_method(&names().wait, &[])?)?,
         }))
     }
 
@@ -407,9 +408,7 @@ fn notify_all(condition: &Native<Condition>) -> Res<Owned> {
     if let Some(condition) = plain::<Condition>(condition.object()) {
         return notify_with(condition, Some(&n));
     }
-    condition
-        .object()
-        .call_method(&sync_names().notify, &[&n])?;
+    condition.object().call_method(&names().notify, &[&n])?;
     Ok(Owned::none())
 }
 
@@ -425,7 +424,7 @@ macro_rules! of_lock {
         fn $get(condition: &Native<Condition>) -> Res<Owned> {
             match condition.$field.cloned() {
                 Some(method) => Ok(method),
-                None => condition.lock.or_none().getattr(&sync_names().$field),
+                None => condition.lock.or_none().getattr(&names().$field),
             }
         }
         fn $set(condition: &Native<Condition>, value: Option<&Object>) -> Res<()> {
@@ -489,7 +488,7 @@ pub(super) fn init_type() -> Res<Owned> {
         ])
         .build()?;
     let doc = "Lets tasks wait until others notify them, as asyncio.Condition.";
-    let bases = [&*native, &*sync_imports().stock.condition];
+    let bases = [&*native, &*sync_imports().stock_condition];
     let class = make_class("Condition(lock=None)", doc, &bases, &methods())?;
     CLASS.set(&class);
     Ok(class)

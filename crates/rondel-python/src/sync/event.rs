@@ -2,7 +2,7 @@
 
 use std::cell::Cell;
 
-use super::names::{sync_imports, sync_names};
+use super::names::sync_imports;
 use super::primitive::{
     Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, wait_on,
 };
@@ -11,6 +11,7 @@ use crate::awaitable::{self, Next, Steps, awaitable_class, init_type as init_awa
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::names;
 use crate::cpython::python_class::make_class;
 use crate::cpython::{
     Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
@@ -82,7 +83,7 @@ pub(super) fn new(value: bool) -> Res<OwnedNative<Event>> {
 pub(super) fn set(event: &Object) -> Res<()> {
     match event.exact::<Event>() {
         Some(event) => event.set(),
-        None => event.call_method(&sync_names().set, &[]).map(drop),
+        None => event.call_method(&names().set, &[]).map(drop),
     }
 }
 
@@ -90,7 +91,7 @@ pub(super) fn set(event: &Object) -> Res<()> {
 pub(super) fn clear(event: &Object) -> Res<()> {
     match event.exact::<Event>() {
         Some(event) => event.value.set(false),
-        None => drop(event.call_method(&sync_names().clear, &[])?),
+        None => drop(event.call_method(&names().clear, &[])?),
     }
     Ok(())
 }
@@ -231,7 +232,7 @@ pub(super) fn init_type() -> Res<Owned> {
     let class = make_class(
         "Event()",
         doc,
-        &[&native, &sync_imports().stock.event],
+        &[&native, &sync_imports().stock_event],
         &methods(),
     )?;
     CLASS.set(&class);

@@ -8,9 +8,10 @@ use std::collections::VecDeque;
 
 use pyo3::ffi;
 
-use super::names::{sync_imports, sync_names};
+use super::names::sync_imports;
 use super::waiters::{for_each_of, length};
 use crate::cpython::error::{no_memory, raise};
+use crate::cpython::names;
 use crate::cpython::{Object, Owned, Res, Slot, none};
 
 /// In which order items come out.
@@ -100,7 +101,7 @@ impl Items {
         match (self.shown.cloned(), order) {
             (None, Order::Fifo | Order::Lifo) => self.push_native(item.own())?,
             (Some(shown), Order::Fifo | Order::Lifo) => {
-                shown.call_method(&sync_names().append, &[item])?;
+                shown.call_method(&names().append, &[item])?;
             }
             (_, Order::Priority) => {
                 sync_imports().heappush.call(&[&*self.show()?, item])?;
@@ -121,8 +122,8 @@ impl Items {
                 let item = self.native.borrow_mut().pop_back();
                 item.map_or_else(|| index_error("pop from empty list"), Ok)
             }
-            (Some(shown), Order::Fifo) => shown.call_method(&sync_names().popleft, &[]),
-            (Some(shown), Order::Lifo) => shown.call_method(&sync_names().pop, &[]),
+            (Some(shown), Order::Fifo) => shown.call_method(&names().popleft, &[]),
+            (Some(shown), Order::Lifo) => shown.call_method(&names().pop, &[]),
             (_, Order::Priority) => sync_imports().heappop.call(&[&*self.show()?]),
         }
     }

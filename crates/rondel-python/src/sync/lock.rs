@@ -217,7 +217,7 @@ pub(super) fn init_type() -> Res<Owned> {
     let class = make_class(
         "Lock()",
         doc,
-        &[&native, &sync_imports().stock.lock],
+        &[&native, &sync_imports().stock_lock],
         &methods(),
     )?;
     CLASS.set(&class);

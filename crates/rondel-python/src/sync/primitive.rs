@@ -8,7 +8,6 @@ use std::ffi::{CStr, c_int, c_void};
 
 use pyo3::ffi;
 
-use super::names::sync_names;
 use crate::awaitable::{Next, iterator_of};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{guard, guard_object, runtime_error};
@@ -191,7 +190,7 @@ unsafe extern "C" fn setattro<T: Primitive>(
                 Object::from_ptr(name),
             )
         };
-        let names = sync_names();
+        let names = names();
         let called_by_others: [&Object; 11] = [
             &names.acquire,
             &names.release,
@@ -199,8 +198,8 @@ unsafe extern "C" fn setattro<T: Primitive>(
             &names.wait,
             &names.get_nowait,
             &names.put_nowait,
-            &names.get,
-            &names.put,
+            &names.queue_get,
+            &names.queue_put,
             &names.empty,
             &names.full,
             &names.qsize,

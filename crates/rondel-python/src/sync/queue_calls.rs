@@ -6,7 +6,7 @@
 use std::cell::Cell;
 
 use super::event::{self, Event};
-use super::names::sync_names;
+
 use super::primitive::{new_waiter, wait_on};
 use super::queue::{
     Queue, get_at_once, get_item, is_empty, is_full, put_at_once, put_item, raise_shut_down,
@@ -17,6 +17,7 @@ use crate::awaitable::{
 };
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::method::{Args, Method, method};
+use crate::cpython::names;
 use crate::cpython::{Native, NativeSlot, Object, Owned, Raised, Res, Slot, none};
 use crate::future;
 use crate::future::any::{is_cancelled, is_done};
@@ -200,7 +201,7 @@ impl Steps for Join {
         let finished = queue.finished_event()?;
         Ok(Next::Await(match finished.exact::<Event>() {
             Some(event) => event::wait(event)?,
-            None => iterator_of(&*finished.call_method(&sync_names().wait, &[])?)?,
+            None => iterator_of(&*finished.call_method(&names().wait, &[])?)?,
         }))
     }
 

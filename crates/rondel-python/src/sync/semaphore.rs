@@ -6,13 +6,14 @@
 use super::acquire::{Acquirable, Acquire, acquire};
 use super::async_with;
 use super::count::Count;
-use super::names::{sync_imports, sync_names};
+use super::names::sync_imports;
 use super::primitive::{Bound, Primitive, describe_waiting, native_type, plain};
 use super::waiters::Waiters;
 use crate::awaitable::{self, awaitable_class, init_type as init_awaitable};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{exception_matches, restore, take_exception, value_error};
 use crate::cpython::method::{Args, Method, attribute, method};
+use crate::cpython::names;
 use crate::cpython::python_class::make_class;
 use crate::cpython::types::bind_attribute;
 use crate::cpython::{
@@ -96,7 +97,7 @@ fn is_locked(semaphore: &Native<Semaphore>) -> Res<bool> {
     match plain::<Semaphore>(semaphore.object()) {
         Some(semaphore) => semaphore.is_locked(),
         None => {
-            let locked = semaphore.object().call_method(&sync_names().locked, &[])?;
+            let locked = semaphore.object().call_method(&names().locked, &[])?;
             locked.is_true()
         }
     }
@@ -309,7 +310,7 @@ fn release_as(bounded: bool) -> Method {
 /// Makes the classes: `(Semaphore, BoundedSemaphore)`.
 pub(super) fn init_types() -> Res<(Owned, Owned)> {
     init_awaitable::<Acquire<Semaphore>>(c"rondel._rondel.AcquirePermit")?;
-    let stock = &sync_imports().stock;
+    let imports = sync_imports();
     let native = native_type::<Semaphore>(c"rondel._rondel.NativeSemaphore")
         .getset([
             attribute!(c"_value" get_value, set_value),
@@ -322,7 +323,7 @@ pub(super) fn init_types() -> Res<(Owned, Owned)> {
     let semaphore = make_class(
         "Semaphore(value=1)",
         doc,
-        &[&native, &stock.semaphore],
+        &[&native, &imports.stock_semaphore],
         &all,
     )?;
     CLASS.set(&semaphore);
@@ -330,7 +331,7 @@ pub(super) fn init_types() -> Res<(Owned, Owned)> {
     let doc = "A semaphore that can't be released more often than it was acquired, as asyncio.BoundedSemaphore.";
     let mut all = methods();
     all.push(release_as(true));
-    let bases = [&*semaphore, &*stock.bounded_semaphore];
+    let bases = [&*semaphore, &*imports.stock_bounded_semaphore];
     let bounded = make_class("BoundedSemaphore(value=1)", doc, &bases, &all)?;
     bind_attribute(&bounded, &attribute!(c"_bound_value" get_limit, set_limit))?;
     BOUNDED_CLASS.set(&bounded);

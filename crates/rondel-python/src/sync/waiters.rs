@@ -8,8 +8,9 @@ use std::collections::VecDeque;
 
 use pyo3::ffi;
 
-use super::names::{sync_imports, sync_names};
+use super::names::sync_imports;
 use crate::cpython::error::{raised_matches, value_error};
+use crate::cpython::names;
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
 use crate::future::any::{is_cancelled, is_done, set_result};
 
@@ -29,7 +30,7 @@ impl Waiters {
         self.used.set(true);
         match self.shown.cloned() {
             None => self.native.borrow_mut().push_back(future.own()),
-            Some(shown) => drop(shown.call_method(&sync_names().append, &[future])?),
+            Some(shown) => drop(shown.call_method(&names().append, &[future])?),
         }
         Ok(())
     }
@@ -53,7 +54,7 @@ impl Waiters {
 
     fn remove_from_within(&self, future: &Object) -> Res<()> {
         if let Some(shown) = self.shown.cloned() {
-            return shown.call_method(&sync_names().remove, &[future]).map(drop);
+            return shown.call_method(&names().remove, &[future]).map(drop);
         }
         let mut native = self.native.borrow_mut();
         let index = native.iter().position(|waiter| waiter.is(future));
@@ -93,7 +94,7 @@ impl Waiters {
         if self.len()? == 0 {
             return Ok(None);
         }
-        shown.call_method(&sync_names().popleft, &[]).map(Some)
+        shown.call_method(&names().popleft, &[]).map(Some)
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use std::ptr;
 
 use pyo3::ffi;
 
-use super::names::{timeout_imports, timeout_names};
+use super::names::timeout_imports;
 use crate::cpython::error::{raise_instance, restore, runtime_error, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::names::Table;
@@ -215,7 +215,7 @@ pub(super) fn enter(timeout: &Native<Timeout>) -> Res<()> {
     } else {
         timeout.state.set(State::Entered);
         timeout.task.set(task.clone());
-        let cancelling = task.call_method(&timeout_names().cancelling, &[])?;
+        let cancelling = task.call_method(&names().cancelling, &[])?;
         timeout.foreign_cancelling.set(cancelling);
     }
     if is_plain(timeout) {
@@ -223,7 +223,7 @@ pub(super) fn enter(timeout: &Native<Timeout>) -> Res<()> {
     }
     timeout
         .object()
-        .call_method(&timeout_names().reschedule, &[&*timeout.when()?])
+        .call_method(&names().reschedule, &[&*timeout.when()?])
         .map(drop)
 }
 
@@ -299,7 +299,7 @@ fn schedule_by_methods(timeout: &Native<Timeout>, event_loop: &Object) -> Res<()
     // SAFETY: live objects.
     let is_due =
         truth(unsafe { ffi::PyObject_RichCompareBool(when.as_ptr(), now.as_ptr(), ffi::Py_LE) })?;
-    let on_timeout = timeout.object().getattr(&timeout_names().on_timeout)?;
+    let on_timeout = timeout.object().getattr(&names.on_timeout)?;
     timeout.timer.set(if is_due {
         event_loop.call_method(&names.call_soon, &[&on_timeout])?
     } else {
@@ -365,10 +365,10 @@ fn is_ours(timeout: &Native<Timeout>, kind: &Object, error: &Object) -> Res<bool
         return Ok(true);
     }
     if !error.is_none() {
-        let insert = &timeout_names().insert_timeout_error;
+        let insert = &names().insert_timeout_error;
         timeout.object().call_method(insert, &[error])?;
         if error.is_instance(&imports.exception_group)? {
-            let members = error.getattr(&timeout_names().exceptions)?;
+            let members = error.getattr(&names().exceptions)?;
             // SAFETY: a live object; what can't be iterated over raises.
             let members = unsafe { Owned::steal(ffi::PySequence_Tuple(members.as_ptr()))? };
             for index in 0..crate::cpython::object::tuple_len(&members) {
@@ -386,7 +386,7 @@ fn uncancel(timeout: &Native<Timeout>) -> Res<bool> {
     if task::is_exact(&task) && timeout.foreign_cancelling.is_empty() {
         return Ok(task::uncancel(&task) <= timeout.cancelling.get());
     }
-    let left = task.call_method(&timeout_names().uncancel, &[])?;
+    let left = task.call_method(&names().uncancel, &[])?;
     let before = timeout.cancelling()?;
     // SAFETY: live objects.
     truth(unsafe { ffi::PyObject_RichCompareBool(left.as_ptr(), before.as_ptr(), ffi::Py_LE) })

@@ -360,7 +360,7 @@ fn as_completed(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [passed, timeout] = parse_one("as_completed", ["fs", "timeout"], args)?;
     let event_loop = running_loop()?;
     let Some(core) = LoopCore::of(&event_loop) else {
-        return waits_imports().stock.as_completed.call_all(args);
+        return waits_imports().stock_as_completed.call_all(args);
     };
     let passed = passed.unwrap_or(none());
     check_passed(passed)?;

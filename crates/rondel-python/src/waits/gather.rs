@@ -27,7 +27,7 @@ fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
         && LoopCore::of(&event_loop).is_some_and(LoopCore::makes_tasks_directly)
         && passed.iter().all(|arg| can_take(arg, &event_loop));
     if !native {
-        return waits_imports().stock.gather.call_all(args);
+        return waits_imports().stock_gather.call_all(args);
     }
     let outer = gathering::new(&event_loop)?;
     let this = fields(&outer);

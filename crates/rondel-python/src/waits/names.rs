@@ -1,33 +1,31 @@
 //! Library objects that the functions of this folder use, besides those of `cpython/names.rs`, and
 //! what differs between the patch releases of one version. Filled once, at import, before `install()` replaces anything.
 
-use crate::cpython::names::{Table, import};
+use crate::cpython::names::{import, import_optional, imported};
 use crate::cpython::{Object, Owned, Res};
 
-/// Objects of the standard library.
-pub(super) struct Imports {
-    pub(super) isfuture: Owned,
-    pub(super) isawaitable: Owned,
-    pub(super) ensure_future: Owned,
-    pub(super) current_task: Owned,
-    pub(super) release_waiter: Owned,
-    pub(super) first_completed: Owned,
-    pub(super) first_exception: Owned,
-    pub(super) all_completed: Owned,
-    /// asyncio's own functions, for what is not ours.
-    pub(super) stock: Stock,
-    /// `(future_add_to_awaited_by, future_discard_from_awaited_by)`, from 3.14 on.
-    pub(super) awaited_by: Option<(Owned, Owned)>,
-    /// What a shielded future's exception is told to once nobody waits for it; only some releases have it.
-    pub(super) log_on_exception: Option<Owned>,
-    pub(super) quirks: Quirks,
-}
-
-/// asyncio's own functions.
-pub(super) struct Stock {
-    pub(super) gather: Owned,
-    pub(super) shield: Owned,
-    pub(super) as_completed: Owned,
+imported! {
+    pub(super) fn waits_imports() -> Imports {
+        isfuture: "asyncio.futures" "isfuture",
+        isawaitable: "inspect" "isawaitable",
+        ensure_future: "asyncio.tasks" "ensure_future",
+        current_task: "asyncio.tasks" "current_task",
+        release_waiter: "asyncio.tasks" "_release_waiter",
+        first_completed: "asyncio.tasks" "FIRST_COMPLETED",
+        first_exception: "asyncio.tasks" "FIRST_EXCEPTION",
+        all_completed: "asyncio.tasks" "ALL_COMPLETED",
+        // asyncio's own functions, for what is not ours.
+        stock_gather: "asyncio.tasks" "gather",
+        stock_shield: "asyncio.tasks" "shield",
+        stock_as_completed: "asyncio.tasks" "as_completed",
+    } and {
+        /// `(future_add_to_awaited_by, future_discard_from_awaited_by)`, from 3.14 on.
+        awaited_by: Option<(Owned, Owned)> = import_optional("asyncio.futures", "future_add_to_awaited_by")?
+            .zip(import_optional("asyncio.futures", "future_discard_from_awaited_by")?),
+        /// What a shielded future's exception is told to once nobody waits for it; only some releases have it.
+        log_on_exception: Option<Owned> = import_optional("asyncio.tasks", "_log_on_exception")?,
+        quirks: Quirks = Quirks::new(&*import("asyncio.tasks")?)?,
+    }
 }
 
 /// How the running patch release does what others do differently.
@@ -115,44 +113,7 @@ impl Quirks {
     }
 }
 
-impl Imports {
-    fn new() -> Res<Self> {
-        let tasks = import("asyncio.tasks")?;
-        let futures = import("asyncio.futures")?;
-        let optional =
-            |module: &Object, name: &str| module.getattr_optional(&*Owned::from_str(name)?);
-        let add = optional(&futures, "future_add_to_awaited_by")?;
-        let discard = optional(&futures, "future_discard_from_awaited_by")?;
-        Ok(Self {
-            isfuture: get(&futures, "isfuture")?,
-            isawaitable: get(&*import("inspect")?, "isawaitable")?,
-            ensure_future: get(&tasks, "ensure_future")?,
-            current_task: get(&tasks, "current_task")?,
-            release_waiter: get(&tasks, "_release_waiter")?,
-            first_completed: get(&tasks, "FIRST_COMPLETED")?,
-            first_exception: get(&tasks, "FIRST_EXCEPTION")?,
-            all_completed: get(&tasks, "ALL_COMPLETED")?,
-            stock: Stock {
-                gather: get(&tasks, "gather")?,
-                shield: get(&tasks, "shield")?,
-                as_completed: get(&tasks, "as_completed")?,
-            },
-            awaited_by: add.zip(discard),
-            log_on_exception: optional(&tasks, "_log_on_exception")?,
-            quirks: Quirks::new(&tasks)?,
-        })
-    }
-}
-
-static IMPORTS: Table<Imports> = Table::new();
-
 /// Fills the table. Once, at import, after those of `cpython/names.rs`.
 pub(super) fn init() -> Res<()> {
-    IMPORTS.fill(Imports::new()?);
-    Ok(())
-}
-
-#[inline]
-pub(super) fn waits_imports() -> &'static Imports {
-    IMPORTS.get()
+    Imports::fill()
 }

@@ -152,7 +152,7 @@ fn inner_of(arg: &Object) -> Res<Option<Owned>> {
 fn shield(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [arg] = parse_one("shield", ["arg"], args)?;
     let Some(inner) = inner_of(arg.unwrap_or(none()))? else {
-        return waits_imports().stock.shield.call_all(args);
+        return waits_imports().stock_shield.call_all(args);
     };
     let base = future::fields(&inner);
     if base.is_done() {

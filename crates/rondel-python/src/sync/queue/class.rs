@@ -8,11 +8,12 @@ use super::{
 };
 use crate::cpython::error::{guard_object, value_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
+use crate::cpython::names;
 use crate::cpython::python_class::make_class;
 use crate::cpython::types::slot_fn;
 use crate::cpython::{Class, Native, Object, Owned, Res, none};
 use crate::sync::items::Order;
-use crate::sync::names::{sync_imports, sync_names};
+use crate::sync::names::sync_imports;
 use crate::sync::primitive::native_type;
 use crate::sync::queue_calls;
 use crate::sync::waiters::Waiters;
@@ -45,7 +46,7 @@ fn shutdown(queue: &Native<Queue>, args: Args<'_>) -> Res<Owned> {
         while !is_empty(queue)? {
             match plain_order(queue) {
                 Some(order) => drop(queue.items.get(order)?),
-                None => drop(queue.object().call_method(&sync_names().get, &[])?),
+                None => drop(queue.object().call_method(&names().queue_get, &[])?),
             }
             if queue.unfinished.get() > 0 {
                 queue.unfinished.set(queue.unfinished.get() - 1);
@@ -257,7 +258,7 @@ fn methods() -> Vec<Method> {
 /// Makes the classes: `(Queue, PriorityQueue, LifoQueue)`.
 pub(in crate::sync) fn init_types() -> Res<(Owned, Owned, Owned)> {
     queue_calls::init_types()?;
-    let stock = &sync_imports().stock;
+    let imports = sync_imports();
     let native = native_type::<Queue>(c"rondel._rondel.NativeQueue")
         .slot(ffi::Py_tp_str, slot_fn!(tp_str, ffi::reprfunc))
         .getset(attributes())
@@ -273,12 +274,12 @@ pub(in crate::sync) fn init_types() -> Res<(Owned, Owned, Owned)> {
     let queue = make(
         "Queue(maxsize=0)",
         doc,
-        &[&native, &stock.queue],
+        &[&native, &imports.stock_queue],
         Order::Fifo,
         &CLASS,
     )?;
     let doc = "A queue that gives the smallest item first, as asyncio.PriorityQueue.";
-    let bases = [&*queue, &*stock.priority_queue];
+    let bases = [&*queue, &*imports.stock_priority_queue];
     let priority = make(
         "PriorityQueue(maxsize=0)",
         doc,
@@ -287,7 +288,7 @@ pub(in crate::sync) fn init_types() -> Res<(Owned, Owned, Owned)> {
         &PRIORITY_CLASS,
     )?;
     let doc = "A queue that gives the newest item first, as asyncio.LifoQueue.";
-    let bases = [&*queue, &*stock.lifo_queue];
+    let bases = [&*queue, &*imports.stock_lifo_queue];
     let lifo = make(
         "LifoQueue(maxsize=0)",
         doc,

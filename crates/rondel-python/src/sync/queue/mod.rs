@@ -16,12 +16,13 @@ use pyo3::ffi;
 use super::count::compare;
 use super::event;
 use super::items::{Items, Order};
-use super::names::{sync_imports, sync_names};
+use super::names::sync_imports;
 use super::primitive::{Bound, Primitive, new_instance};
 use super::waiters::Waiters;
 use crate::cpython::collected::Collected;
 use crate::cpython::error::raise_bare;
 use crate::cpython::method::Args;
+use crate::cpython::names;
 use crate::cpython::{Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Res, Slot};
 
 /// A queue's fields.
@@ -132,7 +133,7 @@ impl Primitive for Queue {
             Some(order) => this.items.init(order)?,
             None => drop(
                 this.object()
-                    .call_method(&sync_names().init, &[&*maxsize])?,
+                    .call_method(&names().queue_init, &[&*maxsize])?,
             ),
         }
         this.shut_down.set(false);
@@ -156,7 +157,7 @@ fn class_name(queue: &Object) -> Res<String> {
 
 /// `self._format()`.
 fn format(queue: &Object) -> Res<String> {
-    queue.call_method(&sync_names().format, &[])?.to_text()
+    queue.call_method(&names().queue_format, &[])?.to_text()
 }
 
 impl Queue {
@@ -232,10 +233,7 @@ impl Queue {
 pub(crate) fn is_empty(queue: &Native<Queue>) -> Res<bool> {
     match plain_order(queue) {
         Some(_) => queue.items.is_empty(),
-        None => queue
-            .object()
-            .call_method(&sync_names().empty, &[])?
-            .is_true(),
+        None => queue.object().call_method(&names().empty, &[])?.is_true(),
     }
 }
 
@@ -243,10 +241,7 @@ pub(crate) fn is_empty(queue: &Native<Queue>) -> Res<bool> {
 pub(super) fn is_full(queue: &Native<Queue>) -> Res<bool> {
     match plain_order(queue) {
         Some(_) => is_full_by_size(queue),
-        None => queue
-            .object()
-            .call_method(&sync_names().full, &[])?
-            .is_true(),
+        None => queue.object().call_method(&names().full, &[])?.is_true(),
     }
 }
 
@@ -268,7 +263,7 @@ fn is_full_by_asking(queue: &Native<Queue>) -> Res<bool> {
     if compare(&maxsize, &*Owned::from_i64(0)?, ffi::Py_LE)? {
         return Ok(false);
     }
-    let size = queue.object().call_method(&sync_names().qsize, &[])?;
+    let size = queue.object().call_method(&names().qsize, &[])?;
     compare(&size, &maxsize, ffi::Py_GE)
 }
 
@@ -277,9 +272,7 @@ fn is_full_by_asking(queue: &Native<Queue>) -> Res<bool> {
 pub(crate) fn put_item(queue: &Native<Queue>, item: &Object) -> Res<Owned> {
     match plain_order(queue) {
         Some(_) => put_nowait(queue, item),
-        None => queue
-            .object()
-            .call_method(&sync_names().put_nowait, &[item]),
+        None => queue.object().call_method(&names().put_nowait, &[item]),
     }
 }
 
@@ -288,7 +281,7 @@ pub(crate) fn put_item(queue: &Native<Queue>, item: &Object) -> Res<Owned> {
 pub(crate) fn get_item(queue: &Native<Queue>) -> Res<Owned> {
     match plain_order(queue) {
         Some(_) => get_nowait(queue),
-        None => queue.object().call_method(&sync_names().get_nowait, &[]),
+        None => queue.object().call_method(&names().get_nowait, &[]),
     }
 }
 
@@ -349,7 +342,7 @@ fn put_nowait(queue: &Native<Queue>, item: &Object) -> Res<Owned> {
     }
     match plain_order(queue) {
         Some(order) => queue.items.put(order, item)?,
-        None => drop(queue.object().call_method(&sync_names().put, &[item])?),
+        None => drop(queue.object().call_method(&names().queue_put, &[item])?),
     }
     queue.note_put()?;
     Ok(Owned::none())
@@ -364,7 +357,7 @@ fn get_nowait(queue: &Native<Queue>) -> Res<Owned> {
     }
     let item = match plain_order(queue) {
         Some(order) => queue.items.get(order)?,
-        None => queue.object().call_method(&sync_names().get, &[])?,
+        None => queue.object().call_method(&names().queue_get, &[])?,
     };
     queue.putters.pop_and_wake()?;
     Ok(item)
