@@ -11,6 +11,7 @@
 
 use std::cell::Cell;
 
+use crate::runtime;
 use crate::time::yield_now;
 
 /// How many operations of one step may be ready at once; as many as with tokio.
@@ -53,5 +54,13 @@ impl Budget {
         if !self.take() {
             yield_now().await;
         }
+    }
+}
+
+/// Takes a unit of the budget of the step that runs, for what belongs to no loop; without a loop there is no limit.
+#[inline]
+pub(crate) async fn taken() {
+    if runtime::try_current(|runtime| runtime.budget.take()) == Some(false) {
+        yield_now().await;
     }
 }

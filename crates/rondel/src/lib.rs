@@ -54,6 +54,7 @@
 //! | `runtime` | the engine's host for Rust: [`run`], what its loops queue |
 //! | `streams` | readers, writers, servers, and the connections that they share |
 //! | `task` | Rust futures as tasks: [`create_task`], [`gather`], [`task_group`] |
+//! | `sync` | [`Lock`], [`Event`], [`Condition`], [`Semaphore`], [`Barrier`], [`Queue`] |
 //! | `time` | [`sleep`], [`timeout`] |
 //! | `resolver` | names to addresses: [`getaddrinfo`] |
 //! | `exceptions` | failures that reach nobody: [`set_exception_handler`] |
@@ -72,6 +73,7 @@ mod resolver;
 mod runtime;
 mod signal;
 mod streams;
+mod sync;
 mod task;
 mod time;
 
@@ -87,6 +89,11 @@ pub use streams::{
     HandlerOutput, IncompleteReadError, LimitOverrunError, ReadError, Server, ServerOptions,
     StreamReader, StreamWriter, open_connection, open_connection_with_limit, open_unix_connection,
     start_server, start_server_with, start_unix_server, start_unix_server_with,
+};
+pub use sync::{
+    Barrier, BoundedSemaphore, BrokenBarrierError, Condition, ConditionGuard, Event,
+    GetNowaitError, LifoQueue, Lock, LockGuard, PriorityQueue, PutError, PutNowaitError, Queue,
+    QueueShutDown, ReleaseError, Semaphore, SemaphorePermit, TaskDoneError,
 };
 pub use task::{
     CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture, JoinError, Panic, Task,

@@ -5,7 +5,7 @@
 
 use std::task::{Context, Waker};
 
-use super::header::TaskRef;
+use super::header::{CANCEL, TaskRef};
 use super::waker;
 use crate::runtime::Item;
 
@@ -32,6 +32,15 @@ impl Waiter {
         match self {
             Self::Task(task) => waker::local_task(context.waker()) == Some(task.as_ptr()),
             Self::Foreign(waker) => waker.will_wake(context.waker()),
+        }
+    }
+
+    /// Whether it is a task that was cancelled, and whose future will be dropped in its next step.
+    #[inline]
+    pub(crate) fn is_cancelled(&self) -> bool {
+        match self {
+            Self::Task(task) => task.header().state.get() & CANCEL != 0,
+            Self::Foreign(_) => false,
         }
     }
 
