@@ -35,14 +35,6 @@ FLOORS = [
 ]
 FLOOR = {folder: floor for floor, folders in enumerate(FLOORS) for folder in folders}
 
-#: Upward imports that are still to be removed: (from, to).
-KNOWN = {
-    ("loop_core", "transport"),
-    ("streams", "tls"),
-    ("transport", "streams"),
-    ("transport", "tls"),
-}
-
 PATH = re.compile(r"(?<![\w:$])(?:crate|super|self)\s*::")
 WORD = re.compile(r"\s*(\w+|\*)\s*")
 
@@ -110,14 +102,8 @@ def test_every_folder_has_a_floor() -> None:
 
 def test_imports_go_down() -> None:
     upward = [found for found in imports(SOURCE) if FLOOR[found.target] >= FLOOR[found.source]]
-    new = [
-        f"{found.file.relative_to(CRATES)}:{found.line}: {found.source} imports {found.target}"
-        for found in upward
-        if (found.source, found.target) not in KNOWN
-    ]
+    new = [f"{found.file.relative_to(CRATES)}:{found.line}: {found.source} imports {found.target}" for found in upward]
     assert not new, "\n".join(new)
-    gone = KNOWN - {(found.source, found.target) for found in upward}
-    assert not gone, f"to be taken off the list: {sorted(gone)}"
 
 
 @pytest.mark.parametrize(("crate", "above"), [("rondel-engine", r"pyo3|rondel(?!_engine)"), ("rondel", "pyo3")])

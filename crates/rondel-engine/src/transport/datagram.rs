@@ -20,6 +20,7 @@ use std::os::fd::{AsRawFd, RawFd};
 
 use super::address::Address;
 use super::flow_control::FlowControl;
+use super::intake::Intake;
 use super::stream::{Close, LOST_WRITES_THRESHOLD};
 use crate::refused::Replaceable;
 
@@ -60,8 +61,8 @@ pub struct Datagrams<S, C, D> {
     /// When the writer is paused; the host passes its edges on.
     pub flow: FlowControl,
     conn_lost: u32,
-    closing: bool,
-    paused: bool,
+    /// Whether what comes is wanted; the host passes its edges on.
+    pub intake: Intake,
     /// The kernel took no more: the descriptor is watched for writing.
     blocked: bool,
     /// A datagram was sent since the host flushed, which it will do again.
@@ -108,8 +109,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
             header,
             flow: FlowControl::default(),
             conn_lost: 0,
-            closing: false,
-            paused: false,
+            intake: Intake::default(),
             blocked: false,
             in_step: false,
             failed_early: VecDeque::new(),
@@ -135,7 +135,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
     /// Whether the program has closed the transport, or the connection is lost.
     #[inline]
     pub fn is_closing(&self) -> bool {
-        self.closing
+        self.intake.is_closing()
     }
 
     /// Zero while the transport lives; then one, and one more for each datagram that was thrown away.
@@ -168,32 +168,6 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
     }
 
     // Reading
-
-    /// Whether datagrams that come are wanted.
-    #[inline]
-    pub fn is_reading(&self) -> bool {
-        !self.closing && !self.paused
-    }
-
-    /// Whether the program has paused reading.
-    #[inline]
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
-    /// Pauses reading. True: watch for reading no more.
-    pub fn pause_reading(&mut self) -> bool {
-        let edge = self.is_reading();
-        self.paused |= edge;
-        edge
-    }
-
-    /// Resumes reading. True: watch for reading again.
-    pub fn resume_reading(&mut self) -> bool {
-        let edge = self.paused && !self.closing;
-        self.paused &= !edge;
-        edge
-    }
 
     // Sending
 
@@ -418,10 +392,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
 
     /// Closes once everything is sent. The host has flushed before.
     pub fn close(&mut self) -> Close {
-        if self.closing {
+        if !self.intake.close() {
             return Close::Already;
         }
-        self.closing = true;
         if !self.queue.is_empty() {
             return Close::WhenDrained;
         }
@@ -437,7 +410,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         if self.conn_lost > 0 {
             return None;
         }
-        self.closing = true;
+        self.intake.close();
         self.blocked = false;
         self.conn_lost += 1;
         self.size = 0;
@@ -609,7 +582,7 @@ mod tests {
         tested.push(b"a".to_vec(), To::Peer);
         assert_eq!(tested.close(), Close::WhenDrained);
         assert_eq!(tested.close(), Close::Already);
-        assert!(!tested.is_reading() && !tested.resume_reading());
+        assert!(!tested.intake.is_reading() && !tested.intake.resume());
         assert_eq!(tested.force_close().unwrap().len(), 1);
         assert!(tested.force_close().is_none());
         for _ in 1..LOST_WRITES_THRESHOLD {

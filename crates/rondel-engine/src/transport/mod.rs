@@ -8,6 +8,7 @@
 //! * `write_queue.rs`: what waits to be sent, and the system calls that send it.
 //! * `send_batch.rs`: several streams' sending by one system call.
 //! * `flow_control.rs`: when a writer is paused and resumed.
+//! * `intake.rs`: whether what comes is wanted.
 //! * `recv_size.rs`: how much room a peer's next bytes get, and the system call that receives them.
 //! * `datagram.rs`: a datagram socket; `recv_batch.rs` receives for it.
 //! * `pipe.rs`: either end of a pipe, a terminal or the like.
@@ -19,6 +20,7 @@ pub mod address;
 mod bare_calls;
 pub mod datagram;
 pub mod flow_control;
+pub mod intake;
 pub mod listener;
 pub mod pipe;
 pub mod recv_batch;

@@ -9,6 +9,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::flow_control::FlowControl;
+use super::intake::Intake;
 use super::recv_size::{self, Received, RecvSize, Room};
 use super::stream::LOST_WRITES_THRESHOLD;
 use super::write_queue::{self, Flushed, WriteQueue};
@@ -57,8 +58,8 @@ impl Kind {
 pub struct ReadEnd<P> {
     pipe: Option<P>,
     recv_size: RecvSize,
-    closing: bool,
-    paused: bool,
+    /// Whether what comes is wanted; the host passes its edges on.
+    pub intake: Intake,
 }
 
 impl<P: AsRawFd> ReadEnd<P> {
@@ -67,8 +68,7 @@ impl<P: AsRawFd> ReadEnd<P> {
         Self {
             pipe: Some(pipe),
             recv_size: RecvSize::default(),
-            closing: false,
-            paused: false,
+            intake: Intake::default(),
         }
     }
 
@@ -85,33 +85,7 @@ impl<P: AsRawFd> ReadEnd<P> {
     /// Whether the end is certain.
     #[inline]
     pub fn is_closing(&self) -> bool {
-        self.closing
-    }
-
-    /// Whether the program has paused reading.
-    #[inline]
-    pub fn is_paused(&self) -> bool {
-        self.paused
-    }
-
-    /// Whether bytes that come are wanted.
-    #[inline]
-    pub fn is_reading(&self) -> bool {
-        !self.closing && !self.paused
-    }
-
-    /// Pauses reading. True: watch no more.
-    pub fn pause_reading(&mut self) -> bool {
-        let edge = self.is_reading();
-        self.paused |= edge;
-        edge
-    }
-
-    /// Resumes reading. True: watch again.
-    pub fn resume_reading(&mut self) -> bool {
-        let edge = self.paused && !self.closing;
-        self.paused &= !edge;
-        edge
+        self.intake.is_closing()
     }
 
     /// Where the next bytes should go.
@@ -131,7 +105,7 @@ impl<P: AsRawFd> ReadEnd<P> {
 
     /// The end. True: watch no more, and schedule `connection_lost`. False: that was done before.
     pub fn close(&mut self) -> bool {
-        !std::mem::replace(&mut self.closing, true)
+        self.intake.close()
     }
 }
 
@@ -405,11 +379,11 @@ mod tests {
         assert!(matches!(tested.read(&mut room), Received::Blocked));
         writer.write_all(b"abc").unwrap();
         assert!(matches!(tested.read(&mut room), Received::Data(3)));
-        assert!(tested.pause_reading() && !tested.pause_reading());
-        assert!(tested.resume_reading() && !tested.resume_reading());
+        assert!(tested.intake.pause() && !tested.intake.pause());
+        assert!(tested.intake.resume() && !tested.intake.resume());
         drop(writer);
         assert!(matches!(tested.read(&mut room), Received::Eof));
         assert!(tested.close() && !tested.close());
-        assert!(!tested.pause_reading() && !tested.is_reading());
+        assert!(!tested.intake.pause() && !tested.intake.is_reading());
     }
 }

@@ -23,6 +23,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
 
 use super::flow_control::FlowControl;
+use super::intake::Intake;
 use super::recv_size::{self, MAX_RECV, Received, RecvSize, Room};
 use super::write_queue::{self, Flushed, WriteQueue};
 
@@ -41,8 +42,8 @@ pub struct Stream<S, C> {
     pub flow: FlowControl,
     recv_size: RecvSize,
     conn_lost: u32,
-    closing: bool,
-    paused: bool,
+    /// Whether what comes is wanted; the host passes its edges on.
+    pub intake: Intake,
     eof: bool,
     /// The kernel took no more: the descriptor is watched for writing.
     blocked: bool,
@@ -117,8 +118,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             flow: FlowControl::default(),
             recv_size: RecvSize::default(),
             conn_lost: 0,
-            closing: false,
-            paused: false,
+            intake: Intake::default(),
             eof: false,
             blocked: false,
             dirty: false,
@@ -156,19 +156,13 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
     /// Whether the program has closed the transport, or the connection is lost.
     #[inline]
     pub fn is_closing(&self) -> bool {
-        self.closing
+        self.intake.is_closing()
     }
 
     /// Zero while the connection lives; then one, and one more for each write.
     #[inline]
     pub fn conn_lost(&self) -> u32 {
         self.conn_lost
-    }
-
-    /// Whether the program has paused reading.
-    #[inline]
-    pub fn is_paused(&self) -> bool {
-        self.paused
     }
 
     /// Whether the program has ended its side.
@@ -211,26 +205,6 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
     }
 
     // Reading
-
-    /// Whether bytes that come are wanted.
-    #[inline]
-    pub fn is_reading(&self) -> bool {
-        !self.closing && !self.paused
-    }
-
-    /// Pauses reading. True: watch for reading no more.
-    pub fn pause_reading(&mut self) -> bool {
-        let edge = self.is_reading();
-        self.paused |= edge;
-        edge
-    }
-
-    /// Resumes reading. True: watch for reading again.
-    pub fn resume_reading(&mut self) -> bool {
-        let edge = self.paused && !self.closing;
-        self.paused &= !edge;
-        edge
-    }
 
     /// Where the next bytes should go.
     #[inline]
@@ -435,7 +409,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             return None;
         }
         self.blocked = false;
-        if self.closing {
+        if self.intake.is_closing() {
             self.conn_lost += 1;
             return Some(Drained::Close);
         }
@@ -450,7 +424,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
     /// # Errors
     /// What `shutdown` fails with, if nothing waits.
     pub fn write_eof(&mut self) -> io::Result<()> {
-        if self.closing || self.eof {
+        if self.intake.is_closing() || self.eof {
             return Ok(());
         }
         self.eof = true;
@@ -473,10 +447,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
 
     /// Closes once everything is sent. The host has flushed before.
     pub fn close(&mut self) -> Close {
-        if self.closing {
+        if !self.intake.close() {
             return Close::Already;
         }
-        self.closing = true;
         if !self.queue.is_empty() {
             return Close::WhenDrained;
         }
@@ -492,7 +465,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         if self.conn_lost > 0 {
             return None;
         }
-        self.closing = true;
+        self.intake.close();
         self.blocked = false;
         self.dirty = false;
         self.failed_early = None;
@@ -628,7 +601,7 @@ mod tests {
         assert_eq!(stream.close(), Close::WhenDrained);
         assert_eq!(stream.close(), Close::Already);
         assert_eq!(stream.conn_lost(), 0);
-        assert!(!stream.is_reading() && !stream.resume_reading() && !stream.pause_reading());
+        assert!(!stream.intake.is_reading() && !stream.intake.resume() && !stream.intake.pause());
         read_exactly(&mut peer, written - stream.queue().len());
         assert!(matches!(stream.flush(), Sent::All));
         assert!(matches!(stream.drained(), Some(Drained::Close)));
@@ -705,9 +678,9 @@ mod tests {
     #[test]
     fn pausing_and_resuming_are_edges() {
         let (mut stream, _peer) = pair();
-        assert!(!stream.resume_reading());
-        assert!(stream.pause_reading());
-        assert!(!stream.pause_reading() && !stream.is_reading());
-        assert!(stream.resume_reading() && stream.is_reading());
+        assert!(!stream.intake.resume());
+        assert!(stream.intake.pause());
+        assert!(!stream.intake.pause() && !stream.intake.is_reading());
+        assert!(stream.intake.resume() && stream.intake.is_reading());
     }
 }

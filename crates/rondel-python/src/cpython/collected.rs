@@ -10,8 +10,7 @@ use pyo3::ffi;
 
 use super::finalize::{finalize_from_dealloc, finalizing};
 use super::instance_dict::has_dict;
-use super::native::Fields;
-use super::native::Native;
+use super::native::{Fields, Native};
 use super::nesting::nested;
 use super::types::{TypeBuilder, clear_weakrefs, free, slot_fn};
 use super::{Object, Res, Slot};
@@ -70,7 +69,7 @@ pub(crate) unsafe trait Collected: Fields {
     }
 
     /// `__del__`, if the type is [`FINALIZED`](Self::FINALIZED).
-    fn finalize(_object: &Object) -> Res<()> {
+    fn finalize(_this: &Native<Self>) -> Res<()> {
         Ok(())
     }
 }
@@ -134,8 +133,8 @@ unsafe fn release<T: Collected>(object: *mut ffi::PyObject) {
 
 unsafe extern "C" fn finalize<T: Collected>(object: *mut ffi::PyObject) {
     // SAFETY: the interpreter passes a live instance.
-    let object = unsafe { Object::from_ptr(object) };
-    finalizing(object, || T::finalize(object));
+    let this = unsafe { Native::<T>::from_ptr(object) };
+    finalizing(this.object(), || T::finalize(this));
 }
 
 unsafe extern "C" fn dealloc<T: Collected>(object: *mut ffi::PyObject) {

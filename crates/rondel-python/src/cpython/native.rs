@@ -114,6 +114,15 @@ impl Class {
     }
 }
 
+impl Class {
+    /// Whether an object is a class that is this one, or derived from it.
+    pub(crate) fn is_base_of(&self, class: &Object) -> bool {
+        // SAFETY: both are live types: the one is looked at only if it is one.
+        class.is_type()
+            && unsafe { ffi::PyType_IsSubtype(class.as_ptr().cast(), self.as_ptr()) != 0 }
+    }
+}
+
 /// An object that holds `T`: an instance of one of our classes. Only ever seen as `&Native<T>`.
 #[repr(transparent)]
 pub(crate) struct Native<T> {

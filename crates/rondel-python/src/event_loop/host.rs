@@ -18,7 +18,8 @@ use crate::future::watch;
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Item, Kind, PyHost, Remote, Source, TimerRef};
 use crate::threads::job;
-use crate::{handle, task, transport};
+use crate::transport::ways;
+use crate::{handle, task};
 
 impl PyHost {
     /// It will probably send or receive, and the other end may be a descriptor of this loop.
@@ -152,9 +153,9 @@ pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
             // What is no task's step must not find the last step's task as the current one.
             core.leave_task();
             match kind {
-                Kind::Readable => transport::readable(&object),
-                Kind::Writable => transport::writable(&object),
-                Kind::Deferred => transport::deferred(&object),
+                Kind::Readable => ways::readable(&object),
+                Kind::Writable => ways::writable(&object),
+                Kind::Deferred => ways::deferred(&object),
                 Kind::Job => job::deliver(core, &object),
                 _ => {
                     // SAFETY: what is queued as a handle is one.
@@ -235,10 +236,7 @@ fn warn_if_slow(core: &LoopCore, kind: Kind, object: &Object, seconds: f64) -> R
         Kind::Handle => crate::cpython::names::import("asyncio.base_events")?
             .getattr(&*Owned::from_str("_format_handle")?)?
             .call(&[object])?,
-        Kind::Readable if transport::is_listener(object) => {
-            transport_call(object, "_accept_connection()")?
-        }
-        Kind::Readable => transport_call(object, "_read_ready()")?,
+        Kind::Readable => transport_call(object, &format!("{}()", ways::read_ready_name(object)))?,
         Kind::Writable => transport_call(object, "_write_ready()")?,
         _ => object.repr()?,
     };

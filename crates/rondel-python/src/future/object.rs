@@ -82,8 +82,8 @@ unsafe impl Collected for Future {
         }
     }
 
-    fn finalize(future: &Object) -> Res<()> {
-        finalize(future)
+    fn finalize(future: &Native<Self>) -> Res<()> {
+        finalize(future.object())
     }
 }
 

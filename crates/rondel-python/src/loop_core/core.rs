@@ -15,9 +15,10 @@ use super::current_task::CurrentTask;
 use super::files::Files;
 use super::item::{Engine, Item, Kind};
 use super::task_list::TaskList;
-use super::written::TurnWrites;
+use super::written::{Sends, TurnWrites};
 use crate::cpython::context::Contexts;
 use crate::cpython::error::{no_memory, runtime_error};
+use crate::cpython::native::Native;
 use crate::cpython::{Object, Owned, Res, Slot, names};
 
 /// What a loop wakes other threads by.
@@ -235,7 +236,7 @@ impl LoopCore {
     /// A transport has something to send when the running turn ends. Answers whether a step is running that may
     /// wait; otherwise the transport must send at once.
     #[inline]
-    pub(crate) fn note_written(&self, transport: &Object) -> bool {
+    pub(crate) fn note_written<T: Sends>(&self, transport: &Native<T>) -> bool {
         // From another thread, too: the loop may be waiting, and nobody would tell it.
         let noted = self.thread.get() == this_thread() && self.writes.note(transport);
         if !noted {

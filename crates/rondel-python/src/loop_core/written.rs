@@ -22,9 +22,9 @@ use pyo3::ffi;
 use rondel_engine::event_loop::clock::coarse_now;
 use rondel_engine::transport::send_batch::{self, SendBatch};
 
+use crate::cpython::native::{Native, NativeClass};
 use crate::cpython::{Object, Owned};
 use crate::monitor::Watch;
-use crate::transport;
 
 /// So many transports that were written to are not kept waiting for the end of the turn.
 const MAX_WRITTEN: usize = 64;
@@ -33,10 +33,82 @@ const MAX_WRITTEN: usize = 64;
 /// costs more, too: peers that answer one by one have the reactor asked for each.
 const MAX_WRITTEN_LEN: usize = 256 * 1024;
 
+/// A class whose instances send what was written to them when the turn is over: a transport, or what stands between one and the
+/// program.
+pub(crate) trait Sends: NativeClass {
+    /// Sends for several of the class at once, if that can be done.
+    const TOGETHER: Option<fn(&[Owned], &RefCell<SendBatch>)> = None;
+
+    /// Sends what was written in the turn that is over, the last step of which may have ended with an exception.
+    fn flush(this: &Native<Self>);
+
+    /// Sends what was written in the running turn. Runs no Python code: what comes of it is told by [`flush`](Self::flush).
+    fn flush_early(this: &Native<Self>);
+
+    /// How many bytes wait to be sent; 0 where that is of no account.
+    fn waiting_len(this: &Native<Self>) -> usize;
+}
+
+/// The same, for an object that is of such a class.
+struct Ways {
+    together: Option<fn(&[Owned], &RefCell<SendBatch>)>,
+    flush: unsafe fn(&Object),
+    flush_early: unsafe fn(&Object),
+    waiting_len: unsafe fn(&Object) -> usize,
+}
+
+/// Where the ways of each class are.
+trait HasWays: Sends {
+    const WAYS: &'static Ways = &Ways {
+        together: Self::TOGETHER,
+        // SAFETY: guaranteed by whoever calls these: `Written` has made them for an object of the class.
+        flush: |object| Self::flush(unsafe { object.known() }),
+        // SAFETY: as above.
+        flush_early: |object| Self::flush_early(unsafe { object.known() }),
+        // SAFETY: as above.
+        waiting_len: |object| Self::waiting_len(unsafe { object.known() }),
+    };
+}
+
+impl<T: Sends> HasWays for T {}
+
+/// An object that was written to, with the ways of its class.
+struct Written {
+    object: Owned,
+    ways: &'static Ways,
+}
+
+impl Written {
+    #[inline]
+    fn new<T: Sends>(object: &Native<T>) -> Self {
+        Self {
+            object: object.own().into_owned(),
+            ways: T::WAYS,
+        }
+    }
+
+    #[inline]
+    fn flush(&self) {
+        // SAFETY: the ways are those of the object's class.
+        unsafe { (self.ways.flush)(&self.object) };
+    }
+
+    fn flush_early(&self) {
+        // SAFETY: as above.
+        unsafe { (self.ways.flush_early)(&self.object) };
+    }
+
+    #[inline]
+    fn waiting_len(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { (self.ways.waiting_len)(&self.object) }
+    }
+}
+
 /// What one loop's turn has written.
 pub(crate) struct TurnWrites {
     /// Transports that were written to, in the order of their first write.
-    transports: RefCell<VecDeque<Owned>>,
+    transports: RefCell<VecDeque<Written>>,
     /// Whether there are any.
     any: Cell<bool>,
     /// Whether there may be any that is not flushed together with others.
@@ -83,16 +155,18 @@ impl TurnWrites {
 
     /// A transport has something to send when the turn ends. False: it must send at once, after all others.
     #[inline]
-    pub(crate) fn note(&self, transport: &Object) -> bool {
+    pub(crate) fn note<T: Sends>(&self, transport: &Native<T>) -> bool {
         if self.late.get() {
             return false;
         }
         if !self.watch.arm() {
             return false;
         }
-        self.transports.borrow_mut().push_back(transport.own());
+        self.transports
+            .borrow_mut()
+            .push_back(Written::new(transport));
         self.last.set(transport.as_ptr());
-        if !transport::sends_together(transport) {
+        if T::TOGETHER.is_none() {
             self.mixed.set(true);
         }
         if !self.any.replace(true) {
@@ -127,7 +201,7 @@ impl TurnWrites {
         let (seen, mut len) = self.len.get();
         if seen < transports.len() {
             let new = transports.range(seen..);
-            len += new.map(|it| transport::waiting_len(it)).sum::<usize>();
+            len += new.map(Written::waiting_len).sum::<usize>();
             self.len.set((transports.len(), len));
         }
         transports.len() >= MAX_WRITTEN || len >= MAX_WRITTEN_LEN
@@ -184,10 +258,12 @@ impl TurnWrites {
                     true => transports.len().min(send_batch::MAX),
                     false => 0,
                 };
-            if count >= send_batch::MIN {
-                let together: Vec<Owned> = transports.drain(..count).collect();
+            if count >= send_batch::MIN
+                && let Some(flush_together) = transports.front().and_then(|it| it.ways.together)
+            {
+                let together: Vec<Owned> = transports.drain(..count).map(|it| it.object).collect();
                 drop(transports);
-                transport::flush_together(&together, &self.batch);
+                flush_together(&together, &self.batch);
                 continue;
             }
             let Some(transport) = transports.pop_front() else {
@@ -195,7 +271,7 @@ impl TurnWrites {
                 return;
             };
             drop(transports);
-            transport::flush(&transport);
+            transport.flush();
         }
     }
 
@@ -207,7 +283,7 @@ impl TurnWrites {
             return;
         };
         for transport in transports.iter() {
-            transport::flush_early(transport);
+            transport.flush_early();
         }
         self.watch.disarm();
     }
@@ -225,7 +301,9 @@ impl TurnWrites {
     /// Shows each transport, for the collector.
     pub(crate) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
         if let Ok(transports) = self.transports.try_borrow() {
-            transports.iter().for_each(|transport| see(transport));
+            transports
+                .iter()
+                .for_each(|transport| see(&transport.object));
         }
     }
 
@@ -236,13 +314,20 @@ impl TurnWrites {
     }
 }
 
-/// How many of the first may be flushed by one call.
-fn together(transports: &VecDeque<Owned>) -> usize {
-    let sockets = transports
+/// How many of the first may be flushed by one call: those of the same class as the first.
+fn together(transports: &VecDeque<Written>) -> usize {
+    let Some(first) = transports.front() else {
+        return 0;
+    };
+    if first.ways.together.is_none() {
+        return 0;
+    }
+    let class = first.object.type_ptr();
+    let same = transports
         .iter()
         .take(send_batch::MAX)
-        .take_while(|transport| transport::sends_together(transport));
-    sockets.count()
+        .take_while(|it| ptr::eq(it.object.type_ptr(), class));
+    same.count()
 }
 
 /// Sends of a turn go by `io_uring`, unless the environment says no.

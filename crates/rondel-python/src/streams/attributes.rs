@@ -2,13 +2,13 @@
 
 /// A getter and a setter for a `Cell<bool>`.
 macro_rules! flag {
-    ($get:ident, $set:ident, $field:ident) => {
-        fn $get(object: &Object) -> Res<Owned> {
-            Ok(Owned::from_bool(fields(object).$field.get()))
+    ($class:ty: $get:ident, $set:ident, $field:ident) => {
+        fn $get(this: &$crate::cpython::native::Native<$class>) -> Res<Owned> {
+            Ok(Owned::from_bool(this.$field.get()))
         }
-        fn $set(object: &Object, value: Option<&Object>) -> Res<()> {
+        fn $set(this: &$crate::cpython::native::Native<$class>, value: Option<&Object>) -> Res<()> {
             let value = value.map_or(Ok(false), Object::is_true)?;
-            fields(object).$field.set(value);
+            this.$field.set(value);
             Ok(())
         }
     };
@@ -17,13 +17,13 @@ pub(super) use flag;
 
 /// A getter and a setter for a `Slot`; an empty one is `None`.
 macro_rules! object {
-    ($get:ident, $set:ident, $field:ident) => {
-        fn $get(object: &Object) -> Res<Owned> {
-            Ok(fields(object).$field.or_none())
+    ($class:ty: $get:ident, $set:ident, $field:ident) => {
+        fn $get(this: &$crate::cpython::native::Native<$class>) -> Res<Owned> {
+            Ok(this.$field.or_none())
         }
-        fn $set(object: &Object, value: Option<&Object>) -> Res<()> {
+        fn $set(this: &$crate::cpython::native::Native<$class>, value: Option<&Object>) -> Res<()> {
             let value = value.filter(|value| !value.is_none()).map(Object::own);
-            drop(fields(object).$field.replace(value));
+            drop(this.$field.replace(value));
             Ok(())
         }
     };

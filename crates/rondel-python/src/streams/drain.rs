@@ -6,14 +6,16 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::{protocol, reader, writer};
+use super::protocol::{self, Protocol};
+use super::reader;
+use super::writer::Writer;
 use crate::awaitable::{Class, Next, Steps, awaitable_class, iterator_of, make};
 use crate::cpython::error::{raise, raise_instance, runtime_error};
+use crate::cpython::native::{Native, NativeSlot};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
-use crate::tls;
 use crate::transport::loop_calls::{create_future, with_exception_kept};
 use crate::transport::names::names;
-use crate::transport::socket;
+use crate::transport::{above, socket, writing};
 
 awaitable_class!(CLASS, 64);
 static READY_CLASS: Class = Class::new(|_| false, |_| None);
@@ -38,7 +40,7 @@ enum Stage {
 /// One `drain`, `_drain_helper` or `wait_closed`.
 pub(super) struct Drain {
     /// Empty for `_drain_helper`.
-    writer: Slot,
+    writer: NativeSlot<Writer>,
     /// For `_drain_helper`.
     protocol: Slot,
     waiter: Slot,
@@ -47,7 +49,7 @@ pub(super) struct Drain {
 
 impl Steps for Drain {
     fn name(&self) -> &'static str {
-        match (self.writer.is_empty(), self.stage.get()) {
+        match (self.writer.slot().is_empty(), self.stage.get()) {
             (true, _) => "FlowControlMixin._drain_helper",
             (_, Stage::WaitClosed) => "StreamWriter.wait_closed",
             _ => "StreamWriter.drain",
@@ -69,8 +71,9 @@ impl Steps for Drain {
             match self.stage.get() {
                 Stage::Last => return Ok(Next::Return(Owned::none())),
                 Stage::Drain => {
-                    let writer = self.writer.or_none();
-                    let writer = writer::fields(&writer);
+                    let Some(writer) = self.writer.cloned() else {
+                        return reused();
+                    };
                     if let Some(reader) = writer.reader.cloned() {
                         let exception = reader_exception(&reader)?;
                         if !exception.is_none() {
@@ -90,9 +93,9 @@ impl Steps for Drain {
                 Stage::Helper => {
                     let protocol = self.protocol.or_none();
                     // A subclass may have a helper of its own, which may call this one.
-                    let this = match self.writer.is_empty() {
-                        true => Some(protocol::fields(&protocol)),
-                        false => protocol::exact(&protocol),
+                    let this = match self.writer.get() {
+                        None => protocol.instance::<Protocol>(),
+                        Some(_) => protocol::plain(&protocol),
                     };
                     let Some(this) = this else {
                         self.stage.set(Stage::Last);
@@ -116,9 +119,11 @@ impl Steps for Drain {
                     return Ok(Next::Await(iterator));
                 }
                 Stage::WaitClosed => {
-                    let writer = self.writer.or_none();
-                    let protocol = writer::fields(&writer).protocol.or_none();
-                    let waiter = protocol.call_method(&names().get_close_waiter, &[&writer])?;
+                    let Some(writer) = self.writer.cloned() else {
+                        return reused();
+                    };
+                    let (protocol, writer) = (writer.protocol.or_none(), writer.object());
+                    let waiter = protocol.call_method(&names().get_close_waiter, &[writer])?;
                     self.stage.set(Stage::Last);
                     return Ok(Next::Await(iterator_of(&waiter)?));
                 }
@@ -131,12 +136,12 @@ impl Steps for Drain {
         if !self.waiter.is_empty() && self.leave().is_err() {
             crate::cpython::error::write_unraisable(None);
         }
-        self.writer.clear();
+        self.writer.slot().clear();
         self.protocol.clear();
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.writer);
+        see(self.writer.slot());
         see(&self.protocol);
         see(&self.waiter);
     }
@@ -153,7 +158,10 @@ impl Drain {
             return Ok(());
         };
         let remove = || {
-            let waiters = protocol::fields(&protocol).drain_waiters()?;
+            let Some(protocol) = protocol.instance::<Protocol>() else {
+                return Ok(());
+            };
+            let waiters = protocol.drain_waiters()?;
             waiters.call_method(&names().remove, &[&waiter]).map(drop)
         };
         // SAFETY: attached.
@@ -166,9 +174,9 @@ impl Drain {
 }
 
 fn reader_exception(object: &Object) -> Res<Owned> {
-    match reader::is_exact(object) {
-        true => Ok(reader::fields(object).exception.or_none()),
-        false => object.call_method(&names().exception, &[]),
+    match reader::plain(object) {
+        Some(reader) => Ok(reader.exception.or_none()),
+        None => object.call_method(&names().exception, &[]),
     }
 }
 
@@ -197,42 +205,45 @@ impl Steps for Ready {
 }
 
 /// Whether draining would end at once. What the program wrote is sent first, as that tells; over TLS, the kernel is asked whether it fails.
-fn is_drained(this: &writer::Writer) -> Res<bool> {
-    let Some(transport) = this.transport.get() else {
+fn is_drained(this: &Writer) -> Res<bool> {
+    let Some(transport) = this.transport.cloned() else {
         return Ok(false);
     };
-    let is_tls = match socket::exact(transport) {
-        Some(_) => false,
-        None if tls::transport::exact(transport).is_some() => true,
-        None => return Ok(false),
-    };
+    let (socket, upper) = (socket::plain(&transport), above::upper(&transport));
+    if socket.is_none() && upper.is_none() {
+        return Ok(false);
+    }
     if let Some(reader) = this.reader.get()
-        && !(reader::is_exact(reader) && reader::fields(reader).exception.is_empty())
+        && !reader::plain(reader).is_some_and(|reader| reader.exception.is_empty())
     {
         return Ok(false);
     }
-    let transport = transport.own();
-    let is_closing = if is_tls {
-        tls::transport::is_closing(&transport)?
-    } else {
-        let socket = socket::fields(&transport);
-        if socket.is_dirty() {
-            socket::flush_now(&transport)?;
+    let is_closing = match (socket, upper) {
+        (Some(socket), _) => {
+            writing::flush_if_dirty(socket)?;
+            socket.is_closing()
         }
-        socket.is_closing()
+        (None, Some(upper)) => (upper.is_closing)(&transport)?,
+        (None, None) => return Ok(false),
     };
     Ok(!is_closing
         && this
             .protocol
             .get()
-            .and_then(protocol::exact)
+            .and_then(protocol::plain)
             .is_some_and(|protocol| !protocol.connection_lost.get() && !protocol.paused.get()))
+}
+
+/// It has been awaited to its end.
+#[cold]
+fn reused<T>() -> Res<T> {
+    runtime_error("cannot reuse already awaited coroutine")
 }
 
 /// `StreamWriter.drain()`.
 #[inline]
-pub(super) fn drain(writer: &Object) -> Res<Owned> {
-    if is_drained(writer::fields(writer))? {
+pub(super) fn drain(writer: &Native<Writer>) -> Res<Owned> {
+    if is_drained(writer)? {
         // SAFETY: made at import, and kept for ever.
         return Ok(unsafe { Object::from_ptr(READY.load(Ordering::Relaxed)) }.own());
     }
@@ -240,18 +251,21 @@ pub(super) fn drain(writer: &Object) -> Res<Owned> {
 }
 
 /// `StreamWriter.wait_closed()`.
-pub(super) fn wait_closed(writer: &Object) -> Res<Owned> {
+pub(super) fn wait_closed(writer: &Native<Writer>) -> Res<Owned> {
     start(Some(writer), None, Stage::WaitClosed)
 }
 
 /// `StreamReaderProtocol._drain_helper()`.
-pub(super) fn drain_helper(protocol: &Object) -> Res<Owned> {
-    start(None, Some(protocol), Stage::Helper)
+pub(super) fn drain_helper(protocol: &Native<Protocol>) -> Res<Owned> {
+    start(None, Some(protocol.object()), Stage::Helper)
 }
 
-fn start(writer: Option<&Object>, protocol: Option<&Object>, stage: Stage) -> Res<Owned> {
+fn start(writer: Option<&Native<Writer>>, protocol: Option<&Object>, stage: Stage) -> Res<Owned> {
     make::<Drain>(|drain| {
-        drop(drain.writer.replace(writer.map(Object::own)));
+        match writer {
+            Some(writer) => drain.writer.set(writer.own()),
+            None => drain.writer.slot().clear(),
+        }
         drop(drain.protocol.replace(protocol.map(Object::own)));
         drain.stage.set(stage);
     })

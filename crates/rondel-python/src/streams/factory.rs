@@ -3,8 +3,6 @@
 //! A callable like any other to whoever calls it; a listener of ours makes the protocol without a Python call.
 
 use std::ffi::c_int;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
@@ -12,9 +10,10 @@ use super::{protocol, reader};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object};
 use crate::cpython::method::with_tuple_and_dict;
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, Native, NativeClass, This};
 use crate::cpython::types::{TypeBuilder, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::cpython::{Owned, Res, Slot, none};
+use crate::transport::above::Factories;
 
 /// A factory's fields behind the object header.
 #[repr(C)]
@@ -24,7 +23,7 @@ struct Factory {
     limit: std::cell::Cell<usize>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
@@ -35,22 +34,24 @@ unsafe impl Collected for Factory {
     slots!(client_connected_cb, event_loop);
 }
 
-#[inline]
-fn fields(object: &Object) -> &Factory {
-    Factory::of(object)
-}
-
-/// Whether making a protocol runs no code of the program's.
-pub(crate) fn is_native(factory: &Object) -> bool {
-    ptr::eq(factory.type_ptr(), CLASS.load(Ordering::Relaxed))
-}
-
-/// Makes a protocol: natively if the factory is one of ours.
-pub(crate) fn make_protocol(factory: &Object) -> Res<Owned> {
-    if !is_native(factory) {
-        return factory.call(&[]);
+// SAFETY: no class derives from it.
+unsafe impl NativeClass for Factory {
+    fn class() -> &'static Class {
+        &CLASS
     }
-    let this = fields(factory);
+}
+
+/// What a listener asks of these.
+pub(super) static FACTORIES: Factories = Factories {
+    is_native: Factory::is_exact,
+    make_protocol: |factory| match factory.exact::<Factory>() {
+        Some(this) => make_protocol(this),
+        None => factory.call(&[]),
+    },
+};
+
+/// Makes a protocol.
+fn make_protocol(this: &Native<Factory>) -> Res<Owned> {
     let (callback, event_loop) = (
         this.client_connected_cb.or_none(),
         this.event_loop.or_none(),
@@ -64,8 +65,8 @@ unsafe extern "C" fn init(
     kwargs: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract.
-        let this = fields(unsafe { Object::from_ptr(factory) });
+        // SAFETY: the slot's contract: an instance of the class.
+        let this = unsafe { Native::<Factory>::this(factory) };
         // SAFETY: the slot's contract.
         unsafe {
             with_tuple_and_dict(args, kwargs, |args| {
@@ -88,8 +89,8 @@ unsafe extern "C" fn call(
     _: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    guard_object(|| make_protocol(unsafe { Object::from_ptr(factory) }))
+    // SAFETY: the slot's contract: an instance of the class.
+    guard_object(|| make_protocol(unsafe { Native::this(factory) }))
 }
 
 /// Makes the class.
@@ -101,6 +102,6 @@ pub(super) fn init_type() -> Res<Owned> {
         .slot(ffi::Py_tp_call, slot_fn!(call, ffi::ternaryfunc))
         .collected::<Factory>()
         .build()?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

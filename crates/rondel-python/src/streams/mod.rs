@@ -17,17 +17,20 @@
 
 mod attributes;
 mod drain;
-pub(crate) mod factory;
+mod factory;
 mod handler;
-pub(crate) mod protocol;
+mod protocol;
 mod read;
-pub(crate) mod reader;
+mod reader;
 mod writer;
 
 use crate::cpython::{Owned, Res};
+use crate::transport::{above, receiver};
 
 /// The classes that the module exports, by name.
 pub(crate) fn init_types() -> Res<Vec<(&'static str, Owned)>> {
+    receiver::register(&protocol::RECEIVER);
+    above::register_factories(&factory::FACTORIES);
     read::init_type()?;
     drain::init_types()?;
     Ok(vec![

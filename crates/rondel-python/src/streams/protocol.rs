@@ -1,7 +1,7 @@
 //! `StreamReaderProtocol`: what stands between a transport and a `StreamReader`.
 //!
-//! A transport of ours that has exactly this as its protocol calls the functions here, and feeds the reader
-//! itself ([`Protocol::reader`]); anything else, subclasses included, goes through the methods.
+//! A transport of ours that has exactly this as its protocol calls the functions here ([`RECEIVER`]); anything else,
+//! subclasses included, goes through the methods.
 //!
 //! As in asyncio, the protocol of a client's connection holds its reader weakly, and the one of a server's strongly until
 //! the connection is there. `_closed` and `_drain_waiters` are made when somebody asks for them: an idle connection
@@ -10,7 +10,6 @@
 use std::cell::Cell;
 use std::ffi::c_int;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
@@ -19,12 +18,14 @@ use super::{drain, handler, reader, writer};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::loop_core::is_debug;
+use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::{call_exception_handler, create_future, debug_in_log};
 use crate::transport::names::{imports, names};
+use crate::transport::receiver::{self, Receiver};
 use crate::transport::socket;
 
 /// A protocol's fields, behind those of `asyncio.Protocol`. All zero bytes are its state before `__init__`.
@@ -53,14 +54,13 @@ pub(crate) struct Protocol {
     closed_early: Cell<bool>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-static OFFSET: AtomicUsize = AtomicUsize::new(0);
+static CLASS: Class = Class::new();
 
 // SAFETY: the fields stand at that offset; zeroed ones are valid.
 unsafe impl Fields for Protocol {
     #[inline]
     fn offset() -> usize {
-        OFFSET.load(Ordering::Relaxed)
+        CLASS.offset()
     }
 }
 
@@ -84,8 +84,8 @@ unsafe impl Collected for Protocol {
     );
 
     /// Whoever waited for the end has seen its exception, or didn't care.
-    fn finalize(protocol: &Object) -> Res<()> {
-        let Some(closed) = fields(protocol).closed.cloned() else {
+    fn finalize(this: &Native<Self>) -> Res<()> {
+        let Some(closed) = this.closed.cloned() else {
             return Ok(());
         };
         if closed.call_method(&names().done, &[])?.is_true()?
@@ -97,19 +97,56 @@ unsafe impl Collected for Protocol {
     }
 }
 
-#[inline]
-pub(super) fn fields(object: &Object) -> &Protocol {
-    Protocol::of(object)
+// SAFETY: instances of derived classes have the fields as well, zeroed at first.
+unsafe impl NativeClass for Protocol {
+    #[inline]
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-/// The fields of an object that is a protocol of ours, not of a subclass, with no attribute put over a method.
+/// An object that is a protocol of ours, not of a subclass, with no attribute put over a method.
 #[inline]
-pub(crate) fn exact(object: &Object) -> Option<&Protocol> {
-    if !ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) {
-        return None;
+pub(crate) fn plain(object: &Object) -> Option<&Native<Protocol>> {
+    object
+        .exact::<Protocol>()
+        .filter(|this| this.dict.is_empty())
+}
+
+/// The way from a transport to such a protocol: its reader is fed without a Python call.
+pub(super) static RECEIVER: Receiver = Receiver {
+    accepts: Protocol::is_exact,
+    receive: None,
+    data,
+    eof: |protocol| match plain(protocol) {
+        Some(this) => eof_received_natively(this),
+        None => receiver::eof_received(protocol),
+    },
+    pause: |protocol| match plain(protocol) {
+        Some(this) => pause_writing(this).map(drop),
+        None => receiver::pause_writing(protocol),
+    },
+    resume: |protocol| match plain(protocol) {
+        Some(this) => resume_writing(this).map(drop),
+        None => receiver::resume_writing(protocol),
+    },
+    lost: |protocol, exception| match plain(protocol) {
+        Some(this) => connection_lost(this, exception).map(drop),
+        None => receiver::connection_lost(protocol, exception),
+    },
+    is_native: |protocol| plain(protocol).is_some(),
+};
+
+fn data(protocol: &Object, chunk: Chunk) -> Res<()> {
+    if let Some(this) = plain(protocol) {
+        let Some(stream_reader) = this.reader() else {
+            return Ok(());
+        };
+        if let Some(stream_reader) = reader::plain(&stream_reader) {
+            return reader::feed(stream_reader, chunk);
+        }
     }
-    let this = fields(object);
-    this.dict.is_empty().then_some(this)
+    receiver::data_received(protocol, chunk)
 }
 
 /// The protocol of one connection that a server accepts, with its reader.
@@ -120,23 +157,18 @@ pub(crate) fn make_for_server(
 ) -> Res<Owned> {
     let reader = reader::make(limit, event_loop)?;
     // SAFETY: zeroed fields are valid.
-    let protocol = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
-    fill(
-        &protocol,
-        Some(&reader),
-        Some(client_connected_cb),
-        event_loop,
-    )?;
-    Ok(protocol)
+    let this = unsafe { OwnedNative::<Protocol>::new(allocate(CLASS.as_ptr())?) };
+    let reader = Some(reader.object());
+    fill(&this, reader, Some(client_connected_cb), event_loop)?;
+    Ok(this.into_owned())
 }
 
 fn fill(
-    protocol: &Object,
+    this: &Native<Protocol>,
     stream_reader: Option<&Object>,
     client_connected_cb: Option<&Object>,
     event_loop: &Object,
 ) -> Res<()> {
-    let this = fields(protocol);
     this.event_loop.set(event_loop.own());
     if let Some(stream_reader) = stream_reader {
         // SAFETY: a live object; no callback.
@@ -147,16 +179,14 @@ fn fill(
             ))?
         };
         this.reader_ref.set(weak);
-        if reader::is_exact(stream_reader) {
+        if let Some(native) = reader::plain(stream_reader) {
             drop(
                 this.source_traceback
-                    .replace(reader::fields(stream_reader).source_traceback.cloned()),
+                    .replace(native.source_traceback.cloned()),
             );
         } else {
-            set_source_traceback(
-                protocol,
-                Some(&*stream_reader.getattr(&names().source_traceback)?),
-            )?;
+            let traceback = stream_reader.getattr(&names().source_traceback)?;
+            set_source_traceback(this, Some(&*traceback))?;
         }
         if client_connected_cb.is_some() {
             this.strong_reader.set(stream_reader.own());
@@ -222,8 +252,7 @@ impl Protocol {
 }
 
 /// `protocol.connection_made(transport)`.
-pub(crate) fn connection_made(protocol: &Object, transport: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+pub(crate) fn connection_made(this: &Native<Protocol>, transport: &Object) -> Res<Owned> {
     let event_loop = this.event_loop.or_none();
     if this.reject_connection.get() {
         let message = "An open stream was garbage collected prior to establishing network connection; \
@@ -240,13 +269,14 @@ pub(crate) fn connection_made(protocol: &Object, transport: &Object) -> Res<Owne
     this.transport.set(transport.own());
     let stream_reader = this.reader();
     if let Some(stream_reader) = &stream_reader {
-        match reader::is_exact(stream_reader) {
-            true => reader::set_transport(stream_reader, transport)?,
-            false => stream_reader.call_method(&names().set_transport, &[transport])?,
+        match reader::plain(stream_reader) {
+            Some(native) => reader::set_transport(native, transport)?,
+            None => stream_reader.call_method(&names().set_transport, &[transport])?,
         };
     }
     this.over_ssl.set(is_over_ssl(transport)?);
     if let Some(callback) = this.client_connected_cb.cloned() {
+        let protocol = this.object();
         let stream_writer =
             writer::make(transport, protocol, stream_reader.as_deref(), &event_loop)?;
         if imports().protocol_keeps_writer {
@@ -267,7 +297,7 @@ pub(crate) fn connection_made(protocol: &Object, transport: &Object) -> Res<Owne
 }
 
 fn is_over_ssl(transport: &Object) -> Res<bool> {
-    if socket::exact(transport).is_some_and(|transport| !transport.has_given_extra()) {
+    if socket::plain(transport).is_some_and(|transport| !transport.has_given_extra()) {
         return Ok(false);
     }
     let context = transport.call_method(&names().get_extra_info, &[&names().sslcontext])?;
@@ -275,16 +305,16 @@ fn is_over_ssl(transport: &Object) -> Res<bool> {
 }
 
 /// `protocol.connection_lost(exception)`.
-pub(crate) fn connection_lost(protocol: &Object, exception: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+pub(crate) fn connection_lost(this: &Native<Protocol>, exception: &Object) -> Res<Owned> {
     let exception = (!exception.is_none()).then_some(exception);
     if let Some(stream_reader) = this.reader() {
-        let native = reader::is_exact(&stream_reader);
-        match exception {
-            None if native => reader::feed_eof(&stream_reader)?,
-            None => stream_reader.call_method(&names().feed_eof, &[])?,
-            Some(exception) if native => reader::set_exception(&stream_reader, exception)?,
-            Some(exception) => stream_reader.call_method(&names().set_exception, &[exception])?,
+        match (reader::plain(&stream_reader), exception) {
+            (Some(native), None) => reader::feed_eof(native)?,
+            (Some(native), Some(exception)) => reader::set_exception(native, exception)?,
+            (None, None) => stream_reader.call_method(&names().feed_eof, &[])?,
+            (None, Some(exception)) => {
+                stream_reader.call_method(&names().set_exception, &[exception])?
+            }
         };
     }
     match this.closed.cloned() {
@@ -320,9 +350,9 @@ fn settle(closed: &Object, exception: Option<&Object>) -> Res<()> {
 /// `protocol.eof_received()`: whether the transport stays open for writing.
 pub(crate) fn eof_received_natively(this: &Protocol) -> Res<bool> {
     if let Some(stream_reader) = this.reader() {
-        match reader::is_exact(&stream_reader) {
-            true => reader::feed_eof(&stream_reader)?,
-            false => stream_reader.call_method(&names().feed_eof, &[])?,
+        match reader::plain(&stream_reader) {
+            Some(native) => reader::feed_eof(native)?,
+            None => stream_reader.call_method(&names().feed_eof, &[])?,
         };
     }
     // A TLS transport closes anyway, and warns of a protocol that wants otherwise.
@@ -331,62 +361,58 @@ pub(crate) fn eof_received_natively(this: &Protocol) -> Res<bool> {
 
 // ---- methods ----
 
-fn data_received(protocol: &Object, data: &Object) -> Res<Owned> {
-    if let Some(stream_reader) = fields(protocol).reader() {
+fn data_received(this: &Native<Protocol>, data: &Object) -> Res<Owned> {
+    if let Some(stream_reader) = this.reader() {
         stream_reader.call_method(&names().feed_data, &[data])?;
     }
     Ok(Owned::none())
 }
 
-fn eof_received(protocol: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(eof_received_natively(fields(protocol))?))
+fn eof_received(this: &Native<Protocol>) -> Res<Owned> {
+    Ok(Owned::from_bool(eof_received_natively(this)?))
 }
 
-pub(crate) fn pause_writing(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+pub(crate) fn pause_writing(this: &Native<Protocol>) -> Res<Owned> {
     if this.paused.replace(true) {
         return reader::assertion_error("");
     }
     if is_debug(&this.event_loop.or_none())? {
-        debug_in_log("%r pauses writing", &[protocol])?;
+        debug_in_log("%r pauses writing", &[this.object()])?;
     }
     Ok(Owned::none())
 }
 
-pub(crate) fn resume_writing(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+pub(crate) fn resume_writing(this: &Native<Protocol>) -> Res<Owned> {
     if !this.paused.replace(false) {
         return reader::assertion_error("");
     }
     if is_debug(&this.event_loop.or_none())? {
-        debug_in_log("%r resumes writing", &[protocol])?;
+        debug_in_log("%r resumes writing", &[this.object()])?;
     }
     this.release_drains(None)?;
     Ok(Owned::none())
 }
 
-fn close_waiter(protocol: &Object, _stream: &Object) -> Res<Owned> {
-    get_closed(protocol)
+fn close_waiter(this: &Native<Protocol>, _stream: &Object) -> Res<Owned> {
+    get_closed(this)
 }
 
-fn replace_transport(protocol: &Object, transport: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+fn replace_transport(this: &Native<Protocol>, transport: &Object) -> Res<Owned> {
     this.transport.set(transport.own());
     this.over_ssl.set(is_over_ssl(transport)?);
     Ok(Owned::none())
 }
 
 /// The same before 3.13 (and late patch releases of 3.12): the writer has the new transport.
-fn replace_writer(protocol: &Object, stream_writer: &Object) -> Res<Owned> {
+fn replace_writer(this: &Native<Protocol>, stream_writer: &Object) -> Res<Owned> {
     let transport = stream_writer.getattr(&names().transport)?;
-    fields(protocol).writer.set(stream_writer.own());
-    replace_transport(protocol, &transport)
+    this.writer.set(stream_writer.own());
+    replace_transport(this, &transport)
 }
 
 // ---- attributes ----
 
-fn get_closed(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+fn get_closed(this: &Native<Protocol>) -> Res<Owned> {
     if let Some(closed) = this.closed.cloned() {
         return Ok(closed);
     }
@@ -399,33 +425,33 @@ fn get_closed(protocol: &Object) -> Res<Owned> {
     Ok(closed)
 }
 
-fn get_drain_waiters(protocol: &Object) -> Res<Owned> {
-    fields(protocol).drain_waiters()
+fn get_drain_waiters(this: &Native<Protocol>) -> Res<Owned> {
+    this.drain_waiters()
 }
 
-fn get_stream_reader(protocol: &Object) -> Res<Owned> {
-    Ok(fields(protocol).reader().unwrap_or_else(Owned::none))
+fn get_stream_reader(this: &Native<Protocol>) -> Res<Owned> {
+    Ok(this.reader().unwrap_or_else(Owned::none))
 }
 
-flag!(get_paused, set_paused, paused);
-flag!(get_connection_lost, set_connection_lost, connection_lost);
-flag!(get_reject, set_reject, reject_connection);
-flag!(get_over_ssl, set_over_ssl, over_ssl);
-object!(get_loop, set_loop, event_loop);
-object!(get_reader_ref, set_reader_ref, reader_ref);
-object!(get_strong_reader, set_strong_reader, strong_reader);
-object!(get_transport, set_transport, transport);
+flag!(Protocol: get_paused, set_paused, paused);
+flag!(Protocol: get_connection_lost, set_connection_lost, connection_lost);
+flag!(Protocol: get_reject, set_reject, reject_connection);
+flag!(Protocol: get_over_ssl, set_over_ssl, over_ssl);
+object!(Protocol: get_loop, set_loop, event_loop);
+object!(Protocol: get_reader_ref, set_reader_ref, reader_ref);
+object!(Protocol: get_strong_reader, set_strong_reader, strong_reader);
+object!(Protocol: get_transport, set_transport, transport);
 object!(
-    get_client_connected_cb,
+    Protocol: get_client_connected_cb,
     set_client_connected_cb,
     client_connected_cb
 );
-object!(get_task, set_task, task);
-object!(get_writer, set_writer, writer);
-object!(get_source_traceback, set_source_traceback, source_traceback);
+object!(Protocol: get_task, set_task, task);
+object!(Protocol: get_writer, set_writer, writer);
+object!(Protocol: get_source_traceback, set_source_traceback, source_traceback);
 
-fn set_closed(protocol: &Object, value: Option<&Object>) -> Res<()> {
-    drop(fields(protocol).closed.replace(value.map(Object::own)));
+fn set_closed(this: &Native<Protocol>, value: Option<&Object>) -> Res<()> {
+    drop(this.closed.replace(value.map(Object::own)));
     Ok(())
 }
 
@@ -437,8 +463,8 @@ unsafe extern "C" fn init(
     kwargs: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract.
-        let protocol = unsafe { Object::from_ptr(protocol) };
+        // SAFETY: the slot's contract: an instance of the class.
+        let this = unsafe { Native::<Protocol>::this(protocol) };
         // SAFETY: the slot's contract.
         unsafe {
             with_tuple_and_dict(args, kwargs, |args| {
@@ -450,7 +476,7 @@ unsafe extern "C" fn init(
                     Some(event_loop) => event_loop.own(),
                     None => imports().get_event_loop.call(&[])?,
                 };
-                fill(protocol, stream_reader, callback, &event_loop)
+                fill(this, stream_reader, callback, &event_loop)
             })?;
         }
         Ok(0)
@@ -499,7 +525,7 @@ fn attributes() -> Vec<GetSet> {
 pub(super) fn init_type() -> Res<Owned> {
     let base = &imports().protocol;
     let offset = base.basicsize();
-    OFFSET.store(offset, Ordering::Relaxed);
+    CLASS.set_offset(offset);
     let class = TypeBuilder::new::<Protocol>(c"rondel.StreamReaderProtocol", Some(base), offset)
         .subclassable()
         .doc(c"StreamReaderProtocol(stream_reader, client_connected_cb=None, loop=None)\n--\n\nFeeds a StreamReader from a transport, as asyncio.StreamReaderProtocol.")
@@ -511,6 +537,6 @@ pub(super) fn init_type() -> Res<Owned> {
         .getset(attributes())
         .build()?;
     derive_from(&class, &imports().stock_protocol)?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

@@ -11,13 +11,14 @@ use std::cell::Cell;
 use pyo3::ffi;
 use rondel_engine::read_buffer::{self, Overrun, Search, Step, overlong_line};
 
-use super::reader::{self, Reader, fields};
+use super::reader::{self, Reader};
 use crate::awaitable::{Class, Next, Steps, awaitable_class, iterator_of, make};
 use crate::cpython::error::{
     raise_instance, raise_object, runtime_error, take_exception, value_error,
 };
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::import;
+use crate::cpython::native::{Native, NativeSlot};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::transport::chunk::Chunk;
@@ -48,7 +49,7 @@ enum Kind {
 
 /// One read.
 pub(super) struct Read {
-    reader: Slot,
+    reader: NativeSlot<Reader>,
     /// The future that it waits on.
     waiter: Slot,
     /// The separator, or a tuple of them sorted by length; for `_wait_for_data` the name of its caller; for
@@ -76,7 +77,7 @@ impl Steps for Read {
         let Some(reader) = self.reader.cloned() else {
             return runtime_error("cannot reuse already awaited coroutine");
         };
-        let this = fields(&reader);
+        let this = &*reader;
         let woken = awaited.is_some();
         self.leave_waiter(this);
         if let Some(result) = awaited {
@@ -99,14 +100,15 @@ impl Steps for Read {
     }
 
     fn release(&self) {
-        if let Some(reader) = self.reader.take() {
-            self.leave_waiter(fields(&reader));
+        if let Some(reader) = self.reader.cloned() {
+            self.reader.slot().clear();
+            self.leave_waiter(&reader);
         }
         self.extra.clear();
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.reader);
+        see(self.reader.slot());
         see(&self.waiter);
         see(&self.extra);
     }
@@ -353,9 +355,9 @@ fn limit_overrun(overrun: Overrun) -> Res<Next> {
 // ---- the methods of StreamReader that return these ----
 
 #[inline]
-fn start(reader: &Object, kind: Kind, n: isize, extra: Option<Owned>) -> Res<Owned> {
+fn start(this: &Native<Reader>, kind: Kind, n: isize, extra: Option<Owned>) -> Res<Owned> {
     make::<Read>(|read| {
-        read.reader.set(reader.own());
+        read.reader.set(this.own());
         drop(read.extra.replace(extra));
         read.n.set(n);
         read.search.set(Search::default());
@@ -384,46 +386,46 @@ fn is_int(object: &Object) -> bool {
     unsafe { ffi::PyLong_Check(object.as_ptr()) != 0 }
 }
 
-fn read(reader: &Object, args: Args<'_>) -> Res<Owned> {
+fn read(this: &Native<Reader>, args: Args<'_>) -> Res<Owned> {
     let n = match argument(args, "StreamReader.read", "n", 0)? {
         None => -1,
         Some(n) if is_int(n) => n.to_count()?,
-        Some(other) => return start(reader, Kind::Unfit, 0, Some(other.own())),
+        Some(other) => return start(this, Kind::Unfit, 0, Some(other.own())),
     };
-    start(reader, if n < 0 { Kind::All } else { Kind::Some }, n, None)
+    start(this, if n < 0 { Kind::All } else { Kind::Some }, n, None)
 }
 
-fn readexactly(reader: &Object, args: Args<'_>) -> Res<Owned> {
+fn readexactly(this: &Native<Reader>, args: Args<'_>) -> Res<Owned> {
     let n = argument(args, "StreamReader.readexactly", "n", 1)?.unwrap_or(none());
     if !is_int(n) {
-        return start(reader, Kind::UnfitExactly, 0, Some(n.own()));
+        return start(this, Kind::UnfitExactly, 0, Some(n.own()));
     }
     let count = n.to_count()?;
     let too_large = (count == isize::MAX).then(|| n.own());
-    start(reader, Kind::Exactly, count, too_large)
+    start(this, Kind::Exactly, count, too_large)
 }
 
-fn readuntil(reader: &Object, args: Args<'_>) -> Res<Owned> {
+fn readuntil(this: &Native<Reader>, args: Args<'_>) -> Res<Owned> {
     let separator = argument(args, "StreamReader.readuntil", "separator", 0)?;
-    start(reader, Kind::Until, 0, separator.map(Object::own))
+    start(this, Kind::Until, 0, separator.map(Object::own))
 }
 
-fn readline(reader: &Object) -> Res<Owned> {
-    start(reader, Kind::Line, 0, None)
+fn readline(this: &Native<Reader>) -> Res<Owned> {
+    start(this, Kind::Line, 0, None)
 }
 
 /// `__anext__`, which asks a `readline` that a program has put over this one.
-pub(super) fn next_line(reader: &Object) -> Res<Owned> {
-    if !reader::is_exact(reader) {
+pub(super) fn next_line(this: &Native<Reader>) -> Res<Owned> {
+    if reader::plain(this.object()).is_none() {
         return import("rondel._awaiting")?
             .getattr(&*Owned::from_str("next_line")?)?
-            .call(&[reader]);
+            .call(&[this.object()]);
     }
-    start(reader, Kind::NextLine, 0, None)
+    start(this, Kind::NextLine, 0, None)
 }
 
-fn wait_for_data(reader: &Object, function: &Object) -> Res<Owned> {
-    start(reader, Kind::Wait, 0, Some(function.own()))
+fn wait_for_data(this: &Native<Reader>, function: &Object) -> Res<Owned> {
+    start(this, Kind::Wait, 0, Some(function.own()))
 }
 
 pub(super) fn methods() -> Vec<Method> {

@@ -6,7 +6,6 @@
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
 use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use rondel_engine::read_buffer::{DEFAULT_LIMIT, ReadBuffer};
@@ -19,7 +18,7 @@ use crate::cpython::error::{
 };
 use crate::cpython::frame::source_traceback;
 use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
@@ -48,7 +47,7 @@ pub(crate) struct Reader {
     paused: Cell<bool>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
 // SAFETY: the fields stand behind the header, filled by `tp_new`.
@@ -67,50 +66,49 @@ unsafe impl Collected for Reader {
     );
 }
 
-/// The fields of an object that is known to be a reader.
-#[inline]
-pub(crate) fn fields(object: &Object) -> &Reader {
-    Reader::of(object)
+// SAFETY: instances of derived classes are made by the same `tp_new`.
+unsafe impl NativeClass for Reader {
+    #[inline]
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-/// Whether an object is a reader of ours, not of a subclass, with no attribute put over a method.
+/// An object that is a reader of ours, not of a subclass, with no attribute put over a method.
 #[inline]
-pub(crate) fn is_exact(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) && fields(object).dict.is_empty()
+pub(crate) fn plain(object: &Object) -> Option<&Native<Reader>> {
+    object.exact::<Reader>().filter(|this| this.dict.is_empty())
 }
 
 /// Whether an object is a reader of ours, of asyncio, or of a subclass.
 pub(crate) fn is_any_reader(object: &Object) -> Res<bool> {
-    // SAFETY: live types.
-    let ours = unsafe { ffi::PyType_IsSubtype(object.type_ptr(), CLASS.load(Ordering::Relaxed)) };
-    Ok(ours != 0 || object.is_instance(&imports().stock_reader)?)
+    Ok(CLASS.is_instance(object) || object.is_instance(&imports().stock_reader)?)
 }
 
 /// A new reader.
-pub(crate) fn make(limit: usize, event_loop: &Object) -> Res<Owned> {
-    let reader = allocate_in(CLASS.load(Ordering::Relaxed))?;
-    let this = fields(&reader);
+pub(crate) fn make(limit: usize, event_loop: &Object) -> Res<OwnedNative<Reader>> {
+    let this = allocate_in(CLASS.as_ptr())?;
     this.limit.set(limit);
     this.event_loop.set(event_loop.own());
-    note_origin(&reader, event_loop)?;
-    Ok(reader)
+    note_origin(&this, event_loop)?;
+    Ok(this)
 }
 
-fn allocate_in(class: *mut ffi::PyTypeObject) -> Res<Owned> {
+fn allocate_in(class: *mut ffi::PyTypeObject) -> Res<OwnedNative<Reader>> {
     // SAFETY: the fields are filled before anyone sees the object; zeroed `dict` and `weakrefs` are as they must be.
     unsafe {
         let object = allocate(class)?;
         let this = object.as_ptr().byte_add(OFFSET).cast::<Reader>();
         (&raw mut (*this).buffer).write(RefCell::new(ReadBuffer::new()));
         (*this).limit.set(DEFAULT_LIMIT);
-        Ok(object)
+        Ok(OwnedNative::new(object))
     }
 }
 
 /// In debug mode, notes where the reader was made.
-fn note_origin(reader: &Object, event_loop: &Object) -> Res<()> {
+fn note_origin(this: &Native<Reader>, event_loop: &Object) -> Res<()> {
     if is_debug(event_loop)? {
-        fields(reader).source_traceback.set(source_traceback()?);
+        this.source_traceback.set(source_traceback()?);
     }
     Ok(())
 }
@@ -209,8 +207,8 @@ impl Reader {
         let Some(transport) = self.transport.cloned() else {
             return Ok(());
         };
-        let paused = match socket::exact(&transport) {
-            Some(_) => socket::pause_reading(&transport),
+        let paused = match socket::plain(&transport) {
+            Some(socket) => socket::pause_reading(socket),
             None => transport.call_method(&names().pause_reading, &[]),
         };
         // SAFETY: a built-in class lives as long as the interpreter.
@@ -243,8 +241,8 @@ impl Reader {
             return Ok(());
         }
         let transport = self.transport.or_none();
-        match socket::exact(&transport) {
-            Some(_) => socket::resume_reading(&transport).map(drop),
+        match socket::plain(&transport) {
+            Some(socket) => socket::resume_reading(socket).map(drop),
             None => transport
                 .call_method(&names().resume_reading, &[])
                 .map(drop),
@@ -270,8 +268,7 @@ pub(super) fn assertion_error<T>(message: &str) -> Res<T> {
 
 /// Feeds a received chunk, without copying it if the buffer is empty.
 #[inline]
-pub(crate) fn feed(reader: &Object, chunk: Chunk) -> Res<()> {
-    let this = fields(reader);
+pub(crate) fn feed(this: &Native<Reader>, chunk: Chunk) -> Res<()> {
     check_open(this)?;
     match this.exposed.cloned() {
         None => {
@@ -286,16 +283,14 @@ pub(crate) fn feed(reader: &Object, chunk: Chunk) -> Res<()> {
 }
 
 /// Notes that nothing more will come.
-pub(crate) fn feed_eof(reader: &Object) -> Res<Owned> {
-    let this = fields(reader);
+pub(crate) fn feed_eof(this: &Native<Reader>) -> Res<Owned> {
     this.eof.set(true);
     this.wake()?;
     Ok(Owned::none())
 }
 
 /// Lets each read raise `exception`, the one that waits included.
-pub(crate) fn set_exception(reader: &Object, exception: &Object) -> Res<Owned> {
-    let this = fields(reader);
+pub(crate) fn set_exception(this: &Native<Reader>, exception: &Object) -> Res<Owned> {
     let given = (!exception.is_none()).then(|| exception.own());
     drop(this.exception.replace(given));
     if let Some(waiter) = this.waiter.take() {
@@ -305,8 +300,7 @@ pub(crate) fn set_exception(reader: &Object, exception: &Object) -> Res<Owned> {
 }
 
 /// Notes the transport that is to be paused when too much comes.
-pub(crate) fn set_transport(reader: &Object, transport: &Object) -> Res<Owned> {
-    let this = fields(reader);
+pub(crate) fn set_transport(this: &Native<Reader>, transport: &Object) -> Res<Owned> {
     if !this.transport.is_empty() {
         return assertion_error("Transport already set");
     }
@@ -316,12 +310,11 @@ pub(crate) fn set_transport(reader: &Object, transport: &Object) -> Res<Owned> {
 
 // ---- methods ----
 
-fn feed_data(reader: &Object, data: &Object) -> Res<Owned> {
-    let this = fields(reader);
+fn feed_data(this: &Native<Reader>, data: &Object) -> Res<Owned> {
     check_open(this)?;
     if let Some(chunk) = Chunk::exact(data) {
         if !chunk.as_ref().is_empty() {
-            feed(reader, chunk)?;
+            feed(this, chunk)?;
         }
         return Ok(Owned::none());
     }
@@ -331,42 +324,36 @@ fn feed_data(reader: &Object, data: &Object) -> Res<Owned> {
     // SAFETY: a live object.
     if unsafe { ffi::PyObject_CheckBuffer(data.as_ptr()) } != 0 {
         let chunk = with_buffer(data, Chunk::copy)??;
-        feed(reader, chunk)?;
+        feed(this, chunk)?;
     } else {
         // Whatever `bytearray.extend` takes, or its TypeError.
         // SAFETY: no buffer is passed.
         let array = unsafe { Owned::steal(ffi::PyByteArray_FromStringAndSize(ptr::null(), 0))? };
         array.call_method(&names().extend, &[data])?;
-        feed(reader, with_buffer(&array, Chunk::copy)??)?;
+        feed(this, with_buffer(&array, Chunk::copy)??)?;
     }
     Ok(Owned::none())
 }
 
-fn exception(reader: &Object) -> Res<Owned> {
-    Ok(fields(reader).exception.or_none())
+fn exception(this: &Native<Reader>) -> Res<Owned> {
+    Ok(this.exception.or_none())
 }
 
-fn at_eof(reader: &Object) -> Res<Owned> {
-    let this = fields(reader);
+fn at_eof(this: &Native<Reader>) -> Res<Owned> {
     Ok(Owned::from_bool(this.eof.get() && this.len() == 0))
 }
 
-fn wakeup_waiter(reader: &Object) -> Res<Owned> {
-    fields(reader).wake()?;
+fn wakeup_waiter(this: &Native<Reader>) -> Res<Owned> {
+    this.wake()?;
     Ok(Owned::none())
 }
 
-fn maybe_resume_transport(reader: &Object) -> Res<Owned> {
-    fields(reader).maybe_resume()?;
+fn maybe_resume_transport(this: &Native<Reader>) -> Res<Owned> {
+    this.maybe_resume()?;
     Ok(Owned::none())
 }
 
-fn iter(reader: &Object) -> Res<Owned> {
-    Ok(reader.own())
-}
-
-fn describe(reader: &Object) -> Res<Owned> {
-    let this = fields(reader);
+fn describe(this: &Native<Reader>) -> Res<Owned> {
     let mut info = vec!["StreamReader".to_owned()];
     if this.len() > 0 {
         info.push(format!("{} bytes", this.len()));
@@ -394,12 +381,11 @@ fn describe(reader: &Object) -> Res<Owned> {
 
 // ---- attributes ----
 
-fn get_buffer(reader: &Object) -> Res<Owned> {
-    fields(reader).expose()
+fn get_buffer(this: &Native<Reader>) -> Res<Owned> {
+    this.expose()
 }
 
-fn set_buffer(reader: &Object, value: Option<&Object>) -> Res<()> {
-    let this = fields(reader);
+fn set_buffer(this: &Native<Reader>, value: Option<&Object>) -> Res<()> {
     let value = value.unwrap_or(none());
     // SAFETY: a live object.
     let array = unsafe {
@@ -413,12 +399,12 @@ fn set_buffer(reader: &Object, value: Option<&Object>) -> Res<()> {
     Ok(())
 }
 
-fn get_limit(reader: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(reader).limit() as u64)
+fn get_limit(this: &Native<Reader>) -> Res<Owned> {
+    Owned::from_u64(this.limit() as u64)
 }
 
-fn set_limit(reader: &Object, value: Option<&Object>) -> Res<()> {
-    fields(reader).limit.set(limit_of(value.unwrap_or(none()))?);
+fn set_limit(this: &Native<Reader>, value: Option<&Object>) -> Res<()> {
+    this.limit.set(limit_of(value.unwrap_or(none()))?);
     Ok(())
 }
 
@@ -442,13 +428,13 @@ pub(super) fn limit_of(value: &Object) -> Res<usize> {
     }
 }
 
-flag!(get_eof, set_eof, eof);
-flag!(get_paused, set_paused, paused);
-object!(get_loop, set_loop, event_loop);
-object!(get_waiter, set_waiter, waiter);
-object!(get_exception, set_exception_attribute, exception);
-object!(get_transport, set_transport_attribute, transport);
-object!(get_source_traceback, set_source_traceback, source_traceback);
+flag!(Reader: get_eof, set_eof, eof);
+flag!(Reader: get_paused, set_paused, paused);
+object!(Reader: get_loop, set_loop, event_loop);
+object!(Reader: get_waiter, set_waiter, waiter);
+object!(Reader: get_exception, set_exception_attribute, exception);
+object!(Reader: get_transport, set_transport_attribute, transport);
+object!(Reader: get_source_traceback, set_source_traceback, source_traceback);
 
 // ---- the type ----
 
@@ -457,7 +443,7 @@ unsafe extern "C" fn new(
     _: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    guard_object(|| allocate_in(class))
+    guard_object(|| allocate_in(class).map(OwnedNative::into_owned))
 }
 
 unsafe extern "C" fn init(
@@ -466,14 +452,13 @@ unsafe extern "C" fn init(
     kwargs: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract.
-        let reader = unsafe { Object::from_ptr(reader) };
+        // SAFETY: the slot's contract: an instance of the class.
+        let this = unsafe { Native::<Reader>::this(reader) };
         // SAFETY: the slot's contract.
         unsafe {
             with_tuple_and_dict(args, kwargs, |args| {
                 let [limit, event_loop] =
                     args.parse("StreamReader.__init__", ["limit", "loop"], 2, 0)?;
-                let this = fields(reader);
                 if let Some(limit) = limit {
                     this.limit.set(limit_of(limit)?);
                 }
@@ -482,7 +467,7 @@ unsafe extern "C" fn init(
                     None => imports().get_event_loop.call(&[])?,
                 };
                 this.event_loop.set(event_loop.clone());
-                note_origin(reader, &event_loop)
+                note_origin(this, &event_loop)
             })?;
         }
         Ok(0)
@@ -490,18 +475,18 @@ unsafe extern "C" fn init(
 }
 
 unsafe extern "C" fn repr(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    guard_object(|| describe(unsafe { Object::from_ptr(reader) }))
+    // SAFETY: the slot's contract: an instance of the class.
+    guard_object(|| describe(unsafe { Native::this(reader) }))
 }
 
 unsafe extern "C" fn aiter(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    guard_object(|| iter(unsafe { Object::from_ptr(reader) }))
+    // SAFETY: the slot's contract.
+    guard_object(|| Ok(unsafe { Object::from_ptr(reader) }.own()))
 }
 
 unsafe extern "C" fn anext(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    guard_object(|| read::next_line(unsafe { Object::from_ptr(reader) }))
+    // SAFETY: the slot's contract: an instance of the class.
+    guard_object(|| read::next_line(unsafe { Native::this(reader) }))
 }
 
 fn methods() -> Vec<Method> {
@@ -552,6 +537,6 @@ pub(super) fn init_type() -> Res<Owned> {
         .getset(attributes())
         .build()?;
     derive_from(&class, &imports().stock_reader)?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

@@ -4,8 +4,6 @@
 
 use std::cell::Cell;
 use std::ffi::c_int;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
@@ -14,13 +12,12 @@ use super::{drain, reader};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
-use crate::tls;
 use crate::transport::loop_calls::{create_future, is_closed, warn_of_resource};
 use crate::transport::names::{imports, names};
-use crate::transport::{socket, writing};
+use crate::transport::{above, socket, writing};
 
 /// A writer's fields behind the object header. All zero bytes are its state before `__init__`.
 #[repr(C)]
@@ -36,7 +33,7 @@ pub(crate) struct Writer {
     complete: Slot,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
@@ -49,12 +46,11 @@ unsafe impl Collected for Writer {
     slots!(dict, transport, protocol, reader, event_loop, complete);
 
     /// A writer that nobody has any more closes its transport, and says that the program should have.
-    fn finalize(writer: &Object) -> Res<()> {
-        let this = fields(writer);
+    fn finalize(this: &Native<Self>) -> Res<()> {
         let Some(transport) = this.transport.cloned() else {
             return Ok(());
         };
-        if socket::exact(&transport).is_some_and(socket::Socket::is_closing)
+        if socket::plain(&transport).is_some_and(|socket| socket.is_closing())
             || transport.call_method(&names().is_closing, &[])?.is_true()?
         {
             return Ok(());
@@ -62,15 +58,18 @@ unsafe impl Collected for Writer {
         if is_closed(&this.event_loop.or_none())? {
             return warn_of_resource("loop is closed", None);
         }
-        writer.call_method(&names().close, &[])?;
-        let text = format!("unclosed {}", writer.repr()?.to_text()?);
+        this.object().call_method(&names().close, &[])?;
+        let text = format!("unclosed {}", this.object().repr()?.to_text()?);
         warn_of_resource(&text, None)
     }
 }
 
-#[inline]
-pub(super) fn fields(object: &Object) -> &Writer {
-    Writer::of(object)
+// SAFETY: instances of derived classes have the fields as well, zeroed at first.
+unsafe impl NativeClass for Writer {
+    #[inline]
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
 /// A new writer.
@@ -81,19 +80,18 @@ pub(crate) fn make(
     event_loop: &Object,
 ) -> Res<Owned> {
     // SAFETY: zeroed fields are valid.
-    let writer = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
-    fill(&writer, transport, protocol, reader, event_loop);
-    Ok(writer)
+    let this = unsafe { OwnedNative::<Writer>::new(allocate(CLASS.as_ptr())?) };
+    fill(&this, transport, protocol, reader, event_loop);
+    Ok(this.into_owned())
 }
 
 fn fill(
-    writer: &Object,
+    this: &Native<Writer>,
     transport: &Object,
     protocol: &Object,
     reader: Option<&Object>,
     event_loop: &Object,
 ) {
-    let this = fields(writer);
     this.transport.set(transport.own());
     this.protocol.set(protocol.own());
     drop(this.reader.replace(reader.map(Object::own)));
@@ -102,71 +100,62 @@ fn fill(
 
 // ---- methods ----
 
-fn write(writer: &Object, data: &Object) -> Res<Owned> {
-    let transport = fields(writer).transport.or_none();
-    match socket::exact(&transport) {
-        Some(_) => writing::write(&transport, data),
-        None if tls::transport::exact(&transport).is_some() => {
-            tls::transport::write(&transport, data)
-        }
-        None => transport
-            .call_method(&names().write, &[data])
-            .map(|_| Owned::none()),
+fn write(this: &Native<Writer>, data: &Object) -> Res<Owned> {
+    let transport = this.transport.or_none();
+    if let Some(socket) = socket::plain(&transport) {
+        return writing::write(socket, data);
     }
+    if let Some(upper) = above::upper(&transport) {
+        return (upper.write)(&transport, data);
+    }
+    transport.call_method(&names().write, &[data])?;
+    Ok(Owned::none())
 }
 
-fn writelines(writer: &Object, data: &Object) -> Res<Owned> {
-    let transport = fields(writer).transport.or_none();
+fn writelines(this: &Native<Writer>, data: &Object) -> Res<Owned> {
+    let transport = this.transport.or_none();
     transport.call_method(&names().writelines, &[data])?;
     Ok(Owned::none())
 }
 
-fn write_eof(writer: &Object) -> Res<Owned> {
-    fields(writer)
-        .transport
+fn write_eof(this: &Native<Writer>) -> Res<Owned> {
+    this.transport
         .or_none()
         .call_method(&names().write_eof, &[])
 }
 
-fn can_write_eof(writer: &Object) -> Res<Owned> {
-    fields(writer)
-        .transport
+fn can_write_eof(this: &Native<Writer>) -> Res<Owned> {
+    this.transport
         .or_none()
         .call_method(&names().can_write_eof, &[])
 }
 
-fn close(writer: &Object) -> Res<Owned> {
-    fields(writer)
-        .transport
-        .or_none()
-        .call_method(&names().close, &[])
+fn close(this: &Native<Writer>) -> Res<Owned> {
+    this.transport.or_none().call_method(&names().close, &[])
 }
 
-fn is_closing(writer: &Object) -> Res<Owned> {
-    fields(writer)
-        .transport
+fn is_closing(this: &Native<Writer>) -> Res<Owned> {
+    this.transport
         .or_none()
         .call_method(&names().is_closing, &[])
 }
 
-fn get_extra_info(writer: &Object, args: Args<'_>) -> Res<Owned> {
+fn get_extra_info(this: &Native<Writer>, args: Args<'_>) -> Res<Owned> {
     let [name, default] = args.parse("StreamWriter.get_extra_info", ["name", "default"], 2, 1)?;
     let (name, default) = (name.unwrap_or(none()), default.unwrap_or(none()));
-    fields(writer)
-        .transport
+    this.transport
         .or_none()
         .call_method(&names().get_extra_info, &[name, default])
 }
 
 // ---- attributes ----
 
-object!(get_transport, set_transport, transport);
-object!(get_protocol, set_protocol, protocol);
-object!(get_reader, set_reader, reader);
-object!(get_loop, set_loop, event_loop);
+object!(Writer: get_transport, set_transport, transport);
+object!(Writer: get_protocol, set_protocol, protocol);
+object!(Writer: get_reader, set_reader, reader);
+object!(Writer: get_loop, set_loop, event_loop);
 
-fn get_complete(writer: &Object) -> Res<Owned> {
-    let this = fields(writer);
+fn get_complete(this: &Native<Writer>) -> Res<Owned> {
     if let Some(complete) = this.complete.cloned() {
         return Ok(complete);
     }
@@ -184,8 +173,8 @@ unsafe extern "C" fn init(
     kwargs: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract.
-        let writer = unsafe { Object::from_ptr(writer) };
+        // SAFETY: the slot's contract: an instance of the class.
+        let this = unsafe { Native::<Writer>::this(writer) };
         // SAFETY: the slot's contract.
         unsafe {
             with_tuple_and_dict(args, kwargs, |args| {
@@ -200,7 +189,7 @@ unsafe extern "C" fn init(
                 }
                 let given = |argument: Option<&Object>| argument.unwrap_or(none()).own();
                 fill(
-                    writer,
+                    this,
                     &given(transport),
                     &given(protocol),
                     reader,
@@ -213,9 +202,9 @@ unsafe extern "C" fn init(
     })
 }
 
-fn describe(writer: &Object) -> Res<Owned> {
-    let this = fields(writer);
-    let class = writer
+fn describe(this: &Native<Writer>) -> Res<Owned> {
+    let class = this
+        .object()
         .class()
         .getattr(&*Owned::from_str("__name__")?)?
         .to_text()?;
@@ -229,8 +218,8 @@ fn describe(writer: &Object) -> Res<Owned> {
 }
 
 unsafe extern "C" fn repr(writer: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    guard_object(|| describe(unsafe { Object::from_ptr(writer) }))
+    // SAFETY: the slot's contract: an instance of the class.
+    guard_object(|| describe(unsafe { Native::this(writer) }))
 }
 
 fn methods() -> Vec<Method> {
@@ -273,6 +262,6 @@ pub(super) fn init_type() -> Res<Owned> {
         .getset(attributes())
         .build()?;
     derive_from(&class, &imports().stock_writer)?;
-    CLASS.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(class)
 }

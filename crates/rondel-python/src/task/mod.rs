@@ -384,8 +384,8 @@ unsafe impl Collected for Task {
         }
     }
 
-    fn finalize(task: &Object) -> Res<()> {
-        finalize(task)
+    fn finalize(task: &Native<Self>) -> Res<()> {
+        finalize(task.object())
     }
 }
 

@@ -6,25 +6,27 @@ use pyo3::ffi;
 use super::names::imports as tls_imports;
 use super::protocol::{
     APP_READING_PAUSED, APP_WRITING_PAUSED, BELOW_PAUSED, BUFFERED, EOF_RECEIVED, READING_PAUSED,
-    fields, set_sslobj,
+    Tls, set_sslobj,
 };
 use crate::cpython::error::{not_deletable, raised_matches, take_exception};
 use crate::cpython::method::{GetSet, attribute};
+use crate::cpython::native::Native;
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::transport::names::imports;
+use crate::transport::receiver;
 use crate::transport::unsent::Unsent;
 
 /// Attributes that hold any object.
 macro_rules! objects {
     ($($get:ident, $set:ident, $field:ident;)+) => {
         $(
-            fn $get(protocol: &Object) -> Res<Owned> {
-                Ok(fields(protocol).$field.or_none())
+            fn $get(this: &Native<Tls>) -> Res<Owned> {
+                Ok(this.$field.or_none())
             }
 
-            fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
+            fn $set(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
                 let value = value.filter(|value| !value.is_none()).map(Object::own);
-                drop(fields(protocol).$field.replace(value));
+                drop(this.$field.replace(value));
                 Ok(())
             }
         )+
@@ -32,7 +34,6 @@ macro_rules! objects {
 }
 
 objects! {
-    get_app_protocol, set_app_protocol, app_protocol;
     get_transport, set_transport, transport;
     get_loop, set_loop, event_loop;
     get_sslcontext, set_sslcontext, sslcontext;
@@ -40,17 +41,29 @@ objects! {
     get_outgoing, set_outgoing, outgoing;
 }
 
+fn get_app_protocol(this: &Native<Tls>) -> Res<Owned> {
+    Ok(this.app_protocol.or_none())
+}
+
+fn set_app_protocol(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
+    let value = value.filter(|value| !value.is_none());
+    this.receiver
+        .set(value.map_or(&receiver::METHODS, receiver::of_chunks));
+    drop(this.app_protocol.replace(value.map(Object::own)));
+    Ok(())
+}
+
 /// Attributes that are flags.
 macro_rules! flags {
     ($($get:ident, $set:ident, $flag:ident;)+) => {
         $(
-            fn $get(protocol: &Object) -> Res<Owned> {
-                Ok(Owned::from_bool(fields(protocol).has($flag)))
+            fn $get(this: &Native<Tls>) -> Res<Owned> {
+                Ok(Owned::from_bool(this.has($flag)))
             }
 
-            fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
+            fn $set(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
                 let on = value.unwrap_or(none()).is_true()?;
-                fields(protocol).set($flag, on);
+                this.set($flag, on);
                 Ok(())
             }
         )+
@@ -75,11 +88,11 @@ fn overflow_error() -> &'static Object {
 macro_rules! limits {
     ($($get:ident, $set:ident, $field:ident, $rounded:ident;)+) => {
         $(
-            fn $get(protocol: &Object) -> Res<Owned> {
-                Ok(fields(protocol).$field.given.or_none())
+            fn $get(this: &Native<Tls>) -> Res<Owned> {
+                Ok(this.$field.given.or_none())
             }
 
-            fn $set(protocol: &Object, value: Option<&Object>) -> Res<()> {
+            fn $set(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
                 let value = value.unwrap_or(none());
                 // Any number does, as in asyncio, a float too; what is compared with it is an integer.
                 let bytes = match value.to_f64() {
@@ -90,7 +103,7 @@ macro_rules! limits {
                     }
                     Err(Raised) => return Err(Raised),
                 };
-                let limit = &fields(protocol).$field;
+                let limit = &this.$field;
                 limit.bytes.set(bytes as usize);
                 limit.given.set(value.own());
                 Ok(())
@@ -107,55 +120,54 @@ limits! {
     get_incoming_low, set_incoming_low, incoming_low, floor;
 }
 
-fn get_state(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+fn get_state(this: &Native<Tls>) -> Res<Owned> {
     if this.state_object.is_empty() {
         return Ok(tls_imports().states[0].clone());
     }
     Ok(this.state_object.or_none())
 }
 
-fn set_state(protocol: &Object, value: Option<&Object>) -> Res<()> {
+fn set_state(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
     match value {
         Some(state) => {
-            fields(protocol).note_state(state);
+            this.note_state(state);
             Ok(())
         }
-        None => not_deletable(protocol, "_state"),
+        None => not_deletable(this.object(), "_state"),
     }
 }
 
-fn get_sslobj(protocol: &Object) -> Res<Owned> {
-    Ok(fields(protocol).sslobj.or_none())
+fn get_sslobj(this: &Native<Tls>) -> Res<Owned> {
+    Ok(this.sslobj.or_none())
 }
 
-fn set_sslobj_attribute(protocol: &Object, value: Option<&Object>) -> Res<()> {
-    set_sslobj(protocol, value.unwrap_or(none()))
+fn set_sslobj_attribute(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
+    set_sslobj(this, value.unwrap_or(none()))
 }
 
-fn get_conn_lost(protocol: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(protocol).conn_lost.get().into())
+fn get_conn_lost(this: &Native<Tls>) -> Res<Owned> {
+    Owned::from_u64(this.conn_lost.get().into())
 }
 
-fn set_conn_lost(protocol: &Object, value: Option<&Object>) -> Res<()> {
+fn set_conn_lost(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
     let count = value.unwrap_or(none()).to_isize()?;
-    fields(protocol).conn_lost.set(count.max(0) as u32);
+    this.conn_lost.set(count.max(0) as u32);
     Ok(())
 }
 
-fn get_queued(protocol: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(protocol).queued.get() as u64)
+fn get_queued(this: &Native<Tls>) -> Res<Owned> {
+    Owned::from_u64(this.queued.get() as u64)
 }
 
-fn set_queued(protocol: &Object, value: Option<&Object>) -> Res<()> {
+fn set_queued(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
     let count = value.unwrap_or(none()).to_isize()?;
-    fields(protocol).queued.set(count.max(0) as usize);
+    this.queued.set(count.max(0) as usize);
     Ok(())
 }
 
 /// What was written and is not encrypted yet: a copy.
-fn get_backlog(protocol: &Object) -> Res<Owned> {
-    let waiting: Vec<Unsent> = fields(protocol).queue.borrow().iter().cloned().collect();
+fn get_backlog(this: &Native<Tls>) -> Res<Owned> {
+    let waiting: Vec<Unsent> = this.queue.borrow().iter().cloned().collect();
     let list = Owned::list()?;
     for chunk in waiting {
         list.append(chunk.object())?;
@@ -163,7 +175,7 @@ fn get_backlog(protocol: &Object) -> Res<Owned> {
     imports().deque.call(&[&list])
 }
 
-fn set_backlog(protocol: &Object, value: Option<&Object>) -> Res<()> {
+fn set_backlog(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
     // SAFETY: a live object; what is not iterable raises.
     let chunks = unsafe {
         Owned::steal(pyo3::ffi::PySequence_Tuple(
@@ -173,15 +185,14 @@ fn set_backlog(protocol: &Object, value: Option<&Object>) -> Res<()> {
     let chunks = (0..crate::cpython::object::tuple_len(&chunks))
         .map(|index| Unsent::of_buffer(crate::cpython::object::tuple_item(&chunks, index)))
         .collect::<Result<_, Raised>>()?;
-    let this = fields(protocol);
     this.sent_of_first.set(0);
     drop(this.queue.replace(chunks));
     Ok(())
 }
 
 /// For tests: whether OpenSSL is driven directly.
-fn get_direct(protocol: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(protocol).direct().is_some()))
+fn get_direct(this: &Native<Tls>) -> Res<Owned> {
+    Ok(Owned::from_bool(this.direct().is_some()))
 }
 
 pub(super) fn attributes() -> Vec<GetSet> {

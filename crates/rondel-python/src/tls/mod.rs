@@ -3,8 +3,8 @@
 //! asyncio's `SSLProtocol` and its transport do what happens once per connection; their subclasses
 //! (`python/rondel/_tls.py`) have the native bases made here, which do what happens per message.
 //!
-//! The way of a byte in: `transport/reading.rs` receives → [`reading`] decrypts → a protocol, or `streams/reader.rs`.
-//! Out: [`writing`], queued, encrypted and sent when the turn is over ([`flush`]).
+//! The way of a byte in: `transport/reading.rs` → [`reading`] receives and decrypts → a protocol, or `streams/reader.rs`.
+//! Out: [`writing`], queued, encrypted and sent when the turn is over (`loop_core/written.rs`).
 //!
 //! | file | what it has |
 //! |---|---|
@@ -21,44 +21,24 @@ mod channel;
 mod locate;
 mod names;
 mod openssl;
-pub(crate) mod protocol;
-pub(crate) mod reading;
+mod protocol;
+mod reading;
 mod scratch;
 mod session;
-pub(crate) mod transport;
-pub(crate) mod writing;
+mod transport;
+mod writing;
 
 use crate::cpython::error::type_error;
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::{Object, Owned, Res, none};
-
-/// Sends what was written in the turn that is over, the last step of which may have ended with an exception.
-#[inline]
-pub(crate) fn flush(object: &Object) {
-    if protocol::fields(object).is_dirty() {
-        crate::cpython::finalize::finalizing(object, || writing::flush(object));
-    }
-}
-
-/// Encrypts and sends what was written in the running turn. Runs no Python code: what comes of it is told by [`flush`].
-pub(crate) fn flush_early(object: &Object) {
-    writing::flush_early(object);
-}
-
-/// How many bytes wait in a protocol that is to be flushed.
-#[inline]
-pub(crate) fn waiting_len(object: &Object) -> usize {
-    protocol::fields(object).queued.get()
-}
+use crate::transport::{above, receiver};
 
 /// `bind_tls(protocol_class, transport_class)`: which classes the short ways are for.
 fn bind_tls(_: &Object, args: Args<'_>) -> Res<Owned> {
     let parameters = ["protocol_class", "transport_class"];
     let given = args.parse_function("bind_tls", parameters, 2, 2)?;
     let [protocol_class, transport_class] = given.map(|class| class.unwrap_or(none()));
-    if !protocol_class.derives_from(&protocol::CORE)
-        || !transport_class.derives_from(&transport::CORE)
-    {
+    if !protocol::CORE.is_base_of(protocol_class) || !transport::CORE.is_base_of(transport_class) {
         return type_error(
             "bind_tls() takes classes that derive from TLSProtocolCore and TLSTransportCore",
         );
@@ -78,6 +58,8 @@ pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     if !names::init()? {
         return Ok(Vec::new());
     }
+    receiver::register(&reading::RECEIVER);
+    above::register_upper(&transport::UPPER);
     Ok(vec![
         ("TLSProtocolCore", protocol::init_type()?),
         ("TLSTransportCore", transport::init_type()?),

@@ -8,8 +8,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
@@ -18,10 +16,12 @@ use super::session::Direct;
 use super::{attributes, reading, writing};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::guard_object;
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, Native, NativeClass};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
+use crate::loop_core::LoopCore;
 use crate::transport::loop_calls::take_unless_exit;
+use crate::transport::receiver::{self, Receiver};
 use crate::transport::socket;
 use crate::transport::unsent::{Unsent, release_views};
 
@@ -49,6 +49,8 @@ pub(crate) struct Tls {
     pub(super) state_object: Slot,
     pub(super) state: Cell<State>,
     pub(super) app_protocol: Slot,
+    /// The way to it.
+    pub(super) receiver: Cell<&'static Receiver>,
     /// The transport below, until the connection is lost.
     pub(super) transport: Slot,
     pub(super) event_loop: Slot,
@@ -94,9 +96,9 @@ pub(super) const SENT_EARLY: u16 = 128;
 /// Something is being encrypted, which may let other threads run.
 pub(super) const ENCRYPTING: u16 = 256;
 
-pub(super) static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+pub(super) static CORE: Class = Class::new();
 /// `rondel._tls.SSLProtocol`.
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CLASS: Class = Class::new();
 
 // SAFETY: the fields stand behind the header, filled by `new`.
 unsafe impl Fields for Tls {}
@@ -160,10 +162,16 @@ impl Tls {
         self.flags.set(if on { rest | flag } else { rest });
     }
 
+    /// The core of the loop, if that is one of ours.
+    #[inline]
+    pub(super) fn core(&self) -> Option<&LoopCore> {
+        self.event_loop.get().and_then(LoopCore::of)
+    }
+
     /// Whether the transport below is one of ours.
     pub(super) fn has_socket_below(&self) -> bool {
         let below = self.transport.get();
-        below.is_some_and(|below| socket::exact(below).is_some())
+        below.is_some_and(|below| socket::plain(below).is_some())
     }
 
     /// Whether something was written in the running turn.
@@ -192,37 +200,44 @@ impl Tls {
         {
             self.pointers.set(Some(direct.with_channel()));
         }
+        if state == State::Unwrapped {
+            // As asyncio's `connection_lost` empties its own BIO.
+            self.with_outgoing(|_| ());
+        }
         self.state_object.set(object.own());
     }
 }
 
-/// The fields of an object that is known to be such a protocol.
-#[inline]
-pub(crate) fn fields(object: &Object) -> &Tls {
-    Tls::of(object)
-}
+// SAFETY: instances of derived classes are made by the same `tp_new`; the bound class is derived.
+unsafe impl NativeClass for Tls {
+    fn class() -> &'static Class {
+        &CORE
+    }
 
-/// The fields of an object that is exactly a `SSLProtocol` of ours.
-#[inline]
-pub(crate) fn exact(object: &Object) -> Option<&Tls> {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)).then(|| fields(object))
+    /// Whether it is exactly a `rondel.tls.SSLProtocol`.
+    #[inline]
+    fn is_exact(object: &Object) -> bool {
+        CLASS.is_exact(object)
+    }
 }
 
 /// Has asyncio's code deal with an exception of the data path, as its own `except Exception` would.
 #[cold]
-pub(super) fn fail(protocol: &Object) -> Res<()> {
+pub(super) fn fail(this: &Native<Tls>) -> Res<()> {
     let exception = take_unless_exit()?;
     // SAFETY: a built-in class lives as long as the interpreter.
     let ordinary = unsafe { Object::from_ptr(ffi::PyExc_Exception) };
     if !crate::cpython::error::exception_matches(&exception, ordinary) {
         return Err(crate::cpython::error::restore(exception));
     }
-    protocol.call_method(&names().fail, &[&exception]).map(drop)
+    this.object()
+        .call_method(&names().fail, &[&exception])
+        .map(drop)
 }
 
 /// Calls a method of asyncio's, or of a subclass.
-pub(super) fn call(protocol: &Object, method: &Object) -> Res<()> {
-    protocol.call_method(method, &[]).map(drop)
+pub(super) fn call(this: &Native<Tls>, method: &Object) -> Res<()> {
+    this.object().call_method(method, &[]).map(drop)
 }
 
 unsafe extern "C" fn new(
@@ -238,6 +253,7 @@ unsafe extern "C" fn new(
             state_object: Slot::default(),
             state: Cell::new(State::Unwrapped),
             app_protocol: Slot::default(),
+            receiver: Cell::new(&receiver::METHODS),
             transport: Slot::default(),
             event_loop: Slot::default(),
             sslcontext: Slot::default(),
@@ -261,8 +277,7 @@ unsafe extern "C" fn new(
 }
 
 /// Finds out how the connection is driven, once asyncio's `__init__` has made it.
-pub(super) fn set_sslobj(protocol: &Object, object: &Object) -> Res<()> {
-    let this = fields(protocol);
+pub(super) fn set_sslobj(this: &Native<Tls>, object: &Object) -> Res<()> {
     this.pointers.set(None);
     this.sslobj.set(object.own());
     if !object.class().is(&imports().ssl_object) {
@@ -292,11 +307,11 @@ pub(super) fn init_type() -> Res<Owned> {
         .methods(writing::methods())
         .getset(attributes::attributes())
         .build()?;
-    CORE.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CORE.set(&class);
     Ok(class)
 }
 
 /// Takes note of the class that the data path is for.
 pub(super) fn bind(class: &Object) {
-    CLASS.store(class.own().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(class);
 }

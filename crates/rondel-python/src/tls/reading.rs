@@ -1,37 +1,72 @@
 //! The way of a byte from the socket to the program: received into memory that is shared, decrypted straight into the
 //! object, or the buffer, or the stream's reader that it is for.
 
-use rondel_engine::transport::recv_size::Received;
+use rondel_engine::transport::recv_size::{MAX_RECV, Received};
 
 use super::names::names;
 use super::protocol::{
-    APP_READING_PAUSED, BUFFERED, DIRTY, READING_PAUSED, State, Tls, call, fail, fields,
+    APP_READING_PAUSED, BUFFERED, DIRTY, READING_PAUSED, State, Tls, call, fail,
 };
 use super::session::{Drained, Got, Stop};
 use super::{scratch, writing};
+use crate::cpython::error::os_error;
 use crate::cpython::method::{Method, method};
+use crate::cpython::native::{Native, NativeClass};
 use crate::cpython::{Object, Owned, Raised, Res};
-use crate::streams::{protocol as stream_protocol, reader};
 use crate::transport::chunk::{Chunk, with_writable_buffer};
+use crate::transport::loop_calls::take_unless_exit;
 use crate::transport::names::names as transport_names;
-use crate::transport::socket;
+use crate::transport::reading::{buffer_updated_failed, eof, read_failed, receive_into};
+use crate::transport::receiver::{self, Receiver};
+use crate::transport::socket::{self, Socket};
 
-/// What one receive of the socket brought to its TLS protocol.
-pub(crate) enum Fed {
+/// The way from a socket to its TLS protocol, which takes the bytes out of the shared memory itself.
+pub(super) static RECEIVER: Receiver = Receiver {
+    accepts: Tls::is_exact,
+    receive: Some(read_socket),
+    ..receiver::METHODS
+};
+
+/// What one receive brought.
+enum Fed {
     /// Bytes, and whether there may be more; what they are for the program, if they could be decrypted on the spot.
     Bytes(bool, Option<Drained>),
     /// Nothing was received: what there is instead.
     Other(Received),
 }
 
+/// The socket can be read.
+fn read_socket(socket: &Native<Socket>) -> Res<()> {
+    let protocol = socket.protocol();
+    let Some(this) = protocol.exact::<Tls>() else {
+        return Ok(());
+    };
+    let mut brought_len = 0;
+    loop {
+        let exception = match receive(this, socket, &mut brought_len) {
+            Ok(Fed::Bytes(more, drained)) => {
+                if let Err(Raised) = received(this, drained) {
+                    return buffer_updated_failed(socket);
+                }
+                if !more || brought_len >= MAX_RECV || !socket.goes_on(&RECEIVER) {
+                    return Ok(());
+                }
+                continue;
+            }
+            Ok(Fed::Other(Received::Eof)) => return eof(socket),
+            Ok(Fed::Other(Received::Failed(error))) => os_error(&error)?,
+            Ok(Fed::Other(_)) => return Ok(()),
+            Err(Raised) => take_unless_exit()?,
+        };
+        return read_failed(socket, &exception);
+    }
+}
+
 /// Receives once, and decrypts what comes or keeps it. [`received`] goes on from there.
-pub(crate) fn receive(
-    protocol: &Object,
-    recv: impl FnOnce(&mut [std::mem::MaybeUninit<u8>]) -> Received,
-) -> Res<Fed> {
-    let this = fields(protocol);
-    scratch::with_received(|room| match recv(room) {
+fn receive(this: &Tls, socket: &Socket, brought_len: &mut usize) -> Res<Fed> {
+    scratch::with_received(|room| match receive_into(socket, room) {
         Received::Data(len) => {
+            *brought_len += len;
             // SAFETY: the kernel has written `len` bytes there.
             let bytes = unsafe { std::slice::from_raw_parts(room.as_ptr().cast(), len) };
             let drained =
@@ -49,80 +84,78 @@ pub(crate) fn receive(
 
 /// Something was received: `drained` of it was decrypted, if that could be done.
 #[inline]
-pub(crate) fn received(protocol: &Object, drained: Option<Drained>) -> Res<()> {
+fn received(this: &Native<Tls>, drained: Option<Drained>) -> Res<()> {
     let Some(drained) = drained else {
-        return fed(protocol);
+        return fed(this);
     };
-    let this = fields(protocol);
-    match read_on(protocol, this, drained).and_then(|()| after_reading(protocol, this)) {
+    match read_on(this, drained).and_then(|()| after_reading(this)) {
         Ok(()) => Ok(()),
-        Err(Raised) => fail(protocol),
+        Err(Raised) => fail(this),
     }
 }
 
 /// Something was added to what is to be decrypted.
 #[inline]
-fn fed(protocol: &Object) -> Res<()> {
-    let method = match fields(protocol).state.get() {
-        State::Wrapped => return do_read(protocol).map(drop),
+fn fed(this: &Native<Tls>) -> Res<()> {
+    let method = match this.state.get() {
+        State::Wrapped => return do_read(this).map(drop),
         State::DoHandshake => &names().do_handshake,
         State::Flushing => &names().do_flush,
         State::Shutdown => &names().do_shutdown,
         State::Unwrapped => return Ok(()),
     };
-    call(protocol, method)
+    call(this, method)
 }
 
 /// asyncio's `_do_read`.
 #[inline]
-fn do_read(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+fn do_read(this: &Native<Tls>) -> Res<Owned> {
     match this.state.get() {
         State::Wrapped => {}
         // The end follows at once: what was written comes before it.
-        State::Flushing => writing::flush_if_dirty(protocol)?,
+        State::Flushing => writing::flush_if_dirty(this)?,
         _ => return Ok(Owned::none()),
     }
-    if let Err(Raised) = read(protocol, this) {
-        fail(protocol)?;
+    if let Err(Raised) = read(this) {
+        fail(this)?;
     }
     Ok(Owned::none())
 }
 
-fn read(protocol: &Object, this: &Tls) -> Res<()> {
+fn read(this: &Native<Tls>) -> Res<()> {
     if this.has(APP_READING_PAUSED) {
         return control_reading(this);
     }
     match this.has(BUFFERED) {
-        true => read_into_buffer(protocol, this)?,
-        false => read_chunks(protocol, this)?,
+        true => read_into_buffer(this)?,
+        false => read_chunks(this)?,
     }
-    after_reading(protocol, this)
+    after_reading(this)
 }
 
-fn after_reading(protocol: &Object, this: &Tls) -> Res<()> {
+fn after_reading(this: &Native<Tls>) -> Res<()> {
     // What the program has just written is sent when the turn is over.
     if !this.has(DIRTY) {
-        writing::encrypt_and_send(protocol, this)?;
+        writing::encrypt_and_send(this)?;
     }
     control_reading(this)
 }
 
-fn read_chunks(protocol: &Object, this: &Tls) -> Res<()> {
+fn read_chunks(this: &Native<Tls>) -> Res<()> {
     let drained = this.drain()?;
-    read_on(protocol, this, drained)
+    read_on(this, drained)
 }
 
 /// Passes on what was decrypted, and what else there is.
 #[inline]
-fn read_on(protocol: &Object, this: &Tls, mut drained: Drained) -> Res<()> {
+fn read_on(this: &Native<Tls>, mut drained: Drained) -> Res<()> {
     loop {
         if let Some(chunk) = drained.chunk {
             deliver(this, chunk)?;
         }
         match drained.end {
             Stop::Later => return Ok(()),
-            Stop::End => return ended(protocol),
+            Stop::End => return ended(this),
             Stop::Failed(exception) => return Err(crate::cpython::error::restore(exception)),
             Stop::Full => {}
         }
@@ -136,9 +169,9 @@ fn read_on(protocol: &Object, this: &Tls, mut drained: Drained) -> Res<()> {
 
 /// The peer has said that it sends no more.
 #[cold]
-fn ended(protocol: &Object) -> Res<()> {
-    call(protocol, &names().call_eof_received)?;
-    call(protocol, &names().start_shutdown)
+fn ended(this: &Native<Tls>) -> Res<()> {
+    call(this, &names().call_eof_received)?;
+    call(this, &names().start_shutdown)
 }
 
 /// Hands a chunk to the program.
@@ -147,21 +180,11 @@ fn deliver(this: &Tls, chunk: Chunk) -> Res<()> {
     let Some(owner) = this.app_protocol.cloned() else {
         return Ok(());
     };
-    if let Some(stream) = stream_protocol::exact(&owner) {
-        let Some(stream_reader) = stream.reader() else {
-            return Ok(());
-        };
-        if reader::is_exact(&stream_reader) {
-            return reader::feed(&stream_reader, chunk);
-        }
-    }
-    owner
-        .call_method(&transport_names().data_received, &[chunk.object()])
-        .map(drop)
+    (this.receiver.get().data)(&owner, chunk)
 }
 
 /// A `BufferedProtocol` says where the bytes go.
-fn read_into_buffer(protocol: &Object, this: &Tls) -> Res<()> {
+fn read_into_buffer(this: &Native<Tls>) -> Res<()> {
     let owner = this.app_protocol.or_none();
     let hint = Owned::from_u64(this.pending_in()? as u64)?;
     let buffer = owner.call_method(&transport_names().get_buffer, &[&hint])?;
@@ -183,7 +206,7 @@ fn read_into_buffer(protocol: &Object, this: &Tls) -> Res<()> {
     })?;
     drop(buffer);
     if full {
-        let read = protocol.getattr(&names().do_read)?;
+        let read = this.object().getattr(&names().do_read)?;
         this.event_loop
             .or_none()
             .call_method(&transport_names().call_soon, &[&read])?;
@@ -194,7 +217,7 @@ fn read_into_buffer(protocol: &Object, this: &Tls) -> Res<()> {
     }
     match end {
         Ok(false) => Ok(()),
-        Ok(true) => ended(protocol),
+        Ok(true) => ended(this),
         Err(exception) => Err(crate::cpython::error::restore(exception)),
     }
 }
@@ -214,44 +237,43 @@ fn control_reading(this: &Tls) -> Res<()> {
     };
     this.set(READING_PAUSED, change);
     let transport = this.transport.or_none();
-    match (socket::exact(&transport), change) {
-        (Some(_), true) => socket::pause_reading(&transport),
-        (Some(_), false) => socket::resume_reading(&transport),
+    match (socket::plain(&transport), change) {
+        (Some(socket), true) => socket::pause_reading(socket),
+        (Some(socket), false) => socket::resume_reading(socket),
         (None, true) => transport.call_method(&transport_names().pause_reading, &[]),
         (None, false) => transport.call_method(&transport_names().resume_reading, &[]),
     }
     .map(drop)
 }
 
-fn control_reading_method(protocol: &Object) -> Res<Owned> {
-    control_reading(fields(protocol))?;
+fn control_reading_method(this: &Native<Tls>) -> Res<Owned> {
+    control_reading(this)?;
     Ok(Owned::none())
 }
 
 /// A transport that is not ours has filled asyncio's buffer.
-fn buffer_updated(protocol: &Object, count: &Object) -> Res<Owned> {
+fn buffer_updated(this: &Native<Tls>, count: &Object) -> Res<Owned> {
     let count = count.to_isize()?.max(0) as usize;
-    let view = protocol.getattr(&names().buffer_view)?;
+    let view = this.object().getattr(&names().buffer_view)?;
     let bytes = crate::transport::chunk::with_buffer(&view, |bytes| {
         Owned::from_bytes(&bytes[..count.min(bytes.len())])
     })??;
-    fields(protocol).feed(bytes.bytes().unwrap_or_default())?;
-    fed(protocol)?;
+    this.feed(bytes.bytes().unwrap_or_default())?;
+    fed(this)?;
     Ok(Owned::none())
 }
 
 /// The program wants no bytes for now.
-pub(super) fn pause_reading(protocol: &Object) -> Res<Owned> {
-    fields(protocol).set(APP_READING_PAUSED, true);
+pub(super) fn pause_reading(this: &Native<Tls>) -> Res<Owned> {
+    this.set(APP_READING_PAUSED, true);
     Ok(Owned::none())
 }
 
 /// The program wants bytes again: what has come meanwhile is passed on in a turn of its own.
-pub(super) fn resume_reading(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+pub(super) fn resume_reading(this: &Native<Tls>) -> Res<Owned> {
     if this.has(APP_READING_PAUSED) {
         this.set(APP_READING_PAUSED, false);
-        let resume = protocol.getattr(&names().fed)?;
+        let resume = this.object().getattr(&names().fed)?;
         this.event_loop
             .or_none()
             .call_method(&transport_names().call_soon, &[&resume])?;
@@ -259,15 +281,15 @@ pub(super) fn resume_reading(protocol: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-fn fed_method(protocol: &Object) -> Res<Owned> {
-    if fields(protocol).state.get() != State::DoHandshake {
-        fed(protocol)?;
+fn fed_method(this: &Native<Tls>) -> Res<Owned> {
+    if this.state.get() != State::DoHandshake {
+        fed(this)?;
     }
     Ok(Owned::none())
 }
 
-fn get_read_buffer_size(protocol: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(protocol).pending_in()? as u64)
+fn get_read_buffer_size(this: &Native<Tls>) -> Res<Owned> {
+    Owned::from_u64(this.pending_in()? as u64)
 }
 
 pub(super) fn methods() -> Vec<Method> {

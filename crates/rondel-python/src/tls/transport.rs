@@ -1,24 +1,24 @@
 //! `TLSTransportCore`: the native base of `rondel._tls.SSLTransport`, whose other base is asyncio's transport over TLS.
 //!
 //! What a program calls per message is here, the rest is asyncio's. An attribute that a program puts over a method of an
-//! instance is honoured: whoever takes the short way asks [`exact`] first.
+//! instance is honoured: whoever takes the short way asks [`plain`] first.
 
 use std::cell::Cell;
 use std::ffi::c_int;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
 use super::names::{imports, names};
-use super::{protocol, reading, writing};
+use super::protocol::Tls;
+use super::{reading, writing};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object, type_error};
 use crate::cpython::method::{GetSet, Method, attribute, method};
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, Native, NativeClass, This};
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
-use crate::transport::chunk::Chunk;
+use crate::transport::above::Upper;
+use crate::transport::chunk::{Chunk, is_bytes_like};
 use crate::transport::loop_calls::take_unless_exit;
 use crate::transport::names::names as transport_names;
 use crate::transport::socket;
@@ -35,16 +35,16 @@ pub(crate) struct Transport {
     patched: Cell<bool>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+/// `rondel.tls.SSLTransport`.
+static CLASS: Class = Class::new();
 /// The native base of all of them.
-pub(super) static CORE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-static OFFSET: AtomicUsize = AtomicUsize::new(0);
+pub(super) static CORE: Class = Class::new();
 
 // SAFETY: the fields stand at that offset; zeroed ones are valid.
 unsafe impl Fields for Transport {
     #[inline]
     fn offset() -> usize {
-        OFFSET.load(Ordering::Relaxed)
+        CORE.offset()
     }
 }
 
@@ -53,45 +53,62 @@ unsafe impl Collected for Transport {
     slots!(event_loop, ssl_protocol);
 }
 
-#[inline]
-fn fields(object: &Object) -> &Transport {
-    Transport::of(object)
+// SAFETY: instances of derived classes have the fields as well, zeroed at first; the bound class is derived.
+unsafe impl NativeClass for Transport {
+    fn class() -> &'static Class {
+        &CORE
+    }
+
+    /// Whether it is exactly a `rondel.tls.SSLTransport`.
+    #[inline]
+    fn is_exact(object: &Object) -> bool {
+        CLASS.is_exact(object)
+    }
 }
 
-/// The protocol behind an object that is a TLS transport of ours, with no attribute put over a method.
+/// What streams ask of these.
+pub(super) static UPPER: Upper = Upper {
+    is_plain: |object| plain(object).is_some(),
+    write: |object, data| match object.exact() {
+        Some(this) => write(this, data),
+        None => object.call_method(&transport_names().write, &[data]),
+    },
+    is_closing: |object| match object.exact() {
+        Some(this) => is_closing(this),
+        None => object
+            .call_method(&transport_names().is_closing, &[])?
+            .is_true(),
+    },
+};
+
+/// An object that is a TLS transport of ours over a protocol of ours, with no attribute put over a method.
 #[inline]
-pub(crate) fn exact(object: &Object) -> Option<&Object> {
-    if !ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed)) {
-        return None;
-    }
-    let this = fields(object);
-    if this.patched.get() {
-        return None;
-    }
-    this.ssl_protocol
-        .get()
-        .filter(|owner| protocol::exact(owner).is_some())
+fn plain(object: &Object) -> Option<&Native<Transport>> {
+    object.exact::<Transport>().filter(|this| {
+        let protocol = this.ssl_protocol.get();
+        !this.patched.get() && protocol.is_some_and(Tls::is_exact)
+    })
 }
 
 /// `transport.write(data)`.
 #[inline]
-pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
-    let owner = fields(transport).ssl_protocol.or_none();
+pub(crate) fn write(this: &Native<Transport>, data: &Object) -> Res<Owned> {
+    let owner = this.ssl_protocol.or_none();
     let chunk = match Chunk::exact(data) {
         Some(chunk) => chunk.into(),
         None => {
             check_bytes_like(data)?;
             match Unsent::of_buffer(data) {
                 Ok(chunk) => chunk,
-                Err(Raised) => return cannot_be_encrypted(transport, data),
+                Err(Raised) => return cannot_be_encrypted(this, data),
             }
         }
     };
     if chunk.as_ref().is_empty() {
         return Ok(Owned::none());
     }
-    match protocol::exact(&owner) {
-        Some(_) => writing::write(&owner, chunk)?,
+    match owner.exact() {
+        Some(tls) => writing::write(tls, chunk)?,
         None => {
             let list = Owned::tuple(&[data])?;
             owner.call_method(&names().write_appdata, &[&list])?;
@@ -102,20 +119,14 @@ pub(crate) fn write(transport: &Object, data: &Object) -> Res<Owned> {
 
 /// There is no buffer to be had, which asyncio finds out when it encrypts.
 #[cold]
-fn cannot_be_encrypted(transport: &Object, data: &Object) -> Res<Owned> {
+fn cannot_be_encrypted(this: &Native<Transport>, data: &Object) -> Res<Owned> {
     drop(take_unless_exit()?);
-    writelines(transport, &*Owned::tuple(&[data])?)
+    writelines(this, &*Owned::tuple(&[data])?)
 }
 
 #[cold]
 fn check_bytes_like(data: &Object) -> Res<()> {
-    // SAFETY: a live object.
-    let is_bytes_like = unsafe {
-        ffi::PyBytes_Check(data.as_ptr()) != 0
-            || ffi::PyByteArray_Check(data.as_ptr()) != 0
-            || ffi::PyMemoryView_Check(data.as_ptr()) != 0
-    };
-    if is_bytes_like {
+    if is_bytes_like(data) {
         return Ok(());
     }
     let class = data.class().getattr(&*Owned::from_str("__name__")?)?;
@@ -125,29 +136,28 @@ fn check_bytes_like(data: &Object) -> Res<()> {
     ))
 }
 
-fn writelines(transport: &Object, list: &Object) -> Res<Owned> {
-    let owner = fields(transport).ssl_protocol.or_none();
-    match protocol::exact(&owner) {
-        Some(_) => writing::write_appdata(&owner, list),
+fn writelines(this: &Native<Transport>, list: &Object) -> Res<Owned> {
+    let owner = this.ssl_protocol.or_none();
+    match owner.exact() {
+        Some(tls) => writing::write_appdata(tls, list),
         None => owner.call_method(&names().write_appdata, &[list]),
     }
 }
 
 /// Whether it is closed or about to be.
-pub(crate) fn is_closing(transport: &Object) -> Res<bool> {
-    let this = fields(transport);
+pub(crate) fn is_closing(this: &Native<Transport>) -> Res<bool> {
     let Some(owner) = this.ssl_protocol.cloned() else {
         return Ok(this.closed.get());
     };
     // As the transport below does it: the kernel is asked whether sending would find out that the connection is lost.
-    if let Some(tls) = protocol::exact(&owner)
+    if let Some(tls) = owner.exact::<Tls>()
         && let Some(transport) = tls.transport.cloned()
     {
-        match socket::exact(&transport) {
-            None if tls.is_dirty() => writing::flush(&owner)?,
+        match socket::plain(&transport) {
+            None if tls.is_dirty() => writing::flush(tls)?,
             Some(socket) if (tls.is_dirty() || socket.is_dirty()) && socket.has_failed() => {
-                writing::flush(&owner)?;
-                below::flush_if_dirty(&transport)?;
+                writing::flush(tls)?;
+                below::flush_if_dirty(socket)?;
             }
             _ => {}
         }
@@ -161,56 +171,54 @@ pub(crate) fn is_closing(transport: &Object) -> Res<bool> {
     }
 }
 
-fn is_closing_method(transport: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(is_closing(transport)?))
+fn is_closing_method(this: &Native<Transport>) -> Res<Owned> {
+    Ok(Owned::from_bool(is_closing(this)?))
 }
 
-fn pause_reading(transport: &Object) -> Res<Owned> {
-    let owner = fields(transport).ssl_protocol.or_none();
-    match protocol::exact(&owner) {
-        Some(_) => reading::pause_reading(&owner),
+fn pause_reading(this: &Native<Transport>) -> Res<Owned> {
+    let owner = this.ssl_protocol.or_none();
+    match owner.exact() {
+        Some(tls) => reading::pause_reading(tls),
         None => owner.call_method(&names().pause_reading, &[]),
     }
 }
 
-fn resume_reading(transport: &Object) -> Res<Owned> {
-    let owner = fields(transport).ssl_protocol.or_none();
-    match protocol::exact(&owner) {
-        Some(_) => reading::resume_reading(&owner),
+fn resume_reading(this: &Native<Transport>) -> Res<Owned> {
+    let owner = this.ssl_protocol.or_none();
+    match owner.exact() {
+        Some(tls) => reading::resume_reading(tls),
         None => owner.call_method(&names().resume_reading, &[]),
     }
 }
 
 // ---- attributes ----
 
-fn get_loop(transport: &Object) -> Res<Owned> {
-    Ok(fields(transport).event_loop.or_none())
+fn get_loop(this: &Native<Transport>) -> Res<Owned> {
+    Ok(this.event_loop.or_none())
 }
 
-fn set_loop(transport: &Object, value: Option<&Object>) -> Res<()> {
-    fields(transport)
-        .event_loop
-        .set(value.unwrap_or(none()).own());
+fn set_loop(this: &Native<Transport>, value: Option<&Object>) -> Res<()> {
+    this.event_loop.set(value.unwrap_or(none()).own());
     Ok(())
 }
 
-fn get_ssl_protocol(transport: &Object) -> Res<Owned> {
-    Ok(fields(transport).ssl_protocol.or_none())
+fn get_ssl_protocol(this: &Native<Transport>) -> Res<Owned> {
+    Ok(this.ssl_protocol.or_none())
 }
 
-fn set_ssl_protocol(transport: &Object, value: Option<&Object>) -> Res<()> {
+fn set_ssl_protocol(this: &Native<Transport>, value: Option<&Object>) -> Res<()> {
     let value = value.filter(|value| !value.is_none()).map(Object::own);
-    drop(fields(transport).ssl_protocol.replace(value));
+    drop(this.ssl_protocol.replace(value));
     Ok(())
 }
 
-fn get_closed(transport: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(transport).closed.get()))
+fn get_closed(this: &Native<Transport>) -> Res<Owned> {
+    Ok(Owned::from_bool(this.closed.get()))
 }
 
-fn set_closed(transport: &Object, value: Option<&Object>) -> Res<()> {
+fn set_closed(this: &Native<Transport>, value: Option<&Object>) -> Res<()> {
     let closed = value.unwrap_or(none()).is_true()?;
-    fields(transport).closed.set(closed);
+    this.closed.set(closed);
     Ok(())
 }
 
@@ -258,7 +266,7 @@ unsafe extern "C" fn setattro(
             ];
             let name = Object::from_ptr(name);
             if !own.iter().any(|known| known.is(name)) {
-                fields(Object::from_ptr(object)).patched.set(true);
+                Native::<Transport>::this(object).patched.set(true);
             }
             Ok(ffi::PyObject_GenericSetAttr(object, name.as_ptr(), value))
         }
@@ -269,7 +277,7 @@ unsafe extern "C" fn setattro(
 pub(super) fn init_type() -> Res<Owned> {
     let base = &imports().flow_control;
     let offset = base.basicsize();
-    OFFSET.store(offset, Ordering::Relaxed);
+    CORE.set_offset(offset);
     let class =
         TypeBuilder::new::<Transport>(c"rondel._rondel.TLSTransportCore", Some(base), offset)
             .subclassable()
@@ -280,7 +288,7 @@ pub(super) fn init_type() -> Res<Owned> {
             .methods(methods())
             .getset(attributes())
             .build()?;
-    CORE.store(class.clone().into_ptr().cast(), Ordering::Relaxed);
+    CORE.set(&class);
     Ok(class)
 }
 
@@ -289,6 +297,6 @@ pub(super) fn bind(class: &Object) -> Res<()> {
     for method in &methods() {
         bind_method(class, method)?;
     }
-    CLASS.store(class.own().into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(class);
     Ok(())
 }

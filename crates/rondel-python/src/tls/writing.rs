@@ -6,17 +6,19 @@
 
 use super::names::names;
 use super::protocol::{
-    APP_WRITING_PAUSED, BELOW_PAUSED, DIRTY, ENCRYPTING, SENT_EARLY, State, Tls, fail, fields,
+    APP_WRITING_PAUSED, BELOW_PAUSED, DIRTY, ENCRYPTING, SENT_EARLY, State, Tls, fail,
 };
 use super::scratch;
 use super::session::Got;
 use crate::cpython::error::{raise, restore, take_exception};
+use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{Method, method};
+use crate::cpython::native::Native;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res};
-use crate::loop_core::LoopCore;
-use crate::streams::protocol as stream_protocol;
-use crate::transport::loop_calls::{call_exception_handler, take_unless_exit, warn_in_log};
+use crate::loop_core::written::Sends;
+use crate::transport::flow::Edge;
+use crate::transport::loop_calls::{call_exception_handler, warn_in_log};
 use crate::transport::names::names as transport_names;
 use crate::transport::unsent::{Unsent, release_views};
 use crate::transport::{socket, writing as below};
@@ -49,46 +51,45 @@ fn push(this: &Tls, chunk: Unsent) {
 
 /// Takes one piece.
 #[inline]
-pub(super) fn write(protocol: &Object, chunk: Unsent) -> Res<()> {
-    let this = fields(protocol);
+pub(super) fn write(this: &Native<Tls>, chunk: Unsent) -> Res<()> {
     if !is_open(this)? {
         return Ok(());
     }
-    before_more(protocol, this);
+    before_more(this);
     push(this, chunk);
-    written(protocol, this)
+    written(this)
 }
 
 /// What others wrote after the last write to this one is sent before the next.
 #[inline]
-fn before_more(protocol: &Object, this: &Tls) {
+fn before_more(this: &Native<Tls>) {
     if this.has(DIRTY)
-        && let Some(core) = this.event_loop.get().and_then(LoopCore::of)
+        && let Some(core) = this.core()
     {
-        core.before_more(protocol);
+        core.before_more(this.object());
     }
 }
 
 /// Something was written: it is sent now or when the turn is over.
 #[inline]
-fn written(protocol: &Object, this: &Tls) -> Res<()> {
+fn written(this: &Native<Tls>) -> Res<()> {
     if this.state.get() != State::Wrapped {
         return Ok(());
     }
-    let core = this.event_loop.get().and_then(LoopCore::of);
+    let core = this.core();
     let at_once = this.outgoing_high.bytes.get().min(FLUSH_AT_ONCE);
     if this.queued.get() >= at_once || this.has(BELOW_PAUSED) {
         if let Some(core) = core {
             core.flush_in_order();
         }
-        return flush(protocol);
+        return flush(this);
     }
     if this.has(DIRTY) {
         return Ok(());
     }
     // Only OpenSSL itself can be called where no Python code may run. What Python's objects encrypt is kept by the transport below.
     let noted = core.is_some_and(|core| {
-        let noted = this.direct().is_some() && core.note_written(protocol);
+        let noted = this.direct().is_some() && core.note_written(this);
         if !noted && !this.has_socket_below() {
             core.flush_in_order();
         }
@@ -99,19 +100,18 @@ fn written(protocol: &Object, this: &Tls) -> Res<()> {
             this.set(DIRTY, true);
             Ok(())
         }
-        false => flush(protocol),
+        false => flush(this),
     }
 }
 
 /// asyncio's `_write_appdata`.
-pub(super) fn write_appdata(protocol: &Object, list: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+pub(super) fn write_appdata(this: &Native<Tls>, list: &Object) -> Res<Owned> {
     if !is_open(this)? {
         return Ok(Owned::none());
     }
     // SAFETY: a live object; what is not iterable raises.
     let list = unsafe { Owned::steal(pyo3::ffi::PySequence_Tuple(list.as_ptr()))? };
-    before_more(protocol, this);
+    before_more(this);
     let mut chunks = Vec::new();
     for index in 0..tuple_len(&list) {
         match Unsent::of_buffer(tuple_item(&list, index)) {
@@ -119,24 +119,24 @@ pub(super) fn write_appdata(protocol: &Object, list: &Object) -> Res<Owned> {
             Ok(chunk) => chunks.push(chunk),
             Err(Raised) => {
                 let exception = take_exception();
-                give_up(protocol, this, chunks, lengths(&list, index)?)?;
+                give_up(this, chunks, lengths(&list, index)?)?;
                 let Raised = restore(exception);
-                return fail(protocol).map(|()| Owned::none());
+                return fail(this).map(|()| Owned::none());
             }
         }
     }
     for chunk in chunks {
         push(this, chunk);
     }
-    written(protocol, this)?;
+    written(this)?;
     Ok(Owned::none())
 }
 
 /// asyncio finds out what is no buffer when it encrypts it: after the pieces before it, of which nothing is sent, and with
 /// `left` bytes of it and behind it.
 #[cold]
-fn give_up(protocol: &Object, this: &Tls, chunks: Vec<Unsent>, left: usize) -> Res<()> {
-    flush_if_dirty(protocol)?;
+fn give_up(this: &Native<Tls>, chunks: Vec<Unsent>, left: usize) -> Res<()> {
+    flush_if_dirty(this)?;
     for chunk in chunks {
         push(this, chunk);
     }
@@ -163,45 +163,43 @@ fn lengths(list: &Object, first: usize) -> Res<usize> {
 
 /// Encrypts and sends what was written in the running turn, if anything.
 #[inline]
-pub(crate) fn flush_if_dirty(protocol: &Object) -> Res<()> {
-    let this = fields(protocol);
+pub(crate) fn flush_if_dirty(this: &Native<Tls>) -> Res<()> {
     if !this.is_dirty() {
         return Ok(());
     }
-    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+    if let Some(core) = this.core() {
         core.flush_in_order();
     }
     match this.is_dirty() {
-        true => flush(protocol),
+        true => flush(this),
         false => Ok(()),
     }
 }
 
 /// Encrypts and sends what waits.
-pub(crate) fn flush(protocol: &Object) -> Res<()> {
-    let this = fields(protocol);
+pub(crate) fn flush(this: &Native<Tls>) -> Res<()> {
     this.set(DIRTY, false);
     if this.has(SENT_EARLY) {
         this.set(SENT_EARLY, false);
         if let Some(transport) = this.transport.cloned()
-            && socket::exact(&transport).is_some()
+            && let Some(socket) = socket::plain(&transport)
         {
-            below::flush_if_dirty(&transport)?;
+            below::flush_if_dirty(socket)?;
         }
     }
     if !matches!(this.state.get(), State::Wrapped | State::Flushing) {
         return Ok(());
     }
-    match encrypt_and_send(protocol, this) {
+    match encrypt_and_send(this) {
         Ok(()) => Ok(()),
-        Err(Raised) => fail(protocol),
+        Err(Raised) => fail(this),
     }
 }
 
 /// asyncio's `_do_write`.
-pub(super) fn encrypt_and_send(protocol: &Object, this: &Tls) -> Res<()> {
+pub(super) fn encrypt_and_send(this: &Native<Tls>) -> Res<()> {
     encrypt(this)?;
-    process_outgoing(protocol, this)
+    process_outgoing(this)
 }
 
 /// Encrypts what waits.
@@ -220,9 +218,26 @@ fn encrypt(this: &Tls) -> Res<()> {
     Ok(())
 }
 
+impl Sends for Tls {
+    #[inline]
+    fn flush(this: &Native<Self>) {
+        if this.is_dirty() {
+            finalizing(this.object(), || flush(this));
+        }
+    }
+
+    fn flush_early(this: &Native<Self>) {
+        send_early(this);
+    }
+
+    #[inline]
+    fn waiting_len(this: &Native<Self>) -> usize {
+        this.queued.get()
+    }
+}
+
 /// Encrypts and sends what was written in the running turn, as far as that goes without Python code.
-pub(super) fn flush_early(protocol: &Object) {
-    let this = fields(protocol);
+fn send_early(this: &Native<Tls>) {
     if !this.has(DIRTY) || this.has(ENCRYPTING | BELOW_PAUSED) || this.state.get() != State::Wrapped
     {
         return;
@@ -230,10 +245,10 @@ pub(super) fn flush_early(protocol: &Object) {
     let Some(transport) = this.transport.get() else {
         return;
     };
-    let Some(socket) = socket::exact(transport) else {
+    let Some(socket) = socket::plain(transport) else {
         return;
     };
-    let Ok(mut below) = socket.stream.try_borrow_mut() else {
+    let Ok(mut below) = socket.stream().try_borrow_mut() else {
         return;
     };
     while !this.queue.borrow().is_empty() {
@@ -325,11 +340,11 @@ fn consume(this: &Tls, mut count: usize) {
 }
 
 /// asyncio's `_process_outgoing`.
-pub(super) fn process_outgoing(protocol: &Object, this: &Tls) -> Res<()> {
+pub(super) fn process_outgoing(this: &Native<Tls>) -> Res<()> {
     if !this.has(BELOW_PAUSED) && this.pending_out()? > 0 {
         send(this)?;
     }
-    control_writing(protocol, this)
+    control_writing(this)
 }
 
 /// Sends what is encrypted.
@@ -337,23 +352,23 @@ fn send(this: &Tls) -> Res<()> {
     let Some(transport) = this.transport.cloned() else {
         return Ok(());
     };
-    if socket::exact(&transport).is_none() {
+    let Some(socket) = socket::plain(&transport) else {
         let data = this.take_outgoing()?;
         return transport
             .call_method(&transport_names().write, &[&data])
             .map(drop);
-    }
-    if below::is_clear(&transport)
-        && let Some(sent) = this.with_outgoing(|bytes| below::send(&transport, bytes))
+    };
+    if below::is_clear(socket)
+        && let Some(sent) = this.with_outgoing(|bytes| below::send(socket, bytes))
     {
-        return below::sent(&transport, sent?);
+        return below::sent(socket, sent?);
     }
-    below::write(&transport, &*this.take_outgoing()?).map(drop)
+    below::write(socket, &*this.take_outgoing()?).map(drop)
 }
 
 /// asyncio's `_control_app_writing`.
 #[inline]
-fn control_writing(protocol: &Object, this: &Tls) -> Res<()> {
+fn control_writing(this: &Native<Tls>) -> Res<()> {
     let size = this.pending_out()? + this.queued.get();
     let paused = this.has(APP_WRITING_PAUSED);
     let change = if size >= this.outgoing_high.bytes.get() && !paused {
@@ -365,28 +380,16 @@ fn control_writing(protocol: &Object, this: &Tls) -> Res<()> {
     };
     this.set(APP_WRITING_PAUSED, change);
     let owner = this.app_protocol.or_none();
-    let (method, message) = match change {
-        true => (
-            &transport_names().pause_writing,
-            "protocol.pause_writing() failed",
-        ),
-        false => (
-            &transport_names().resume_writing,
-            "protocol.resume_writing() failed",
-        ),
+    let edge = match change {
+        true => Edge::Pause,
+        false => Edge::Resume,
     };
-    let told = match (stream_protocol::exact(&owner), change) {
-        (Some(_), true) => stream_protocol::pause_writing(&owner),
-        (Some(_), false) => stream_protocol::resume_writing(&owner),
-        (None, _) => owner.call_method(method, &[]),
-    };
-    if let Err(Raised) = told {
-        let exception = take_unless_exit()?;
-        let transport = protocol.getattr(&names().app_transport)?;
+    if let Some((exception, message)) = edge.tell(this.receiver.get(), &owner)? {
+        let transport = this.object().getattr(&names().app_transport)?;
         let rest = [
             (c"exception", &*exception),
             (c"transport", &*transport),
-            (c"protocol", protocol),
+            (c"protocol", this.object()),
         ];
         call_exception_handler(&this.event_loop.or_none(), message, &rest)?;
     }
@@ -395,32 +398,30 @@ fn control_writing(protocol: &Object, this: &Tls) -> Res<()> {
 
 // ---- methods ----
 
-fn do_write_method(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+fn do_write_method(this: &Native<Tls>) -> Res<Owned> {
     this.set(DIRTY, false);
-    encrypt_and_send(protocol, this)?;
+    encrypt_and_send(this)?;
     Ok(Owned::none())
 }
 
-fn process_outgoing_method(protocol: &Object) -> Res<Owned> {
-    process_outgoing(protocol, fields(protocol))?;
+fn process_outgoing_method(this: &Native<Tls>) -> Res<Owned> {
+    process_outgoing(this)?;
     Ok(Owned::none())
 }
 
-fn control_writing_method(protocol: &Object) -> Res<Owned> {
-    flush_if_dirty(protocol)?;
-    control_writing(protocol, fields(protocol))?;
+fn control_writing_method(this: &Native<Tls>) -> Res<Owned> {
+    flush_if_dirty(this)?;
+    control_writing(this)?;
     Ok(Owned::none())
 }
 
-fn get_write_buffer_size(protocol: &Object) -> Res<Owned> {
-    flush_if_dirty(protocol)?;
-    let this = fields(protocol);
+fn get_write_buffer_size(this: &Native<Tls>) -> Res<Owned> {
+    flush_if_dirty(this)?;
     Owned::from_u64((this.pending_out()? + this.queued.get()) as u64)
 }
 
-fn flush_written(protocol: &Object) -> Res<Owned> {
-    flush_if_dirty(protocol)?;
+fn flush_written(this: &Native<Tls>) -> Res<Owned> {
+    flush_if_dirty(this)?;
     Ok(Owned::none())
 }
 
@@ -433,8 +434,7 @@ fn assertion_error<T>() -> Res<T> {
 }
 
 /// The transport below takes no more for now.
-fn pause_writing(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+fn pause_writing(this: &Native<Tls>) -> Res<Owned> {
     if this.has(BELOW_PAUSED) {
         return assertion_error();
     }
@@ -443,13 +443,12 @@ fn pause_writing(protocol: &Object) -> Res<Owned> {
 }
 
 /// The transport below takes more again.
-fn resume_writing(protocol: &Object) -> Res<Owned> {
-    let this = fields(protocol);
+fn resume_writing(this: &Native<Tls>) -> Res<Owned> {
     if !this.has(BELOW_PAUSED) {
         return assertion_error();
     }
     this.set(BELOW_PAUSED, false);
-    process_outgoing(protocol, this)?;
+    process_outgoing(this)?;
     Ok(Owned::none())
 }
 

@@ -7,14 +7,15 @@ use rondel_engine::transport::address::Address;
 
 use super::address;
 use super::names::{imports, names};
-use super::socket::{Descriptor, EXTRA_IS_WHOLE, Socket, fields};
+use super::socket::{Descriptor, EXTRA_IS_WHOLE, Socket};
 use crate::cpython::error::take_exception;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
+use crate::cpython::native::Native;
 use crate::cpython::{Object, Owned, Raised, Res, none};
 
 /// The socket object, which owns the descriptor from now on. `None` once it is closed.
-fn socket_object(this: &Socket) -> Res<Option<Owned>> {
-    let fd = match this.stream.borrow().socket() {
+fn socket_object(this: &Native<Socket>) -> Res<Option<Owned>> {
+    let fd = match this.end.stream.borrow().socket() {
         None => return Ok(None),
         Some(Descriptor::Python(_, socket)) => return Ok(Some(socket.clone())),
         Some(Descriptor::Ours(_)) => this.fd.get(),
@@ -33,7 +34,7 @@ fn socket_object(this: &Socket) -> Res<Option<Owned>> {
         socket.call_method(&names().detach_socket, &[])?;
         return Err(crate::cpython::error::restore(exception));
     }
-    this.stream.borrow_mut().replace_socket(|before| {
+    this.end.stream.borrow_mut().replace_socket(|before| {
         if let Descriptor::Ours(ours) = before {
             use std::os::fd::IntoRawFd;
             // The object owns it now.
@@ -45,8 +46,8 @@ fn socket_object(this: &Socket) -> Res<Option<Owned>> {
 }
 
 /// The `TransportSocket`. After the end it is one of a closed socket.
-fn socket_info(this: &Socket) -> Res<Owned> {
-    if let Some(info) = this.socket_info.cloned() {
+fn socket_info(this: &Native<Socket>) -> Res<Owned> {
+    if let Some(info) = this.end.socket_info.cloned() {
         return Ok(info);
     }
     let socket = match socket_object(this)? {
@@ -58,11 +59,11 @@ fn socket_info(this: &Socket) -> Res<Owned> {
         }
     };
     let info = imports().transport_socket.call(&[&socket])?;
-    this.socket_info.set(info.clone());
+    this.end.socket_info.set(info.clone());
     Ok(info)
 }
 
-fn address_info(this: &Socket, address: Option<Address>, method: &Object) -> Res<Owned> {
+fn address_info(this: &Native<Socket>, address: Option<Address>, method: &Object) -> Res<Owned> {
     let Some(address) = address else {
         return Ok(Owned::none());
     };
@@ -82,22 +83,21 @@ fn address_info(this: &Socket, address: Option<Address>, method: &Object) -> Res
     }
 }
 
-fn sockname(this: &Socket) -> Res<Owned> {
-    if this.local.borrow().is_none() && this.stream.borrow().socket().is_some() {
-        *this.local.borrow_mut() = Address::of_socket(this.fd.get()).ok();
+fn sockname(this: &Native<Socket>) -> Res<Owned> {
+    if this.end.local.borrow().is_none() && this.end.stream.borrow().socket().is_some() {
+        *this.end.local.borrow_mut() = Address::of_socket(this.fd.get()).ok();
     }
-    let local = this.local.borrow().clone();
+    let local = this.end.local.borrow().clone();
     address_info(this, local, &names().getsockname)
 }
 
-fn peername(this: &Socket) -> Res<Owned> {
-    let peer = this.peer.borrow().clone();
+fn peername(this: &Native<Socket>) -> Res<Owned> {
+    let peer = this.end.peer.borrow().clone();
     address_info(this, peer, &names().getpeername)
 }
 
 /// One entry of what asyncio keeps in a dict.
-pub(crate) fn get_extra(transport: &Object, name: &Object, default: &Object) -> Res<Owned> {
-    let this = fields(transport);
+pub(crate) fn get_extra(this: &Native<Socket>, name: &Object, default: &Object) -> Res<Owned> {
     let names = names();
     let is = |known: &Object| -> Res<bool> { Ok(name.is(known) || name.equals(known)?) };
     if !this.has(EXTRA_IS_WHOLE) {
@@ -126,13 +126,13 @@ pub(crate) fn get_extra(transport: &Object, name: &Object, default: &Object) -> 
     }
 }
 
-fn get_extra_info(transport: &Object, args: Args<'_>) -> Res<Owned> {
+fn get_extra_info(this: &Native<Socket>, args: Args<'_>) -> Res<Owned> {
     let parameters = ["name", "default"];
     let [name, default] = args.parse("get_extra_info", parameters, 2, 1)?;
-    if let Some(answer) = ask_replaced(transport, name, default)? {
+    if let Some(answer) = ask_replaced(this.object(), name, default)? {
         return Ok(answer);
     }
-    get_extra(transport, name.unwrap_or(none()), default.unwrap_or(none()))
+    get_extra(this, name.unwrap_or(none()), default.unwrap_or(none()))
 }
 
 /// asyncio's transports inherit `get_extra_info` from its abstract classes, where tests replace it by a mock. Gives the answer of
@@ -163,12 +163,11 @@ pub(super) fn ask_replaced(
 }
 
 /// The dict, whole from now on.
-fn get_dict(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
+fn get_dict(this: &Native<Socket>) -> Res<Owned> {
     if this.has(EXTRA_IS_WHOLE) {
         return Ok(this.extra.or_none());
     }
-    let peer = get_extra(transport, &names().peername, none())?;
+    let peer = get_extra(this, &names().peername, none())?;
     let extra = match this.extra.cloned() {
         Some(extra) => extra,
         None => Owned::dict()?,
@@ -181,15 +180,14 @@ fn get_dict(transport: &Object) -> Res<Owned> {
     Ok(extra)
 }
 
-fn set_dict(transport: &Object, value: Option<&Object>) -> Res<()> {
-    let this = fields(transport);
+fn set_dict(this: &Native<Socket>, value: Option<&Object>) -> Res<()> {
     this.extra.set(value.unwrap_or(none()).own());
     this.set(EXTRA_IS_WHOLE, true);
     Ok(())
 }
 
-fn get_sock(transport: &Object) -> Res<Owned> {
-    Ok(socket_object(fields(transport))?.unwrap_or_else(Owned::none))
+fn get_sock(this: &Native<Socket>) -> Res<Owned> {
+    Ok(socket_object(this)?.unwrap_or_else(Owned::none))
 }
 
 pub(super) fn methods() -> Vec<Method> {

@@ -1,60 +1,116 @@
-//! Flow control as Python sees it: limits, and telling the protocol of transports that are no streams.
+//! Flow control: limits of what waits to be sent, and telling the protocol.
 //!
 //! Limits may be any numbers. The engine knows how they compare with a number of bytes; what was given, if that is no plain
 //! integer of that size, is kept in a slot of the transport and given back.
 
 use rondel_engine::transport::flow_control::FlowControl;
 
+use super::base::{End, Transport};
 use super::loop_calls::{call_exception_handler, take_unless_exit};
-use super::names::names;
+use super::receiver::Receiver;
 use crate::cpython::error::{take_exception, value_error};
 use crate::cpython::method::Args;
 use crate::cpython::names::import;
+use crate::cpython::native::Native;
 use crate::cpython::object::tuple_item;
-use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::cpython::{Object, Owned, Raised, Res, none};
 
-/// What `get_write_buffer_limits` returns. `exact`: see [`set_limits`].
-pub(super) fn limits(flow: &FlowControl, exact: &Slot) -> Res<Owned> {
-    if let Some(exact) = exact.cloned() {
+/// A kind of transport that writes.
+pub(super) trait Writes: End {
+    /// Lets `look` have the flow control, and how many bytes wait.
+    fn flow<R>(&self, look: impl FnOnce(&mut FlowControl, usize) -> R) -> R;
+}
+
+/// Tells the protocol to pause, if too much waits.
+#[inline]
+pub(super) fn maybe_pause<E: Writes>(this: &Native<Transport<E>>) -> Res<()> {
+    match this.end.flow(FlowControl::pauses_at) {
+        true => tell(this, Edge::Pause),
+        false => Ok(()),
+    }
+}
+
+/// Tells the protocol to go on, if little waits.
+#[inline]
+pub(super) fn maybe_resume<E: Writes>(this: &Native<Transport<E>>) -> Res<()> {
+    match this.end.flow(FlowControl::resumes_at) {
+        true => tell(this, Edge::Resume),
+        false => Ok(()),
+    }
+}
+
+#[cold]
+fn tell<E: End>(this: &Native<Transport<E>>, edge: Edge) -> Res<()> {
+    let protocol = this.protocol.or_none();
+    let Some((exception, message)) = edge.tell(this.receiver.get(), &protocol)? else {
+        return Ok(());
+    };
+    let Some(event_loop) = this.event_loop.cloned() else {
+        return Ok(());
+    };
+    let rest = [
+        (c"exception", &*exception),
+        (c"transport", this.object()),
+        (c"protocol", &*protocol),
+    ];
+    call_exception_handler(&event_loop, message, &rest)
+}
+
+/// Which edge a protocol is told of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Edge {
+    Pause,
+    Resume,
+}
+
+impl Edge {
+    /// `protocol.pause_writing()` or `resume_writing()`. Gives what that raised, and the message to report it with.
+    pub(crate) fn tell(
+        self,
+        receiver: &Receiver,
+        protocol: &Object,
+    ) -> Res<Option<(Owned, &'static str)>> {
+        let (tell, message) = match self {
+            Self::Pause => (receiver.pause, "protocol.pause_writing() failed"),
+            Self::Resume => (receiver.resume, "protocol.resume_writing() failed"),
+        };
+        match tell(protocol) {
+            Ok(()) => Ok(None),
+            Err(Raised) => Ok(Some((take_unless_exit()?, message))),
+        }
+    }
+}
+
+// ---- limits ----
+
+/// A tuple of the low and the high water mark.
+fn limits<E: Writes>(this: &Transport<E>) -> Res<Owned> {
+    if let Some(exact) = this.limits.cloned() {
         return Ok(exact);
     }
-    let (low, high) = flow.limits();
+    let (low, high) = this.end.flow(|flow, _| flow.limits());
     Owned::tuple(&[
         &*Owned::from_u64(low as u64)?,
         &*Owned::from_u64(high as u64)?,
     ])
 }
 
-/// The low (0) or the high (1) water mark.
-pub(super) fn limit(flow: &FlowControl, exact: &Slot, index: usize) -> Res<Owned> {
-    Ok(tuple_item(&*limits(flow, exact)?, index).own())
-}
-
-/// What `set_write_buffer_limits` was given; `set` sets it. `exact` holds a tuple of the low and the high one, if they are no
-/// plain integers.
-pub(super) fn set_limits(
-    args: Args<'_>,
-    exact: &Slot,
-    set: impl FnOnce(Option<i64>, Option<i64>) -> Result<(), String>,
-) -> Res<()> {
+/// Sets the limits to what `set_write_buffer_limits` was given.
+fn set_limits<E: Writes>(this: &Transport<E>, args: Args<'_>) -> Res<()> {
     let given = args.parse("set_write_buffer_limits", ["high", "low"], 2, 0)?;
     let [high, low] = given.map(|limit| limit.filter(|limit| !limit.is_none()));
-    let kept = match (plain(high), plain(low)) {
-        (Some(high), Some(low)) => {
-            set(high, low).or_else(|error| value_error(&error))?;
-            None
-        }
-        _ => {
-            let [low, high] = limits_of_any_kind(high.unwrap_or(none()), low.unwrap_or(none()))?;
-            set(Some(saturated(&high)), Some(saturated(&low)))
-                .or_else(|error| value_error(&error))?;
-            Some(Owned::tuple(&[&low, &high])?)
-        }
+    let set = |high, low| {
+        let set = this.end.flow(|flow, _| flow.set_limits(high, low));
+        set.or_else(|error| value_error(&error.to_string()))
     };
-    match kept {
-        Some(kept) => exact.set(kept),
-        None => exact.clear(),
+    if let (Some(high), Some(low)) = (plain(high), plain(low)) {
+        set(high, low)?;
+        this.limits.clear();
+        return Ok(());
     }
+    let [low, high] = limits_of_any_kind(high.unwrap_or(none()), low.unwrap_or(none()))?;
+    set(Some(saturated(&high)), Some(saturated(&low)))?;
+    this.limits.set(Owned::tuple(&[&low, &high])?);
     Ok(())
 }
 
@@ -99,32 +155,79 @@ fn saturated(limit: &Object) -> i64 {
     }
 }
 
-/// Which edge the protocol is told of.
-#[derive(Clone, Copy)]
-pub(super) enum Edge {
-    Pause,
-    Resume,
+// ---- methods and attributes ----
+
+pub(super) fn get_write_buffer_limits<E: Writes>(this: &Native<Transport<E>>) -> Res<Owned> {
+    limits(this)
 }
 
-/// `protocol.pause_writing()` or `resume_writing()`; what it raises is reported.
-#[cold]
-pub(super) fn tell(transport: &Object, protocol: &Slot, event_loop: &Slot, edge: Edge) -> Res<()> {
-    let (method, message) = match edge {
-        Edge::Pause => (&names().pause_writing, "protocol.pause_writing() failed"),
-        Edge::Resume => (&names().resume_writing, "protocol.resume_writing() failed"),
-    };
-    let owner = protocol.or_none();
-    let Err(Raised) = owner.call_method(method, &[]) else {
-        return Ok(());
-    };
-    let exception = take_unless_exit()?;
-    let Some(event_loop) = event_loop.cloned() else {
-        return Ok(());
-    };
-    let rest = [
-        (c"exception", &*exception),
-        (c"transport", transport),
-        (c"protocol", &*owner),
-    ];
-    call_exception_handler(&event_loop, message, &rest)
+pub(super) fn set_write_buffer_limits<E: Writes>(
+    this: &Native<Transport<E>>,
+    args: Args<'_>,
+) -> Res<Owned> {
+    E::settle(this)?;
+    set_limits(this, args)?;
+    maybe_pause(this)?;
+    Ok(Owned::none())
 }
+
+pub(super) fn get_low_water<E: Writes>(this: &Native<Transport<E>>) -> Res<Owned> {
+    Ok(tuple_item(&*limits(this)?, 0).own())
+}
+
+pub(super) fn get_high_water<E: Writes>(this: &Native<Transport<E>>) -> Res<Owned> {
+    Ok(tuple_item(&*limits(this)?, 1).own())
+}
+
+pub(super) fn get_write_buffer_size<E: Writes>(this: &Native<Transport<E>>) -> Res<Owned> {
+    E::settle(this)?;
+    Owned::from_u64(this.end.flow(|_, waiting| waiting) as u64)
+}
+
+pub(super) fn get_protocol_paused<E: Writes>(this: &Native<Transport<E>>) -> Res<Owned> {
+    E::settle(this)?;
+    Ok(Owned::from_bool(this.end.flow(|flow, _| flow.is_paused())))
+}
+
+pub(super) fn maybe_pause_method<E: Writes>(this: &Native<Transport<E>>) -> Res<Owned> {
+    E::settle(this)?;
+    maybe_pause(this)?;
+    Ok(Owned::none())
+}
+
+pub(super) fn maybe_resume_method<E: Writes>(this: &Native<Transport<E>>) -> Res<Owned> {
+    maybe_resume(this)?;
+    Ok(Owned::none())
+}
+
+/// The methods of a kind that writes.
+macro_rules! writing_methods {
+    ($end:ty) => {{
+        use $crate::cpython::method::method;
+        use $crate::transport::{ending, flow};
+        vec![
+            method!(noargs c"abort" ending::abort::<$end>, c"Closes at once; what waits is not sent."),
+            method!(noargs c"get_write_buffer_size" flow::get_write_buffer_size::<$end>, c"How many bytes wait to be sent."),
+            method!(noargs c"get_write_buffer_limits" flow::get_write_buffer_limits::<$end>, c"The low and the high water mark, in bytes."),
+            method!(fast c"set_write_buffer_limits(high=None, low=None)" flow::set_write_buffer_limits::<$end>, c"Sets the high and the low water mark, in bytes."),
+            method!(noargs c"_maybe_pause_protocol" flow::maybe_pause_method::<$end>, c"Pauses writing if too much waits."),
+            method!(noargs c"_maybe_resume_protocol" flow::maybe_resume_method::<$end>, c"Resumes writing if little waits."),
+        ]
+    }};
+}
+pub(super) use writing_methods;
+
+/// The attributes of a kind that writes.
+macro_rules! writing_attributes {
+    ($end:ty) => {{
+        use $crate::cpython::method::attribute;
+        use $crate::transport::{ending, flow};
+        [
+            attribute!(c"_conn_lost" ending::get_conn_lost::<$end>),
+            attribute!(c"_protocol_paused" flow::get_protocol_paused::<$end>),
+            attribute!(c"_high_water" flow::get_high_water::<$end>),
+            attribute!(c"_low_water" flow::get_low_water::<$end>),
+        ]
+    }};
+}
+pub(super) use writing_attributes;

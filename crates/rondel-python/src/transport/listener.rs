@@ -1,44 +1,42 @@
 //! Accepting connections: a listener is registered with the reactor like a transport, and makes one of each
 //! connection that waits, with its protocol, natively.
 //!
-//! asyncio accepts in a callback and starts a task for each connection; nothing that a program sees comes of it but
-//! the order: factory, `connection_made`, reading. In debug mode each connection has the `socket.socket` that asyncio's
+//! asyncio accepts in a callback and starts a task for each connection; the only observable effect is the order of calls:
+//! factory, `connection_made`, reading. In debug mode each connection has the `socket.socket` that asyncio's
 //! would have, as it is logged, and what fails is reported.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 use rondel_engine::transport::address::Address;
 use rondel_engine::transport::listener::{AcceptError, accept_batch};
 
-use super::address;
 use super::loop_calls::{
     call_exception_handler, debug_in_log, take_unless_exit, with_exception_kept,
 };
 use super::names::{imports, names};
 use super::socket::{self, Descriptor, Given};
+use super::ways::Watched;
+use super::{above, address};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{
     os_error, raise_os_error, restore, runtime_error, take_exception, type_error,
 };
 use crate::cpython::method::{self, Args, method};
 use crate::cpython::names::import;
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
 use crate::loop_core::check_closed;
 use crate::loop_core::item::{Exit, Source};
 use crate::loop_core::{LoopCore, is_debug};
-use crate::streams::factory;
 
 /// A listener's fields behind the object header. All zero bytes are its state before it is filled.
 #[repr(C)]
-struct Listener {
+pub(super) struct Listener {
     event_loop: Slot,
     protocol_factory: Slot,
     /// The listening `socket.socket`, which owns the descriptor.
@@ -52,8 +50,7 @@ struct Listener {
     fd: Cell<RawFd>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-const OFFSET: usize = size_of::<ffi::PyObject>();
+static CLASS: Class = Class::new();
 
 /// How asyncio reports what goes wrong before there is a connection to speak of.
 const ACCEPT_FAILED: &str = "Exception in callback BaseSelectorEventLoop._accept_connection()";
@@ -66,14 +63,23 @@ unsafe impl Collected for Listener {
     slots!(event_loop, protocol_factory, sock, server, tls, context);
 }
 
-#[inline]
-fn fields(object: &Object) -> &Listener {
-    Listener::of(object)
+// SAFETY: no class derives from it.
+unsafe impl NativeClass for Listener {
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-/// Whether this is one, and no transport.
-pub(crate) fn is_listener(object: &Object) -> bool {
-    ptr::eq(object.type_ptr(), CLASS.load(Ordering::Relaxed))
+impl Watched for Listener {
+    const READ_READY: &'static str = "_accept_connection";
+
+    /// Connections wait.
+    fn readable(listener: &Native<Self>) -> ControlFlow<Exit> {
+        match accept(listener) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(Raised) => ControlFlow::Break(Exit::Raised(restore(take_exception()))),
+        }
+    }
 }
 
 /// `start_serving(loop, protocol_factory, sock, server, backlog, tls=None)`: accepts what comes, until the socket is
@@ -100,8 +106,7 @@ fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
         return Ok(Owned::none());
     }
     // SAFETY: zeroed fields are valid.
-    let listener = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
-    let this = fields(&listener);
+    let this = unsafe { OwnedNative::<Listener>::new(allocate(CLASS.as_ptr())?) };
     this.event_loop.set(event_loop.own());
     this.protocol_factory.set(protocol_factory.own());
     this.sock.set(sock.own());
@@ -118,7 +123,7 @@ fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
     this.fd.set(fd as RawFd);
     match core
         .engine()
-        .add_reader(fd as RawFd, Source::Transport(listener))
+        .add_reader(fd as RawFd, Source::Transport(this.into_owned()))
     {
         Ok(before) => drop(before),
         Err(error) => return raise_os_error(&error),
@@ -126,33 +131,22 @@ fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// The listening socket can be read: connections wait.
-pub(super) fn accept_ready(listener: &Object) -> ControlFlow<Exit> {
-    match accept(listener) {
-        Ok(()) => ControlFlow::Continue(()),
-        Err(Raised) => ControlFlow::Break(Exit::Raised(restore(take_exception()))),
-    }
-}
-
 /// Whether the listener is still the one that the loop watches its descriptor for. If it is not, the number may be
 /// somebody else's by now.
-fn is_watched(listener: &Object, core: &LoopCore) -> bool {
+fn is_watched(listener: &Native<Listener>, core: &LoopCore) -> bool {
     !core.is_closed()
-        && core
-            .engine()
-            .with_sources(fields(listener).fd.get(), |reader, _| {
-                reader.is_some_and(|source| source.object().is(listener))
-            })
+        && core.engine().with_sources(listener.fd.get(), |reader, _| {
+            reader.is_some_and(|source| listener.is(source.object()))
+        })
 }
 
-fn accept(listener: &Object) -> Res<()> {
-    let this = fields(listener);
+fn accept(this: &Native<Listener>) -> Res<()> {
     let event_loop = this.event_loop.or_none();
     let Some(core) = LoopCore::of(&event_loop) else {
         return Ok(());
     };
     let mut batch = accept_batch(this.fd.get(), this.backlog.get());
-    while is_watched(listener, core) {
+    while is_watched(this, core) {
         match batch.next() {
             None => break,
             Some(Ok((fd, peer))) => {
@@ -234,7 +228,7 @@ fn connect_in_context(
 ) -> Res<()> {
     let factory = this.protocol_factory.or_none();
     let shared = this.context.or_none();
-    let own = match factory::is_native(&factory) {
+    let own = match above::is_native(&factory) {
         // Nothing of the program's runs in it before it is copied.
         true => shared,
         // SAFETY: a live context.
@@ -250,7 +244,7 @@ fn connect_in_context(
         None => Descriptor::Ours(fd),
     };
     context::enter(&own)?;
-    let given = (cfg!(Py_3_15) && !factory::is_native(&factory)).then_some(&*own);
+    let given = (cfg!(Py_3_15) && !above::is_native(&factory)).then_some(&*own);
     let result = connect(
         this, event_loop, &factory, given, descriptor, peer, protocol,
     );
@@ -301,7 +295,7 @@ fn connect(
     peer: Address,
     made: &mut Option<Owned>,
 ) -> Res<()> {
-    let mut protocol = factory::make_protocol(protocol_factory)?;
+    let mut protocol = above::make_protocol(protocol_factory)?;
     *made = Some(protocol.clone());
     if let Some(tls) = this.tls.cloned() {
         let [context, handshake, shutdown] = [0, 1, 2].map(|index| tuple_item(&tls, index));
@@ -324,7 +318,7 @@ fn connect(
     )?;
     match this.tls.is_empty() {
         true => Ok(()),
-        false => watch_handshake(event_loop, &protocol, &transport),
+        false => watch_handshake(event_loop, &protocol, transport.object()),
     }
 }
 
@@ -359,22 +353,23 @@ fn make_socket_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
         server,
         context,
     };
-    socket::make(event_loop, descriptor, protocol, given, None)
+    let transport = socket::make(event_loop, descriptor, protocol, given, None)?;
+    Ok(transport.into_owned())
 }
 
 /// A listener is no transport: whoever asks whether one has the descriptor is told that it is closing.
-fn is_closing(_: &Object) -> Res<Owned> {
+fn is_closing(_: &Native<Listener>) -> Res<Owned> {
     Ok(Owned::from_bool(true))
 }
 
 /// Makes the class, and what the module exports.
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
-    let class = TypeBuilder::new::<Listener>(c"rondel._rondel.Listener", None, OFFSET)
+    let class = TypeBuilder::new::<Listener>(c"rondel._rondel.Listener", None, Listener::offset())
         .not_instantiable()
         .collected::<Listener>()
         .methods([method!(noargs c"is_closing" is_closing, c"True: a listener is no transport.")])
         .build()?;
-    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(vec![
         (
             "start_serving",

@@ -75,6 +75,25 @@ pub(crate) fn info_in_log(format: &str, args: &[&Object]) -> Res<()> {
     imports().logger.call_method(&names().info, &all).map(drop)
 }
 
+/// `event_loop.call_soon(callback, argument, context=context)`, as the loop's method.
+pub(super) fn call_soon(
+    event_loop: &Object,
+    callback: &Object,
+    argument: &Object,
+    context: Option<&Object>,
+) -> Res<()> {
+    let call_soon = &names().call_soon;
+    match context {
+        None => event_loop.call_method(call_soon, &[callback, argument]),
+        Some(context) => event_loop.call_method_with(
+            call_soon,
+            &[callback, argument, context],
+            Some(&crate::cpython::imports().kw_context),
+        ),
+    }
+    .map(drop)
+}
+
 /// `event_loop.call_soon(callback)`.
 pub(super) fn call_soon_bare(event_loop: &Object, callback: &Object) -> Res<()> {
     event_loop

@@ -1,7 +1,7 @@
 //! What happens when a transport's descriptor can be read: the way of a byte from the kernel to the protocol.
 //!
 //! Bytes come into the buffer that all transports of the thread share, and are copied out of it, or straight into a
-//! `bytes` object, as the engine says. A `StreamReaderProtocol` of ours doesn't hear of it: its reader is fed here.
+//! `bytes` object, as the engine says. Who gets them is `receiver.rs`.
 
 use std::cell::RefCell;
 use std::io;
@@ -9,20 +9,20 @@ use std::mem::MaybeUninit;
 
 use rondel_engine::transport::recv_size::{MAX_RECV, Received, Room, SCRATCH_SIZE};
 
+use super::base::{End, Transport, WATCHED_FOR_READING, in_context, log_in_debug, unwatch};
 use super::chunk::{Chunk, with_writable_buffer};
-use super::closing::{close, fatal_error};
-use super::loop_calls::{debug_in_log, take_unless_exit};
+use super::ending::{close, fatal_error};
+use super::loop_calls::take_unless_exit;
 use super::names::names;
-use super::socket::{
-    BUFFERED, CONTEXT_WAS_GIVEN, STARTING, Socket, TLS, WATCHED_FOR_READING, fields, start_reading,
-    stop_reading,
-};
+use super::receiver::Receiver;
+use super::socket::Socket;
 use crate::cpython::error::{Builtin, os_error, runtime_error};
 use crate::cpython::method::{Method, method};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
-use crate::loop_core::is_debug;
-use crate::streams::{protocol, reader};
-use crate::tls::{self, reading::Fed};
+use crate::cpython::native::Native;
+use crate::cpython::{Object, Owned, Raised, Res};
+
+/// How asyncio reports that receiving has failed.
+const READ_FAILED: &str = "Fatal read error on socket transport";
 
 thread_local! {
     static SCRATCH: RefCell<Box<[MaybeUninit<u8>]>> =
@@ -41,7 +41,7 @@ pub(super) enum Brought {
 /// Receives once.
 #[inline]
 fn receive(this: &Socket) -> Res<Brought> {
-    let mut stream = this.stream.borrow_mut();
+    let mut stream = this.end.stream.borrow_mut();
     receive_by(stream.room(), |memory| stream.recv(memory))
 }
 
@@ -84,37 +84,27 @@ pub(super) fn receive_by(
 
 /// The descriptor can be read.
 #[inline]
-pub(super) fn read_ready(transport: &Object) -> Res<()> {
-    let this = fields(transport);
+pub(super) fn read_ready(this: &Native<Socket>) -> Res<()> {
     if !this.has(WATCHED_FOR_READING) || this.is_lost() {
         return Ok(());
     }
-    match this.context.cloned() {
-        None => read(transport, this),
-        Some(own) => {
-            context::enter(&own)?;
-            let result = read(transport, this);
-            context::exit(&own).and(result)
-        }
-    }
+    in_context(this.context.cloned(), || read(this))
 }
 
-fn read(transport: &Object, this: &Socket) -> Res<()> {
+fn read(this: &Native<Socket>) -> Res<()> {
     let mut brought_len = 0;
     loop {
-        if this.has(TLS) {
-            return read_tls(transport, this);
-        }
-        if this.has(BUFFERED) {
-            return read_into_buffer(transport, this);
+        let receiver = this.receiver.get();
+        if let Some(receive) = receiver.receive {
+            return receive(this);
         }
         match receive(this) {
             Ok(Brought::Chunk(chunk, more)) => {
                 brought_len += chunk.as_ref().len();
-                if let Err(Raised) = deliver_to(&this.protocol, chunk) {
+                if let Err(Raised) = deliver(this, receiver, chunk) {
                     let exception = take_unless_exit()?;
                     let message = "Fatal error: protocol.data_received() call failed.";
-                    return fatal_error(transport, &exception, message);
+                    return fatal_error(this, &exception, message);
                 }
                 if !more
                     || brought_len >= MAX_RECV
@@ -125,130 +115,81 @@ fn read(transport: &Object, this: &Socket) -> Res<()> {
                 }
             }
             Ok(Brought::Nothing) => return Ok(()),
-            Ok(Brought::Eof) => return eof(transport, this),
-            Ok(Brought::Failed(error)) => {
-                return fatal_error(
-                    transport,
-                    &*os_error(&error)?,
-                    "Fatal read error on socket transport",
-                );
-            }
-            Err(Raised) => {
-                let exception = take_unless_exit()?;
-                return fatal_error(
-                    transport,
-                    &exception,
-                    "Fatal read error on socket transport",
-                );
-            }
+            Ok(Brought::Eof) => return eof(this),
+            Ok(Brought::Failed(error)) => return read_failed(this, &*os_error(&error)?),
+            Err(Raised) => return read_failed(this, &*take_unless_exit()?),
         }
     }
+}
+
+/// Receiving has failed.
+#[cold]
+pub(crate) fn read_failed(this: &Native<Socket>, exception: &Object) -> Res<()> {
+    fatal_error(this, exception, READ_FAILED)
 }
 
 /// Hands a chunk to the protocol.
 #[inline]
-pub(super) fn deliver_to(protocol: &Slot, chunk: Chunk) -> Res<()> {
-    let Some(owner) = protocol.cloned() else {
-        return Ok(());
-    };
-    if let Some(stream) = protocol::exact(&owner) {
-        let Some(stream_reader) = stream.reader() else {
-            return Ok(());
-        };
-        if reader::is_exact(&stream_reader) {
-            return reader::feed(&stream_reader, chunk);
-        }
+pub(super) fn deliver<E: End>(this: &Transport<E>, receiver: &Receiver, chunk: Chunk) -> Res<()> {
+    match this.protocol.cloned() {
+        Some(protocol) => (receiver.data)(&protocol, chunk),
+        None => Ok(()),
     }
-    owner
-        .call_method(&names().data_received, &[chunk.object()])
-        .map(drop)
+}
+
+/// Receives once into `room`, for a protocol that receives for itself. Runs no Python code.
+#[inline]
+pub(crate) fn receive_into(this: &Socket, room: &mut [MaybeUninit<u8>]) -> Received {
+    this.end.stream.borrow_mut().recv(room)
 }
 
 /// A `BufferedProtocol` says where the bytes go.
-fn read_into_buffer(transport: &Object, this: &Socket) -> Res<()> {
-    let owner = this.protocol.or_none();
-    let buffer = (|| {
-        let buffer = owner.call_method(&names().get_buffer, &[&*Owned::from_i64(-1)?])?;
-        // SAFETY: a live object.
-        match unsafe { pyo3::ffi::PyObject_Size(buffer.as_ptr()) } {
-            -1 => Err(Raised),
-            0 => runtime_error("get_buffer() returned an empty buffer"),
-            _ => Ok(buffer),
-        }
-    })();
-    let buffer = match buffer {
+pub(super) fn read_into_buffer(this: &Native<Socket>) -> Res<()> {
+    let protocol = this.protocol.or_none();
+    let buffer = match buffer_of(&protocol) {
         Ok(buffer) => buffer,
         Err(Raised) => {
             let exception = take_unless_exit()?;
             let message = "Fatal error: protocol.get_buffer() call failed.";
-            return fatal_error(transport, &exception, message);
+            return fatal_error(this, &exception, message);
         }
     };
-    let received = with_writable_buffer(&buffer, |room| this.stream.borrow_mut().recv(room))
+    let received = with_writable_buffer(&buffer, |room| receive_into(this, room))
         .map_err(|Raised| not_a_buffer(&buffer));
     drop(buffer);
     let exception = match received {
         Ok(Received::Data(len)) => {
             let len = Owned::from_u64(len as u64)?;
-            if let Err(Raised) = owner.call_method(&names().buffer_updated, &[&len]) {
-                let exception = take_unless_exit()?;
-                let message = "Fatal error: protocol.buffer_updated() call failed.";
-                return fatal_error(transport, &exception, message);
-            }
-            return Ok(());
+            return match protocol.call_method(&names().buffer_updated, &[&len]) {
+                Ok(_) => Ok(()),
+                Err(Raised) => buffer_updated_failed(this),
+            };
         }
-        Ok(Received::Eof) => return eof(transport, this),
+        Ok(Received::Eof) => return eof(this),
         Ok(Received::Blocked) => return Ok(()),
         Ok(Received::Failed(error)) => os_error(&error)?,
         Err(exception) => exception?,
     };
-    fatal_error(
-        transport,
-        &exception,
-        "Fatal read error on socket transport",
-    )
+    read_failed(this, &exception)
 }
 
-/// A TLS protocol of ours takes the bytes out of the shared memory itself.
-fn read_tls(transport: &Object, this: &Socket) -> Res<()> {
-    let owner = this.protocol.or_none();
-    let mut brought_len = 0;
-    loop {
-        let received = tls::reading::receive(&owner, |room| {
-            let received = this.stream.borrow_mut().recv(room);
-            if let Received::Data(len) = received {
-                brought_len += len;
-            }
-            received
-        });
-        let exception = match received {
-            Ok(Fed::Bytes(more, drained)) => {
-                if let Err(Raised) = tls::reading::received(&owner, drained) {
-                    let exception = take_unless_exit()?;
-                    let message = "Fatal error: protocol.buffer_updated() call failed.";
-                    return fatal_error(transport, &exception, message);
-                }
-                if !more
-                    || brought_len >= MAX_RECV
-                    || !this.has(WATCHED_FOR_READING)
-                    || !this.has(TLS)
-                    || this.is_lost()
-                {
-                    return Ok(());
-                }
-                continue;
-            }
-            Ok(Fed::Other(Received::Eof)) => return eof(transport, this),
-            Ok(Fed::Other(Received::Failed(error))) => os_error(&error)?,
-            Ok(Fed::Other(_)) => return Ok(()),
-            Err(Raised) => take_unless_exit()?,
-        };
-        return fatal_error(
-            transport,
-            &exception,
-            "Fatal read error on socket transport",
-        );
+/// `protocol.get_buffer(-1)`.
+fn buffer_of(protocol: &Object) -> Res<Owned> {
+    let buffer = protocol.call_method(&names().get_buffer, &[&*Owned::from_i64(-1)?])?;
+    // SAFETY: a live object.
+    match unsafe { pyo3::ffi::PyObject_Size(buffer.as_ptr()) } {
+        -1 => Err(Raised),
+        0 => runtime_error("get_buffer() returned an empty buffer"),
+        _ => Ok(buffer),
     }
+}
+
+/// Ends the transport, as the protocol has raised when it was told of bytes.
+#[cold]
+pub(crate) fn buffer_updated_failed(this: &Native<Socket>) -> Res<()> {
+    let exception = take_unless_exit()?;
+    let message = "Fatal error: protocol.buffer_updated() call failed.";
+    fatal_error(this, &exception, message)
 }
 
 /// What `socket.recv_into()` says of a buffer that can't be filled.
@@ -268,94 +209,29 @@ fn not_a_buffer(buffer: &Object) -> Res<Owned> {
 }
 
 /// The peer sends no more. The protocol says whether the transport stays open for writing.
-fn eof(transport: &Object, this: &Socket) -> Res<()> {
-    if let Some(event_loop) = this.event_loop()
-        && is_debug(&event_loop)?
-    {
-        debug_in_log("%r received EOF", &[transport])?;
-    }
-    let owner = this.protocol.or_none();
-    let keep_open = match protocol::exact(&owner) {
-        Some(stream) => protocol::eof_received_natively(stream),
-        None => owner
-            .call_method(&names().eof_received, &[])
-            .and_then(|answer| answer.is_true()),
-    };
-    match keep_open {
+pub(crate) fn eof(this: &Native<Socket>) -> Res<()> {
+    log_in_debug(this, "%r received EOF")?;
+    match (this.receiver.get().eof)(&this.protocol.or_none()) {
         Ok(true) => {
-            stop_reading(this);
+            unwatch(this, WATCHED_FOR_READING);
             Ok(())
         }
-        Ok(false) => close(transport).map(drop),
+        Ok(false) => close(this).map(drop),
         Err(Raised) => {
             let exception = take_unless_exit()?;
             let message = "Fatal error: protocol.eof_received() call failed.";
-            fatal_error(transport, &exception, message)
+            fatal_error(this, &exception, message)
         }
     }
-}
-
-/// The deferred start: `connection_made` has been called, so bytes may come now.
-pub(super) fn start(transport: &Object) -> Res<()> {
-    let this = fields(transport);
-    this.set(STARTING, false);
-    let started = start_reading(transport);
-    if let Some(waiter) = this.waiter.take() {
-        super::loop_calls::set_result_unless_cancelled(&waiter, none())?;
-    }
-    started
 }
 
 // ---- methods ----
 
-fn is_reading(transport: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(
-        fields(transport).stream.borrow().is_reading(),
-    ))
-}
-
-fn log_in_debug(this: &Socket, format: &str, transport: &Object) -> Res<()> {
-    if let Some(event_loop) = this.event_loop()
-        && is_debug(&event_loop)?
-    {
-        debug_in_log(format, &[transport])?;
-    }
-    Ok(())
-}
-
-pub(crate) fn pause_reading(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
-    let paused = this.stream.borrow_mut().pause_reading();
-    if paused {
-        stop_reading(this);
-        log_in_debug(this, "%r pauses reading", transport)?;
-    }
-    Ok(Owned::none())
-}
-
-pub(crate) fn resume_reading(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
-    let resumed = this.stream.borrow_mut().resume_reading();
-    if resumed {
-        if !this.context.is_empty() && !this.has(CONTEXT_WAS_GIVEN) {
-            this.context.set(context::copy_current()?);
-        }
-        start_reading(transport)?;
-        log_in_debug(this, "%r resumes reading", transport)?;
-    }
-    Ok(Owned::none())
-}
-
-fn read_ready_method(transport: &Object) -> Res<Owned> {
-    read_ready(transport)?;
+fn read_ready_method(this: &Native<Socket>) -> Res<Owned> {
+    read_ready(this)?;
     Ok(Owned::none())
 }
 
 pub(super) fn methods() -> Vec<Method> {
-    vec![
-        method!(noargs c"is_reading" is_reading, c"Whether bytes that come are passed to the protocol."),
-        method!(noargs c"pause_reading" pause_reading, c"Passes nothing to the protocol until resume_reading()."),
-        method!(noargs c"resume_reading" resume_reading, c"Passes bytes to the protocol again."),
-        method!(noargs c"_read_ready" read_ready_method, c"The socket can be read."),
-    ]
+    vec![method!(noargs c"_read_ready" read_ready_method, c"The socket can be read.")]
 }

@@ -340,8 +340,8 @@ unsafe impl Collected for Gathering {
         }
     }
 
-    fn finalize(outer: &Object) -> Res<()> {
-        future::finalize(outer)
+    fn finalize(outer: &Native<Self>) -> Res<()> {
+        future::finalize(outer.object())
     }
 }
 

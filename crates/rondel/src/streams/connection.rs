@@ -163,7 +163,7 @@ impl Connection {
 
     /// Receives what came while nobody waits.
     pub(crate) fn receive_unasked(self: &Rc<Self>) {
-        if !self.is(READABLE) || !self.stream.borrow().is_reading() {
+        if !self.is(READABLE) || !self.stream.borrow().intake.is_reading() {
             return;
         }
         let mut arrived = self.arrived.borrow_mut();
@@ -171,7 +171,7 @@ impl Connection {
         let full = arrived.len() > self.limit.saturating_mul(2);
         self.note(ARRIVED, !arrived.is_empty());
         drop(arrived);
-        if full && self.stream.borrow_mut().pause_reading() {
+        if full && self.stream.borrow_mut().intake.pause() {
             self.note(PAUSED, true);
             drop(self.runtime.event_loop.mute_reader(self.fd));
         }
@@ -265,7 +265,7 @@ impl Connection {
         self.check()?;
         if self.is(PAUSED) {
             self.note(PAUSED, false);
-            if self.stream.borrow_mut().resume_reading() {
+            if self.stream.borrow_mut().intake.resume() {
                 self.watch_reading()?;
             }
         }

@@ -19,7 +19,7 @@ use pyo3::ffi;
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{Raised, guard_object, quietly};
 use crate::cpython::names::import;
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Fields, Native};
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
@@ -84,8 +84,8 @@ unsafe impl Collected for LoopKey {
     fn for_each_slot(&self, _see: &mut dyn FnMut(&Slot)) {}
 
     /// Somebody has deleted the entry.
-    fn finalize(key: &Object) -> Res<()> {
-        if let Some(current) = current_of(key) {
+    fn finalize(key: &Native<Self>) -> Res<()> {
+        if let Some(current) = current_of(key.object()) {
             current.lost();
         }
         Ok(())

@@ -135,9 +135,9 @@ fn parse(this: &Datagram, object: &Object) -> Option<Address> {
         return None;
     }
     let len = tuple_len(object);
-    match this.family.get() {
+    match this.end.family.get() {
         libc::AF_INET if len == 2 => {
-            let ip = this.host.number(tuple_item(object, 0))?;
+            let ip = this.end.host.number(tuple_item(object, 0))?;
             let port = number(tuple_item(object, 1), u16::MAX.into())?;
             Some(Address::V4(SocketAddrV4::new(ip, port as u16)))
         }
@@ -163,7 +163,7 @@ pub(super) fn to_python(this: &Datagram, from: Option<Address>) -> Res<Owned> {
     match from {
         None => Ok(Owned::none()),
         Some(Address::V4(from)) => {
-            let host = this.host.text(*from.ip())?;
+            let host = this.end.host.text(*from.ip())?;
             Owned::tuple(&[&host, &*Owned::from_u64(from.port().into())?])
         }
         Some(from) => Ok(address::to_python(&from)?.unwrap_or_else(Owned::none)),

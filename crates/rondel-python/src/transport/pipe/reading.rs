@@ -1,41 +1,39 @@
 //! `ReadPipeTransport`: from a pipe to the protocol.
 
 use std::cell::RefCell;
+use std::ffi::CStr;
 
+use rondel_engine::transport::intake::Intake;
 use rondel_engine::transport::pipe::{Kind as PipeKind, ReadEnd};
 use rondel_engine::transport::recv_size::MAX_RECV;
+use rondel_engine::transport::stream::Close;
 
-use super::{
-    End, Pipe, Place, common_attributes, common_methods, end, fatal_error, introduce, is_os_error,
-    make, make_class, schedule_connection_lost,
-};
-
+use super::{PipeEnd, close_pipe, make, pipe_attributes};
 use crate::cpython::error::os_error;
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Native};
 use crate::cpython::{Object, Owned, Res, context, none};
 use crate::loop_core::is_debug;
+use crate::transport::base::{
+    self, End, Reads, Transport, WATCHED_FOR_READING, in_context, polling, unwatch,
+};
 use crate::transport::descriptor::Owner;
-use crate::transport::loop_calls::{call_soon_bare, debug_in_log, info_in_log};
+use crate::transport::ending::{
+    fatal_error, force_close_method, is_os_error, schedule_connection_lost,
+};
+use crate::transport::loop_calls::{call_soon_bare, info_in_log};
 use crate::transport::names::{imports, names};
-use crate::transport::reading::{Brought, deliver_to, receive_by};
+use crate::transport::reading::{Brought, deliver, receive_by};
 
 /// The end that is read.
-struct Reading(RefCell<ReadEnd<Owner>>);
+pub(in crate::transport) struct Reading(RefCell<ReadEnd<Owner>>);
 
-type ReadPipe = Pipe<Reading>;
+pub(in crate::transport) type ReadPipe = Transport<Reading>;
 
-static PLACE: Place = Place::new();
+static CLASS: Class = Class::new();
 
-impl End for Reading {
+impl PipeEnd for Reading {
     const REFUSAL: &'static str = "Pipe transport is for pipes/sockets only.";
-    const NAME: &'static std::ffi::CStr = c"rondel.ReadPipeTransport";
-    const DOC: &'static std::ffi::CStr =
-        c"The end of a pipe that is read, as asyncio's pipe transport.";
-
-    fn place() -> &'static Place {
-        &PLACE
-    }
 
     fn new(pipe: Owner, _: PipeKind) -> Self {
         Self(RefCell::new(ReadEnd::new(pipe)))
@@ -52,215 +50,162 @@ impl End for Reading {
     fn take_pipe(&self) -> Option<Owner> {
         self.0.try_borrow_mut().ok()?.take_pipe()
     }
+}
+
+impl End for Reading {
+    const NAME: &'static CStr = c"rondel.ReadPipeTransport";
+    const DOC: &'static CStr = c"The end of a pipe that is read, as asyncio's pipe transport.";
+    const FATAL_ERROR: &'static str = "Fatal error on pipe transport";
+    const DESCRIBED_AS_PIPE: bool = true;
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.see_pipe(see);
+    }
+
+    fn release_others(&self) {
+        drop(self.take_pipe());
+    }
+
+    fn describe(this: &Native<ReadPipe>) -> Vec<String> {
+        vec![polling(this, WATCHED_FOR_READING).to_owned()]
+    }
+
+    fn start(this: &Native<ReadPipe>) -> Res<()> {
+        base::start_reading(this)
+    }
+
+    fn read_ready(this: &Native<ReadPipe>) -> Res<()> {
+        match this.has(WATCHED_FOR_READING) {
+            true => in_context(this.context.cloned(), || read(this)),
+            false => Ok(()),
+        }
+    }
+
+    fn is_closed(&self) -> bool {
+        self.0.borrow().pipe().is_none()
+    }
 
     fn is_closing(&self) -> bool {
         self.0.borrow().is_closing()
     }
 
-    /// A terminal whose other side is closed fails so: that is how it ends.
-    fn expects(exception: &Object) -> Res<bool> {
-        Ok(is_os_error(exception)?
-            && exception
-                .getattr(&names().errno)?
-                .equals(&*Owned::from_i64(libc::EIO.into())?)?)
+    fn conn_lost(&self) -> u32 {
+        self.is_closing().into()
     }
 
-    fn describe(this: &ReadPipe) -> Vec<String> {
-        let state = if this.watched.get() {
-            "polling"
-        } else {
-            "idle"
-        };
-        vec![state.to_owned()]
-    }
-
-    fn shut(this: &ReadPipe) -> bool {
-        let first = this.end.0.borrow_mut().close();
-        if first {
-            this.unwatch();
+    fn close(this: &Native<ReadPipe>) -> Close {
+        match this.end.0.borrow_mut().close() {
+            true => Close::Now,
+            false => Close::Already,
         }
-        first
+    }
+
+    fn force_close(this: &Native<ReadPipe>) -> Res<bool> {
+        Ok(this.end.0.borrow_mut().close())
+    }
+
+    fn close_descriptor(this: &ReadPipe) -> Res<()> {
+        close_pipe(this)
+    }
+
+    /// A terminal whose other side is closed fails so: that is how it ends.
+    fn is_expected(exception: &Object) -> Res<bool> {
+        if !is_os_error(exception)? {
+            return Ok(false);
+        }
+        let number = exception.getattr(&names().errno)?;
+        number.equals(&*Owned::from_i64(libc::EIO.into())?)
     }
 }
 
-fn fields(object: &Object) -> &ReadPipe {
-    ReadPipe::of(object)
-}
-
-#[inline]
-pub(in crate::transport) fn is_read_pipe(object: &Object) -> bool {
-    PLACE.is_of(object)
-}
-
-/// The loop that a failing callback is reported to.
-pub(in crate::transport) fn event_loop(transport: &Object) -> Option<Owned> {
-    fields(transport).event_loop.cloned()
+impl Reads for Reading {
+    fn intake<R>(&self, look: impl FnOnce(&mut Intake) -> R) -> R {
+        look(&mut self.0.borrow_mut().intake)
+    }
 }
 
 fn make_read_pipe_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
-    let transport = make::<Reading>(args, "make_read_pipe_transport")?;
-    let this = fields(&transport);
-    this.context.set(context::copy_current()?);
-    introduce(
-        &this.event_loop.or_none(),
-        &transport,
-        &this.protocol.or_none(),
-    )?;
-    Ok(transport)
+    make::<Reading>(args, "make_read_pipe_transport", |this| {
+        this.context.set(context::copy_current()?);
+        Ok(())
+    })
 }
 
-/// The deferred start: `connection_made` has been called, so bytes may come now.
-pub(in crate::transport) fn start(transport: &Object) -> Res<()> {
-    let this = fields(transport);
-    let started = start_reading(transport, this);
-    this.tell_waiter()?;
-    started
-}
-
-fn start_reading(transport: &Object, this: &ReadPipe) -> Res<()> {
-    let is_reading = this.end.0.borrow().is_reading();
-    match is_reading {
-        true => this.watch(transport),
-        false => Ok(()),
-    }
-}
-
-/// The descriptor can be read.
-pub(in crate::transport) fn read_ready(transport: &Object) -> Res<()> {
-    let this = fields(transport);
-    if !this.watched.get() {
-        return Ok(());
-    }
-    match this.context.cloned() {
-        None => read(transport, this),
-        Some(own) => {
-            context::enter(&own)?;
-            let result = read(transport, this);
-            context::exit(&own).and(result)
-        }
-    }
-}
-
-fn read(transport: &Object, this: &ReadPipe) -> Res<()> {
+fn read(this: &Native<ReadPipe>) -> Res<()> {
     let mut brought_len = 0;
     loop {
         let room = this.end.0.borrow().room();
         match receive_by(room, |memory| this.end.0.borrow_mut().read(memory))? {
             Brought::Chunk(chunk, more) => {
                 brought_len += chunk.as_ref().len();
-                deliver_to(&this.protocol, chunk)?;
-                if !more || brought_len >= MAX_RECV || !this.watched.get() {
+                deliver(this, this.receiver.get(), chunk)?;
+                if !more || brought_len >= MAX_RECV || !this.has(WATCHED_FOR_READING) {
                     return Ok(());
                 }
             }
             Brought::Nothing => return Ok(()),
-            Brought::Eof => return eof(transport, this),
+            Brought::Eof => return eof(this),
             Brought::Failed(error) => {
-                let message = Owned::from_str("Fatal read error on pipe transport")?;
-                return fatal_error::<Reading>(transport, &*os_error(&error)?, &message);
+                let message = "Fatal read error on pipe transport";
+                return fatal_error(this, &*os_error(&error)?, message);
             }
         }
     }
 }
 
 /// Nobody writes any more.
-fn eof(transport: &Object, this: &ReadPipe) -> Res<()> {
+fn eof(this: &Native<ReadPipe>) -> Res<()> {
     let event_loop = this.event_loop.or_none();
     if is_debug(&event_loop)? {
-        info_in_log("%r was closed by peer", &[transport])?;
+        info_in_log("%r was closed by peer", &[this.object()])?;
     }
     let first = this.end.0.borrow_mut().close();
     if !first {
         return Ok(());
     }
-    this.unwatch();
+    unwatch(this, WATCHED_FOR_READING);
     let eof_received = this.protocol.or_none().getattr(&names().eof_received)?;
     call_soon_bare(&event_loop, &eof_received)?;
-    schedule_connection_lost(transport, this, none())
+    schedule_connection_lost(this, none())
 }
 
-// ---- methods ----
+// ---- methods and attributes ----
 
-fn close(transport: &Object) -> Res<Owned> {
-    end::<Reading>(transport, none())?;
-    Ok(Owned::none())
-}
-
-fn close_with(transport: &Object, exception: &Object) -> Res<Owned> {
-    end::<Reading>(transport, exception)?;
-    Ok(Owned::none())
-}
-
-fn is_reading(transport: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(
-        fields(transport).end.0.borrow().is_reading(),
-    ))
-}
-
-fn is_paused(transport: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(
-        fields(transport).end.0.borrow().is_paused(),
-    ))
-}
-
-fn log_in_debug(this: &ReadPipe, format: &str, transport: &Object) -> Res<()> {
-    if let Some(event_loop) = this.event_loop.cloned()
-        && is_debug(&event_loop)?
-    {
-        debug_in_log(format, &[transport])?;
-    }
-    Ok(())
-}
-
-fn pause_reading(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
-    let paused = this.end.0.borrow_mut().pause_reading();
-    if paused {
-        this.unwatch();
-        log_in_debug(this, "%r pauses reading", transport)?;
-    }
-    Ok(Owned::none())
-}
-
-fn resume_reading(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
-    let resumed = this.end.0.borrow_mut().resume_reading();
-    if resumed {
-        this.context.set(context::copy_current()?);
-        start_reading(transport, this)?;
-        log_in_debug(this, "%r resumes reading", transport)?;
-    }
-    Ok(Owned::none())
-}
-
-fn read_ready_method(transport: &Object) -> Res<Owned> {
-    read(transport, fields(transport))?;
+fn read_ready_method(this: &Native<ReadPipe>) -> Res<Owned> {
+    read(this)?;
     Ok(Owned::none())
 }
 
 fn methods() -> Vec<Method> {
-    let mut methods = common_methods!(Reading);
-    methods.extend([
-        method!(noargs c"close" close, c"Closes the pipe."),
-        method!(noargs c"is_reading" is_reading, c"Whether bytes that come are passed to the protocol."),
-        method!(noargs c"pause_reading" pause_reading, c"Passes nothing to the protocol until resume_reading()."),
-        method!(noargs c"resume_reading" resume_reading, c"Passes bytes to the protocol again."),
+    vec![
+        method!(fast c"get_extra_info(name, default=None)" base::get_extra_info::<Reading>, c"Optional information on the pipe."),
         method!(noargs c"_read_ready" read_ready_method, c"The pipe can be read."),
-        method!(onearg c"_close" close_with, c"Closes the pipe, with an exception for the protocol."),
-    ]);
-    methods
+        method!(onearg c"_close(exc, /)" force_close_method::<Reading>, c"Closes the pipe, with an exception for the protocol."),
+    ]
 }
 
 fn attributes() -> Vec<GetSet> {
-    let mut attributes = common_attributes!(Reading);
-    attributes.push(attribute!(c"_paused" is_paused));
+    let mut attributes = base::attributes!(Reading);
+    attributes.extend(pipe_attributes!(Reading));
+    attributes.push(attribute!(c"_paused" base::get_paused::<Reading>));
     attributes
 }
 
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
-    let class = make_class::<Reading>(&imports().read_transport, methods(), attributes())?;
-    let max_size = Owned::from_u64(MAX_RECV as u64)?;
-    crate::cpython::types::set_type_attribute(&class, c"max_size", &max_size)?;
+    let methods = [
+        base::methods!(
+            Reading,
+            c"_fatal_error(exc, message='Fatal error on pipe transport')"
+        ),
+        base::reading_methods!(Reading),
+        methods(),
+    ];
+    let class = base::make_class::<Reading>(&[&imports().read_transport], methods, attributes())?;
+    base::set_max_size(&class)?;
     Ok(vec![
         ("ReadPipeTransport", class),
         (

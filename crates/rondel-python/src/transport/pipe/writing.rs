@@ -1,54 +1,47 @@
 //! `WritePipeTransport`: from the program to a pipe.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::ffi::CStr;
 
 use pyo3::ffi;
+use rondel_engine::transport::flow_control::FlowControl;
 use rondel_engine::transport::pipe::{Kind as PipeKind, Sent, WriteEnd, Written};
+use rondel_engine::transport::stream::Close;
 
-use super::{
-    End, Pipe, Place, call_connection_lost, common_attributes, common_methods, end, introduce,
-    is_os_error, make, make_class, schedule_connection_lost,
-};
-use crate::cpython::error::{os_error, raise, raise_os_error};
+use super::{PipeEnd, close_pipe, make, pipe_attributes};
+use crate::cpython::error::{os_error, raise};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Native};
 use crate::cpython::{Object, Owned, Raised, Res, none};
-use crate::loop_core::check_closed;
-use crate::loop_core::item::Source;
-use crate::loop_core::{LoopCore, is_debug};
-use crate::transport::chunk::{Chunk, with_buffer};
+use crate::loop_core::is_debug;
+use crate::transport::base::{
+    self, End, Transport, WATCHED_FOR_READING, WATCHED_FOR_WRITING, polling, unwatch, watch,
+};
+use crate::transport::chunk::{Chunk, is_bytes_like, with_buffer};
 use crate::transport::descriptor::Owner;
-use crate::transport::flow::{self, Edge};
+use crate::transport::ending::{call_connection_lost, close, fatal_error, force_close};
+use crate::transport::flow::{self, Writes, maybe_pause, maybe_resume};
 use crate::transport::loop_calls::{info_in_log, take_unless_exit, warn_in_log};
 use crate::transport::names::{imports, names};
 
 /// The end that is written.
-struct Writing {
+pub(in crate::transport) struct Writing {
     end: RefCell<WriteEnd<Owner, Chunk>>,
     /// Whether the kernel says when the end that reads is gone.
     tells_of_its_reader: bool,
-    watched_for_writing: Cell<bool>,
 }
 
-type WritePipe = Pipe<Writing>;
+pub(in crate::transport) type WritePipe = Transport<Writing>;
 
-static PLACE: Place = Place::new();
+static CLASS: Class = Class::new();
 
-impl End for Writing {
+impl PipeEnd for Writing {
     const REFUSAL: &'static str = "Pipe transport is only for pipes, sockets and character devices";
-    const NAME: &'static std::ffi::CStr = c"rondel.WritePipeTransport";
-    const DOC: &'static std::ffi::CStr =
-        c"The end of a pipe that is written, as asyncio's pipe transport.";
-
-    fn place() -> &'static Place {
-        &PLACE
-    }
 
     fn new(pipe: Owner, kind: PipeKind) -> Self {
         Self {
             end: RefCell::new(WriteEnd::new(pipe)),
             tells_of_its_reader: kind.tells_of_its_reader(),
-            watched_for_writing: Cell::new(false),
         }
     }
 
@@ -63,133 +56,107 @@ impl End for Writing {
     fn take_pipe(&self) -> Option<Owner> {
         self.end.try_borrow_mut().ok()?.take_pipe()
     }
+}
+
+impl End for Writing {
+    const NAME: &'static CStr = c"rondel.WritePipeTransport";
+    const DOC: &'static CStr = c"The end of a pipe that is written, as asyncio's pipe transport.";
+    const FATAL_ERROR: &'static str = "Fatal error on pipe transport";
+    const DESCRIBED_AS_PIPE: bool = true;
+
+    fn class() -> &'static Class {
+        &CLASS
+    }
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.see_pipe(see);
+    }
+
+    fn release_others(&self) {
+        drop(self.take_pipe());
+    }
+
+    fn describe(this: &Native<WritePipe>) -> Vec<String> {
+        let waiting = this.end.end.borrow().queue().len();
+        let state = polling(this, WATCHED_FOR_WRITING).to_owned();
+        vec![state, format!("bufsize={waiting}")]
+    }
+
+    /// The descriptor is watched for reading, as it can be read when the end that reads is gone.
+    fn start(this: &Native<WritePipe>) -> Res<()> {
+        let is_lost = this.end.end.borrow().is_lost();
+        match this.end.tells_of_its_reader && !is_lost {
+            true => watch(this, WATCHED_FOR_READING),
+            false => Ok(()),
+        }
+    }
+
+    /// The end that reads is gone.
+    fn read_ready(this: &Native<WritePipe>) -> Res<()> {
+        if !this.has(WATCHED_FOR_READING) {
+            return Ok(());
+        }
+        if is_debug(&this.event_loop.or_none())? {
+            info_in_log("%r was closed by peer", &[this.object()])?;
+        }
+        let lossless = this.end.end.borrow().queue().is_empty();
+        if lossless {
+            return force_close(this, none());
+        }
+        // SAFETY: a built-in class lives as long as the interpreter.
+        let broken = unsafe { Object::from_ptr(ffi::PyExc_BrokenPipeError) };
+        force_close(this, &*broken.call(&[])?)
+    }
+
+    fn write_ready(this: &Native<WritePipe>) -> Res<()> {
+        write_ready(this)
+    }
+
+    fn is_closed(&self) -> bool {
+        self.end.borrow().pipe().is_none()
+    }
 
     fn is_closing(&self) -> bool {
         self.end.borrow().is_closing()
     }
 
-    /// The system's failures are the protocol's business.
-    fn expects(exception: &Object) -> Res<bool> {
-        is_os_error(exception)
+    fn conn_lost(&self) -> u32 {
+        self.end.borrow().conn_lost()
     }
 
-    fn describe(this: &WritePipe) -> Vec<String> {
-        let polling = this.end.watched_for_writing.get();
-        let state = if polling { "polling" } else { "idle" };
-        let waiting = this.end.end.borrow().queue().len();
-        vec![state.to_owned(), format!("bufsize={waiting}")]
-    }
-
-    /// What waits is not written.
-    fn shut(this: &WritePipe) -> bool {
-        let ended = this.end.end.borrow_mut().close();
-        let first = ended.is_some();
-        drop(ended);
-        if first {
-            stop_watching(this);
+    fn close(this: &Native<WritePipe>) -> Close {
+        match this.end.end.borrow_mut().write_eof() {
+            true => Close::Now,
+            // When everything is written; until then the end that reads is watched.
+            false => Close::Already,
         }
-        first
+    }
+
+    fn force_close(this: &Native<WritePipe>) -> Res<bool> {
+        let ended = this.end.end.borrow_mut().close();
+        Ok(ended.map(drop).is_some())
+    }
+
+    fn close_descriptor(this: &WritePipe) -> Res<()> {
+        close_pipe(this)
     }
 }
 
-fn fields(object: &Object) -> &WritePipe {
-    WritePipe::of(object)
-}
-
-#[inline]
-pub(in crate::transport) fn is_write_pipe(object: &Object) -> bool {
-    PLACE.is_of(object)
-}
-
-/// The loop that a failing callback is reported to.
-pub(in crate::transport) fn event_loop(transport: &Object) -> Option<Owned> {
-    fields(transport).event_loop.cloned()
+impl Writes for Writing {
+    fn flow<R>(&self, look: impl FnOnce(&mut FlowControl, usize) -> R) -> R {
+        let mut end = self.end.borrow_mut();
+        let waiting = end.queue().len();
+        look(&mut end.flow, waiting)
+    }
 }
 
 fn make_write_pipe_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
-    let transport = make::<Writing>(args, "make_write_pipe_transport")?;
-    let this = fields(&transport);
-    introduce(
-        &this.event_loop.or_none(),
-        &transport,
-        &this.protocol.or_none(),
-    )?;
-    Ok(transport)
-}
-
-/// The deferred start: `connection_made` has been called.
-pub(in crate::transport) fn start(transport: &Object) -> Res<()> {
-    let this = fields(transport);
-    let is_lost = this.end.end.borrow().is_lost();
-    let started = match this.end.tells_of_its_reader && !is_lost {
-        true => this.watch(transport),
-        false => Ok(()),
-    };
-    this.tell_waiter()?;
-    started
-}
-
-fn start_writing(transport: &Object, this: &WritePipe) -> Res<()> {
-    let Some(event_loop) = this.event_loop.cloned() else {
-        return Ok(());
-    };
-    let Some(core) = LoopCore::of(&event_loop) else {
-        return Ok(());
-    };
-    check_closed(core)?;
-    let source = Source::Transport(transport.own());
-    match core.engine().add_writer(this.fd.get(), source) {
-        Ok(before) => drop(before),
-        Err(error) => return raise_os_error(&error),
-    }
-    this.end.watched_for_writing.set(true);
-    Ok(())
-}
-
-fn stop_writing(this: &WritePipe) {
-    if this.end.watched_for_writing.replace(false)
-        && let Some(event_loop) = this.event_loop.cloned()
-        && let Some(core) = LoopCore::of(&event_loop)
-        && !core.is_closed()
-    {
-        drop(core.engine().remove_writer(this.fd.get()));
-    }
-}
-
-fn stop_watching(this: &WritePipe) {
-    stop_writing(this);
-    this.unwatch();
-}
-
-/// The descriptor can be read, which one that is written can only when the end that reads is gone.
-pub(in crate::transport) fn read_ready(transport: &Object) -> Res<()> {
-    let this = fields(transport);
-    if !this.watched.get() {
-        return Ok(());
-    }
-    let event_loop = this.event_loop.or_none();
-    if is_debug(&event_loop)? {
-        info_in_log("%r was closed by peer", &[transport])?;
-    }
-    let lossless = this.end.end.borrow().queue().is_empty();
-    if lossless {
-        return end::<Writing>(transport, none());
-    }
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let broken = unsafe { Object::from_ptr(ffi::PyExc_BrokenPipeError) };
-    let exception = broken.call(&[])?;
-    end::<Writing>(transport, &exception)
+    make::<Writing>(args, "make_write_pipe_transport", |_| Ok(()))
 }
 
 /// `transport.write(data)`.
-fn write(transport: &Object, data: &Object) -> Res<Owned> {
-    // SAFETY: a live object.
-    let is_bytes_like = unsafe {
-        ffi::PyBytes_Check(data.as_ptr()) != 0
-            || ffi::PyByteArray_Check(data.as_ptr()) != 0
-            || ffi::PyMemoryView_Check(data.as_ptr()) != 0
-    };
-    if !is_bytes_like {
+fn write(this: &Native<WritePipe>, data: &Object) -> Res<Owned> {
+    if !is_bytes_like(data) {
         // SAFETY: a built-in class lives as long as the interpreter.
         let class = unsafe { Object::from_ptr(ffi::PyExc_AssertionError) };
         return raise(class, &data.repr()?.to_text()?);
@@ -197,8 +164,7 @@ fn write(transport: &Object, data: &Object) -> Res<Owned> {
     if !data.is_true()? {
         return Ok(Owned::none());
     }
-    let this = fields(transport);
-    if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
+    if let Some(core) = this.core() {
         core.flush_in_order();
         core.engine().poll_next_turn();
     }
@@ -208,8 +174,7 @@ fn write(transport: &Object, data: &Object) -> Res<Owned> {
             Ok(written) => written?,
             // `os.write()` would have to be given a buffer, and asyncio gives the pipe up if none can be had.
             Err(Raised) => {
-                let exception = take_unless_exit()?;
-                write_failed(transport, &exception)?;
+                write_failed(this, &*take_unless_exit()?)?;
                 return Ok(Owned::none());
             }
         },
@@ -220,11 +185,11 @@ fn write(transport: &Object, data: &Object) -> Res<Owned> {
             warn_in_log("pipe closed by peer or os.write(pipe, data) raised exception.")?;
         }
         Written::Watch => {
-            start_writing(transport, this)?;
-            maybe_pause(transport, this)?;
+            watch(this, WATCHED_FOR_WRITING)?;
+            maybe_pause(this)?;
         }
-        Written::Waiting => maybe_pause(transport, this)?,
-        Written::Failed(error) => write_failed(transport, &*os_error(&error)?)?,
+        Written::Waiting => maybe_pause(this)?,
+        Written::Failed(error) => write_failed(this, &*os_error(&error)?)?,
     }
     Ok(Owned::none())
 }
@@ -238,25 +203,25 @@ fn write_bytes(this: &WritePipe, bytes: &[u8], whole: Option<&Chunk>) -> Res<Wri
 }
 
 /// The descriptor can be written.
-pub(in crate::transport) fn write_ready(transport: &Object) -> Res<()> {
-    let this = fields(transport);
-    if !this.end.watched_for_writing.get() {
+fn write_ready(this: &Native<WritePipe>) -> Res<()> {
+    if !this.has(WATCHED_FOR_WRITING) {
         return Ok(());
     }
     let sent = this.end.end.borrow_mut().write_ready();
     match sent {
         Sent::Some => Ok(()),
         Sent::Failed(error) => {
-            stop_writing(this);
-            write_failed(transport, &*os_error(&error)?)
+            unwatch(this, WATCHED_FOR_WRITING);
+            write_failed(this, &*os_error(&error)?)
         }
         Sent::All => {
-            stop_writing(this);
-            maybe_resume(transport, this)?;
+            unwatch(this, WATCHED_FOR_WRITING);
+            maybe_resume(this)?;
             let over = this.end.end.borrow_mut().is_over();
             if over {
-                stop_watching(this);
-                call_connection_lost::<Writing>(transport, none())?;
+                unwatch(this, WATCHED_FOR_READING);
+                unwatch(this, WATCHED_FOR_WRITING);
+                call_connection_lost(this, none())?;
             }
             Ok(())
         }
@@ -264,107 +229,28 @@ pub(in crate::transport) fn write_ready(transport: &Object) -> Res<()> {
 }
 
 #[cold]
-fn write_failed(transport: &Object, exception: &Object) -> Res<()> {
-    let message = Owned::from_str("Fatal write error on pipe transport")?;
-    super::fatal_error::<Writing>(transport, exception, &message)
+fn write_failed(this: &Native<WritePipe>, exception: &Object) -> Res<()> {
+    fatal_error(this, exception, "Fatal write error on pipe transport")
 }
 
-// ---- flow control ----
-
-fn maybe_pause(transport: &Object, this: &WritePipe) -> Res<()> {
-    let pauses = {
-        let mut end = this.end.end.borrow_mut();
-        let waiting = end.queue().len();
-        end.flow.pauses_at(waiting)
-    };
-    match pauses {
-        true => flow::tell(transport, &this.protocol, &this.event_loop, Edge::Pause),
-        false => Ok(()),
-    }
-}
-
-fn maybe_resume(transport: &Object, this: &WritePipe) -> Res<()> {
-    let resumes = {
-        let mut end = this.end.end.borrow_mut();
-        let waiting = end.queue().len();
-        end.flow.resumes_at(waiting)
-    };
-    match resumes {
-        true => flow::tell(transport, &this.protocol, &this.event_loop, Edge::Resume),
-        false => Ok(()),
-    }
-}
-
-// ---- methods ----
+// ---- methods and attributes ----
 
 /// asyncio's `WriteTransport.writelines`: joined, and written as one.
-fn writelines(transport: &Object, lines: &Object) -> Res<Owned> {
+fn writelines(this: &Native<WritePipe>, lines: &Object) -> Res<Owned> {
     let joined = imports().empty_bytes.call_method(&names().join, &[lines])?;
-    transport.call_method(&names().write, &[&joined])
+    this.object().call_method(&names().write, &[&joined])
 }
 
-fn write_eof(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
-    let over = this.end.end.borrow_mut().write_eof();
-    if over {
-        stop_watching(this);
-        schedule_connection_lost(transport, this, none())?;
-    }
-    Ok(Owned::none())
-}
-
-fn abort(transport: &Object) -> Res<Owned> {
-    end::<Writing>(transport, none())?;
-    Ok(Owned::none())
-}
-
-fn close_with(transport: &Object, args: Args<'_>) -> Res<Owned> {
+fn close_with(this: &Native<WritePipe>, args: Args<'_>) -> Res<Owned> {
     let [exception] = args.parse("_close", ["exc"], 1, 0)?;
-    end::<Writing>(transport, exception.unwrap_or(none()))?;
+    force_close(this, exception.unwrap_or(none()))?;
     Ok(Owned::none())
-}
-
-fn can_write_eof(_: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(true))
-}
-
-fn get_write_buffer_size(transport: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(transport).end.end.borrow().queue().len() as u64)
-}
-
-fn get_write_buffer_limits(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
-    flow::limits(&this.end.end.borrow().flow, &this.limits)
-}
-
-fn get_high_water(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
-    flow::limit(&this.end.end.borrow().flow, &this.limits, 1)
-}
-
-fn get_low_water(transport: &Object) -> Res<Owned> {
-    let this = fields(transport);
-    flow::limit(&this.end.end.borrow().flow, &this.limits, 0)
-}
-
-fn set_write_buffer_limits(transport: &Object, args: Args<'_>) -> Res<Owned> {
-    let this = fields(transport);
-    flow::set_limits(args, &this.limits, |high, low| {
-        let set = this.end.end.borrow_mut().flow.set_limits(high, low);
-        set.map_err(|error| error.to_string())
-    })?;
-    maybe_pause(transport, this)?;
-    Ok(Owned::none())
-}
-
-fn get_conn_lost(transport: &Object) -> Res<Owned> {
-    Owned::from_u64(fields(transport).end.end.borrow().conn_lost().into())
 }
 
 /// What waits to be written, as a copy.
-fn get_buffer(transport: &Object) -> Res<Owned> {
+fn get_buffer(this: &Native<WritePipe>) -> Res<Owned> {
     let waiting: Vec<u8> = {
-        let end = fields(transport).end.end.borrow();
+        let end = this.end.end.borrow();
         end.queue().iter().flatten().copied().collect()
     };
     let joined = Owned::from_bytes(&waiting)?;
@@ -372,43 +258,35 @@ fn get_buffer(transport: &Object) -> Res<Owned> {
     unsafe { Owned::steal(ffi::PyByteArray_FromObject(joined.as_ptr())) }
 }
 
-fn get_protocol_paused(transport: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(
-        fields(transport).end.end.borrow().flow.is_paused(),
-    ))
-}
-
 fn methods() -> Vec<Method> {
-    let mut methods = common_methods!(Writing);
-    methods.extend([
+    vec![
         method!(named c"write" ("data") write, c"Writes bytes, without waiting."),
         method!(named c"writelines" ("list_of_data") writelines, c"Writes several bytes objects, without waiting."),
-        method!(noargs c"write_eof" write_eof, c"Closes once everything is written."),
-        method!(noargs c"can_write_eof" can_write_eof, c"True."),
-        method!(noargs c"close" write_eof, c"Closes once everything is written."),
-        method!(noargs c"abort" abort, c"Closes at once; what waits is not written."),
-        method!(noargs c"get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be written."),
-        method!(noargs c"get_write_buffer_limits" get_write_buffer_limits, c"The low and the high water mark, in bytes."),
-        method!(fast c"set_write_buffer_limits(high=None, low=None)" set_write_buffer_limits, c"Sets the high and the low water mark, in bytes."),
-        method!(fast c"_close" close_with, c"Closes at once, with an exception for the protocol."),
-    ]);
-    methods
+        method!(noargs c"write_eof" close::<Writing>, c"Closes once everything is written."),
+        method!(noargs c"can_write_eof" base::get_true::<Writing>, c"True."),
+        method!(fast c"get_extra_info(name, default=None)" base::get_extra_info::<Writing>, c"Optional information on the pipe."),
+        method!(fast c"_close(exc=None)" close_with, c"Closes at once, with an exception for the protocol."),
+    ]
 }
 
 fn attributes() -> Vec<GetSet> {
-    let mut attributes = common_attributes!(Writing);
-    attributes.extend([
-        attribute!(c"_conn_lost" get_conn_lost),
-        attribute!(c"_protocol_paused" get_protocol_paused),
-        attribute!(c"_high_water" get_high_water),
-        attribute!(c"_low_water" get_low_water),
-        attribute!(c"_buffer" get_buffer),
-    ]);
+    let mut attributes = base::attributes!(Writing);
+    attributes.extend(flow::writing_attributes!(Writing));
+    attributes.extend(pipe_attributes!(Writing));
+    attributes.push(attribute!(c"_buffer" get_buffer));
     attributes
 }
 
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
-    let class = make_class::<Writing>(&imports().transport, methods(), attributes())?;
+    let methods = [
+        base::methods!(
+            Writing,
+            c"_fatal_error(exc, message='Fatal error on pipe transport')"
+        ),
+        flow::writing_methods!(Writing),
+        methods(),
+    ];
+    let class = base::make_class::<Writing>(&[&imports().transport], methods, attributes())?;
     Ok(vec![
         ("WritePipeTransport", class),
         (

@@ -50,7 +50,7 @@ impl Connection {
         drop(self.reading.take());
         if self.is(WRITER_GONE) {
             self.close_unattended();
-        } else if self.stream.borrow_mut().pause_reading() {
+        } else if self.stream.borrow_mut().intake.pause() {
             drop(self.runtime.event_loop.mute_reader(self.fd));
         }
     }

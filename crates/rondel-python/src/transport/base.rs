@@ -1,0 +1,652 @@
+//! [`Transport`]: what sockets, datagram sockets and pipes have in common as transports. The object and its life.
+//!
+//! What is a kind's own is an [`End`], around the engine's state; [`Reads`] and [`Writes`] are for the kinds that do so.
+//! `ending.rs` has closing and failing, `flow.rs` the limits of what waits to be sent.
+//!
+//! No borrow of the engine's state is ever held while Python code runs.
+
+use std::cell::Cell;
+use std::ffi::CStr;
+use std::ops::ControlFlow;
+use std::os::fd::RawFd;
+use std::ptr;
+
+use pyo3::ffi;
+use rondel_engine::transport::intake::Intake;
+use rondel_engine::transport::stream::Close;
+
+use super::ending;
+use super::extra::ask_replaced;
+use super::loop_calls::{
+    call_soon, debug_in_log, report_callback, set_result_unless_cancelled, warn_of_resource,
+};
+use super::names::names;
+use super::receiver::{self, Receiver};
+use super::ways::Watched;
+use crate::cpython::collected::Collected;
+use crate::cpython::error::{
+    guard_object, raise_os_error, restore, take_exception, write_unraisable,
+};
+use crate::cpython::method::{Args, GetSet, Method};
+use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
+use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
+use crate::handle;
+use crate::loop_core::item::{Exit, Kind, Source};
+use crate::loop_core::{LoopCore, check_closed, is_debug};
+
+/// A transport's fields, behind those of asyncio's classes.
+#[repr(C)]
+pub(crate) struct Transport<E> {
+    /// The instance's dict, once there is one.
+    dict: Slot,
+    weakrefs: Cell<*mut ffi::PyObject>,
+    /// Empty once the end was told.
+    pub(super) event_loop: Slot,
+    pub(super) protocol: Slot,
+    /// The way to the protocol.
+    pub(super) receiver: Cell<&'static Receiver>,
+    /// The dict of `get_extra_info`; for a socket see `extra.rs`.
+    pub(super) extra: Slot,
+    /// The limits of the write buffer, if they are no plain integers.
+    pub(super) limits: Slot,
+    /// Done when the transport has started.
+    pub(super) waiter: Slot,
+    /// What the protocol's `data_received` and so on run in.
+    pub(super) context: Slot,
+    pub(super) fd: Cell<RawFd>,
+    flags: Cell<u16>,
+    pub(super) end: E,
+}
+
+/// The reactor watches the descriptor for reading.
+pub(super) const WATCHED_FOR_READING: u16 = 1;
+/// The reactor watches the descriptor for writing.
+pub(super) const WATCHED_FOR_WRITING: u16 = 2;
+/// The deferred item that starts the transport has not run yet.
+pub(super) const STARTING: u16 = 4;
+/// The maker gave a context, which all calls run in (from 3.15 on).
+pub(super) const CONTEXT_WAS_GIVEN: u16 = 8;
+/// The first flag that a kind may use as it likes.
+pub(super) const OWN_FLAG: u16 = 16;
+
+/// What is a kind's own about a transport.
+pub(crate) trait End: Sized + 'static {
+    const NAME: &'static CStr;
+    const DOC: &'static CStr;
+    /// What `_fatal_error` says unless it is told.
+    const FATAL_ERROR: &'static str;
+    /// What asyncio calls the callback for a descriptor that can be written.
+    const WRITE_READY: &'static str = "_write_ready";
+    /// What asyncio calls what [`deferred`](Self::deferred) does.
+    const DEFERRED: &'static str = "";
+
+    fn class() -> &'static Class;
+
+    // ---- the object ----
+
+    /// Shows the slots that are not [`Transport`]'s.
+    fn for_each_slot(&self, _see: &mut dyn FnMut(&Slot)) {}
+    /// Shows what is held otherwise.
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object));
+    /// Lets go of what is held otherwise, as far as nothing is borrowed.
+    fn release_others(&self);
+    /// What a `repr` says of an open transport on an open loop.
+    fn describe(this: &Native<Transport<Self>>) -> Vec<String>;
+    /// Whether a `repr` says twice that a transport is closed, and that one on a closed loop is open, as pipes' do.
+    const DESCRIBED_AS_PIPE: bool = false;
+    /// Lets another protocol have what comes.
+    fn set_protocol(this: &Native<Transport<Self>>, protocol: &Object) -> Res<()> {
+        this.receiver.set(receiver::of_chunks(protocol));
+        this.protocol.set(protocol.own());
+        Ok(())
+    }
+
+    // ---- what the loop tells ----
+
+    fn start(this: &Native<Transport<Self>>) -> Res<()>;
+    fn read_ready(this: &Native<Transport<Self>>) -> Res<()>;
+    fn write_ready(_this: &Native<Transport<Self>>) -> Res<()> {
+        Ok(())
+    }
+    /// What else was put off than the start.
+    fn deferred(_this: &Native<Transport<Self>>) -> Res<()> {
+        Ok(())
+    }
+
+    // ---- its end ----
+
+    /// Whether the descriptor is closed.
+    fn is_closed(&self) -> bool;
+    fn is_closing(&self) -> bool;
+    /// How often something was written in vain, or the connection failed.
+    fn conn_lost(&self) -> u32;
+    /// Takes note that the program closes it.
+    fn close(this: &Native<Transport<Self>>) -> Close;
+    /// Ends it at once; what waits is not sent. False: it had ended before.
+    fn force_close(this: &Native<Transport<Self>>) -> Res<bool>;
+    /// Closes the descriptor.
+    fn close_descriptor(this: &Transport<Self>) -> Res<()>;
+    /// Whether a failure is no reason to call the loop's exception handler: it is the protocol's business.
+    fn is_expected(exception: &Object) -> Res<bool> {
+        ending::is_os_error(exception)
+    }
+    /// Has `connection_lost` called in a turn of its own, where that takes no Python code. False: it does.
+    fn lose(_this: &Native<Transport<Self>>, _core: &LoopCore, _exception: &Object) -> Res<bool> {
+        Ok(false)
+    }
+    /// Lets go of what is a kind's own, after `connection_lost`.
+    fn let_go(_this: &Native<Transport<Self>>) -> Res<()> {
+        Ok(())
+    }
+    /// Tells others than the protocol that it has ended.
+    fn ended(_this: &Native<Transport<Self>>) -> Res<()> {
+        Ok(())
+    }
+    /// Does what is a kind's own when nobody has the transport any more, after its descriptor was closed.
+    fn finalized(_this: &Native<Transport<Self>>) -> Res<()> {
+        Ok(())
+    }
+
+    // ---- what was written in the running turn ----
+
+    /// Sends it, if there is any.
+    fn settle(_this: &Native<Transport<Self>>) -> Res<()> {
+        Ok(())
+    }
+    /// Sends it, and what was written to others, before the connection ends.
+    fn settle_end(this: &Native<Transport<Self>>) -> Res<()> {
+        Self::settle(this)
+    }
+    /// Sends it if that would show that the connection is lost.
+    fn settle_failure(_this: &Native<Transport<Self>>) -> Res<()> {
+        Ok(())
+    }
+}
+
+/// A kind that reads.
+pub(crate) trait Reads: End {
+    /// Lets `look` see whether what comes is wanted.
+    fn intake<R>(&self, look: impl FnOnce(&mut Intake) -> R) -> R;
+
+    /// Bytes are wanted again.
+    fn resumed(this: &Native<Transport<Self>>) -> Res<()> {
+        start_reading(this)
+    }
+}
+
+// SAFETY: `make` has filled the fields before anyone sees an instance, and no class derives from these.
+unsafe impl<E: End> Fields for Transport<E> {
+    #[inline]
+    fn offset() -> usize {
+        E::class().offset()
+    }
+}
+
+// SAFETY: as above.
+unsafe impl<E: End> NativeClass for Transport<E> {
+    #[inline]
+    fn class() -> &'static Class {
+        E::class()
+    }
+}
+
+// SAFETY: it shows all that it holds.
+unsafe impl<E: End> Collected for Transport<E> {
+    const FINALIZED: bool = true;
+
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        for slot in [
+            &self.dict,
+            &self.event_loop,
+            &self.protocol,
+            &self.extra,
+            &self.limits,
+            &self.waiter,
+            &self.context,
+        ] {
+            see(slot);
+        }
+        self.end.for_each_slot(see);
+    }
+
+    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
+        self.end.for_each_other(see);
+    }
+
+    fn release_others(&self) {
+        self.end.release_others();
+    }
+
+    /// A transport that nobody has any more closes its descriptor, and says that the program should have.
+    fn finalize(this: &Native<Self>) -> Res<()> {
+        if this.end.is_closed() {
+            return Ok(());
+        }
+        let text = format!("unclosed transport {}", describe(this)?.to_text()?);
+        // Where warnings are errors this one is reported, and the descriptor is closed all the same.
+        if let Err(Raised) = warn_of_resource(&text, Some(this.object())) {
+            write_unraisable(Some(this.object()));
+        }
+        E::close_descriptor(this)?;
+        E::finalized(this)
+    }
+}
+
+impl<E: End> Transport<E> {
+    #[inline]
+    pub(super) fn has(&self, flag: u16) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    #[inline]
+    pub(super) fn set(&self, flag: u16, on: bool) {
+        let rest = self.flags.get() & !flag;
+        self.flags.set(if on { rest | flag } else { rest });
+    }
+
+    /// The loop's core, until the end was told.
+    #[inline]
+    pub(super) fn core(&self) -> Option<&LoopCore> {
+        self.event_loop.get().and_then(LoopCore::of)
+    }
+
+    /// Whether no attribute was put over a method.
+    #[inline]
+    pub(super) fn is_plain(&self) -> bool {
+        self.dict.is_empty()
+    }
+
+    /// Whether `connection_lost` is certain.
+    #[inline]
+    pub(super) fn is_lost(&self) -> bool {
+        self.end.conn_lost() > 0
+    }
+
+    /// The context that its maker gave it.
+    pub(super) fn given_context(&self) -> Option<Owned> {
+        match self.has(CONTEXT_WAS_GIVEN) {
+            true => self.context.cloned(),
+            false => None,
+        }
+    }
+}
+
+// ---- its beginning ----
+
+/// A transport that nobody knows yet, and that has no protocol.
+pub(super) fn make<E: End>(
+    event_loop: &Object,
+    fd: RawFd,
+    end: E,
+    flags: u16,
+) -> Res<OwnedNative<Transport<E>>> {
+    // SAFETY: the fields are filled before anyone sees the object.
+    let this: OwnedNative<Transport<E>> = unsafe {
+        let object = allocate(E::class().as_ptr())?;
+        let fields = object.as_ptr().byte_add(E::class().offset());
+        fields.cast::<Transport<E>>().write(Transport {
+            dict: Slot::default(),
+            weakrefs: Cell::new(ptr::null_mut()),
+            event_loop: Slot::default(),
+            protocol: Slot::default(),
+            receiver: Cell::new(&receiver::METHODS),
+            extra: Slot::default(),
+            limits: Slot::default(),
+            waiter: Slot::default(),
+            context: Slot::default(),
+            fd: Cell::new(fd),
+            flags: Cell::new(STARTING | flags),
+            end,
+        });
+        OwnedNative::new(object)
+    };
+    this.event_loop.set(event_loop.own());
+    Ok(this)
+}
+
+/// Schedules `connection_made`, and then the transport's own start. `prepare` runs in between, where nothing fails any more
+/// that asyncio would look at before.
+pub(super) fn introduce<E: End>(
+    this: &Native<Transport<E>>,
+    core: &LoopCore,
+    prepare: impl FnOnce() -> Res<()>,
+) -> Res<()> {
+    let protocol = this.protocol.or_none();
+    let connection_made = protocol.getattr(&names().connection_made)?;
+    check_closed(core)?;
+    prepare()?;
+    let given = this.given_context();
+    if core.calls_directly() && !core.is_debug() {
+        let args = [this.object()];
+        let handle = handle::new_handle(core.object(), &connection_made, &args, given.as_deref())?;
+        core.push(Kind::Handle, handle.into_owned())?;
+    } else {
+        call_soon(
+            core.object(),
+            &connection_made,
+            this.object(),
+            given.as_deref(),
+        )?;
+    }
+    core.push(Kind::Deferred, this.own().into_owned())
+}
+
+/// The deferred start: `connection_made` has been called.
+fn start<E: End>(this: &Native<Transport<E>>) -> Res<()> {
+    this.set(STARTING, false);
+    let started = E::start(this);
+    if let Some(waiter) = this.waiter.take() {
+        set_result_unless_cancelled(&waiter, none())?;
+    }
+    started
+}
+
+// ---- the reactor ----
+
+/// Has the reactor tell when the descriptor can be read, or written.
+pub(super) fn watch<E: End>(this: &Native<Transport<E>>, side: u16) -> Res<()> {
+    let Some(event_loop) = this.event_loop.cloned() else {
+        return Ok(());
+    };
+    let Some(core) = LoopCore::of(&event_loop) else {
+        return Ok(());
+    };
+    check_closed(core)?;
+    let source = Source::Transport(this.own().into_owned());
+    let before = match side {
+        WATCHED_FOR_READING => core.engine().add_reader(this.fd.get(), source),
+        _ => core.engine().add_writer(this.fd.get(), source),
+    };
+    match before {
+        Ok(before) => drop(before),
+        Err(error) => return raise_os_error(&error),
+    }
+    this.set(side, true);
+    Ok(())
+}
+
+/// Watches for that no more.
+pub(super) fn unwatch<E: End>(this: &Transport<E>, side: u16) {
+    if !this.has(side) {
+        return;
+    }
+    this.set(side, false);
+    if let Some(event_loop) = this.event_loop.cloned()
+        && let Some(core) = LoopCore::of(&event_loop)
+        && !core.is_closed()
+    {
+        drop(match side {
+            WATCHED_FOR_READING => core.engine().remove_reader(this.fd.get()),
+            _ => core.engine().remove_writer(this.fd.get()),
+        });
+    }
+}
+
+/// Watches for reading, if what comes is wanted.
+pub(super) fn start_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<()> {
+    match this.end.intake(|intake| intake.is_reading()) {
+        true => watch(this, WATCHED_FOR_READING),
+        false => Ok(()),
+    }
+}
+
+impl<E: End> Watched for Transport<E> {
+    const READ_READY: &'static str = "_read_ready";
+
+    #[inline]
+    fn readable(this: &Native<Self>) -> ControlFlow<Exit> {
+        finish(this, E::read_ready(this), Self::READ_READY)
+    }
+
+    fn writable(this: &Native<Self>) -> ControlFlow<Exit> {
+        finish(this, E::write_ready(this), E::WRITE_READY)
+    }
+
+    fn deferred(this: &Native<Self>) -> ControlFlow<Exit> {
+        match this.has(STARTING) {
+            true => finish(this, start(this), "_add_reader"),
+            false => finish(this, E::deferred(this), E::DEFERRED),
+        }
+    }
+}
+
+/// Reports what a callback has raised; only what ends the loop comes out.
+#[inline]
+fn finish<E: End>(
+    this: &Native<Transport<E>>,
+    result: Res<()>,
+    callback: &str,
+) -> ControlFlow<Exit> {
+    if let Err(Raised) = result
+        && let Err(Raised) = report_callback(this.object(), this.event_loop.cloned(), callback)
+    {
+        return ControlFlow::Break(Exit::Raised(restore(take_exception())));
+    }
+    ControlFlow::Continue(())
+}
+
+/// Runs `body` in a context, if there is one.
+#[inline]
+pub(super) fn in_context(own: Option<Owned>, body: impl FnOnce() -> Res<()>) -> Res<()> {
+    match own {
+        None => body(),
+        Some(own) => {
+            context::enter(&own)?;
+            let result = body();
+            context::exit(&own).and(result)
+        }
+    }
+}
+
+// ---- methods and attributes ----
+
+/// Logs a line about the transport, in debug mode.
+pub(super) fn log_in_debug<E: End>(this: &Native<Transport<E>>, format: &str) -> Res<()> {
+    if let Some(event_loop) = this.event_loop.cloned()
+        && is_debug(&event_loop)?
+    {
+        debug_in_log(format, &[this.object()])?;
+    }
+    Ok(())
+}
+
+pub(super) fn is_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
+    let is_reading = this.end.intake(|intake| intake.is_reading());
+    Ok(Owned::from_bool(is_reading))
+}
+
+pub(super) fn get_paused<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
+    Ok(Owned::from_bool(
+        this.end.intake(|intake| intake.is_paused()),
+    ))
+}
+
+pub(crate) fn pause_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
+    if this.end.intake(Intake::pause) {
+        unwatch(this, WATCHED_FOR_READING);
+        log_in_debug(this, "%r pauses reading")?;
+    }
+    Ok(Owned::none())
+}
+
+pub(crate) fn resume_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
+    if this.end.intake(Intake::resume) {
+        // asyncio's `add_reader` takes the context of whoever calls it.
+        if !this.context.is_empty() && !this.has(CONTEXT_WAS_GIVEN) {
+            this.context.set(context::copy_current()?);
+        }
+        E::resumed(this)?;
+        log_in_debug(this, "%r resumes reading")?;
+    }
+    Ok(Owned::none())
+}
+
+pub(super) fn get_protocol<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
+    Ok(this.protocol.or_none())
+}
+
+pub(super) fn set_protocol_method<E: End>(
+    this: &Native<Transport<E>>,
+    protocol: &Object,
+) -> Res<Owned> {
+    E::set_protocol(this, protocol)?;
+    Ok(Owned::none())
+}
+
+pub(super) fn set_protocol_attribute<E: End>(
+    this: &Native<Transport<E>>,
+    value: Option<&Object>,
+) -> Res<()> {
+    E::set_protocol(this, value.unwrap_or(none()))
+}
+
+pub(super) fn get_extra_info<E: End>(this: &Native<Transport<E>>, args: Args<'_>) -> Res<Owned> {
+    let [name, default] = args.parse("get_extra_info", ["name", "default"], 2, 1)?;
+    if let Some(answer) = ask_replaced(this.object(), name, default)? {
+        return Ok(answer);
+    }
+    this.extra.or_none().call_method(
+        &names().get,
+        &[name.unwrap_or(none()), default.unwrap_or(none())],
+    )
+}
+
+pub(super) fn get_extra<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
+    Ok(this.extra.or_none())
+}
+
+pub(super) fn set_extra<E: End>(this: &Native<Transport<E>>, value: Option<&Object>) -> Res<()> {
+    this.extra.set(value.unwrap_or(none()).own());
+    Ok(())
+}
+
+pub(super) fn get_loop<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
+    Ok(this.event_loop.or_none())
+}
+
+pub(super) fn get_fd<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
+    Owned::from_i64(this.fd.get().into())
+}
+
+pub(super) fn get_true<E: End>(_: &Native<Transport<E>>) -> Res<Owned> {
+    Ok(Owned::from_bool(true))
+}
+
+pub(super) fn get_none<E: End>(_: &Native<Transport<E>>) -> Res<Owned> {
+    Ok(Owned::none())
+}
+
+/// The methods that all kinds have.
+macro_rules! methods {
+    ($end:ty, $fatal_error:literal) => {{
+        use $crate::cpython::method::method;
+        use $crate::transport::{base, ending};
+        vec![
+            method!(noargs c"close" ending::close::<$end>, c"Closes once everything is sent."),
+            method!(noargs c"is_closing" ending::is_closing::<$end>, c"Whether it is closed or about to be."),
+            method!(noargs c"get_protocol" base::get_protocol::<$end>, c"The protocol."),
+            method!(named c"set_protocol" ("protocol") base::set_protocol_method::<$end>, c"Replaces the protocol."),
+            method!(fast $fatal_error ending::fatal_error_method::<$end>, c"Reports an exception and closes at once."),
+            method!(onearg c"_call_connection_lost(exc, /)" ending::call_connection_lost::<$end>, c"Tells the protocol and closes the descriptor."),
+        ]
+    }};
+}
+pub(super) use methods;
+
+/// The attributes that all kinds have.
+macro_rules! attributes {
+    ($end:ty) => {{
+        use $crate::cpython::method::attribute;
+        use $crate::transport::{base, ending};
+        vec![
+            attribute!(c"_protocol" base::get_protocol::<$end>, base::set_protocol_attribute::<$end>),
+            attribute!(c"_loop" base::get_loop::<$end>),
+            attribute!(c"_closing" ending::get_closing::<$end>),
+        ]
+    }};
+}
+pub(super) use attributes;
+
+/// The methods of a kind that reads.
+macro_rules! reading_methods {
+    ($end:ty) => {{
+        use $crate::cpython::method::method;
+        use $crate::transport::base;
+        vec![
+            method!(noargs c"is_reading" base::is_reading::<$end>, c"Whether what comes is passed to the protocol."),
+            method!(noargs c"pause_reading" base::pause_reading::<$end>, c"Passes nothing to the protocol until resume_reading()."),
+            method!(noargs c"resume_reading" base::resume_reading::<$end>, c"Passes what comes to the protocol again."),
+        ]
+    }};
+}
+pub(super) use reading_methods;
+
+// ---- the type ----
+
+/// `"polling"` or `"idle"`.
+pub(super) fn polling<E: End>(this: &Transport<E>, side: u16) -> &'static str {
+    match this.has(side) {
+        true => "polling",
+        false => "idle",
+    }
+}
+
+fn describe<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
+    let class = this.object().class();
+    let mut info = vec![class.getattr(&*Owned::from_str("__name__")?)?.to_text()?];
+    let is_closed = this.end.is_closed();
+    if is_closed {
+        info.push("closed".to_owned());
+    } else if this.end.is_closing() {
+        info.push("closing".to_owned());
+    }
+    info.push(format!("fd={}", this.fd.get()));
+    // With the loop closed nothing is watched any more.
+    let is_open = this.core().is_some_and(|core| !core.is_closed());
+    if E::DESCRIBED_AS_PIPE && is_closed {
+        info.push("closed".to_owned());
+    } else if E::DESCRIBED_AS_PIPE && !is_open {
+        info.push("open".to_owned());
+    } else if is_open {
+        info.extend(E::describe(this));
+    }
+    Owned::from_str(&format!("<{}>", info.join(" ")))
+}
+
+unsafe extern "C" fn repr<E: End>(transport: *mut ffi::PyObject) -> *mut ffi::PyObject {
+    // SAFETY: the interpreter passes an instance of the class that has this slot.
+    let this = unsafe { Native::<Transport<E>>::this(transport) };
+    guard_object(|| describe(this))
+}
+
+/// Makes the class of a kind, which derives from asyncio's `bases`.
+pub(super) fn make_class<E: End>(
+    bases: &[&Object],
+    methods: impl IntoIterator<Item = Vec<Method>>,
+    attributes: Vec<GetSet>,
+) -> Res<Owned> {
+    let offset = bases[0].basicsize();
+    E::class().set_offset(offset);
+    let builder = TypeBuilder::new::<Transport<E>>(E::NAME, Some(bases[0]), offset)
+        .bases(bases)
+        .not_instantiable()
+        .doc(E::DOC)
+        .dict(offset + std::mem::offset_of!(Transport<E>, dict))
+        .weaklist(offset + std::mem::offset_of!(Transport<E>, weakrefs))
+        .slot(ffi::Py_tp_repr, slot_fn!(repr::<E>, ffi::reprfunc))
+        .collected::<Transport<E>>()
+        .getset(attributes);
+    let builder = methods
+        .into_iter()
+        .fold(builder, |builder, methods| builder.methods(methods));
+    let class = builder.build()?;
+    E::class().set(&class);
+    Ok(class)
+}
+
+/// asyncio's `max_size`: the most bytes that are read at a time.
+pub(super) fn set_max_size(class: &Object) -> Res<()> {
+    let max_size = Owned::from_u64(rondel_engine::transport::recv_size::MAX_RECV as u64)?;
+    crate::cpython::types::set_type_attribute(class, c"max_size", &max_size)
+}
