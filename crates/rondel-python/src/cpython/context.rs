@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
+use super::layout::{WORD, word, words};
 use super::object::check;
 use super::types::has_weakrefs;
 use super::{Object, Owned, Res, Slot, none};
@@ -192,7 +193,6 @@ fn mapping(context: *mut ffi::PyObject) -> *mut ffi::PyObject {
     }
 }
 
-const WORD: usize = size_of::<usize>();
 /// No supported version's thread state is shorter than this many words.
 const WORDS_OF_THREAD: usize = 38;
 
@@ -226,16 +226,14 @@ pub(crate) fn find() -> Res<()> {
             return Ok(());
         };
         // The mapping is what the copy shares with the context, and what differs from before the change.
-        let word = |object: &Object, word: usize| *object.as_ptr().cast::<usize>().add(word);
-        let words = size_of::<ffi::PyObject>() / WORD..context.class().basicsize() / WORD;
-        let mappings: Vec<_> = words
-            .filter(|&at| word(&after, at) != 0 && word(&before, at) != 0)
-            .filter(|&at| {
-                word(&context, at) == word(&after, at) && word(&before, at) != word(&after, at)
+        let mappings: Vec<_> = words(&context)
+            .map(|(at, now)| (at, [now, word(&after, at), word(&before, at)]))
+            .filter(|&(_, [now, after, before])| {
+                before != 0 && after != 0 && now == after && before != after
             })
             .collect();
-        if let ([mapping], true) = (&mappings[..], outside.is_empty()) {
-            IN_CONTEXT.store(mapping * WORD, Ordering::Relaxed);
+        if let ([(mapping, _)], true) = (&mappings[..], outside.is_empty()) {
+            IN_CONTEXT.store(*mapping, Ordering::Relaxed);
             IN_THREAD.store(in_thread * WORD, Ordering::Relaxed);
         }
     }

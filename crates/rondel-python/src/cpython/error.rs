@@ -20,23 +20,46 @@ pub(crate) type Res<T> = Result<T, Raised>;
 /// The built-in exception classes that are raised from here.
 #[derive(Clone, Copy)]
 pub(crate) enum Builtin {
+    Assertion,
     Attribute,
+    BlockingIo,
+    BrokenPipe,
+    Buffer,
+    Connection,
+    ConnectionReset,
+    Exception,
+    Interrupted,
+    NotImplemented,
     Os,
     Overflow,
+    ResourceWarning,
     Runtime,
+    StopAsyncIteration,
     Type,
     Value,
 }
 
 impl Builtin {
-    fn class(self) -> &'static Object {
+    /// The class.
+    pub(crate) fn class(self) -> &'static Object {
         // SAFETY: built-in exception classes live as long as the interpreter.
         unsafe {
             Object::from_ptr(match self {
+                Self::Assertion => ffi::PyExc_AssertionError,
                 Self::Attribute => ffi::PyExc_AttributeError,
+                Self::BlockingIo => ffi::PyExc_BlockingIOError,
+                Self::BrokenPipe => ffi::PyExc_BrokenPipeError,
+                Self::Buffer => ffi::PyExc_BufferError,
+                Self::Connection => ffi::PyExc_ConnectionError,
+                Self::ConnectionReset => ffi::PyExc_ConnectionResetError,
+                Self::Exception => ffi::PyExc_Exception,
+                Self::Interrupted => ffi::PyExc_InterruptedError,
+                Self::NotImplemented => ffi::PyExc_NotImplementedError,
                 Self::Os => ffi::PyExc_OSError,
                 Self::Overflow => ffi::PyExc_OverflowError,
+                Self::ResourceWarning => ffi::PyExc_ResourceWarning,
                 Self::Runtime => ffi::PyExc_RuntimeError,
+                Self::StopAsyncIteration => ffi::PyExc_StopAsyncIteration,
                 Self::Type => ffi::PyExc_TypeError,
                 Self::Value => ffi::PyExc_ValueError,
             })

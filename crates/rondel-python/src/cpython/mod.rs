@@ -38,6 +38,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod audit;
+mod builtins;
 pub(crate) mod call;
 pub(crate) mod collected;
 pub(crate) mod context;
@@ -55,6 +56,7 @@ pub(crate) mod function;
 mod function_311;
 pub(crate) mod instance_dict;
 pub(crate) mod kwdefaults;
+pub(crate) mod layout;
 pub(crate) mod method;
 pub(crate) mod names;
 #[allow(dead_code, reason = "classes are turned to it one by one")]
@@ -62,6 +64,7 @@ pub(crate) mod native;
 pub(crate) mod nesting;
 pub(crate) mod object;
 pub(crate) mod python_class;
+pub(crate) mod slots;
 pub(crate) mod special;
 pub(crate) mod stack;
 pub(crate) mod stop_iteration;

@@ -20,6 +20,7 @@ use pyo3::ffi;
 #[cfg(Py_3_14)]
 use super::thread_list::{self, Node};
 use crate::cpython::error::runtime_error;
+use crate::cpython::layout::{WORD, bytes, holder_of};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, Slot, imports};
 
@@ -166,21 +167,18 @@ pub(super) fn init() -> Res<()> {
     crate::cpython::instance_dict::find(&*new(&imports().stock_future)?)?;
     let waiters = [new(&imports().stock_future)?, new(&imports().stock_future)?];
     add_to_awaited_by.call(&[&future, &waiters[0]])?;
-    let awaited_by = found(word_with(&future, &imports().stock_future, &waiters[0]))?;
-    let before = bytes(&future, &imports().stock_future);
+    let awaited_by = found(holder_of(&future, &waiters[0]))?;
+    let before = bytes(&future);
     add_to_awaited_by.call(&[&future, &waiters[1]])?;
-    let after = bytes(&future, &imports().stock_future);
-    let awaited_by_is_set = found(
-        (awaited_by + size_of::<usize>()..before.len())
-            .find(|&at| (before[at], after[at]) == (0, 1)),
-    )?;
+    let after = bytes(&future);
+    let awaited_by_is_set =
+        found((awaited_by + WORD..before.len()).find(|&at| (before[at], after[at]) == (0, 1)))?;
     let (coroutine, name) = (new_coroutine()?, Owned::from_str("a name of its own")?);
     let task = new_task(&coroutine, &name)?;
-    let class = &imports().stock_task;
-    let listed = bytes(&task, class);
+    let listed = bytes(&task);
     get("_unregister_task")?.call(&[&task])?;
     #[cfg(Py_3_14)]
-    let unlisted = bytes(&task, class);
+    let unlisted = bytes(&task);
     // The flag stands right before the other one, and tells tasks from futures.
     let is_task = awaited_by_is_set - 1;
     found((listed[is_task] == 1 && after[is_task] == 0).then_some(()))?;
@@ -188,11 +186,10 @@ pub(super) fn init() -> Res<()> {
         awaited_by,
         awaited_by_is_set,
         is_task,
-        coroutine: found(word_with(&task, class, &coroutine))?,
-        name: found(word_with(&task, class, &name))?,
+        coroutine: found(holder_of(&task, &coroutine))?,
+        name: found(holder_of(&task, &name))?,
         #[cfg(Py_3_14)]
-        node: found((0..listed.len()).find(|&at| listed[at] != unlisted[at]))? / size_of::<usize>()
-            * size_of::<usize>(),
+        node: found((0..listed.len()).find(|&at| listed[at] != unlisted[at]))? / WORD * WORD,
         add_to_awaited_by,
         discard_from_awaited_by: get("future_discard_from_awaited_by")?,
     });
@@ -252,21 +249,4 @@ fn new_task(coroutine: &Object, name: &Object) -> Res<Owned> {
         &Owned::from_bool(false),
     )?;
     Ok(task)
-}
-
-/// The instance's own memory.
-fn bytes(object: &Object, class: &Object) -> Vec<u8> {
-    let size = class.basicsize();
-    // SAFETY: an instance of the class, all of whose memory is initialized: the allocator zeroes it.
-    unsafe { std::slice::from_raw_parts(object.as_ptr().cast::<u8>(), size).to_vec() }
-}
-
-/// The offset of the field that holds `value`.
-fn word_with(object: &Object, class: &Object, value: &Object) -> Option<usize> {
-    const WORD: usize = size_of::<usize>();
-    let value = (value.as_ptr() as usize).to_ne_bytes();
-    let bytes = bytes(object, class);
-    (size_of::<ffi::PyObject>()..bytes.len())
-        .step_by(WORD)
-        .find(|&at| bytes.get(at..at + WORD) == Some(&value[..]))
 }

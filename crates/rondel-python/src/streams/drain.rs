@@ -10,7 +10,7 @@ use super::protocol::{self, Protocol};
 use super::reader;
 use super::writer::Writer;
 use crate::awaitable::{Class, Next, Steps, awaitable_class, iterator_of, make};
-use crate::cpython::error::{raise, raise_instance, runtime_error};
+use crate::cpython::error::{Builtin, raise, raise_instance, runtime_error};
 use crate::cpython::native::{Native, NativeSlot};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
 use crate::transport::loop_calls::{create_future, with_exception_kept};
@@ -103,8 +103,7 @@ impl Steps for Drain {
                         return Ok(Next::Await(iterator_of(&helper)?));
                     };
                     if this.connection_lost.get() {
-                        // SAFETY: a built-in class lives as long as the interpreter.
-                        let class = unsafe { Object::from_ptr(ffi::PyExc_ConnectionResetError) };
+                        let class = Builtin::ConnectionReset.class();
                         return raise(class, "Connection lost");
                     }
                     if !this.paused.get() {

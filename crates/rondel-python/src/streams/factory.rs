@@ -2,15 +2,13 @@
 //!
 //! A callable like any other to whoever calls it; a listener of ours makes the protocol without a Python call.
 
-use std::ffi::c_int;
-
 use pyo3::ffi;
 
 use super::{protocol, reader};
 use crate::cpython::collected::{Collected, slots};
-use crate::cpython::error::{guard, guard_object};
-use crate::cpython::method::with_tuple_and_dict;
-use crate::cpython::native::{Class, Fields, Native, NativeClass, This};
+use crate::cpython::method::Args;
+use crate::cpython::native::{Class, Fields, Native, NativeClass};
+use crate::cpython::slots::{call_slot, init_slot};
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Owned, Res, Slot, none};
 use crate::transport::above::Factories;
@@ -59,38 +57,15 @@ fn make_protocol(this: &Native<Factory>) -> Res<Owned> {
     protocol::make_for_server(&callback, this.limit.get(), &event_loop)
 }
 
-unsafe extern "C" fn init(
-    factory: *mut ffi::PyObject,
-    args: *mut ffi::PyObject,
-    kwargs: *mut ffi::PyObject,
-) -> c_int {
-    guard(-1, || {
-        // SAFETY: the slot's contract: an instance of the class.
-        let this = unsafe { Native::<Factory>::this(factory) };
-        // SAFETY: the slot's contract.
-        unsafe {
-            with_tuple_and_dict(args, kwargs, |args| {
-                let parameters = ["client_connected_cb", "limit", "loop"];
-                let given = args.parse("StreamFactory.__init__", parameters, 3, 3)?;
-                let [callback, limit, event_loop] = given.map(|given| given.unwrap_or(none()));
-                // A limit that makes no reader raises here, once, and not for each connection.
-                this.limit.set(reader::limit_of(limit)?);
-                this.client_connected_cb.set(callback.own());
-                this.event_loop.set(event_loop.own());
-                Ok(())
-            })?;
-        }
-        Ok(0)
-    })
-}
-
-unsafe extern "C" fn call(
-    factory: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the slot's contract: an instance of the class.
-    guard_object(|| make_protocol(unsafe { Native::this(factory) }))
+fn init(this: &Native<Factory>, args: Args<'_>) -> Res<()> {
+    let parameters = ["client_connected_cb", "limit", "loop"];
+    let given = args.parse("StreamFactory.__init__", parameters, 3, 3)?;
+    let [callback, limit, event_loop] = given.map(|given| given.unwrap_or(none()));
+    // A limit that makes no reader raises here, once, and not for each connection.
+    this.limit.set(reader::limit_of(limit)?);
+    this.client_connected_cb.set(callback.own());
+    this.event_loop.set(event_loop.own());
+    Ok(())
 }
 
 /// Makes the class.
@@ -98,8 +73,8 @@ pub(super) fn init_type() -> Res<Owned> {
     let class = TypeBuilder::new::<Factory>(c"rondel._rondel.StreamFactory", None, OFFSET)
         .doc(c"StreamFactory(client_connected_cb, limit, loop)\n--\n\nThe protocol factory of start_server.")
         .slot(ffi::Py_tp_new, slot_fn!(ffi::PyType_GenericNew, ffi::newfunc))
-        .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
-        .slot(ffi::Py_tp_call, slot_fn!(call, ffi::ternaryfunc))
+        .slot(ffi::Py_tp_init, init_slot!(init))
+        .slot(ffi::Py_tp_call, call_slot!(make_protocol))
         .collected::<Factory>()
         .build()?;
     CLASS.set(&class);

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use crate::cpython::error::{raised_matches, take_exception};
+use crate::cpython::error::{Builtin, raised_matches, take_exception};
 use crate::cpython::method::method;
 use crate::cpython::{self, Object, Owned, Raised, Res};
 use crate::task;
@@ -99,8 +99,7 @@ fn report(event_loop: &Object, transport: &Object, exception: &Object) -> Res<()
 
 /// The exception that is set, if it is an `Exception`.
 fn take_ordinary() -> Res<Owned> {
-    // SAFETY: a built-in class lives as long as the interpreter.
-    match raised_matches(unsafe { Object::from_ptr(ffi::PyExc_Exception) }) {
+    match raised_matches(Builtin::Exception.class()) {
         true => Ok(take_exception()),
         false => Err(Raised),
     }

@@ -8,7 +8,6 @@
 //! never has them.
 
 use std::cell::Cell;
-use std::ffi::c_int;
 use std::ptr;
 
 use pyo3::ffi;
@@ -16,10 +15,10 @@ use pyo3::ffi;
 use super::attributes::{flag, object};
 use super::{drain, handler, reader, writer};
 use crate::cpython::collected::{Collected, slots};
-use crate::cpython::error::guard;
-use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
-use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
+use crate::cpython::method::{Args, GetSet, Method, attribute, method};
+use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative};
+use crate::cpython::slots::init_slot;
+use crate::cpython::types::{TypeBuilder, allocate, derive_from};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::loop_core::is_debug;
 use crate::transport::chunk::Chunk;
@@ -171,14 +170,7 @@ fn fill(
 ) -> Res<()> {
     this.event_loop.set(event_loop.own());
     if let Some(stream_reader) = stream_reader {
-        // SAFETY: a live object; no callback.
-        let weak = unsafe {
-            Owned::steal(ffi::PyWeakref_NewRef(
-                stream_reader.as_ptr(),
-                ptr::null_mut(),
-            ))?
-        };
-        this.reader_ref.set(weak);
+        this.reader_ref.set(Owned::weakref(stream_reader)?);
         if let Some(native) = reader::plain(stream_reader) {
             drop(
                 this.source_traceback
@@ -236,7 +228,7 @@ impl Protocol {
         };
         // A copy: completing one may run code that changes the queue.
         // SAFETY: a live iterable.
-        let list = unsafe { Owned::steal(ffi::PySequence_Tuple(waiters.as_ptr()))? };
+        let list = waiters.to_tuple()?;
         for index in 0..crate::cpython::object::tuple_len(&list) {
             let waiter = crate::cpython::object::tuple_item(&list, index);
             if waiter.call_method(&names().done, &[])?.is_true()? {
@@ -457,30 +449,16 @@ fn set_closed(this: &Native<Protocol>, value: Option<&Object>) -> Res<()> {
 
 // ---- the type ----
 
-unsafe extern "C" fn init(
-    protocol: *mut ffi::PyObject,
-    args: *mut ffi::PyObject,
-    kwargs: *mut ffi::PyObject,
-) -> c_int {
-    guard(-1, || {
-        // SAFETY: the slot's contract: an instance of the class.
-        let this = unsafe { Native::<Protocol>::this(protocol) };
-        // SAFETY: the slot's contract.
-        unsafe {
-            with_tuple_and_dict(args, kwargs, |args| {
-                let parameters = ["stream_reader", "client_connected_cb", "loop"];
-                let given = args.parse("StreamReaderProtocol.__init__", parameters, 3, 1)?;
-                let [stream_reader, callback, event_loop] =
-                    given.map(|argument| argument.filter(|argument| !argument.is_none()));
-                let event_loop = match event_loop {
-                    Some(event_loop) => event_loop.own(),
-                    None => imports().get_event_loop.call(&[])?,
-                };
-                fill(this, stream_reader, callback, &event_loop)
-            })?;
-        }
-        Ok(0)
-    })
+fn init(this: &Native<Protocol>, args: Args<'_>) -> Res<()> {
+    let parameters = ["stream_reader", "client_connected_cb", "loop"];
+    let given = args.parse("StreamReaderProtocol.__init__", parameters, 3, 1)?;
+    let [stream_reader, callback, event_loop] =
+        given.map(|argument| argument.filter(|argument| !argument.is_none()));
+    let event_loop = match event_loop {
+        Some(event_loop) => event_loop.own(),
+        None => imports().get_event_loop.call(&[])?,
+    };
+    fill(this, stream_reader, callback, &event_loop)
 }
 
 fn methods() -> Vec<Method> {
@@ -531,7 +509,7 @@ pub(super) fn init_type() -> Res<Owned> {
         .doc(c"StreamReaderProtocol(stream_reader, client_connected_cb=None, loop=None)\n--\n\nFeeds a StreamReader from a transport, as asyncio.StreamReaderProtocol.")
         .dict(offset + std::mem::offset_of!(Protocol, dict))
         .weaklist(offset + std::mem::offset_of!(Protocol, weakrefs))
-        .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
+        .slot(ffi::Py_tp_init, init_slot!(init))
         .collected::<Protocol>()
         .methods(methods())
         .getset(attributes())

@@ -8,13 +8,12 @@ mod unfit;
 
 use std::cell::Cell;
 
-use pyo3::ffi;
 use rondel_engine::read_buffer::{self, Overrun, Search, Step, overlong_line};
 
 use super::reader::{self, Reader};
 use crate::awaitable::{Class, Next, Steps, awaitable_class, iterator_of, make};
 use crate::cpython::error::{
-    raise_instance, raise_object, runtime_error, take_exception, value_error,
+    Builtin, raise_instance, raise_object, runtime_error, take_exception, value_error,
 };
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::import;
@@ -263,8 +262,7 @@ impl Read {
             Step::Incomplete if line => {
                 let rest = reader.take(usize::MAX)?;
                 if self.kind.get() == Kind::NextLine && rest.bytes().is_none_or(<[u8]>::is_empty) {
-                    // SAFETY: a built-in class lives as long as the interpreter.
-                    let stop = unsafe { Object::from_ptr(ffi::PyExc_StopAsyncIteration) };
+                    let stop = Builtin::StopAsyncIteration.class();
                     return raise_instance(stop.call(&[])?);
                 }
                 Ok(Next::Return(rest))
@@ -285,8 +283,7 @@ impl Read {
         let Some(given) = self.extra.cloned() else {
             return Ok(());
         };
-        // SAFETY: a live object.
-        let many = unsafe { ffi::PyTuple_Check(given.as_ptr()) } != 0 && imports().many_separators;
+        let many = given.is_tuple() && imports().many_separators;
         if !many {
             let Ok(one) = Chunk::of_buffer(&given) else {
                 drop(take_exception());
@@ -380,16 +377,10 @@ fn argument<'a>(
     Ok(argument)
 }
 
-#[inline]
-fn is_int(object: &Object) -> bool {
-    // SAFETY: a live object.
-    unsafe { ffi::PyLong_Check(object.as_ptr()) != 0 }
-}
-
 fn read(this: &Native<Reader>, args: Args<'_>) -> Res<Owned> {
     let n = match argument(args, "StreamReader.read", "n", 0)? {
         None => -1,
-        Some(n) if is_int(n) => n.to_count()?,
+        Some(n) if n.is_int() => n.to_count()?,
         Some(other) => return start(this, Kind::Unfit, 0, Some(other.own())),
     };
     start(this, if n < 0 { Kind::All } else { Kind::Some }, n, None)
@@ -397,7 +388,7 @@ fn read(this: &Native<Reader>, args: Args<'_>) -> Res<Owned> {
 
 fn readexactly(this: &Native<Reader>, args: Args<'_>) -> Res<Owned> {
     let n = argument(args, "StreamReader.readexactly", "n", 1)?.unwrap_or(none());
-    if !is_int(n) {
+    if !n.is_int() {
         return start(this, Kind::UnfitExactly, 0, Some(n.own()));
     }
     let count = n.to_count()?;

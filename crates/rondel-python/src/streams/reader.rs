@@ -4,7 +4,6 @@
 //! its methods. Feeding completes the future that a read waits on, and the reading task is on the ring.
 
 use std::cell::{Cell, RefCell};
-use std::ffi::c_int;
 use std::ptr;
 
 use pyo3::ffi;
@@ -14,12 +13,13 @@ use super::attributes::{flag, object};
 use super::read;
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{
-    guard, guard_object, no_memory, raise, raised_matches, take_exception, value_error,
+    Builtin, guard_object, no_memory, raise, raised_matches, take_exception, value_error,
 };
 use crate::cpython::frame::source_traceback;
-use crate::cpython::method::{GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
+use crate::cpython::method::{Args, GetSet, Method, attribute, method};
+use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative};
 use crate::cpython::object::check;
+use crate::cpython::slots::{init_slot, unary_slot};
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::loop_core::is_debug;
@@ -176,13 +176,7 @@ impl Reader {
         if let Some(exposed) = self.exposed.cloned() {
             return Ok(exposed);
         }
-        // SAFETY: a valid buffer of that length.
-        let array = self.with_bytes(|bytes| unsafe {
-            Owned::steal(ffi::PyByteArray_FromStringAndSize(
-                bytes.as_ptr().cast(),
-                bytes.len() as isize,
-            ))
-        })?;
+        let array = self.with_bytes(Owned::bytearray)?;
         *self.buffer.borrow_mut() = ReadBuffer::new();
         self.exposed.set(array.clone());
         Ok(array)
@@ -211,8 +205,7 @@ impl Reader {
             Some(socket) => socket::pause_reading(socket),
             None => transport.call_method(&names().pause_reading, &[]),
         };
-        // SAFETY: a built-in class lives as long as the interpreter.
-        let not_implemented = unsafe { Object::from_ptr(ffi::PyExc_NotImplementedError) };
+        let not_implemented = Builtin::NotImplemented.class();
         match paused {
             Ok(_) => self.paused.set(true),
             Err(Raised) if raised_matches(not_implemented) => {
@@ -259,11 +252,7 @@ fn check_open(this: &Reader) -> Res<()> {
 
 #[cold]
 pub(super) fn assertion_error<T>(message: &str) -> Res<T> {
-    // SAFETY: a built-in class lives as long as the interpreter.
-    raise(
-        unsafe { Object::from_ptr(ffi::PyExc_AssertionError) },
-        message,
-    )
+    raise(Builtin::Assertion.class(), message)
 }
 
 /// Feeds a received chunk, without copying it if the buffer is empty.
@@ -327,8 +316,7 @@ fn feed_data(this: &Native<Reader>, data: &Object) -> Res<Owned> {
         feed(this, chunk)?;
     } else {
         // Whatever `bytearray.extend` takes, or its TypeError.
-        // SAFETY: no buffer is passed.
-        let array = unsafe { Owned::steal(ffi::PyByteArray_FromStringAndSize(ptr::null(), 0))? };
+        let array = Owned::bytearray(&[])?;
         array.call_method(&names().extend, &[data])?;
         feed(this, with_buffer(&array, Chunk::copy)??)?;
     }
@@ -446,47 +434,21 @@ unsafe extern "C" fn new(
     guard_object(|| allocate_in(class).map(OwnedNative::into_owned))
 }
 
-unsafe extern "C" fn init(
-    reader: *mut ffi::PyObject,
-    args: *mut ffi::PyObject,
-    kwargs: *mut ffi::PyObject,
-) -> c_int {
-    guard(-1, || {
-        // SAFETY: the slot's contract: an instance of the class.
-        let this = unsafe { Native::<Reader>::this(reader) };
-        // SAFETY: the slot's contract.
-        unsafe {
-            with_tuple_and_dict(args, kwargs, |args| {
-                let [limit, event_loop] =
-                    args.parse("StreamReader.__init__", ["limit", "loop"], 2, 0)?;
-                if let Some(limit) = limit {
-                    this.limit.set(limit_of(limit)?);
-                }
-                let event_loop = match event_loop.filter(|given| !given.is_none()) {
-                    Some(event_loop) => event_loop.own(),
-                    None => imports().get_event_loop.call(&[])?,
-                };
-                this.event_loop.set(event_loop.clone());
-                note_origin(this, &event_loop)
-            })?;
-        }
-        Ok(0)
-    })
+fn init(this: &Native<Reader>, args: Args<'_>) -> Res<()> {
+    let [limit, event_loop] = args.parse("StreamReader.__init__", ["limit", "loop"], 2, 0)?;
+    if let Some(limit) = limit {
+        this.limit.set(limit_of(limit)?);
+    }
+    let event_loop = match event_loop.filter(|given| !given.is_none()) {
+        Some(event_loop) => event_loop.own(),
+        None => imports().get_event_loop.call(&[])?,
+    };
+    this.event_loop.set(event_loop.clone());
+    note_origin(this, &event_loop)
 }
 
-unsafe extern "C" fn repr(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the slot's contract: an instance of the class.
-    guard_object(|| describe(unsafe { Native::this(reader) }))
-}
-
-unsafe extern "C" fn aiter(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the slot's contract.
-    guard_object(|| Ok(unsafe { Object::from_ptr(reader) }.own()))
-}
-
-unsafe extern "C" fn anext(reader: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the slot's contract: an instance of the class.
-    guard_object(|| read::next_line(unsafe { Native::this(reader) }))
+fn aiter(this: &Native<Reader>) -> Res<Owned> {
+    Ok(this.own().into_owned())
 }
 
 fn methods() -> Vec<Method> {
@@ -528,10 +490,10 @@ pub(super) fn init_type() -> Res<Owned> {
         .dict(dict)
         .weaklist(weakrefs)
         .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
-        .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
-        .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
-        .slot(ffi::Py_am_aiter, slot_fn!(aiter, ffi::unaryfunc))
-        .slot(ffi::Py_am_anext, slot_fn!(anext, ffi::unaryfunc))
+        .slot(ffi::Py_tp_init, init_slot!(init))
+        .slot(ffi::Py_tp_repr, unary_slot!(describe))
+        .slot(ffi::Py_am_aiter, unary_slot!(aiter))
+        .slot(ffi::Py_am_anext, unary_slot!(read::next_line))
         .collected::<Reader>()
         .methods(methods())
         .getset(attributes())

@@ -3,16 +3,15 @@
 //! `drain` and `wait_closed` are in `drain.rs`; `start_tls` is in `python/rondel/_streams.py`.
 
 use std::cell::Cell;
-use std::ffi::c_int;
 
 use pyo3::ffi;
 
 use super::attributes::object;
 use super::{drain, reader};
 use crate::cpython::collected::{Collected, slots};
-use crate::cpython::error::{guard, guard_object};
-use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
+use crate::cpython::method::{Args, GetSet, Method, attribute, method};
+use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative};
+use crate::cpython::slots::{init_slot, unary_slot};
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 use crate::transport::loop_calls::{create_future, is_closed, warn_of_resource};
@@ -167,47 +166,29 @@ fn get_complete(this: &Native<Writer>) -> Res<Owned> {
 
 // ---- the type ----
 
-unsafe extern "C" fn init(
-    writer: *mut ffi::PyObject,
-    args: *mut ffi::PyObject,
-    kwargs: *mut ffi::PyObject,
-) -> c_int {
-    guard(-1, || {
-        // SAFETY: the slot's contract: an instance of the class.
-        let this = unsafe { Native::<Writer>::this(writer) };
-        // SAFETY: the slot's contract.
-        unsafe {
-            with_tuple_and_dict(args, kwargs, |args| {
-                let parameters = ["transport", "protocol", "reader", "loop"];
-                let [transport, protocol, reader, event_loop] =
-                    args.parse("StreamWriter.__init__", parameters, 4, 4)?;
-                let reader = reader.filter(|reader| !reader.is_none());
-                if let Some(reader) = reader
-                    && !reader::is_any_reader(reader)?
-                {
-                    return reader::assertion_error("reader must be a StreamReader or None");
-                }
-                let given = |argument: Option<&Object>| argument.unwrap_or(none()).own();
-                fill(
-                    this,
-                    &given(transport),
-                    &given(protocol),
-                    reader,
-                    &given(event_loop),
-                );
-                Ok(())
-            })?;
-        }
-        Ok(0)
-    })
+fn init(this: &Native<Writer>, args: Args<'_>) -> Res<()> {
+    let parameters = ["transport", "protocol", "reader", "loop"];
+    let [transport, protocol, reader, event_loop] =
+        args.parse("StreamWriter.__init__", parameters, 4, 4)?;
+    let reader = reader.filter(|reader| !reader.is_none());
+    if let Some(reader) = reader
+        && !reader::is_any_reader(reader)?
+    {
+        return reader::assertion_error("reader must be a StreamReader or None");
+    }
+    let given = |argument: Option<&Object>| argument.unwrap_or(none()).own();
+    fill(
+        this,
+        &given(transport),
+        &given(protocol),
+        reader,
+        &given(event_loop),
+    );
+    Ok(())
 }
 
 fn describe(this: &Native<Writer>) -> Res<Owned> {
-    let class = this
-        .object()
-        .class()
-        .getattr(&*Owned::from_str("__name__")?)?
-        .to_text()?;
+    let class = this.object().class_name()?;
     let transport = this.transport.or_none().repr()?.to_text()?;
     let mut text = format!("<{class} transport={transport}");
     if let Some(reader) = this.reader.cloned() {
@@ -215,11 +196,6 @@ fn describe(this: &Native<Writer>) -> Res<Owned> {
     }
     text.push('>');
     Owned::from_str(&text)
-}
-
-unsafe extern "C" fn repr(writer: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the slot's contract: an instance of the class.
-    guard_object(|| describe(unsafe { Native::this(writer) }))
 }
 
 fn methods() -> Vec<Method> {
@@ -255,8 +231,8 @@ pub(super) fn init_type() -> Res<Owned> {
         .dict(OFFSET + std::mem::offset_of!(Writer, dict))
         .weaklist(OFFSET + std::mem::offset_of!(Writer, weakrefs))
         .slot(ffi::Py_tp_new, slot_fn!(ffi::PyType_GenericNew, ffi::newfunc))
-        .slot(ffi::Py_tp_init, slot_fn!(init, ffi::initproc))
-        .slot(ffi::Py_tp_repr, slot_fn!(repr, ffi::reprfunc))
+        .slot(ffi::Py_tp_init, init_slot!(init))
+        .slot(ffi::Py_tp_repr, unary_slot!(describe))
         .collected::<Writer>()
         .methods(methods())
         .getset(attributes())

@@ -1,16 +1,15 @@
 //! asyncio's attributes of an `SSLProtocol` that the data path looks at, kept in native fields: what asyncio's own code
 //! sets is seen here at once, and the other way round.
 
-use pyo3::ffi;
-
 use super::names::imports as tls_imports;
 use super::protocol::{
     APP_READING_PAUSED, APP_WRITING_PAUSED, BELOW_PAUSED, BUFFERED, EOF_RECEIVED, READING_PAUSED,
     Tls, set_sslobj,
 };
-use crate::cpython::error::{not_deletable, raised_matches, take_exception};
+use crate::cpython::error::{Builtin, not_deletable, raised_matches, take_exception};
 use crate::cpython::method::{GetSet, attribute};
 use crate::cpython::native::Native;
+use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::transport::names::imports;
 use crate::transport::receiver;
@@ -79,11 +78,6 @@ flags! {
     get_buffered, set_buffered, BUFFERED;
 }
 
-fn overflow_error() -> &'static Object {
-    // SAFETY: a built-in class lives as long as the interpreter.
-    unsafe { Object::from_ptr(ffi::PyExc_OverflowError) }
-}
-
 /// Attributes that are limits in bytes.
 macro_rules! limits {
     ($($get:ident, $set:ident, $field:ident, $rounded:ident;)+) => {
@@ -97,7 +91,7 @@ macro_rules! limits {
                 // Any number does, as in asyncio, a float too; what is compared with it is an integer.
                 let bytes = match value.to_f64() {
                     Ok(bytes) => bytes.$rounded(),
-                    Err(Raised) if raised_matches(overflow_error()) => {
+                    Err(Raised) if raised_matches(Builtin::Overflow.class()) => {
                         drop(take_exception()); // an integer beyond all floats
                         f64::MAX
                     }
@@ -176,14 +170,9 @@ fn get_backlog(this: &Native<Tls>) -> Res<Owned> {
 }
 
 fn set_backlog(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
-    // SAFETY: a live object; what is not iterable raises.
-    let chunks = unsafe {
-        Owned::steal(pyo3::ffi::PySequence_Tuple(
-            value.unwrap_or(none()).as_ptr(),
-        ))?
-    };
-    let chunks = (0..crate::cpython::object::tuple_len(&chunks))
-        .map(|index| Unsent::of_buffer(crate::cpython::object::tuple_item(&chunks, index)))
+    let chunks = value.unwrap_or(none()).to_tuple()?;
+    let chunks = (0..tuple_len(&chunks))
+        .map(|index| Unsent::of_buffer(tuple_item(&chunks, index)))
         .collect::<Result<_, Raised>>()?;
     this.sent_of_first.set(0);
     drop(this.queue.replace(chunks));

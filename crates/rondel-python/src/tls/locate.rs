@@ -1,23 +1,21 @@
 //! Where the `SSL *` stands in an `_ssl._SSLSocket`, and the `BIO *` in an `_ssl.MemoryBIO`.
 //!
 //! The layout of these objects is no API, so it is found out, once, with a connection made for it. A word of an object is
-//! a candidate; what it may point to is first read by the kernel, to which a wrong address is only an error
-//! ([`peek`]), and OpenSSL gets it only if what stands there is what it would have put there:
+//! a candidate; what it may point to is first read by the kernel ([`peek`]), and OpenSSL gets it only if what stands there is
+//! what it would have put there:
 //!
 //! * a memory BIO points to OpenSSL's table of methods for memory BIOs, and holds as many bytes as Python has written;
 //! * a connection points to the two BIOs that it was made with, side by side.
 //!
 //! Anything unexpected means that Python's objects do the work.
 
-use std::os::fd::AsRawFd;
 use std::ptr;
 use std::sync::OnceLock;
-
-use pyo3::ffi;
 
 use super::names::{imports, names};
 use super::openssl::{Bio, Functions, Ssl};
 use crate::cpython::error::take_exception;
+use crate::cpython::layout::{is_pointer, peek, word, words};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Raised, Res};
 
@@ -48,46 +46,6 @@ pub(super) fn library() -> Option<&'static Library> {
         None
     });
     LIBRARY.get_or_init(|| found).as_ref()
-}
-
-/// The first `N` words at an address, as far as there is memory that can be read.
-fn peek<const N: usize>(address: usize) -> Option<[usize; N]> {
-    // It has room for all that is written, so that nothing waits.
-    let (output, input) = std::io::pipe().ok()?;
-    let mut words = [0_usize; N];
-    let len = size_of_val(&words) as isize;
-    // SAFETY: the kernel copies from an address that it checks, and to memory of that size.
-    let read = unsafe {
-        let written = libc::write(
-            input.as_raw_fd(),
-            ptr::without_provenance(address),
-            len as usize,
-        );
-        if written != len {
-            return None;
-        }
-        libc::read(output.as_raw_fd(), words.as_mut_ptr().cast(), len as usize)
-    };
-    (read == len).then_some(words)
-}
-
-/// The words of an object behind its header, with their offsets.
-fn words(object: &Object) -> impl Iterator<Item = (usize, usize)> {
-    let header = size_of::<ffi::PyObject>();
-    let end = object.class().basicsize();
-    (header..end.saturating_sub(size_of::<usize>() - 1))
-        .step_by(size_of::<usize>())
-        .map(move |offset| (offset, word(object, offset)))
-}
-
-/// The word at an offset within an object's own memory.
-fn word(object: &Object, offset: usize) -> usize {
-    // SAFETY: callers stay below the class's `tp_basicsize`; any bytes are a word.
-    unsafe { object.as_ptr().byte_add(offset).cast::<usize>().read() }
-}
-
-fn is_pointer(word: usize) -> bool {
-    word > 0xffff && word.is_multiple_of(align_of::<usize>())
 }
 
 fn find() -> Res<Option<Library>> {

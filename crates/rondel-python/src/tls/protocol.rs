@@ -15,7 +15,7 @@ use super::names::{imports, names};
 use super::session::Direct;
 use super::{attributes, reading, writing};
 use crate::cpython::collected::Collected;
-use crate::cpython::error::guard_object;
+use crate::cpython::error::{Builtin, guard_object};
 use crate::cpython::native::{Class, Fields, Native, NativeClass};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot};
@@ -225,8 +225,7 @@ unsafe impl NativeClass for Tls {
 #[cold]
 pub(super) fn fail(this: &Native<Tls>) -> Res<()> {
     let exception = take_unless_exit()?;
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let ordinary = unsafe { Object::from_ptr(ffi::PyExc_Exception) };
+    let ordinary = Builtin::Exception.class();
     if !crate::cpython::error::exception_matches(&exception, ordinary) {
         return Err(crate::cpython::error::restore(exception));
     }

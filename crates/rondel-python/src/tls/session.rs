@@ -8,14 +8,12 @@
 use std::mem::MaybeUninit;
 use std::ptr;
 
-use pyo3::ffi;
-
 use super::channel::{self, Channel};
 use super::locate::library;
 use super::names::{imports, names};
 use super::openssl::{Bio, Functions, MAX_INT, RECEIVED_SHUTDOWN, Ssl, WANT_READ, ZERO_RETURN};
 use super::protocol::Tls;
-use crate::cpython::error::{raised_matches, take_exception};
+use crate::cpython::error::{no_memory, raised_matches, take_exception};
 use crate::cpython::{Object, Owned, Raised, Res};
 use crate::kernel_calls::unpreceded;
 use crate::transport::chunk::Chunk;
@@ -444,13 +442,6 @@ impl Tls {
             Err(Raised) => Err(Raised),
         }
     }
-}
-
-#[cold]
-fn no_memory<T>() -> Res<T> {
-    // SAFETY: attached.
-    unsafe { ffi::PyErr_NoMemory() };
-    Err(Raised)
 }
 
 /// What `SSLObject.read` gave.

@@ -18,7 +18,7 @@ use crate::cpython::native::{Class, Fields, Native, NativeClass, This};
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
 use crate::transport::above::Upper;
-use crate::transport::chunk::{Chunk, is_bytes_like};
+use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::take_unless_exit;
 use crate::transport::names::names as transport_names;
 use crate::transport::socket;
@@ -126,13 +126,12 @@ fn cannot_be_encrypted(this: &Native<Transport>, data: &Object) -> Res<Owned> {
 
 #[cold]
 fn check_bytes_like(data: &Object) -> Res<()> {
-    if is_bytes_like(data) {
+    if data.is_bytes_like() {
         return Ok(());
     }
-    let class = data.class().getattr(&*Owned::from_str("__name__")?)?;
     type_error(&format!(
         "data: expecting a bytes-like instance, got {}",
-        class.to_text()?
+        data.class_name()?
     ))
 }
 

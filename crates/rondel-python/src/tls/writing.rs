@@ -10,7 +10,7 @@ use super::protocol::{
 };
 use super::scratch;
 use super::session::Got;
-use crate::cpython::error::{raise, restore, take_exception};
+use crate::cpython::error::{Builtin, raise, restore, take_exception};
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{Method, method};
 use crate::cpython::native::Native;
@@ -109,8 +109,7 @@ pub(super) fn write_appdata(this: &Native<Tls>, list: &Object) -> Res<Owned> {
     if !is_open(this)? {
         return Ok(Owned::none());
     }
-    // SAFETY: a live object; what is not iterable raises.
-    let list = unsafe { Owned::steal(pyo3::ffi::PySequence_Tuple(list.as_ptr()))? };
+    let list = list.to_tuple()?;
     before_more(this);
     let mut chunks = Vec::new();
     for index in 0..tuple_len(&list) {
@@ -152,11 +151,7 @@ fn give_up(this: &Native<Tls>, chunks: Vec<Unsent>, left: usize) -> Res<()> {
 fn lengths(list: &Object, first: usize) -> Res<usize> {
     let mut sum = 0;
     for index in first..tuple_len(list) {
-        // SAFETY: a live object.
-        match unsafe { pyo3::ffi::PyObject_Size(tuple_item(list, index).as_ptr()) } {
-            -1 => return Err(Raised),
-            len => sum += len as usize,
-        }
+        sum += tuple_item(list, index).len()?;
     }
     Ok(sum)
 }
@@ -426,11 +421,7 @@ fn flush_written(this: &Native<Tls>) -> Res<Owned> {
 }
 
 fn assertion_error<T>() -> Res<T> {
-    // SAFETY: a built-in class lives as long as the interpreter.
-    raise(
-        unsafe { Object::from_ptr(pyo3::ffi::PyExc_AssertionError) },
-        "",
-    )
+    raise(Builtin::Assertion.class(), "")
 }
 
 /// The transport below takes no more for now.

@@ -36,8 +36,7 @@ fn get_buffer(this: &Native<Socket>) -> Res<Owned> {
     drop(stream);
     if cfg!(not(Py_3_12)) {
         let joined = Owned::from_bytes(&waiting.concat())?;
-        // SAFETY: a live object.
-        return unsafe { Owned::steal(pyo3::ffi::PyByteArray_FromObject(joined.as_ptr())) };
+        return joined.to_bytearray();
     }
     let list = Owned::list()?;
     for chunk in waiting {

@@ -593,8 +593,7 @@ pub(super) fn polling<E: End>(this: &Transport<E>, side: u16) -> &'static str {
 }
 
 fn describe<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
-    let class = this.object().class();
-    let mut info = vec![class.getattr(&*Owned::from_str("__name__")?)?.to_text()?];
+    let mut info = vec![this.object().class_name()?];
     let is_closed = this.end.is_closed();
     if is_closed {
         info.push("closed".to_owned());

@@ -101,16 +101,6 @@ impl Chunk {
     }
 }
 
-/// Whether an object is a `bytes`, `bytearray` or `memoryview`, or of a subclass: what asyncio's transports take.
-pub(crate) fn is_bytes_like(data: &Object) -> bool {
-    // SAFETY: a live object.
-    unsafe {
-        ffi::PyBytes_Check(data.as_ptr()) != 0
-            || ffi::PyByteArray_Check(data.as_ptr()) != 0
-            || ffi::PyMemoryView_Check(data.as_ptr()) != 0
-    }
-}
-
 /// Lets `body` see the memory of an object that has the buffer protocol.
 pub(crate) fn with_buffer<R>(object: &Object, body: impl FnOnce(&[u8]) -> R) -> Res<R> {
     with_raw_buffer(object, ffi::PyBUF_SIMPLE, |data, len| {

@@ -3,12 +3,12 @@
 //! However it comes to its end, `connection_lost` is called once, in a turn of its own, and the descriptor is closed after it:
 //! until then it is the transport's.
 
-use pyo3::ffi;
 use rondel_engine::transport::stream::Close;
 
 use super::base::{End, Transport, WATCHED_FOR_READING, WATCHED_FOR_WRITING, unwatch};
 use super::loop_calls::{call_exception_handler_with, call_soon, with_exception_kept};
 use super::names::{imports, names};
+use crate::cpython::error::Builtin;
 use crate::cpython::method::Args;
 use crate::cpython::native::Native;
 use crate::cpython::{Object, Owned, Raised, Res, none};
@@ -106,8 +106,7 @@ fn log_with_traceback(transport: &Object, exception: &Object, message: &Object) 
 
 /// Whether an exception is an `OSError`.
 pub(super) fn is_os_error(exception: &Object) -> Res<bool> {
-    // SAFETY: a built-in class lives as long as the interpreter.
-    exception.is_instance(unsafe { Object::from_ptr(ffi::PyExc_OSError) })
+    exception.is_instance(Builtin::Os.class())
 }
 
 /// Tells the protocol, and lets go of everything.

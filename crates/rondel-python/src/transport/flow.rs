@@ -119,8 +119,7 @@ fn plain(limit: Option<&Object>) -> Option<Option<i64>> {
     let Some(limit) = limit else {
         return Some(None);
     };
-    // SAFETY: a live object.
-    if unsafe { pyo3::ffi::PyLong_CheckExact(limit.as_ptr()) } == 0 {
+    if !limit.is_exact_int() {
         return None;
     }
     match limit.to_isize() {

@@ -9,7 +9,6 @@ use std::cell::Cell;
 use std::ops::ControlFlow;
 use std::os::fd::{AsRawFd, IntoRawFd, OwnedFd, RawFd};
 
-use pyo3::ffi;
 use rondel_engine::transport::address::Address;
 use rondel_engine::transport::listener::{AcceptError, accept_batch};
 
@@ -112,8 +111,7 @@ fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
     this.sock.set(sock.own());
     this.server.set(server.own());
     if !tls.is_none() {
-        // SAFETY: a live object.
-        if unsafe { ffi::PyTuple_Check(tls.as_ptr()) } == 0 || tuple_len(tls) != 3 {
+        if !tls.is_tuple() || tuple_len(tls) != 3 {
             return type_error("tls must be a tuple of a context and two timeouts");
         }
         this.tls.set(tls.own());
@@ -231,8 +229,7 @@ fn connect_in_context(
     let own = match above::is_native(&factory) {
         // Nothing of the program's runs in it before it is copied.
         true => shared,
-        // SAFETY: a live context.
-        false => unsafe { Owned::steal(ffi::PyContext_Copy(shared.as_ptr()))? },
+        false => context::copy(&shared)?,
     };
     let logged = match is_debug(event_loop)? {
         true => Some(log_connection(this, &fd, &peer)?),

@@ -2,7 +2,7 @@
 //!
 //! Streams can be used on any loop, so what is not worth a native path goes through the loop's Python methods.
 
-use crate::cpython::error::{restore, write_unraisable};
+use crate::cpython::error::{Builtin, restore, write_unraisable};
 pub(crate) use crate::cpython::error::{take_unless_exit, with_exception_kept};
 use crate::cpython::{Object, Owned, Res};
 
@@ -116,8 +116,8 @@ pub(super) fn report_callback(
     if is_closed(&event_loop)? {
         return debug_in_log("%r failed on a closed loop", &[transport]);
     }
-    let class = transport.class().getattr(&*Owned::from_str("__name__")?)?;
-    let message = format!("Exception in callback {}.{callback}()", class.to_text()?);
+    let class = transport.class_name()?;
+    let message = format!("Exception in callback {class}.{callback}()");
     let rest = [(c"exception", &*exception), (c"transport", transport)];
     call_exception_handler(&event_loop, &message, &rest)
 }
@@ -133,8 +133,7 @@ pub(crate) fn debug_in_log(format: &str, args: &[&Object]) -> Res<()> {
 /// `warnings.warn(text, ResourceWarning)`, with `source` if given.
 pub(crate) fn warn_of_resource(text: &str, source: Option<&Object>) -> Res<()> {
     let text = Owned::from_str(text)?;
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let class = unsafe { Object::from_ptr(pyo3::ffi::PyExc_ResourceWarning) };
+    let class = Builtin::ResourceWarning.class();
     match source {
         None => imports().warn.call(&[&text, class]),
         Some(source) => imports()

@@ -176,9 +176,7 @@ pub(super) fn read_into_buffer(this: &Native<Socket>) -> Res<()> {
 /// `protocol.get_buffer(-1)`.
 fn buffer_of(protocol: &Object) -> Res<Owned> {
     let buffer = protocol.call_method(&names().get_buffer, &[&*Owned::from_i64(-1)?])?;
-    // SAFETY: a live object.
-    match unsafe { pyo3::ffi::PyObject_Size(buffer.as_ptr()) } {
-        -1 => Err(Raised),
+    match buffer.len()? {
         0 => runtime_error("get_buffer() returned an empty buffer"),
         _ => Ok(buffer),
     }
@@ -196,13 +194,11 @@ pub(crate) fn buffer_updated_failed(this: &Native<Socket>) -> Res<()> {
 #[cold]
 fn not_a_buffer(buffer: &Object) -> Res<Owned> {
     let exception = take_unless_exit()?;
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let buffer_error = unsafe { Object::from_ptr(pyo3::ffi::PyExc_BufferError) };
+    let buffer_error = Builtin::Buffer.class();
     if !exception.is_instance(buffer_error)? {
         return Ok(exception);
     }
-    let class = buffer.class();
-    let class = class.getattr(&*Owned::from_str("__name__")?)?.to_text()?;
+    let class = buffer.class_name()?;
     Builtin::Type.instance(&format!(
         "recv_into() argument 1 must be read-write bytes-like object, not {class}"
     ))

@@ -8,7 +8,6 @@ use std::ffi::CStr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::ptr;
 
-use pyo3::ffi;
 use rondel_engine::transport::address::Address;
 use rondel_engine::transport::flow_control::FlowControl;
 use rondel_engine::transport::intake::Intake;
@@ -23,7 +22,7 @@ use super::names::{imports, names};
 use super::receiver::{self, Receiver};
 use super::unsent::{Unsent, release_views};
 use super::{attributes, extra, reading, writing};
-use crate::cpython::error::runtime_error;
+use crate::cpython::error::{Builtin, runtime_error};
 use crate::cpython::native::{Class, Native, OwnedNative};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
 use crate::loop_core::item::Kind;
@@ -207,8 +206,7 @@ impl End for StreamSocket {
 
     fn ended(this: &Native<Socket>) -> Res<()> {
         if let Some(waiter) = this.end.empty_waiter.cloned() {
-            // SAFETY: a built-in class lives as long as the interpreter.
-            let class = unsafe { Object::from_ptr(ffi::PyExc_ConnectionError) };
+            let class = Builtin::Connection.class();
             let error = class.call(&[&*Owned::from_str("Connection is closed by peer")?])?;
             waiter.call_method(&names().set_exception, &[&error])?;
         }

@@ -7,12 +7,11 @@
 use std::cell::RefCell;
 use std::io;
 
-use pyo3::ffi;
 use rondel_engine::transport::send_batch::SendBatch;
 use rondel_engine::transport::stream::{Drained, Sent, Stream, Written};
 
 use super::base::{WATCHED_FOR_WRITING, in_context, unwatch, watch};
-use super::chunk::{Chunk, is_bytes_like, with_buffer};
+use super::chunk::{Chunk, with_buffer};
 use super::ending::{call_connection_lost, fatal_error, force_close_method};
 use super::flow::{maybe_pause, maybe_resume};
 use super::loop_calls::{create_future, take_unless_exit, warn_in_log};
@@ -91,7 +90,7 @@ fn write_large(this: &Native<Socket>, data: &Object) -> Res<()> {
 
 #[cold]
 fn check_bytes_like(data: &Object) -> Res<()> {
-    if !is_bytes_like(data) {
+    if !data.is_bytes_like() {
         let class = data
             .class()
             .getattr(&*Owned::from_str("__name__")?)?
@@ -375,8 +374,7 @@ fn writelines(this: &Native<Socket>, lines: &Object) -> Res<Owned> {
     if !lines.is_true()? {
         return Ok(Owned::none());
     }
-    // SAFETY: a live object; what is not iterable raises.
-    let lines = unsafe { Owned::steal(ffi::PySequence_Tuple(lines.as_ptr()))? };
+    let lines = lines.to_tuple()?;
     let mut pieces = Vec::new();
     if pieces.try_reserve_exact(tuple_len(&lines)).is_err() {
         return no_memory();
@@ -465,8 +463,7 @@ fn collect(lines: &Object, pieces: &mut Vec<Piece>) -> Res<()> {
             Some(chunk) => Piece::Chunk(chunk),
             None => {
                 // As asyncio does it, for the text of its TypeError.
-                // SAFETY: a live object.
-                let view = unsafe { Owned::steal(ffi::PyMemoryView_FromObject(line.as_ptr()))? };
+                let view = line.to_memoryview()?;
                 match with_buffer(&view, small) {
                     Ok(Ok(Some(chunk))) => Piece::Chunk(chunk),
                     Ok(Ok(None)) => Piece::Large(view),

@@ -1,33 +1,19 @@
 //! Reads that were given what is no number of bytes, or no separator. asyncio looks at it when the read is awaited, and some of
 //! it only when there are bytes to be cut: so do these.
 
-use pyo3::ffi;
-
 use super::{Kind, Read, check_exception, empty, incomplete};
 use crate::awaitable::Next;
-use crate::cpython::error::{raised_matches, take_exception, type_error, value_error};
-use crate::cpython::object::{truth, tuple_item, tuple_len};
+use crate::cpython::error::{Builtin, raised_matches, take_exception, type_error, value_error};
+use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res};
 use crate::streams::reader::Reader;
 use crate::transport::names::imports;
 
 const NO_INDEX: &str = "slice indices must be integers or None or have an __index__ method";
 
-fn is_less(left: &Object, right: &Object) -> Res<bool> {
-    // SAFETY: live objects.
-    truth(unsafe { ffi::PyObject_RichCompareBool(left.as_ptr(), right.as_ptr(), ffi::Py_LT) })
-}
-
-fn len(object: &Object) -> Res<usize> {
-    // SAFETY: a live object.
-    let len = unsafe { ffi::PyObject_Size(object.as_ptr()) };
-    usize::try_from(len).map_err(|_| Raised)
-}
-
 /// As an index; `None` if it is none.
 fn index_of(given: &Object) -> Res<Option<isize>> {
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let no_index = unsafe { Object::from_ptr(ffi::PyExc_TypeError) };
+    let no_index = Builtin::Type.class();
     match given.to_count() {
         Ok(n) => Ok(Some(n)),
         Err(Raised) if raised_matches(no_index) => {
@@ -49,7 +35,7 @@ impl Read {
             if given.equals(&zero)? {
                 return empty();
             }
-            if is_less(&given, &zero)? {
+            if given.is_less(&zero)? {
                 self.extra.clear();
                 self.kind.set(Kind::All);
                 return self.all(reader, false);
@@ -71,7 +57,7 @@ impl Read {
         let given = self.extra.or_none();
         if !woken {
             let zero = Owned::from_i64(0)?;
-            if is_less(&given, &zero)? {
+            if given.is_less(&zero)? {
                 return value_error("readexactly size can not be less than zero");
             }
             check_exception(reader)?;
@@ -80,7 +66,7 @@ impl Read {
             }
         }
         let there = Owned::from_u64(reader.len() as u64)?;
-        if is_less(&there, &given)? {
+        if there.is_less(&given)? {
             return match reader.eof.get() {
                 true => incomplete(reader, given),
                 false => self.wait(reader, "readexactly"),
@@ -99,13 +85,12 @@ impl Read {
     #[cold]
     pub(super) fn unfit_separators(&self, given: &Object) -> Res<()> {
         let mut sizes = Vec::new();
-        // SAFETY: a live object.
-        let many = unsafe { ffi::PyTuple_Check(given.as_ptr()) } != 0 && imports().many_separators;
+        let many = given.is_tuple() && imports().many_separators;
         match many {
-            false => sizes.push(len(given)?),
+            false => sizes.push(given.len()?),
             true => {
                 for index in 0..tuple_len(given) {
-                    sizes.push(len(tuple_item(given, index))?);
+                    sizes.push(tuple_item(given, index).len()?);
                 }
             }
         }
@@ -129,10 +114,8 @@ impl Read {
         }
         // What it has to say of them, a bytearray says itself.
         let (given, find) = (self.extra.or_none(), Owned::from_str("find")?);
-        // SAFETY: no bytes to copy.
-        let buffer = unsafe { Owned::steal(ffi::PyByteArray_FromStringAndSize(c"".as_ptr(), 0))? };
-        // SAFETY: a live object.
-        match unsafe { ffi::PyTuple_Check(given.as_ptr()) } != 0 && imports().many_separators {
+        let buffer = Owned::bytearray(&[])?;
+        match given.is_tuple() && imports().many_separators {
             false => drop(buffer.call_method(&find, &[&given])?),
             true => {
                 for index in 0..tuple_len(&given) {

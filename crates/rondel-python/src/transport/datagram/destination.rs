@@ -74,8 +74,7 @@ fn literal(text: &Object) -> Option<&str> {
 /// An exact `int` from 0 to `limit`.
 #[inline]
 fn number(object: &Object, limit: u32) -> Option<u32> {
-    // SAFETY: a live object.
-    if unsafe { ffi::PyLong_CheckExact(object.as_ptr()) } == 0 {
+    if !object.is_exact_int() {
         return None;
     }
     match object.to_isize() {
@@ -130,8 +129,7 @@ impl datagram::Destination for Destination {
 /// A literal address of the socket's family. Everything else is left to `socket.sendto`: names, Unix paths, mistakes.
 #[inline]
 fn parse(this: &Datagram, object: &Object) -> Option<Address> {
-    // SAFETY: a live object.
-    if unsafe { ffi::PyTuple_CheckExact(object.as_ptr()) } == 0 {
+    if !object.is_exact_tuple() {
         return None;
     }
     let len = tuple_len(object);

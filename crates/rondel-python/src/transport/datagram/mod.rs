@@ -23,7 +23,6 @@ use std::collections::VecDeque;
 use std::ffi::CStr;
 use std::os::fd::AsRawFd;
 
-use pyo3::ffi;
 use rondel_engine::transport::datagram::Datagrams;
 use rondel_engine::transport::flow_control::FlowControl;
 use rondel_engine::transport::intake::Intake;
@@ -37,7 +36,7 @@ use super::chunk::Chunk;
 use super::descriptor::Owner;
 use super::flow::Writes;
 use super::names::{imports, names};
-use crate::cpython::error::{raised_matches, runtime_error, take_exception};
+use crate::cpython::error::{Builtin, raised_matches, runtime_error, take_exception};
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::native::{Class, Native};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
@@ -204,8 +203,7 @@ impl Writes for DatagramSocket {
 
 /// The result of a method that may fail with an `OSError`, which means None.
 fn unless_os_error(result: Res<Owned>) -> Res<Owned> {
-    // SAFETY: a built-in class lives as long as the interpreter.
-    let os_error = unsafe { Object::from_ptr(ffi::PyExc_OSError) };
+    let os_error = Builtin::Os.class();
     match result {
         Err(Raised) if raised_matches(os_error) => {
             drop(take_exception());

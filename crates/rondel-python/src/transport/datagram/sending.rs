@@ -5,14 +5,13 @@
 
 use std::io;
 
-use pyo3::ffi;
 use rondel_engine::transport::datagram::{Admitted, Destination as _, Flushed, Route};
 
 use super::destination::Destination;
 use super::receiving::error_received;
 use super::{Datagram, HAS_ADDRESS};
 use crate::cpython::error::{
-    os_error, raised_matches, restore, take_exception, type_error, value_error,
+    Builtin, os_error, raised_matches, restore, take_exception, type_error, value_error,
 };
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{Args, Method, method};
@@ -20,7 +19,7 @@ use crate::cpython::native::Native;
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::loop_core::written::Sends;
 use crate::transport::base::{WATCHED_FOR_WRITING, unwatch, watch};
-use crate::transport::chunk::{Chunk, is_bytes_like, with_buffer};
+use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::ending::{call_connection_lost, fatal_error};
 use crate::transport::flow::{maybe_pause, maybe_resume};
 use crate::transport::loop_calls::{report_callback, take_unless_exit, warn_in_log};
@@ -117,7 +116,7 @@ fn cannot_be_sent(this: &Native<Datagram>) -> Res<()> {
 
 #[inline]
 fn check_data(data: &Object) -> Res<()> {
-    if is_bytes_like(data) {
+    if data.is_bytes_like() {
         return Ok(());
     }
     let class = data
@@ -137,8 +136,7 @@ fn immutable(data: &Object) -> Res<Chunk> {
         return Ok(chunk);
     }
     // Of any memoryview, be it contiguous or not.
-    // SAFETY: a live object.
-    let bytes = unsafe { Owned::steal(ffi::PyBytes_FromObject(data.as_ptr()))? };
+    let bytes = data.to_bytes()?;
     Chunk::of_buffer(&bytes)
 }
 
@@ -181,14 +179,11 @@ fn attempt_by_socket(this: &Datagram, data: &Object, to: &Object) -> Res<Attempt
         Some(socket) => socket.object().own(),
         None => return Ok(Attempt::Sent),
     };
-    // SAFETY: built-in classes live as long as the interpreter.
-    let (os, blocked, interrupted) = unsafe {
-        (
-            Object::from_ptr(ffi::PyExc_OSError),
-            Object::from_ptr(ffi::PyExc_BlockingIOError),
-            Object::from_ptr(ffi::PyExc_InterruptedError),
-        )
-    };
+    let (os, blocked, interrupted) = (
+        Builtin::Os.class(),
+        Builtin::BlockingIo.class(),
+        Builtin::Interrupted.class(),
+    );
     match socket.call_method(&names().sendto, &[data, to]) {
         Ok(_) => Ok(Attempt::Sent),
         Err(Raised) if raised_matches(blocked) || raised_matches(interrupted) => {

@@ -3,13 +3,12 @@
 use std::cell::RefCell;
 use std::ffi::CStr;
 
-use pyo3::ffi;
 use rondel_engine::transport::flow_control::FlowControl;
 use rondel_engine::transport::pipe::{Kind as PipeKind, Sent, WriteEnd, Written};
 use rondel_engine::transport::stream::Close;
 
 use super::{PipeEnd, close_pipe, make, pipe_attributes};
-use crate::cpython::error::{os_error, raise};
+use crate::cpython::error::{Builtin, os_error, raise};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::native::{Class, Native};
 use crate::cpython::{Object, Owned, Raised, Res, none};
@@ -17,7 +16,7 @@ use crate::loop_core::is_debug;
 use crate::transport::base::{
     self, End, Transport, WATCHED_FOR_READING, WATCHED_FOR_WRITING, polling, unwatch, watch,
 };
-use crate::transport::chunk::{Chunk, is_bytes_like, with_buffer};
+use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::descriptor::Owner;
 use crate::transport::ending::{call_connection_lost, close, fatal_error, force_close};
 use crate::transport::flow::{self, Writes, maybe_pause, maybe_resume};
@@ -103,8 +102,7 @@ impl End for Writing {
         if lossless {
             return force_close(this, none());
         }
-        // SAFETY: a built-in class lives as long as the interpreter.
-        let broken = unsafe { Object::from_ptr(ffi::PyExc_BrokenPipeError) };
+        let broken = Builtin::BrokenPipe.class();
         force_close(this, &*broken.call(&[])?)
     }
 
@@ -156,9 +154,8 @@ fn make_write_pipe_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
 
 /// `transport.write(data)`.
 fn write(this: &Native<WritePipe>, data: &Object) -> Res<Owned> {
-    if !is_bytes_like(data) {
-        // SAFETY: a built-in class lives as long as the interpreter.
-        let class = unsafe { Object::from_ptr(ffi::PyExc_AssertionError) };
+    if !data.is_bytes_like() {
+        let class = Builtin::Assertion.class();
         return raise(class, &data.repr()?.to_text()?);
     }
     if !data.is_true()? {
@@ -254,8 +251,7 @@ fn get_buffer(this: &Native<WritePipe>) -> Res<Owned> {
         end.queue().iter().flatten().copied().collect()
     };
     let joined = Owned::from_bytes(&waiting)?;
-    // SAFETY: a live object.
-    unsafe { Owned::steal(ffi::PyByteArray_FromObject(joined.as_ptr())) }
+    joined.to_bytearray()
 }
 
 fn methods() -> Vec<Method> {
