@@ -87,7 +87,7 @@ _functions.register_public_names(globals())
 del _name
 
 
-def _imported_by_the_extension() -> None:
+def _imports_of_native_code() -> None:
     """Never called. Packagers look for import statements: these are the imports of native code."""
     import asyncio.sslproto
     import asyncio.staggered

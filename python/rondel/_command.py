@@ -72,21 +72,21 @@ def main() -> None:
             if option[2:]:
                 arguments.insert(0, option[2:])
             if not arguments:
-                _refuse(f"argument expected for the {option} option")
+                _exit_with_usage(f"argument expected for the {option} option")
             _start(option[:2], arguments)
             return
-        _refuse(f"unknown option {option}")
+        _exit_with_usage(f"unknown option {option}")
     if not arguments:
         _start("console" if sys.stdin is not None and sys.stdin.isatty() else "-", [""])
     elif arguments[0] in _INSPECT_COMMANDS:
         if sys.version_info < (3, 14):
-            _refuse(f"{arguments[0]} needs Python 3.14 or newer, and this is {sys.version.split()[0]}")
+            _exit_with_usage(f"{arguments[0]} needs Python 3.14 or newer, and this is {sys.version.split()[0]}")
         _start("asyncio", arguments)
     else:
         _start("file" if arguments[0] != "-" else "-", arguments)
 
 
-def _refuse(message: str) -> None:
+def _exit_with_usage(message: str) -> None:
     print(f"rondel: {message}\n{_USAGE}", end="", file=sys.stderr)
     sys.exit(2)
 

@@ -37,7 +37,7 @@ _SPECIAL = ("__init__", "__aenter__", "__aexit__", "__aiter__", "__anext__")
 
 _bytecode: dict[object, CodeType] = {}
 # The public functions; the `__module__` of each; that of its model in asyncio.
-_shown: list[tuple[FunctionType, str, str]] = []
+_public_functions: list[tuple[FunctionType, str, str]] = []
 # The coroutine functions and their models, by qualified name; the results of `coroutine_code`.
 _coroutines: dict[str, tuple[FunctionType, FunctionType]] = {}
 _codes: dict[tuple[str, bool], tuple[CodeType, dict[str, Any]] | None] = {}
@@ -205,16 +205,16 @@ def _install_in_module() -> None:
             if model is not None:
                 function = _function(model, target)
                 setattr(_rondel, name, function)
-                _show(function, "rondel", function.__module__)
+                _set_module(function, "rondel", function.__module__)
         elif isinstance(target, type) and name in classes:
             install_in_class(target, classes[name])
         elif isinstance(target, type) and isinstance(vars(asyncio).get(name), type):
             for function in install_in_class(target, vars(asyncio)[name]):
-                _show(function, "rondel", function.__module__)
+                _set_module(function, "rondel", function.__module__)
 
 
-def _show(function: FunctionType, here: str, module: str) -> None:
-    _shown.append((function, here, module))
+def _set_module(function: FunctionType, here: str, module: str) -> None:
+    _public_functions.append((function, here, module))
     function.__module__ = here
 
 
@@ -236,12 +236,12 @@ def register_public_names(names: dict[str, Any]) -> None:
         if type(ours) is FunctionType and not is_asyncio_function(ours):
             model = _model(vars(asyncio), name)
             if model is not None:
-                _show(ours, ours.__module__, model.__module__)
+                _set_module(ours, ours.__module__, model.__module__)
         elif isinstance(ours, type) and isinstance(stock, type) and ours is not stock:
             for method, function in _own_functions(ours):
                 model = _model(vars(stock), method)
                 if model is not None and name != "EventLoop":
-                    _show(function, function.__module__, model.__module__)
+                    _set_module(function, function.__module__, model.__module__)
 
 
 def copy_names(cls: type, stock: type) -> None:
@@ -259,7 +259,7 @@ def copy_names(cls: type, stock: type) -> None:
 
 def set_reported_modules(installed: bool) -> None:
     """Set the `__module__` of the public functions. `pickle` looks functions up there."""
-    for function, here, module in _shown:
+    for function, here, module in _public_functions:
         function.__module__ = module if installed else here
 
 

@@ -75,13 +75,13 @@ class _Child:
         # The status was read, or the loop was closed and has dropped its readers.
         os.close(self._fd)
 
-    def ended(self) -> None:
+    def on_exit(self) -> None:
         self._loop._remove_reader(self._fd)  # type: ignore[attr-defined]
-        self.report_after(_TURNS_BEFORE_EXIT_REPORT)
+        self.report_after_turns(_TURNS_BEFORE_EXIT_REPORT)
 
-    def report_after(self, turns: int) -> None:
+    def report_after_turns(self, turns: int) -> None:
         if turns:
-            self._loop.call_soon(self.report_after, turns - 1)
+            self._loop.call_soon(self.report_after_turns, turns - 1)
         else:
             self._transport._process_exited(self._status())
 
@@ -92,20 +92,20 @@ class _Child:
             # be that of another child.
             result = os.waitid(os.P_PIDFD, self._fd, os.WEXITED)
         except ChildProcessError:
-            return self._status_read_by_others(pid)
+            return self._status_read_elsewhere(pid)
         except OSError:  # Linux 5.3 has pidfds but no waitid(P_PIDFD)
             try:
                 return unix_events.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])  # type: ignore[attr-defined, no-any-return]
             except ChildProcessError:
-                return self._status_read_by_others(pid)
+                return self._status_read_elsewhere(pid)
         if result is None:
-            return self._status_read_by_others(pid)
+            return self._status_read_elsewhere(pid)
         status: int = result.si_status if result.si_code == os.CLD_EXITED else -result.si_status
         if sys.version_info < (3, 12) and self._loop.get_debug():
             logger.debug("process %s exited with returncode %s", pid, status)
         return status
 
-    def _status_read_by_others(self, pid: int) -> int:
+    def _status_read_elsewhere(self, pid: int) -> int:
         process = self._transport._proc
         # `Popen.poll()` may have read it: the transport's own methods call that.
         if process is not None and process.returncode is not None:
@@ -163,4 +163,4 @@ class Subprocesses(_Base):
             _ThreadedWatcher().add_child_handler(pid, callback, transport)
         else:
             child = _Child(self, transport, fd)
-            self._add_reader(fd, child.ended)  # type: ignore[attr-defined]
+            self._add_reader(fd, child.on_exit)  # type: ignore[attr-defined]

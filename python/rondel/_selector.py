@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ("ReactorSelector",)
 
 
-class _Map(Mapping[Any, selectors.SelectorKey]):
+class _RegisteredFiles(Mapping[Any, selectors.SelectorKey]):
     """The registered descriptors and their keys."""
 
     def __init__(self, selector: "ReactorSelector") -> None:
@@ -32,7 +32,7 @@ class _Map(Mapping[Any, selectors.SelectorKey]):
         return self._selector.get_key(fileobj)
 
 
-def _number(fileobj: Any) -> int:
+def _fd_of(fileobj: Any) -> int:
     return selectors._fileobj_to_fd(fileobj)  # type: ignore[attr-defined,no-any-return]
 
 
@@ -65,7 +65,7 @@ class ReactorSelector(selectors.BaseSelector):
         """Watch a descriptor. `data` is a pair: the handles of reader and writer."""
         if not events or events & ~(selectors.EVENT_READ | selectors.EVENT_WRITE):
             raise ValueError(f"Invalid events: {events!r}")
-        fd, loop = _number(fileobj), self._require_loop()
+        fd, loop = _fd_of(fileobj), self._require_loop()
         if loop._watched(fd):
             raise KeyError(f"{fileobj!r} (FD {fd}) is already registered")
         reader, writer = data
@@ -96,14 +96,14 @@ class ReactorSelector(selectors.BaseSelector):
     def get_key(self, fileobj: Any) -> selectors.SelectorKey:
         """Return the key of a registered descriptor."""
         loop = self._open_loop()
-        fd = _number(fileobj)
+        fd = _fd_of(fileobj)
         if loop is None or not loop._watched(fd):
             raise KeyError(f"{fileobj!r} is not registered")
         return loop._selector_key(fd)._replace(fileobj=fileobj)
 
     def get_map(self) -> Mapping[Any, selectors.SelectorKey]:
         """Return the registered descriptors and their keys."""
-        return _Map(self)
+        return _RegisteredFiles(self)
 
     def close(self) -> None:
         """Do nothing: the native part of the loop closes the reactor."""

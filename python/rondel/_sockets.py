@@ -31,7 +31,7 @@ def _wake(future: Future[None]) -> None:
 class Sockets(_Base):
     """``sock_recv`` and its variants, and ``sock_accept``."""
 
-    def _check_raw(self, sock: socket.socket) -> None:
+    def _check_socket(self, sock: socket.socket) -> None:
         _check_ssl_socket(sock)
         if self.get_debug() and sock.gettimeout() != 0:
             raise ValueError("the socket must be non-blocking")
@@ -48,7 +48,7 @@ class Sockets(_Base):
 
     async def sock_recv(self, sock: socket.socket, n: int) -> bytes:
         """Receive up to `n` bytes."""
-        self._check_raw(sock)
+        self._check_socket(sock)
         while True:
             try:
                 return sock.recv(n)
@@ -58,7 +58,7 @@ class Sockets(_Base):
 
     async def sock_recv_into(self, sock: socket.socket, buf: Any) -> int:
         """Receive into `buf`; return how many bytes came."""
-        self._check_raw(sock)
+        self._check_socket(sock)
         while True:
             try:
                 return sock.recv_into(buf)
@@ -68,7 +68,7 @@ class Sockets(_Base):
 
     async def sock_recvfrom(self, sock: socket.socket, bufsize: int) -> tuple[bytes, Any]:
         """Receive a datagram of up to `bufsize` bytes, and the address it came from."""
-        self._check_raw(sock)
+        self._check_socket(sock)
         while True:
             try:
                 return sock.recvfrom(bufsize)
@@ -78,7 +78,7 @@ class Sockets(_Base):
 
     async def sock_recvfrom_into(self, sock: socket.socket, buf: Any, nbytes: int = 0) -> tuple[int, Any]:
         """Receive a datagram into `buf`; return how many bytes came, and from where."""
-        self._check_raw(sock)
+        self._check_socket(sock)
         if not nbytes:
             nbytes = len(buf)
         while True:
@@ -90,7 +90,7 @@ class Sockets(_Base):
 
     async def sock_accept(self, sock: socket.socket) -> tuple[socket.socket, Any]:
         """Accept a connection; return its socket, which is non-blocking, and the peer's address."""
-        self._check_raw(sock)
+        self._check_socket(sock)
         while True:
             try:
                 connection, address = sock.accept()

@@ -27,11 +27,11 @@ def is_untouched(value: Any) -> bool:
     if type(value) is FunctionType:
         return _is_unpatched_function(value)
     if isinstance(value, type):
-        return all(map(_is_part, vars(value).values()))
+        return all(map(_is_unpatched_attribute, vars(value).values()))
     return type(value) is BuiltinFunctionType
 
 
-def _is_part(value: Any) -> bool:
+def _is_unpatched_attribute(value: Any) -> bool:
     if isinstance(value, (classmethod, staticmethod)):
         value = value.__func__
     if type(value) is FunctionType:
