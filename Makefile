@@ -1,7 +1,7 @@
 # Two commands do it all: `make run` and `make test`. `make help` lists the rest.
 #
-# PYTHON chooses the interpreter (3.11 or newer). Each version has a virtual environment and build directory of its own, so
-# that changing to and fro rebuilds nothing.
+# PYTHON chooses the interpreter (3.11 or newer). Each version has its own virtual environment and
+# build directory, so that changing between versions rebuilds nothing.
 
 PYTHON ?= python3
 CARGO  ?= cargo
@@ -43,15 +43,15 @@ test-python: build ## Run the Python tests; ARGS go to pytest
 test-conformance: build ## Run CPython's own asyncio tests on Rondel; ARGS go to tests/conformance/run.py
 	$(PY) tests/conformance/run.py $(ARGS)
 
-# Every interleaving of what threads share, in a build of its own: loom takes the place of the standard library there.
+# Tests every interleaving of threads, in a separate build: loom replaces the standard library's types.
 test-loom: tools
 	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel-engine --test inbox_loom --target-dir target/loom
 
 test-panic: build $(VENV)/panic-probe
 	$(PY) -m pytest tests/robustness/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe
 
-# A use of freed memory crashes seldom; AddressSanitizer's build of the module says each one aloud. It is of use for who looks for
-# such, and every night: it takes longer than the rest of the tests together.
+# Use of freed memory rarely crashes. A build of the module with AddressSanitizer reports each one. Run it
+# to look for such bugs; a workflow runs it every night. It takes longer than all other tests together.
 ASAN_TESTS  := tests/robustness/hostile $(addprefix tests/,$(addsuffix .py,loop/test_calls loop/test_loop_in_steps \
     package/test_keywords robustness/test_collection robustness/test_reentrancy streams/test_cancellation streams/test_streams \
     sync/test_copies sync/test_sync_primitives tasks/test_eager_tasks tasks/test_foreign_futures tasks/test_futures \
@@ -65,12 +65,12 @@ test-asan: $(VENV)/asan/.built ## Run hostile programs and a third of the Python
 	    ASAN_OPTIONS=detect_leaks=0:detect_odr_violation=0:allocator_may_return_null=1 \
 	    $(PY) -m pytest -o cache_dir=$(abspath $(VENV))/asan/pytest-cache --timeout 600 $(or $(ARGS),$(ASAN_TESTS))
 
-# The servers that Debian has: PostgreSQL, Redis, nginx. None of them is left running or started at boot by this.
+# Debian's PostgreSQL, Redis and nginx. The policy file keeps the packages from starting them.
 ecosystem-setup: ## Install the servers that test-ecosystem uses (as root, on Debian)
 	printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
 	apt-get update -qq && apt-get install -qq --no-install-recommends postgresql redis-server nginx-light; status=$$?; rm /usr/sbin/policy-rc.d; exit $$status
 
-# Each in an environment of its own: what others need is kept from the tests of this project.
+# Each has its own environment, so that the project's own tests don't see these packages.
 test-ecosystem: build $(VENV)/ecosystem/.ready ## Run real programs (uvicorn, aiohttp, asyncpg, …) on Rondel; ARGS go to pytest
 	cd tests/ecosystem && $(abspath $(VENV))/ecosystem/bin/python -m pytest $(ARGS)
 	cd tests/ecosystem && $(abspath $(VENV))/ecosystem/bin/python -m rondel -m pytest $(ARGS)
@@ -78,7 +78,8 @@ test-ecosystem: build $(VENV)/ecosystem/.ready ## Run real programs (uvicorn, ai
 test-upstream: build $(VENV)/upstream/.ready ## Run the suites of aiohttp, anyio and uvicorn on Rondel; ARGS go to tests/upstream/run.py
 	$(VENV)/upstream/bin/python tests/upstream/run.py $(ARGS)
 
-# One by one if need be: an interpreter that is new has no wheels of some of them. (forbiddenfruit, pure Python, has none at all.)
+# One by one if that fails: there are no wheels of some packages for new interpreters. (forbiddenfruit,
+# pure Python, has no wheels at all.)
 $(VENV)/%/.ready: tests/%/requirements.txt $(VENV)/.built
 	test -x $(VENV)/$*/bin/python || $(PYTHON) -m venv $(VENV)/$*
 	@$(VENV)/$*/bin/python -m pip install --quiet --only-binary :all: --no-binary forbiddenfruit -r $< || sed -e '/^#/d' $< | while read -r package; do \
@@ -86,7 +87,7 @@ $(VENV)/%/.ready: tests/%/requirements.txt $(VENV)/.built
 	VIRTUAL_ENV=$(abspath $(VENV)/$*) $(VENV)/$*/bin/python -m maturin develop --release --target-dir $(BUILD)
 	@touch $@
 
-# That the benchmarks measure what they say; their figures come from `make bench`.
+# Tests the benchmarks themselves; `make bench` measures.
 test-bench: build
 	$(PY) -m pytest benchmarks/tests
 
@@ -97,7 +98,7 @@ bench: build ## Run the benchmarks; ARGS go to benchmarks/run.py
 	    $(PY) -m pip install --quiet "$$peer" || echo "skipped: $$peer does not install here"; done
 	$(PY) benchmarks/run.py $(ARGS)
 
-# Quick cases on a busy machine would stand there for good: only for a quiet one.
+# Only on a quiet machine, because the figures are committed.
 figures: build ## Measure the goals' cases, and put figures, plot and tables into docs/
 	$(MAKE) bench PYTHON=$(PYTHON) ARGS='--goals --rounds 5 --record'
 
@@ -152,7 +153,7 @@ wheel: $(VENV)/.tools ## Build a wheel into dist/
 wheels: tools $(VENV)/.packaging ## Build the source archive and a wheel for every Python found; ARGS go to packaging/build.py
 	$(PY) packaging/build.py $(ARGS)
 
-# From nothing but what is in the checkout: what an older build left in dist/ is not what is tested.
+# In a folder of its own, so that files of an older build in dist/ are not tested.
 test-packaging: tools $(VENV)/.packaging ## Install source archive and wheel into fresh environments, and use them
 	rm -rf $(VENV)/dist
 	$(PY) -m maturin sdist --out $(VENV)/dist
@@ -162,7 +163,7 @@ test-packaging: tools $(VENV)/.packaging ## Install source archive and wheel int
 clean: ## Remove what was built, the virtual environments included
 	rm -rf target dist .venv-* python/rondel/*.so .pytest_cache .mypy_cache .ruff_cache
 
-# Says what is missing before a tool fails over it.
+# Reports missing tools before something fails because of them.
 tools:
 	@command -v $(CARGO) >/dev/null || { echo "Rust is missing: install it from https://rustup.rs (1.90 or newer)" >&2; exit 1; }
 	@command -v cc >/dev/null || { echo "A linker is missing; on Debian: sudo apt install gcc libc6-dev" >&2; exit 1; }
@@ -190,13 +191,14 @@ $(VENV)/.built: $(SOURCES) $(VENV)/.tools | tools
 	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --target-dir $(BUILD)
 	@touch $@
 
-# The module once more, with functions that panic. After .built, as both use the same build directory.
+# Another build of the module, with functions that panic. After .built: both use the same build directory.
 $(VENV)/panic-probe: $(VENV)/.built
 	rm -rf $@ $(VENV)/panic-probe-wheel
 	$(PY) -m maturin build --release --features panic-probe --interpreter $(PY) --target-dir $(BUILD) --out $(VENV)/panic-probe-wheel
 	$(PY) -m pip install --quiet --no-deps --target $@ $(VENV)/panic-probe-wheel/*.whl
 
-# The module once more, for AddressSanitizer. The flag is one of nightly compilers, which this tells the stable one to take.
+# Another build of the module, with AddressSanitizer. The flag is for nightly compilers only;
+# RUSTC_BOOTSTRAP makes the stable compiler accept it.
 $(VENV)/asan/.built: $(VENV)/.built
 	RUSTC_BOOTSTRAP=1 RUSTFLAGS="-Zsanitizer=address -Cforce-frame-pointers=yes -Clink-arg=-Wl,--allow-shlib-undefined" \
 	    PYO3_PYTHON=$(abspath $(PY)) PYO3_BUILD_EXTENSION_MODULE=1 \

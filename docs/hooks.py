@@ -1,4 +1,7 @@
-"""What mkdocs does besides: pages that are files of the repository's root, with their links turned to the site's pages."""
+"""mkdocs hooks.
+
+Adds pages from the repository's root, and changes their links to the site's pages.
+"""
 
 import re
 from pathlib import Path
@@ -16,7 +19,7 @@ PAGES = {
 
 
 def on_config(config: Any) -> Any:
-    """Leave out of the navigation what is not there."""
+    """Remove missing pages from the navigation."""
 
     def there(entry: Any) -> bool:
         (page,) = entry.values()
@@ -30,7 +33,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add the pages that stand outside of docs/."""
+    """Add the pages that are outside of docs/."""
     for source, page in PAGES.items():
         text = (ROOT / source).read_text()
         text = re.sub(r"(\]\(|src=\")docs/", r"\1", text)
@@ -41,7 +44,7 @@ def on_files(files: Files, config: Any) -> Files:
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """In the pages of docs/ the links are those of the repository, so that they work when they are read there."""
+    """Change links to the repository's files to links to the site's pages."""
     for source, page in PAGES.items():
         markdown = markdown.replace(f"](../{source}", f"]({page}")
     return markdown

@@ -1,4 +1,4 @@
-"""Calling a coroutine function does not run it: it makes a coroutine object."""
+"""Calling a coroutine function does not run it: it creates a coroutine object."""
 
 import asyncio
 

@@ -1,4 +1,7 @@
-"""A crawler: fetches 1,000 pages from a local server over 1,000 connections at once, each read to its end."""
+"""A crawler.
+
+Fetches 1,000 pages from a local server over 1,000 connections at once, each read to its end.
+"""
 
 import asyncio
 import resource
@@ -9,7 +12,8 @@ PAGES = 1000
 async def handle_page(reader, writer):
     request = await reader.readline()
     number = int(request.split()[1].lstrip(b"/"))
-    # No page is sent before every request has come in: all connections are open at the same time.
+    # No page is sent before all requests have arrived, so all connections are open at the same
+    # time.
     await everybody_is_here.wait()
     writer.write(b"HTTP/1.0 200 OK\r\n\r\n")
     writer.write(b"This is page %d.\n" % number * 100)
@@ -35,7 +39,7 @@ async def main():
     global everybody_is_here
     everybody_is_here = asyncio.Barrier(2 * PAGES)
 
-    # Each connection takes two descriptors here, since the server is in the same process.
+    # Each connection takes two descriptors, because the server is in the same process.
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = 2 * PAGES + 100
     if soft != resource.RLIM_INFINITY and soft < wanted:

@@ -1,4 +1,7 @@
-"""A server that sends back what it receives. Try it with: nc 127.0.0.1 8888, or echo_client.py; stop it with Ctrl-C."""
+"""A server that sends back what it receives.
+
+Try it with: nc 127.0.0.1 8888, or echo_client.py; stop it with Ctrl-C.
+"""
 
 import asyncio
 

@@ -1,4 +1,4 @@
-"""The same as say_after_tasks.py, with gather: it makes the tasks and collects what they return."""
+"""The same as say_after_tasks.py, with gather: it creates the tasks and collects their results."""
 
 import asyncio
 

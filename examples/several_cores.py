@@ -1,6 +1,7 @@
-"""Several cores: one server process for each, all on the same port; the kernel deals the connections out.
+"""Several cores: one server process per core, all on the same port.
 
-`python several_cores.py` compares one process with one for each core, for two seconds each, or as many as it is given.
+The kernel distributes the connections. `python several_cores.py` compares one process with one per
+core, for two seconds each, or as many as its argument says.
 """
 
 import asyncio
@@ -13,7 +14,8 @@ CONNECTIONS = 32
 
 
 async def answer(reader, writer):
-    # Half a millisecond of real work for each line: with much less, the client below would be the one that is busy.
+    # Half a millisecond of real work for each line: with much less, the client would be the
+    # bottleneck.
     while line := await reader.readline():
         writer.write(hashlib.pbkdf2_hmac("sha256", line, b"salt", 2000).hex().encode() + b"\n")
         await writer.drain()
@@ -40,8 +42,8 @@ async def ask(port, until):
 
 
 async def measure(processes, seconds):
-    """Answers per second of so many server processes."""
-    # This socket keeps the port; as it does not listen, it gets no connections.
+    """Measure the responses per second of this number of server processes."""
+    # This socket keeps the port reserved. It does not listen, so it gets no connections.
     with socket.socket() as keeper:
         keeper.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         keeper.bind(("127.0.0.1", 0))

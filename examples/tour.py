@@ -1,7 +1,8 @@
-"""The tour that `make run` takes: runs the programs of this folder on Rondel, and says of each line what it shows.
+"""The tour of `make run`: runs the programs of this folder on Rondel, and explains their output.
 
-Every line that a program prints must be the one described here, so a tour that ends well is also a check. The programs
-are run unmodified by `python -m rondel FILE`; then their twins in Rust, from crates/rondel/examples, if cargo is there.
+Every line that a program prints must be the one described here, so the tour is also a check. The
+programs run unmodified by `python -m rondel FILE`. Then their Rust versions run, from
+crates/rondel/examples, if cargo is installed.
 """
 
 import os
@@ -83,7 +84,7 @@ CTRL_C: list[Line] = [
 
 @dataclass
 class Failed(Exception):
-    """A program of the tour did not do what the tour says it does."""
+    """Raised if a program of the tour does not do what the tour says."""
 
     what: str
 
@@ -106,7 +107,7 @@ def explain(line: str, expected: Line) -> None:
 
 
 def run(command: list[str], expected: list[Line]) -> None:
-    """Run one program to its end and explain its lines, those of stdout first."""
+    """Run a program and explain its lines, those of stdout first."""
     command_line(command)
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
     lines = done.stdout.splitlines() + done.stderr.splitlines()
@@ -119,7 +120,7 @@ def run(command: list[str], expected: list[Line]) -> None:
 
 
 def plain_client(message: bytes) -> bytes:
-    """What `nc` does: send, say that this was all, read to the end."""
+    """Do what `nc` does: send, end the stream, read to the end."""
     with socket.create_connection(("127.0.0.1", PORT), timeout=30) as connection:
         connection.sendall(message)
         connection.shutdown(socket.SHUT_WR)
@@ -127,7 +128,7 @@ def plain_client(message: bytes) -> bytes:
 
 
 def echo(server_command: list[str], *, client: list[str] | None, ctrl_c: list[Line]) -> None:
-    """The echo server, a client of the same kind, a plain one, and Ctrl-C."""
+    """Run the echo server, the echo client, a plain client, and Ctrl-C."""
     command_line([*server_command, "&"])
     with subprocess.Popen(
         server_command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True

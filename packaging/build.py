@@ -1,9 +1,10 @@
-"""`make wheels`: a wheel for every interpreter found, and the source archive, into dist/.
+"""`make wheels`: builds the source archive and a wheel for every interpreter found, into dist/.
 
-With zig (the package ziglang) the wheels are linked against glibc 2.17, and run wherever Rust's own programs do;
-without it they need the glibc of this machine, and maturin names them so. Wheels for musl (Alpine) are built as well where Rust
-has the target. Each wheel is then asked by auditwheel which tag it deserves, and each interpreter found installs the one that
-pip chooses for it into a fresh environment and uses it there. What could not be built, and what nobody tried, is said.
+With zig (the package ziglang) the wheels are linked against glibc 2.17, the oldest that Rust
+supports. Without it they need this machine's glibc, and maturin tags them so. Wheels for musl
+(Alpine) are built as well if Rust has the target. Then auditwheel checks the tag of each wheel, and
+each interpreter installs the wheel that pip chooses into a fresh environment and uses it. Wheels
+that could not be built or tried are reported.
 """
 
 import argparse
@@ -89,7 +90,8 @@ def main() -> int:
 
 def _run(*command: str) -> None:
     print("$", *command, flush=True)
-    # maturin asks the `python3` that it finds first for ziglang; that has to be the one that runs this.
+    # maturin looks for ziglang in the first `python3` on PATH, which must be the running
+    # interpreter.
     first = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     subprocess.run(command, cwd=ROOT, env={**os.environ, "PATH": first}, check=True)
 
@@ -107,7 +109,8 @@ def _deserves_its_tag(wheel: Path) -> bool:
     )
     text = " ".join(asked.stdout.split())
     if "musllinux" in wheel.name:
-        # On a machine with glibc auditwheel doesn't know musl's library. It has to be all that is needed.
+        # On a machine with glibc auditwheel doesn't know musl's library. The wheel must need no
+        # other library.
         libraries = set(re.findall(r'"([^"]+)": ', text.partition("required by the wheel:")[2]))
         print(f"{wheel.name}: needs {', '.join(libraries) or 'nothing'}")
         return libraries <= {"libc.so"} and "references no external versioned symbols" in text

@@ -1,6 +1,7 @@
-"""`make test-packaging`: the source archive, and each wheel that fits, install into a fresh environment and work there.
+"""`make test-packaging`: installs the source archive and each matching wheel, and uses them.
 
-Also that pip refuses an interpreter that is too old before it builds anything, and that the metadata is what an index accepts.
+It also checks that pip refuses an interpreter that is too old before it builds anything, and that
+the metadata is valid for an index.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The interpreters that wheels are built for: those of pyenv and those on PATH, one of each supported version."""
+"""Finds the interpreters to build wheels for: pyenv's and those on PATH, one per version."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ VERSIONS = ("3.11", "3.12", "3.13", "3.14", "3.15")
 
 
 def found() -> dict[str, Path]:
-    """Interpreters by version, in order."""
+    """Return the interpreters by version, in order."""
     interpreters = {}
     for version in VERSIONS:
         for candidate in _candidates(version):
@@ -30,7 +30,7 @@ def _candidates(version: str) -> list[Path]:
 
 
 def _version_of(interpreter: Path) -> str | None:
-    """The version it has if it starts; a pyenv shim of a version that is not there doesn't."""
+    """Return an interpreter's version, or None if it does not start (some pyenv shims)."""
     ask = [interpreter, "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]
     answer = subprocess.run(ask, capture_output=True, text=True, check=False)
     return answer.stdout.strip() if answer.returncode == 0 else None

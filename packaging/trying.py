@@ -1,4 +1,4 @@
-"""Wheels at work: pip chooses one of a folder for an interpreter, and it is used in a fresh environment."""
+"""Tries wheels: pip chooses one from a folder for an interpreter, in a fresh environment."""
 
 import os
 import subprocess
@@ -35,12 +35,12 @@ print(*[line.removeprefix("Tag: ") for line in text.splitlines() if line.startsw
 
 
 class Environment:
-    """A virtual environment in `folder`."""
+    """Create a virtual environment in `folder`."""
 
     def __init__(self, python: Path | str, folder: Path) -> None:
         self._folder = folder
         self._binaries = folder / "venv" / "bin"
-        # Dependencies once built need not be built again.
+        # Dependencies that were built before need not be built again.
         self._variables = {
             **{name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")},
             "CARGO_TARGET_DIR": str(ROOT / "target" / "packaging"),
@@ -48,15 +48,15 @@ class Environment:
         self._run(str(python), "-m", "venv", str(folder / "venv"))
 
     def install(self, *arguments: str) -> None:
-        """Have pip install what the arguments say."""
+        """Run `pip install` with the arguments."""
         self.python("-m", "pip", "install", "--quiet", "--disable-pip-version-check", *arguments)
 
     def python(self, *arguments: str) -> str:
-        """What the environment's interpreter prints."""
+        """Run the environment's interpreter; return its output."""
         return self._run(str(self._binaries / "python"), *arguments)
 
     def use(self) -> None:
-        """Use what is installed: as a module, by both commands, and for a program."""
+        """Use the installed package: as a module, by both commands, and for a program."""
         assert self.python("-c", PROGRAM) == "works\n"
         for command in ([str(self._binaries / "rondel")], [str(self._binaries / "python"), "-m", "rondel"]):
             assert self._run(*command, "--version").startswith("rondel ")
@@ -76,7 +76,7 @@ class Environment:
 
 
 def wheel_for(python: Path, wheels: Path) -> Path | None:
-    """The wheel that pip chooses for an interpreter and that works there; None if none fits."""
+    """Return the wheel that pip chooses for an interpreter, after a try; None if none fits."""
     with tempfile.TemporaryDirectory() as folder:
         environment = Environment(python, Path(folder))
         try:
