@@ -1,13 +1,15 @@
-//! What Python has that reaches the kernel past a transport, or ends the process: before such a function runs, what the running
-//! turn has written is sent.
+//! What Python has that reaches the kernel past a transport, or ends the process: before such a
+//! function runs, what the running turn has written is sent.
 //!
-//! A program may know the descriptor behind a transport: by `get_extra_info("socket")`, because it has made the socket itself, or by a
-//! copy of it. It may hold the peer's end, or send from another thread what the peer is to see later. And it may exec,
-//! exit or kill itself. With asyncio, what was written before is with the kernel by then. So each of these functions is
-//! preceded by a look at whether anything waits, of any loop, and that is sent early (`loop_core/written.rs`).
-//! The look is one load; the functions are system calls.
+//! A program may know the descriptor behind a transport: by `get_extra_info("socket")`, because it
+//! has made the socket itself, or by a copy of it. It may hold the peer's end, or send from another
+//! thread what the peer is to see later. And it may exec, exit or kill itself. With asyncio, what
+//! was written before is with the kernel by then. So each of these functions is preceded by a look
+//! at whether anything waits, of any loop, and that is sent early (`loop_core/written.rs`). The
+//! look is one load; the functions are system calls.
 //!
-//! What reaches the kernel otherwise (C code of others, a lock, shared memory) is left to the monitor.
+//! What reaches the kernel otherwise (C code of others, a lock, shared memory) is left to the
+//! monitor.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -28,7 +30,8 @@ fn first() {
     }
 }
 
-/// The kernel refuses some of what these do to a process of several threads; the monitor is the only one a program did not make.
+/// The kernel refuses some of what these do to a process of several threads; the monitor is the
+/// only one a program did not make.
 fn alone() {
     monitor::pause();
 }
@@ -81,8 +84,8 @@ fn methods() -> [(&'static str, &'static str, Vec<Preceded>); 2] {
             )),
         ),
         (
-            // These let other threads run while OpenSSL is at work, among them the monitor, which would have it encrypt for the same
-            // connection.
+            // These let other threads run while OpenSSL is at work, among them the monitor, which
+            // would have it encrypt for the same connection.
             "_ssl",
             "_SSLSocket",
             Vec::from(preceded!(first;
@@ -92,8 +95,8 @@ fn methods() -> [(&'static str, &'static str, Vec<Preceded>); 2] {
     ]
 }
 
-/// Puts what is above before these functions; those that the running interpreter doesn't have are left out. A second call does
-/// nothing.
+/// Puts what is above before these functions; those that the running interpreter doesn't have are
+/// left out. A second call does nothing.
 pub(crate) fn init() -> Res<()> {
     static DONE: AtomicBool = AtomicBool::new(false);
     if DONE.swap(true, Ordering::Relaxed) {

@@ -1,6 +1,7 @@
 //! The extension module `rondel._rondel`: nothing here but its contents.
 //!
-//! Python imports the package `rondel`, which re-exports what is made here. See `ARCHITECTURE.md` for the map.
+//! Python imports the package `rondel`, which re-exports what is made here. See `ARCHITECTURE.md`
+//! for the map.
 
 mod awaitable;
 mod cpython;
@@ -133,18 +134,18 @@ fn fill(module: &cpython::Object) -> Res<()> {
 }
 
 /// The native part of the package `rondel`.
-// Objects that threads share (a future that one completes and another looks at) have no locks of their own: a build
-// without the interpreter's lock is to turn it on for us, which it does with a warning.
+// Objects that threads share (a future that one completes and another looks at) have no locks of
+// their own: a build without the GIL is to turn it on for us, which it does with a warning.
 #[pymodule(gil_used = true)]
 fn _rondel(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // The classes and names that are found at import are kept once for the process.
-    // SAFETY: attached.
+    // SAFETY: the GIL is held.
     if unsafe { ffi::PyInterpreterState_Get() != ffi::PyInterpreterState_Main() } {
         return Err(PyImportError::new_err(
             "rondel can't be imported in a subinterpreter, only in the main interpreter",
         ));
     }
-    // SAFETY: PyO3 passes a live module while attached.
+    // SAFETY: PyO3 passes a live module, with the GIL held.
     let object = unsafe { cpython::Object::from_ptr(module.as_ptr()) };
     fill(object).map_err(|Raised| PyErr::fetch(module.py()))
 }

@@ -1,7 +1,9 @@
-//! Panics on purpose, for `tests/robustness/test_panics.py`. Only built with the feature `panic-probe`.
+//! Panics on purpose, for `tests/robustness/test_panics.py`. Only built with the feature
+//! `panic-probe`.
 //!
-//! A panic that nobody planned would be a bug to be fixed, so there is none to test with: these stand for it, one below
-//! a function that Python calls, one in the loop itself, with no Python frame between it and `run_forever`.
+//! A panic that nobody planned would be a bug to be fixed, so there is none to test with: these
+//! stand for it, one below a function that Python calls, one in the loop itself, with no Python
+//! frame between it and `run_forever`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 

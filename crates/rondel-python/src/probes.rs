@@ -1,6 +1,7 @@
 //! Which probes of the interpreter have found what they look for: `_rondel.probes()`.
 //!
-//! Each falls back if it has not, and nothing but time tells. So a test asks here (`docs/new-cpython.md`).
+//! Each falls back if it has not, and nothing but time tells. So a test asks here
+//! (`docs/new-cpython.md`).
 
 use crate::cpython::method::{function, method};
 use crate::cpython::{Object, Owned, Res, context, dispatch, kwdefaults};

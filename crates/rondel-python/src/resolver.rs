@@ -1,7 +1,8 @@
 //! `getaddrinfo` of a literal address, as `socket.getaddrinfo` answers it, without a thread.
 //!
-//! `python/rondel/_resolver.py` asks here first; None sends it to a thread. What is done here is what the C library and Python's
-//! `socket` module do together: the same list, of the same enumerations, after the same audit event.
+//! `python/rondel/_resolver.py` asks here first; None sends it to a thread. What is done here is
+//! what the C library and Python's `socket` module do together: the same list, of the same
+//! enumerations, after the same audit event.
 
 use std::net::{IpAddr, SocketAddrV4, SocketAddrV6};
 
@@ -57,7 +58,8 @@ fn number(object: &Object) -> Option<i32> {
 /// The characters of an exact `str`.
 fn text(object: &Object) -> Option<&str> {
     let mut len = 0;
-    // SAFETY: a live object; only that of an exact `str` is asked for its text, which lives as long as it.
+    // SAFETY: a live object; only that of an exact `str` is asked for its text, which lives as long
+    // as it.
     let bytes = unsafe {
         if ffi::PyUnicode_CheckExact(object.as_ptr()) == 0 {
             return None;

@@ -1,7 +1,8 @@
 //! `sleep`: a timer of the loop that wakes the task.
 //!
-//! `sleep(0)`, or less, lets the loop make one turn. Anything longer waits on a future that a timer completes; on loops of
-//! ours without a Python call, on others, and where `call_later` is replaced, by the loop's own methods.
+//! `sleep(0)`, or less, lets the loop make one turn. Anything longer waits on a future that a timer
+//! completes; on loops of ours without a Python call, on others, and where `call_later` is
+//! replaced, by the loop's own methods.
 
 use std::cell::Cell;
 use std::ptr;
@@ -116,7 +117,7 @@ impl Sleep {
         }
         let future = create_future(&event_loop)?;
         let result = self.result.or_none();
-        // SAFETY: made at import, and kept for ever.
+        // SAFETY: made at import, and kept forever.
         let wake = unsafe { Object::from_ptr(WAKE.load(Ordering::Relaxed)) };
         self.timer
             .set(start_timer(&event_loop, &delay, wake, &[&future, &result])?);

@@ -1,11 +1,14 @@
-//! `TaskGroup`: what runs for each task of a group is here, what runs once for a group is asyncio's own code.
+//! `TaskGroup`: what runs for each task of a group is here, what runs once for a group is asyncio's
+//! own code.
 //!
-//! The class that programs see derives from the native one, which keeps the state and has `create_task` and
-//! `_on_task_done`, and from asyncio's `TaskGroup`, whose `__aenter__`, `__aexit__` and `_abort` work on that state. A
-//! group that is not in its plain course (a child fails, the group is not active, tasks are made in another way) is
-//! handled by asyncio's own methods too, so that each version's rules hold.
+//! The class that programs see derives from the native one, which keeps the state and has
+//! `create_task` and `_on_task_done`, and from asyncio's `TaskGroup`, whose `__aenter__`,
+//! `__aexit__` and `_abort` work on that state. A group that is not in its plain course (a child
+//! fails, the group is not active, tasks are made in another way) is handled by asyncio's own
+//! methods too, so that each version's rules hold.
 //!
-//! A child of a group gets no callback with a handle: the group watches it (`future/watch.rs`), and comes to [`child_done`].
+//! A child of a group gets no callback with a handle: the group watches it (`future/watch.rs`), and
+//! comes to [`child_done`].
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -105,7 +108,8 @@ pub(crate) static WATCHER: Watcher = Watcher {
     arrived: |group| &TaskGroup::of(group).arrived,
 };
 
-/// The bound method that does for other loops, and for programs that look, what [`child_done`] does.
+/// The bound method that does for other loops, and for programs that look, what [`child_done`]
+/// does.
 fn callback_of(group: &Object) -> Res<Owned> {
     group.getattr(&STOCK.get().names.on_task_done)
 }
@@ -141,7 +145,7 @@ unsafe extern "C" fn init(
         ] {
             slot.clear();
         }
-        // SAFETY: attached.
+        // SAFETY: the GIL is held.
         this.tasks
             .set(unsafe { Owned::steal(ffi::PySet_New(ptr::null_mut()))? });
         this.errors.set(Owned::list()?);
@@ -179,7 +183,8 @@ fn create_task(group: &Object, args: Args<'_>) -> Res<Owned> {
     }
 }
 
-/// The plain course: an active group, on a loop of ours that makes its tasks itself. `None` otherwise.
+/// The plain course: an active group, on a loop of ours that makes its tasks itself. `None`
+/// otherwise.
 #[inline]
 fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
     let this = TaskGroup::of(group);

@@ -1,9 +1,10 @@
 //! The awaitable that the collector does not know of yet.
 //!
-//! Most awaitables are awaited as soon as they are made, and are done at once: to tell the collector of each would be a
-//! tenth of their time. So an awaitable is tracked when it is suspended; before that, the one that was made last is
-//! known here. It is tracked when another one is made before it was begun, or when the collector starts: nothing
-//! that could be part of a cycle is ever missed.
+//! Most awaitables are awaited as soon as they are made, and are done at once: to tell the
+//! collector of each would be a tenth of their time. So an awaitable is tracked when it is
+//! suspended; before that, the one that was made last is known here. It is tracked when another one
+//! is made before it was begun, or when the collector starts: nothing that could be part of a cycle
+//! is ever missed.
 
 use std::cell::Cell;
 use std::ptr;
@@ -16,13 +17,15 @@ use crate::cpython::method::{self, Args, method};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Res};
 
-/// An awaitable that was made and not begun, and its mark that it is tracked. Both null if there is none.
+/// An awaitable that was made and not begun, and its mark that it is tracked. Both null if there is
+/// none.
 struct Newest {
     object: Cell<*mut ffi::PyObject>,
     tracked: Cell<*const Cell<bool>>,
 }
 
-// SAFETY: used by attached code only, one thread at a time; free-threaded builds have one for each thread.
+// SAFETY: used by code that holds the GIL, one thread at a time; free-threaded builds have one for
+// each thread.
 unsafe impl Sync for Newest {}
 
 impl Newest {
@@ -48,7 +51,8 @@ impl Newest {
             self.tracked.replace(ptr::null()),
         );
         if !object.is_null() {
-            // SAFETY: it is alive, as it is forgotten here before it is begun or dies, and it is not tracked.
+            // SAFETY: it is alive, as it is forgotten here before it is begun or dies, and it is
+            // not tracked.
             unsafe {
                 (*tracked).set(true);
                 ffi::PyObject_GC_Track(object.cast());
@@ -91,7 +95,8 @@ pub(crate) fn forget(tracked: &Cell<bool>) {
 #[cfg(not(Py_3_14))]
 static COLLECTING: AtomicBool = AtomicBool::new(false);
 
-/// Whether the collector is at work: what dies now is most likely part of its garbage, whose weak references it has cleared.
+/// Whether the collector is at work: what dies now is most likely part of its garbage, whose weak
+/// references it has cleared.
 #[cfg(not(Py_3_14))]
 pub(crate) fn is_collecting() -> bool {
     COLLECTING.load(Ordering::Relaxed)

@@ -1,4 +1,5 @@
-//! What an awaitable awaits, which may be anything: sending and throwing into it, and the iterator that it is awaited by.
+//! What an awaitable awaits, which may be anything: sending and throwing into it, and the iterator
+//! that it is awaited by.
 
 use std::ptr;
 
@@ -41,7 +42,8 @@ pub(super) fn poll(inner: &Object, value: &Object) -> Res<Progress> {
 pub(super) fn throw_into(inner: &Object) -> Res<Progress> {
     let exception = take_exception();
     if future::is_native(inner) {
-        return raise_instance(exception); // a future has no `throw`, and looking for it takes longer than the rest
+        // A future has no `throw`, and looking for it takes longer than the rest.
+        return raise_instance(exception);
     }
     if let Err(Raised) = check_stack() {
         // Here the await chain ends: what was to be thrown is the context of what is raised.
@@ -88,8 +90,8 @@ pub(crate) fn iterator_of(object: &Object) -> Res<Owned> {
     ))
 }
 
-/// What `await object` goes through, of any object: where it can be had without a frame, that; otherwise a coroutine that
-/// awaits it, and has the interpreter's own checks.
+/// What `await object` goes through, of any object: where it can be had without a frame, that;
+/// otherwise a coroutine that awaits it, and has the interpreter's own checks.
 #[inline]
 pub(crate) fn await_any(object: &Object) -> Res<Owned> {
     if future::is_native(object) || is_awaitable(object) {

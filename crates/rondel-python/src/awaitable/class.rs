@@ -1,4 +1,5 @@
-//! The types of awaitables: the slots by which the interpreter awaits, collects and ends an instance, and a coroutine's methods.
+//! The types of awaitables: the slots by which the interpreter awaits, collects and ends an
+//! instance, and a coroutine's methods.
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
@@ -47,7 +48,8 @@ unsafe extern "C" fn throw<T: Steps>(
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     guard_object(|| {
-        // SAFETY: the interpreter passes a live instance and a vector as the calling convention has it.
+        // SAFETY: the interpreter passes a live instance and a vector as the calling convention has
+        // it.
         let (object, args) = unsafe {
             (
                 This::<T>::from_ptr(object),
@@ -218,8 +220,8 @@ unsafe extern "C" fn clear<T: Steps>(object: *mut ffi::PyObject) -> c_int {
     0
 }
 
-/// What becomes of one that is not done when nobody holds it any more: as with coroutines, what is suspended is closed,
-/// and what was never begun is a mistake that is warned of.
+/// What becomes of one that is not done when nobody holds it any more: as with coroutines, what is
+/// suspended is closed, and what was never begun is a mistake that is warned of.
 fn finalize_kept<T: Steps>(this: &This<T>) -> Res<()> {
     this.finalized.set(true);
     match this.stage.get() {
@@ -280,7 +282,7 @@ unsafe fn end_undone<T: Steps>(object: *mut ffi::PyObject) {
 /// Only for `tp_dealloc`.
 #[inline]
 unsafe fn give_back<T: Steps>(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let this = This::<T>::from_ptr(object);
         if this.tracked.get() {
@@ -298,10 +300,11 @@ unsafe fn give_back<T: Steps>(object: *mut ffi::PyObject) {
 /// Only for `tp_dealloc`.
 #[inline(never)]
 unsafe fn end<T: Steps>(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let this = This::<T>::from_ptr(object);
-        // The finalizer may bring it back to life, and the interpreter takes what it brings back to be tracked.
+        // The finalizer may bring it back to life, and the interpreter takes what it brings back to
+        // be tracked.
         if !this.tracked.replace(true) {
             untracked::forget(&this.tracked);
             ffi::PyObject_GC_Track(object.cast());

@@ -1,8 +1,8 @@
 //! Native awaitables: what `reader.read()`, `lock.acquire()` and `sleep()` return.
 //!
 //! Such an object is a coroutine in all but type: `await` it, or make a task of it. Its steps are a
-//! [`Steps`] implementation: a state that goes on until it has the result or something else to await first.
-//! A step that has its result at once costs no future and no suspension.
+//! [`Steps`] implementation: a state that goes on until it has the result or something else to
+//! await first. A step that has its result at once costs no future and no suspension.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -37,7 +37,8 @@ pub(crate) enum Next {
     Return(Owned),
     /// This has to be awaited first; an iterator as `__await__` gives it.
     Await(Owned),
-    /// This future of ours, which was made just now, has to be awaited first: it is pending, and nobody else waits for it.
+    /// This future of ours, which was made just now, has to be awaited first: it is pending, and
+    /// nobody else waits for it.
     Wait(Owned),
     /// Let the loop make a turn first, as `sleep(0)` does.
     Yield,
@@ -49,7 +50,8 @@ pub(crate) trait Steps: Sized + 'static {
     const REUSABLE: bool = false;
     /// The qualified name, which a task's repr shows.
     fn name(&self) -> &'static str;
-    /// Whether it awaits a coroutine of asyncio's own function of that name, which shows its code and frame itself.
+    /// Whether it awaits a coroutine of asyncio's own function of that name, which shows its code
+    /// and frame itself.
     fn hands_over(&self) -> bool {
         false
     }
@@ -87,7 +89,8 @@ impl Class {
     }
 }
 
-/// `awaitable_class!(NAME, 256)`: a static [`Class`] for one kind of awaitables, with a freelist that has room for as many.
+/// `awaitable_class!(NAME, 256)`: a static [`Class`] for one kind of awaitables, with a freelist
+/// that has room for as many.
 macro_rules! awaitable_class {
     ($name:ident, $room:literal) => {
         static $name: $crate::awaitable::Class = {
@@ -116,7 +119,8 @@ enum Stage {
 #[repr(C)]
 struct Awaitable<T> {
     stage: Cell<Stage>,
-    /// The finalizer has run: the collector won't run it again, so the object must not come back from the freelist.
+    /// The finalizer has run: the collector won't run it again, so the object must not come back
+    /// from the freelist.
     finalized: Cell<bool>,
     /// The collector knows of it.
     tracked: Cell<bool>,
@@ -172,7 +176,7 @@ pub(crate) fn make<T: Steps>(fill: impl FnOnce(&T)) -> Res<Owned> {
     let type_ptr = class.class.load(Ordering::Relaxed);
     let (object, tracked) = match (class.revive)(type_ptr) {
         Some(object) => (object, false),
-        // SAFETY: zeroed memory is a valid state, by the trait's word.
+        // SAFETY: zeroed memory is a valid state, guaranteed by the trait.
         None => (unsafe { allocate(type_ptr)? }, true),
     };
     // SAFETY: an instance of the type that was made for `T`.

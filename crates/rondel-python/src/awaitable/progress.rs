@@ -1,4 +1,5 @@
-//! How an awaitable goes on: by `send`, `throw` and `close`, from what it awaited to what it awaits next or returns.
+//! How an awaitable goes on: by `send`, `throw` and `close`, from what it awaited to what it awaits
+//! next or returns.
 
 use pyo3::ffi;
 
@@ -19,8 +20,8 @@ pub(super) enum Progress {
 }
 
 impl<T: Steps> This<T> {
-    /// Goes on with `None`, as an `await` in a coroutine does: here is what mostly happens in one piece, without calls
-    /// between the parts.
+    /// Goes on with `None`, as an `await` in a coroutine does: here is what mostly happens in one
+    /// piece, without calls between the parts.
     #[inline(always)]
     pub(super) fn resume(&self) -> Res<Progress> {
         let next = match self.stage.get() {

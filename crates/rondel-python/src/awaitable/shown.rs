@@ -1,8 +1,8 @@
 //! What an awaitable shows of a coroutine's code and frame: `cr_code` and `cr_frame`.
 //!
-//! The code is that of the function which made it, and no frame runs. A program that asks gets a new frame of that code, at
-//! the function's first line or at its `await`, with no local variables: `inspect` and debuggers take a coroutine without a
-//! frame for one that is done.
+//! The code is that of the function which made it, and no frame runs. A program that asks gets a
+//! new frame of that code, at the function's first line or at its `await`, with no local variables:
+//! `inspect` and debuggers take a coroutine without a frame for one that is done.
 
 use std::ptr;
 
@@ -12,7 +12,8 @@ use crate::cpython::names::import;
 use crate::cpython::object::tuple_item;
 use crate::cpython::{Owned, Res};
 
-/// The code, of the function as it stands or as it awaits, and the function's globals; `None` if there is no such function.
+/// The code, of the function as it stands or as it awaits, and the function's globals; `None` if
+/// there is no such function.
 fn look_up(name: &str, awaits: bool) -> Res<Owned> {
     import("rondel._functions")?
         .getattr(&*Owned::from_str("coroutine_code")?)?
@@ -35,7 +36,7 @@ pub(super) fn frame(name: &str, awaits: bool) -> Res<Owned> {
         return Ok(found);
     }
     let (code, globals) = (tuple_item(&found, 0), tuple_item(&found, 1));
-    // SAFETY: attached; a live code object and dict, by `coroutine_code`.
+    // SAFETY: the GIL is held; a live code object and dict, by `coroutine_code`.
     unsafe {
         Owned::steal(
             ffi::PyFrame_New(

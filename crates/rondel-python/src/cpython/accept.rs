@@ -1,8 +1,9 @@
 //! Methods of our classes, called on objects of others: `rondel.Future.done(task)`.
 //!
-//! A method's descriptor takes only objects of its class, while `rondel.Task` is no `rondel.Future` by layout, nor a timer a
-//! handle, and asyncio's own futures are of neither. So the descriptors in these classes are called by a function that passes such
-//! calls on: to our method, if that can work on the object, or to the one of asyncio's class. Calls on instances don't come here.
+//! A method's descriptor takes only objects of its class, while `rondel.Task` is no `rondel.Future`
+//! by layout, nor a timer a handle, and asyncio's own futures are of neither. So the descriptors in
+//! these classes are called by a function that passes such calls on: to our method, if that can
+//! work on the object, or to the one of asyncio's class. Calls on instances don't come here.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -45,7 +46,8 @@ unsafe extern "C" fn call_descriptor<const CONVENTION: usize>(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: a call's arguments; `accept` has noted the function before it put this one in its place.
+    // SAFETY: a call's arguments; `accept` has noted the function before it put this one in its
+    // place.
     unsafe {
         let descriptor = callable.cast::<ffi::PyMethodDescrObject>();
         let class = (*descriptor).d_common.d_type;
@@ -72,7 +74,7 @@ unsafe fn call_other(
     kwnames: *mut ffi::PyObject,
 ) -> Option<*mut ffi::PyObject> {
     let class = descriptor.d_common.d_type;
-    // SAFETY: by the caller's word; live types.
+    // SAFETY: guaranteed by the caller; live types.
     unsafe {
         let this = *args;
         let derives = |known: *mut ffi::PyTypeObject| {
@@ -106,8 +108,8 @@ unsafe fn call_other(
     }
 }
 
-/// Has the methods of `class`, when they are called on the class with objects of `others`, work on these, and with
-/// objects of asyncio's own class be asyncio's. At import, once for a class.
+/// Has the methods of `class`, when they are called on the class with objects of `others`, work on
+/// these, and with objects of asyncio's own class be asyncio's. At import, once for a class.
 pub(crate) fn accept(class: &Object, others: &[&Object], stock: &Object) -> Res<()> {
     if !is_as_expected(class)? {
         return Ok(());

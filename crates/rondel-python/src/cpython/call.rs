@@ -1,4 +1,5 @@
-//! The calls in which a program's code runs, made so that the thread may come to its end there (`ending.rs`).
+//! The calls in which a program's code runs, made so that the thread may come to its end there
+//! (`ending.rs`).
 
 use pyo3::ffi;
 
@@ -13,8 +14,8 @@ type Vectorcall = unsafe extern "C-unwind" fn(
     *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
 
-/// `PyObject_Vectorcall` without its look for the thread's state, and without the check that a result and an exception
-/// exclude each other, which a debug build of the interpreter is for.
+/// `PyObject_Vectorcall` without its look for the thread's state, and without the check that a
+/// result and an exception exclude each other, which a debug build of the interpreter is for.
 ///
 /// # Safety
 /// As `PyObject_Vectorcall`.
@@ -47,7 +48,7 @@ pub(super) unsafe fn vectorcall(
                 ) -> *mut ffi::PyObject
         ),
     };
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     may_end_here(|| unsafe { function(callable, args, nargs, kwnames) })
 }
 
@@ -70,7 +71,7 @@ pub(super) unsafe fn vectorcall_method(
                 *mut ffi::PyObject,
             ) -> *mut ffi::PyObject
     );
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     may_end_here(|| unsafe { function(name, args, nargs, kwnames) })
 }
 
@@ -85,7 +86,7 @@ pub(super) unsafe fn get_attribute(
     let function = unwinding!(
         ffi::PyObject_GetAttr as fn(*mut ffi::PyObject, *mut ffi::PyObject) -> *mut ffi::PyObject
     );
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     may_end_here(|| unsafe { function(object, name) })
 }
 
@@ -128,7 +129,8 @@ pub(crate) unsafe fn iter_send(
     value: &Object,
     result: &mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    // SAFETY: a live type's own table, or null; the two types of the function differ in what the compiler assumes.
+    // SAFETY: a live type's own table, or null; the two types of the function differ in what the
+    // compiler assumes.
     let own = unsafe {
         let methods = (*iterator.type_ptr()).tp_as_async;
         (!methods.is_null()).then(|| {
@@ -148,6 +150,6 @@ pub(crate) unsafe fn iter_send(
                 ) -> ffi::PySendResult
         ),
     };
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     may_end_here(|| unsafe { function(iterator.as_ptr(), value.as_ptr(), result) })
 }

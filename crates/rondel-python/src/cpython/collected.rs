@@ -1,7 +1,8 @@
 //! Native types as the collector sees them: the slots that each of them needs, written once.
 //!
-//! A type says what its instances hold ([`Collected`]), and [`TypeBuilder::collected`] makes `tp_traverse`, `tp_clear`,
-//! `tp_finalize` and `tp_dealloc` of it. Types with a freelist, and those that hold what is shared, have slots of their own.
+//! A type says what its instances hold ([`Collected`]), and [`TypeBuilder::collected`] makes
+//! `tp_traverse`, `tp_clear`, `tp_finalize` and `tp_dealloc` of it. Types with a freelist, and
+//! those that hold what is shared, have slots of their own.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -43,8 +44,8 @@ pub(crate) unsafe trait Collected: Fields {
     /// Lets go of what [`for_each_inherited`](Self::for_each_inherited) shows.
     fn release_inherited(_this: &Native<Self>) {}
 
-    /// Whether the end of an instance may end others that it holds, and so on: then it is bounded how deep that goes
-    /// (`nesting.rs`).
+    /// Whether the end of an instance may end others that it holds, and so on: then it is bounded
+    /// how deep that goes (`nesting.rs`).
     #[inline]
     fn may_end_others(_this: &Native<Self>) -> bool {
         true
@@ -60,7 +61,8 @@ pub(crate) unsafe trait Collected: Fields {
     #[inline]
     fn dies(_this: &Native<Self>) {}
 
-    /// Takes a dead instance, untracked and with nothing in its slots, into a freelist, if there is room.
+    /// Takes a dead instance, untracked and with nothing in its slots, into a freelist, if there is
+    /// room.
     ///
     /// # Safety
     /// Only for `tp_dealloc`.
@@ -79,7 +81,8 @@ unsafe extern "C" fn traverse<T: Collected>(
     visit: ffi::visitproc,
     arg: *mut c_void,
 ) -> c_int {
-    // SAFETY: the collector passes a live instance, a visitor and its argument; the type is visited as heap types require.
+    // SAFETY: the collector passes a live instance, a visitor and its argument; the type is visited
+    // as heap types require.
     unsafe {
         // A base's function visits the type as well.
         let base = T::base().and_then(|base| (*base.as_type_ptr()).tp_traverse);

@@ -1,13 +1,16 @@
-//! `contextvars` contexts: copying the current one, running inside one, and snapshots that many share.
+//! `contextvars` contexts: copying the current one, running inside one, and snapshots that many
+//! share.
 //!
-//! Each callback and each task has a context of its own, a copy of the one that was current when it was scheduled. For
-//! callbacks the copy is put off until one runs, as most timers are cancelled: all that are scheduled while no variable changes
-//! share a snapshot. A copy that nobody has seen, and in which no variable was changed, is as good as new when its callback
-//! or task is over, and serves the next one ([`Contexts`]).
+//! Each callback and each task has a context of its own, a copy of the one that was current when it
+//! was scheduled. For callbacks the copy is put off until one runs, as most timers are cancelled:
+//! all that are scheduled while no variable changes share a snapshot. A copy that nobody has seen,
+//! and in which no variable was changed, is as good as new when its callback or task is over, and
+//! serves the next one ([`Contexts`]).
 //!
-//! Whether a variable has changed, the C API does not tell. It can be seen in the context: the mapping that it holds is
-//! never changed, but replaced. Where the thread's state has its context, and a context its mapping, is found out at import by
-//! looking; if that finds nothing, every copy is made anew.
+//! Whether a variable has changed, the C API does not tell. It can be seen in the context: the
+//! mapping that it holds is never changed, but replaced. Where the thread's state has its context,
+//! and a context its mapping, is found out at import by looking; if that finds nothing, every copy
+//! is made anew.
 
 use std::cell::RefCell;
 use std::ptr;
@@ -92,8 +95,9 @@ pub(crate) struct Contexts {
 }
 
 impl Contexts {
-    /// A context with the values that the current one has, which is the last one if nothing has changed since that was
-    /// made. Whoever runs something needs a [`copy`](Self::copy) of it: it is neither entered nor shown to programs.
+    /// A context with the values that the current one has, which is the last one if nothing has
+    /// changed since that was made. Whoever runs something needs a [`copy`](Self::copy) of it: it
+    /// is neither entered nor shown to programs.
     #[inline]
     pub(crate) fn snapshot(&self) -> Res<Owned> {
         let offset = IN_THREAD.load(Ordering::Relaxed);
@@ -101,7 +105,8 @@ impl Contexts {
             return copy_current();
         }
         if let Some(last) = self.last.get() {
-            // SAFETY: attached; `find` has seen a context, or null before the first one, at that offset of a thread's state.
+            // SAFETY: attached; `find` has seen a context, or null before the first one, at that
+            // offset of a thread's state.
             let current = unsafe {
                 *ffi::PyThreadState_Get()
                     .byte_add(offset)
@@ -138,7 +143,8 @@ impl Contexts {
         self.copy(&*self.snapshot()?)
     }
 
-    /// A context that is not needed any more. It is kept if it is like the snapshot, and nobody could tell.
+    /// A context that is not needed any more. It is kept if it is like the snapshot, and nobody
+    /// could tell.
     #[inline]
     pub(crate) fn give_back(&self, context: Owned) {
         if cfg!(Py_GIL_DISABLED) || context.refcount() != 1 {
@@ -153,8 +159,8 @@ impl Contexts {
         }
     }
 
-    /// As [`give_back`](Self::give_back), from a `tp_dealloc` or `tp_clear`. The collector may be about to clear the context, as
-    /// part of the same garbage: it must not find it there any more.
+    /// As [`give_back`](Self::give_back), from a `tp_dealloc` or `tp_clear`. The collector may be
+    /// about to clear the context, as part of the same garbage: it must not find it there any more.
     #[inline]
     pub(crate) fn give_back_dying(&self, context: Owned) {
         if cfg!(Py_GIL_DISABLED) || context.refcount() != 1 || self.last.is_empty() {
@@ -198,7 +204,8 @@ const WORDS_OF_THREAD: usize = 38;
 
 /// Finds both places. Once, at import.
 pub(crate) fn find() -> Res<()> {
-    // SAFETY: attached. The words that are read belong to the thread's state, or to contexts that are alive here.
+    // SAFETY: attached. The words that are read belong to the thread's state, or to contexts that
+    // are alive here.
     unsafe {
         let context = Owned::steal(ffi::PyContext_New())?;
         let thread = ffi::PyThreadState_Get().cast::<usize>();
@@ -225,7 +232,8 @@ pub(crate) fn find() -> Res<()> {
         let [in_thread] = inside[..] else {
             return Ok(());
         };
-        // The mapping is what the copy shares with the context, and what differs from before the change.
+        // The mapping is what the copy shares with the context, and what differs from before the
+        // change.
         let mappings: Vec<_> = words(&context)
             .map(|(at, now)| (at, [now, word(&after, at), word(&before, at)]))
             .filter(|&(_, [now, after, before])| {

@@ -1,9 +1,10 @@
 //! Having something done before a built-in function of the interpreter's runs.
 //!
-//! A built-in function object, or a method of a built-in class, leads to a definition: name, C function, calling convention, text.
-//! [`Preceded`] puts a copy of the definition in its place whose C function calls ours first. The object stays the same
-//! for whoever has it, be it by an import of long ago; so do its name, its text and its signature. Nothing is put in its place
-//! in Python, so what a program or another library puts there stands before ours.
+//! A built-in function object, or a method of a built-in class, leads to a definition: name, C
+//! function, calling convention, text. [`Preceded`] puts a copy of the definition in its place
+//! whose C function calls ours first. The object stays the same for whoever has it, be it by an
+//! import of long ago; so do its name, its text and its signature. Nothing is put in its place in
+//! Python, so what a program or another library puts there stands before ours.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -27,7 +28,8 @@ pub(crate) struct Preceded {
 type Pointer = *mut ffi::PyObject;
 type Pointers = *const *mut ffi::PyObject;
 
-// Up to 3.13 a daemon thread may end in the original, by unwinding: there is nothing in these frames to be dropped.
+// Up to 3.13 a daemon thread may end in the original, by unwinding: there is nothing in these
+// frames to be dropped.
 pub(crate) type Two = unsafe extern "C-unwind" fn(Pointer, Pointer) -> Pointer;
 pub(crate) type Three = unsafe extern "C-unwind" fn(Pointer, Pointer, Pointer) -> Pointer;
 pub(crate) type Fast = unsafe extern "C-unwind" fn(Pointer, Pointers, ffi::Py_ssize_t) -> Pointer;
@@ -46,7 +48,8 @@ macro_rules! preceded {
             static ORIGINAL: AtomicPtr<c_void> = AtomicPtr::new(std::ptr::null_mut());
             unsafe extern "C-unwind" fn two(this: Pointer, argument: Pointer) -> Pointer {
                 $first();
-                // SAFETY: a function of this convention was there before, and it gets what this one was given.
+                // SAFETY: a function of this convention was there before, and it gets what this one
+                // was given.
                 unsafe {
                     let original = ORIGINAL.load(Ordering::Relaxed);
                     std::mem::transmute::<*mut c_void, Two>(original)(this, argument)
@@ -85,13 +88,15 @@ macro_rules! preceded {
 pub(crate) use preceded;
 
 impl Preceded {
-    /// Puts ours before a function. What is no built-in one, or has a calling convention that is not known, is left alone.
+    /// Puts ours before a function. What is no built-in one, or has a calling convention that is
+    /// not known, is left alone.
     pub(crate) fn put_before(&self, function: &Object) {
         if !self.original.load(Ordering::Relaxed).is_null() {
             return;
         }
         let object = function.as_ptr();
-        // SAFETY: live objects of these classes have these fields; definitions live for ever, and so does the copy.
+        // SAFETY: live objects of these classes have these fields; definitions live forever, and so
+        // does the copy.
         unsafe {
             let place = if ptr::eq(function.type_ptr(), &raw const ffi::PyCFunction_Type) {
                 &raw mut (*object.cast::<ffi::PyCFunctionObject>()).m_ml

@@ -4,9 +4,11 @@ use pyo3::ffi;
 
 use super::ending::{may_end_here, unwinding};
 
-/// Runs `wait` with this thread detached. It must touch no object; moving references it owns is all it may do.
+/// Runs `wait` with this thread detached. It must touch no object; moving references it owns is all
+/// it may do.
 pub(crate) fn detached<R>(wait: impl FnOnce() -> R) -> R {
-    /// Attaches the thread again, even if the wait panics: what catches the panic raises an exception.
+    /// Attaches the thread again, even if the wait panics: what catches the panic raises an
+    /// exception.
     struct Detached(*mut ffi::PyThreadState);
     impl Drop for Detached {
         fn drop(&mut self) {
@@ -15,7 +17,7 @@ pub(crate) fn detached<R>(wait: impl FnOnce() -> R) -> R {
             may_end_here(|| unsafe { restore(self.0) });
         }
     }
-    // SAFETY: attached here, and `wait` touches no object.
+    // SAFETY: the GIL is held here, and `wait` touches no object.
     let _detached = Detached(unsafe { ffi::PyEval_SaveThread() });
     wait()
 }

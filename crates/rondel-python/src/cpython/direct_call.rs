@@ -1,8 +1,8 @@
 //! A vectorcall for each native method, for the Python function that is shown in its place.
 //!
-//! Each `method!` has a static [`Known`], which the function's own vectorcall compares the function and the first
-//! argument with; if they are what the function was made with, the native code is called, whose address is known when
-//! this is compiled. Everything else goes to `function.rs`.
+//! Each `method!` has a static [`Known`], which the function's own vectorcall compares the function
+//! and the first argument with; if they are what the function was made with, the native code is
+//! called, whose address is known when this is compiled. Everything else goes to `function.rs`.
 
 use std::collections::HashMap;
 use std::ptr;
@@ -44,8 +44,9 @@ pub(super) fn note(definition: *const ffi::PyMethodDef, call: Option<DirectCall>
     }
 }
 
-/// The vectorcall for a function with this code and these defaults, which calls the method of that definition. None if there
-/// is none, or another function has it: one `method!` may be in several classes.
+/// The vectorcall for a function with this code and these defaults, which calls the method of that
+/// definition. None if there is none, or another function has it: one `method!` may be in several
+/// classes.
 pub(super) fn take(
     definition: *const ffi::PyMethodDef,
     function: &ffi::PyFunctionObject,
@@ -77,7 +78,8 @@ impl Known {
         }
     }
 
-    /// Whether it is for a base of this class: a function of the base is hardly ever called with an object of the base itself.
+    /// Whether it is for a base of this class: a function of the base is hardly ever called with an
+    /// object of the base itself.
     fn is_of_base(&self, class: *mut ffi::PyTypeObject) -> bool {
         let base = self.class.load(Ordering::Relaxed);
         // SAFETY: live types, as both are looked up.
@@ -101,7 +103,8 @@ impl Known {
         }
     }
 
-    /// Whether a function is as it was made, and its first argument exactly of the class that most are of.
+    /// Whether a function is as it was made, and its first argument exactly of the class that most
+    /// are of.
     ///
     /// # Safety
     /// A live function, and `count` live arguments.
@@ -196,7 +199,8 @@ impl Known {
     }
 }
 
-/// `direct_call!(call_fast wrapper)`: the vectorcall of a `method!`, in the shape of its C function.
+/// `direct_call!(call_fast wrapper)`: the vectorcall of a `method!`, in the shape of its C
+/// function.
 macro_rules! direct_call {
     ($shape:ident $wrapper:path) => {{
         static KNOWN: $crate::cpython::direct_call::Known =

@@ -1,13 +1,14 @@
 //! Methods of asyncio's classes, called on our objects: `map(asyncio.Task.result, done)`.
 //!
-//! Our futures and tasks leave asyncio's part of the object empty, which is what asyncio's methods work on. A call on the
-//! instance never reaches these, as our classes have every method themselves; but a call on asyncio's class does. So the
-//! descriptors in that class get another definition, or slot function, in place of asyncio's own. It asks whether the object
-//! is ours, passes the call to our method then, and otherwise to asyncio's. The descriptors stay the same objects, with their
-//! names, flags and texts, and nothing in asyncio's own memory is written to.
+//! Our futures and tasks leave asyncio's part of the object empty, which is what asyncio's methods
+//! work on. A call on the instance never reaches these, as our classes have every method
+//! themselves; but a call on asyncio's class does. So the descriptors in that class get another
+//! definition, or slot function, in place of asyncio's own. It asks whether the object is ours,
+//! passes the call to our method then, and otherwise to asyncio's. The descriptors stay the same
+//! objects, with their names, flags and texts, and nothing in asyncio's own memory is written to.
 //!
-//! Whether a descriptor's fields lie where the headers say is proved with descriptors of our own, and for slots by what they
-//! hold. If not, asyncio's methods stay as they are.
+//! Whether a descriptor's fields lie where the headers say is proved with descriptors of our own,
+//! and for slots by what they hold. If not, asyncio's methods stay as they are.
 //!
 //! The other way round, from our classes to objects of others, is `accept.rs`.
 
@@ -65,7 +66,7 @@ static OURS: [AtomicPtr<ffi::PyTypeObject>; 2] = [const { AtomicPtr::new(ptr::nu
 /// A live object.
 #[inline(always)]
 unsafe fn is_ours(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     let class = unsafe { ffi::Py_TYPE(object) };
     let is = |known: &AtomicPtr<_>| ptr::eq(known.load(Ordering::Relaxed), class);
     if is(&STOCK[0]) || is(&STOCK[1]) {
@@ -92,7 +93,7 @@ pub(super) unsafe fn call(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: by the caller's word; definitions live for ever.
+    // SAFETY: guaranteed by the caller; definitions live forever.
     guard_object(|| unsafe {
         let bound = Owned::steal(ffi::PyCFunction_NewEx(definition, this, ptr::null_mut()))?;
         Owned::steal(ffi::PyObject_Vectorcall(
@@ -280,7 +281,8 @@ fn next(table: &'static [Entry], taken: &mut usize) -> Option<(usize, &'static E
 unsafe fn replace_method(stock: &Object, ours: &Object, taken: &mut Taken) {
     const KEYWORDS: c_int = ffi::METH_FASTCALL | ffi::METH_KEYWORDS;
     const CLASS: c_int = ffi::METH_METHOD | KEYWORDS;
-    // SAFETY: by the caller's word, and `is_as_expected`. The new definition is a copy that lives for ever.
+    // SAFETY: guaranteed by the caller, and `is_as_expected`. The new definition is a copy that
+    // lives forever.
     unsafe {
         let descriptor = stock.as_ptr().cast::<ffi::PyMethodDescrObject>();
         let mut definition = *(*descriptor).d_method;
@@ -312,7 +314,8 @@ unsafe fn replace_method(stock: &Object, ours: &Object, taken: &mut Taken) {
 /// # Safety
 /// Both are attribute descriptors, each of its class.
 unsafe fn replace_attribute(stock: &Object, ours: &Object, taken: &mut Taken) {
-    // SAFETY: by the caller's word, and `is_as_expected`. The new definition is a copy that lives for ever.
+    // SAFETY: guaranteed by the caller, and `is_as_expected`. The new definition is a copy that
+    // lives forever.
     unsafe {
         let descriptor = stock.as_ptr().cast::<ffi::PyGetSetDescrObject>();
         let before = (*descriptor).d_getset;
@@ -375,11 +378,12 @@ unsafe fn replace_slot(
     name: &str,
     taken: &mut Taken,
 ) {
-    // SAFETY: by the caller's word, and because the descriptor holds the slot's function.
+    // SAFETY: guaranteed by the caller, and because the descriptor holds the slot's function.
     unsafe {
         let descriptor = stock.as_ptr().cast::<ffi::PyWrapperDescrObject>();
         let before = function_of(class.as_type_ptr(), name);
-        // Our futures are iterators of themselves, for the interpreter alone: a call gives an iterator, as `__iter__` does.
+        // Our futures are iterators of themselves, for the interpreter alone: a call gives an
+        // iterator, as `__iter__` does.
         let theirs = match name {
             "__await__" => function_of(ours.as_type_ptr(), "__iter__"),
             _ => function_of(ours.as_type_ptr(), name),
@@ -402,7 +406,8 @@ unsafe fn replace_slot(
 
 /// Whether descriptors are laid out as the headers say, by two of our own.
 pub(super) fn is_as_expected(class: &Object) -> Res<bool> {
-    // SAFETY: all-zero definitions are valid; they live for ever, as nothing tells when descriptors die.
+    // SAFETY: all-zero definitions are valid; they live forever, as nothing tells when descriptors
+    // die.
     let (method, attribute) = unsafe {
         (
             Box::leak(Box::new(ffi::PyMethodDef {
@@ -419,7 +424,8 @@ pub(super) fn is_as_expected(class: &Object) -> Res<bool> {
     method.ml_meth = ffi::PyMethodDefPointer {
         PyCFunction: PLAIN[MOST - 1],
     };
-    // SAFETY: a live type and definitions; fields are read only if the objects are as large as they must be for that.
+    // SAFETY: a live type and definitions; fields are read only if the objects are as large as they
+    // must be for that.
     unsafe {
         let class = class.as_type_ptr();
         let by_method = Owned::steal(ffi::PyDescr_NewMethod(class, method))?;
@@ -485,7 +491,8 @@ pub(crate) fn teach(pairs: [(&Object, &Object); 2]) -> Res<()> {
             let Some(other) = ours.getattr_optional(name)? else {
                 return Ok(());
             };
-            // SAFETY: both descriptors are of the type that each function wants. The base of these types stays put.
+            // SAFETY: both descriptors are of the type that each function wants. The base of these
+            // types stays put.
             unsafe {
                 let common = descriptor.as_ptr().cast::<ffi::PyDescrObject>();
                 let (methods, attributes, slots) = (

@@ -1,10 +1,11 @@
 //! Daemon threads at the end of the interpreter.
 //!
-//! Up to CPython 3.13 a thread that wants the interpreter while it ends is ended by `pthread_exit`, which unwinds the
-//! thread's stack. Frames of Rust must not be unwound so: their destructors would release objects without the
-//! interpreter, and what catches panics ends the process. Every call that may wait for the interpreter is therefore made through
-//! [`may_end_here`], which stops the unwinding where it comes to the first frame of ours: the thread sleeps until the process
-//! is gone. That is what the interpreter itself does from 3.14 on.
+//! Up to CPython 3.13 a thread that wants the interpreter while it ends is ended by `pthread_exit`,
+//! which unwinds the thread's stack. Frames of Rust must not be unwound so: their destructors would
+//! release objects without the interpreter, and what catches panics ends the process. Every call
+//! that may wait for the interpreter is therefore made through [`may_end_here`], which stops the
+//! unwinding where it comes to the first frame of ours: the thread sleeps until the process is
+//! gone. That is what the interpreter itself does from 3.14 on.
 
 #[cfg(not(Py_3_14))]
 mod hanging {
@@ -33,15 +34,16 @@ mod hanging {
 #[cfg(not(Py_3_14))]
 pub(crate) use hanging::may_end_here;
 
-/// Makes a call that may wait for the interpreter. It must be of a function pointer with the ABI `C-unwind`, from
-/// [`unwinding!`]: of any other the compiler knows that it never unwinds.
+/// Makes a call that may wait for the interpreter. It must be of a function pointer with the ABI
+/// `C-unwind`, from [`unwinding!`]: of any other the compiler knows that it never unwinds.
 #[cfg(Py_3_14)]
 #[inline]
 pub(crate) fn may_end_here<R>(call: impl FnOnce() -> R) -> R {
     call()
 }
 
-/// A function of the C API as one that may unwind. The compiler is not to see which one it is, as it is declared otherwise.
+/// A function of the C API as one that may unwind. The compiler is not to see which one it is, as
+/// it is declared otherwise.
 macro_rules! unwinding {
     ($function:path as fn($($argument:ty),* $(,)?) $(-> $result:ty)?) => {{
         type Plain = unsafe extern "C" fn($($argument),*) $(-> $result)?;

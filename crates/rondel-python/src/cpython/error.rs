@@ -135,8 +135,9 @@ pub(crate) fn os_error(error: &io::Error) -> Res<Owned> {
     let class = Builtin::Os.class();
     match error.raw_os_error() {
         Some(number) => {
-            // `OSError.__new__` chooses the subclass by the number; the text is what `os.strerror` gives.
-            // SAFETY: strerror gives a NUL-terminated text, copied at once while attached.
+            // `OSError.__new__` chooses the subclass by the number; the text is what `os.strerror`
+            // gives.
+            // SAFETY: strerror gives a NUL-terminated text, copied at once, with the GIL held.
             let text = unsafe {
                 Owned::steal(ffi::PyUnicode_DecodeLocale(
                     libc::strerror(number),
@@ -161,7 +162,7 @@ pub(crate) fn raise_os_error<T>(error: &io::Error) -> Res<T> {
 /// Raises `MemoryError`: memory of ours could not be had.
 #[cold]
 pub(crate) fn no_memory<T>() -> Res<T> {
-    // SAFETY: attached. The instance is one that the interpreter keeps for this.
+    // SAFETY: the GIL is held. The instance is one that the interpreter keeps for this.
     unsafe { ffi::PyErr_NoMemory() };
     Err(Raised)
 }
@@ -211,7 +212,8 @@ pub(crate) fn take_exception() -> Owned {
             value
         };
         if exception.is_null() {
-            // An error return without an exception is a bug of somebody's extension: say so, as CPython does.
+            // An error return without an exception is a bug of somebody's extension: say so, as
+            // CPython does.
             ffi::PyErr_SetString(
                 ffi::PyExc_SystemError,
                 c"error return without exception set".as_ptr(),
@@ -238,7 +240,8 @@ pub(crate) fn restore(exception: Owned) -> Raised {
     Raised
 }
 
-/// Notes that an exception was raised while another one was being handled, as the interpreter does for code of Python's.
+/// Notes that an exception was raised while another one was being handled, as the interpreter does
+/// for code of Python's.
 pub(crate) fn chain(exception: &Object, handled: &Object) {
     if exception.is(handled) {
         return;
@@ -247,7 +250,8 @@ pub(crate) fn chain(exception: &Object, handled: &Object) {
         // SAFETY: an exception instance; null means that there is none.
         unsafe { Owned::steal(ffi::PyException_GetContext(exception.as_ptr())).ok() }
     };
-    // The chain must not lead back. One that was made a circle by hand is followed by half as fast a walker, who is met.
+    // The chain must not lead back. One that was made a circle by hand is followed by half as fast
+    // a walker, who is met.
     let (mut link, mut behind, mut odd) = (handled.own(), handled.own(), false);
     while let Some(next) = context_of(&link) {
         if next.is(exception) {
@@ -316,7 +320,8 @@ pub(crate) fn write_unraisable(source: Option<&Object>) {
     unsafe { ffi::PyErr_WriteUnraisable(source.map_or(ptr::null_mut(), Object::as_ptr)) };
 }
 
-/// Runs the body of a function that the interpreter calls. A panic becomes a `SystemError`, never an abort.
+/// Runs the body of a function that the interpreter calls. A panic becomes a `SystemError`, never
+/// an abort.
 #[inline]
 pub(crate) fn guard<T>(on_error: T, body: impl FnOnce() -> Res<T>) -> T {
     match catch_unwind(AssertUnwindSafe(body)) {
@@ -359,9 +364,10 @@ fn raise_panic(panic: Box<dyn Any + Send>) {
     );
 }
 
-/// Does something with no exception set, and has what was set before set again; an exception that it raises is dropped.
+/// Does something with no exception set, and has what was set before set again; an exception that
+/// it raises is dropped.
 pub(crate) fn quietly(what: impl FnOnce() -> Res<()>) {
-    // SAFETY: attached.
+    // SAFETY: the GIL is held.
     let pending = unsafe { !ffi::PyErr_Occurred().is_null() }.then(take_exception);
     if let Err(Raised) = what() {
         drop(take_exception());

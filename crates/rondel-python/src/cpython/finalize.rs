@@ -5,9 +5,10 @@ use pyo3::ffi;
 use super::error::{guard_quiet, restore, take_exception, write_unraisable};
 use super::{Object, Raised, Res};
 
-/// Runs the body of a `tp_finalize`: an exception that is being handled stays, one that is raised is reported.
+/// Runs the body of a `tp_finalize`: an exception that is being handled stays, one that is raised
+/// is reported.
 pub(crate) fn finalizing(object: &Object, body: impl FnOnce() -> Res<()>) {
-    // SAFETY: attached.
+    // SAFETY: the GIL is held.
     let pending = unsafe { !ffi::PyErr_Occurred().is_null() }.then(take_exception);
     guard_quiet(|| {
         if let Err(Raised) = body() {
@@ -24,6 +25,6 @@ pub(crate) fn finalizing(object: &Object, body: impl FnOnce() -> Res<()>) {
 /// # Safety
 /// `object` is in its `tp_dealloc`, and still tracked.
 pub(crate) unsafe fn finalize_from_dealloc(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe { ffi::PyObject_CallFinalizerFromDealloc(object) < 0 }
 }

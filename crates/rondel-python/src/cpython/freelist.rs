@@ -1,9 +1,10 @@
 //! Memory of dead objects, kept for the next ones of the same type.
 //!
-//! An object in a list has one reference, the list's; its fields are as `tp_dealloc` left them (empty) and the
-//! collector does not track it. It keeps its reference to its type, which would otherwise be given up and taken again
-//! each time. The lists belong to the process where the interpreter has a lock, and to a thread where it has none, so
-//! that loops in many threads share nothing.
+//! An object in a list has one reference, the list's; its fields are as `tp_dealloc` left them
+//! (empty) and the collector does not track it. It keeps its reference to its type, which would
+//! otherwise be given up and taken again each time. The lists belong to the process where the
+//! interpreter has a lock, and to a thread where it has none, so that loops in many threads share
+//! nothing.
 
 use std::cell::UnsafeCell;
 
@@ -19,8 +20,8 @@ struct List<const N: usize> {
     dead: [*mut ffi::PyObject; N],
 }
 
-// SAFETY: used by attached code only, one thread at a time (see `cpython/mod.rs`); free-threaded builds keep
-// one list a thread.
+// SAFETY: used by code that holds the GIL, one thread at a time (see `cpython/mod.rs`);
+// free-threaded builds keep one list a thread.
 unsafe impl<const N: usize> Sync for FreeList<N> {}
 
 impl<const N: usize> FreeList<N> {
@@ -34,8 +35,8 @@ impl<const N: usize> FreeList<N> {
     /// A dead object brought back to life: one reference, tracked if `track`.
     #[inline]
     pub(crate) fn revive(&self, class: *mut ffi::PyTypeObject, track: bool) -> Option<Owned> {
-        // SAFETY: no borrow of the list outlives this block, and nothing in it runs foreign code before the
-        // object is taken out.
+        // SAFETY: no borrow of the list outlives this block, and nothing in it runs foreign code
+        // before the object is taken out.
         unsafe {
             let list = &mut *self.0.get();
             list.len = list.len.checked_sub(1)?;
@@ -68,10 +69,12 @@ impl<const N: usize> FreeList<N> {
         true
     }
 
-    /// As [`keep`](Self::keep), for one that is alive still: nobody else has a reference. Gives it back if it cannot be kept.
+    /// As [`keep`](Self::keep), for one that is alive still: nobody else has a reference. Gives it
+    /// back if it cannot be kept.
     ///
     /// # Safety
-    /// The object is untracked and empty, has no weak references, and is exactly of this list's type.
+    /// The object is untracked and empty, has no weak references, and is exactly of this list's
+    /// type.
     #[inline]
     pub(crate) unsafe fn keep_unused(&self, object: Owned) -> Option<Owned> {
         // SAFETY: as in `revive`.
@@ -85,17 +88,18 @@ impl<const N: usize> FreeList<N> {
     }
 }
 
-/// Whether the build counts all references that there are, or counts them in another way: an object is then made and ended
-/// as the interpreter does it.
+/// Whether the build counts all references that there are, or counts them in another way: an object
+/// is then made and ended as the interpreter does it.
 const COUNTED: bool = cfg!(any(Py_GIL_DISABLED, py_sys_config = "Py_REF_DEBUG"));
 
-/// `PyObject_Init` for an object that has been one of that type before: the type is still in it, with a reference.
+/// `PyObject_Init` for an object that has been one of that type before: the type is still in it,
+/// with a reference.
 ///
 /// # Safety
 /// The object is in a list, and of that type.
 #[inline]
 unsafe fn init(object: *mut ffi::PyObject, class: *mut ffi::PyTypeObject) {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if COUNTED {
             ffi::PyObject_Init(object, class);

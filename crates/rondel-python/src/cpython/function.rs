@@ -114,7 +114,7 @@ pub(super) unsafe extern "C" fn call_otherwise(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: by the caller's word; the definition's flags say what its function takes.
+    // SAFETY: guaranteed by the caller; the definition's flags say what its function takes.
     unsafe {
         let count = ffi::PyVectorcall_NARGS(nargs);
         if let Some(native) = code_of(callable)
@@ -163,7 +163,8 @@ unsafe extern "C" fn call_function_fast(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: a live function, which holds its code, and a call's arguments; functions of the module ignore what they are bound to.
+    // SAFETY: a live function, which holds its code, and a call's arguments; functions of the
+    // module ignore what they are bound to.
     unsafe {
         if let Some(native) = code_of(callable) {
             let call: FastFn = (*native.definition.get())
@@ -200,7 +201,7 @@ fn native_code(_: &Object, args: Args<'_>) -> Res<Owned> {
     native.vectorcall.set(Some(call_target));
     native.target.set(target.own());
     // SAFETY: an object is read as what it exactly is; its definition lives as long as it does, its
-    // class for ever.
+    // class forever.
     unsafe {
         if ptr::eq(target.type_ptr(), &raw const ffi::PyMethodDescr_Type) {
             let descriptor = target.as_ptr().cast::<MethodDescriptor>();
@@ -357,7 +358,7 @@ fn put(_: &Object, args: Args<'_>) -> Res<Owned> {
 /// # Safety
 /// A live type.
 pub(super) unsafe fn namespace_of(class: *mut ffi::PyTypeObject) -> Res<Owned> {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         #[cfg(Py_3_12)]
         return Owned::steal(ffi::PyType_GetDict(class));

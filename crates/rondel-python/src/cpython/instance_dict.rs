@@ -1,10 +1,12 @@
 //! Whether an object has an instance dict, or attributes that would be in one.
 //!
-//! `asyncio.Future` has instance dicts, so our futures and tasks have them too, and hardly ever one in fact. From CPython 3.14 on
-//! the attributes of such an object stand in an array behind it, until somebody asks for the dict. To ask where the dict is
-//! (`_PyObject_GetDictPtr`) makes one then, which each future and task that dies would pay for. So the dict's place, before the
-//! object, and the array's head are looked at directly. Both are proved at import, with an object that gets an attribute
-//! and then a dict; if that shows anything else, the function is asked after all.
+//! `asyncio.Future` has instance dicts, so our futures and tasks have them too, and hardly ever one
+//! in fact. From CPython 3.14 on the attributes of such an object stand in an array behind it,
+//! until somebody asks for the dict. To ask where the dict is (`_PyObject_GetDictPtr`) makes one
+//! then, which each future and task that dies would pay for. So the dict's place, before the
+//! object, and the array's head are looked at directly. Both are proved at import, with an object
+//! that gets an attribute and then a dict; if that shows anything else, the function is asked after
+//! all.
 
 #[cfg(Py_3_14)]
 use std::sync::atomic::{AtomicIsize, Ordering};
@@ -38,7 +40,8 @@ pub(crate) fn is_found() -> bool {
     DICT.load(Ordering::Relaxed) != 0
 }
 
-/// Whether there is an instance dict, or an attribute that would be in one. `object` is of a class that can have them.
+/// Whether there is an instance dict, or an attribute that would be in one. `object` is of a class
+/// that can have them.
 #[inline]
 pub(crate) fn has_dict(object: &Object) -> bool {
     let (object, class) = (object.as_ptr(), object.type_ptr());
@@ -60,11 +63,12 @@ pub(crate) fn has_dict(object: &Object) -> bool {
 }
 
 /// # Safety
-/// A live object of a class whose dicts the interpreter manages (`tp_dictoffset` is negative); the place is known.
+/// A live object of a class whose dicts the interpreter manages (`tp_dictoffset` is negative); the
+/// place is known.
 #[cfg(Py_3_14)]
 #[inline]
 unsafe fn managed_dict(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         *object
             .byte_offset(DICT.load(Ordering::Relaxed))
@@ -77,7 +81,7 @@ unsafe fn managed_dict(object: *mut ffi::PyObject) -> *mut ffi::PyObject {
 #[cfg(Py_3_14)]
 #[inline]
 unsafe fn has_values(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: by the caller's word, the array's head stands behind the object's own memory.
+    // SAFETY: guaranteed by the caller, the array's head stands behind the object's own memory.
     unsafe {
         let head = object
             .byte_offset((*ffi::Py_TYPE(object)).tp_basicsize)

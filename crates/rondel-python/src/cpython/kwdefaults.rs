@@ -1,8 +1,9 @@
 //! `__kwdefaults__` of the functions that have native code behind them.
 //!
-//! What is behind a function has the defaults of its keywords built in, and the quick way to it compares none of them: that would
-//! cost each call. So whoever changes them tells: the setter of functions' `__kwdefaults__` gets another definition, and from 3.12 on
-//! the dicts are watched. A function whose keywords have other defaults then runs its bytecode, which heeds them.
+//! What is behind a function has the defaults of its keywords built in, and the quick way to it
+//! compares none of them: that would cost each call. So whoever changes them tells: the setter of
+//! functions' `__kwdefaults__` gets another definition, and from 3.12 on the dicts are watched. A
+//! function whose keywords have other defaults then runs its bytecode, which heeds them.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -14,7 +15,7 @@ use pyo3::ffi;
 use super::dispatch::is_as_expected;
 use super::{Object, Owned, Res};
 
-/// A function, which is kept for ever, and what it was made with.
+/// A function, which is kept forever, and what it was made with.
 struct Entry {
     function: *mut ffi::PyFunctionObject,
     /// To be compared only; none once what is in the dict has changed.
@@ -23,7 +24,7 @@ struct Entry {
     bytecode: ffi::vectorcallfunc,
 }
 
-// SAFETY: the pointers are followed by attached code only.
+// SAFETY: the pointers are followed by code that holds the GIL.
 unsafe impl Send for Entry {}
 
 static ENTRIES: Mutex<Vec<Entry>> = Mutex::new(Vec::new());
@@ -36,7 +37,8 @@ fn entries() -> MutexGuard<'static, Vec<Entry>> {
 
 #[cfg(Py_3_12)]
 unsafe extern "C" {
-    /// From `Include/cpython/funcobject.h`. The interpreter then runs the function's bytecode only when it is asked to.
+    /// From `Include/cpython/funcobject.h`. The interpreter then runs the function's bytecode only
+    /// when it is asked to.
     fn PyFunction_SetVectorcall(
         function: *mut ffi::PyFunctionObject,
         vectorcall: ffi::vectorcallfunc,
@@ -58,7 +60,7 @@ unsafe extern "C" {
 /// # Safety
 /// A live function, and a way that is meant for it.
 pub(super) unsafe fn set_way(function: *mut ffi::PyFunctionObject, way: ffi::vectorcallfunc) {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     #[cfg(Py_3_12)]
     unsafe {
         PyFunction_SetVectorcall(function, way);
@@ -76,7 +78,8 @@ unsafe extern "C" fn set(
     value: *mut ffi::PyObject,
     closure: *mut c_void,
 ) -> c_int {
-    // SAFETY: a setter's arguments, which the interpreter's own gets as they are; entries hold live functions.
+    // SAFETY: a setter's arguments, which the interpreter's own gets as they are; entries hold live
+    // functions.
     unsafe {
         let Some(stock) = (*STOCK.load(Ordering::Relaxed)).set else {
             return -1;
@@ -149,7 +152,7 @@ fn watch(dict: *mut ffi::PyObject) -> Res<()> {
     if dict.is_null() {
         return Ok(());
     }
-    // SAFETY: attached, with a live dict.
+    // SAFETY: the GIL is held, with a live dict.
     unsafe {
         let watcher = *WATCHER.get_or_init(|| PyDict_AddWatcher(changes));
         if watcher < 0 {
@@ -171,7 +174,8 @@ pub(super) fn init(class: &Object) -> Res<()> {
     // SAFETY: the class lives as long as the interpreter.
     let functions = unsafe { Object::from_ptr((&raw mut ffi::PyFunction_Type).cast()) };
     let attribute = functions.getattr(&*Owned::from_str("__kwdefaults__")?)?;
-    // SAFETY: an object of this type is such a descriptor, laid out as was proved. The new definition lives for ever.
+    // SAFETY: an object of this type is such a descriptor, laid out as was proved. The new
+    // definition lives forever.
     unsafe {
         if !ptr::eq(attribute.type_ptr(), &raw const ffi::PyGetSetDescr_Type)
             || !is_as_expected(class)?

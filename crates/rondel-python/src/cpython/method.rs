@@ -1,8 +1,8 @@
 //! Method tables and argument parsing.
 //!
-//! The macros wrap a Rust function `fn(&Object, …) -> Res<Owned>` in the C function that the interpreter calls,
-//! with the panic guard around it. A function whose first parameter is `&Native<T>` is for a class whose instances hold
-//! a `T`, and for no other table.
+//! The macros wrap a Rust function `fn(&Object, …) -> Res<Owned>` in the C function that the
+//! interpreter calls, with the panic guard around it. A function whose first parameter is
+//! `&Native<T>` is for a class whose instances hold a `T`, and for no other table.
 
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::ptr;
@@ -16,7 +16,8 @@ use super::object::{tuple_item, tuple_len};
 use super::{Object, Owned, Res, names};
 
 #[derive(Clone, Copy)]
-/// An entry of a type's method table, and the vectorcall for a Python function that is shown in its place.
+/// An entry of a type's method table, and the vectorcall for a Python function that is shown in its
+/// place.
 pub(crate) struct Method(pub(crate) ffi::PyMethodDef, pub(super) Option<DirectCall>);
 
 /// An entry of a type's attribute table.
@@ -35,8 +36,8 @@ pub(crate) type Getter =
 pub(crate) type Setter =
     unsafe extern "C" fn(*mut ffi::PyObject, *mut ffi::PyObject, *mut c_void) -> std::ffi::c_int;
 
-/// The table's entry. `described` is a name, or a name with its parameters as Python shows them: `cancel(msg=None)`.
-/// What it leaves on the heap lives as long as the table.
+/// The table's entry. `described` is a name, or a name with its parameters as Python shows them:
+/// `cancel(msg=None)`. What it leaves on the heap lives as long as the table.
 fn entry(
     described: &CStr,
     otherwise: Option<&str>,
@@ -101,11 +102,12 @@ pub(crate) fn init(module: &Object) {
     MODULE.fill(module.own());
 }
 
-/// A function of the module, from a method whose `self` is the module. It is shown as one of the package.
+/// A function of the module, from a method whose `self` is the module. It is shown as one of the
+/// package.
 pub(crate) fn function(method: Method) -> Res<Owned> {
     let definition = method.leak();
     let package = Owned::from_str("rondel")?;
-    // SAFETY: the definition lives for ever, the others are live objects.
+    // SAFETY: the definition lives forever, the others are live objects.
     unsafe {
         Owned::steal(ffi::PyCFunction_NewEx(
             definition,
@@ -146,9 +148,10 @@ pub(crate) fn getset(name: &'static CStr, get: Getter, set: Option<Setter>) -> G
     })
 }
 
-/// `method!(noargs c"name" function, c"doc")`, `method!(onearg …)`, `method!(fast …)`; `method!(named c"name" ("parameter") …)` is
-/// `onearg` for what may also be passed by name. What programs call by `fast` or `onearg` has its parameters behind the name,
-/// as `inspect.signature` is to show them: `c"call_soon(callback, *args, context=None)"`.
+/// `method!(noargs c"name" function, c"doc")`, `method!(onearg …)`, `method!(fast …)`;
+/// `method!(named c"name" ("parameter") …)` is `onearg` for what may also be passed by name. What
+/// programs call by `fast` or `onearg` has its parameters behind the name, as `inspect.signature`
+/// is to show them: `c"call_soon(callback, *args, context=None)"`.
 macro_rules! method {
     (noargs $name:literal $function:path, $doc:literal) => {{
         unsafe extern "C" fn wrapper(
@@ -168,7 +171,8 @@ macro_rules! method {
             this: *mut pyo3::ffi::PyObject,
             arg: *mut pyo3::ffi::PyObject,
         ) -> *mut pyo3::ffi::PyObject {
-            // SAFETY: the interpreter passes a live `self`, of the class that has the method, and a live argument.
+            // SAFETY: the interpreter passes a live `self`, of the class that has the method, and a
+            // live argument.
             let (this, arg) = unsafe {
                 (
                     $crate::cpython::native::This::this(this),
@@ -196,8 +200,8 @@ macro_rules! method {
             nargs: pyo3::ffi::Py_ssize_t,
             kwnames: *mut pyo3::ffi::PyObject,
         ) -> *mut pyo3::ffi::PyObject {
-            // SAFETY: the interpreter passes a live `self`, of the class that has the method, and a vector as the calling
-            // convention has it.
+            // SAFETY: the interpreter passes a live `self`, of the class that has the method, and a
+            // vector as the calling convention has it.
             let ($this, $args) = unsafe {
                 (
                     $crate::cpython::native::This::this(this),
@@ -213,7 +217,8 @@ macro_rules! method {
 }
 pub(crate) use method;
 
-/// `attribute!("name" getter)`, `attribute!("name" getter, setter)`. A setter gets `None` for a deletion.
+/// `attribute!("name" getter)`, `attribute!("name" getter, setter)`. A setter gets `None` for a
+/// deletion.
 macro_rules! attribute {
     (@get $getter:path) => {{
         unsafe extern "C" fn get(
@@ -235,7 +240,8 @@ macro_rules! attribute {
             value: *mut pyo3::ffi::PyObject,
             _: *mut std::ffi::c_void,
         ) -> std::ffi::c_int {
-            // SAFETY: the interpreter passes a live `self`, of the class that has the attribute, and a live value or null.
+            // SAFETY: the interpreter passes a live `self`, of the class that has the attribute,
+            // and a live value or null.
             let (this, value) = unsafe {
                 (
                     $crate::cpython::native::This::this(this),
@@ -283,7 +289,7 @@ impl<'a> Args<'a> {
         nargs: usize,
         kwnames: *mut ffi::PyObject,
     ) -> Self {
-        // SAFETY: by the caller's word; `&Object` is a non-null pointer to an object.
+        // SAFETY: guaranteed by the caller; `&Object` is a non-null pointer to an object.
         unsafe {
             let names = Object::from_nullable(kwnames);
             let len = nargs + names.map_or(0, tuple_len);
@@ -305,7 +311,8 @@ impl<'a> Args<'a> {
         (self.items, self.positional, self.names)
     }
 
-    /// The arguments of a call of the unbound method: the same, behind `this`; and the names of the last ones.
+    /// The arguments of a call of the unbound method: the same, behind `this`; and the names of the
+    /// last ones.
     pub(crate) fn behind(&self, this: &'a Object) -> (Vec<&'a Object>, Option<&'a Object>) {
         let mut items = Vec::with_capacity(self.items.len() + 1);
         items.push(this);
@@ -334,7 +341,8 @@ impl<'a> Args<'a> {
             .filter_map(move |(index, value)| Some((tuple_item(names?, index), *value)))
     }
 
-    /// The one keyword that a function with `*args` takes, as in `call_soon(callback, *args, context=None)`.
+    /// The one keyword that a function with `*args` takes, as in
+    /// `call_soon(callback, *args, context=None)`.
     #[inline]
     pub(crate) fn only_keyword(
         &self,
@@ -370,8 +378,8 @@ impl<'a> Args<'a> {
         }
     }
 
-    /// The arguments of `function(first, …, *args, context=None)`, whose first parameters may be passed by name: the
-    /// first ones, the further ones, the context.
+    /// The arguments of `function(first, …, *args, context=None)`, whose first parameters may be
+    /// passed by name: the first ones, the further ones, the context.
     #[inline]
     #[allow(clippy::type_complexity, reason = "three things are asked for")]
     pub(crate) fn of_call<const N: usize>(
@@ -432,8 +440,8 @@ impl<'a> Args<'a> {
         ))
     }
 
-    /// Assigns the arguments to parameters: the first `positional` of `names` may be given by position, the first
-    /// `required` must be given.
+    /// Assigns the arguments to parameters: the first `positional` of `names` may be given by
+    /// position, the first `required` must be given.
     pub(crate) fn parse<const N: usize>(
         &self,
         function: &str,
@@ -527,7 +535,7 @@ pub(crate) unsafe fn with_tuple_and_dict<R>(
     kwargs: *mut ffi::PyObject,
     body: impl FnOnce(Args<'_>) -> Res<R>,
 ) -> Res<R> {
-    // SAFETY: by the caller's word; both keep their items alive while the call lasts.
+    // SAFETY: guaranteed by the caller; both keep their items alive while the call lasts.
     unsafe {
         let args = Object::from_ptr(args);
         let mut items: Vec<&Object> = (0..tuple_len(args))

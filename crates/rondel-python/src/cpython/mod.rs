@@ -1,12 +1,15 @@
 //! Everything that relies on the C API or on CPython's internals.
 //!
-//! PyO3's wrappers cost more than what is wrapped where a callback takes 0.1 µs, so the hot classes are made
-//! with the C API directly. This folder is the safe surface for that; the rest of the crate has little `unsafe`.
+//! PyO3's wrappers cost more than what is wrapped where a callback takes 0.1 µs, so the hot classes
+//! are made with the C API directly. This folder is the safe surface for that; the rest of the
+//! crate has little `unsafe`.
 //!
 //! # The invariant
-//! Code of this crate runs with the thread attached to the interpreter (with the GIL, where there is one). It
-//! enters through the slots and methods of our types, which the interpreter calls attached; the only place that
-//! detaches is `detach.rs`, whose callers' closures touch no object. The safe functions here rely on that: an [`Object`] reference or an [`Owned`] can only be held by attached code.
+//! Code of this crate runs with the GIL held (in free-threaded builds: with an attached thread state).
+//! It is entered through the slots and methods of our types, which the interpreter calls with the GIL
+//! held. The only place that releases the GIL is `detach.rs`, whose callers' closures touch no object.
+//! The safe functions here rely on that: only code that holds the GIL can hold an [`Object`] reference
+//! or an [`Owned`].
 //!
 //! | file | what it has |
 //! |---|---|
@@ -14,7 +17,7 @@
 //! | `error.rs` | [`Raised`]: an exception is set; making and taking exceptions; the panic guard |
 //! | `types.rs` | heap types whose fields stand behind those of a base class |
 //! | `method.rs` | method tables and argument parsing |
-//! | `dispatch.rs`, `accept.rs` | methods that are called on the class, with objects of another one |
+//! | `dispatch.rs`, `accept.rs` | methods called on a class with objects of another class |
 //! | `audit.rs` | audit events |
 //! | `definition.rs` | having something done before a built-in function |
 //! | `call.rs` | calls of a program's code |
@@ -22,7 +25,8 @@
 //! | `finalize.rs` | `__del__` of native objects |
 //! | `frame.rs` | the source tracebacks of debug mode |
 //! | `ending.rs` | daemon threads at the end of the interpreter |
-//! | `function.rs` | native code behind Python functions; `function_311.rs` what stands for some of them on 3.11 |
+//! | `function.rs` | native code behind Python functions |
+//! | `function_311.rs` | what replaces some of these functions on 3.11 |
 //! | `kwdefaults.rs` | the defaults of such functions' keywords, when they change |
 //! | `freelist.rs` | memory of dead objects, kept for the next ones |
 //! | `instance_dict.rs` | whether an object has an instance dict |

@@ -1,4 +1,5 @@
-//! Interned names, and the objects of the standard library that are used often. Filled once, at import.
+//! Interned names, and the objects of the standard library that are used often. Filled once, at
+//! import.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -202,7 +203,8 @@ imported! {
         task_get_stack: "asyncio.base_tasks" "_task_get_stack",
         task_print_stack: "asyncio.base_tasks" "_task_print_stack",
         iscoroutine: "asyncio.coroutines" "iscoroutine",
-        // asyncio.iscoroutinefunction is deprecated from 3.14 on; inspect's has always done for this.
+        // asyncio.iscoroutinefunction is deprecated from 3.14 on; inspect's has always done for
+        // this.
         iscoroutinefunction: "inspect" "iscoroutinefunction",
         get_event_loop: "asyncio.events" "get_event_loop",
         get_running_loop: "asyncio.events" "_get_running_loop",
@@ -257,8 +259,8 @@ pub(crate) fn import_optional(module: &str, name: &str) -> Res<Option<Owned>> {
     import(module)?.getattr_optional(&*Owned::from_str(name)?)
 }
 
-/// Whether asyncio's own method has this among its constants or names. Some of its behaviour differs between patch
-/// releases, so that the version does not tell.
+/// Whether asyncio's own method has this among its constants or names. Some of its behaviour
+/// differs between patch releases, so that the version does not tell.
 pub(crate) fn mentions(class: &Object, method: &str, table: &str, text: &str) -> Res<bool> {
     let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
     let code = get(&*get(class, method)?, "__code__")?;

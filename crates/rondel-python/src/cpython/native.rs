@@ -1,9 +1,10 @@
 //! Native classes, and references to their instances whose type says so.
 //!
-//! An instance is an [`Object`] with a struct of ours behind the header, or behind what the base class has ([`Fields`]). A
-//! reference of type `&Native<T>` says that the object is such an instance: it derefs to the struct, and functions that take it
-//! need no word of their callers. It comes from a test of the object's class ([`Object::exact`], [`Object::instance`]), or
-//! from the interpreter, which calls a method with instances of its class only (`method!`, `attribute!`).
+//! An instance is an [`Object`] with a struct of ours behind the header, or behind what the base
+//! class has ([`Fields`]). A reference of type `&Native<T>` says that the object is such an
+//! instance: it derefs to the struct, and functions that take it need no word of their callers. It
+//! comes from a test of the object's class ([`Object::exact`], [`Object::instance`]), or from the
+//! interpreter, which calls a method with instances of its class only (`method!`, `attribute!`).
 
 use std::marker::PhantomData;
 use std::ops::Deref;
@@ -17,7 +18,8 @@ use super::{Object, Owned, Slot};
 /// What the instances of a native class hold.
 ///
 /// # Safety
-/// In each instance there is a valid `Self` at [`offset`](Self::offset), from before anyone sees it until it dies.
+/// In each instance there is a valid `Self` at [`offset`](Self::offset), from before anyone sees it
+/// until it dies.
 pub(crate) unsafe trait Fields: Sized + 'static {
     /// Where the fields stand in an instance, in bytes.
     #[inline]
@@ -36,8 +38,9 @@ pub(crate) unsafe trait Fields: Sized + 'static {
 /// A native class that objects can be asked about.
 ///
 /// # Safety
-/// The instances of [`class`](Self::class), and of classes derived from it, hold `Self` as [`Fields`] says. So do those of the
-/// further classes that an implementation of [`is_instance`](Self::is_instance) or [`is_exact`](Self::is_exact) accepts.
+/// The instances of [`class`](Self::class), and of classes derived from it, hold `Self` as
+/// [`Fields`] says. So do those of the further classes that an implementation of
+/// [`is_instance`](Self::is_instance) or [`is_exact`](Self::is_exact) accepts.
 pub(crate) unsafe trait NativeClass: Fields {
     /// The class, known from import on.
     fn class() -> &'static Class;
@@ -55,7 +58,8 @@ pub(crate) unsafe trait NativeClass: Fields {
     }
 }
 
-/// The place where a native class is kept. It is filled once, at import, and the class lives for ever.
+/// The place where a native class is kept. It is filled once, at import, and the class lives
+/// forever.
 pub(crate) struct Class {
     class: AtomicPtr<ffi::PyTypeObject>,
     offset: AtomicUsize,
@@ -95,7 +99,7 @@ impl Class {
 
     /// The class as an object, from import on.
     pub(crate) fn object(&self) -> &'static Object {
-        // SAFETY: a class that was noted lives for ever.
+        // SAFETY: a class that was noted lives forever.
         unsafe { Object::from_ptr(self.as_ptr().cast()) }
     }
 
@@ -136,7 +140,8 @@ impl<T: Fields> Native<T> {
     #[inline]
     pub(crate) unsafe fn from_ptr<'a>(ptr: *mut ffi::PyObject) -> &'a Self {
         debug_assert!(!ptr.is_null());
-        // SAFETY: guaranteed by the caller; the type is transparent over `Object`, which is so over `PyObject`.
+        // SAFETY: guaranteed by the caller; the type is transparent over `Object`, which is so over
+        // `PyObject`.
         unsafe { &*ptr.cast::<Self>() }
     }
 
@@ -242,8 +247,9 @@ impl Object {
     }
 }
 
-/// A field that holds a reference to an object that holds `T`, or nothing. All zero bytes are a valid empty one.
-/// As with [`Slot::get`], what is borrowed from it lasts until the slot is filled anew.
+/// A field that holds a reference to an object that holds `T`, or nothing. All zero bytes are a
+/// valid empty one. As with [`Slot::get`], what is borrowed from it lasts until the slot is filled
+/// anew.
 #[repr(transparent)]
 pub(crate) struct NativeSlot<T> {
     slot: Slot,
@@ -296,17 +302,20 @@ impl<T: Fields> NativeSlot<T> {
         self.slot.clear();
     }
 
-    /// The slot, for the collector and for those who only compare or release what is in it. Not to be filled.
+    /// The slot, for the collector and for those who only compare or release what is in it. Not to
+    /// be filled.
     #[inline]
     pub(crate) fn slot(&self) -> &Slot {
         &self.slot
     }
 }
 
-/// How a method takes its `self`: as any object, or as an instance of the class that has the method.
+/// How a method takes its `self`: as any object, or as an instance of the class that has the
+/// method.
 pub(crate) trait This {
     /// # Safety
-    /// `ptr` is the live `self` of a method of the class that [`NativeClass`] says, if the type says one.
+    /// `ptr` is the live `self` of a method of the class that [`NativeClass`] says, if the type
+    /// says one.
     unsafe fn this<'a>(ptr: *mut ffi::PyObject) -> &'a Self;
 }
 

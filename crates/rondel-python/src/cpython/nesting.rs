@@ -1,8 +1,10 @@
-//! Objects that end each other, one inside the other: the native stack must not be as deep as the chain is long.
+//! Objects that end each other, one inside the other: the native stack must not be as deep as the
+//! chain is long.
 //!
-//! A future whose result is a future whose result is a future: when the first one dies, the second one does inside its
-//! `tp_dealloc`, and so on. CPython's own containers put what is nested too deep aside and end it later ("trashcan"). So is
-//! done here. From 3.14 on the interpreter does it for every type, and this is nothing but a call.
+//! A future whose result is a future whose result is a future: when the first one dies, the second
+//! one does inside its `tp_dealloc`, and so on. CPython's own containers put what is nested too
+//! deep aside and end it later ("trashcan"). So is done here. From 3.14 on the interpreter does it
+//! for every type, and this is nothing but a call.
 
 use pyo3::ffi;
 
@@ -26,7 +28,8 @@ mod aside {
     /// What a thread has put aside.
     struct Aside {
         nesting: Cell<u32>,
-        /// Holds memory only while something waits, so that nothing need be done when the thread ends.
+        /// Holds memory only while something waits, so that nothing need be done when the thread
+        /// ends.
         waiting: UnsafeCell<ManuallyDrop<Vec<Waiting>>>,
     }
 
@@ -51,7 +54,7 @@ mod aside {
     ) {
         ASIDE.with(|aside| {
             let nesting = aside.nesting.get();
-            // SAFETY: by the caller's word.
+            // SAFETY: guaranteed by the caller.
             if nesting >= MAX_NESTING && unsafe { aside.put(object, dealloc) } {
                 return;
             }
@@ -60,7 +63,8 @@ mod aside {
             if nesting == 0 {
                 aside.empty();
             }
-            // Not what it was: a library that switches stacks may have begun and ended others meanwhile.
+            // Not what it was: a library that switches stacks may have begun and ended others
+            // meanwhile.
             aside.nesting.set(aside.nesting.get() - 1);
         });
     }
@@ -77,7 +81,8 @@ mod aside {
             if waiting.try_reserve(1).is_err() {
                 return false;
             }
-            // SAFETY: a collected object, by the caller's word. The collector must not find one without references.
+            // SAFETY: a collected object, guaranteed by the caller. The collector must not find one
+            // without references.
             let was_tracked = unsafe {
                 let was_tracked = ffi::PyObject_GC_IsTracked(object) != 0;
                 ffi::PyObject_GC_UnTrack(object.cast());
@@ -114,11 +119,12 @@ mod aside {
 #[cfg(not(Py_3_14))]
 pub(crate) use aside::nested;
 
-/// Runs the body of a `tp_dealloc` that may end other objects. If that is nested too deep already, `dealloc` is called with
-/// the object a little later instead.
+/// Runs the body of a `tp_dealloc` that may end other objects. If that is nested too deep already,
+/// `dealloc` is called with the object a little later instead.
 ///
 /// # Safety
-/// `object` is of a collected type and in its `tp_dealloc`, which has done nothing yet; `dealloc` is that function.
+/// `object` is of a collected type and in its `tp_dealloc`, which has done nothing yet; `dealloc`
+/// is that function.
 #[cfg(Py_3_14)]
 #[inline]
 pub(crate) unsafe fn nested(
@@ -129,7 +135,8 @@ pub(crate) unsafe fn nested(
     body();
 }
 
-/// Whether the end of what holds this object may be the end of this one, and of others that it holds.
+/// Whether the end of what holds this object may be the end of this one, and of others that it
+/// holds.
 #[inline]
 pub(crate) fn may_end(held: Option<&super::Object>) -> bool {
     cfg!(not(Py_3_14))

@@ -30,7 +30,7 @@ impl Object {
     #[inline]
     pub(crate) unsafe fn from_ptr<'a>(ptr: *mut ffi::PyObject) -> &'a Self {
         debug_assert!(!ptr.is_null());
-        // SAFETY: by the caller's word; the type is transparent over PyObject.
+        // SAFETY: guaranteed by the caller; the type is transparent over PyObject.
         unsafe { &*ptr.cast::<Self>() }
     }
 
@@ -40,7 +40,7 @@ impl Object {
     /// `ptr` is null or as there.
     #[inline]
     pub(crate) unsafe fn from_nullable<'a>(ptr: *mut ffi::PyObject) -> Option<&'a Self> {
-        // SAFETY: by the caller's word.
+        // SAFETY: guaranteed by the caller.
         (!ptr.is_null()).then(|| unsafe { Self::from_ptr(ptr) })
     }
 
@@ -103,7 +103,7 @@ impl Object {
                 if !absent {
                     return Err(Raised);
                 }
-                // SAFETY: attached.
+                // SAFETY: the GIL is held.
                 unsafe { ffi::PyErr_Clear() };
                 Ok(None)
             }
@@ -185,7 +185,8 @@ impl Object {
         args: &[&Object],
         kwnames: Option<&Object>,
     ) -> Res<Owned> {
-        // The method may be a native one, which calls that of the next object in its turn, and so round in a ring.
+        // The method may be a native one, which calls that of the next object in its turn, and so
+        // round in a ring.
         check_rest_of_stack()?;
         let mut stack = [ptr::null_mut(); 8];
         assert!(args.len() < stack.len(), "too many arguments for one call");
@@ -300,8 +301,9 @@ impl Object {
         }
     }
 
-    /// A number of bytes that a program asks for: as [`to_isize`](Self::to_isize), but one that is too large is the largest,
-    /// and what can't be compared with zero is refused in the words of that comparison.
+    /// A number of bytes that a program asks for: as [`to_isize`](Self::to_isize), but one that is
+    /// too large is the largest, and what can't be compared with zero is refused in the words of
+    /// that comparison.
     pub(crate) fn to_count(&self) -> Res<isize> {
         // SAFETY: live objects.
         unsafe {
@@ -321,8 +323,8 @@ impl Object {
         }
     }
 
-    /// `now + self`, for a delay. What is no number is added by Python, which says of it what asyncio's addition says:
-    /// a `Decimal` has a value, and still can't be added to a `float`.
+    /// `now + self`, for a delay. What is no number is added by Python, which says of it what
+    /// asyncio's addition says: a `Decimal` has a value, and still can't be added to a `float`.
     #[inline]
     pub(crate) fn after(&self, now: f64) -> Res<f64> {
         // SAFETY: a live object, read as what it exactly is.
@@ -345,7 +347,8 @@ impl Object {
 
     /// The value of a `float`, or of what has `__float__` or `__index__`.
     pub(crate) fn to_f64(&self) -> Res<f64> {
-        // SAFETY: a live object, read as what it exactly is. `PyFloat_AsDouble` makes a float of an int first.
+        // SAFETY: a live object, read as what it exactly is. `PyFloat_AsDouble` makes a float of an
+        // int first.
         unsafe {
             if ffi::PyFloat_CheckExact(self.as_ptr()) != 0 {
                 return Ok(ffi::PyFloat_AS_DOUBLE(self.as_ptr()));
@@ -390,7 +393,7 @@ impl Owned {
     /// `ptr` is a reference that the caller owns.
     #[inline]
     pub(crate) unsafe fn steal_unchecked(ptr: *mut ffi::PyObject) -> Self {
-        // SAFETY: by the caller's word.
+        // SAFETY: guaranteed by the caller.
         Self(unsafe { NonNull::new_unchecked(ptr) })
     }
 
@@ -411,17 +414,17 @@ impl Owned {
     }
 
     pub(crate) fn from_f64(number: f64) -> Res<Self> {
-        // SAFETY: attached.
+        // SAFETY: the GIL is held.
         unsafe { Self::steal(ffi::PyFloat_FromDouble(number)) }
     }
 
     pub(crate) fn from_i64(number: i64) -> Res<Self> {
-        // SAFETY: attached.
+        // SAFETY: the GIL is held.
         unsafe { Self::steal(ffi::PyLong_FromLongLong(number)) }
     }
 
     pub(crate) fn from_u64(number: u64) -> Res<Self> {
-        // SAFETY: attached.
+        // SAFETY: the GIL is held.
         unsafe { Self::steal(ffi::PyLong_FromUnsignedLongLong(number)) }
     }
 
@@ -465,15 +468,17 @@ impl Owned {
     }
 
     pub(crate) fn list() -> Res<Self> {
-        // SAFETY: attached.
+        // SAFETY: the GIL is held.
         unsafe { Self::steal(ffi::PyList_New(0)) }
     }
 
-    /// A list of `len` items, made one by one. Nobody sees it before it is whole, whatever the making runs.
+    /// A list of `len` items, made one by one. Nobody sees it before it is whole, whatever the
+    /// making runs.
     #[inline]
     pub(crate) fn list_of(len: usize, mut item: impl FnMut(usize) -> Res<Self>) -> Res<Self> {
-        // SAFETY: each place of the new list is filled once with a reference of its own; the collector does not know the
-        // list while there are empty places, and freeing one with such is allowed.
+        // SAFETY: each place of the new list is filled once with a reference of its own; the
+        // collector does not know the list while there are empty places, and freeing one with such
+        // is allowed.
         unsafe {
             let list = Self::steal(ffi::PyList_New(len as isize))?;
             ffi::PyObject_GC_UnTrack(list.as_ptr().cast());
@@ -486,7 +491,7 @@ impl Owned {
     }
 
     pub(crate) fn dict() -> Res<Self> {
-        // SAFETY: attached.
+        // SAFETY: the GIL is held.
         unsafe { Self::steal(ffi::PyDict_New()) }
     }
 }
@@ -537,8 +542,8 @@ impl Drop for Owned {
 
 /// A field that holds a counted reference, or nothing. All zero bytes are a valid empty slot.
 ///
-/// `get` borrows what the slot holds now. Whoever runs Python code while using it must take a reference of
-/// their own first, as that code may fill the slot anew.
+/// `get` borrows what the slot holds now. Whoever runs Python code while using it must take a
+/// reference of their own first, as that code may fill the slot anew.
 #[repr(transparent)]
 #[derive(Default)]
 pub(crate) struct Slot(Cell<Option<NonNull<ffi::PyObject>>>);

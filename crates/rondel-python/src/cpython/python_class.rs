@@ -1,7 +1,8 @@
 //! Classes that Python's `type` makes of a native base and asyncio's own class.
 //!
-//! Such a class is an instance of both bases' layouts only in name: the native base has the fields, asyncio's class
-//! (written in Python) has none but its instance dict, which the interpreter takes care of.
+//! Such a class is an instance of both bases' layouts only in name: the native base has the fields,
+//! asyncio's class (written in Python) has none but its instance dict, which the interpreter takes
+//! care of.
 
 use std::ffi::CStr;
 
@@ -13,8 +14,8 @@ use super::special::bind_special;
 use super::types::{bind_method, set_type_attribute};
 use super::{Object, Owned, Res};
 
-/// Makes the class that programs see, `rondel.<name>`. `described` is the name with the parameters of its constructor; the last
-/// of the bases is asyncio's class.
+/// Makes the class that programs see, `rondel.<name>`. `described` is the name with the parameters
+/// of its constructor; the last of the bases is asyncio's class.
 pub(crate) fn make_class(
     described: &str,
     doc: &str,

@@ -1,8 +1,9 @@
 //! `__aenter__` and `__aexit__`, as `async with` looks them up.
 //!
-//! Up to CPython 3.13 that instruction binds both methods, and a bound built-in method is a new object each time: with an
-//! uncontended lock, a quarter of the whole statement. The descriptor here binds to an object from a freelist. To a program
-//! that looks at either, they are what they stand for: a function and a method (`function.rs`).
+//! Up to CPython 3.13 that instruction binds both methods, and a bound built-in method is a new
+//! object each time: with an uncontended lock, a quarter of the whole statement. The descriptor
+//! here binds to an object from a freelist. To a program that looks at either, they are what they
+//! stand for: a function and a method (`function.rs`).
 //!
 //! From 3.14 on the interpreter binds nothing, and the classes have plain method descriptors.
 
@@ -162,8 +163,9 @@ unsafe extern "C" fn call_bound(
     nargs: usize,
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: a live instance, and a call's arguments; the definition lives for ever, and its flags say what the
-    // function takes. The caller holds the bound method, which holds what it is bound to.
+    // SAFETY: a live instance, and a call's arguments; the definition lives forever, and its flags
+    // say what the function takes. The caller holds the bound method, which holds what it is bound
+    // to.
     unsafe {
         let bound = Bound::of(Object::from_ptr(bound));
         let (Some(this), Some(descriptor)) = (bound.this.get(), bound.descriptor.get()) else {

@@ -1,9 +1,10 @@
 //! How deep native code may recurse: a look at the thread's stack, and the interpreter's own count.
 //!
-//! Coroutines that await each other through native awaitables, tasks that wait for each other, tasks that begin eagerly:
-//! programs nest them as deep as they like, and each level takes a piece of the C stack. The interpreter counts levels up
-//! to 3.13 whatever the size of the stack (a thread may have 256 KiB), and does not see those that are all native. So whoever
-//! may come back to itself asks here first, and raises `RecursionError` while there is room for it.
+//! Coroutines that await each other through native awaitables, tasks that wait for each other,
+//! tasks that begin eagerly: programs nest them as deep as they like, and each level takes a piece
+//! of the C stack. The interpreter counts levels up to 3.13 whatever the size of the stack (a
+//! thread may have 256 KiB), and does not see those that are all native. So whoever may come back
+//! to itself asks here first, and raises `RecursionError` while there is room for it.
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -47,7 +48,8 @@ fn is_short(limit: fn(&Bounds) -> usize) -> bool {
     here < limit(&BOUNDS.with(Cell::get)) && is_really_short(here, limit)
 }
 
-/// The stack is short, or not known yet; or this is not the thread's own stack, but one that a library has made.
+/// The stack is short, or not known yet; or this is not the thread's own stack, but one that a
+/// library has made.
 #[cold]
 fn is_really_short(here: usize, limit: fn(&Bounds) -> usize) -> bool {
     let mut bounds = BOUNDS.get();
@@ -79,7 +81,8 @@ fn find() -> Bounds {
         }
     }
     let high = low.addr() + size;
-    // The main thread's stack grows as it is used: musl tells what it has now. How far it may grow is a limit of the process.
+    // The main thread's stack grows as it is used: musl tells what it has now. How far it may grow
+    // is a limit of the process.
     if let Some(limit) = main_thread_limit() {
         size = limit;
     }
@@ -120,7 +123,8 @@ pub(crate) fn check_stack() -> Res<()> {
     }
 }
 
-/// As [`check_stack`], for what may be called to report what that has raised: it is let go on for half as long again.
+/// As [`check_stack`], for what may be called to report what that has raised: it is let go on for
+/// half as long again.
 #[inline]
 pub(crate) fn check_rest_of_stack() -> Res<()> {
     if is_short(|bounds| bounds.last) {
@@ -145,16 +149,16 @@ struct Counted;
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        // SAFETY: attached; follows a successful `Py_EnterRecursiveCall`.
+        // SAFETY: the GIL is held; follows a successful `Py_EnterRecursiveCall`.
         unsafe { ffi::Py_LeaveRecursiveCall() };
     }
 }
 
-/// Makes a call that may come back here, where asyncio makes one that the interpreter counts: at the interpreter's own limit,
-/// and before the stack ends, it raises `RecursionError`.
+/// Makes a call that may come back here, where asyncio makes one that the interpreter counts: at
+/// the interpreter's own limit, and before the stack ends, it raises `RecursionError`.
 pub(crate) fn recurse<R>(call: impl FnOnce() -> Res<R>) -> Res<R> {
     check_stack()?;
-    // SAFETY: attached, with a NUL-terminated text.
+    // SAFETY: the GIL is held, with a NUL-terminated text.
     if unsafe { ffi::Py_EnterRecursiveCall(c" while calling a Python object".as_ptr()) } != 0 {
         return Err(Raised);
     }

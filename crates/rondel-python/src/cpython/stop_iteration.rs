@@ -1,10 +1,11 @@
 //! Returning a value from an iterator.
 //!
-//! `tp_iternext` returns a value to `await` by raising `StopIteration(value)`. Up to CPython 3.13 the
-//! interpreter's SEND instruction calls `tp_iternext` (and not `am_send`, which needs no exception), so every
-//! awaitable that returns something pays for building that exception: 0.1 µs. A subclass with a freelist, whose
-//! instances are set as the current exception without normalization, costs a third of it. The interpreter reads
-//! `value` and drops the instance at once.
+//! `tp_iternext` returns a value to `await` by raising `StopIteration(value)`. Up to CPython 3.13
+//! the interpreter's SEND instruction calls `tp_iternext` (and not `am_send`, which needs no
+//! exception), so every awaitable that returns something pays for building that exception: 0.1 µs.
+//! A subclass with a freelist, whose instances are set as the current exception without
+//! normalization, costs a third of it. The interpreter reads `value` and drops the instance at
+//! once.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -25,7 +26,8 @@ static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 pub(crate) fn init() -> Res<()> {
     // SAFETY: the built-in class is live.
     let base = unsafe { Object::from_ptr(ffi::PyExc_StopIteration) };
-    // SAFETY: a live type; a collected type that overrides `tp_dealloc` must name its `tp_traverse` as well.
+    // SAFETY: a live type; a collected type that overrides `tp_dealloc` must name its `tp_traverse`
+    // as well.
     let traverse = unsafe { (*base.as_type_ptr()).tp_traverse };
     let traverse = traverse.map_or(ptr::null_mut(), |traverse| {
         traverse as *mut std::ffi::c_void
@@ -55,7 +57,8 @@ pub(crate) fn stop_iteration(value: Owned) -> Raised {
             Err(Raised) => return Raised,
         },
     };
-    // SAFETY: an instance of a subclass of StopIteration, whose `value` field is null in fresh and kept ones.
+    // SAFETY: an instance of a subclass of StopIteration, whose `value` field is null in fresh and
+    // kept ones.
     unsafe {
         let fields = instance.as_ptr().cast::<ffi::PyStopIterationObject>();
         (*fields).value = value.into_ptr();
@@ -68,12 +71,14 @@ unsafe extern "C" {
     fn _PyGen_SetStopIterationValue(value: *mut ffi::PyObject) -> std::ffi::c_int;
 }
 
-/// After [`stop_iteration`], or a null return without an exception, for a program that called `send` itself and may look
-/// at the exception: it is replaced by a plain `StopIteration` with all its fields. Any other exception stays.
+/// After [`stop_iteration`], or a null return without an exception, for a program that called
+/// `send` itself and may look at the exception: it is replaced by a plain `StopIteration` with all
+/// its fields. Any other exception stays.
 #[cold]
 pub(crate) fn complete_stop_iteration(raised: Raised) -> Raised {
-    // SAFETY: attached; both functions are exported by every supported version. Fetching takes the value out of the
-    // exception that is set, or gives None if none is; it fails, and changes nothing, for any other exception.
+    // SAFETY: the GIL is held; both functions are exported by every supported version. Fetching
+    // takes the value out of the exception that is set, or gives None if none is; it fails, and
+    // changes nothing, for any other exception.
     unsafe {
         let mut value = ptr::null_mut();
         if _PyGen_FetchStopIterationValue(&mut value) == 0 {

@@ -1,9 +1,10 @@
 //! Heap types whose fields stand behind those of their base class.
 //!
-//! `rondel.Future` must be an `_asyncio.Future`, a transport an `asyncio.Transport`, and so on; but their own
-//! fields are of no use to us. So each of our types derives from the real one, leaves its part of the object
-//! zeroed, overrides every slot and method, and has its fields behind. Where that is, is known at import: the
-//! base's `tp_basicsize`, which differs between versions and builds.
+//! `rondel.Future` must be an `_asyncio.Future`, a transport an `asyncio.Transport`, and so on; but
+//! their own fields are of no use to us. So each of our types derives from the real one, leaves its
+//! part of the object zeroed, overrides every slot and method, and has its fields behind. Where
+//! that is, is known at import: the base's `tp_basicsize`, which differs between versions and
+//! builds.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
@@ -62,7 +63,8 @@ impl TypeBuilder {
         self
     }
 
-    /// The interpreter calls instances that stand in a class with the object in front, rather than binding them first.
+    /// The interpreter calls instances that stand in a class with the object in front, rather than
+    /// binding them first.
     #[cfg(not(Py_3_12))]
     pub(crate) fn method_descriptor(mut self) -> Self {
         self.flags |= ffi::Py_TPFLAGS_METHOD_DESCRIPTOR;
@@ -92,7 +94,8 @@ impl TypeBuilder {
         self
     }
 
-    /// The offset of a `PyObject *` field for the instance's dict, which is made when it is needed, as `__dict__` is.
+    /// The offset of a `PyObject *` field for the instance's dict, which is made when it is needed,
+    /// as `__dict__` is.
     pub(crate) fn dict(self, offset: usize) -> Self {
         self.member(c"__dictoffset__", offset)
             .getset([GetSet(ffi::PyGetSetDef {
@@ -205,14 +208,16 @@ impl Object {
 
     /// Whether this is a class of those that derive from one of ours, or that one.
     pub(crate) fn derives_from(&self, class: &AtomicPtr<ffi::PyTypeObject>) -> bool {
-        // SAFETY: live types: this one is looked at only if it is one, the other one was made at import.
+        // SAFETY: live types: this one is looked at only if it is one, the other one was made at
+        // import.
         self.is_type()
             && unsafe {
                 ffi::PyType_IsSubtype(self.as_ptr().cast(), class.load(Ordering::Relaxed)) != 0
             }
     }
 
-    /// From now on the class's attributes cannot be set, nor its instances get another class: as with asyncio's native classes.
+    /// From now on the class's attributes cannot be set, nor its instances get another class: as
+    /// with asyncio's native classes.
     pub(crate) fn make_immutable(&self) {
         let class = self.as_type_ptr();
         // SAFETY: a live type that was made by the caller, and which no other thread knows yet.
@@ -277,7 +282,7 @@ pub(crate) unsafe fn allocate(class: *mut ffi::PyTypeObject) -> Res<Owned> {
 /// # Safety
 /// `object` has no references left, is untracked, and owns nothing any more.
 pub(crate) unsafe fn free(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         let class = ffi::Py_TYPE(object);
         match (*class).tp_free {
@@ -288,14 +293,14 @@ pub(crate) unsafe fn free(object: *mut ffi::PyObject) {
     }
 }
 
-/// Whether the finalizer of an object has not run. One that has must not come back to life from a freelist, as the
-/// collector would not run the finalizer again.
+/// Whether the finalizer of an object has not run. One that has must not come back to life from a
+/// freelist, as the collector would not run the finalizer again.
 ///
 /// # Safety
 /// `object` is of a collected type.
 #[inline]
 pub(crate) unsafe fn is_fresh(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe { ffi::PyObject_GC_IsFinalized(object) == 0 }
 }
 
@@ -305,7 +310,7 @@ pub(crate) unsafe fn is_fresh(object: *mut ffi::PyObject) -> bool {
 /// `object` is in its `tp_dealloc`.
 #[inline]
 pub(crate) unsafe fn clear_weakrefs(object: *mut ffi::PyObject) {
-    // SAFETY: by the caller's word.
+    // SAFETY: guaranteed by the caller.
     unsafe {
         if has_weakrefs(Object::from_ptr(object)) {
             ffi::PyObject_ClearWeakRefs(object);
@@ -316,7 +321,8 @@ pub(crate) unsafe fn clear_weakrefs(object: *mut ffi::PyObject) {
 /// Whether there are weak references to an object.
 #[inline]
 pub(crate) fn has_weakrefs(object: &Object) -> bool {
-    // SAFETY: a live object; the offset is that of a `PyObject *` in it, or (from 3.12 on, then negative) before it.
+    // SAFETY: a live object; the offset is that of a `PyObject *` in it, or (from 3.12 on, then
+    // negative) before it.
     unsafe {
         let offset = (*object.type_ptr()).tp_weaklistoffset;
         let list = object.as_ptr().byte_offset(offset);
@@ -324,15 +330,17 @@ pub(crate) fn has_weakrefs(object: &Object) -> bool {
     }
 }
 
-/// Has `issubclass(subclass, class)` and `isinstance` say yes, though they derive from different bases. Once for a class.
+/// Has `issubclass(subclass, class)` and `isinstance` say yes, though they derive from different
+/// bases. Once for a class.
 ///
-/// `rondel.Task` derives from `_asyncio.Task` and `rondel.Future` from `_asyncio.Future`; a class can't have both of these
-/// layouts. The same goes for the classes of handles. So `class` becomes an abstract base class, with the others registered.
+/// `rondel.Task` derives from `_asyncio.Task` and `rondel.Future` from `_asyncio.Future`; a class
+/// can't have both of these layouts. The same goes for the classes of handles. So `class` becomes
+/// an abstract base class, with the others registered.
 pub(crate) fn register_subclasses(class: &Object, subclasses: &[&Object]) -> Res<()> {
     let get = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
     let meta = get("abc", "ABCMeta")?;
-    // SAFETY: live types; ABCMeta adds nothing to the layout of `type`. The type holds a reference to its class from now
-    // on, as to `type` before, which is no heap type and is not counted.
+    // SAFETY: live types; ABCMeta adds nothing to the layout of `type`. The type holds a reference
+    // to its class from now on, as to `type` before, which is no heap type and is not counted.
     unsafe { (*class.as_ptr()).ob_type = meta.into_ptr().cast() };
     get("_abc", "_abc_init")?.call(&[class])?;
     let register = Owned::from_str("register")?;
@@ -342,13 +350,15 @@ pub(crate) fn register_subclasses(class: &Object, subclasses: &[&Object]) -> Res
     Ok(())
 }
 
-/// Makes a class a subclass of asyncio's class, whose instances are laid out otherwise: what ours has comes first, then what
-/// asyncio's has, which is written in Python. `__base__` stays what gives the layout. Once, before anybody sees the class.
+/// Makes a class a subclass of asyncio's class, whose instances are laid out otherwise: what ours
+/// has comes first, then what asyncio's has, which is written in Python. `__base__` stays what
+/// gives the layout. Once, before anybody sees the class.
 pub(crate) fn derive_from(class: &Object, stock: &Object) -> Res<()> {
     let own = class.as_type_ptr();
     let address = Owned::from_i64(own as i64)?;
-    // SAFETY: live types; nobody has looked anything up by the tuples that are replaced, as both are of a new class. A class
-    // that was changed tells those in its dict of subclasses, by address; theirs is made as the interpreter makes it.
+    // SAFETY: live types; nobody has looked anything up by the tuples that are replaced, as both
+    // are of a new class. A class that was changed tells those in its dict of subclasses, by
+    // address; theirs is made as the interpreter makes it.
     unsafe {
         let theirs = Object::from_ptr((*stock.as_type_ptr()).tp_mro);
         let inherited = (0..tuple_len(theirs)).map(|index| tuple_item(theirs, index));
@@ -373,11 +383,12 @@ pub(crate) fn derive_from(class: &Object, stock: &Object) -> Res<()> {
     Ok(())
 }
 
-/// Takes a slot's descriptor out of a type: the interpreter has the slot, and programs find no such attribute. Subclasses that
-/// Python makes don't inherit the slot then.
+/// Takes a slot's descriptor out of a type: the interpreter has the slot, and programs find no such
+/// attribute. Subclasses that Python makes don't inherit the slot then.
 pub(crate) fn hide_slot(class: &Object, name: &str) -> Res<()> {
     debug_assert!(class.is_type());
-    // SAFETY: a live heap type's own dict and a live key; the interpreter is told that the type has changed.
+    // SAFETY: a live heap type's own dict and a live key; the interpreter is told that the type has
+    // changed.
     unsafe {
         let namespace = super::function::namespace_of(class.as_type_ptr())?;
         check(ffi::PyDict_DelItem(
@@ -395,12 +406,13 @@ pub(crate) fn set_type_attribute(class: &Object, name: &CStr, value: &Object) ->
     check(unsafe { ffi::PyObject_SetAttrString(class.as_ptr(), name.as_ptr(), value.as_ptr()) })
 }
 
-/// Puts a method into a class that Python made. The interpreter calls a method directly only if the object is exactly
-/// of the class that the method's descriptor names, so a subclass that is to be fast needs descriptors of its own.
+/// Puts a method into a class that Python made. The interpreter calls a method directly only if the
+/// object is exactly of the class that the method's descriptor names, so a subclass that is to be
+/// fast needs descriptors of its own.
 pub(crate) fn bind_method(class: &Object, method: &Method) -> Res<()> {
     debug_assert!(class.is_type());
     let definition = method.leak();
-    // SAFETY: a live type; the definition lives for ever, and its name is a C string.
+    // SAFETY: a live type; the definition lives forever, and its name is a C string.
     unsafe {
         let descriptor = Owned::steal(ffi::PyDescr_NewMethod(class.as_type_ptr(), definition))?;
         check(ffi::PyObject_SetAttrString(
@@ -415,7 +427,7 @@ pub(crate) fn bind_method(class: &Object, method: &Method) -> Res<()> {
 pub(crate) fn bind_attribute(class: &Object, attribute: &GetSet) -> Res<()> {
     debug_assert!(class.is_type());
     let definition = Box::leak(Box::new(attribute.0));
-    // SAFETY: a live type; the definition lives for ever, and its name is a C string.
+    // SAFETY: a live type; the definition lives forever, and its name is a C string.
     unsafe {
         let descriptor = Owned::steal(ffi::PyDescr_NewGetSet(class.as_type_ptr(), definition))?;
         check(ffi::PyObject_SetAttrString(

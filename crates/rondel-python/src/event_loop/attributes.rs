@@ -1,9 +1,11 @@
 //! Where asyncio's own code keeps its attributes on a loop of ours.
 //!
-//! The interpreter caches `loop.call_soon` at the place of the call only for objects whose `__dict__` was never made;
-//! a method call then takes 40 ns less, which is a fifth of all that `call_soon` takes. But asyncio's `__init__` sets some
-//! twenty attributes. `python/rondel/_event_loop.py` puts a [`LoopAttribute`] into the class for each of these: a data
-//! descriptor that keeps the value in a dict of the core. A program that sets attributes of its own loses only speed.
+//! The interpreter caches `loop.call_soon` at the place of the call only for objects whose
+//! `__dict__` was never made; a method call then takes 40 ns less, which is a fifth of all that
+//! `call_soon` takes. But asyncio's `__init__` sets some twenty attributes.
+//! `python/rondel/_event_loop.py` puts a [`LoopAttribute`] into the class for each of these: a data
+//! descriptor that keeps the value in a dict of the core. A program that sets attributes of its own
+//! loses only speed.
 
 use std::ffi::c_int;
 
@@ -65,7 +67,8 @@ unsafe extern "C" fn get(
         };
         let name = LoopAttribute::of(this).name.or_none();
         if let Some(values) = core.attributes.cloned() {
-            // SAFETY: a dict and a live key; a borrowed reference, or null without an exception for a missing key.
+            // SAFETY: a dict and a live key; a borrowed reference, or null without an exception for
+            // a missing key.
             let value = unsafe {
                 Object::from_nullable(ffi::PyDict_GetItemWithError(values.as_ptr(), name.as_ptr()))
             };

@@ -44,7 +44,7 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }
-    // In the loop's own thread, and where the interpreter's lock orders everything, it keeps its place among
+    // In the loop's own thread, and where the GIL orders everything, it keeps its place among
     // what `call_soon` queues.
     if core.thread.get() == this_thread() {
         core.push(Kind::Handle, handle.clone().into_owned())?;
@@ -54,7 +54,8 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
         core.is_woken.set(true);
         core.engine().inbox().wake();
         if is_crowd(core.engine().ready_len()) {
-            // Whoever is about to run the loop would wait for the interpreter, and then run all of them in the first turn.
+            // Whoever is about to run the loop would wait for the interpreter, and then run all of
+            // them in the first turn.
             detached(|| std::thread::sleep(PAUSE));
         }
     } else {
@@ -89,9 +90,9 @@ fn is_crowd(waiting: usize) -> bool {
     waiting > CROWDED && waiting.is_multiple_of(CROWD)
 }
 
-/// Leaves the interpreter to the loop until it has come to what waits. Threads that do nothing but send would otherwise pass
-/// the interpreter's lock among them, 5 ms each, and the loop would see its timers late. (asyncio's makes a system call
-/// each time, in which others may take the lock.)
+/// Leaves the interpreter to the loop until it has come to what waits. Threads that do nothing but
+/// send would otherwise pass the GIL among them, 5 ms each, and the loop would see its timers late.
+/// (asyncio's makes a system call each time, in which others may take the lock.)
 #[cold]
 fn give_way(core: &LoopCore) {
     let inbox = Arc::clone(core.engine().inbox());
@@ -109,7 +110,8 @@ fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {
     if delay.is_none() {
         return type_error("delay must not be None");
     }
-    // A replaced `time` or `call_at` is honoured by asking for it, as asyncio's own `call_later` does.
+    // A replaced `time` or `call_at` is honoured by asking for it, as asyncio's own `call_later`
+    // does.
     let now = if core.is_time_overridden() {
         this.call_method(&names().time, &[])?.to_f64()?
     } else {

@@ -1,4 +1,5 @@
-//! The class `rondel._rondel.LoopCore`: how a loop is made, what the collector sees of it, how it dies.
+//! The class `rondel._rondel.LoopCore`: how a loop is made, what the collector sees of it, how it
+//! dies.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
@@ -40,8 +41,8 @@ unsafe extern "C" fn new(
                 }
             })?
         };
-        // SAFETY: the object is not seen by anyone before the core is whole; should making the engine fail, the
-        // zeroed object is freed without its destructor.
+        // SAFETY: the object is not seen by anyone before the core is whole; should making the
+        // engine fail, the zeroed object is freed without its destructor.
         unsafe {
             kernel_calls::init()?;
             let object = allocate(class)?;
@@ -89,7 +90,8 @@ unsafe extern "C" fn new(
 // SAFETY: the core stands behind the header, from `tp_new` on.
 unsafe impl Fields for LoopCore {}
 
-// SAFETY: all that the core holds is shown, but for `waiters`: nobody else holds these, and they hold the loop alone.
+// SAFETY: all that the core holds is shown, but for `waiters`: nobody else holds these, and they
+// hold the loop alone.
 unsafe impl Collected for LoopCore {
     slots!(task_factory, attributes);
 

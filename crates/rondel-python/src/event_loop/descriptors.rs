@@ -26,8 +26,8 @@ fn is_int(object: &Object) -> bool {
     unsafe { ffi::PyLong_Check(object.as_ptr()) != 0 }
 }
 
-/// A descriptor's number, valid or not: an `int`, or what has `fileno()`, as `selectors` takes them. What is too large for any
-/// is the largest.
+/// A descriptor's number, valid or not: an `int`, or what has `fileno()`, as `selectors` takes
+/// them. What is too large for any is the largest.
 fn number(object: &Object) -> Res<isize> {
     if is_int(object) {
         return object.to_count();
@@ -38,7 +38,7 @@ fn number(object: &Object) -> Res<isize> {
         // SAFETY: a live object.
         .and_then(|fd| unsafe { Owned::steal(ffi::PyNumber_Long(fd.as_ptr())) })
         .and_then(|fd| fd.to_count());
-    // SAFETY: attached, with built-in classes; an exception is raised where it is looked at.
+    // SAFETY: the GIL is held, with built-in classes; an exception is raised where it is looked at.
     let refused = given.is_err()
         && unsafe {
             [
@@ -234,8 +234,8 @@ fn ensure_fd_no_transport(this: &Object, fd: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// What the program's transports that are asyncio's own have registered themselves in: a `WeakValueDictionary`, asked only
-/// if there is one.
+/// What the program's transports that are asyncio's own have registered themselves in: a
+/// `WeakValueDictionary`, asked only if there is one.
 fn find_foreign_transport(this: &Object, fd: isize) -> Res<Option<Owned>> {
     let names = names();
     let transports = this.getattr(&names.transports)?;

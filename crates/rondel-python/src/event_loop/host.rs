@@ -1,7 +1,7 @@
 //! How each kind of item runs that the engine queues for Python (`loop_core/item.rs`).
 //!
-//! This is the way of a callback: `Item` → [`PyHost::run`](Host::run) → `task::step`, `handle::run` or one of a
-//! transport's entry points → the writes of the turn are flushed.
+//! This is the way of a callback: `Item` → [`PyHost::run`](Host::run) → `task::step`, `handle::run`
+//! or one of a transport's entry points → the writes of the turn are flushed.
 
 use std::ops::ControlFlow;
 
@@ -77,8 +77,9 @@ impl Host for PyHost {
     fn now(&self, clock: &Clock) -> u64 {
         if self.core().is_time_overridden() {
             return self.core().overridden_time().unwrap_or_else(|Raised| {
-                // A `time()` that raises would do so in the middle of asyncio's loop as well, but there it
-                // would leave timers half-moved. The real clock goes on, and the exception is shown.
+                // A `time()` that raises would do so in the middle of asyncio's loop as well, but
+                // there it would leave timers half-moved. The real clock goes on, and the exception
+                // is shown.
                 crate::cpython::error::write_unraisable(None);
                 clock.now()
             });
@@ -119,7 +120,8 @@ impl Host for PyHost {
 
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
         let queue = self.core().worker_to_notify();
-        // `wait` is the reactor's system call. A worker that is woken here finds the interpreter free.
+        // `wait` is the reactor's system call. A worker that is woken here finds the interpreter
+        // free.
         detached(|| {
             if let Some(queue) = queue {
                 queue.notify();
@@ -129,7 +131,7 @@ impl Host for PyHost {
     }
 
     fn interrupted(&self) -> ControlFlow<Exit> {
-        // SAFETY: attached. Runs the Python-level signal handlers, on the main thread.
+        // SAFETY: the GIL is held. Runs the Python-level signal handlers, on the main thread.
         let result = unsafe { ffi::PyErr_CheckSignals() };
         self.core().flush_written();
         if result < 0 {
@@ -143,7 +145,7 @@ impl Host for PyHost {
 pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     #[cfg(feature = "panic-probe")]
     crate::panic_probe::fire();
-    // The loop goes on without having let go of the interpreter.
+    // The loop goes on without having released the GIL.
     core.notify_worker();
     let (kind, object) = item.into_parts();
     let flow = match kind {
@@ -202,7 +204,8 @@ fn run_as_handle(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     }
 }
 
-/// Debug mode: what takes longer than `slow_callback_duration` is logged, as `BaseEventLoop._run_once` does.
+/// Debug mode: what takes longer than `slow_callback_duration` is logged, as
+/// `BaseEventLoop._run_once` does.
 #[cold]
 fn run_timed(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     let object = item.object().own();

@@ -1,7 +1,9 @@
-//! A queued item as the handle that asyncio would have queued, for programs that look at what is ready or run it themselves.
+//! A queued item as the handle that asyncio would have queued, for programs that look at what is
+//! ready or run it themselves.
 //!
-//! The ring has tasks and transports themselves, with no handle around them (`event_loop/host.rs`). Who asks for a handle gets one that
-//! calls an [`ItemCall`], whose `__self__` is the task or the transport, as it is of asyncio's own callbacks.
+//! The ring has tasks and transports themselves, with no handle around them (`event_loop/host.rs`).
+//! Who asks for a handle gets one that calls an [`ItemCall`], whose `__self__` is the task or the
+//! transport, as it is of asyncio's own callbacks.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -68,7 +70,8 @@ fn run(this: &ItemCall) -> ControlFlow<Exit> {
         return ControlFlow::Continue(());
     };
     let kind = Kind::from_bits(this.kind.get().into());
-    // asyncio's `Handle._run` calls the callback in the handle's context, and a step enters it itself.
+    // asyncio's `Handle._run` calls the callback in the handle's context, and a step enters it
+    // itself.
     let entered = matches!(kind, Kind::Step | Kind::Wakeup)
         .then(|| task::context_of(&about))
         .filter(|context| context::is_current(context));

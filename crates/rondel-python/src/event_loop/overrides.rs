@@ -1,7 +1,9 @@
-//! Which methods of a loop a program has replaced: on the instance, by a subclass, or on our own class. Internal calls then go there.
+//! Which methods of a loop a program has replaced: on the instance, by a subclass, or on our own
+//! class. Internal calls then go there.
 //!
-//! It is noted when it is done, as asking at each call would cost what native calls save: an attribute that is set on a loop comes by here,
-//! and the loop's class is looked at when it is made, when it gets another class, when a run begins, and when the reactor is asked if the
+//! It is noted when it is done, as asking at each call would cost what native calls save: an
+//! attribute that is set on a loop comes by here, and the loop's class is looked at when it is
+//! made, when it gets another class, when a run begins, and when the reactor is asked if the
 //! interpreter has given the class a new version since.
 
 use std::ptr;
@@ -87,7 +89,8 @@ impl LoopCore {
             .set(self.debug.get() || patches::handle_run().is_some());
     }
 
-    /// Looks whether something was set in the loop's class, or in a base of it. Between two turns only: the program's `_run_once` takes over.
+    /// Looks whether something was set in the loop's class, or in a base of it. Between two turns
+    /// only: the program's `_run_once` takes over.
     pub(super) fn look_at_class(&self) {
         let version = patches::version(self.object().type_ptr());
         if version == 0 || version != self.class_version.get() {
@@ -121,7 +124,8 @@ impl LoopCore {
         ))
     }
 
-    /// The same, and as much later as asyncio's timers may be early: clocks that programs move are as coarse as they say.
+    /// The same, and as much later as asyncio's timers may be early: clocks that programs move are
+    /// as coarse as they say.
     pub(super) fn overridden_due_until(&self) -> Res<u64> {
         let now = self.object().call_method(&names().time, &[])?.to_f64()?;
         let resolution = self.object().getattr(&names().clock_resolution)?.to_f64()?;
@@ -162,7 +166,8 @@ impl LoopCore {
         }
     }
 
-    /// Looks for methods that a class replaced: a subclass, or what the program has done to our own.
+    /// Looks for methods that a class replaced: a subclass, or what the program has done to our
+    /// own.
     pub(super) fn note_class(&self) -> Res<()> {
         let class = self.object().class();
         let names = names();
@@ -206,7 +211,8 @@ impl LoopCore {
     }
 }
 
-/// The methods of loops that are looked for, as they are unless somebody replaces them: a dict by name.
+/// The methods of loops that are looked for, as they are unless somebody replaces them: a dict by
+/// name.
 static NATIVE: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 fn native_method(name: &Object) -> Res<Option<Owned>> {
@@ -214,14 +220,16 @@ fn native_method(name: &Object) -> Res<Option<Owned>> {
     if methods.is_null() {
         return Ok(None);
     }
-    // SAFETY: a live dict and key; a borrowed reference, or null without an exception for a missing key.
+    // SAFETY: a live dict and key; a borrowed reference, or null without an exception for a missing
+    // key.
     unsafe {
         let method = ffi::PyDict_GetItemWithError(methods, name.as_ptr());
         Ok(Object::from_nullable(method).map(Object::own))
     }
 }
 
-/// `_rondel.note_methods(cls)`: notes them, of a class that is whole and that nobody has touched yet.
+/// `_rondel.note_methods(cls)`: notes them, of a class that is whole and that nobody has touched
+/// yet.
 pub(crate) fn note_methods(_: &Object, class: &Object) -> Res<Owned> {
     let (methods, names) = (Owned::dict()?, names());
     for name in [

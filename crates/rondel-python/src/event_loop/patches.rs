@@ -1,8 +1,10 @@
-//! What programs have replaced in asyncio's own classes, and a loop of asyncio's would call: `Handle._run`.
+//! What programs have replaced in asyncio's own classes, and a loop of asyncio's would call:
+//! `Handle._run`.
 //!
-//! Profilers and tracers put a function of theirs in its place. `python/rondel/_patches.py` finds out, and says so by
-//! [`set_handle_run`]. It is asked when a run begins, and when the reactor is asked if the classes have changed since: the interpreter
-//! gives a class a new version when an attribute of it is set.
+//! Profilers and tracers put a function of theirs in its place. `python/rondel/_patches.py` finds
+//! out, and says so by [`set_handle_run`]. It is asked when a run begins, and when the reactor is
+//! asked if the classes have changed since: the interpreter gives a class a new version when an
+//! attribute of it is set.
 
 use std::cell::Cell;
 use std::ptr;
@@ -36,7 +38,7 @@ pub(super) fn handle_run() -> Option<&'static Object> {
 pub(crate) fn set_handle_run(_: &Object, run: &Object) -> Res<Owned> {
     let run = match run.is_none() {
         true => ptr::null_mut(),
-        // Kept for ever: another thread may be about to call it.
+        // Kept forever: another thread may be about to call it.
         false => run.own().into_ptr(),
     };
     HANDLE_RUN.store(run, Ordering::Relaxed);
@@ -44,7 +46,8 @@ pub(crate) fn set_handle_run(_: &Object, run: &Object) -> Res<Owned> {
 }
 
 pub(super) fn version(class: *mut ffi::PyTypeObject) -> u32 {
-    // SAFETY: a live type; the field is written by the interpreter while this thread does not run, or is a number that is read whole.
+    // SAFETY: a live type; the field is written by the interpreter while this thread does not run,
+    // or is a number that is read whole.
     unsafe { (*class).tp_version_tag }
 }
 
@@ -79,7 +82,7 @@ fn look_closely() {
             Err(Raised) => return write_unraisable(None),
         }
     }
-    // SAFETY: a live function, kept for ever.
+    // SAFETY: a live function, kept forever.
     if let Err(Raised) = unsafe { Object::from_ptr(look) }.call(&[]) {
         write_unraisable(None);
     }

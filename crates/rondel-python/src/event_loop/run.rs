@@ -10,7 +10,8 @@ use crate::cpython::{Object, Owned, Res};
 use crate::handle;
 use crate::loop_core::{LoopCore, check_closed, this_thread};
 
-/// Whether this is the thread that the process began with, which the interpreter's pending calls run in.
+/// Whether this is the thread that the process began with, which the interpreter's pending calls
+/// run in.
 fn is_main_thread() -> bool {
     // SAFETY: take nothing.
     unsafe { libc::gettid() == libc::getpid() }
@@ -28,7 +29,8 @@ pub(crate) fn base_method(this: &Object, name: &CStr, args: Args<'_>) -> Res<Own
     method.call_with(&items, Some(&names))
 }
 
-/// The loop runs in this thread; not any more when this is dropped, even by a panic: it can be closed then.
+/// The loop runs in this thread; not any more when this is dropped, even by a panic: it can be
+/// closed then.
 struct Running<'a> {
     core: &'a LoopCore,
     /// The thread that ran it before: this one, where a program has the loop run within itself.
@@ -52,8 +54,9 @@ impl LoopCore {
     }
 }
 
-/// Runs turns until `stop()`. `run_forever` in `python/rondel/_event_loop.py` is around it, and refuses a loop that runs already; a program
-/// that has replaced `_check_running` has it run within a step of its own.
+/// Runs turns until `stop()`. `run_forever` in `python/rondel/_event_loop.py` is around it, and
+/// refuses a loop that runs already; a program that has replaced `_check_running` has it run within
+/// a step of its own.
 fn run(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     check_closed(core)?;
@@ -168,7 +171,8 @@ fn thread_id(this: &Object) -> Res<Owned> {
     }
 }
 
-/// A program with a `run_forever` of its own says so which thread runs the loop, and that none does any more.
+/// A program with a `run_forever` of its own says so which thread runs the loop, and that none does
+/// any more.
 fn set_thread_id(this: &Object, value: Option<&Object>) -> Res<()> {
     let core = LoopCore::of_loop(this);
     let thread = match value.filter(|value| !value.is_none()) {
@@ -237,7 +241,8 @@ fn runs_in_executor_directly(this: &Object) -> Res<Owned> {
     ))
 }
 
-/// Our own timer handles tell the heap directly; what calls this is none of them, and may have one of ours that stands for it.
+/// Our own timer handles tell the heap directly; what calls this is none of them, and may have one
+/// of ours that stands for it.
 fn timer_handle_cancelled(this: &Object, foreign: &Object) -> Res<Owned> {
     let mut ours = None;
     LoopCore::of_loop(this).engine().for_each_timer(|timer| {

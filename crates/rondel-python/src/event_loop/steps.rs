@@ -1,9 +1,11 @@
-//! The loop taken apart: what asyncio's `_run_once` does, as the single steps that programs call, patch or replace.
+//! The loop taken apart: what asyncio's `_run_once` does, as the single steps that programs call,
+//! patch or replace.
 //!
-//! nest_asyncio has a `_run_once` of its own, which works on `_ready`, `_scheduled` and `_selector`; virtual clocks put
-//! a function of theirs in the place of `_selector.select`. `python/rondel/_selector.py` and `_ready.py` are the objects that they find there;
-//! here is what these do. Nothing of it is on the way of a callback: a turn is the engine's unless the program has
-//! replaced a part of it, which [`LoopCore`] notes when it is done.
+//! nest_asyncio has a `_run_once` of its own, which works on `_ready`, `_scheduled` and
+//! `_selector`; virtual clocks put a function of theirs in the place of `_selector.select`.
+//! `python/rondel/_selector.py` and `_ready.py` are the objects that they find there; here is what
+//! these do. Nothing of it is on the way of a callback: a turn is the engine's unless the program
+//! has replaced a part of it, which [`LoopCore`] notes when it is done.
 
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
@@ -57,7 +59,8 @@ impl LoopCore {
         })
     }
 
-    /// As asyncio computes it: rounding to nanoseconds could let a clock that is moved by the result stop just before the timer.
+    /// As asyncio computes it: rounding to nanoseconds could let a clock that is moved by the
+    /// result stop just before the timer.
     fn seconds_to_first_timer(&self, nanos: u64) -> Res<f64> {
         let mut first = f64::INFINITY;
         self.engine().for_each_timer(|timer| {
@@ -73,7 +76,8 @@ impl LoopCore {
         Ok((first - now).max(0.0))
     }
 
-    /// Runs turns by the `_run_once` that the program has put there, until `stop()` or until it is gone.
+    /// Runs turns by the `_run_once` that the program has put there, until `stop()` or until it is
+    /// gone.
     pub(super) fn run_by_method(&self) -> Res<ControlFlow<()>> {
         while self.has_overridden(RUN_ONCE) {
             self.object().call_method(&names().run_once, &[])?;
@@ -142,7 +146,8 @@ fn select(this: &Object, timeout: &Object) -> Res<Owned> {
         Ok(found) => found,
         Err(exit) => return exit.raise(),
     };
-    // asyncio's self-pipe can be read until that is done, which a program that asks twice before it goes on relies on.
+    // asyncio's self-pipe can be read until that is done, which a program that asks twice before it
+    // goes on relies on.
     let is_woken = core.is_woken.get() || core.engine().inbox().has_mail();
     if found.iter().any(|&(fd, _)| fd == WAKE) {
         core.is_woken.set(true);
@@ -276,7 +281,8 @@ fn take_ready(this: &Object) -> Res<Owned> {
 }
 
 impl LoopCore {
-    /// A handle of ours that runs what a program has put into the loop's queues itself: the very handle, unless its class is the program's.
+    /// A handle of ours that runs what a program has put into the loop's queues itself: the very
+    /// handle, unless its class is the program's.
     pub(super) fn handle_for(&self, object: &Object) -> Res<OwnedNative<Handle>> {
         if let Some(handle) = object.exact::<Handle>() {
             return Ok(handle.own());
@@ -322,9 +328,10 @@ fn put_ready_first(this: &Object, handle: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// The timer handles that wait, as a list that is a heap: the first is due first. A copy; a timer that a program takes out of it and
-/// appends to `_ready`, as its own `_run_once` would, leaves the native heap as well. What asyncio's own `call_at`, called on its
-/// class, is about to put into the list goes into the native heap.
+/// The timer handles that wait, as a list that is a heap: the first is due first. A copy; a timer
+/// that a program takes out of it and appends to `_ready`, as its own `_run_once` would, leaves the
+/// native heap as well. What asyncio's own `call_at`, called on its class, is about to put into the
+/// list goes into the native heap.
 pub(super) fn scheduled(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let engine = core.engine();
@@ -344,7 +351,8 @@ pub(super) fn scheduled(this: &Object) -> Res<Owned> {
     Owned::list_of(timers.len(), |index| Ok(timers[index].1.clone()))
 }
 
-/// The timer that the code which asks for `_scheduled` has made, if that is the code of asyncio's `call_at`.
+/// The timer that the code which asks for `_scheduled` has made, if that is the code of asyncio's
+/// `call_at`.
 fn timer_of_stock_call_at() -> Res<Option<Owned>> {
     let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
     let Some(frame) = current_frame() else {
@@ -371,7 +379,8 @@ fn overridden(this: &Object) -> Res<Owned> {
     Owned::from_i64(LoopCore::of_loop(this).overridden.get().into())
 }
 
-/// The program has put something in the place of the selector, or of its `select`, or has taken it away.
+/// The program has put something in the place of the selector, or of its `select`, or has taken it
+/// away.
 fn selector_changed(this: &Object, is_ours: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     core.note_selector(is_ours.is_true()?);

@@ -1,16 +1,16 @@
 //! The part of a future that belongs to asyncio's own class, from CPython 3.14 on.
 //!
-//! Our classes derive from `_asyncio.Future` and `_asyncio.Task`, whose fields are otherwise left zeroed. Some of
-//! them are read, or even written, by others:
+//! Our classes derive from `_asyncio.Future` and `_asyncio.Task`, whose fields are otherwise left
+//! zeroed. Some of them are read, or even written, by others:
 //!
-//! - who awaits a future (`_asyncio_awaited_by`, call graphs): asyncio's functions keep it there for its tasks and
-//!   groups, so it is kept there for our tasks too;
-//! - the coroutine and the name of a task, and whether it is one: `python -m asyncio ps` and profilers read these from
-//!   outside the process;
+//! - who awaits a future (`_asyncio_awaited_by`, call graphs): asyncio's functions keep it there
+//!   for its tasks and groups, so it is kept there for our tasks too;
+//! - the coroutine and the name of a task, and whether it is one: `python -m asyncio ps` and
+//!   profilers read these from outside the process;
 //! - the task's place in the thread's list of tasks (`thread_list.rs`).
 //!
-//! Where the fields are differs between versions and builds, and is found out at import: a stock object is filled by
-//! its own methods, and its memory searched for what must have appeared.
+//! Where the fields are differs between versions and builds, and is found out at import: a stock
+//! object is filled by its own methods, and its memory searched for what must have appeared.
 
 use std::cell::Cell;
 use std::ptr;
@@ -94,7 +94,8 @@ pub(crate) fn has_awaiters(object: &Object) -> Res<bool> {
             || object.is_instance(&imports().stock_task)?))
 }
 
-/// A task was made: who looks from outside sees its coroutine and name. `name` may be the task's number.
+/// A task was made: who looks from outside sees its coroutine and name. `name` may be the task's
+/// number.
 #[inline]
 pub(crate) fn show_task(task: &Object, coroutine: &Object, name: Owned) {
     if cfg!(not(Py_3_14)) {

@@ -1,8 +1,10 @@
-//! Who wants to know that a future is done, and how they are told: by `call_soon`, in the order in which they asked.
+//! Who wants to know that a future is done, and how they are told: by `call_soon`, in the order in
+//! which they asked.
 //!
-//! The first callback stands in the future itself, further ones in its rare fields. A task of ours that waits is pushed onto
-//! the ready ring as it is ([`Kind::Wakeup`](crate::loop_core::item::Kind)), a watcher is told at once (`watch.rs`);
-//! any other callback gets a handle.
+//! The first callback stands in the future itself, further ones in its rare fields. A task of ours
+//! that waits is pushed onto the ready ring as it is
+//! ([`Kind::Wakeup`](crate::loop_core::item::Kind)), a watcher is told at once (`watch.rs`); any
+//! other callback gets a handle.
 
 use super::kinds::{TASK, TASK_WAITING};
 use super::watch;
@@ -87,8 +89,8 @@ pub(super) fn wake(event_loop: &Object, task: Owned, done: &Object) -> Res<()> {
     )
 }
 
-/// Lets a task of ours, or a watcher, wait for a future of ours. If that is done, the task is queued or the watcher told
-/// at once.
+/// Lets a task of ours, or a watcher, wait for a future of ours. If that is done, the task is
+/// queued or the watcher told at once.
 #[inline]
 pub(crate) fn add_waiter(future: &Object, waiter: &Object) -> Res<()> {
     let this = fields(future);

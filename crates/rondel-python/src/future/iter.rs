@@ -1,10 +1,11 @@
 //! What `await future` does.
 //!
-//! A future is its own iterator: `await` needs no second object. The first `__next__` of a pending one marks it
-//! as *blocking* and yields it to the task, which takes the mark away and waits; the next one returns the result.
-//! `__await__()` and `__iter__()`, where a program calls them itself, give a [`FutureIter`] that has `send`,
-//! `throw` and `close` besides, as asyncio's does. (The future itself must not have these: it would then pass
-//! for a coroutine. Compilers that await by the slot, as the interpreter does, take it for an iterator without `throw`.)
+//! A future is its own iterator: `await` needs no second object. The first `__next__` of a pending
+//! one marks it as *blocking* and yields it to the task, which takes the mark away and waits; the
+//! next one returns the result. `__await__()` and `__iter__()`, where a program calls them itself,
+//! give a [`FutureIter`] that has `send`, `throw` and `close` besides, as asyncio's does. (The
+//! future itself must not have these: it would then pass for a coroutine. Compilers that await by
+//! the slot, as the interpreter does, take it for an iterator without `throw`.)
 
 use std::cell::Cell;
 use std::ptr;

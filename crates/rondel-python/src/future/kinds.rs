@@ -1,7 +1,8 @@
 //! The classes of futures that are made above this folder: tasks, and what `gather` returns.
 //!
-//! What a future has to know of them stands here, and is filled in at import by those who make the classes. To tell whether
-//! an object is of one of them takes a comparison, as for [`Future`](super::Future) itself.
+//! What a future has to know of them stands here, and is filled in at import by those who make the
+//! classes. To tell whether an object is of one of them takes a comparison, as for
+//! [`Future`](super::Future) itself.
 
 use super::is_exact;
 use crate::cpython::names::Table;
@@ -48,7 +49,8 @@ pub(crate) static TASK: Kind = Kind::new();
 /// What `gather` returns.
 pub(crate) static GATHERING: Kind = Kind::new();
 
-/// Whether this is exactly a future or a task of ours, or what `gather` returns: then nothing of it is overridden.
+/// Whether this is exactly a future or a task of ours, or what `gather` returns: then nothing of it
+/// is overridden.
 #[inline]
 pub(crate) fn is_native(object: &Object) -> bool {
     is_exact(object) || TASK.is_exact(object) || GATHERING.is_exact(object)

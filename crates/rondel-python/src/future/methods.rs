@@ -146,7 +146,8 @@ impl Callback {
 
 fn remove_done_callback(future: &Object, callback: &Object) -> Res<Owned> {
     let this = alive(future)?;
-    // A comparison may run code that changes what is compared, so each one is looked up when it is its turn.
+    // A comparison may run code that changes what is compared, so each one is looked up when it is
+    // its turn.
     let mut equal = BTreeSet::new(); // a hash set asks the kernel for random bytes
     let mut index = 0;
     while let Some(candidate) = nth(this, index) {
@@ -381,7 +382,8 @@ pub(crate) fn shared_attributes() -> Vec<GetSet> {
     ]
 }
 
-/// Makes a class whose instances are their own iterators, for the interpreter alone: to a program they are no iterators.
+/// Makes a class whose instances are their own iterators, for the interpreter alone: to a program
+/// they are no iterators.
 pub(crate) fn build_iterable(builder: TypeBuilder) -> Res<Owned> {
     let class = builder
         .slot(ffi::Py_am_await, slot_fn!(iter::am_await, ffi::unaryfunc))

@@ -1,8 +1,9 @@
 //! `Future`: its fields, and its way from pending to done.
 //!
-//! `rondel.Future` derives from `_asyncio.Future`; our fields stand behind those of `_asyncio.Task`, so that one
-//! offset does for futures and tasks. Done futures queue their callbacks: a task of ours that waits is pushed
-//! onto the ready ring as it is (`Kind::Wakeup`), any other callback gets a handle.
+//! `rondel.Future` derives from `_asyncio.Future`; our fields stand behind those of
+//! `_asyncio.Task`, so that one offset does for futures and tasks. Done futures queue their
+//! callbacks: a task of ours that waits is pushed onto the ready ring as it is (`Kind::Wakeup`),
+//! any other callback gets a handle.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -14,7 +15,8 @@
 //! | `iter.rs` | what `await` does |
 //! | `methods.rs` | what Python sees |
 //! | `object.rs` | the life of the object |
-//! | `asyncio_part.rs`, `thread_list.rs` | what is kept in asyncio's part of the object, from 3.14 on |
+//! | `asyncio_part.rs` | what is kept in asyncio's part of the object, from 3.14 on |
+//! | `thread_list.rs` | the interpreter's list of a thread's tasks, from 3.14 on |
 
 pub(crate) mod any;
 pub(crate) mod asyncio_part;
@@ -70,7 +72,8 @@ pub(crate) struct Future {
     event_loop: Slot,
     /// The result, or the exception.
     result: Slot,
-    /// The first callback: a waiting task of ours or a task group (then `context` is empty), or any callable.
+    /// The first callback: a waiting task of ours or a task group (then `context` is empty), or any
+    /// callable.
     callback: Slot,
     /// The callback's context. In a future that is queued for its task group: the group.
     context: Slot,
@@ -95,7 +98,8 @@ struct Rare {
 
 static CLASS: Class = Class::new();
 
-// SAFETY: all classes of futures are made with the fields at this offset, behind what `_asyncio.Task` has.
+// SAFETY: all classes of futures are made with the fields at this offset, behind what
+// `_asyncio.Task` has.
 unsafe impl Fields for Future {
     #[inline]
     fn offset() -> usize {
@@ -103,8 +107,8 @@ unsafe impl Fields for Future {
     }
 }
 
-// SAFETY: instances of all of these classes have the fields. (`exact` gives what nothing is overridden of: futures, tasks, and
-// what `gather` returns.)
+// SAFETY: instances of all of these classes have the fields. (`exact` gives what nothing is
+// overridden of: futures, tasks, and what `gather` returns.)
 unsafe impl NativeClass for Future {
     #[inline]
     fn class() -> &'static Class {
@@ -280,7 +284,8 @@ impl Future {
         self.if_rare(|rare| rare.source_traceback.cloned())
     }
 
-    /// The exception that `cancelled()` futures raise: the one that ended the task, once; or a new one.
+    /// The exception that `cancelled()` futures raise: the one that ended the task, once; or a new
+    /// one.
     pub(crate) fn cancelled_error(&self) -> Res<Owned> {
         if let Some(error) = self.if_rare(|rare| rare.cancelled_error.take()) {
             return Ok(error);
@@ -402,8 +407,8 @@ fn exception_instance(future: &Object, exception: &Object) -> Res<Owned> {
     }
 }
 
-/// A `StopIteration` can't be raised into a future. Patch releases differ in what is done with one (`TypeError`, or a
-/// `RuntimeError` in its place), so a future of asyncio's own is asked.
+/// A `StopIteration` can't be raised into a future. Patch releases differ in what is done with one
+/// (`TypeError`, or a `RuntimeError` in its place), so a future of asyncio's own is asked.
 #[cold]
 fn stop_iteration_as_stock(future: &Object, exception: &Object) -> Res<Owned> {
     let event_loop = fields(future).event_loop.or_none();

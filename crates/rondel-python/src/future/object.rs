@@ -138,8 +138,9 @@ pub(crate) fn release(this: &Native<Future>) {
     this.release_others();
 }
 
-/// A future of ours that was made by [`super::new_waiter`], has had its result and is not needed any more. If nobody else holds it,
-/// it serves the next one who waits, and need not die and be made anew.
+/// A future of ours that was made by [`super::new_waiter`], has had its result and is not needed
+/// any more. If nobody else holds it, it serves the next one who waits, and need not die and be
+/// made anew.
 #[inline]
 pub(crate) fn give_back(future: Owned) {
     // Without a lock, a count of one does not mean that nobody else is about to count.

@@ -1,9 +1,10 @@
 //! The interpreter's own list of a thread's tasks, from CPython 3.14 on.
 //!
-//! `_asyncio._register_task` puts a task at the end of a ring of nodes whose head is in the thread's state;
-//! `_asyncio._unregister_task` takes it out. Each costs ten times what it does, as a function of Python's. So where
-//! the head is, is found out at import, with two tasks of asyncio's own, and the links are set here. If the two do not
-//! lie as expected, and in builds without the interpreter's lock, where the ring has one of its own, the functions are called.
+//! `_asyncio._register_task` puts a task at the end of a ring of nodes whose head is in the
+//! thread's state; `_asyncio._unregister_task` takes it out. Each costs ten times what it does, as
+//! a function of Python's. So where the head is, is found out at import, with two tasks of
+//! asyncio's own, and the links are set here. If the two do not lie as expected, and in builds
+//! without the GIL, where the ring has one of its own, the functions are called.
 
 use std::cell::Cell;
 use std::ptr;
@@ -38,11 +39,13 @@ fn head() -> Option<&'static Node> {
     if cfg!(Py_GIL_DISABLED) || offset == 0 {
         return None;
     }
-    // SAFETY: attached. `find` has seen the head at that offset; it is used while the thread, which is this one, lives.
+    // SAFETY: the GIL is held. `find` has seen the head at that offset; it is used while the
+    // thread, which is this one, lives.
     Some(unsafe { &*ffi::PyThreadState_Get().byte_add(offset).cast::<Node>() })
 }
 
-/// Puts a task of ours at the end of this thread's list, unless it is in one. Answers whether that could be done.
+/// Puts a task of ours at the end of this thread's list, unless it is in one. Answers whether that
+/// could be done.
 #[inline]
 pub(crate) fn link(task: &Object) -> bool {
     let Some(head) = head() else { return false };
@@ -76,11 +79,12 @@ pub(crate) fn unlink(task: &Object) -> bool {
     true
 }
 
-/// Finds the head by the last two tasks in this thread's list, which are asyncio's own. Once, at import.
+/// Finds the head by the last two tasks in this thread's list, which are asyncio's own. Once, at
+/// import.
 pub(crate) fn find(tasks: &[Owned; 2]) {
     let [before, last] = tasks.each_ref().map(|task| asyncio_part::node(task));
     let head = last.next.get();
-    // SAFETY: attached; only the address is used.
+    // SAFETY: the GIL is held; only the address is used.
     let thread = unsafe { ffi::PyThreadState_Get() }.addr();
     let offset = head.addr().wrapping_sub(thread);
     if offset == 0 || offset >= MOST {

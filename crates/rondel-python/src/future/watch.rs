@@ -1,12 +1,13 @@
 //! How a future that is done tells who watches it.
 //!
-//! A watcher is a native object in a future's list of callbacks, without a context: it runs none of the program's code.
-//! On a loop of ours it *notes* the future the moment that is done. Only where asyncio's callback would then do something
-//! that shows is the watcher put onto the ready ring (`Kind::Watcher`), once for each such future, and *acts* when its
-//! turn comes, which is when asyncio's callback would have run.
+//! A watcher is a native object in a future's list of callbacks, without a context: it runs none of
+//! the program's code. On a loop of ours it *notes* the future the moment that is done. Only where
+//! asyncio's callback would then do something that shows is the watcher put onto the ready ring
+//! (`Kind::Watcher`), once for each such future, and *acts* when its turn comes, which is when
+//! asyncio's callback would have run.
 //!
-//! On any other loop, in debug mode and where `call_soon` is replaced, a watcher is called back as any callable is
-//! ([`callable`]): it then notes and acts in one.
+//! On any other loop, in debug mode and where `call_soon` is replaced, a watcher is called back as
+//! any callable is ([`callable`]): it then notes and acts in one.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -157,7 +158,8 @@ impl Arrived {
     }
 }
 
-/// Tells whoever stands in a future's callbacks without a context that the future is done: a watcher, or a task.
+/// Tells whoever stands in a future's callbacks without a context that the future is done: a
+/// watcher, or a task.
 #[inline]
 pub(crate) fn notify(event_loop: &Object, target: Owned, done: &Object) -> Res<()> {
     if TASK.is_exact(&target) {
@@ -245,7 +247,8 @@ fn failed(core: &LoopCore, watcher: &Object, future: &Object) -> ControlFlow<Exi
 
 // ---- a watcher as a callable ----
 
-/// A watcher as programs, other loops and futures that are not ours see it. Two of the same watcher are equal.
+/// A watcher as programs, other loops and futures that are not ours see it. Two of the same watcher
+/// are equal.
 #[repr(C)]
 struct Callable {
     vectorcall: Cell<Option<ffi::vectorcallfunc>>,
@@ -307,8 +310,8 @@ unsafe extern "C" fn call(
     })
 }
 
-/// A program has called a callable of ours with something else. asyncio's functions ask it how it ended, and so come to the
-/// error that it raises.
+/// A program has called a callable of ours with something else. asyncio's functions ask it how it
+/// ended, and so come to the error that it raises.
 #[cold]
 fn misused(object: &Object) -> Res<Owned> {
     if !object.call_method(&names().cancelled, &[])?.is_true()? {

@@ -1,4 +1,5 @@
-//! `Handle` and `TimerHandle` as programs see them: methods, attributes, comparison, and the slots of the types.
+//! `Handle` and `TimerHandle` as programs see them: methods, attributes, comparison, and the slots
+//! of the types.
 
 use std::ffi::c_int;
 use std::ops::ControlFlow;
@@ -281,8 +282,8 @@ fn empty(this: &Handle) {
     this.when_object.clear();
 }
 
-/// Lets go of a handle that has run. Mostly nobody else has it: then it goes to its list without the way through the
-/// interpreter.
+/// Lets go of a handle that has run. Mostly nobody else has it: then it goes to its list without
+/// the way through the interpreter.
 #[inline]
 pub(crate) fn let_go(handle: OwnedNative<Handle>) {
     if cfg!(Py_GIL_DISABLED)
@@ -293,7 +294,8 @@ pub(crate) fn let_go(handle: OwnedNative<Handle>) {
     {
         return drop(handle);
     }
-    // SAFETY: an object of a collected type, exactly of the class of the list, empty and without weak references by then.
+    // SAFETY: an object of a collected type, exactly of the class of the list, empty and without
+    // weak references by then.
     let left = unsafe {
         ffi::PyObject_GC_UnTrack(handle.as_ptr().cast());
         empty(&handle);
@@ -306,8 +308,9 @@ pub(crate) fn let_go(handle: OwnedNative<Handle>) {
     }
 }
 
-/// Whether the end of a handle may be the end of others that it holds. (A callback that is made for it is a bound method
-/// mostly, which costs nothing here; none leads on but through what the interpreter ends with care.)
+/// Whether the end of a handle may be the end of others that it holds. (A callback that is made for
+/// it is a bound method mostly, which costs nothing here; none leads on but through what the
+/// interpreter ends with care.)
 #[inline]
 fn may_end_others(this: &Handle) -> bool {
     may_end(this.args[0].get())

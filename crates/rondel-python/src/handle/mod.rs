@@ -1,8 +1,9 @@
-//! `Handle` and `TimerHandle`: a callback with its arguments and context, and whether it is cancelled.
+//! `Handle` and `TimerHandle`: a callback with its arguments and context, and whether it is
+//! cancelled.
 //!
-//! Both derive from asyncio's classes and keep their fields behind the larger of the two, so that one offset
-//! does for both. Up to three arguments stand in the handle itself; more are a tuple. Dead handles go to a
-//! freelist.
+//! Both derive from asyncio's classes and keep their fields behind the larger of the two, so that
+//! one offset does for both. Up to three arguments stand in the handle itself; more are a tuple.
+//! Dead handles go to a freelist.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -55,7 +56,8 @@ const OF_SUBCLASS: u16 = 64;
 /// A timer that the program has taken out of the queue of timers, and that still stands in ours.
 const MOVED: u16 = 128;
 
-/// It stands for a handle of another class, which is in `when_object`: a program has put that into the loop's queues.
+/// It stands for a handle of another class, which is in `when_object`: a program has put that into
+/// the loop's queues.
 const FOREIGN: u16 = 256;
 
 /// The number of arguments that says: the first one is a tuple of all of them.

@@ -1,4 +1,5 @@
-//! Running a handle: its callback in its context, and an exception to the loop's handler or out of the loop.
+//! Running a handle: its callback in its context, and an exception to the loop's handler or out of
+//! the loop.
 
 use std::ops::ControlFlow;
 
@@ -42,8 +43,8 @@ impl Handle {
     }
 }
 
-/// Runs a handle as `Handle._run` does: in its context; an exception goes to the loop's exception handler,
-/// except those that end the program.
+/// Runs a handle as `Handle._run` does: in its context; an exception goes to the loop's exception
+/// handler, except those that end the program.
 #[inline]
 pub(crate) fn run(core: &LoopCore, this: &Native<Handle>) -> ControlFlow<Exit> {
     const SPECIAL: u16 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE | OF_SUBCLASS;
@@ -141,7 +142,8 @@ fn run_in_context(this: &Handle) -> Res<Owned> {
     context::exit(&context).and(result)
 }
 
-/// The context could not be entered. What is none is asked for its `run` when the callback is due, as asyncio does.
+/// The context could not be entered. What is none is asked for its `run` when the callback is due,
+/// as asyncio does.
 #[cold]
 fn run_by_context(this: &Handle, context: &Object) -> Res<Owned> {
     if context::is_context(context) {
@@ -184,7 +186,8 @@ fn source_of(this: &Handle, args: &Object) -> Res<Owned> {
 fn report(this: &Native<Handle>, exception: &Object) -> Res<()> {
     let args = this.args_tuple()?;
     let source = source_of(this, &args)?;
-    // SAFETY: a live `str`, as the format says. (The interpreter raises MemoryError where Rust would end the process.)
+    // SAFETY: a live `str`, as the format says. (The interpreter raises MemoryError where Rust
+    // would end the process.)
     let message = unsafe {
         Owned::steal(ffi::PyUnicode_FromFormat(
             c"Exception in callback %S".as_ptr(),

@@ -1,7 +1,8 @@
 //! The loop object: the engine and the loop's state.
 //!
-//! `LoopCore` stands directly behind the object header of `rondel._rondel.LoopCore` and of every subclass. It is
-//! made by `tp_new` and never moves, so that the engine's host can point back to it.
+//! `LoopCore` stands directly behind the object header of `rondel._rondel.LoopCore` and of every
+//! subclass. It is made by `tp_new` and never moves, so that the engine's host can point back to
+//! it.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -37,7 +38,8 @@ pub(crate) struct LoopCore {
     pub(crate) debug: Cell<bool>,
     /// Items are not just run: debug mode times them, or the program has replaced `Handle._run`.
     pub(crate) watches_items: Cell<bool>,
-    /// `select()` has reported that something woke the loop, and `_process_events()` was not called since.
+    /// `select()` has reported that something woke the loop, and `_process_events()` was not called
+    /// since.
     pub(crate) is_woken: Cell<bool>,
     /// The run goes on by the program's own `_run_once`, which it has put there meanwhile.
     pub(crate) handed_over: Cell<bool>,
@@ -62,12 +64,14 @@ pub(crate) struct LoopCore {
     pub(crate) files: Files,
     /// What the running turn has written.
     pub(crate) writes: TurnWrites,
-    /// The queue of an executor that got a job in the running step, and whose worker is not woken yet.
+    /// The queue of an executor that got a job in the running step, and whose worker is not woken
+    /// yet.
     pub(crate) to_notify: Cell<Option<Arc<dyn Notify>>>,
 }
 
 pub(crate) static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// The class that `bind_methods` was called for, which lives for ever; `CLASS` before that. Nearly all loops are of it.
+/// The class that `bind_methods` was called for, which lives forever; `CLASS` before that. Nearly
+/// all loops are of it.
 pub(crate) static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 const OFFSET: usize = size_of::<ffi::PyObject>();
@@ -178,7 +182,8 @@ impl LoopCore {
 
     // ---- what is kept for the next one who needs it ----
 
-    /// A future to wait on, if there is one. In debug mode each is new, and knows where it was made.
+    /// A future to wait on, if there is one. In debug mode each is new, and knows where it was
+    /// made.
     #[inline]
     pub(crate) fn take_waiter(&self) -> Option<Owned> {
         if self.is_debug() {
@@ -207,8 +212,8 @@ impl LoopCore {
 
     // ---- workers of an executor ----
 
-    /// A worker of this queue has something to do. It is woken when the loop lets go of the interpreter, as it could not
-    /// begin before; at the latest when the next step begins.
+    /// A worker of this queue has something to do. It is woken when the loop releases the GIL, as
+    /// it could not begin before; at the latest when the next step begins.
     pub(crate) fn notify_later(&self, queue: Arc<dyn Notify>) {
         if let Some(before) = self.to_notify.replace(Some(queue)) {
             before.notify();
@@ -224,7 +229,8 @@ impl LoopCore {
     /// Wakes the worker that has something to do, if there is one.
     #[inline]
     pub(crate) fn notify_worker(&self) {
-        // SAFETY: looked at, and nothing else happens meanwhile. (Asked for each item, so without a store.)
+        // SAFETY: looked at, and nothing else happens meanwhile. (Asked for each item, so without a
+        // store.)
         let any = unsafe { (*self.to_notify.as_ptr()).is_some() };
         if any && let Some(queue) = self.worker_to_notify() {
             queue.notify();
@@ -233,8 +239,8 @@ impl LoopCore {
 
     // ---- writes of a turn: see `written.rs` ----
 
-    /// A transport has something to send when the running turn ends. Answers whether a step is running that may
-    /// wait; otherwise the transport must send at once.
+    /// A transport has something to send when the running turn ends. Answers whether a step is
+    /// running that may wait; otherwise the transport must send at once.
     #[inline]
     pub(crate) fn note_written<T: Sends>(&self, transport: &Native<T>) -> bool {
         // From another thread, too: the loop may be waiting, and nobody would tell it.
@@ -245,7 +251,8 @@ impl LoopCore {
         noted
     }
 
-    /// To be asked before more is written to a transport that waits already: sends all, unless this may wait with the rest.
+    /// To be asked before more is written to a transport that waits already: sends all, unless this
+    /// may wait with the rest.
     #[inline]
     pub(crate) fn before_more(&self, transport: &Object) {
         if !self.writes.may_follow(transport) {
@@ -269,7 +276,8 @@ impl LoopCore {
         }
     }
 
-    /// Sends what was written, before this transport sends: what it has itself, too, unless nobody else has anything.
+    /// Sends what was written, before this transport sends: what it has itself, too, unless nobody
+    /// else has anything.
     #[inline]
     pub(crate) fn flush_before(&self, transport: &Object) {
         if !self.writes.any() {

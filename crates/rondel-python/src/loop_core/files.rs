@@ -6,8 +6,8 @@ use std::os::fd::RawFd;
 
 use crate::cpython::{Object, Owned};
 
-/// The file objects that descriptors are watched by, by their numbers. A program may remove one that it has closed meanwhile,
-/// which asyncio's selector finds by its identity.
+/// The file objects that descriptors are watched by, by their numbers. A program may remove one
+/// that it has closed meanwhile, which asyncio's selector finds by its identity.
 #[derive(Default)]
 pub(crate) struct Files(RefCell<BTreeMap<RawFd, Owned>>);
 

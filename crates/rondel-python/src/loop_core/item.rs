@@ -1,7 +1,7 @@
 //! What the engine queues for Python, and the types that it is compiled for.
 //!
-//! An [`Item`] is one word: an owned pointer with its kind in the low bits. A task's step is the task itself,
-//! with no handle around it. How each kind runs is `event_loop/host.rs`.
+//! An [`Item`] is one word: an owned pointer with its kind in the low bits. A task's step is the
+//! task itself, with no handle around it. How each kind runs is `event_loop/host.rs`.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -142,7 +142,7 @@ impl TimerRef {
 /// An item on its way from another thread.
 pub(crate) struct Remote(pub(crate) Item);
 
-// SAFETY: made and received by attached threads; in between nobody touches it.
+// SAFETY: made and received by threads that hold the GIL; in between nobody touches it.
 unsafe impl Send for Remote {}
 
 /// Why a run of the loop ends early.
@@ -182,7 +182,7 @@ impl PyHost {
 
     #[inline]
     pub(crate) fn core(&self) -> &LoopCore {
-        // SAFETY: by the word given to `new`.
+        // SAFETY: as `new` was promised.
         unsafe { self.core.as_ref() }
     }
 }

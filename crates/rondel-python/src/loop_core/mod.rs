@@ -1,4 +1,5 @@
-//! What a loop is made of, for all who have to do with one: its state, what it queues, which one runs.
+//! What a loop is made of, for all who have to do with one: its state, what it queues, which one
+//! runs.
 //!
 //! | file | what it has |
 //! |---|---|

@@ -1,7 +1,8 @@
 //! Which loop runs in this thread: what `asyncio.get_running_loop()` gives.
 //!
-//! It is asked for at each task, timeout and waiter, so asyncio's own C function is called without the way to it. That of 3.11
-//! makes a system call each time, to see whether the process has forked; there its record is read directly.
+//! It is asked for at each task, timeout and waiter, so asyncio's own C function is called without
+//! the way to it. That of 3.11 makes a system call each time, to see whether the process has
+//! forked; there its record is read directly.
 
 use std::ptr;
 
@@ -21,7 +22,8 @@ static GET_RUNNING_LOOP: Table<Option<GetRunningLoop>> = Table::new();
 /// Looks at what `_get_running_loop` is. Once, at import.
 pub(crate) fn init() -> Res<()> {
     let function = &imports().get_running_loop;
-    // SAFETY: a live object, checked for its type before it is read; it and its module live as long as the process.
+    // SAFETY: a live object, checked for its type before it is read; it and its module live as long
+    // as the process.
     let parts = unsafe {
         let is_plain = ffi::PyCFunction_CheckExact(function.as_ptr()) != 0
             && ffi::PyCFunction_GetFlags(function.as_ptr()) == ffi::METH_NOARGS;
@@ -67,8 +69,8 @@ pub(crate) fn running_loop() -> Res<Owned> {
     }
 }
 
-/// What a library says that has put a function of its own in place of asyncio's, as trio-asyncio does. It is asked only where asyncio
-/// knows of no loop.
+/// What a library says that has put a function of its own in place of asyncio's, as trio-asyncio
+/// does. It is asked only where asyncio knows of no loop.
 #[cold]
 fn of_another(none: Owned) -> Res<Owned> {
     let get = import("asyncio.events")?.getattr(&*intern("_get_running_loop")?)?;
@@ -122,7 +124,8 @@ mod record {
     /// Finds out about the record. Once, at import.
     pub(super) fn init(is_stock: bool) -> Res<()> {
         note_process();
-        // SAFETY: the handler makes one system call and stores a number, and lives as long as the process.
+        // SAFETY: the handler makes one system call and stores a number, and lives as long as the
+        // process.
         let is_told = unsafe { libc::pthread_atfork(None, None, Some(note_process)) } == 0;
         KNOWN.fill(if is_stock && is_told { probe()? } else { None });
         Ok(())
@@ -155,7 +158,8 @@ mod record {
     /// What stands in the thread's dict; borrowed from it.
     #[inline]
     fn record(name: &Object) -> Option<*mut ffi::PyObject> {
-        // SAFETY: the thread runs Python code; a dict or null, and an interned `str`, whose comparison can't fail.
+        // SAFETY: the thread runs Python code; a dict or null, and an interned `str`, whose
+        // comparison can't fail.
         let record = unsafe {
             let dict = ffi::PyThreadState_GetDict();
             if dict.is_null() {
@@ -166,7 +170,8 @@ mod record {
         (!record.is_null()).then_some(record)
     }
 
-    /// The loop that this thread has set in this process. `None` leaves the question to asyncio's function.
+    /// The loop that this thread has set in this process. `None` leaves the question to asyncio's
+    /// function.
     #[inline]
     pub(super) fn running_loop() -> Option<Owned> {
         let known = KNOWN.get().as_ref()?;

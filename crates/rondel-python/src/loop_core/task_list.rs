@@ -17,7 +17,8 @@ pub(crate) struct Node {
     next: Cell<*const Node>,
 }
 
-/// The tasks of one loop that are not done. Borrows them: a task unlinks itself when it is done or dies.
+/// The tasks of one loop that are not done. Borrows them: a task unlinks itself when it is done or
+/// dies.
 #[derive(Default)]
 pub(crate) struct TaskList {
     first: Cell<*const Node>,
@@ -70,7 +71,8 @@ impl Node {
     /// Takes it out of its list, if it is in one.
     #[inline]
     pub(crate) fn unlink(&self) {
-        // SAFETY: the list outlives its nodes' links (`orphan`), and neighbours are parts of live tasks.
+        // SAFETY: the list outlives its nodes' links (`orphan`), and neighbours are parts of live
+        // tasks.
         unsafe {
             let Some(list) = self.list.replace(ptr::null()).as_ref() else {
                 return;

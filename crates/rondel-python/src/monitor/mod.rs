@@ -1,28 +1,33 @@
 //! The monitor: a thread that gets to act when something of a loop's has lasted too long.
 //!
-//! Who has something that must not wait for the running step's end holds a [`Watch`] and [arms](Watch::arm) it; who is
-//! done with it in time [disarms](Watch::disarm) it. Both cost a few nanoseconds and no system call, so that they may be done in
-//! every turn. A watch that stays armed for [`LIMIT`] is *overdue*: at the latest when it has been armed for [`PERIOD`] the owner's
-//! function is called, with the interpreter attached, and then once in each limit until the watch is disarmed. It is called
+//! Who has something that must not wait for the running step's end holds a [`Watch`] and
+//! [arms](Watch::arm) it; who is done with it in time [disarms](Watch::disarm) it. Both cost a few
+//! nanoseconds and no system call, so that they may be done in every turn. A watch that stays armed
+//! for [`LIMIT`] is *overdue*: at the latest when it has been armed for [`PERIOD`] the owner's
+//! function is called, with the GIL held, and then once in each limit until the watch
+//! is disarmed. It is called
 //!
-//! - from the monitor, if the interpreter can be had: the owner's thread waits for the kernel, or computes without it;
-//! - from whichever thread runs Python code, between two instructions: sooner than it would let go, which takes its switch interval. On
-//!   3.11 only from the main thread, if that owns the watch;
+//! - from the monitor, if the interpreter can be had: the owner's thread waits for the kernel, or
+//!   computes without it;
+//! - from whichever thread runs Python code, between two instructions: sooner than it would let go,
+//!   which takes its switch interval. On 3.11 only from the main thread, if that owns the watch;
 //! - from whoever asks for it by [`act_now`].
 //!
-//! The function runs no Python code, drops nothing that has a finalizer, and finds the owner between any two of its native steps, as a
-//! finalizer would: what is borrowed then is left alone.
+//! The function runs no Python code, drops nothing that has a finalizer, and finds the owner
+//! between any two of its native steps, as a finalizer would: what is borrowed then is left alone.
 //!
 //! # The thread
-//! One for the process, made when a watch is first armed. It has all signals blocked, takes the interpreter only to act, and holds no lock
-//! while it waits for that. While watches are armed now and then it wakes once in a period and looks at each: at its number, which is
-//! odd while it is armed, and at when that was. For one that is armed, but not for long, it comes back when the limit is reached. After
-//! [`QUIET`] looks without any it sleeps until it is woken by the next watch that is armed. To wake costs some ten microseconds of the
-//! process's time, so it is done as rarely as the period allows.
+//! One for the process, made when a watch is first armed. It has all signals blocked, takes the
+//! interpreter only to act, and holds no lock while it waits for that. While watches are armed now
+//! and then it wakes once in a period and looks at each: at its number, which is odd while it is
+//! armed, and at when that was. For one that is armed, but not for long, it comes back when the
+//! limit is reached. After [`QUIET`] looks without any it sleeps until it is woken by the next
+//! watch that is armed. To wake costs some ten microseconds of the process's time, so it is done as
+//! rarely as the period allows.
 //!
-//! Before a fork it [stops](stop): the child has none, and the interpreter warns of forks with several threads. The next watch that is armed
-//! starts another. When the interpreter ends it stops for good. Where no thread can be had, `arm` says no, and the owner
-//! must not wait.
+//! Before a fork it [stops](stop): the child has none, and the interpreter warns of forks with
+//! several threads. The next watch that is armed starts another. When the interpreter ends it stops
+//! for good. Where no thread can be had, `arm` says no, and the owner must not wait.
 
 mod thread;
 
@@ -43,14 +48,14 @@ const LIMIT: Duration = Duration::from_millis(2);
 /// After so many looks at which nothing had been armed, the monitor sleeps.
 const QUIET: u32 = 4;
 
-/// How many watches are armed. Changed with the interpreter attached.
+/// How many watches are armed. Changed with the GIL held.
 static ARMED: AtomicUsize = AtomicUsize::new(0);
 
 /// Something of an owner's that must not last.
 pub(crate) struct Watch(Arc<Watched>);
 
 struct Watched {
-    /// Odd while it is armed. Changed with the interpreter attached.
+    /// Odd while it is armed. Changed with the GIL held.
     turn: AtomicU32,
     /// When it was armed last, in nanoseconds of the monotonic clock.
     since: AtomicU64,
@@ -62,7 +67,7 @@ struct Watched {
     of_main_thread: AtomicBool,
     /// A thread was asked to act, and has not come to it yet.
     asked: AtomicBool,
-    /// What `act` gets; null once it is gone. Used with the interpreter attached.
+    /// What `act` gets; null once it is gone. Used with the GIL held.
     owner: AtomicPtr<()>,
     act: Act,
 }
@@ -74,8 +79,8 @@ impl Watch {
     /// A watch that is not armed.
     ///
     /// # Safety
-    /// `act` may be called with `owner`, by any thread with the interpreter attached, until the watch is dropped, and that
-    /// happens with the interpreter attached.
+    /// `act` may be called with `owner`, by any thread with the GIL held, until the
+    /// watch is dropped, and that happens with the GIL held.
     pub(crate) unsafe fn new(owner: NonNull<()>, act: Act) -> Self {
         Self(Arc::new(Watched {
             turn: AtomicU32::new(0),
@@ -159,7 +164,7 @@ impl Watched {
         self.owner.load(Ordering::Relaxed).is_null()
     }
 
-    /// Has the owner act. Attached.
+    /// Has the owner act. The GIL is held.
     fn act(&self, overdue: bool) {
         if let Some(owner) = NonNull::new(self.owner.load(Ordering::Relaxed)) {
             // SAFETY: by the word of who made the watch, as it is not dropped.
@@ -168,13 +173,13 @@ impl Watched {
     }
 }
 
-/// Whether a watch is armed. Attached.
+/// Whether a watch is armed. The GIL is held.
 #[inline]
 pub(crate) fn any_armed() -> bool {
     ARMED.load(Ordering::Relaxed) != 0
 }
 
-/// Has the owners of all armed watches act. Attached.
+/// Has the owners of all armed watches act. The GIL is held.
 #[cold]
 pub(crate) fn act_now() {
     for watched in thread::armed() {

@@ -14,7 +14,8 @@ use rondel_engine::event_loop::clock::Clock;
 use super::{LIMIT, PERIOD, QUIET, Watched};
 use crate::cpython::detach::detached;
 
-/// Which monitor there is, and whether it is awake: its number, shifted, and [`ASLEEP`] in the lowest bit.
+/// Which monitor there is, and whether it is awake: its number, shifted, and [`ASLEEP`] in the
+/// lowest bit.
 pub(super) static STATE: AtomicU32 = AtomicU32::new(NONE);
 /// There is no monitor.
 const NONE: u32 = 0;
@@ -109,7 +110,7 @@ pub(super) fn watch(watched: &Arc<Watched>) -> bool {
     true
 }
 
-/// The watches that are armed. Attached.
+/// The watches that are armed. The GIL is held.
 pub(super) fn armed() -> Vec<Arc<Watched>> {
     let shared = shared();
     let armed = shared.watches.iter().filter(|it| it.is_armed());
@@ -119,7 +120,8 @@ pub(super) fn armed() -> Vec<Arc<Watched>> {
 fn begin(number: u32) -> std::io::Result<Monitor> {
     static AT_FORK: Once = Once::new();
     AT_FORK.call_once(|| {
-        // SAFETY: the function is there as long as the process: extension modules are never unloaded.
+        // SAFETY: the function is there as long as the process: extension modules are never
+        // unloaded.
         unsafe { libc::pthread_atfork(None, None, Some(forked)) };
     });
     let told = Arc::<Told>::default();
@@ -132,7 +134,8 @@ fn begin(number: u32) -> std::io::Result<Monitor> {
     Ok(Monitor { thread, told })
 }
 
-/// A thread that is made meanwhile has all signals blocked from its beginning: none of the program's comes to it.
+/// A thread that is made meanwhile has all signals blocked from its beginning: none of the
+/// program's comes to it.
 struct SignalsBlocked(libc::sigset_t);
 
 impl SignalsBlocked {
@@ -196,8 +199,9 @@ struct Scheduling {
     period: u64,
 }
 
-/// Asks for short slices of the processor, which let a thread that wakes run before one that computes: otherwise it may wait for 3 ms on
-/// the very processor of the step that lasts. Linux has them from 6.12 on; where this is refused, the monitor is a thread as others.
+/// Asks for short slices of the processor, which let a thread that wakes run before one that
+/// computes: otherwise it may wait for 3 ms on the very processor of the step that lasts. Linux has
+/// them from 6.12 on; where this is refused, the monitor is a thread as others.
 fn be_let_in_at_once() {
     const SHORTEST: u64 = 100_000; // nanoseconds
     let mut wanted = Scheduling::default();
@@ -299,7 +303,8 @@ fn act(watched: &Arc<Watched>, turn: u32) {
     if watched.turn.load(Ordering::Acquire) != turn {
         return;
     }
-    // SAFETY: the interpreter lives: before it ends this thread is stopped. What was ensured is released.
+    // SAFETY: the interpreter lives: before it ends this thread is stopped. What was ensured is
+    // released.
     unsafe {
         let state = ffi::PyGILState_Ensure();
         if watched.turn.load(Ordering::Relaxed) == turn {
@@ -325,8 +330,8 @@ mod pending {
 
     #[cfg(Py_3_12)]
     unsafe extern "C" {
-        /// Exported for the interpreter's own tests; the same in all versions from 3.12 on. The last argument says whether only the
-        /// main thread may make the call.
+        /// Exported for the interpreter's own tests; the same in all versions from 3.12 on. The
+        /// last argument says whether only the main thread may make the call.
         fn _PyEval_AddPendingCall(
             interpreter: *mut ffi::PyInterpreterState,
             call: extern "C" fn(*mut c_void) -> c_int,
@@ -346,7 +351,8 @@ mod pending {
 
 /// A thread that runs Python code has come to act.
 extern "C" fn act_asked(asked: *mut c_void) -> c_int {
-    // SAFETY: the reference that was handed over by `act`, which is the only one to have this called.
+    // SAFETY: the reference that was handed over by `act`, which is the only one to have this
+    // called.
     let watched = unsafe { Arc::from_raw(asked.cast::<Watched>()) };
     watched.asked.store(false, Ordering::Relaxed);
     if watched.is_armed() {
@@ -355,7 +361,8 @@ extern "C" fn act_asked(asked: *mut c_void) -> c_int {
     0
 }
 
-/// Stops the monitor, until a watch is armed again. When this returns the kernel does not count the thread any more.
+/// Stops the monitor, until a watch is armed again. When this returns the kernel does not count the
+/// thread any more.
 pub(crate) fn stop() {
     stop_and(|_| {});
 }
@@ -384,7 +391,8 @@ fn stop_and(note: impl FnOnce(&mut Shared)) {
         // It may be waiting for the interpreter.
         let _panicked = thread.join();
         let id = told.id.load(Ordering::Acquire);
-        // The kernel wakes who joins before it forgets the thread, and the interpreter asks the kernel how many there are.
+        // The kernel wakes who joins before it forgets the thread, and the interpreter asks the
+        // kernel how many there are.
         // SAFETY: a system call without pointers; signal 0 is none.
         while unsafe { libc::syscall(libc::SYS_tgkill, libc::getpid(), id, 0) } == 0 {
             thread::yield_now();

@@ -1,4 +1,5 @@
-//! `async with` on locks, conditions and semaphores: `__aexit__`, and `__aenter__` where `acquire` is not known.
+//! `async with` on locks, conditions and semaphores: `__aexit__`, and `__aenter__` where `acquire`
+//! is not known.
 
 use std::cell::Cell;
 

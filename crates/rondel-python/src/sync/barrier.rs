@@ -1,8 +1,8 @@
 //! `Barrier`: a number of tasks wait for one another.
 //!
-//! It *fills* until as many tasks wait as there are parties; then it *drains* until the last one has left, and fills
-//! again. `reset()` sends those away that wait, `abort()` everybody for ever. All of this happens under a condition,
-//! whose lock each task holds while it looks at the barrier.
+//! It *fills* until as many tasks wait as there are parties; then it *drains* until the last one
+//! has left, and fills again. `reset()` sends those away that wait, `abort()` everybody forever.
+//! All of this happens under a condition, whose lock each task holds while it looks at the barrier.
 
 use std::cell::Cell;
 
@@ -251,7 +251,8 @@ impl Steps for Visit {
 }
 
 impl Visit {
-    /// Goes on with the lock held. However it ends, the task leaves the barrier and gives the lock back.
+    /// Goes on with the lock held. However it ends, the task leaves the barrier and gives the lock
+    /// back.
     fn holding_lock(&self, this: &Barrier, awaited: Res<()>) -> Res<Next> {
         let result = awaited.and_then(|()| match self.purpose.get() {
             Purpose::Wait | Purpose::Enter => self.look(this),

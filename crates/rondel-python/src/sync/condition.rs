@@ -1,7 +1,8 @@
-//! `Condition`: tasks that wait, without the lock, until another one that has it tells them to look again.
+//! `Condition`: tasks that wait, without the lock, until another one that has it tells them to look
+//! again.
 //!
-//! `wait()` gives the lock back, waits on a future in the condition's queue, and takes the lock again, whatever has
-//! happened meanwhile. `wait_for()` does so until a predicate holds.
+//! `wait()` gives the lock back, waits on a future in the condition's queue, and takes the lock
+//! again, whatever has happened meanwhile. `wait_for()` does so until a predicate holds.
 
 use std::cell::Cell;
 
@@ -104,7 +105,8 @@ impl Primitive for Condition {
     }
 }
 
-/// The lock of a condition of ours, if it is one of ours as well, and nothing is put over the methods of either.
+/// The lock of a condition of ours, if it is one of ours as well, and nothing is put over the
+/// methods of either.
 #[inline]
 pub(super) fn plain_lock(condition: &Object) -> Option<OwnedNative<Lock>> {
     let lock = plain::<Condition>(condition)?.lock.get()?;

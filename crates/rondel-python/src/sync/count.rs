@@ -1,5 +1,5 @@
-//! The number in a semaphore. It nearly always is a small integer, but asyncio takes whatever can be compared with 0
-//! and added to: `Semaphore(math.inf)` is in use.
+//! The number in a semaphore. It nearly always is a small integer, but asyncio takes whatever can
+//! be compared with 0 and added to: `Semaphore(math.inf)` is in use.
 
 use std::cell::Cell;
 
@@ -26,7 +26,8 @@ impl Count {
 
     pub(super) fn set(&self, value: &Object) {
         let mut overflow = 0;
-        // SAFETY: a live object, of exactly the type that the conversion is for; it can't raise then.
+        // SAFETY: a live object, of exactly the type that the conversion is for; it can't raise
+        // then.
         let int = unsafe {
             if ffi::PyLong_CheckExact(value.as_ptr()) == 0 {
                 overflow = 1;

@@ -1,7 +1,8 @@
 //! What is in a queue.
 //!
-//! Programs look into `queue._queue`, and change it. So the items are kept natively until somebody asks for that
-//! attribute: from then on, the deque or list that was given out holds them. A subclass may put anything there.
+//! Programs look into `queue._queue`, and change it. So the items are kept natively until somebody
+//! asks for that attribute: from then on, the deque or list that was given out holds them. A
+//! subclass may put anything there.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;

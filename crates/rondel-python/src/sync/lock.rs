@@ -1,8 +1,8 @@
 //! `Lock`: who holds it, and who gets it next.
 //!
-//! `acquire()` takes a free lock at once. Otherwise its task waits on a future in the lock's queue; `release()`
-//! completes the first one, whose task then takes the lock when it runs. A task that is cancelled in between wakes
-//! the next.
+//! `acquire()` takes a free lock at once. Otherwise its task waits on a future in the lock's queue;
+//! `release()` completes the first one, whose task then takes the lock when it runs. A task that is
+//! cancelled in between wakes the next.
 
 use std::cell::Cell;
 

@@ -26,8 +26,8 @@ imported! {
         barrier_states: [Owned; 4] = barrier_states()?,
         /// From 3.13 on.
         queue_shut_down: Option<Owned> = import_optional("asyncio.queues", "QueueShutDown")?,
-        /// Whether this version's `Condition` and `Semaphore` pass a wake-up on that a cancellation met (3.13, and what it
-        /// was carried over to).
+        /// Whether this version's `Condition` and `Semaphore` pass a wake-up on that a cancellation
+        /// met (3.13, and what it was carried over to).
         passes_wakeups_on: bool = import_from("asyncio.locks", "Condition")?
             .getattr_optional(&*Owned::from_str("_notify")?)?
             .is_some(),

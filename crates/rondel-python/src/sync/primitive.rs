@@ -1,7 +1,9 @@
-//! What all primitives have in common: the loop that one is bound to, the way its class is made, its repr.
+//! What all primitives have in common: the loop that one is bound to, the way its class is made,
+//! its repr.
 //!
-//! A class that programs see is made by Python's `type` from two bases, the native one with the fields and asyncio's own:
-//! so that `isinstance(rondel.Lock(), asyncio.Lock)` holds, and the instance dict is the interpreter's affair.
+//! A class that programs see is made by Python's `type` from two bases, the native one with the
+//! fields and asyncio's own: so that `isinstance(rondel.Lock(), asyncio.Lock)` holds, and the
+//! instance dict is the interpreter's affair.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};

@@ -1,7 +1,7 @@
 //! `Queue.get`, `Queue.put` and `Queue.join`: what may have to wait.
 //!
-//! No item is taken or put before its task runs and the result is certain, so a call that is cancelled loses nothing; if
-//! it had been woken already, it wakes the next one in its place.
+//! No item is taken or put before its task runs and the result is certain, so a call that is
+//! cancelled loses nothing; if it had been woken already, it wakes the next one in its place.
 
 use std::cell::Cell;
 

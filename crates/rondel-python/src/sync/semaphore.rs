@@ -1,7 +1,8 @@
 //! `Semaphore` and `BoundedSemaphore`: permits, and who gets the next one.
 //!
-//! A `release()` gives its permit right to the first task that waits, by completing its future; that task owns the
-//! permit before it runs. If it is cancelled by then, the permit goes back, and on to the next.
+//! A `release()` gives its permit right to the first task that waits, by completing its future;
+//! that task owns the permit before it runs. If it is cancelled by then, the permit goes back, and
+//! on to the next.
 
 use super::acquire::{Acquirable, Acquire, acquire};
 use super::async_with;

@@ -1,7 +1,7 @@
 //! Who waits: the futures of a primitive's waiting tasks, in the order in which they came.
 //!
-//! A program that looks at `lock._waiters` expects a deque that it may even change. So these are kept natively until
-//! somebody looks: from then on, the deque that was shown is what is used.
+//! A program that looks at `lock._waiters` expects a deque that it may even change. So these are
+//! kept natively until somebody looks: from then on, the deque that was shown is what is used.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -113,7 +113,8 @@ impl Waiters {
         unsafe { Owned::steal(ffi::PySequence_GetItem(shown.as_ptr(), index as isize)).map(Some) }
     }
 
-    /// All of them, in order. Each is looked up when it is its turn, as completing one may run a program's code.
+    /// All of them, in order. Each is looked up when it is its turn, as completing one may run a
+    /// program's code.
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = Res<Owned>> + '_ {
         let mut index = 0;
@@ -212,7 +213,8 @@ impl Waiters {
 
 /// Shows the collector what a queue of objects holds.
 pub(super) fn for_each_of(objects: &RefCell<VecDeque<Owned>>, see: &mut dyn FnMut(&Object)) {
-    // No borrow lasts while something is allocated or released, which is when the collector may come.
+    // No borrow lasts while something is allocated or released, which is when the collector may
+    // come.
     if let Ok(objects) = objects.try_borrow() {
         objects.iter().for_each(|object| see(object));
     }

@@ -1,9 +1,10 @@
 //! Which tasks exist: what `asyncio.all_tasks()` gives.
 //!
-//! Up to CPython 3.13 asyncio keeps tasks in a `WeakSet`, and adding to it costs more than running a task. Tasks
-//! on a loop of ours stand in a doubly linked list of that loop instead, and `python/rondel/_event_loop.py` makes
-//! asyncio's set show these too. Tasks on foreign loops are told to asyncio. From 3.14 on the interpreter has such a list
-//! itself, and all tasks stand there (`future/thread_list.rs`).
+//! Up to CPython 3.13 asyncio keeps tasks in a `WeakSet`, and adding to it costs more than running
+//! a task. Tasks on a loop of ours stand in a doubly linked list of that loop instead, and
+//! `python/rondel/_event_loop.py` makes asyncio's set show these too. Tasks on foreign loops are
+//! told to asyncio. From 3.14 on the interpreter has such a list itself, and all tasks stand there
+//! (`future/thread_list.rs`).
 
 #[cfg(not(Py_3_14))]
 use super::fields;

@@ -1,8 +1,8 @@
 //! asyncio's functions that make tasks: `create_task`, `ensure_future`, `eager_task_factory`.
 //!
-//! What they do on a loop of ours that makes its tasks itself is here. Everything else (another loop, a replaced
-//! `create_task`, a task factory of the program's, a mistake) is left to asyncio's own function of that name, whose way
-//! of passing names and keywords on differs between versions.
+//! What they do on a loop of ours that makes its tasks itself is here. Everything else (another
+//! loop, a replaced `create_task`, a task factory of the program's, a mistake) is left to asyncio's
+//! own function of that name, whose way of passing names and keywords on differs between versions.
 
 use std::ffi::CStr;
 
@@ -31,7 +31,8 @@ struct Stock {
     ensure_future: Owned,
     eager_task_factory: Owned,
     naming: Naming,
-    /// What `BaseEventLoop.create_task` takes: its signature, and whether it passes all keywords on to the task.
+    /// What `BaseEventLoop.create_task` takes: its signature, and whether it passes all keywords on
+    /// to the task.
     loop_create_task: (&'static CStr, bool),
 }
 
@@ -83,7 +84,8 @@ pub(crate) fn loop_takes_all_keywords() -> bool {
     cfg!(Py_3_14) || (cfg!(Py_3_13) && STOCK.get().loop_create_task.1)
 }
 
-/// Keywords of `create_task`. `None` from [`Options::parse`] if there is any that is not known here.
+/// Keywords of `create_task`. `None` from [`Options::parse`] if there is any that is not known
+/// here.
 #[derive(Default)]
 pub(crate) struct Options<'a> {
     name: Option<&'a Object>,
@@ -115,7 +117,8 @@ impl<'a> Options<'a> {
     }
 }
 
-/// Makes a task as `event_loop.create_task(coroutine, …)` does, without the call; `None` where the call is needed.
+/// Makes a task as `event_loop.create_task(coroutine, …)` does, without the call; `None` where the
+/// call is needed.
 #[inline]
 pub(crate) fn create_directly(
     event_loop: &Object,
@@ -165,7 +168,8 @@ fn ensure_future(_: &Object, args: Args<'_>) -> Res<Owned> {
     STOCK.get().ensure_future.call_all(args)
 }
 
-/// What `loop.create_task` does where `rondel.eager_task_factory` is the loop's factory; `None` if it is another one.
+/// What `loop.create_task` does where `rondel.eager_task_factory` is the loop's factory; `None` if
+/// it is another one.
 pub(crate) fn create_eagerly(
     event_loop: &Object,
     factory: &Object,
@@ -202,7 +206,8 @@ pub(crate) const CREATE_TASK: &CStr = if cfg!(Py_3_14) {
 /// The functions, by name.
 pub(crate) fn init(class: &Object) -> Res<Vec<(&'static str, Owned)>> {
     let tasks = import("asyncio.tasks")?;
-    // asyncio's own closure on our class: anyio tells an eager factory by its code, and takes the class out of the closure.
+    // asyncio's own closure on our class: anyio tells an eager factory by its code, and takes the
+    // class out of the closure.
     let eager = if cfg!(Py_3_12) {
         get(&tasks, "create_eager_task_factory")?.call(&[class])?
     } else {

@@ -121,7 +121,7 @@ static STEP: OnceLock<Definition> = OnceLock::new();
 static WAKEUP: OnceLock<Definition> = OnceLock::new();
 
 fn bound(definition: &'static Definition, task: &Object) -> Res<Owned> {
-    // SAFETY: the definition lives for ever, and the C API only reads it.
+    // SAFETY: the definition lives forever, and the C API only reads it.
     unsafe {
         Owned::steal(ffi::PyCFunction_NewEx(
             ptr::from_ref(&definition.0.0).cast_mut(),

@@ -1,7 +1,8 @@
 //! `Task`: a coroutine that the loop runs.
 //!
-//! A task is a future (its fields, and behind them these) that steps its coroutine. While it is queued, the ready
-//! ring owns a reference to the task itself; while it waits for a future of ours, that future does.
+//! A task is a future (its fields, and behind them these) that steps its coroutine. While it is
+//! queued, the ready ring owns a reference to the task itself; while it waits for a future of ours,
+//! that future does.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -307,7 +308,8 @@ fn finalize(task: &Object) -> Res<()> {
     let (this, base) = (fields(task), future::fields(task));
     #[cfg(not(Py_3_14))]
     if untracked::is_collecting() {
-        // The collector has cleared weak references by now, by which asyncio's set would know the task.
+        // The collector has cleared weak references by now, by which asyncio's set would know the
+        // task.
         this.node.unlink();
     }
     if !base.is_done()

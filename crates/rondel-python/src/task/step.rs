@@ -1,8 +1,9 @@
 //! One step of a task. This is where a program's own code runs.
 //!
-//! The coroutine is resumed in the task's context. It returns: the task is done. It raises: the task has failed,
-//! or was cancelled. It yields: a future of ours takes the task as its waiter; any other future gets a callback;
-//! `None` queues the task again; anything else is an error that is thrown into the coroutine.
+//! The coroutine is resumed in the task's context. It returns: the task is done. It raises: the
+//! task has failed, or was cancelled. It yields: a future of ours takes the task as its waiter; any
+//! other future gets a callback; `None` queues the task again; anything else is an error that is
+//! thrown into the coroutine.
 
 use std::ops::ControlFlow;
 use std::ptr;
@@ -30,7 +31,8 @@ enum After {
     Again,
 }
 
-/// A queued step; `woken` if it is because the future that the task waits for, one of ours, is done.
+/// A queued step; `woken` if it is because the future that the task waits for, one of ours, is
+/// done.
 #[inline]
 pub(crate) fn step(core: &LoopCore, task: Owned, woken: bool) -> ControlFlow<Exit> {
     let exception = if woken {
@@ -100,8 +102,9 @@ fn again(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
     }
 }
 
-/// What a step raises, as opposed to what its coroutine does, is a `KeyboardInterrupt` or `SystemExit` that goes
-/// on to end the loop, or an error of the step itself, which asyncio reports as that of a callback.
+/// What a step raises, as opposed to what its coroutine does, is a `KeyboardInterrupt` or
+/// `SystemExit` that goes on to end the loop, or an error of the step itself, which asyncio reports
+/// as that of a callback.
 #[cold]
 fn failed(core: &LoopCore, task: &Object, Raised: Raised) -> ControlFlow<Exit> {
     let exception = take_exception();

@@ -1,9 +1,10 @@
 //! One call in a thread: what is called, and the future that its outcome goes to.
 //!
-//! A job is made in the loop's thread and waits in a [`queue`](super::queue). A worker runs it and puts it, the outcome in
-//! it, into the loop's inbox; from the ready ring it comes to [`deliver`]. A job whose future is cancelled before it runs
-//! is not run. For what `ThreadPoolExecutor` does with the items of its queue a job has `future`, which is the job itself,
-//! with `cancel()` and `set_exception()`.
+//! A job is made in the loop's thread and waits in a [`queue`](super::queue). A worker runs it and
+//! puts it, the outcome in it, into the loop's inbox; from the ready ring it comes to [`deliver`].
+//! A job whose future is cancelled before it runs is not run. For what `ThreadPoolExecutor` does
+//! with the items of its queue a job has `future`, which is the job itself, with `cancel()` and
+//! `set_exception()`.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -94,7 +95,8 @@ pub(super) fn new_job(event_loop: &Object, call: Call<'_>) -> Res<(OwnedNative<J
     Ok((job, future))
 }
 
-/// Runs a job, in a worker's thread. Gives the inbox whose loop is to be woken once this thread lets go of the interpreter.
+/// Runs a job, in a worker's thread. Gives the inbox whose loop is to be woken once this thread
+/// releases the GIL.
 pub(super) fn run(job: &Native<Job>) -> Option<Mailbox> {
     let wanted = |future: &Object| !future::fields(future).is_done();
     // Kept to the end: releasing them may run code of the program's, which is no part of the call.
@@ -118,7 +120,8 @@ pub(super) fn run(job: &Native<Job>) -> Option<Mailbox> {
     }
 }
 
-/// Sends the outcome to the loop, unless that is closed. Its wait is not ended: that is for the caller to do.
+/// Sends the outcome to the loop, unless that is closed. Its wait is not ended: that is for the
+/// caller to do.
 fn post(job: &Native<Job>, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
     job.outcome.set(outcome);
     job.kind.set(kind);
@@ -130,7 +133,8 @@ fn post(job: &Native<Job>, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
     if core.is_closed() {
         return None;
     }
-    // As in `call_soon_threadsafe`: while nobody runs the loop, the ring is where the collector sees it.
+    // As in `call_soon_threadsafe`: while nobody runs the loop, the ring is where the collector
+    // sees it.
     if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
         core.push_surely(Kind::Job, job.object().own());
         return None;
@@ -177,7 +181,8 @@ fn complete(job: &Native<Job>) -> Res<()> {
     }
 }
 
-/// What can't be put into the future, as a `StopIteration` in some versions, is an error of a callback in asyncio.
+/// What can't be put into the future, as a `StopIteration` in some versions, is an error of a
+/// callback in asyncio.
 #[cold]
 fn report(core: &LoopCore, job: &Object, exception: &Object) -> Res<()> {
     let details = Owned::dict()?;

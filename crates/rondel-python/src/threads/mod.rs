@@ -1,7 +1,9 @@
-//! Functions that run in threads: `to_thread`, and `run_in_executor` where the executor is the loop's own.
+//! Functions that run in threads: `to_thread`, and `run_in_executor` where the executor is the
+//! loop's own.
 //!
-//! asyncio wraps a `concurrent.futures.Future` for each call, and chains it to one of the loop's. Here the call is a
-//! [`job`] that knows the loop's future: the thread that has run it puts the outcome into the loop's inbox.
+//! asyncio wraps a `concurrent.futures.Future` for each call, and chains it to one of the loop's.
+//! Here the call is a [`job`] that knows the loop's future: the thread that has run it puts the
+//! outcome into the loop's inbox.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -10,7 +12,8 @@
 //! | `submit.rs` | `run_in_executor`: whose executor it is, and the way into the queue |
 //! | `to_thread.rs` | the awaitable |
 //!
-//! The executor is `python/rondel/_executor.py`: a `ThreadPoolExecutor` whose threads wait in this queue.
+//! The executor is `python/rondel/_executor.py`: a `ThreadPoolExecutor` whose threads wait in this
+//! queue.
 
 pub(crate) mod job;
 mod queue;

@@ -1,15 +1,17 @@
 //! The queue that worker threads take their jobs from.
 //!
-//! It has the methods of `queue.SimpleQueue` that `ThreadPoolExecutor` uses, and two more: `_work`, which runs jobs until it
-//! takes something that is none, and `_has_worker`, which says whether a thread waits for each item.
+//! It has the methods of `queue.SimpleQueue` that `ThreadPoolExecutor` uses, and two more: `_work`,
+//! which runs jobs until it takes something that is none, and `_has_worker`, which says whether a
+//! thread waits for each item.
 //!
-//! What makes it cheap is when threads are woken. A worker that has a result lets go of the interpreter first and wakes the
-//! loop then; the loop, where it is about to wait, does the same with the worker ([`Shared::notify`] from `PyHost::park`). So
-//! whoever wakes finds the interpreter free, and does not have to wait for it once more.
+//! What makes it cheap is when threads are woken. A worker that has a result releases the GIL first
+//! and wakes the loop then; the loop, where it is about to wait, does the same with the worker
+//! ([`Shared::notify`] from `PyHost::park`). So whoever wakes finds the interpreter free, and does
+//! not have to wait for it once more.
 //!
-//! An item changes hands only between attached threads. A detached worker claims one, and takes it out when it has the
-//! interpreter: a collection that runs meanwhile looks into the queue more than once, and what it saw at first and misses
-//! then is garbage to it.
+//! An item changes hands only between threads that hold the GIL. A detached worker claims one, and
+//! takes it out when it has the interpreter: a collection that runs meanwhile looks into the queue
+//! more than once, and what it saw at first and misses then is garbage to it.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -29,7 +31,7 @@ use crate::loop_core::Notify;
 /// An item on its way between threads.
 struct Parcel(Owned);
 
-// SAFETY: put in and taken out by attached threads; a detached one does not touch it.
+// SAFETY: put in and taken out by threads that hold the GIL; a detached one does not touch it.
 unsafe impl Send for Parcel {}
 
 #[derive(Default)]
@@ -91,8 +93,9 @@ impl Shared {
         state.idle >= state.unclaimed()
     }
 
-    /// Takes an item that no worker is about to take. From 3.13 on `queue.SimpleQueue` hands an item to a waiting thread at once,
-    /// so that those for which one waits are not to be had any more.
+    /// Takes an item that no worker is about to take. From 3.13 on `queue.SimpleQueue` hands an
+    /// item to a waiting thread at once, so that those for which one waits are not to be had any
+    /// more.
     fn try_take(&self) -> Option<Owned> {
         let mut state = self.lock();
         let promised = match cfg!(Py_3_13) {
@@ -102,7 +105,8 @@ impl Shared {
         state.items.remove(promised).map(|parcel| parcel.0)
     }
 
-    /// Waits for an item, and takes it. Before the thread sleeps, and after it counts as idle, `wake` is woken.
+    /// Waits for an item, and takes it. Before the thread sleeps, and after it counts as idle,
+    /// `wake` is woken.
     fn take(&self, mut wake: Option<Mailbox>) -> Owned {
         loop {
             detached(|| self.wait(wake.take()));
@@ -153,7 +157,8 @@ struct WorkQueue {
     shared: Option<Arc<Shared>>,
 }
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid (an empty `Option` of a pointer is null).
+// SAFETY: the fields stand behind the header; zeroed ones are valid (an empty `Option` of a pointer
+// is null).
 unsafe impl Fields for WorkQueue {}
 
 // SAFETY: it shows all that it holds.
@@ -286,8 +291,8 @@ fn work(queue: &Native<WorkQueue>) -> Res<Owned> {
 /// In the child of a fork no other thread is there to give the lock back.
 fn at_fork_reinit(queue: &Native<WorkQueue>) -> Res<Owned> {
     queue.alive()?;
-    // SAFETY: a queue of ours, in a process with one thread. What it held is given up, not dropped: whether the lock was
-    // held in the middle of a change is not known.
+    // SAFETY: a queue of ours, in a process with one thread. What it held is given up, not dropped:
+    // whether the lock was held in the middle of a change is not known.
     unsafe {
         queue
             .as_ptr()

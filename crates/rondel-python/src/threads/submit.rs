@@ -1,8 +1,8 @@
 //! `run_in_executor`: whose executor it is, and the way into its queue.
 //!
-//! The loop's default executor is `rondel._executor.LoopExecutor`, made at the first call, as asyncio makes a
-//! `ThreadPoolExecutor`. An executor of the program's own, and a `ThreadPoolExecutor` that somebody has changed, get their
-//! calls from asyncio's own method.
+//! The loop's default executor is `rondel._executor.LoopExecutor`, made at the first call, as
+//! asyncio makes a `ThreadPoolExecutor`. An executor of the program's own, and a
+//! `ThreadPoolExecutor` that somebody has changed, get their calls from asyncio's own method.
 
 use std::sync::Arc;
 
@@ -34,8 +34,8 @@ interned! {
 /// What is asked for at each call.
 struct Stock {
     names: Names,
-    /// `concurrent.futures.thread`, whose `_shutdown` says that the interpreter ends. Asyncio imports it at the first call, too:
-    /// in an interpreter that ends already, that fails.
+    /// `concurrent.futures.thread`, whose `_shutdown` says that the interpreter ends. Asyncio
+    /// imports it at the first call, too: in an interpreter that ends already, that fails.
     module: Owned,
     class: Owned,
     submit: Owned,
@@ -69,7 +69,8 @@ fn find() -> Res<Stock> {
     })
 }
 
-/// Whether the program has `ThreadPoolExecutor` as it was: what traces calls into threads replaces it or its `submit`.
+/// Whether the program has `ThreadPoolExecutor` as it was: what traces calls into threads replaces
+/// it or its `submit`.
 fn is_untouched(stock: &Stock) -> Res<bool> {
     Ok(stock.are_own
         && stock.class.getattr(&stock.names.submit)?.is(&stock.submit)
@@ -102,7 +103,7 @@ pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Opti
         return Ok(None);
     };
     let (job, future) = new_job(event_loop, call)?;
-    // With the interpreter's lock nothing can come between the look and the offer.
+    // With the GIL nothing can come between the look and the offer.
     if cfg!(not(Py_GIL_DISABLED))
         && !executor.getattr(&names.shutdown)?.is_true()?
         && !stock.module.getattr(&names.shutdown)?.is_true()?

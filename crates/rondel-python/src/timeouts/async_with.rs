@@ -1,7 +1,8 @@
 //! `async with` on a `Timeout`, the functions that make one, and the class.
 //!
-//! Neither entering nor leaving ever waits: what `__aenter__` and `__aexit__` give is done at its first step. The class that
-//! programs see has asyncio's own as a base, which has whatever is not here (`__repr__`, `_insert_timeout_error`).
+//! Neither entering nor leaving ever waits: what `__aenter__` and `__aexit__` give is done at its
+//! first step. The class that programs see has asyncio's own as a base, which has whatever is not
+//! here (`__repr__`, `_insert_timeout_error`).
 
 use std::ffi::{c_int, c_void};
 
@@ -392,7 +393,8 @@ fn attributes() -> [GetSet; 5] {
     ]
 }
 
-/// Makes the class and the functions. Where asyncio's own `Timeout` is another than the one made here, that one is given.
+/// Makes the class and the functions. Where asyncio's own `Timeout` is another than the one made
+/// here, that one is given.
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     init_awaitable::<Enter>(c"rondel._rondel.TimeoutEnter")?;
     init_awaitable::<Exit>(c"rondel._rondel.TimeoutExit")?;

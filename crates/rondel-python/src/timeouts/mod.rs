@@ -1,8 +1,8 @@
 //! `timeout`, `timeout_at`, `Timeout` and `wait_for`: what cancels a task that takes too long.
 //!
-//! A `Timeout` is a timer of the loop that cancels the task which entered it, and the account of whose cancellation it was.
-//! On loops of ours it is set without a Python call; on others, and where `time`, `call_at` or `call_soon` are replaced,
-//! by the loop's own methods.
+//! A `Timeout` is a timer of the loop that cancels the task which entered it, and the account of
+//! whose cancellation it was. On loops of ours it is set without a Python call; on others, and
+//! where `time`, `call_at` or `call_soon` are replaced, by the loop's own methods.
 //!
 //! | file | what it has |
 //! |---|---|

@@ -12,14 +12,16 @@ imported! {
         timeout_error: "builtins" "TimeoutError",
         exception_group: "builtins" "ExceptionGroup",
     } and {
-        /// The members of `asyncio.timeouts._State`, in the order of [`State`](super::timeout::State).
+        /// The members of `asyncio.timeouts._State`, in the order of
+        /// [`State`](super::timeout::State).
         states: [Owned; 5] = states()?,
-        /// Whether this version tells of a timeout in exceptions that are no cancellation (3.13 on).
+        /// Whether this version tells of a timeout in exceptions that are no cancellation (3.13
+        /// on).
         inserts_timeout_error: bool = stock()?
             .getattr_optional(&names().insert_timeout_error)?
             .is_some(),
-        /// Whether the stock `Timeout` is the one that is made here, which remembers how many cancellations there were
-        /// when it was entered; early patch releases of 3.11 had another.
+        /// Whether the stock `Timeout` is the one that is made here, which remembers how many
+        /// cancellations there were when it was entered; early patch releases of 3.11 had another.
         is_known: bool = mentions(&*stock()?, "__aenter__", "co_names", "'_cancelling'")?,
     }
 }

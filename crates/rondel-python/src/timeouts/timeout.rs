@@ -1,10 +1,12 @@
 //! `Timeout`: its states, its timer, and whose cancellation it was.
 //!
-//! Entering sets a timer; when that fires, the task is cancelled. On the way out, the cancellation is the timeout's own if
-//! nobody else has asked for one since the timeout was entered: then it becomes a `TimeoutError`.
+//! Entering sets a timer; when that fires, the task is cancelled. On the way out, the cancellation
+//! is the timeout's own if nobody else has asked for one since the timeout was entered: then it
+//! becomes a `TimeoutError`.
 //!
-//! `async with` (`async_with.rs`) and `wait_for` call [`enter`] and [`leave`]. A subclass's own `reschedule` and `_on_timeout`, and
-//! those put onto an instance, are called as asyncio calls them.
+//! `async with` (`async_with.rs`) and `wait_for` call [`enter`] and [`leave`]. A subclass's own
+//! `reschedule` and `_on_timeout`, and those put onto an instance, are called as asyncio calls
+//! them.
 
 use std::cell::Cell;
 use std::ptr;
@@ -144,7 +146,8 @@ impl Timeout {
         self.when.clear();
     }
 
-    /// It expires at the time that a program gives, which may be anything that compares with a number; or never.
+    /// It expires at the time that a program gives, which may be anything that compares with a
+    /// number; or never.
     pub(super) fn set_when(&self, when: &Object) {
         // SAFETY: a live object, read as what it exactly is.
         let seconds = unsafe {
@@ -392,11 +395,13 @@ fn uncancel(timeout: &Native<Timeout>) -> Res<bool> {
     truth(unsafe { ffi::PyObject_RichCompareBool(left.as_ptr(), before.as_ptr(), ffi::Py_LE) })
 }
 
-/// `raise TimeoutError from error`. Its context is the exception that is being handled, unless one is given.
+/// `raise TimeoutError from error`. Its context is the exception that is being handled, unless one
+/// is given.
 #[cold]
 pub(super) fn raise_timeout<T>(cause: &Object, context: Option<&Object>) -> Res<T> {
     let error = timeout_imports().timeout_error.call(&[])?;
-    // SAFETY: live objects; both functions take over the reference, and the cause is an exception or null.
+    // SAFETY: live objects; both functions take over the reference, and the cause is an exception
+    // or null.
     unsafe {
         if cause.is_none() {
             ffi::PyException_SetCause(error.as_ptr(), ptr::null_mut());

@@ -1,6 +1,7 @@
 //! `wait_for`, from Python 3.12 on: the task itself awaits, inside a `Timeout`.
 //!
-//! With a timeout of 0 or less, what is not done already is cancelled: that is left to asyncio's own function.
+//! With a timeout of 0 or less, what is not done already is cancelled: that is left to asyncio's
+//! own function.
 
 use std::cell::Cell;
 

@@ -1,7 +1,9 @@
-//! `wait_for` of Python 3.11: what is awaited becomes a task, and this one waits for its end or for the timer.
+//! `wait_for` of Python 3.11: what is awaited becomes a task, and this one waits for its end or for
+//! the timer.
 //!
-//! Whichever comes first completes a future of ours. Without a timeout the task itself awaits; with one of 0 or less, what is
-//! not done already is cancelled, which is left to asyncio's own function.
+//! Whichever comes first completes a future of ours. Without a timeout the task itself awaits; with
+//! one of 0 or less, what is not done already is cancelled, which is left to asyncio's own
+//! function.
 
 use std::cell::Cell;
 use std::ptr;
@@ -23,7 +25,8 @@ awaitable_class!(WAIT_FOR, 128);
 
 /// What a wait is made of.
 struct Parts {
-    /// Completes a future unless it is done: what the timer and, through a `partial`, the awaited future call.
+    /// Completes a future unless it is done: what the timer and, through a `partial`, the awaited
+    /// future call.
     release: Owned,
     /// `functools.partial`.
     partial: Owned,

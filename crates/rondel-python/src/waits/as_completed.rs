@@ -1,7 +1,8 @@
 //! `as_completed`: several futures, in the order in which they are done.
 //!
-//! The iterator watches them and puts each into a queue when its turn comes. What it gives out waits for the queue's next
-//! one: awaitables of the results in plain iteration, and from 3.13 on the futures themselves in `async for`.
+//! The iterator watches them and puts each into a queue when its turn comes. What it gives out
+//! waits for the queue's next one: awaitables of the results in plain iteration, and from 3.13 on
+//! the futures themselves in `async for`.
 
 use std::cell::Cell;
 use std::ptr;
@@ -34,7 +35,8 @@ use crate::{future, handle, sync, task};
 
 /// One `as_completed`. It is the watcher of its futures.
 struct Completed {
-    /// A `Queue` of the futures that are done and were not given out; `None` in it stands for one that was too late.
+    /// A `Queue` of the futures that are done and were not given out; `None` in it stands for one
+    /// that was too late.
     done: NativeSlot<Queue>,
     /// The set of those that are not done.
     todo: Slot,

@@ -1,4 +1,5 @@
-//! Who waits for what, as `asyncio.print_call_graph` shows it: kept by asyncio itself, from 3.14 on.
+//! Who waits for what, as `asyncio.print_call_graph` shows it: kept by asyncio itself, from 3.14
+//! on.
 //!
 //! Earlier versions have no such links, and nothing here costs them anything.
 

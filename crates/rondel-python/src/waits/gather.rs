@@ -1,7 +1,8 @@
 //! `gather`: makes futures of what is passed, and the one that watches them (`gathering.rs`).
 //!
-//! That is for coroutines, awaitables of ours, and futures and tasks of ours, on a loop of ours. With anything else among
-//! the arguments, and where no such loop runs, the call is left to asyncio's own function.
+//! That is for coroutines, awaitables of ours, and futures and tasks of ours, on a loop of ours.
+//! With anything else among the arguments, and where no such loop runs, the call is left to
+//! asyncio's own function.
 
 use std::collections::BTreeMap;
 use std::ptr;
@@ -110,7 +111,8 @@ fn start(
     Ok(())
 }
 
-/// The child that was made of the argument at `place`, which stands before the one that is made now.
+/// The child that was made of the argument at `place`, which stands before the one that is made
+/// now.
 fn made_at(made: &[(usize, Owned)], place: usize) -> &Object {
     let found = made.binary_search_by_key(&place, |(index, _)| *index);
     let index = found.unwrap_or_else(|index| index.min(made.len() - 1));
@@ -119,8 +121,8 @@ fn made_at(made: &[(usize, Owned)], place: usize) -> &Object {
 
 /// If something is passed more than once: for each argument the place where it is passed first.
 fn first_places(args: &[&Object]) -> Option<Vec<usize>> {
-    // What has one reference only can't stand in two places. (From 3.14 on the interpreter lends references, and this
-    // says nothing.)
+    // What has one reference only can't stand in two places. (From 3.14 on the interpreter lends
+    // references, and this says nothing.)
     let may_repeat = |arg: &Object| cfg!(Py_3_14) || arg.refcount() > 1;
     if args.iter().filter(|arg| may_repeat(arg)).nth(1).is_none() || !repeats(args) {
         return None;

@@ -1,7 +1,8 @@
 //! The future that `gather` returns. It watches its children itself, and is done when they are.
 //!
-//! A child that succeeds is counted, and that is all: asyncio's callback does no more that shows. The last one, and each
-//! that fails, gets its turn in the loop, where the results are read or the exception is passed on.
+//! A child that succeeds is counted, and that is all: asyncio's callback does no more that shows.
+//! The last one, and each that fails, gets its turn in the loop, where the results are read or the
+//! exception is passed on.
 
 use std::cell::Cell;
 use std::ptr;
@@ -91,7 +92,8 @@ pub(super) fn new(event_loop: &Object) -> Res<Owned> {
     Ok(outer)
 }
 
-/// Counts a child that is done. It needs a turn if it is the last one, or did not succeed; `Some(true)` is the last one.
+/// Counts a child that is done. It needs a turn if it is the last one, or did not succeed;
+/// `Some(true)` is the last one.
 fn note(outer: &Object, child: &Object) -> Res<Option<bool>> {
     let this = fields(outer);
     this.done.set(this.done.get() + 1);
@@ -154,7 +156,8 @@ fn for_each_child(this: &Gathering, mut f: impl FnMut(&Object) -> Res<()>) -> Re
     let Some(children) = this.children.cloned() else {
         return Ok(());
     };
-    // SAFETY: a list; a program may have changed it, so its length is read each time and a reference is taken.
+    // SAFETY: a list; a program may have changed it, so its length is read each time and a
+    // reference is taken.
     unsafe {
         let mut index = 0;
         while index < ffi::PyList_GET_SIZE(children.as_ptr()) {
@@ -214,7 +217,8 @@ fn results(this: &Gathering) -> Res<Owned> {
     Ok(results)
 }
 
-/// A child may stand in nothing but the list. Where it is asked by a call into Python, which may change the list, it is kept.
+/// A child may stand in nothing but the list. Where it is asked by a call into Python, which may
+/// change the list, it is kept.
 #[inline]
 fn result_of(child: &Object) -> Res<Owned> {
     if !future::is_native(child) {

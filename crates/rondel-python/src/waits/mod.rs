@@ -1,8 +1,9 @@
-//! `gather`, `wait`, `as_completed` and `shield`: what waits for several futures, or for one from a distance.
+//! `gather`, `wait`, `as_completed` and `shield`: what waits for several futures, or for one from a
+//! distance.
 //!
-//! In asyncio each of them gives its futures a closure to call, by a handle. Here a native object watches them instead
-//! (`future/watch.rs`): it is told when a future is done, and gets a turn on the ready ring only where the closure would do
-//! something that shows.
+//! In asyncio each of them gives its futures a closure to call, by a handle. Here a native object
+//! watches them instead (`future/watch.rs`): it is told when a future is done, and gets a turn on
+//! the ready ring only where the closure would do something that shows.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -42,7 +43,8 @@ pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     Ok(all)
 }
 
-/// The arguments of a function whose first parameter, which is required, may be passed by position, and no other.
+/// The arguments of a function whose first parameter, which is required, may be passed by position,
+/// and no other.
 fn parse_one<'a, const N: usize>(
     function: &str,
     parameters: [&str; N],

@@ -1,5 +1,6 @@
 //! Library objects that the functions of this folder use, besides those of `cpython/names.rs`, and
-//! what differs between the patch releases of one version. Filled once, at import, before `install()` replaces anything.
+//! what differs between the patch releases of one version. Filled once, at import, before
+//! `install()` replaces anything.
 
 use crate::cpython::names::{import, import_optional, imported};
 use crate::cpython::{Object, Owned, Res};
@@ -22,7 +23,8 @@ imported! {
         /// `(future_add_to_awaited_by, future_discard_from_awaited_by)`, from 3.14 on.
         awaited_by: Option<(Owned, Owned)> = import_optional("asyncio.futures", "future_add_to_awaited_by")?
             .zip(import_optional("asyncio.futures", "future_discard_from_awaited_by")?),
-        /// What a shielded future's exception is told to once nobody waits for it; only some releases have it.
+        /// What a shielded future's exception is told to once nobody waits for it; only some
+        /// releases have it.
         log_on_exception: Option<Owned> = import_optional("asyncio.tasks", "_log_on_exception")?,
         quirks: Quirks = Quirks::new(&*import("asyncio.tasks")?)?,
     }

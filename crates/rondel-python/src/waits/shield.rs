@@ -1,7 +1,7 @@
 //! `shield`: a future that ends as another one does, and can be cancelled without it.
 //!
-//! A [`Shield`] watches both. The inner future's end is passed on to the outer one; if the outer one is done first, the
-//! inner one is watched no more.
+//! A [`Shield`] watches both. The inner future's end is passed on to the outer one; if the outer
+//! one is done first, the inner one is watched no more.
 
 use std::ptr;
 

@@ -1,6 +1,8 @@
-//! `wait`: until all of several futures are done, or one of them is, or one has failed, or time is up.
+//! `wait`: until all of several futures are done, or one of them is, or one has failed, or time is
+//! up.
 //!
-//! The awaitable holds the futures; a [`Waiting`] watches them and completes the future that the task waits on.
+//! The awaitable holds the futures; a [`Waiting`] watches them and completes the future that the
+//! task waits on.
 
 use std::cell::Cell;
 use std::ptr;

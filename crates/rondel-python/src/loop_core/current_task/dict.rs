@@ -1,13 +1,15 @@
 //! The current task up to CPython 3.13: `_asyncio._current_tasks`, a dict from loop to task.
 //!
-//! asyncio sets and deletes the loop's entry around each step, which costs more than the rest of a step's bookkeeping
-//! together. Here the entry is made once for a run of the loop, and its key is not the loop but an object with the loop's
-//! hash ([`LoopKey`]). Whoever looks the loop up makes the dict compare that key with it; only then is the task that is
-//! running put there. So a step only notes its task in a field, and the dict tells the truth whenever it is asked: by
-//! `asyncio.current_task`, by `_enter_task` and its kin, and by programs that read `asyncio.tasks._current_tasks[loop]`.
+//! asyncio sets and deletes the loop's entry around each step, which costs more than the rest of a
+//! step's bookkeeping together. Here the entry is made once for a run of the loop, and its key is
+//! not the loop but an object with the loop's hash ([`LoopKey`]). Whoever looks the loop up makes
+//! the dict compare that key with it; only then is the task that is running put there. So a step
+//! only notes its task in a field, and the dict tells the truth whenever it is asked: by
+//! `asyncio.current_task`, by `_enter_task` and its kin, and by programs that read
+//! `asyncio.tasks._current_tasks[loop]`.
 //!
-//! Those may change the entry as well. What another hand has put there counts as the current task from then on; if the
-//! entry was deleted, the dict is left to the program until the step ends.
+//! Those may change the entry as well. What another hand has put there counts as the current task
+//! from then on; if the entry was deleted, the dict is left to the program until the step ends.
 
 use std::cell::Cell;
 use std::ffi::c_int;

@@ -1,7 +1,8 @@
-//! The current task from CPython 3.14 on: a field of the thread's state, swapped by `_asyncio._swap_current_task`.
+//! The current task from CPython 3.14 on: a field of the thread's state, swapped by
+//! `_asyncio._swap_current_task`.
 //!
-//! asyncio swaps it around each step. Here a step only puts its task there, and it is taken away when something runs that
-//! is no task's step, or when the loop waits.
+//! asyncio swaps it around each step. Here a step only puts its task there, and it is taken away
+//! when something runs that is no task's step, or when the loop waits.
 
 use std::cell::Cell;
 
@@ -73,7 +74,8 @@ impl CurrentTask {
     pub(crate) fn get(&self, event_loop: &Object) -> Res<Option<Owned>> {
         let mut task = REGISTER.get().current.call(&[event_loop])?;
         if task.is_none() {
-            // Tasks of asyncio's in pure Python are known to its function in pure Python, if that stands there.
+            // Tasks of asyncio's in pure Python are known to its function in pure Python, if that
+            // stands there.
             task = import("asyncio.tasks")?
                 .getattr(&*Owned::from_str("current_task")?)?
                 .call(&[event_loop])?;

@@ -1,4 +1,5 @@
-//! The classes of queues as programs see them: the methods that don't wait, what subclasses may override, attributes.
+//! The classes of queues as programs see them: the methods that don't wait, what subclasses may
+//! override, attributes.
 
 use pyo3::ffi;
 

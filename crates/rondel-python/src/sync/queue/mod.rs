@@ -1,9 +1,9 @@
 //! `Queue`, `PriorityQueue` and `LifoQueue`: the state, and putting and getting without waiting.
 //!
-//! `put_nowait()` wakes the first task that waits in `get()`, and the other way round; the woken task then does what the
-//! `_nowait` method does, or waits again if somebody was faster. What a subclass overrides (`_init`, `_get`, `_put`,
-//! and everything else but `_wakeup_next`) is called where asyncio calls it. `class.rs` has what programs see,
-//! `queue_calls.rs` what waits.
+//! `put_nowait()` wakes the first task that waits in `get()`, and the other way round; the woken
+//! task then does what the `_nowait` method does, or waits again if somebody was faster. What a
+//! subclass overrides (`_init`, `_get`, `_put`, and everything else but `_wakeup_next`) is called
+//! where asyncio calls it. `class.rs` has what programs see, `queue_calls.rs` what waits.
 
 mod class;
 
@@ -163,7 +163,8 @@ fn format(queue: &Object) -> Res<String> {
 impl Queue {
     fn set_maxsize(&self, maxsize: &Object) {
         self.maxsize.set(maxsize.own());
-        // SAFETY: a live object; each conversion is of exactly the type that it is for, and can't raise then.
+        // SAFETY: a live object; each conversion is of exactly the type that it is for, and can't
+        // raise then.
         let limit = unsafe {
             if ffi::PyLong_CheckExact(maxsize.as_ptr()) != 0 {
                 let mut overflow = 0;
@@ -297,7 +298,8 @@ pub(super) fn raise_shut_down<T>() -> Res<T> {
     )
 }
 
-/// Puts an item in, if nothing is overridden and there is room. Otherwise the item is left where it is.
+/// Puts an item in, if nothing is overridden and there is room. Otherwise the item is left where it
+/// is.
 #[inline(always)]
 pub(super) fn put_at_once(queue: &Native<Queue>, item: &Slot) -> Res<bool> {
     let Some(Order::Fifo | Order::Lifo) = plain_order(queue) else {
