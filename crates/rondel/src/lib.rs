@@ -60,6 +60,7 @@
 //! | `exceptions` | failures that reach nobody: [`set_exception_handler`] |
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
 //! | `budget` | how much a step may do before it gives way |
+//! | `descriptor` | descriptors of the program's own: [`AsyncFd`] |
 //! | `signal` | Ctrl-C |
 
 #[cfg(not(target_os = "linux"))]
@@ -67,6 +68,7 @@ compile_error!("Rondel runs on Linux only");
 
 mod blocking;
 mod budget;
+mod descriptor;
 mod exceptions;
 mod guest;
 mod resolver;
@@ -78,6 +80,7 @@ mod task;
 mod time;
 
 pub use blocking::{BlockingTask, spawn_blocking};
+pub use descriptor::AsyncFd;
 pub use exceptions::{
     ExceptionContext, call_exception_handler, default_exception_handler, set_exception_handler,
 };
@@ -86,9 +89,11 @@ pub use resolver::{HostPort, getaddrinfo};
 pub use rondel_engine::event_loop::clock::Jump;
 pub use runtime::{Builder, RunError, run};
 pub use streams::{
-    HandlerOutput, IncompleteReadError, LimitOverrunError, ReadError, Server, ServerOptions,
-    StreamReader, StreamWriter, open_connection, open_connection_with_limit, open_unix_connection,
-    start_server, start_server_with, start_unix_server, start_unix_server_with,
+    Adopted, ConnectionOptions, HandlerOutput, IncompleteReadError, LimitOverrunError, ReadError,
+    Server, ServerOptions, StreamListener, StreamReader, StreamWriter, from_std, into_std, listen,
+    listen_fds, listen_unix, open_connection, open_connection_with, open_connection_with_limit,
+    open_unix_connection, start_server, start_server_on, start_server_with, start_unix_server,
+    start_unix_server_with,
 };
 pub use sync::{
     Barrier, BoundedSemaphore, BrokenBarrierError, Condition, ConditionGuard, Event,

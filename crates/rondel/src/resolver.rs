@@ -31,6 +31,8 @@ pub struct HostPort(Kind);
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Kind {
     Address(SocketAddr),
+    /// Looked up already.
+    Addresses(Vec<SocketAddr>),
     Name(String, u16),
     /// A text without a port; an error once it is used.
     Invalid(String),
@@ -39,6 +41,13 @@ enum Kind {
 impl From<SocketAddr> for HostPort {
     fn from(address: SocketAddr) -> Self {
         Self(Kind::Address(address))
+    }
+}
+
+/// Several addresses of one host, in the order of preference.
+impl From<Vec<SocketAddr>> for HostPort {
+    fn from(addresses: Vec<SocketAddr>) -> Self {
+        Self(Kind::Addresses(addresses))
     }
 }
 
@@ -86,6 +95,14 @@ impl std::fmt::Display for HostPort {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.0 {
             Kind::Address(address) => address.fmt(f),
+            Kind::Addresses(addresses) => {
+                addresses
+                    .iter()
+                    .enumerate()
+                    .try_for_each(|(index, address)| {
+                        write!(f, "{}{address}", if index == 0 { "" } else { "," })
+                    })
+            }
             Kind::Name(host, port) => write!(f, "{host}:{port}"),
             Kind::Invalid(text) => f.write_str(text),
         }
@@ -97,6 +114,11 @@ impl HostPort {
     pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.0 {
             Kind::Address(address) => Ok(vec![*address]),
+            Kind::Addresses(addresses) if addresses.is_empty() => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "there is no address",
+            )),
+            Kind::Addresses(addresses) => Ok(addresses.clone()),
             Kind::Name(host, port) => getaddrinfo(host, *port).await,
             Kind::Invalid(text) => Err(io::Error::new(
                 io::ErrorKind::InvalidInput,

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use crate::blocking::Pool;
 use crate::budget::Budget;
+use crate::descriptor::{Side, Watched};
 use crate::exceptions::{ExceptionHandler, LostPanic};
 use crate::guest;
 use crate::signal::Interrupts;
@@ -45,6 +46,8 @@ pub(crate) enum Item {
     Send(Rc<Connection>),
     /// Connections wait at a listening socket.
     Accept(Rc<Listener>),
+    /// A program's descriptor is ready, for several who wait or for nobody.
+    Ready(Rc<Watched>, Side),
     /// Ctrl-C.
     Interrupt,
     /// A panic of another thread.
@@ -67,6 +70,8 @@ pub(crate) enum Source {
     Listener(Rc<Listener>),
     /// A socket that is being connected.
     Connecting(Rc<Connecting>),
+    /// A descriptor of the program's.
+    Descriptor(Rc<Watched>),
     /// The eventfd that the signal handler writes to.
     Interrupt,
     /// The timer that a guest has the kernel keep; see `guest.rs`.
@@ -95,6 +100,7 @@ impl Host for RustHost {
             Item::Receive(connection) => connection.receive_unasked(),
             Item::Send(connection) => connection.send_queued(),
             Item::Accept(listener) => listener.accept(),
+            Item::Ready(watched, side) => with_current(|runtime| watched.tell(side, runtime)),
             Item::Wake(waker) => waker.wake(),
             Item::Interrupt => with_current(Runtime::interrupt),
             Item::Lost(panic) => drop(panic),
@@ -106,6 +112,7 @@ impl Host for RustHost {
         match source {
             Source::Stream(connection) => connection.readable(),
             Source::Listener(listener) => Some(Item::Accept(Rc::clone(listener))),
+            Source::Descriptor(watched) => watched.ready(Side::Reading),
             Source::Interrupt => Some(Item::Interrupt),
             Source::TimerFd(fd) => {
                 guest::acknowledge(*fd);
@@ -119,6 +126,7 @@ impl Host for RustHost {
         match source {
             Source::Stream(connection) => connection.writable(),
             Source::Connecting(connecting) => connecting.writable(),
+            Source::Descriptor(watched) => watched.ready(Side::Writing),
             Source::Listener(_) | Source::Interrupt | Source::TimerFd(_) => None,
         }
     }
@@ -131,7 +139,11 @@ impl Host for RustHost {
     }
 
     fn is_internal(&self, source: &Source) -> bool {
-        matches!(source, Source::Interrupt | Source::TimerFd(_))
+        match source {
+            Source::Interrupt | Source::TimerFd(_) => true,
+            Source::Descriptor(watched) => watched.is_internal(),
+            Source::Stream(_) | Source::Listener(_) | Source::Connecting(_) => false,
+        }
     }
 
     #[inline]

@@ -5,11 +5,12 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
-use socket2::{Domain, SockAddr, Socket, Type};
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
 use super::ServerOptions;
 
@@ -88,6 +89,19 @@ pub(super) fn bind_unix(
     };
     socket.listen(options.backlog)?;
     Ok((socket, unlink))
+}
+
+/// A socket that somebody else has made, to be used by a loop.
+pub(super) fn adopted(socket: OwnedFd) -> io::Result<OwnedFd> {
+    let known = SockRef::from(&socket);
+    known.set_nonblocking(true)?;
+    if known.r#type()? != Type::STREAM {
+        return Err(io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "A Stream Socket was expected",
+        ));
+    }
+    Ok(socket)
 }
 
 /// A Unix socket's place in the file system.

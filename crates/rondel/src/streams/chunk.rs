@@ -50,6 +50,11 @@ impl Chunk {
         Self(ManuallyDrop::new(Vec::with_capacity(capacity.max(SMALL))))
     }
 
+    /// A program's own buffer. It goes to the pool, if it is not too large for it.
+    pub(crate) fn of(bytes: Vec<u8>) -> Self {
+        Self(ManuallyDrop::new(bytes))
+    }
+
     /// A copy of `bytes`.
     #[inline]
     pub(crate) fn copy_of(bytes: &[u8]) -> Self {

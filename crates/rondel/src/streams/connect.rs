@@ -1,7 +1,7 @@
 //! Making connections.
 //!
-//! The addresses of a name are tried one after the other, as asyncio does without `happy_eyeballs_delay`. A
-//! connect that can't be done at once is finished when the descriptor can be written.
+//! The addresses of a name are tried side by side (`race.rs`), or one after the other, as asyncio does without
+//! `happy_eyeballs_delay`. A connect that can't be done at once is finished when the descriptor can be written.
 
 use std::cell::Cell;
 use std::fmt;
@@ -12,17 +12,20 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
 use std::task::Poll;
+use std::time::Duration;
 
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use super::connection::Connection;
+use super::race::{interleaved, race};
 use super::{StreamReader, StreamWriter};
 use crate::resolver::HostPort;
 use crate::runtime::{self, Item, Runtime, Source};
 use crate::task::Waiter;
 use rondel_engine::read_buffer::DEFAULT_LIMIT;
 
-/// Connects to a TCP server.
+/// Connects to a TCP server. The addresses of a name are tried by happy eyeballs: see
+/// [`ConnectionOptions::happy_eyeballs_delay`]. Dropped before it is ready, it leaves no connection.
 ///
 /// # Errors
 /// If the name is not known; if no address can be connected to: then the kind is the system's
@@ -56,19 +59,103 @@ pub async fn open_connection_with_limit(
     address: impl Into<HostPort>,
     limit: usize,
 ) -> io::Result<(StreamReader, StreamWriter)> {
-    let mut failures = Vec::new();
-    for address in address.into().resolve().await? {
-        match connect(&address.into()).await {
-            Ok(socket) => {
-                // A socket that refuses the option works all the same, as asyncio has it.
-                let _ = socket.set_tcp_nodelay(true);
-                let peer = SockAddr::from(address).into();
-                return streams(&runtime::current(), socket.into(), Some(peer), limit);
-            }
-            Err(error) => failures.push(Failure { address, error }),
+    let options = ConnectionOptions {
+        limit,
+        ..ConnectionOptions::default()
+    };
+    open_connection_with(address, options).await
+}
+
+/// How a connection is made; [`open_connection`] takes the defaults.
+///
+/// ```
+/// let mut options = rondel::ConnectionOptions::default();
+/// options.limit = 1 << 20;
+/// options.happy_eyeballs_delay = None;
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct ConnectionOptions {
+    /// The reader's limit, in bytes: 64 KiB. The longest line, and half of what is buffered before the peer has to wait.
+    pub limit: usize,
+    /// How long an address of a name that has several is tried before the next one is tried beside it, families in turn: 250 ms, as RFC
+    /// 8305 recommends. `None`: one after the other, as asyncio does unless it is told otherwise.
+    pub happy_eyeballs_delay: Option<Duration>,
+    /// What the own end is bound to: nothing. Addresses of another family are not tried then.
+    pub local_addr: Option<SocketAddr>,
+}
+
+impl Default for ConnectionOptions {
+    fn default() -> Self {
+        Self {
+            limit: DEFAULT_LIMIT,
+            happy_eyeballs_delay: Some(HAPPY_EYEBALLS_DELAY),
+            local_addr: None,
         }
     }
-    Err(ConnectError(failures).into())
+}
+
+const HAPPY_EYEBALLS_DELAY: Duration = Duration::from_millis(250);
+
+/// As [`open_connection`], with options.
+///
+/// # Errors
+/// As [`open_connection`]; what binding to the local address fails with.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let server = rondel::start_server(async |_, writer| writer.write("hi"), ("127.0.0.1", 0)).await?;
+///     let mut options = rondel::ConnectionOptions::default();
+///     options.local_addr = Some(([127, 0, 0, 2], 0).into());
+///     let (mut reader, _writer) = rondel::open_connection_with(server.addresses()[0], options).await?;
+///     assert_eq!(reader.local_addr()?.ip().to_string(), "127.0.0.2");
+///     assert_eq!(reader.read_to_end().await?, b"hi");
+///     Ok(())
+/// })?
+/// # }
+/// ```
+pub async fn open_connection_with(
+    address: impl Into<HostPort>,
+    options: ConnectionOptions,
+) -> io::Result<(StreamReader, StreamWriter)> {
+    let local = options.local_addr;
+    let mut addresses = address.into().resolve().await?;
+    if let Some(local) = local {
+        addresses.retain(|address| address.is_ipv6() == local.is_ipv6());
+    }
+    let attempt = async |address: SocketAddr| match connect(&address.into(), local).await {
+        Ok(socket) => Ok((address, socket)),
+        Err(error) => Err(Failure { address, error }),
+    };
+    let connected = match (&*addresses, options.happy_eyeballs_delay) {
+        ([_, _, ..], Some(delay)) => race(interleaved(addresses), delay, attempt).await,
+        _ => one_after_the_other(addresses, attempt).await,
+    };
+    let (address, socket) = connected.map_err(ConnectError)?;
+    // A socket that refuses the option works all the same, as asyncio has it.
+    let _ = socket.set_tcp_nodelay(true);
+    let peer = SockAddr::from(address).into();
+    streams(
+        &runtime::current(),
+        socket.into(),
+        Some(peer),
+        options.limit,
+    )
+}
+
+async fn one_after_the_other<T, E>(
+    addresses: Vec<SocketAddr>,
+    attempt: impl AsyncFn(SocketAddr) -> Result<T, E>,
+) -> Result<T, Vec<E>> {
+    let mut failures = Vec::new();
+    for address in addresses {
+        match attempt(address).await {
+            Ok(connected) => return Ok(connected),
+            Err(failure) => failures.push(failure),
+        }
+    }
+    Err(failures)
 }
 
 /// Connects to a server on a Unix socket.
@@ -91,7 +178,7 @@ pub async fn open_unix_connection(
     path: impl AsRef<Path>,
 ) -> io::Result<(StreamReader, StreamWriter)> {
     let address = SockAddr::unix(path)?;
-    let socket = connect(&address).await?;
+    let socket = connect(&address, None).await?;
     streams(
         &runtime::current(),
         socket.into(),
@@ -114,12 +201,15 @@ pub(super) fn streams(
     ))
 }
 
-async fn connect(address: &SockAddr) -> io::Result<Socket> {
+async fn connect(address: &SockAddr, local: Option<SocketAddr>) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::from(i32::from(address.family())),
         Type::STREAM.nonblocking().cloexec(),
         None,
     )?;
+    if let Some(local) = local {
+        socket.bind(&local.into())?;
+    }
     match socket.connect(address) {
         Ok(()) => {
             runtime::current().budget.taken().await;
@@ -216,6 +306,12 @@ impl std::error::Error for ConnectError {}
 
 impl From<ConnectError> for io::Error {
     fn from(error: ConnectError) -> Self {
+        if error.0.is_empty() {
+            return Self::new(
+                io::ErrorKind::AddrNotAvailable,
+                "no matching local address with the host's family found",
+            );
+        }
         // asyncio: the exception's own type if all are of one, OSError otherwise.
         let mut kinds = error.0.iter().map(|failure| failure.error.kind());
         let first = kinds.next().unwrap_or(io::ErrorKind::Other);

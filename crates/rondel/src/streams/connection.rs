@@ -14,6 +14,7 @@ mod ending;
 
 use std::cell::{Cell, RefCell};
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll};
@@ -110,6 +111,18 @@ impl Connection {
 
     pub(crate) fn peer(&self) -> Option<&Address> {
         self.peer.as_ref()
+    }
+
+    pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
+        let peer = self.peer.as_ref().and_then(Address::as_socket);
+        peer.ok_or_else(|| io::ErrorKind::Unsupported.into())
+    }
+
+    pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.with_socket(|socket| Address::of_socket(socket.as_raw_fd()))
+            .unwrap_or_else(|| Err(io::ErrorKind::NotConnected.into()))?
+            .as_socket()
+            .ok_or_else(|| io::ErrorKind::Unsupported.into())
     }
 
     pub(crate) fn fd(&self) -> RawFd {
@@ -315,6 +328,26 @@ impl Connection {
             self.after_write(written);
         }
         let written = self.write_copied(bytes);
+        self.after_write(written);
+    }
+
+    /// As [`write`](Self::write), without copying what is more than a small piece.
+    pub(crate) fn write_owned(self: &Rc<Self>, bytes: Vec<u8>) {
+        const SMALL: usize = 4 * 1024;
+        if bytes.len() <= SMALL {
+            return self.write(&bytes);
+        }
+        assert!(
+            !self.stream.borrow().eof_written(),
+            "Cannot call write() after write_eof()"
+        );
+        let _ = self.check_loop();
+        if self.staged.replace(false) {
+            let write = |staged: &[u8]| self.write_copied(staged);
+            let written = self.runtime.outbox.unstage(write);
+            self.after_write(written);
+        }
+        let written = self.stream.borrow_mut().write(Chunk::of(bytes));
         self.after_write(written);
     }
 

@@ -78,7 +78,7 @@ pub(crate) fn end_of_run(runtime: &Runtime) {
             }
         }
         Source::Interrupt => interrupts = true,
-        Source::Connecting(_) | Source::TimerFd(_) => {}
+        Source::Connecting(_) | Source::Descriptor(_) | Source::TimerFd(_) => {}
     });
     for listener in listeners {
         listener.close_server();

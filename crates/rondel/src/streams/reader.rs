@@ -7,6 +7,7 @@
 use std::fmt;
 use std::future::poll_fn;
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -57,6 +58,34 @@ impl StreamReader {
             buffer: ReadBuffer::new(),
             given: 0,
         }
+    }
+
+    pub(super) fn connection(&self) -> &Rc<Connection> {
+        &self.connection
+    }
+
+    /// Takes what has come into the buffer and was not given out.
+    pub(super) fn take_buffered(&mut self) -> Vec<u8> {
+        self.begin();
+        let all = self.buffer.as_slice().to_vec();
+        self.buffer.discard(all.len());
+        all
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// `Unsupported` for a socket that has no host and port, as a Unix socket.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.connection.peer_addr()
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// As [`peer_addr`](Self::peer_addr); `NotConnected` if the connection is closed.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.connection.local_addr()
     }
 
     /// Reads up to `n` bytes: waits until there is at least one, then takes what there is. Empty at the end of the stream, and for
@@ -121,7 +150,71 @@ impl StreamReader {
         Ok(data.len())
     }
 
-    /// Reads until the end of the stream: asyncio's `read()` without a number.
+    /// As [`read`](Self::read), to the end of a vector, as much as it has spare capacity for; if it has none, it is given some. Gives how many
+    /// bytes that are; none at the end of the stream. Dropped before it is ready, it has taken nothing.
+    ///
+    /// # Errors
+    /// What has broken the connection.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, writer| writer.write("hello"), ("127.0.0.1", 0)).await?;
+    ///     let (mut reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     let mut message = Vec::new();
+    ///     while reader.read_buf(&mut message).await? > 0 {}
+    ///     assert_eq!(message, b"hello");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
+    pub async fn read_buf(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        const MORE: usize = 4096;
+        let room = match buffer.capacity() - buffer.len() {
+            0 => MORE,
+            room => room,
+        };
+        let data = self.read(room).await?;
+        buffer.extend_from_slice(data);
+        Ok(data.len())
+    }
+
+    /// What has arrived, without taking it: waits until there is something, and gives all of it. Empty at the end of the stream. What
+    /// was used is then [consumed](Self::consume). As `BufRead` has it.
+    ///
+    /// # Errors
+    /// What has broken the connection.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, writer| writer.write("hello"), ("127.0.0.1", 0)).await?;
+    ///     let (mut reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert_eq!(reader.fill_buf().await?, b"hello");
+    ///     reader.consume(1);
+    ///     assert_eq!(reader.read(100).await?, b"ello");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
+    pub async fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        self.begin();
+        let this = &mut *self;
+        poll_fn(|context| this.poll_some(context)).await?;
+        Ok(self.buffer.as_slice())
+    }
+
+    /// Takes `n` bytes of what [`fill_buf`](Self::fill_buf) has given.
+    ///
+    /// # Panics
+    /// If there are not so many.
+    pub fn consume(&mut self, n: usize) {
+        self.begin();
+        assert!(n <= self.buffer.len(), "more is consumed than there is");
+        self.buffer.discard(n);
+    }
+
+    /// Reads until the end of the stream: asyncio's `read()` without a number. Dropped before it is ready, it has taken nothing.
     ///
     /// # Errors
     /// What has broken the connection.
@@ -133,7 +226,8 @@ impl StreamReader {
         Ok(self.give(all))
     }
 
-    /// Reads a line with its `\n`. At the end of the stream: what is left, without one, or nothing.
+    /// Reads a line with its `\n`. At the end of the stream: what is left, without one, or nothing. Dropped before it is ready, it has taken
+    /// nothing: the part of the line that has come is there for the next read.
     ///
     /// # Errors
     /// `InvalidData` if the line is longer than the limit; it is thrown away then, as asyncio does. What has
@@ -160,7 +254,7 @@ impl StreamReader {
         }
     }
 
-    /// Reads exactly `n` bytes.
+    /// Reads exactly `n` bytes. Dropped before it is ready, it has taken nothing.
     ///
     /// # Errors
     /// [`ReadError::Incomplete`], with what there was, if the stream ends before; the stream is at its end then.
@@ -175,7 +269,7 @@ impl StreamReader {
         }
     }
 
-    /// Reads until `separator` has come, and gives it with what is before it.
+    /// Reads until `separator` has come, and gives it with what is before it. Dropped before it is ready, it has taken nothing.
     ///
     /// # Errors
     /// [`ReadError::Incomplete`] if the stream ends before, [`ReadError::LimitOverrun`] if more than the limit
@@ -193,6 +287,43 @@ impl StreamReader {
         let mut search = Search::default();
         match self
             .step(|bytes, eof| search.one(bytes, eof, separator, limit))
+            .await?
+        {
+            Step::Take(n) => Ok(self.give(n)),
+            Step::Overrun(overrun) => Err(ReadError::LimitOverrun(overrun.into())),
+            Step::Incomplete | Step::Wait => Err(self.incomplete(None)),
+        }
+    }
+
+    /// As [`readuntil`](Self::readuntil), until any of several separators has come: of those that match first, the shortest.
+    ///
+    /// # Errors
+    /// As [`readuntil`](Self::readuntil).
+    ///
+    /// # Panics
+    /// If there is no separator, or one of them is empty.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, writer| writer.write("a;b\n"), ("127.0.0.1", 0)).await?;
+    ///     let (mut reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert_eq!(reader.readuntil_any(&[b";", b"\n"]).await?, b"a;");
+    ///     assert_eq!(reader.readuntil_any(&[b";", b"\n"]).await?, b"b\n");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
+    pub async fn readuntil_any(&mut self, separators: &[&[u8]]) -> Result<&[u8], ReadError> {
+        assert!(
+            separators.iter().all(|separator| !separator.is_empty()) && !separators.is_empty(),
+            "Separator should contain at least one element, of at least one byte"
+        );
+        self.begin();
+        let limit = self.connection.limit();
+        let mut search = Search::default();
+        match self
+            .step(|bytes, eof| search.any(bytes, eof, separators, limit))
             .await?
         {
             Step::Take(n) => Ok(self.give(n)),

@@ -18,7 +18,7 @@ use std::time::Duration;
 use slab::Slab;
 use socket2::Socket;
 
-use super::binding::{UnixPath, bind, bind_unix};
+use super::binding::{UnixPath, adopted, bind, bind_unix};
 use super::connection::Connection;
 use super::{StreamReader, StreamWriter};
 use crate::exceptions::{call_exception_handler, report_panic};
@@ -240,6 +240,39 @@ where
 {
     let (socket, unlink) = bind_unix(path.as_ref(), &options)?;
     serve(handler, vec![socket], options, unlink)
+}
+
+/// Serves on a socket that listens already: a `TcpListener` or `UnixListener` of the standard library, or one of
+/// [`listen_fds`](crate::listen_fds). asyncio's `start_server(sock=…)`. Of the options, the backlog is how many connections are
+/// accepted at a time.
+///
+/// # Errors
+/// What making it non-blocking fails with; what registering it fails with.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+/// let address = listener.local_addr()?;
+/// rondel::run(async {
+///     let greet = async |_, writer: rondel::StreamWriter| writer.write("hi");
+///     let _server = rondel::start_server_on(greet, listener, rondel::ServerOptions::default())?;
+///     let (mut reader, _writer) = rondel::open_connection(address).await?;
+///     assert_eq!(reader.read_to_end().await?, b"hi");
+///     Ok(())
+/// })?
+/// # }
+/// ```
+pub fn start_server_on<H, O>(
+    handler: H,
+    listener: impl Into<OwnedFd>,
+    options: ServerOptions,
+) -> io::Result<Server>
+where
+    H: AsyncFn(StreamReader, StreamWriter) -> O + 'static,
+    O: HandlerOutput + 'static,
+{
+    let socket = adopted(listener.into())?;
+    serve(handler, vec![socket.into()], options, None)
 }
 
 fn serve<H, O>(

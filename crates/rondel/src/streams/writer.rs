@@ -7,13 +7,12 @@ use std::fmt;
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
 use std::task::Poll;
 
 use super::connection::Connection;
 use crate::time::yield_now;
-use rondel_engine::transport::address::Address;
 
 /// Writes to a connection, in asyncio's ways. Comes in a pair with a [`StreamReader`](crate::StreamReader).
 ///
@@ -54,7 +53,8 @@ impl StreamWriter {
         &self.connection
     }
 
-    /// Writes bytes. They are copied; [`drain`](Self::drain) waits if too many are on the way.
+    /// Writes bytes. They are copied; [`drain`](Self::drain) waits if too many are on the way. A write is atomic: as it does not wait, it
+    /// can't be cancelled, and what tasks that share the writer write does not mix.
     ///
     /// After the connection is lost nothing happens, but a warning on standard error after a few times.
     ///
@@ -74,9 +74,58 @@ impl StreamWriter {
         }
     }
 
+    /// As [`writelines`](Self::writelines), of slices as `std::io::Write::write_vectored` takes them. All of it is written.
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    pub fn write_vectored(&self, pieces: &[io::IoSlice<'_>]) {
+        for piece in pieces {
+            self.connection.write(piece);
+        }
+    }
+
+    /// As [`write`](Self::write), for bytes that are the program's to give: they are not copied if there are many.
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, writer| {
+    ///         writer.write_owned(vec![7; 1_000_000]);
+    ///     }, ("127.0.0.1", 0)).await?;
+    ///     let (mut reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert_eq!(reader.read_to_end().await?, vec![7; 1_000_000]);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
+    pub fn write_owned(&self, data: Vec<u8>) {
+        self.connection.write_owned(data);
+    }
+
+    /// Writes a lot, piece by piece, and waits whenever the peer does not keep up: no more than the buffer's limit is held.
+    /// Everything is written when it is ready. Dropped before, it has written a part, and nothing says which: use
+    /// [`write`](Self::write), which is atomic, and [`drain`](Self::drain) where that matters.
+    ///
+    /// # Errors
+    /// As [`drain`](Self::drain).
+    ///
+    /// # Panics
+    /// As [`write`](Self::write).
+    pub async fn write_all(&self, data: &[u8]) -> io::Result<()> {
+        const PIECE: usize = 64 * 1024;
+        for piece in data.chunks(PIECE) {
+            self.connection.write(piece);
+            self.drain().await?;
+        }
+        Ok(())
+    }
+
     /// Sends what was written, and waits until it is appropriate to write more: that is at once as long as the
     /// connection takes it, and when less than a quarter of the buffer's limit is left, if it does not. Now and then
-    /// it lets other tasks run first.
+    /// it lets other tasks run first. Dropped before it is ready, it takes back nothing: what was written leaves all the same.
     ///
     /// # Errors
     /// What has broken the connection; `ConnectionReset` if it is closed.
@@ -155,7 +204,7 @@ impl StreamWriter {
         self.connection.is_closing()
     }
 
-    /// Waits until the connection is closed, which somebody has to ask for: [`close`](Self::close).
+    /// Waits until the connection is closed, which somebody has to ask for: [`close`](Self::close). Dropping the future changes nothing.
     ///
     /// # Errors
     /// What has broken the connection.
@@ -170,16 +219,12 @@ impl StreamWriter {
 
     /// `get_extra_info("peername")`: the other end's address. `None` for Unix sockets.
     pub fn peername(&self) -> Option<SocketAddr> {
-        self.connection.peer().and_then(inet)
+        self.peer_addr().ok()
     }
 
     /// `get_extra_info("sockname")`: this end's address. `None` for Unix sockets and closed ones.
     pub fn sockname(&self) -> Option<SocketAddr> {
-        self.connection
-            .with_socket(|socket| Address::of_socket(socket.as_raw_fd()).ok())
-            .flatten()
-            .as_ref()
-            .and_then(inet)
+        self.local_addr().ok()
     }
 
     /// `get_extra_info("socket")`: lends the socket, e.g. to set an option. `None` once it is closed.
@@ -188,6 +233,22 @@ impl StreamWriter {
     /// If `f` itself uses the connection.
     pub fn with_socket<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         self.connection.with_socket(|socket| f(socket.as_fd()))
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// `Unsupported` for a socket that has no host and port, as a Unix socket.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.connection.peer_addr()
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// As [`peer_addr`](Self::peer_addr); `NotConnected` if the connection is closed.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.connection.local_addr()
     }
 
     /// How many bytes are written but not sent.
@@ -202,14 +263,6 @@ impl StreamWriter {
     /// `InvalidInput` if `high < low`.
     pub fn set_write_buffer_limits(&self, high: usize, low: usize) -> io::Result<()> {
         self.connection.set_write_buffer_limits(high, low)
-    }
-}
-
-fn inet(address: &Address) -> Option<SocketAddr> {
-    match address {
-        Address::V4(address) => Some(SocketAddr::V4(*address)),
-        Address::V6(address) => Some(SocketAddr::V6(**address)),
-        Address::Other(_) => None,
     }
 }
 

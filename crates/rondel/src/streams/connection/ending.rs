@@ -11,7 +11,7 @@
 //!   ended.
 
 use std::io;
-use std::os::fd::AsRawFd;
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::rc::Rc;
 use std::task::Context;
 
@@ -42,6 +42,21 @@ impl Connection {
     /// Closes without sending what waits.
     pub(crate) fn abort(self: &Rc<Self>) {
         self.end_at_once(None);
+    }
+
+    /// Gives the socket away: the connection is over without anything having happened to it. What has arrived is added to
+    /// `unread`.
+    pub(crate) fn detach(self: &Rc<Self>, unread: &mut Vec<u8>) -> io::Result<OwnedFd> {
+        self.check()?;
+        unread.extend_from_slice(self.arrived.take().as_slice());
+        self.note(ARRIVED, false);
+        let event_loop = &self.runtime.event_loop;
+        drop(event_loop.remove_reader(self.fd));
+        drop(event_loop.remove_writer(self.fd));
+        let socket = self.stream.borrow_mut().take_socket();
+        self.stream.borrow_mut().close();
+        self.connection_lost(None);
+        socket.ok_or_else(|| io::ErrorKind::NotConnected.into())
     }
 
     /// The reader is gone: what comes is nobody's.

@@ -1,0 +1,295 @@
+//! Cancel safety: what a future has taken that is dropped before it is ready. One generated test for each function, which drops it
+//! at every one of its polls.
+
+use std::future::{Future, poll_fn};
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use rondel::{
+    AsyncFd, ServerOptions, StreamReader, StreamWriter, from_std, listen, open_connection, run,
+    sleep, timeout, yield_now,
+};
+
+const AGES: Duration = Duration::from_secs(20);
+
+fn test(main: impl AsyncFnOnce() -> io::Result<()>) {
+    run(async { timeout(AGES, main()).await.expect("the test hangs") })
+        .unwrap()
+        .unwrap();
+}
+
+/// Polls a future so many times, and drops it if it is not ready then.
+async fn at_most<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let mut left = polls;
+    poll_fn(|context| {
+        left = match left.checked_sub(1) {
+            Some(left) => left,
+            None => return Poll::Ready(None),
+        };
+        match future.as_mut().poll(context) {
+            Poll::Ready(output) => Poll::Ready(Some(output)),
+            // Not to wait for what will not come.
+            Poll::Pending if left == 0 => Poll::Ready(None),
+            Poll::Pending => {
+                context.waker().wake_by_ref();
+                Poll::Pending
+            }
+        }
+    })
+    .await
+}
+
+fn connected() -> io::Result<(StreamReader, StreamWriter, UnixStream)> {
+    let (ours, theirs) = UnixStream::pair()?;
+    let (reader, writer) = from_std(ours)?;
+    Ok((reader, writer, theirs))
+}
+
+// Reading: a byte comes, the read is begun and dropped, and so on. In the end all bytes have been given out, once.
+
+const STREAM: &[u8] = b"0123456789|line\n|the rest of it";
+
+/// Reads the whole stream by a function that is dropped after so many polls, each time when a byte more has come.
+async fn read_all(
+    polls: usize,
+    piece: impl AsyncFn(&mut StreamReader) -> io::Result<Vec<u8>>,
+) -> io::Result<Vec<Vec<u8>>> {
+    let (mut reader, _writer, mut peer) = connected()?;
+    let mut pieces = Vec::new();
+    for index in 0..STREAM.len() {
+        peer.write_all(&STREAM[index..=index])?;
+        while let Some(piece) = at_most(polls, piece(&mut reader)).await {
+            pieces.push(piece?);
+        }
+    }
+    drop(peer);
+    loop {
+        let Some(piece) = at_most(polls, piece(&mut reader)).await else {
+            // What it needs to see the end is that the reactor is asked.
+            yield_now().await;
+            continue;
+        };
+        match piece {
+            Ok(piece) if piece.is_empty() => break,
+            Ok(piece) => pieces.push(piece),
+            // Ended too early for it: then the rest is in the error.
+            Err(error) => {
+                let inner = error.into_inner().and_then(|it| it.downcast().ok());
+                let incomplete: Box<rondel::IncompleteReadError> = inner.expect("incomplete");
+                pieces.push(incomplete.partial);
+                break;
+            }
+        }
+    }
+    Ok(pieces)
+}
+
+macro_rules! reads {
+    ($($name:ident: |$reader:ident| $read:expr;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn dropped_at_every_poll_loses_nothing() {
+                test(async || {
+                    let read = async |$reader: &mut StreamReader| -> io::Result<Vec<u8>> { $read };
+                    let undisturbed = read_all(usize::MAX.min(1000), read).await;
+                    let undisturbed = undisturbed?.concat();
+                    assert_eq!(undisturbed, STREAM);
+                    for polls in 1..6 {
+                        assert_eq!(read_all(polls, read).await?.concat(), STREAM);
+                    }
+                    Ok(())
+                });
+            }
+        }
+    )*};
+}
+
+reads! {
+    read: |reader| Ok(reader.read(3).await?.to_vec());
+    read_into: |reader| {
+        let mut memory = [0; 3];
+        let count = reader.read_into(&mut memory).await?;
+        Ok(memory[..count].to_vec())
+    };
+    read_buf: |reader| {
+        let mut memory = Vec::new();
+        reader.read_buf(&mut memory).await?;
+        Ok(memory)
+    };
+    fill_buf: |reader| {
+        let found = reader.fill_buf().await?.first().copied();
+        if found.is_some() {
+            reader.consume(1);
+        }
+        Ok(found.into_iter().collect())
+    };
+    read_to_end: |reader| Ok(reader.read_to_end().await?.to_vec());
+    readline: |reader| Ok(reader.readline().await?.to_vec());
+    readexactly: |reader| Ok(reader.readexactly(7).await?.to_vec());
+    readuntil: |reader| Ok(reader.readuntil(b"e|").await?.to_vec());
+    readuntil_any: |reader| Ok(reader.readuntil_any(&[b"|", b"\n"]).await?.to_vec());
+}
+
+#[test]
+fn a_descriptor_s_read_that_is_dropped_takes_nothing() {
+    test(async || {
+        for polls in 1..6 {
+            let (ours, mut theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            let ours = AsyncFd::new(ours);
+            let mut got = Vec::new();
+            for index in 0..STREAM.len() {
+                let mut memory = [0; 2];
+                let mut read = async || ours.read_with(|mut it| it.read(&mut memory)).await;
+                assert!(at_most(polls, read()).await.is_none());
+                theirs.write_all(&STREAM[index..=index])?;
+                let Some(count) = at_most(polls, read()).await else {
+                    panic!("it was there at the first poll")
+                };
+                got.extend_from_slice(&memory[..count?]);
+            }
+            assert_eq!(got, STREAM);
+        }
+        Ok(())
+    });
+}
+
+// Writing: what was written before a wait that is dropped leaves, once, whole and in order.
+
+/// Records that are large enough to fill the kernel's buffers after some, each of one byte value.
+const RECORD: usize = 50_000;
+const RECORDS: u8 = 40;
+
+async fn write_records(
+    polls: usize,
+    wait: impl AsyncFn(&StreamWriter) -> io::Result<()>,
+) -> io::Result<()> {
+    let (_reader, writer, mut peer) = connected()?;
+    let receiver = std::thread::spawn(move || {
+        let mut all = Vec::new();
+        peer.read_to_end(&mut all).map(|_| all)
+    });
+    for record in 0..RECORDS {
+        writer.write(vec![record; RECORD]);
+        if let Some(waited) = at_most(polls, wait(&writer)).await {
+            waited?;
+        }
+    }
+    writer.flushed().await?;
+    writer.write_eof()?;
+    let received = receiver.join().unwrap()?;
+    let sent: Vec<u8> = (0..RECORDS)
+        .flat_map(|record| vec![record; RECORD])
+        .collect();
+    assert!(received == sent, "with {polls} polls");
+    Ok(())
+}
+
+macro_rules! waits {
+    ($($name:ident: |$writer:ident| $wait:expr;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn dropped_at_every_poll_takes_no_write_back() {
+                test(async || {
+                    for polls in 1..6 {
+                        let wait = async |$writer: &StreamWriter| -> io::Result<()> { $wait };
+                        write_records(polls, wait).await?;
+                    }
+                    Ok(())
+                });
+            }
+        }
+    )*};
+}
+
+waits! {
+    drain: |writer| writer.drain().await;
+    flushed: |writer| writer.flushed().await;
+    wait_closed: |writer| writer.wait_closed().await;
+}
+
+#[test]
+fn writes_of_tasks_that_share_a_writer_do_not_mix() {
+    test(async || {
+        let (_reader, writer, mut peer) = connected()?;
+        let receiver = std::thread::spawn(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all)
+        });
+        let writer = std::rc::Rc::new(writer);
+        let tasks: Vec<_> = (0..RECORDS)
+            .map(|record| {
+                let writer = std::rc::Rc::clone(&writer);
+                rondel::create_task(async move {
+                    for _ in 0..3 {
+                        writer.write(vec![record; RECORD]);
+                        // Given up at once, or later, or not at all.
+                        at_most(usize::from(record % 4) + 1, writer.drain()).await;
+                        yield_now().await;
+                    }
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.map_err(io::Error::other)?;
+        }
+        writer.flushed().await?;
+        drop(writer);
+        drop(_reader);
+        let received = receiver.join().unwrap()?;
+        assert_eq!(received.len(), usize::from(RECORDS) * 3 * RECORD);
+        for record in received.chunks(RECORD) {
+            assert!(record.iter().all(|byte| *byte == record[0]));
+        }
+        Ok(())
+    });
+}
+
+// Connections: what is accepted or connected is somebody's, or closed.
+
+#[test]
+fn an_accept_that_is_dropped_loses_no_connection() {
+    test(async || {
+        let listener = listen(("127.0.0.1", 0), ServerOptions::default()).await?;
+        for polls in 1..6 {
+            assert!(at_most(polls, listener.accept()).await.is_none());
+            let client = TcpStream::connect(listener.local_addr()?)?;
+            let (reader, _writer) = loop {
+                match at_most(polls, listener.accept()).await {
+                    Some(accepted) => break accepted?,
+                    None => yield_now().await,
+                }
+            };
+            assert_eq!(reader.peer_addr()?, client.local_addr()?);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_connect_that_is_dropped_is_closed() {
+    test(async || {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        listener.set_nonblocking(true)?;
+        for polls in 1..6 {
+            let connecting = open_connection(listener.local_addr()?);
+            drop(at_most(polls, connecting).await);
+            sleep(Duration::from_millis(1)).await;
+            // The kernel has connected it, perhaps; nobody has it.
+            if let Ok((mut peer, _)) = listener.accept() {
+                peer.set_nonblocking(false)?;
+                assert_eq!(peer.read(&mut [0; 10])?, 0);
+            }
+        }
+        Ok(())
+    });
+}
