@@ -214,7 +214,7 @@ unsafe impl NativeClass for Tls {
         &CORE
     }
 
-    /// Whether it is exactly a `rondel.tls.SSLProtocol`.
+    /// Whether it is exactly a `rondel._tls.SSLProtocol`.
     #[inline]
     fn is_exact(object: &Object) -> bool {
         CLASS.is_exact(object)

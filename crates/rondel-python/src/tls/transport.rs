@@ -35,7 +35,7 @@ pub(crate) struct Transport {
     patched: Cell<bool>,
 }
 
-/// `rondel.tls.SSLTransport`.
+/// `rondel._tls.SSLTransport`.
 static CLASS: Class = Class::new();
 /// The native base of all of them.
 pub(super) static CORE: Class = Class::new();
@@ -59,7 +59,7 @@ unsafe impl NativeClass for Transport {
         &CORE
     }
 
-    /// Whether it is exactly a `rondel.tls.SSLTransport`.
+    /// Whether it is exactly a `rondel._tls.SSLTransport`.
     #[inline]
     fn is_exact(object: &Object) -> bool {
         CLASS.is_exact(object)
