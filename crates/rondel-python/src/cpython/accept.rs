@@ -1,9 +1,10 @@
 //! Methods of our classes, called on objects of others: `rondel.Future.done(task)`.
 //!
-//! A method's descriptor takes only objects of its class, while `rondel.Task` is no `rondel.Future`
-//! by layout, nor a timer a handle, and asyncio's own futures are of neither. So the descriptors in
-//! these classes are called by a function that passes such calls on: to our method, if that can
-//! work on the object, or to the one of asyncio's class. Calls on instances don't come here.
+//! A method descriptor accepts only instances of its own class. But `rondel.Task` does not derive
+//! from `rondel.Future` (their layouts differ), a timer handle does not derive from our `Handle`,
+//! and asyncio's own futures derive from neither. So the descriptors of these classes get another
+//! vectorcall function. It forwards such a call to our method if that can work on the object, and
+//! otherwise to the method of asyncio's class. Calls on instances do not come here.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -15,12 +16,12 @@ use super::dispatch::{call, for_each_own, is_as_expected, kind};
 use super::error::guard_object;
 use super::{Object, Owned, Res};
 
-/// A class of ours whose methods other objects may be passed to.
+/// A class of ours whose methods accept objects of other classes.
 struct Accepting {
     class: AtomicPtr<ffi::PyTypeObject>,
-    /// Its methods can work on objects of these classes as well.
+    /// The other classes whose objects the methods can work on.
     others: [AtomicPtr<ffi::PyTypeObject>; 2],
-    /// asyncio's class, whose objects its own methods are for.
+    /// asyncio's class: its objects are passed to its own methods.
     stock: AtomicPtr<ffi::PyTypeObject>,
 }
 
@@ -63,10 +64,10 @@ unsafe extern "C" fn call_descriptor<const CONVENTION: usize>(
     }
 }
 
-/// The call on an object of another class, if that is one of those that are accepted.
+/// Forwards a call on an object of another class, if that class is accepted.
 ///
 /// # Safety
-/// The arguments of a call, of which there is one at least.
+/// These are the arguments of a call, at least one.
 unsafe fn call_other(
     descriptor: &ffi::PyMethodDescrObject,
     args: *const *mut ffi::PyObject,
@@ -108,8 +109,8 @@ unsafe fn call_other(
     }
 }
 
-/// Has the methods of `class`, when they are called on the class with objects of `others`, work on
-/// these, and with objects of asyncio's own class be asyncio's. At import, once for a class.
+/// Lets the methods of `class`, called on the class, accept objects of `others`; objects of
+/// asyncio's own class are passed to asyncio's methods. Called once for each class, at import.
 pub(crate) fn accept(class: &Object, others: &[&Object], stock: &Object) -> Res<()> {
     if !is_as_expected(class)? {
         return Ok(());

@@ -10,7 +10,7 @@ unsafe extern "C" {
     fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
 }
 
-/// `sys.audit(event, *args)`. With two arguments it costs next to nothing while there is no hook.
+/// `sys.audit(event, *args)`. With two arguments it is nearly free while there is no hook.
 #[inline]
 pub(crate) fn audit(event: &CStr, args: &[&Object]) -> Res<()> {
     if let [a, b] = args {

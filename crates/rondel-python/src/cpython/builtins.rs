@@ -1,4 +1,5 @@
-//! What built-in types can do, for an [`Object`] of any kind: the C API's functions of sequences, numbers and bytes.
+//! What built-in types can do, for an [`Object`] of any kind: the C API's functions of sequences,
+//! numbers and bytes.
 
 use std::ptr;
 
@@ -36,7 +37,8 @@ impl Object {
         unsafe { ffi::PyLong_CheckExact(self.as_ptr()) != 0 }
     }
 
-    /// Whether it is a `bytes`, `bytearray` or `memoryview`, or of a subclass: what asyncio's transports take.
+    /// Whether it is a `bytes`, `bytearray` or `memoryview`, or of a subclass: what asyncio's
+    /// transports take.
     pub(crate) fn is_bytes_like(&self) -> bool {
         // SAFETY: a live object.
         unsafe {

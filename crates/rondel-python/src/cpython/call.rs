@@ -1,5 +1,5 @@
-//! The calls in which a program's code runs, made so that the thread may come to its end there
-//! (`ending.rs`).
+//! Calls that run a program's code. They are made so that the interpreter may terminate the thread
+//! during the call (`ending.rs`).
 
 use pyo3::ffi;
 
@@ -14,8 +14,8 @@ type Vectorcall = unsafe extern "C-unwind" fn(
     *mut ffi::PyObject,
 ) -> *mut ffi::PyObject;
 
-/// `PyObject_Vectorcall` without its look for the thread's state, and without the check that a
-/// result and an exception exclude each other, which a debug build of the interpreter is for.
+/// `PyObject_Vectorcall` without the lookup of the thread state, and without the check that a call
+/// returns either a result or an exception (a debug build of the interpreter makes that check).
 ///
 /// # Safety
 /// As `PyObject_Vectorcall`.
@@ -119,7 +119,7 @@ type Send = unsafe extern "C-unwind" fn(
     *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult;
 
-/// `PyIter_Send`, without the way through it for what has `am_send`, as coroutines have.
+/// `PyIter_Send`, with a direct call of `am_send` for what has one, as coroutines do.
 ///
 /// # Safety
 /// Live objects, the first an iterator.
@@ -129,8 +129,8 @@ pub(crate) unsafe fn iter_send(
     value: &Object,
     result: &mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    // SAFETY: a live type's own table, or null; the two types of the function differ in what the
-    // compiler assumes.
+    // SAFETY: a live type's own table, or null; the two function types differ only in whether the
+    // compiler assumes unwinding.
     let own = unsafe {
         let methods = (*iterator.type_ptr()).tp_as_async;
         (!methods.is_null()).then(|| {

@@ -1,8 +1,7 @@
-//! Native types as the collector sees them: the slots that each of them needs, written once.
+//! What the garbage collector needs of native types, written once.
 //!
-//! A type says what its instances hold ([`Collected`]), and [`TypeBuilder::collected`] makes
-//! `tp_traverse`, `tp_clear`, `tp_finalize` and `tp_dealloc` of it. Types with a freelist, and
-//! those that hold what is shared, have slots of their own.
+//! A type says what its instances hold ([`Collected`]). [`TypeBuilder::collected`] then provides
+//! `tp_traverse`, `tp_clear`, `tp_finalize` and `tp_dealloc`.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -19,12 +18,13 @@ use super::{Object, Res, Slot};
 /// The fields of a native type whose instances take part in garbage collection.
 ///
 /// # Safety
-/// What the instances hold is shown, and nothing else is.
+/// `for_each_slot`, `for_each_other` and `for_each_inherited` show exactly the references that an
+/// instance owns.
 pub(crate) unsafe trait Collected: Fields {
-    /// Whether [`finalize`](Self::finalize) does anything.
+    /// Whether the type has a `tp_finalize`, which calls [`finalize`](Self::finalize).
     const FINALIZED: bool = false;
 
-    /// The base class, if instances hold objects in its own part as well: an instance dict, say.
+    /// The base class, if its part of an instance holds objects too, such as an instance dict.
     fn base() -> Option<&'static Object> {
         None
     }
@@ -32,37 +32,38 @@ pub(crate) unsafe trait Collected: Fields {
     /// Calls `see` for each field that holds an object.
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot));
 
-    /// Calls `see` for each object that is held otherwise. Must not allocate or run foreign code.
+    /// Calls `see` for each object that is held in another way. Must not allocate or run Python
+    /// code.
     fn for_each_other(&self, _see: &mut dyn FnMut(&Object)) {}
 
-    /// Lets go of what [`for_each_other`](Self::for_each_other) shows.
+    /// Releases what [`for_each_other`](Self::for_each_other) shows.
     fn release_others(&self) {}
 
     /// As [`for_each_other`](Self::for_each_other), for the fields of a native base class.
     fn for_each_inherited(_this: &Native<Self>, _see: &mut dyn FnMut(&Object)) {}
 
-    /// Lets go of what [`for_each_inherited`](Self::for_each_inherited) shows.
+    /// Releases what [`for_each_inherited`](Self::for_each_inherited) shows.
     fn release_inherited(_this: &Native<Self>) {}
 
-    /// Whether the end of an instance may end others that it holds, and so on: then it is bounded
-    /// how deep that goes (`nesting.rs`).
+    /// Whether deallocating an instance may deallocate others in turn. The depth of such a chain is
+    /// bounded (`nesting.rs`).
     #[inline]
     fn may_end_others(_this: &Native<Self>) -> bool {
         true
     }
 
-    /// Whether [`finalize`](Self::finalize) has anything to do for an instance that dies.
+    /// Whether an instance that is deallocated needs [`finalize`](Self::finalize).
     #[inline]
     fn needs_finalizer(_this: &Native<Self>) -> bool {
         Self::FINALIZED
     }
 
-    /// An instance dies. It holds what it held, and the collector does not see it any more.
+    /// Called when an instance is deallocated: it is untracked, and still holds its references.
     #[inline]
     fn dies(_this: &Native<Self>) {}
 
-    /// Takes a dead instance, untracked and with nothing in its slots, into a freelist, if there is
-    /// room.
+    /// Puts a deallocated instance, untracked and empty, on a freelist. False if it is to be freed
+    /// instead.
     ///
     /// # Safety
     /// Only for `tp_dealloc`.
@@ -84,7 +85,7 @@ unsafe extern "C" fn traverse<T: Collected>(
     // SAFETY: the collector passes a live instance, a visitor and its argument; the type is visited
     // as heap types require.
     unsafe {
-        // A base's function visits the type as well.
+        // The base's function visits the type, too.
         let base = T::base().and_then(|base| (*base.as_type_ptr()).tp_traverse);
         let mut result = match base {
             Some(traverse) => traverse(object, visit, arg),
@@ -113,7 +114,7 @@ unsafe extern "C" fn clear<T: Collected>(object: *mut ffi::PyObject) -> c_int {
     0
 }
 
-/// Lets go of all that an instance holds.
+/// Releases all that an instance holds.
 ///
 /// # Safety
 /// `object` is an instance, in its `tp_clear` or `tp_dealloc`.
@@ -181,7 +182,7 @@ unsafe fn end<T: Collected>(object: *mut ffi::PyObject) {
 }
 
 impl TypeBuilder {
-    /// The slots by which the collector and the interpreter end an instance's life.
+    /// Adds the slots for garbage collection and deallocation.
     pub(crate) fn collected<T: Collected>(self) -> Self {
         let this = self
             .slot(

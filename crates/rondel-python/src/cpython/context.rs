@@ -2,15 +2,15 @@
 //! share.
 //!
 //! Each callback and each task has a context of its own, a copy of the one that was current when it
-//! was scheduled. For callbacks the copy is put off until one runs, as most timers are cancelled:
-//! all that are scheduled while no variable changes share a snapshot. A copy that nobody has seen,
-//! and in which no variable was changed, is as good as new when its callback or task is over, and
-//! serves the next one ([`Contexts`]).
+//! was scheduled. For callbacks the copy is made only when the callback runs, as most timers are
+//! cancelled: callbacks scheduled while no variable changes share a snapshot. A copy that no
+//! program has seen, and in which no variable was changed, is reused for the next callback or task
+//! ([`Contexts`]).
 //!
-//! Whether a variable has changed, the C API does not tell. It can be seen in the context: the
-//! mapping that it holds is never changed, but replaced. Where the thread's state has its context,
-//! and a context its mapping, is found out at import by looking; if that finds nothing, every copy
-//! is made anew.
+//! The C API does not tell whether a variable has changed. The context shows it: its mapping is
+//! immutable, and is replaced by each change. The offset of the context in the thread state, and of
+//! the mapping in a context, are found by probing at import. If a probe fails, every copy is made
+//! anew.
 
 use std::cell::RefCell;
 use std::ptr;
@@ -70,7 +70,7 @@ pub(crate) fn is_current(context: &Object) -> bool {
         }
 }
 
-/// Whether both places were found.
+/// Whether both offsets were found.
 pub(crate) fn is_found() -> bool {
     IN_THREAD.load(Ordering::Relaxed) != 0
 }
@@ -174,7 +174,7 @@ impl Contexts {
         self.give_back(context);
     }
 
-    /// What the variables' values are must not depend on when something is scheduled next.
+    /// Drops the snapshot and the copies, so that the variables' values do not outlive their use.
     #[inline]
     pub(crate) fn forget(&self) {
         self.last.clear();

@@ -1,10 +1,10 @@
-//! Having something done before a built-in function of the interpreter's runs.
+//! Running a hook before a built-in function of the interpreter.
 //!
-//! A built-in function object, or a method of a built-in class, leads to a definition: name, C
-//! function, calling convention, text. [`Preceded`] puts a copy of the definition in its place
-//! whose C function calls ours first. The object stays the same for whoever has it, be it by an
-//! import of long ago; so do its name, its text and its signature. Nothing is put in its place in
-//! Python, so what a program or another library puts there stands before ours.
+//! A built-in function, or a method of a built-in class, points to a `PyMethodDef`: name, C
+//! function, calling convention, docstring. [`Preceded`] replaces that definition with a copy whose
+//! C function calls our hook first. The function object keeps its identity, name, docstring and
+//! signature, so that code that imported it earlier gets the hook as well. No attribute of a Python
+//! module is replaced, so patches of a program or another library keep working.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -14,7 +14,7 @@ use pyo3::ffi;
 
 use super::Object;
 
-/// One function, and a C function for each calling convention.
+/// One hooked function, with a C function for each calling convention.
 pub(crate) struct Preceded {
     pub(crate) name: &'static str,
     /// The C function that was there before.
@@ -88,8 +88,8 @@ macro_rules! preceded {
 pub(crate) use preceded;
 
 impl Preceded {
-    /// Puts ours before a function. What is no built-in one, or has a calling convention that is
-    /// not known, is left alone.
+    /// Hooks a function. A function that is not built in, or has an unknown calling convention, is
+    /// left alone.
     pub(crate) fn put_before(&self, function: &Object) {
         if !self.original.load(Ordering::Relaxed).is_null() {
             return;

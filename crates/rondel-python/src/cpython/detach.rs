@@ -1,14 +1,13 @@
-//! Letting other threads have the interpreter while this one waits for the kernel.
+//! Releasing the GIL while this thread waits for the kernel.
 
 use pyo3::ffi;
 
 use super::ending::{may_end_here, unwinding};
 
-/// Runs `wait` with this thread detached. It must touch no object; moving references it owns is all
-/// it may do.
+/// Runs `wait` with the GIL released. `wait` must not touch any object; it may only move references
+/// that it owns.
 pub(crate) fn detached<R>(wait: impl FnOnce() -> R) -> R {
-    /// Attaches the thread again, even if the wait panics: what catches the panic raises an
-    /// exception.
+    /// Takes the GIL again, even if the wait panics: the panic guard raises an exception.
     struct Detached(*mut ffi::PyThreadState);
     impl Drop for Detached {
         fn drop(&mut self) {

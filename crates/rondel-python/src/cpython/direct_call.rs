@@ -1,8 +1,8 @@
-//! A vectorcall for each native method, for the Python function that is shown in its place.
+//! A vectorcall for each native method that programs see as a Python function.
 //!
-//! Each `method!` has a static [`Known`], which the function's own vectorcall compares the function
-//! and the first argument with; if they are what the function was made with, the native code is
-//! called, whose address is known when this is compiled. Everything else goes to `function.rs`.
+//! Each `method!` has a static [`Known`]. The vectorcall compares the function and its first
+//! argument with it; if they match, it calls the native code directly, at an address known at
+//! compile time. All other calls go through `function.rs`.
 
 use std::collections::HashMap;
 use std::ptr;
@@ -14,11 +14,11 @@ use pyo3::ffi;
 use super::function::call_otherwise;
 use super::method::{FastFn, NoArgsFn};
 
-/// What one function was made with, to be compared only. Empty, it is like no function.
+/// What one function was made with. It is only compared; an empty one matches no function.
 pub(crate) struct Known {
     code: AtomicPtr<ffi::PyObject>,
     defaults: AtomicPtr<ffi::PyObject>,
-    /// The class that most objects are of; null for a function of the module.
+    /// The class of most objects that the method is called on; null for a function of the module.
     class: AtomicPtr<ffi::PyTypeObject>,
     /// What a function of the module is bound to.
     module: AtomicPtr<ffi::PyObject>,
@@ -103,8 +103,7 @@ impl Known {
         }
     }
 
-    /// Whether a function is as it was made, and its first argument exactly of the class that most
-    /// are of.
+    /// Whether a function is as it was made, and its first argument is exactly of the usual class.
     ///
     /// # Safety
     /// A live function, and `count` live arguments.

@@ -1,16 +1,15 @@
 //! Methods of asyncio's classes, called on our objects: `map(asyncio.Task.result, done)`.
 //!
-//! Our futures and tasks leave asyncio's part of the object empty, which is what asyncio's methods
-//! work on. A call on the instance never reaches these, as our classes have every method
-//! themselves; but a call on asyncio's class does. So the descriptors in that class get another
-//! definition, or slot function, in place of asyncio's own. It asks whether the object is ours,
-//! passes the call to our method then, and otherwise to asyncio's. The descriptors stay the same
-//! objects, with their names, flags and texts, and nothing in asyncio's own memory is written to.
+//! asyncio's methods work on asyncio's fields, which are empty in our futures and tasks. A call on
+//! an instance never reaches them, as our classes override every method. But a call on asyncio's
+//! class does. So the descriptors of that class get another definition, or slot function: it checks
+//! whether the object is ours, and calls our method or asyncio's. The descriptors keep their
+//! identity, names, flags and docstrings, and asyncio's static definitions are not written to.
 //!
-//! Whether a descriptor's fields lie where the headers say is proved with descriptors of our own,
-//! and for slots by what they hold. If not, asyncio's methods stay as they are.
+//! At import, the layout of descriptors is verified with descriptors of our own, and for slots by
+//! their contents. If it is not as the headers say, asyncio's methods are left alone.
 //!
-//! The other way round, from our classes to objects of others, is `accept.rs`.
+//! `accept.rs` does the reverse: methods of our classes, called on objects of other classes.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -21,7 +20,7 @@ use pyo3::ffi;
 use super::error::guard_object;
 use super::{Object, Owned, Res};
 
-/// More than any class of asyncio's has, in all the tables together.
+/// The capacity of each table: more than asyncio's classes need.
 const MOST: usize = 80;
 
 /// One of asyncio's functions, and what it is for objects of ours.
@@ -471,12 +470,12 @@ pub(super) fn kind(object: &Object) -> *const ffi::PyTypeObject {
     object.type_ptr()
 }
 
-/// Whether [`teach`] has found descriptors as they were expected.
+/// Whether [`teach`] found the layout of descriptors as expected.
 pub(crate) fn is_taught() -> bool {
     !STOCK[0].load(Ordering::Relaxed).is_null()
 }
 
-/// Has the methods of asyncio's two classes, called on objects of ours, be ours. Once, at import.
+/// Makes the methods of asyncio's two classes call ours for our objects. Called once, at import.
 pub(crate) fn teach(pairs: [(&Object, &Object); 2]) -> Res<()> {
     if !is_as_expected(pairs[0].0)? {
         return Ok(());

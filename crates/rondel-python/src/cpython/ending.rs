@@ -1,11 +1,11 @@
-//! Daemon threads at the end of the interpreter.
+//! Daemon threads during interpreter finalization.
 //!
-//! Up to CPython 3.13 a thread that wants the interpreter while it ends is ended by `pthread_exit`,
-//! which unwinds the thread's stack. Frames of Rust must not be unwound so: their destructors would
-//! release objects without the interpreter, and what catches panics ends the process. Every call
-//! that may wait for the interpreter is therefore made through [`may_end_here`], which stops the
-//! unwinding where it comes to the first frame of ours: the thread sleeps until the process is
-//! gone. That is what the interpreter itself does from 3.14 on.
+//! Up to CPython 3.13 a daemon thread that tries to take the GIL during finalization is terminated
+//! by `pthread_exit`, which unwinds its stack. Rust frames must not be unwound that way: their
+//! destructors would release objects without the GIL, and a `catch_unwind` would abort the process.
+//! So every call that may wait for the GIL goes through [`may_end_here`], which stops the unwinding
+//! at our first frame: the thread sleeps until the process exits. From 3.14 on the interpreter does
+//! the same.
 
 #[cfg(not(Py_3_14))]
 mod hanging {
@@ -16,7 +16,7 @@ mod hanging {
         #[cold]
         fn drop(&mut self) {
             loop {
-                // SAFETY: no preconditions. The thread has nothing to do any more, not even to end.
+                // SAFETY: no preconditions. The thread has nothing left to do.
                 unsafe { libc::pause() };
             }
         }
@@ -34,8 +34,8 @@ mod hanging {
 #[cfg(not(Py_3_14))]
 pub(crate) use hanging::may_end_here;
 
-/// Makes a call that may wait for the interpreter. It must be of a function pointer with the ABI
-/// `C-unwind`, from [`unwinding!`]: of any other the compiler knows that it never unwinds.
+/// Makes a call that may wait for the GIL. It must be through a function pointer with the ABI
+/// `C-unwind`, from [`unwinding!`]: the compiler assumes that other functions never unwind.
 #[cfg(Py_3_14)]
 #[inline]
 pub(crate) fn may_end_here<R>(call: impl FnOnce() -> R) -> R {

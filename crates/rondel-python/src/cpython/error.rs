@@ -129,8 +129,8 @@ pub(crate) fn attribute_error<T>(message: &str) -> Res<T> {
     raise(Builtin::Attribute.class(), message)
 }
 
-/// The `OSError` for an `io::Error`, of the subclass that belongs to its number, not raised yet.
-/// The one place where the two worlds' errors meet.
+/// An instance of the `OSError` subclass for an `io::Error`, not raised yet. The only place that
+/// maps Rust's errors to Python's.
 pub(crate) fn os_error(error: &io::Error) -> Res<Owned> {
     let class = Builtin::Os.class();
     match error.raw_os_error() {
@@ -159,7 +159,7 @@ pub(crate) fn raise_os_error<T>(error: &io::Error) -> Res<T> {
     raise_instance(os_error(error)?)
 }
 
-/// Raises `MemoryError`: memory of ours could not be had.
+/// Raises `MemoryError`: an allocation of ours has failed.
 #[cold]
 pub(crate) fn no_memory<T>() -> Res<T> {
     // SAFETY: the GIL is held. The instance is one that the interpreter keeps for this.
@@ -212,8 +212,8 @@ pub(crate) fn take_exception() -> Owned {
             value
         };
         if exception.is_null() {
-            // An error return without an exception is a bug of somebody's extension: say so, as
-            // CPython does.
+            // An error return without an exception is a bug of some extension: report it as CPython
+            // does.
             ffi::PyErr_SetString(
                 ffi::PyExc_SystemError,
                 c"error return without exception set".as_ptr(),
@@ -250,8 +250,8 @@ pub(crate) fn chain(exception: &Object, handled: &Object) {
         // SAFETY: an exception instance; null means that there is none.
         unsafe { Owned::steal(ffi::PyException_GetContext(exception.as_ptr())).ok() }
     };
-    // The chain must not lead back. One that was made a circle by hand is followed by half as fast
-    // a walker, who is met.
+    // The new link must not close a cycle. A chain that is already cyclic is detected with Floyd's
+    // tortoise and hare.
     let (mut link, mut behind, mut odd) = (handled.own(), handled.own(), false);
     while let Some(next) = context_of(&link) {
         if next.is(exception) {
@@ -364,8 +364,8 @@ fn raise_panic(panic: Box<dyn Any + Send>) {
     );
 }
 
-/// Does something with no exception set, and has what was set before set again; an exception that
-/// it raises is dropped.
+/// Runs `what` with no exception set, and restores the one that was set before. An exception that
+/// `what` raises is dropped.
 pub(crate) fn quietly(what: impl FnOnce() -> Res<()>) {
     // SAFETY: the GIL is held.
     let pending = unsafe { !ffi::PyErr_Occurred().is_null() }.then(take_exception);

@@ -1,11 +1,11 @@
-//! `__del__` of native objects, as PEP 442 has it.
+//! `__del__` of native objects (PEP 442).
 
 use pyo3::ffi;
 
 use super::error::{guard_quiet, restore, take_exception, write_unraisable};
 use super::{Object, Raised, Res};
 
-/// Runs the body of a `tp_finalize`: an exception that is being handled stays, one that is raised
+/// Runs the body of a `tp_finalize`. An exception that was set stays set; one that the body raises
 /// is reported.
 pub(crate) fn finalizing(object: &Object, body: impl FnOnce() -> Res<()>) {
     // SAFETY: the GIL is held.

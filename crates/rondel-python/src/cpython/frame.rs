@@ -1,6 +1,6 @@
-//! Where the program is: the source tracebacks of debug mode.
+//! The source tracebacks of debug mode.
 //!
-//! The frame is asked for by the C API. `sys._getframe` relies on being called by Python code: in
+//! The frame comes from the C API. `sys._getframe` relies on being called by Python code: in
 //! CPython 3.12 it gives a wild pointer to a destructor that runs while a coroutine's frame is
 //! cleared.
 

@@ -1,10 +1,9 @@
 //! Memory of dead objects, kept for the next ones of the same type.
 //!
 //! An object in a list has one reference, the list's; its fields are as `tp_dealloc` left them
-//! (empty) and the collector does not track it. It keeps its reference to its type, which would
-//! otherwise be given up and taken again each time. The lists belong to the process where the
-//! interpreter has a lock, and to a thread where it has none, so that loops in many threads share
-//! nothing.
+//! (empty) and the collector does not track it. It keeps its reference to its type, which saves a
+//! decrement and an increment each time. With the GIL there is one list for the process;
+//! free-threaded builds have one for each thread, so that threads share nothing.
 
 use std::cell::UnsafeCell;
 
@@ -88,8 +87,8 @@ impl<const N: usize> FreeList<N> {
     }
 }
 
-/// Whether the build counts all references that there are, or counts them in another way: an object
-/// is then made and ended as the interpreter does it.
+/// Whether the build tracks or counts references in another way. Objects are then created and freed
+/// only through the interpreter.
 const COUNTED: bool = cfg!(any(Py_GIL_DISABLED, py_sys_config = "Py_REF_DEBUG"));
 
 /// `PyObject_Init` for an object that has been one of that type before: the type is still in it,

@@ -1,16 +1,16 @@
 //! Native code behind Python functions.
 //!
-//! What asyncio writes in Python is a Python function there: it has `__code__` and `__defaults__`,
-//! and `inspect`, `mock`, frameworks and tracers ask it whether it is a coroutine function. So a
-//! native method or function is shown as one, too. `python/rondel/_functions.py` makes it after
-//! asyncio's: with the names, parameters and flags of asyncio's code, and bytecode that calls a
-//! [`NativeCode`], a constant of that code. The bytecode is never wrong, only slow. From 3.12 on a
-//! function may have its own vectorcall, which calls the C function behind the native code at once
-//! (3.11 asks for it only where C code calls: `function_311.rs`).
+//! What asyncio writes in Python is a Python function: it has `__code__` and `__defaults__`, and
+//! `inspect`, `mock`, frameworks and tracers check whether it is a coroutine function. So a native
+//! method or function is presented as a Python function, too. `python/rondel/_functions.py` creates
+//! it: with the names, parameters and flags of asyncio's code, and bytecode that calls a
+//! [`NativeCode`], which is a constant of that code. The bytecode is always correct, but slow. From
+//! 3.12 on a function may have its own vectorcall, which calls the C function directly (3.11 uses
+//! it only for calls from C: `function_311.rs`).
 //!
-//! Whatever changes the function takes effect, as the vectorcall leaves the call to the bytecode
-//! unless it finds the code and the defaults that the function was made with (those of keywords:
-//! `kwdefaults.rs`); and an object of a foreign class, to the method's own check.
+//! Changes to the function take effect: unless it finds the code and the defaults that the function
+//! was made with, the vectorcall runs the bytecode (for the defaults of keywords: `kwdefaults.rs`).
+//! An object of a foreign class goes to the method's own type check.
 
 use std::cell::Cell;
 use std::ptr;
@@ -28,7 +28,7 @@ use super::special;
 use super::types::{TypeBuilder, allocate};
 use super::{Object, Owned, Res, Slot};
 
-/// What a function calls. Its class keeps whatever a function of any method needs.
+/// What a function calls. It holds everything that the function of a method needs.
 #[repr(C)]
 struct NativeCode {
     vectorcall: Cell<Option<ffi::vectorcallfunc>>,
@@ -102,8 +102,8 @@ unsafe fn code_of<'a>(callable: *mut ffi::PyObject) -> Option<&'a NativeCode> {
     }
 }
 
-/// Calls a function of a method where the quick way is not for it: with an object of a subclass, or
-/// as the bytecode has it.
+/// Calls a method's function where the direct call does not apply: with an instance of a subclass,
+/// or by its bytecode.
 ///
 /// # Safety
 /// A live function that [`attach`] was called with, and a call's arguments.
@@ -226,7 +226,7 @@ impl NativeCode {
     /// Notes what is called by what definition, of the target, which it lives as long as.
     unsafe fn define(&self, definition: *const ffi::PyMethodDef) {
         self.definition.set(definition);
-        // SAFETY: the caller's word; the flags say what the function is.
+        // SAFETY: guaranteed by the caller; the flags say what the function is.
         unsafe {
             match (*definition).ml_flags & !ffi::METH_COEXIST {
                 ffi::METH_NOARGS | ffi::METH_O => {
@@ -268,8 +268,8 @@ impl NativeCode {
     }
 }
 
-/// `attach(function, native)`: has calls of the function go to its native code at once, where the
-/// interpreter allows that.
+/// `attach(function, native)`: makes calls of the function go directly to its native code, where
+/// the interpreter allows that.
 fn attach(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [function, native] = args.parse("attach", ["function", "native"], 2, 2)?;
     let (Some(function), Some(native)) = (function, native) else {
@@ -319,8 +319,8 @@ fn set_vectorcall(function: &Object, native: &Object) -> Res<()> {
     Ok(())
 }
 
-/// `put(cls, name, function)`: puts a function into a class in the place of its own native method.
-/// What fills a slot still does.
+/// `put(cls, name, function)`: replaces a native method of a class with a function. Slots keep
+/// their C functions.
 fn put(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [class, name, function] = args.parse("put", ["cls", "name", "function"], 3, 3)?;
     let (Some(class), Some(name), Some(function)) = (class, name, function) else {

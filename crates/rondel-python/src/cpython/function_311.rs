@@ -1,10 +1,10 @@
-//! What stands for a function on Python 3.11, where the interpreter's loop heeds no vectorcall of a
-//! function's own.
+//! Replaces functions on Python 3.11, where the evaluation loop ignores a function's own
+//! vectorcall.
 //!
 //! Running the bytecode of `function.rs` takes 30 ns, and 200 where arguments have to be collected,
-//! as for `call_soon`. So what is no coroutine function stands in the class or module as an object
-//! of a type of its own, which is called as fast as a function of later versions, is bound by the
-//! interpreter as a function is, and is that function to whoever looks at it.
+//! as for `call_soon`. So a function that is not a coroutine function is replaced, in its class or
+//! module, by an object of a type of its own. That object is called as fast as a function of later
+//! versions, binds like a function, and has the function's attributes, class included.
 
 use std::cell::Cell;
 use std::ffi::c_int;

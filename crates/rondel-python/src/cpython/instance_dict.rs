@@ -1,12 +1,11 @@
 //! Whether an object has an instance dict, or attributes that would be in one.
 //!
-//! `asyncio.Future` has instance dicts, so our futures and tasks have them too, and hardly ever one
-//! in fact. From CPython 3.14 on the attributes of such an object stand in an array behind it,
-//! until somebody asks for the dict. To ask where the dict is (`_PyObject_GetDictPtr`) makes one
-//! then, which each future and task that dies would pay for. So the dict's place, before the
-//! object, and the array's head are looked at directly. Both are proved at import, with an object
-//! that gets an attribute and then a dict; if that shows anything else, the function is asked after
-//! all.
+//! Instances of `asyncio.Future` may have a dict, so our futures and tasks may, too; few ever do.
+//! From CPython 3.14 on the attributes are inline values behind the object, until the dict is
+//! requested. `_PyObject_GetDictPtr` materializes the dict, which would slow down the deallocation
+//! of every future and task. So the dict pointer, before the object, and the header of the inline
+//! values are read directly. Both offsets are verified at import, with an object that gets an
+//! attribute and then a dict; if the probe fails, the function is used after all.
 
 #[cfg(Py_3_14)]
 use std::sync::atomic::{AtomicIsize, Ordering};

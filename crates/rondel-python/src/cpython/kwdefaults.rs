@@ -1,9 +1,9 @@
-//! `__kwdefaults__` of the functions that have native code behind them.
+//! `__kwdefaults__` of functions that are backed by native code.
 //!
-//! What is behind a function has the defaults of its keywords built in, and the quick way to it
-//! compares none of them: that would cost each call. So whoever changes them tells: the setter of
-//! functions' `__kwdefaults__` gets another definition, and from 3.12 on the dicts are watched. A
-//! function whose keywords have other defaults then runs its bytecode, which heeds them.
+//! Native code has its keyword defaults built in, and a direct call does not compare them, as that
+//! would slow down every call. Instead, changes are detected: the setter of `__kwdefaults__` is
+//! wrapped, and from 3.12 on the dicts are watched. A function with changed defaults then runs its
+//! bytecode, which uses them.
 
 use std::ffi::{c_int, c_void};
 use std::ptr;
@@ -169,7 +169,8 @@ pub(crate) fn is_told() -> bool {
     !STOCK.load(Ordering::Relaxed).is_null()
 }
 
-/// Puts the setter into the class of functions. Once, at import; `class` is any of ours.
+/// Wraps the setter in the class of functions. Called once, at import; `class` is any class of
+/// ours.
 pub(super) fn init(class: &Object) -> Res<()> {
     // SAFETY: the class lives as long as the interpreter.
     let functions = unsafe { Object::from_ptr((&raw mut ffi::PyFunction_Type).cast()) };

@@ -1,7 +1,8 @@
 //! Looking for something in the memory of an object whose layout is no API.
 //!
-//! A probe fills an object by its own methods, and looks for what must have appeared in its words. What an unknown word points
-//! to is read by the kernel, to which a wrong address is only an error ([`peek`]).
+//! A probe fills an object by its own methods, and looks for what must have appeared in its words.
+//! What an unknown word points to is read by the kernel, to which a wrong address is only an error
+//! ([`peek`]).
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::ptr;

@@ -16,8 +16,7 @@ use super::object::{tuple_item, tuple_len};
 use super::{Object, Owned, Res, names};
 
 #[derive(Clone, Copy)]
-/// An entry of a type's method table, and the vectorcall for a Python function that is shown in its
-/// place.
+/// An entry of a type's method table, with the vectorcall for the Python function that replaces it.
 pub(crate) struct Method(pub(crate) ffi::PyMethodDef, pub(super) Option<DirectCall>);
 
 /// An entry of a type's attribute table.
@@ -118,7 +117,7 @@ pub(crate) fn function(method: Method) -> Res<Owned> {
 }
 
 impl Method {
-    /// Has a function that is shown in its place call it by this.
+    /// Sets the vectorcall of the Python function that replaces the method.
     pub(crate) fn called_by(mut self, call: DirectCall) -> Self {
         self.1 = Some(call);
         self

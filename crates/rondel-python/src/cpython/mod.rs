@@ -5,11 +5,11 @@
 //! crate has little `unsafe`.
 //!
 //! # The invariant
-//! Code of this crate runs with the GIL held (in free-threaded builds: with an attached thread state).
-//! It is entered through the slots and methods of our types, which the interpreter calls with the GIL
-//! held. The only place that releases the GIL is `detach.rs`, whose callers' closures touch no object.
-//! The safe functions here rely on that: only code that holds the GIL can hold an [`Object`] reference
-//! or an [`Owned`].
+//! Code of this crate runs with the GIL held (in free-threaded builds: with an attached thread
+//! state). It is entered through the slots and methods of our types, which the interpreter calls
+//! with the GIL held. The only place that releases the GIL is `detach.rs`, whose callers' closures
+//! touch no object. The safe functions here rely on that: only code that holds the GIL can hold an
+//! [`Object`] reference or an [`Owned`].
 //!
 //! | file | what it has |
 //! |---|---|

@@ -2,9 +2,10 @@
 //!
 //! An instance is an [`Object`] with a struct of ours behind the header, or behind what the base
 //! class has ([`Fields`]). A reference of type `&Native<T>` says that the object is such an
-//! instance: it derefs to the struct, and functions that take it need no word of their callers. It
-//! comes from a test of the object's class ([`Object::exact`], [`Object::instance`]), or from the
-//! interpreter, which calls a method with instances of its class only (`method!`, `attribute!`).
+//! instance: it derefs to the struct, and functions that take it need no promise of their callers.
+//! It comes from a test of the object's class ([`Object::exact`], [`Object::instance`]), or from
+//! the interpreter, which calls a method with instances of its class only (`method!`,
+//! `attribute!`).
 
 use std::marker::PhantomData;
 use std::ops::Deref;

@@ -1,10 +1,9 @@
-//! Objects that end each other, one inside the other: the native stack must not be as deep as the
-//! chain is long.
+//! Bounds the nesting of deallocators: a long chain of objects must not use up the C stack.
 //!
-//! A future whose result is a future whose result is a future: when the first one dies, the second
-//! one does inside its `tp_dealloc`, and so on. CPython's own containers put what is nested too
-//! deep aside and end it later ("trashcan"). So is done here. From 3.14 on the interpreter does it
-//! for every type, and this is nothing but a call.
+//! A future's result may be a future whose result is a future: when the first one is deallocated,
+//! the second one is inside its `tp_dealloc`, and so on. CPython's containers defer what is nested
+//! too deeply ("trashcan"), and so does this file. From 3.14 on the interpreter does it for every
+//! type, and `nested` is only a call.
 
 use pyo3::ffi;
 
@@ -15,7 +14,7 @@ mod aside {
 
     use pyo3::ffi;
 
-    /// So deep one `tp_dealloc` may run within another (CPython: the same number).
+    /// How deep deallocators may nest (the same number as CPython's).
     const MAX_NESTING: u32 = 50;
 
     /// An object without references, whose `tp_dealloc` is to be called again.
@@ -25,7 +24,7 @@ mod aside {
         was_tracked: bool,
     }
 
-    /// What a thread has put aside.
+    /// The objects whose deallocation a thread has deferred.
     struct Aside {
         nesting: Cell<u32>,
         /// Holds memory only while something waits, so that nothing need be done when the thread
@@ -70,7 +69,7 @@ mod aside {
     }
 
     impl Aside {
-        /// Puts an object aside, unless there is no memory for the note.
+        /// Defers the deallocation of an object. False if there is no memory to note it.
         ///
         /// # Safety
         /// As [`nested`].
@@ -96,7 +95,7 @@ mod aside {
             true
         }
 
-        /// Ends what was put aside, and what that puts aside in turn.
+        /// Deallocates what was deferred, including what is deferred meanwhile.
         fn empty(&self) {
             loop {
                 // SAFETY: as above: the borrow is over before anything runs.
@@ -119,8 +118,8 @@ mod aside {
 #[cfg(not(Py_3_14))]
 pub(crate) use aside::nested;
 
-/// Runs the body of a `tp_dealloc` that may end other objects. If that is nested too deep already,
-/// `dealloc` is called with the object a little later instead.
+/// Runs the body of a `tp_dealloc` that may deallocate other objects. If it is nested too deeply,
+/// `dealloc` is called with the object later instead.
 ///
 /// # Safety
 /// `object` is of a collected type and in its `tp_dealloc`, which has done nothing yet; `dealloc`
@@ -135,8 +134,7 @@ pub(crate) unsafe fn nested(
     body();
 }
 
-/// Whether the end of what holds this object may be the end of this one, and of others that it
-/// holds.
+/// Whether deallocating the holder of this object may deallocate this one, and others in turn.
 #[inline]
 pub(crate) fn may_end(held: Option<&super::Object>) -> bool {
     cfg!(not(Py_3_14))

@@ -185,8 +185,7 @@ impl Object {
         args: &[&Object],
         kwnames: Option<&Object>,
     ) -> Res<Owned> {
-        // The method may be a native one, which calls that of the next object in its turn, and so
-        // round in a ring.
+        // The method may be native and call the method of another object, and so on in a cycle.
         check_rest_of_stack()?;
         let mut stack = [ptr::null_mut(); 8];
         assert!(args.len() < stack.len(), "too many arguments for one call");
@@ -246,7 +245,7 @@ impl Object {
         unsafe { Owned::steal(ffi::PyObject_Str(self.as_ptr())) }
     }
 
-    /// Native objects show each other by it, in a ring maybe.
+    /// The `repr` of native objects may recurse, even in a cycle.
     pub(crate) fn repr(&self) -> Res<Owned> {
         check_rest_of_stack()?;
         // SAFETY: a live object.
@@ -472,8 +471,8 @@ impl Owned {
         unsafe { Self::steal(ffi::PyList_New(0)) }
     }
 
-    /// A list of `len` items, made one by one. Nobody sees it before it is whole, whatever the
-    /// making runs.
+    /// A list of `len` items, made one by one. It is not reachable before it is complete, whatever
+    /// code `make` runs.
     #[inline]
     pub(crate) fn list_of(len: usize, mut item: impl FnMut(usize) -> Res<Self>) -> Res<Self> {
         // SAFETY: each place of the new list is filled once with a reference of its own; the

@@ -1,6 +1,7 @@
 //! Slot functions of types, made of Rust functions that say which class they are for.
 
-/// `unary_slot!(function)`: for `tp_repr`, `am_aiter` and the like, of a `fn(&Native<T>) -> Res<Owned>`.
+/// `unary_slot!(function)`: for `tp_repr`, `am_aiter` and the like, of a
+/// `fn(&Native<T>) -> Res<Owned>`.
 macro_rules! unary_slot {
     ($function:path) => {{
         unsafe extern "C" fn slot(this: *mut pyo3::ffi::PyObject) -> *mut pyo3::ffi::PyObject {
@@ -22,7 +23,8 @@ macro_rules! init_slot {
             kwargs: *mut pyo3::ffi::PyObject,
         ) -> std::ffi::c_int {
             $crate::cpython::error::guard(-1, || {
-                // SAFETY: the interpreter passes an instance of the class that has the slot, a tuple, and a dict or null.
+                // SAFETY: the interpreter passes an instance of the class that has the slot, a
+                // tuple, and a dict or null.
                 unsafe {
                     let this = $crate::cpython::native::This::this(this);
                     $crate::cpython::method::with_tuple_and_dict(args, kwargs, |args| {
@@ -37,7 +39,8 @@ macro_rules! init_slot {
 }
 pub(crate) use init_slot;
 
-/// `call_slot!(function)`: `tp_call`, of a `fn(&Native<T>) -> Res<Owned>` that takes no arguments and looks at none.
+/// `call_slot!(function)`: `tp_call`, of a `fn(&Native<T>) -> Res<Owned>` that takes no arguments
+/// and looks at none.
 macro_rules! call_slot {
     ($function:path) => {{
         unsafe extern "C" fn slot(

@@ -1,9 +1,9 @@
 //! `__aenter__` and `__aexit__`, as `async with` looks them up.
 //!
-//! Up to CPython 3.13 that instruction binds both methods, and a bound built-in method is a new
-//! object each time: with an uncontended lock, a quarter of the whole statement. The descriptor
-//! here binds to an object from a freelist. To a program that looks at either, they are what they
-//! stand for: a function and a method (`function.rs`).
+//! Up to CPython 3.13 `async with` binds both methods, and each bound built-in method is a new
+//! object: with an uncontended lock that takes a quarter of the statement's time. The descriptor
+//! here binds to an object from a freelist. Programs see a function and a bound method
+//! (`function.rs`).
 //!
 //! From 3.14 on the interpreter binds nothing, and the classes have plain method descriptors.
 
@@ -28,11 +28,11 @@ static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 free_list!(FREE, 64);
 
-/// What stands in the class.
+/// The descriptor in the class.
 #[repr(C)]
 struct Descriptor {
     vectorcall: Cell<Option<ffi::vectorcallfunc>>,
-    /// What it stands for: the method descriptor, or the function that programs are to see instead.
+    /// What it represents: the method descriptor, or the function that programs see instead.
     method: Slot,
     definition: Cell<*const ffi::PyMethodDef>,
 }
@@ -107,7 +107,7 @@ pub(super) fn stood_for(object: &Object) -> Option<Owned> {
         .then(|| Descriptor::of(object).method.or_none())
 }
 
-/// Has one that stands in a class stand for a function from now on. Says whether `object` is one.
+/// Makes a descriptor represent a function from now on. False if `object` is no such descriptor.
 pub(super) fn show_as(object: &Object, function: &Object) -> bool {
     let stands = ptr::eq(object.type_ptr(), DESCRIPTOR.load(Ordering::Relaxed));
     if stands {

@@ -1,10 +1,11 @@
-//! How deep native code may recurse: a look at the thread's stack, and the interpreter's own count.
+//! Limits the recursion of native code: by the free space of the thread's stack, and by the
+//! interpreter's own counter.
 //!
-//! Coroutines that await each other through native awaitables, tasks that wait for each other,
-//! tasks that begin eagerly: programs nest them as deep as they like, and each level takes a piece
-//! of the C stack. The interpreter counts levels up to 3.13 whatever the size of the stack (a
-//! thread may have 256 KiB), and does not see those that are all native. So whoever may come back
-//! to itself asks here first, and raises `RecursionError` while there is room for it.
+//! Programs nest coroutines that await native awaitables, tasks that wait for each other, and eager
+//! tasks to any depth, and each level uses some of the C stack. Up to 3.13 the interpreter counts
+//! levels regardless of the stack size (a thread may have 256 KiB), and it does not count purely
+//! native levels. So native code that may recurse checks here first, and raises `RecursionError`
+//! while there is stack left.
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -14,7 +15,7 @@ use pyo3::ffi;
 use super::error::raise;
 use super::{Object, Raised, Res};
 
-/// What must be left for one more level, and for whatever it calls that comes back no more.
+/// The stack that one more level needs, with what it calls that does not recurse.
 const MARGIN: usize = 96 * 1024;
 /// A stack without a limit is taken to be as large as this.
 const UNLIMITED: usize = 256 * 1024 * 1024;
@@ -48,8 +49,7 @@ fn is_short(limit: fn(&Bounds) -> usize) -> bool {
     here < limit(&BOUNDS.with(Cell::get)) && is_really_short(here, limit)
 }
 
-/// The stack is short, or not known yet; or this is not the thread's own stack, but one that a
-/// library has made.
+/// The stack is nearly used up, or not known yet; or a library has switched to a stack of its own.
 #[cold]
 fn is_really_short(here: usize, limit: fn(&Bounds) -> usize) -> bool {
     let mut bounds = BOUNDS.get();
@@ -123,8 +123,8 @@ pub(crate) fn check_stack() -> Res<()> {
     }
 }
 
-/// As [`check_stack`], for what may be called to report what that has raised: it is let go on for
-/// half as long again.
+/// As [`check_stack`], with a lower limit: for code that may be called to report the error of
+/// `check_stack`.
 #[inline]
 pub(crate) fn check_rest_of_stack() -> Res<()> {
     if is_short(|bounds| bounds.last) {
@@ -144,7 +144,7 @@ fn too_deep() -> Res<()> {
     )
 }
 
-/// Ends a level that the interpreter counts.
+/// Leaves a recursion level that the interpreter counts.
 struct Counted;
 
 impl Drop for Counted {

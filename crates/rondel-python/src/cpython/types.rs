@@ -1,10 +1,10 @@
 //! Heap types whose fields stand behind those of their base class.
 //!
 //! `rondel.Future` must be an `_asyncio.Future`, a transport an `asyncio.Transport`, and so on; but
-//! their own fields are of no use to us. So each of our types derives from the real one, leaves its
-//! part of the object zeroed, overrides every slot and method, and has its fields behind. Where
-//! that is, is known at import: the base's `tp_basicsize`, which differs between versions and
-//! builds.
+//! their fields are of no use to us. So each of our types derives from asyncio's type, leaves the
+//! base's part of the object zeroed, overrides every slot and method, and has its own fields behind
+//! it. Their offset is known at import: it is the base's `tp_basicsize`, which differs between
+//! versions and builds.
 
 use std::ffi::{CStr, c_int, c_void};
 use std::ptr;
@@ -45,7 +45,7 @@ impl TypeBuilder {
         }
     }
 
-    /// Several base classes, of which the first has the layout that the offset was taken of.
+    /// Several base classes; the first one determines the layout and the offset.
     pub(crate) fn bases(mut self, bases: &[&Object]) -> Self {
         self.bases = bases.iter().map(|base| base.own()).collect();
         self
@@ -277,7 +277,7 @@ pub(crate) unsafe fn allocate(class: *mut ffi::PyTypeObject) -> Res<Owned> {
     }
 }
 
-/// The last act of a `tp_dealloc`: gives the memory and the reference to the type back.
+/// The last step of a `tp_dealloc`: frees the memory, and releases the reference to the type.
 ///
 /// # Safety
 /// `object` has no references left, is untracked, and owns nothing any more.
@@ -293,8 +293,8 @@ pub(crate) unsafe fn free(object: *mut ffi::PyObject) {
     }
 }
 
-/// Whether the finalizer of an object has not run. One that has must not come back to life from a
-/// freelist, as the collector would not run the finalizer again.
+/// Whether the finalizer of an object has not run yet. An object whose finalizer has run must not
+/// be reused from a freelist, as its finalizer would not run again.
 ///
 /// # Safety
 /// `object` is of a collected type.
@@ -330,8 +330,8 @@ pub(crate) fn has_weakrefs(object: &Object) -> bool {
     }
 }
 
-/// Has `issubclass(subclass, class)` and `isinstance` say yes, though they derive from different
-/// bases. Once for a class.
+/// Makes `issubclass(subclass, class)` and `isinstance` true, though the classes derive from
+/// different bases. Called once for a class.
 ///
 /// `rondel.Task` derives from `_asyncio.Task` and `rondel.Future` from `_asyncio.Future`; a class
 /// can't have both of these layouts. The same goes for the classes of handles. So `class` becomes
@@ -350,9 +350,9 @@ pub(crate) fn register_subclasses(class: &Object, subclasses: &[&Object]) -> Res
     Ok(())
 }
 
-/// Makes a class a subclass of asyncio's class, whose instances are laid out otherwise: what ours
-/// has comes first, then what asyncio's has, which is written in Python. `__base__` stays what
-/// gives the layout. Once, before anybody sees the class.
+/// Makes a class a subclass of asyncio's class, whose layout is different and which is written in
+/// Python. In the MRO our class comes first. `__base__` stays the class that determines the layout.
+/// Called once, before the class is published.
 pub(crate) fn derive_from(class: &Object, stock: &Object) -> Res<()> {
     let own = class.as_type_ptr();
     let address = Owned::from_i64(own as i64)?;

@@ -1,4 +1,4 @@
-//! What puts something onto the loop: `call_soon` and its kin, `create_future`, `create_task`.
+//! Scheduling: `call_soon` and its kin, `create_future`, `create_task`, `run_in_executor`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -50,12 +50,12 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
         core.push(Kind::Handle, handle.clone().into_owned())?;
     } else if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
         core.push(Kind::Handle, handle.clone().into_owned())?;
-        // A program may have it wait all the same: by its `_run_once`, or its selector.
+        // A program's own `_run_once` or selector may be waiting all the same.
         core.is_woken.set(true);
         core.engine().inbox().wake();
         if is_crowd(core.engine().ready_len()) {
-            // Whoever is about to run the loop would wait for the interpreter, and then run all of
-            // them in the first turn.
+            // Otherwise the thread that is about to run the loop would wait for the GIL, and then
+            // run all of them in the first turn.
             detached(|| std::thread::sleep(PAUSE));
         }
     } else {
@@ -75,24 +75,24 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(handle.into_owned())
 }
 
-/// So many calls of other threads that wait are a crowd: they come faster than the loop runs them.
+/// Above this number of waiting calls from other threads, they come faster than the loop runs them.
 const CROWDED: usize = 4096;
-/// Of a crowd each so many-th sender gives way.
+/// Above that, every such call makes its sender give way.
 const CROWD: usize = 256;
-/// For no longer than this: the loop may be held up by something else.
+/// The longest that a sender gives way: the loop may be blocked by something else.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// Looking so often whether the loop has come to them.
+/// How often a sender that gives way looks at the inbox.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// Whether the last of so many calls that wait is one whose sender gives way.
+/// Whether the sender of the last of these waiting calls gives way.
 #[inline]
 fn is_crowd(waiting: usize) -> bool {
     waiting > CROWDED && waiting.is_multiple_of(CROWD)
 }
 
-/// Leaves the interpreter to the loop until it has come to what waits. Threads that do nothing but
-/// send would otherwise pass the GIL among them, 5 ms each, and the loop would see its timers late.
-/// (asyncio's makes a system call each time, in which others may take the lock.)
+/// Releases the GIL until the loop has caught up. Otherwise threads that only send would pass the
+/// GIL among themselves, 5 ms each, and the loop's timers would be late. (asyncio makes a system
+/// call for each call, during which others may take the GIL.)
 #[cold]
 fn give_way(core: &LoopCore) {
     let inbox = Arc::clone(core.engine().inbox());

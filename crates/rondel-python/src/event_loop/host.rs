@@ -22,7 +22,7 @@ use crate::transport::ways;
 use crate::{handle, task};
 
 impl PyHost {
-    /// It will probably send or receive, and the other end may be a descriptor of this loop.
+    /// It will probably send or receive, and the peer may be a descriptor of this loop.
     fn callback_of_descriptor(&self, handle: &Owned) -> Item {
         self.core().engine().poll_next_turn();
         Item::new(Kind::Handle, handle.clone())
@@ -77,9 +77,8 @@ impl Host for PyHost {
     fn now(&self, clock: &Clock) -> u64 {
         if self.core().is_time_overridden() {
             return self.core().overridden_time().unwrap_or_else(|Raised| {
-                // A `time()` that raises would do so in the middle of asyncio's loop as well, but
-                // there it would leave timers half-moved. The real clock goes on, and the exception
-                // is shown.
+                // In asyncio a `time()` that raises would leave the timers in an inconsistent
+                // state. Here the exception is reported, and the real clock is used.
                 crate::cpython::error::write_unraisable(None);
                 clock.now()
             });
@@ -120,8 +119,7 @@ impl Host for PyHost {
 
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
         let queue = self.core().worker_to_notify();
-        // `wait` is the reactor's system call. A worker that is woken here finds the interpreter
-        // free.
+        // `wait` is the reactor's system call. A worker that is woken here finds the GIL free.
         detached(|| {
             if let Some(queue) = queue {
                 queue.notify();
@@ -145,14 +143,14 @@ impl Host for PyHost {
 pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     #[cfg(feature = "panic-probe")]
     crate::panic_probe::fire();
-    // The loop goes on without having released the GIL.
+    // The loop goes on without releasing the GIL, so the worker is woken now.
     core.notify_worker();
     let (kind, object) = item.into_parts();
     let flow = match kind {
         Kind::Step | Kind::Wakeup => task::step(core, object, kind == Kind::Wakeup),
         Kind::Watcher => watch::run(core, &object),
         kind => {
-            // What is no task's step must not find the last step's task as the current one.
+            // Code that is no task's step must not see the last step's task as the current one.
             core.leave_task();
             match kind {
                 Kind::Readable => ways::readable(&object),

@@ -1,9 +1,9 @@
-//! A queued item as the handle that asyncio would have queued, for programs that look at what is
-//! ready or run it themselves.
+//! Wraps a queued item in the handle that asyncio would have queued, for programs that inspect or
+//! run what is ready.
 //!
-//! The ring has tasks and transports themselves, with no handle around them (`event_loop/host.rs`).
-//! Who asks for a handle gets one that calls an [`ItemCall`], whose `__self__` is the task or the
-//! transport, as it is of asyncio's own callbacks.
+//! The ready ring holds tasks and transports themselves, without a handle (`event_loop/host.rs`).
+//! If a program asks for a handle, it gets one that calls an [`ItemCall`], whose `__self__` is the
+//! task or the transport, as with asyncio's own callbacks.
 
 use std::cell::Cell;
 use std::ffi::c_int;

@@ -1,5 +1,5 @@
-//! Who wants to know that a future is done, and how they are told: by `call_soon`, in the order in
-//! which they asked.
+//! The callbacks of a future: who is notified when it is done. They are scheduled by `call_soon`,
+//! in the order in which they were added.
 //!
 //! The first callback stands in the future itself, further ones in its rare fields. A task of ours
 //! that waits is pushed onto the ready ring as it is
@@ -45,7 +45,7 @@ fn schedule_all(future: &Object) -> Res<()> {
     if let Some(target) = this.callback.take() {
         let context = this.context.take();
         if let Err(Raised) = schedule(future, Callback { target, context }) {
-            // The loop is closed: nobody will hear of it any more.
+            // The loop is closed: the other callbacks are dropped.
             let error = take_exception();
             drop(this.if_rare(|rare| Some(rare.callbacks.take())));
             return Err(restore(error));

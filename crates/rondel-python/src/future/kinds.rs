@@ -1,7 +1,7 @@
 //! The classes of futures that are made above this folder: tasks, and what `gather` returns.
 //!
-//! What a future has to know of them stands here, and is filled in at import by those who make the
-//! classes. To tell whether an object is of one of them takes a comparison, as for
+//! What futures need to know of these classes is kept here, and filled at import by the modules
+//! that make the classes. Testing for one of them is one comparison, as for
 //! [`Future`](super::Future) itself.
 
 use super::is_exact;

@@ -1,13 +1,13 @@
-//! How a future that is done tells who watches it.
+//! Watchers: native callbacks of futures, used by `gather`, `wait`, `shield` and task groups.
 //!
-//! A watcher is a native object in a future's list of callbacks, without a context: it runs none of
-//! the program's code. On a loop of ours it *notes* the future the moment that is done. Only where
-//! asyncio's callback would then do something that shows is the watcher put onto the ready ring
-//! (`Kind::Watcher`), once for each such future, and *acts* when its turn comes, which is when
+//! A watcher is a native object in a future's list of callbacks. It has no context, as it runs no
+//! code of the program. On a loop of ours it *notes* the future as soon as that is done. Only if
+//! asyncio's callback would then have an observable effect, the watcher is queued on the ready ring
+//! (`Kind::Watcher`), once for each such future. It *acts* when its item runs, which is when
 //! asyncio's callback would have run.
 //!
-//! On any other loop, in debug mode and where `call_soon` is replaced, a watcher is called back as
-//! any callable is ([`callable`]): it then notes and acts in one.
+//! On other loops, in debug mode, and if `call_soon` is replaced, a watcher is called like any
+//! callback ([`callable`]): it then notes and acts at once.
 
 use std::cell::Cell;
 use std::collections::VecDeque;

@@ -89,7 +89,7 @@ fn run_now(this: &Native<Handle>) -> ControlFlow<Exit> {
     let result = if this.flags.get() & NEEDS_NO_CONTEXT != 0 {
         match foreign_of(this) {
             None => this.call(),
-            // It reports exceptions itself: what comes out of it leaves the loop.
+            // It reports exceptions itself; an exception that it raises leaves the loop.
             Some(foreign) => {
                 return match run_foreign(&foreign) {
                     Ok(()) => ControlFlow::Continue(()),
@@ -123,7 +123,7 @@ fn run_in_copy(core: &LoopCore, this: &Native<Handle>) -> Res<Owned> {
     let result = this.call();
     context::exit(&context)?;
     let result = result?;
-    // Who still holds the handle may ask it for its context.
+    // If somebody else still holds the handle, they may ask for its context.
     if this.object().refcount() == 1 && this.context.holds(&context) {
         this.context.clear();
         core.contexts.give_back(context);

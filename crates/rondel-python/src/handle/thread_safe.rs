@@ -1,10 +1,9 @@
 //! The handle of `call_soon_threadsafe`, from 3.14 on: while its callback runs, `cancel()` and
-//! `cancelled()` of other threads wait. Who has cancelled it may then rely on the callback not
-//! being at work.
+//! `cancelled()` of other threads wait. Once `cancel()` has returned, the callback is not running.
 //!
-//! asyncio takes a lock for each run. Here whoever has to wait makes one, which is released when
-//! the run is over: a run that nobody waits for costs two stores. All of it relies on the GIL, see
-//! `lib.rs`.
+//! asyncio takes a lock for each run. Here a thread that has to wait creates the lock, which is
+//! released when the run is over; without waiters a run costs two stores. All of this relies on the
+//! GIL, see `lib.rs`.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;

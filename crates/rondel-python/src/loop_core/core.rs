@@ -1,8 +1,7 @@
 //! The loop object: the engine and the loop's state.
 //!
-//! `LoopCore` stands directly behind the object header of `rondel._rondel.LoopCore` and of every
-//! subclass. It is made by `tp_new` and never moves, so that the engine's host can point back to
-//! it.
+//! `LoopCore` is directly behind the object header of `rondel._rondel.LoopCore` and of every
+//! subclass. It is made by `tp_new` and never moves, so the engine's host may point back to it.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -149,7 +148,7 @@ impl LoopCore {
         queued.map_err(|item| item.into_parts().1)
     }
 
-    /// As [`push`](Self::push), for who has nobody to tell that there is no memory.
+    /// As [`push`](Self::push), for callers that cannot report a lack of memory.
     pub(crate) fn push_surely(&self, kind: Kind, object: Owned) {
         self.engine.call_soon(Item::new(kind, object));
     }
@@ -212,8 +211,8 @@ impl LoopCore {
 
     // ---- workers of an executor ----
 
-    /// A worker of this queue has something to do. It is woken when the loop releases the GIL, as
-    /// it could not begin before; at the latest when the next step begins.
+    /// A worker of this queue has a job. It is woken when the loop releases the GIL, as it could
+    /// not begin earlier; at the latest when the next step begins.
     pub(crate) fn notify_later(&self, queue: Arc<dyn Notify>) {
         if let Some(before) = self.to_notify.replace(Some(queue)) {
             before.notify();

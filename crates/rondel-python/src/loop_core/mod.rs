@@ -1,5 +1,4 @@
-//! What a loop is made of, for all who have to do with one: its state, what it queues, which one
-//! runs.
+//! A loop's state, what it queues, and which loop runs.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -11,7 +10,7 @@
 //! | `written.rs` | what a turn has written, until it is sent |
 //! | `running_loop.rs` | which loop runs in this thread |
 //!
-//! How the items run, and the methods that programs call, stand above in `event_loop/`.
+//! How items run, and the methods that programs call, are in `event_loop/`, above.
 
 pub(crate) mod core;
 pub(crate) mod current_task;

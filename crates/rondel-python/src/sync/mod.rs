@@ -2,7 +2,7 @@
 //! native.
 //!
 //! A task that has to wait waits on a future in a primitive's queue; whoever completes that future
-//! has put the task onto the ready ring. What has not to wait returns at once, and costs neither a
+//! has put the task onto the ready ring. What need not wait returns at once, and costs neither a
 //! future nor a turn of the loop.
 //!
 //! | file | what it has |

@@ -102,9 +102,8 @@ fn again(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
     }
 }
 
-/// What a step raises, as opposed to what its coroutine does, is a `KeyboardInterrupt` or
-/// `SystemExit` that goes on to end the loop, or an error of the step itself, which asyncio reports
-/// as that of a callback.
+/// A step (as opposed to its coroutine) raises `KeyboardInterrupt` or `SystemExit`, which end the
+/// loop, or an error of the step itself, which asyncio reports like that of a callback.
 #[cold]
 fn failed(core: &LoopCore, task: &Object, Raised: Raised) -> ControlFlow<Exit> {
     let exception = take_exception();

@@ -1,15 +1,14 @@
 //! The current task up to CPython 3.13: `_asyncio._current_tasks`, a dict from loop to task.
 //!
-//! asyncio sets and deletes the loop's entry around each step, which costs more than the rest of a
-//! step's bookkeeping together. Here the entry is made once for a run of the loop, and its key is
-//! not the loop but an object with the loop's hash ([`LoopKey`]). Whoever looks the loop up makes
-//! the dict compare that key with it; only then is the task that is running put there. So a step
-//! only notes its task in a field, and the dict tells the truth whenever it is asked: by
-//! `asyncio.current_task`, by `_enter_task` and its kin, and by programs that read
-//! `asyncio.tasks._current_tasks[loop]`.
+//! asyncio sets and deletes the loop's entry around each step, which costs more than all other
+//! bookkeeping of a step. Here the entry is made once for each run of the loop, and its key is an
+//! object with the loop's hash ([`LoopKey`]). A lookup of the loop makes the dict compare this key
+//! with the loop, and the comparison stores the running task in the entry. So a step only sets a
+//! field, and every lookup finds the current task: by `asyncio.current_task`, by `_enter_task` and
+//! its kin, and by programs that read `asyncio.tasks._current_tasks[loop]`.
 //!
-//! Those may change the entry as well. What another hand has put there counts as the current task
-//! from then on; if the entry was deleted, the dict is left to the program until the step ends.
+//! Others may change the entry as well. A task that they store counts as the current task from then
+//! on; if they delete the entry, the dict is left alone until the step ends.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -311,7 +310,7 @@ impl CurrentTask {
         // SAFETY: a dict and the entry's key, which is found by its identity.
         let there = unsafe { _PyDict_GetItem_KnownHash(dict(), key.as_ptr(), self.hash.get()) };
         if !there.is_null() && there != shown {
-            // Another hand has put it there: `_swap_current_task`, say. The dict holds it.
+            // Somebody else has stored it, such as `_swap_current_task`. The dict holds it.
             self.task.set(there);
             self.shown.set(there);
             return Ok(there != none().as_ptr());

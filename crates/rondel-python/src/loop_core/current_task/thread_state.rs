@@ -1,8 +1,8 @@
 //! The current task from CPython 3.14 on: a field of the thread's state, swapped by
 //! `_asyncio._swap_current_task`.
 //!
-//! asyncio swaps it around each step. Here a step only puts its task there, and it is taken away
-//! when something runs that is no task's step, or when the loop waits.
+//! asyncio swaps it before and after each step. Here a step only sets it, and it is reset before
+//! something runs that is no task's step, and before the loop waits.
 
 use std::cell::Cell;
 
