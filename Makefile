@@ -13,12 +13,12 @@ BUILD  := target/python-$(TAG)
 
 # What the extension module is built from.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/rondel-engine/src crates/rondel-python -name target -prune -o -type f -print)
-RUST    := --workspace --exclude rondel-python
+RUST    := --workspace --exclude rondel-python --exclude rondel-pyo3 --exclude rondel-pyo3-testing
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-loom test-python test-conformance test-panic test-asan test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows lint-shell lint-words check-msrv deny fmt docs wheel wheels clean tools
+.PHONY: help run test test-rust test-loom test-python test-extension test-conformance test-panic test-asan test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows lint-shell lint-words check-msrv deny fmt docs wheel wheels clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
@@ -27,7 +27,7 @@ help: ## List what can be made
 run: build ## Build everything and take the tour of the example programs
 	@$(PY) examples/tour.py $(ARGS)
 
-test: test-rust test-loom test-python test-conformance test-panic test-bench ## Build and run every test, Rust and Python
+test: test-rust test-loom test-python test-extension test-conformance test-panic test-bench ## Build and run every test, Rust and Python
 
 test-rust: tools ## Run the tests of the Rust crates
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -39,6 +39,10 @@ test-rust: tools ## Run the tests of the Rust crates
 
 test-python: build ## Run the Python tests; ARGS go to pytest
 	$(PY) -m pytest -o cache_dir=$(abspath $(VENV))/pytest-cache $(ARGS)
+
+# An extension module made with rondel-pyo3, awaited on each loop that is installed.
+test-extension: build $(VENV)/extension/.built ## Test Rust futures on Python's loops; ARGS go to pytest
+	PYTHONPATH=$(abspath $(VENV))/extension $(PY) -m pytest -o cache_dir=$(abspath $(VENV))/pytest-cache tests/extension $(ARGS)
 
 test-conformance: build ## Run CPython's own asyncio tests on Rondel; ARGS go to tests/conformance/run.py
 	$(PY) tests/conformance/run.py $(ARGS)
@@ -189,6 +193,14 @@ $(VENV)/.packaging: packaging/requirements.txt | $(PY)
 
 $(VENV)/.built: $(SOURCES) $(VENV)/.tools | tools
 	VIRTUAL_ENV=$(abspath $(VENV)) $(PY) -m maturin develop --release --target-dir $(BUILD)
+	@touch $@
+
+$(VENV)/extension/.built: $(VENV)/.built $(shell find crates/rondel/src crates/rondel-pyo3 crates/rondel-pyo3-macros -name '*.rs')
+	PYO3_PYTHON=$(abspath $(PY)) PYO3_BUILD_EXTENSION_MODULE=1 \
+	    $(CARGO) build --release --package rondel-pyo3-testing --target-dir $(BUILD)
+	mkdir -p $(@D)
+	cp $(BUILD)/release/librondel_pyo3_testing.so \
+	    $(@D)/rondel_pyo3_testing$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 	@touch $@
 
 # Another build of the module, with functions that panic. After .built: both use the same build directory.

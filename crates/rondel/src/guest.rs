@@ -16,9 +16,12 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Wake, Waker};
 use std::time::Duration;
 
 use rondel_engine::event_loop::clock::{Clock, NANOS_PER_SEC};
+use rondel_engine::event_loop::inbox::WakeUp;
 
 use crate::runtime::{Runtime, Source, Visit};
 
@@ -138,6 +141,12 @@ impl Guest {
         f()
     }
 
+    /// What makes the guest's descriptor readable, from any thread: for a host that has something of
+    /// its own to be done in its thread. It does nothing once the guest is gone.
+    pub fn waker(&self) -> Waker {
+        Waker::from(Arc::new(Ring(self.runtime.event_loop.wake())))
+    }
+
     /// How long it is until the next timer is due; `None` if there is none. The guest's descriptor
     /// becomes readable then by itself.
     pub fn next_deadline(&self) -> Option<Duration> {
@@ -180,6 +189,19 @@ impl Guest {
     }
 }
 
+/// The reactor's wake-up, as a waker.
+struct Ring(rondel_engine::reactor::Wake);
+
+impl Wake for Ring {
+    fn wake(self: Arc<Self>) {
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        self.0.wake();
+    }
+}
+
 /// The guest is the thread's running loop as long as this lives.
 struct Inside<'a> {
     guest: &'a Guest,
@@ -216,9 +238,8 @@ impl Drop for Guest {
         drop(self.on_ready.take());
         let _visit = Visit::new(Rc::clone(&self.runtime));
         self.runtime.close();
-        self.runtime
-            .event_loop
-            .remove_reader(self.timer.fd.as_raw_fd());
+        // What outlives the guest (a stream, a waker) does not keep its descriptors.
+        self.runtime.event_loop.close();
     }
 }
 

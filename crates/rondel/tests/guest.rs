@@ -234,6 +234,20 @@ fn the_announcement_comes_once_until_the_next_turn_and_the_descriptor_stays_quie
 }
 
 #[test]
+fn its_waker_makes_the_descriptor_readable_from_any_thread() {
+    let guest = Guest::new().unwrap();
+    let waker = guest.waker();
+    std::thread::scope(|scope| {
+        scope.spawn(|| waker.wake_by_ref());
+        assert!(is_readable(&guest, 10_000));
+    });
+    guest.turn().unwrap();
+    assert!(!is_readable(&guest, 0));
+    drop(guest);
+    waker.wake();
+}
+
+#[test]
 fn tasks_that_never_wait_leave_the_host_its_turn() {
     let guest = Guest::new().unwrap();
     let stop = Rc::new(Cell::new(false));

@@ -333,8 +333,12 @@ impl<H: Host> EventLoop<H> {
 
     /// Makes the descriptor of [`select_fd`](Self::select_fd) readable, until the reactor is asked next.
     pub fn ring(&self) {
-        let wake = self.reactor.borrow().wake();
-        wake.wake();
+        self.wake().wake();
+    }
+
+    /// What makes that descriptor readable, from any thread.
+    pub fn wake(&self) -> Wake {
+        self.reactor.borrow().wake()
     }
 
     /// To be called in the child of a fork, for each loop: what the parent's loop is registered with is left alone from

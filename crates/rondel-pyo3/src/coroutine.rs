@@ -1,0 +1,343 @@
+//! A Rust future as a Python coroutine.
+//!
+//! It is polled by the step of the Python task that awaits it: `current_task()`, context variables
+//! and tracebacks are that task's. While it is pending, the task waits for a future of its loop, which
+//! the waker completes. An exception that is thrown in, a cancellation above all, drops the Rust
+//! future first and is raised then.
+
+use std::any::Any;
+use std::cell::RefCell;
+use std::future::Future;
+use std::mem;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+use std::thread::{self, ThreadId};
+
+use pyo3::exceptions::{
+    PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
+};
+use pyo3::intern;
+use pyo3::prelude::*;
+
+use crate::local::Local;
+use crate::wakeup::Wakeup;
+
+/// The future behind a coroutine.
+type Boxed = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
+
+/// A Python coroutine that runs a Rust future, on the thread of the loop that awaits it.
+///
+/// asyncio takes it for a coroutine: `await` it, or give it to `create_task`, `gather` or `wait_for`.
+/// It begins when it is awaited first, and belongs to the loop that runs then.
+#[pyclass(frozen, weakref, module = "rondel_pyo3")]
+pub struct Coroutine {
+    name: &'static str,
+    state: ThreadBound,
+}
+
+/// Where a coroutine stands.
+enum State {
+    /// It was not awaited yet.
+    Fresh(Boxed),
+    Suspended(Box<Started>),
+    Running,
+    Done,
+}
+
+/// A future that was polled.
+struct Started {
+    future: Option<Boxed>,
+    local: Rc<Local>,
+    number: usize,
+    wakeup: Arc<Wakeup>,
+    waker: Waker,
+}
+
+impl Started {
+    fn new(py: Python<'_>, future: Boxed) -> Result<Box<Self>, (PyErr, Boxed)> {
+        let local = match Local::current(py) {
+            Ok(local) => local,
+            Err(error) => return Err((error, future)),
+        };
+        let number = local.take_number();
+        let wakeup = Arc::new(Wakeup::new(Arc::clone(&local.mailbox), number));
+        let waker = Waker::from(Arc::clone(&wakeup));
+        Ok(Box::new(Self {
+            future: Some(future),
+            local,
+            number,
+            wakeup,
+            waker,
+        }))
+    }
+}
+
+impl Drop for Started {
+    /// Drops the future with its loop as the running one: what it has there is let go of.
+    fn drop(&mut self) {
+        let future = self.future.take();
+        self.local.give_number_back(self.number);
+        if future.is_some() {
+            Python::attach(|py| self.local.enter(py, || drop(future)));
+        }
+    }
+}
+
+impl Coroutine {
+    /// A coroutine of this name that runs a future. The future need not be `Send`.
+    pub fn new<F, T>(name: &'static str, future: F) -> Self
+    where
+        F: Future<Output = PyResult<T>> + 'static,
+        T: for<'py> IntoPyObject<'py> + 'static,
+    {
+        let future = async move {
+            let output = future.await?;
+            Python::attach(|py| crate::to_object(py, output))
+        };
+        Self {
+            name,
+            state: ThreadBound::new(State::Fresh(Box::pin(future))),
+        }
+    }
+
+    /// Goes on. The error is what the interpreter is to see: `StopIteration` with the result.
+    fn resume(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        let state = self.state.get()?;
+        let before = state.replace(State::Running);
+        let mut started = match before {
+            State::Fresh(future) => match Started::new(py, future) {
+                Ok(started) => started,
+                Err((error, future)) => {
+                    state.replace(State::Done);
+                    drop(future);
+                    return Err(error);
+                }
+            },
+            State::Suspended(started) => started,
+            State::Running => return Err(PyValueError::new_err("coroutine already executing")),
+            State::Done => {
+                state.replace(State::Done);
+                return Err(PyRuntimeError::new_err(
+                    "cannot reuse already awaited coroutine",
+                ));
+            }
+        };
+        let polled = {
+            // A panic leaves it done: the future is not polled again.
+            let ended = EndedByPanic(state);
+            drop(started.local.take_future(started.number));
+            started.wakeup.reset();
+            let local = Rc::clone(&started.local);
+            let polled = match started.future.as_mut() {
+                Some(future) => {
+                    let mut context = Context::from_waker(&started.waker);
+                    local.enter(py, || future.as_mut().poll(&mut context))
+                }
+                None => Poll::Pending,
+            };
+            mem::forget(ended);
+            polled
+        };
+        match polled {
+            Poll::Ready(result) => {
+                state.replace(State::Done);
+                drop(started);
+                match result {
+                    Ok(value) => Err(stop_iteration(py, value)),
+                    Err(error) => Err(error),
+                }
+            }
+            Poll::Pending => {
+                let yielded = started.wait(py);
+                state.replace(State::Suspended(started));
+                yielded
+            }
+        }
+    }
+
+    /// Ends the coroutine: the future is dropped when this returns.
+    fn end(&self) -> PyResult<()> {
+        let state = self.state.get()?;
+        let before = state.replace(State::Done);
+        if let State::Running = before {
+            state.replace(State::Running);
+            return Err(PyValueError::new_err("coroutine already executing"));
+        }
+        drop(before);
+        Ok(())
+    }
+}
+
+impl Started {
+    /// What the task is to wait for: a future of the loop, or nothing if it was woken meanwhile.
+    fn wait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        if self.wakeup.is_woken() {
+            return Ok(py.None());
+        }
+        let Some(event_loop) = self.local.event_loop(py) else {
+            return Err(PyRuntimeError::new_err("Event loop is closed"));
+        };
+        let future = event_loop.call_method0(intern!(py, "create_future"))?;
+        future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
+        self.local.wait_for(self.number, future.clone().unbind());
+        Ok(future.unbind())
+    }
+}
+
+/// `StopIteration(value)`.
+fn stop_iteration(py: Python<'_>, value: Py<PyAny>) -> PyErr {
+    match value.is_none(py) {
+        true => PyStopIteration::new_err(()),
+        false => PyStopIteration::new_err((value,)),
+    }
+}
+
+#[pymethods]
+impl Coroutine {
+    fn send(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
+        let _ = value; // what asyncio's futures give is always `None`
+        self.resume(py)
+    }
+
+    #[pyo3(signature = (kind, value=None, traceback=None, /))]
+    fn throw(
+        &self,
+        kind: &Bound<'_, PyAny>,
+        value: Option<&Bound<'_, PyAny>>,
+        traceback: Option<&Bound<'_, PyAny>>,
+    ) -> PyResult<Py<PyAny>> {
+        let _ = traceback;
+        let exception = match value {
+            Some(value) if value.is_instance(kind)? => value.clone(),
+            Some(value) => kind.call1((value,))?,
+            None if kind.is_callable() => kind.call0()?,
+            None => kind.clone(),
+        };
+        if !exception.is_instance_of::<pyo3::exceptions::PyBaseException>() {
+            return Err(PyTypeError::new_err(
+                "exceptions must be classes or instances deriving from BaseException",
+            ));
+        }
+        self.end()?;
+        Err(PyErr::from_value(exception))
+    }
+
+    fn close(&self) -> PyResult<()> {
+        self.end()
+    }
+
+    fn __await__(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        this
+    }
+
+    fn __iter__(this: Bound<'_, Self>) -> Bound<'_, Self> {
+        this
+    }
+
+    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+        self.resume(py)
+    }
+
+    #[getter]
+    fn __name__(&self) -> &'static str {
+        self.name
+    }
+
+    #[getter]
+    fn __qualname__(&self) -> &'static str {
+        self.name
+    }
+
+    #[getter]
+    fn cr_running(&self) -> PyResult<bool> {
+        Ok(matches!(&*self.state.get()?.borrow(), State::Running))
+    }
+
+    #[getter]
+    fn cr_await(&self) -> Option<Py<PyAny>> {
+        None
+    }
+
+    fn __repr__(&self) -> String {
+        format!("<coroutine object {} at {self:p}>", self.name)
+    }
+}
+
+impl Drop for Coroutine {
+    fn drop(&mut self) {
+        if let Ok(state) = self.state.get()
+            && let State::Fresh(_) = &*state.borrow()
+        {
+            Python::attach(|py| {
+                let category = py.get_type::<PyRuntimeWarning>();
+                let text = format!("coroutine '{}' was never awaited\0", self.name);
+                let text = std::ffi::CStr::from_bytes_until_nul(text.as_bytes());
+                if let Ok(text) = text
+                    && let Err(error) = PyErr::warn(py, &category, text, 1)
+                {
+                    error.write_unraisable(py, None);
+                }
+            });
+        }
+    }
+}
+
+/// Marks a coroutine as done when a panic passes through.
+struct EndedByPanic<'a>(&'a RefCell<State>);
+
+impl Drop for EndedByPanic<'_> {
+    fn drop(&mut self) {
+        self.0.replace(State::Done);
+    }
+}
+
+/// A coroutine's state, which only the thread that made it may look at. Python drops objects in any
+/// thread: in another one it is sent to its loop to be dropped there.
+struct ThreadBound {
+    thread: ThreadId,
+    state: RefCell<State>,
+}
+
+// SAFETY: `get` and `drop` touch the state in its own thread only.
+unsafe impl Send for ThreadBound {}
+// SAFETY: as above.
+unsafe impl Sync for ThreadBound {}
+
+impl ThreadBound {
+    fn new(state: State) -> Self {
+        Self {
+            thread: thread::current().id(),
+            state: RefCell::new(state),
+        }
+    }
+
+    fn get(&self) -> PyResult<&RefCell<State>> {
+        if thread::current().id() != self.thread {
+            return Err(PyRuntimeError::new_err(
+                "a coroutine of Rust's is used in another thread than the one that made it",
+            ));
+        }
+        Ok(&self.state)
+    }
+}
+
+impl Drop for ThreadBound {
+    fn drop(&mut self) {
+        if thread::current().id() == self.thread {
+            return;
+        }
+        let mailbox = match self.state.get_mut() {
+            State::Suspended(started) => Some(Arc::clone(&started.local.mailbox)),
+            _ => None,
+        };
+        let state: Box<dyn Any> = Box::new(mem::replace(self.state.get_mut(), State::Done));
+        match mailbox {
+            // SAFETY: the state was made in the loop's thread, or was bound to it when it was awaited.
+            Some(mailbox) => unsafe { mailbox.send_garbage(state) },
+            // Nobody knows a way to its thread.
+            None => mem::forget(state),
+        }
+    }
+}

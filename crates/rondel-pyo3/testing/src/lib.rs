@@ -1,0 +1,209 @@
+//! What the tests of `rondel-pyo3` await.
+
+use std::cell::Cell;
+use std::future::{pending, poll_fn};
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::Poll;
+use std::time::Duration;
+
+use pyo3::exceptions::{PyKeyError, PyOSError};
+use pyo3::prelude::*;
+
+/// Values of Rust's that are alive.
+static ALIVE: AtomicUsize = AtomicUsize::new(0);
+
+/// Something that has to be dropped.
+struct Alive;
+
+impl Alive {
+    fn new() -> Self {
+        ALIVE.fetch_add(1, Ordering::Relaxed);
+        Self
+    }
+}
+
+impl Drop for Alive {
+    fn drop(&mut self) {
+        ALIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// How many values are alive.
+#[pyfunction]
+fn alive() -> usize {
+    ALIVE.load(Ordering::Relaxed)
+}
+
+/// Gives its argument at once.
+#[rondel_pyo3::function]
+async fn ready(value: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    Ok(value)
+}
+
+/// Gives nothing, at once.
+#[rondel_pyo3::function]
+async fn nothing() -> PyResult<()> {
+    Ok(())
+}
+
+/// Lets the loop go on so many times.
+#[rondel_pyo3::function(signature = (times=1))]
+async fn give_way(times: usize) -> PyResult<usize> {
+    for _ in 0..times {
+        rondel::yield_now().await;
+    }
+    Ok(times)
+}
+
+/// Sleeps, holding something.
+#[rondel_pyo3::function]
+async fn sleep(seconds: f64, result: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    let _alive = Alive::new();
+    rondel::sleep(Duration::from_secs_f64(seconds)).await;
+    Ok(result)
+}
+
+/// Never ends.
+#[rondel_pyo3::function]
+async fn never() -> PyResult<()> {
+    let _alive = Alive::new();
+    pending().await
+}
+
+/// Uses what is not `Send`.
+#[rondel_pyo3::function]
+async fn count_in_tasks(tasks: usize) -> PyResult<usize> {
+    let counter = Rc::new(Cell::new(0));
+    let handles: Vec<_> = (0..tasks)
+        .map(|_| {
+            let counter = Rc::clone(&counter);
+            rondel::create_task(async move {
+                rondel::yield_now().await;
+                counter.set(counter.get() + 1);
+            })
+        })
+        .collect();
+    for handle in handles {
+        handle
+            .await
+            .map_err(|error| PyOSError::new_err(error.to_string()))?;
+    }
+    Ok(counter.get())
+}
+
+/// Raises `KeyError`.
+#[rondel_pyo3::function]
+async fn fail(key: String) -> PyResult<()> {
+    rondel::yield_now().await;
+    Err(PyKeyError::new_err(key))
+}
+
+/// Panics.
+#[rondel_pyo3::function]
+async fn crash() -> PyResult<()> {
+    rondel::yield_now().await;
+    panic!("out of cheese")
+}
+
+/// Wakes itself from so many threads, one after the other.
+#[rondel_pyo3::function]
+async fn woken_by_threads(count: usize) -> PyResult<usize> {
+    for _ in 0..count {
+        let mut thread = None;
+        let ended = poll_fn(|context| match thread.take() {
+            None => {
+                let waker = context.waker().clone();
+                thread = Some(std::thread::spawn(move || waker.wake()));
+                Poll::Pending
+            }
+            Some(thread) => Poll::Ready(thread.join()),
+        })
+        .await;
+        assert!(ended.is_ok());
+    }
+    Ok(count)
+}
+
+/// Adds numbers in a thread of the pool.
+#[rondel_pyo3::function]
+async fn add_in_thread(first: i64, second: i64) -> PyResult<i64> {
+    rondel::spawn_blocking(move || first + second)
+        .await
+        .map_err(|error| PyOSError::new_err(error.to_string()))
+}
+
+/// Sends a line to a server, and gives its answer.
+#[rondel_pyo3::function]
+async fn request(host: String, port: u16, line: Vec<u8>) -> PyResult<Vec<u8>> {
+    let _alive = Alive::new();
+    let (mut reader, writer) = rondel::open_connection((host.as_str(), port)).await?;
+    writer.write(line);
+    writer.write("\n");
+    Ok(reader
+        .readline()
+        .await
+        .map_err(std::io::Error::from)?
+        .to_vec())
+}
+
+/// Awaits something of Python's.
+#[rondel_pyo3::function]
+async fn awaited(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    let _alive = Alive::new();
+    Python::attach(|py| rondel_pyo3::into_future(awaitable.into_bound(py)))?.await
+}
+
+/// The task that runs now, as asyncio sees it, before and after a wait.
+#[rondel_pyo3::function]
+async fn current_task() -> PyResult<(Py<PyAny>, Py<PyAny>)> {
+    let current = || {
+        Python::attach(|py| {
+            let task = py.import("asyncio")?.call_method0("current_task")?;
+            PyResult::Ok(task.unbind())
+        })
+    };
+    let before = current()?;
+    rondel::yield_now().await;
+    Ok((before, current()?))
+}
+
+/// A future of the loop's that sleeps.
+#[pyfunction]
+fn sleep_as_future<'py>(py: Python<'py>, seconds: f64) -> PyResult<Bound<'py, PyAny>> {
+    rondel_pyo3::local_future_into_py(py, async move {
+        let _alive = Alive::new();
+        rondel::sleep(Duration::from_secs_f64(seconds)).await;
+        Ok("slept")
+    })
+}
+
+/// A future of the loop's that fails.
+#[pyfunction]
+fn fail_as_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    rondel_pyo3::local_future_into_py(py, async {
+        rondel::yield_now().await;
+        PyResult::<()>::Err(PyKeyError::new_err("missing"))
+    })
+}
+
+#[pymodule]
+fn rondel_pyo3_testing(module: &Bound<'_, PyModule>) -> PyResult<()> {
+    module.add_function(wrap_pyfunction!(alive, module)?)?;
+    module.add_function(wrap_pyfunction!(ready, module)?)?;
+    module.add_function(wrap_pyfunction!(nothing, module)?)?;
+    module.add_function(wrap_pyfunction!(give_way, module)?)?;
+    module.add_function(wrap_pyfunction!(sleep, module)?)?;
+    module.add_function(wrap_pyfunction!(never, module)?)?;
+    module.add_function(wrap_pyfunction!(count_in_tasks, module)?)?;
+    module.add_function(wrap_pyfunction!(fail, module)?)?;
+    module.add_function(wrap_pyfunction!(crash, module)?)?;
+    module.add_function(wrap_pyfunction!(woken_by_threads, module)?)?;
+    module.add_function(wrap_pyfunction!(add_in_thread, module)?)?;
+    module.add_function(wrap_pyfunction!(request, module)?)?;
+    module.add_function(wrap_pyfunction!(awaited, module)?)?;
+    module.add_function(wrap_pyfunction!(current_task, module)?)?;
+    module.add_function(wrap_pyfunction!(sleep_as_future, module)?)?;
+    module.add_function(wrap_pyfunction!(fail_as_future, module)?)?;
+    Ok(())
+}
