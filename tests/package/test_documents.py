@@ -16,6 +16,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from test_layers import FLOORS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -182,3 +183,41 @@ def test_the_figures_are_those_that_were_recorded():
     assert record.PLOT.read_text() == record.svg(data)
     text = record.PAGE.read_text()
     assert text == record.page(text, data)
+
+
+#: What the paths in ARCHITECTURE.md begin with.
+SOURCES = {
+    "engine": ROOT / "crates/rondel-engine/src",
+    "rust": ROOT / "crates/rondel/src",
+    "python": ROOT / "crates/rondel-python/src",
+}
+
+
+def test_the_files_that_the_architecture_names_are_there() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    named = re.findall(r"`(engine|rust|python)/([\w/]+(?:\.rs|/))`", text)
+    assert len(named) > 30
+    assert [path for crate, path in named if not (SOURCES[crate] / path).exists()] == []
+    # In the tables a file stands under its crate or floor.
+    rows = re.findall(r"^\| (?:\d+ \| )?(`[^|]*`) \|", text, re.MULTILINE)
+    files = [name for row in rows for name in re.findall(r"`([\w/]+(?:\.rs|/))`", row)]
+    assert len(files) > 30
+    assert [name for name in files if not any((source / name).exists() for source in SOURCES.values())] == []
+
+
+def test_the_ways_in_the_architecture_visit_no_file_twice() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    ways = re.findall(r"^## (From .*?)$(.*?)(?=^## )", text, re.MULTILINE | re.DOTALL)
+    assert len(ways) == 4
+    for name, way in ways:
+        steps = re.findall(r"^\d+\. `([\w/]+\.rs)`", way, re.MULTILINE)
+        assert len(steps) >= 3, name
+        assert len(steps) == len(set(steps)), name
+
+
+def test_the_floors_of_the_architecture_are_those_of_the_layer_test() -> None:
+    text = (ROOT / "ARCHITECTURE.md").read_text()
+    rows = re.findall(r"^\| (\d+) \| (.*?) \|", text, re.MULTILINE)
+    drawn = {int(floor): set(re.findall(r"`(\w+)(?:\.rs|/)`", names)) for floor, names in rows}
+    held = {floor: set(folders) - {"panic_probe"} for floor, folders in enumerate(FLOORS)}
+    assert drawn == held
