@@ -101,8 +101,10 @@ pub use sync::{
     QueueShutDown, ReleaseError, Semaphore, SemaphorePermit, TaskDoneError,
 };
 pub use task::{
-    CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture, JoinError, Panic, Task,
-    TaskFailure, TaskGroup, TimeoutError, create_task, current_task, gather, task_group,
+    AsCompleted, Awaitable, CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture,
+    GatherResults, JoinError, Panic, ReturnWhen, Shield, Task, TaskBuilder, TaskFailure, TaskGroup,
+    TimeoutError, TryGatherError, Wait, all_tasks, as_completed, build_task, create_task,
+    current_task, gather, shield, task_group, try_gather, wait,
 };
 pub use time::{
     Instant, Sleep, Timeout, advance, sleep, sleep_until, timeout, timeout_at, yield_now,

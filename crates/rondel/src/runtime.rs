@@ -24,7 +24,9 @@ use crate::exceptions::{ExceptionHandler, LostPanic};
 use crate::guest;
 use crate::signal::Interrupts;
 use crate::streams::{Connecting, Connection, Listener, Outbox, linger};
-use crate::task::{self, CancelledError, Ending, Header, JoinError, SentWake, TaskList, TaskRef};
+use crate::task::{
+    self, CancelledError, Ending, Header, JoinError, Names, SentWake, TaskList, TaskRef,
+};
 use crate::time::TimerEntry;
 use rondel_engine::event_loop::clock::{Clock, Jump};
 use rondel_engine::event_loop::inbox::Inbox;
@@ -166,6 +168,8 @@ pub(crate) struct Runtime {
     /// The address of the loop's inbox, by which tasks know whose they are.
     inbox: *const LoopInbox,
     pub(crate) tasks: TaskList,
+    /// Of tasks that have no other.
+    pub(crate) task_names: Names,
     /// The task whose step runs.
     pub(crate) current_task: Cell<Option<NonNull<Header>>>,
     /// What is being dropped.
@@ -283,6 +287,7 @@ impl Runtime {
             inbox: Arc::as_ptr(event_loop.inbox()),
             event_loop,
             tasks: TaskList::default(),
+            task_names: Names::default(),
             current_task: Cell::new(None),
             ending: Ending::default(),
             closing: Cell::new(false),

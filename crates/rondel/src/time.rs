@@ -269,7 +269,8 @@ impl Future for Sleep {
                 let waiter = entry.waiter.take();
                 entry.waiter.set(Some(match waiter {
                     Some(waiter) if waiter.is(context) => waiter,
-                    _ => Waiter::new(context),
+                    // By its waker: the entry may be in another loop's heap than the new one's.
+                    _ => Waiter::foreign(context),
                 }));
             }
             SleepState::Done => return Poll::Ready(()),

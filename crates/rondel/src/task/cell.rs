@@ -70,11 +70,24 @@ pub(super) unsafe fn take_output<F: Future>(
     }
 }
 
+/// Where the output of a complete task is, a `Result<F::Output, JoinError>`; null if it was taken.
+///
+/// # Safety
+/// The task is complete, and this is its loop's thread.
+unsafe fn output<F: Future>(header: NonNull<Header>) -> *const () {
+    // SAFETY: the caller's promise.
+    match unsafe { stage::<F>(header) } {
+        Stage::Finished(output) => std::ptr::from_ref(output).cast(),
+        _ => std::ptr::null(),
+    }
+}
+
 const fn table<F: Future>() -> TaskVTable {
     TaskVTable {
         poll: poll::<F>,
         cancel: cancel::<F>,
         drop_output: drop_output::<F>,
+        output: output::<F>,
         free: free::<F>,
     }
 }

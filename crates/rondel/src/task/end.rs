@@ -8,6 +8,8 @@
 //! Dropping one task's future may drop handles of others, and so on. That is a recursion as far as
 //! [`MAX_DEPTH`]; what lies deeper waits in a queue for the outermost of these drops.
 //!
+//! An eager task's first step runs within the step of another task. That one runs all the while, so it is not to be dropped either.
+//!
 //! At the end of the loop all tasks go, and those that destructors create meanwhile, sweep by sweep. A program whose
 //! destructors create tasks for ever is stopped by [`MAX_SWEEPS`].
 
@@ -33,6 +35,8 @@ pub(crate) struct Ending {
     /// The tasks in whose step or destructors another one's future is being dropped. The innermost is not here, but
     /// the current task.
     interrupted: RefCell<Vec<NonNull<Header>>>,
+    /// How many first steps are going on within each other.
+    nested: Cell<u32>,
     /// How many drops are going on within each other.
     depth: Cell<u32>,
     /// Tasks to end when the outermost drop has come back.
@@ -49,9 +53,42 @@ impl Ending {
         runtime.current_task.get() == Some(task) || self.interrupted.borrow().contains(&task)
     }
 
+    /// Lets a task's first step run within another's, which is running all the while. `None`: there are too many of these.
+    pub(super) fn begin_nested<'a>(
+        &'a self,
+        runtime: &'a Runtime,
+        most: u32,
+    ) -> Option<Nested<'a>> {
+        if self.nested.get() >= most {
+            return None;
+        }
+        self.nested.set(self.nested.get() + 1);
+        let outer = runtime.current_task.get();
+        self.interrupted.borrow_mut().extend(outer);
+        Some(Nested {
+            ending: self,
+            has_outer: outer.is_some(),
+        })
+    }
+
     /// The mark of what is created now.
     fn mark(&self) -> u8 {
         if self.sweep.get() % 2 == 1 { ODD } else { 0 }
+    }
+}
+
+/// A task's first step within another's.
+pub(super) struct Nested<'a> {
+    ending: &'a Ending,
+    has_outer: bool,
+}
+
+impl Drop for Nested<'_> {
+    fn drop(&mut self) {
+        if self.has_outer {
+            self.ending.interrupted.borrow_mut().pop();
+        }
+        self.ending.nested.set(self.ending.nested.get() - 1);
     }
 }
 
@@ -85,7 +122,12 @@ pub(super) fn cancel_at_once(task: &TaskRef) {
     if task.header().is_complete() {
         return;
     }
-    // Without a loop on this thread all tasks are complete.
+    if !task.header().is_local() {
+        // Its loop does not run, but it may again: then this is the first that it does.
+        task.header().set(CANCEL);
+        task.header().wake();
+        return;
+    }
     runtime::try_current(|runtime| {
         let ending = &runtime.ending;
         if ending.is_running(runtime, task) {

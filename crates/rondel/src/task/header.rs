@@ -25,6 +25,7 @@ use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
+use super::extra::Extra;
 use super::waiter::Waiter;
 use crate::runtime::{self, Item, LoopInbox, Remote};
 
@@ -54,6 +55,8 @@ pub(super) struct TaskVTable {
     pub(super) cancel: unsafe fn(NonNull<Header>),
     /// Drops the output; reports it if it is a panic.
     pub(super) drop_output: unsafe fn(NonNull<Header>),
+    /// Where the output is; null if it was taken.
+    pub(super) output: unsafe fn(NonNull<Header>) -> *const (),
     /// Frees the memory.
     pub(super) free: unsafe fn(NonNull<Header>),
 }
@@ -71,11 +74,15 @@ pub(crate) struct Header {
     local: Cell<u32>,
     /// `QUEUED`, `COMPLETE`, …
     pub(super) state: Cell<u8>,
+    /// How often it was asked to be cancelled, less what was taken back.
+    pub(super) cancelling: Cell<u16>,
     /// Neighbours in the list of all tasks.
     pub(super) previous: Cell<Option<NonNull<Header>>>,
     pub(super) next: Cell<Option<NonNull<Header>>>,
     /// Who awaits the handle.
     joiner: UnsafeCell<Option<Waiter>>,
+    /// What few tasks have.
+    pub(super) extra: Cell<Option<Box<Extra>>>,
 }
 
 impl Header {
@@ -88,9 +95,11 @@ impl Header {
             vtable,
             local: Cell::new(1),
             state: Cell::new(state),
+            cancelling: Cell::new(0),
             previous: Cell::new(None),
             next: Cell::new(None),
             joiner: UnsafeCell::new(None),
+            extra: Cell::new(None),
         }
     }
 
@@ -221,6 +230,14 @@ impl Header {
 
     pub(super) fn clear(&self, bits: u8) {
         self.state.set(self.state.get() & !bits);
+    }
+
+    /// Applies `f` to what few tasks have; it is made if it is not there. Only on the loop's thread.
+    pub(super) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra) -> R) -> R {
+        let mut extra = self.extra.take().unwrap_or_default();
+        let result = f(&mut extra);
+        self.extra.set(Some(extra));
+        result
     }
 
     /// Replaces who is woken when the task is complete. Only on the loop's thread.

@@ -74,6 +74,27 @@ impl<T> Task<T> {
         self.task.header().is_complete()
     }
 
+    /// As [`CancelHandle::uncancel`].
+    pub fn uncancel(&self) -> usize {
+        uncancel(&self.task)
+    }
+
+    /// As [`CancelHandle::cancelling`].
+    pub fn cancelling(&self) -> usize {
+        self.task.header().cancelling.get().into()
+    }
+
+    /// As [`CancelHandle::name`].
+    pub fn name(&self) -> String {
+        name(&self.task)
+    }
+
+    /// As [`CancelHandle::set_name`].
+    pub fn set_name(&self, name: impl Into<String>) {
+        let name = name.into();
+        self.task.header().with_extra(|extra| extra.name = name);
+    }
+
     /// Lets the task run on without a handle.
     ///
     /// ```
@@ -113,6 +134,40 @@ impl<T> Task<T> {
 }
 
 impl<T> Task<T> {
+    /// As `poll`; but whoever drops the handle then cancels nothing.
+    pub(super) fn poll_shielded(&mut self, context: &Context<'_>) -> Poll<Result<T, JoinError>> {
+        if self.done() {
+            let Some(output) = self.result() else {
+                panic!("a Task was polled after it had given its result");
+            };
+            return Poll::Ready(output);
+        }
+        let header = self.task.header();
+        if !header.joined_by(context) {
+            let before = header.set_joiner(Some(Waiter::new(context)));
+            drop(before);
+        }
+        Poll::Pending
+    }
+
+    /// Replaces who is told when the task is done.
+    pub(super) fn set_joiner(&self, waiter: Option<Waiter>) {
+        drop(self.task.header().set_joiner(waiter));
+    }
+
+    /// Whether `is_it` says yes of the result; no if the task is not done, or the result was taken.
+    pub(super) fn result_is(&self, is_it: impl Fn(&Result<T, JoinError>) -> bool) -> bool {
+        if !self.done() {
+            return false;
+        }
+        let header = self.task.header();
+        // SAFETY: complete, and the handle's own thread.
+        let output = unsafe { (header.vtable.output)(self.task.as_ptr()) };
+        // SAFETY: the output is of the type that the handle says. It stays where it is: `is_it` is one of this crate's
+        // functions, which does nothing with the task.
+        unsafe { output.cast::<Result<T, JoinError>>().as_ref() }.is_some_and(is_it)
+    }
+
     /// Ends the task, whose waiter is being dropped; see `end.rs`.
     pub(super) fn cancel_at_once(&self) {
         end::cancel_at_once(&self.task);
@@ -125,19 +180,8 @@ impl<T> Future for Task<T> {
     /// # Panics
     /// If it is polled again after it was ready.
     fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.done() {
-            let Some(output) = self.result() else {
-                panic!("a Task was polled after it had given its result");
-            };
-            return Poll::Ready(output);
-        }
         self.awaited = true;
-        let header = self.task.header();
-        if !header.joined_by(context) {
-            let before = header.set_joiner(Some(Waiter::new(context)));
-            drop(before);
-        }
-        Poll::Pending
+        self.poll_shielded(context)
     }
 }
 
@@ -196,6 +240,51 @@ impl CancelHandle {
         self.0.header().is_complete()
     }
 
+    /// How often the task was asked to be [cancelled](Self::cancel), less what was [taken back](Self::uncancel).
+    pub fn cancelling(&self) -> usize {
+        self.0.header().cancelling.get().into()
+    }
+
+    /// Takes one request to [`cancel`](Self::cancel) back; says how many are left. With the last of them gone the task goes on, as
+    /// long as its future was not dropped yet, which happens at its next step.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async { "goes on" });
+    ///     task.cancel();
+    ///     assert_eq!(task.cancelling(), 1);
+    ///     assert_eq!(task.uncancel(), 0);
+    ///     assert_eq!(task.await?, "goes on");
+    ///     Ok::<(), rondel::JoinError>(())
+    /// })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn uncancel(&self) -> usize {
+        uncancel(&self.0)
+    }
+
+    /// The task's name: as it was set, or `Task-1`, `Task-2`, …, numbered as they are asked for.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::build_task().name("reader").create(async {
+    ///         rondel::current_task().unwrap().name()
+    ///     });
+    ///     assert_eq!(task.await?, "reader");
+    ///     Ok::<(), rondel::JoinError>(())
+    /// })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn name(&self) -> String {
+        name(&self.0)
+    }
+
+    /// Gives the task a name.
+    pub fn set_name(&self, name: impl Into<String>) {
+        let name = name.into();
+        self.0.header().with_extra(|extra| extra.name = name);
+    }
+
     /// Whether both are handles of the same task.
     pub fn is(&self, other: &Self) -> bool {
         self.0.as_ptr() == other.0.as_ptr()
@@ -230,12 +319,64 @@ pub fn current_task() -> Option<CancelHandle> {
     Some(CancelHandle(unsafe { TaskRef::borrow_raw(task) }))
 }
 
+/// All tasks of the running loop that are not done, oldest first; the one that runs now among them.
+///
+/// # Panics
+/// If no loop runs on this thread.
+///
+/// ```
+/// rondel::run(async {
+///     rondel::create_task(std::future::pending::<()>()).detach();
+///     rondel::yield_now().await;
+///     let me = rondel::current_task().unwrap();
+///     for task in rondel::all_tasks() {
+///         if !task.is(&me) {
+///             task.cancel();
+///         }
+///     }
+///     rondel::yield_now().await;
+///     assert_eq!(rondel::all_tasks().len(), 1);
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
+#[track_caller]
+pub fn all_tasks() -> Vec<CancelHandle> {
+    let all = runtime::with_current(|runtime| runtime.tasks.all());
+    all.into_iter().map(CancelHandle).collect()
+}
+
 fn cancel(task: &TaskRef) -> bool {
     let header = task.header();
     if header.is_complete() {
         return false;
     }
+    header
+        .cancelling
+        .set(header.cancelling.get().saturating_add(1));
     header.set(CANCEL);
-    header.schedule();
+    header.wake();
     true
+}
+
+fn uncancel(task: &TaskRef) -> usize {
+    let header = task.header();
+    let left = header.cancelling.get().saturating_sub(1);
+    header.cancelling.set(left);
+    if left == 0 && !header.is_complete() {
+        header.clear(CANCEL);
+    }
+    left.into()
+}
+
+fn name(task: &TaskRef) -> String {
+    let number = || {
+        runtime::try_current(|runtime| runtime.task_names.next())
+            .unwrap_or_else(|| "Task".to_owned())
+    };
+    task.header().with_extra(|extra| {
+        if extra.name.is_empty() {
+            extra.name = number();
+        }
+        extra.name.clone()
+    })
 }

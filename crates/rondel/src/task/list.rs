@@ -59,4 +59,17 @@ impl TaskList {
             .get()
             .map(|task| unsafe { TaskRef::borrow_raw(task) })
     }
+
+    /// All members, oldest first.
+    pub(super) fn all(&self) -> Vec<TaskRef> {
+        let mut all = Vec::new();
+        let mut next = self.first.get();
+        while let Some(task) = next {
+            // SAFETY: members are alive, and no foreign code runs meanwhile.
+            let task = unsafe { TaskRef::borrow_raw(task) };
+            next = task.header().next.get();
+            all.push(task);
+        }
+        all
+    }
 }

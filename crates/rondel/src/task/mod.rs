@@ -7,15 +7,19 @@
 //! and the one who awaits the handle (`join.rs`) is woken. `gather.rs` and `group.rs` await many; `end.rs` is how tasks
 //! end that don't end by themselves.
 
+mod builder;
 mod catch;
 mod cell;
+mod completions;
 mod end;
 mod errors;
+mod extra;
 mod gather;
 mod group;
 mod header;
 mod join;
 mod list;
+mod wait;
 mod waiter;
 mod waker;
 
@@ -24,17 +28,20 @@ use std::marker::PhantomData;
 
 use crate::runtime::{self, Runtime};
 
+pub use builder::{TaskBuilder, build_task};
 pub(crate) use catch::catch;
 use end::cancel_now;
 pub(crate) use end::{Ending, cancel_all};
 pub(crate) use errors::panic_message;
 pub use errors::{CancelledError, JoinError, Panic, TimeoutError};
-pub use gather::{Gather, GatherFuture, gather};
+pub(crate) use extra::Names;
+pub use gather::{Gather, GatherFuture, GatherResults, TryGatherError, gather, try_gather};
 pub use group::{ExceptionGroup, TaskFailure, TaskGroup, task_group};
 use header::{CANCEL, COMPLETE, HANDLE, MAIN, QUEUED};
 pub(crate) use header::{Header, SentWake, TaskRef};
-pub use join::{CancelHandle, Task, current_task};
+pub use join::{CancelHandle, Task, all_tasks, current_task};
 pub(crate) use list::TaskList;
+pub use wait::{AsCompleted, Awaitable, ReturnWhen, Shield, Wait, as_completed, shield, wait};
 pub(crate) use waiter::Waiter;
 
 /// Schedules a future to run on the current loop, soon, concurrently with whoever called.
@@ -108,6 +115,19 @@ pub(crate) fn step(runtime: &Runtime, task: &TaskRef) {
     if done {
         complete(runtime, task);
     }
+}
+
+/// How deep eager tasks start within the steps of others.
+const MAX_EAGER_DEPTH: u32 = 16;
+
+/// Runs the first step of a new task within the step that runs now, if there are not too many of these already.
+fn step_eagerly(runtime: &Runtime, task: &TaskRef) {
+    let Some(_deeper) = runtime.ending.begin_nested(runtime, MAX_EAGER_DEPTH) else {
+        start(runtime, task);
+        return;
+    };
+    runtime.tasks.push(task.clone());
+    step(runtime, task);
 }
 
 fn complete(runtime: &Runtime, task: &TaskRef) {

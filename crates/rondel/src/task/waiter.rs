@@ -1,10 +1,13 @@
 //! Who waits for something that happens on the loop's thread.
 //!
 //! Nearly always a task of the same loop: then this is a plain local reference, and waking is a push onto the
-//! ready ring. Otherwise (an adapter between the task and us that brings its own waker) it is a clone of that.
+//! ready ring. Otherwise (an adapter between the task and us that brings its own waker) it is a clone of that, boxed, so that
+//! every task and every timer is a word smaller.
 
+use std::rc::Rc;
 use std::task::{Context, Waker};
 
+use super::completions::Member;
 use super::header::{CANCEL, TaskRef};
 use super::waker;
 use crate::runtime::Item;
@@ -12,7 +15,9 @@ use crate::runtime::Item;
 /// A task or a waker that is to be woken. Lives on the loop's thread.
 pub(crate) enum Waiter {
     Task(TaskRef),
-    Foreign(Waker),
+    Foreign(Box<Waker>),
+    /// One of many that somebody waits for.
+    Member(Rc<Member>),
 }
 
 impl Waiter {
@@ -22,8 +27,13 @@ impl Waiter {
         match waker::local_task(context.waker()) {
             // SAFETY: the waker keeps the header alive, and this is its loop's thread.
             Some(header) => Self::Task(unsafe { TaskRef::borrow_raw(header) }),
-            None => Self::Foreign(context.waker().clone()),
+            None => Self::foreign(context),
         }
+    }
+
+    /// Whoever polls with `context`, through its waker: for what may be woken by another loop than its own.
+    pub(crate) fn foreign(context: &Context<'_>) -> Self {
+        Self::Foreign(Box::new(context.waker().clone()))
     }
 
     /// Whether this is whoever polls with `context`.
@@ -32,6 +42,7 @@ impl Waiter {
         match self {
             Self::Task(task) => waker::local_task(context.waker()) == Some(task.as_ptr()),
             Self::Foreign(waker) => waker.will_wake(context.waker()),
+            Self::Member(_) => false,
         }
     }
 
@@ -40,7 +51,7 @@ impl Waiter {
     pub(crate) fn is_cancelled(&self) -> bool {
         match self {
             Self::Task(task) => task.header().state.get() & CANCEL != 0,
-            Self::Foreign(_) => false,
+            Self::Foreign(_) | Self::Member(_) => false,
         }
     }
 
@@ -48,8 +59,9 @@ impl Waiter {
     #[inline]
     pub(crate) fn wake(self) {
         match self {
-            Self::Task(task) => task.header().schedule(),
+            Self::Task(task) => task.header().wake(),
             Self::Foreign(waker) => waker.wake(),
+            Self::Member(member) => member.ended(),
         }
     }
 
@@ -58,7 +70,11 @@ impl Waiter {
     pub(crate) fn into_item(self) -> Option<Item> {
         match self {
             Self::Task(task) => task.into_queued().map(Item::Task),
-            Self::Foreign(waker) => Some(Item::Wake(Box::new(waker))),
+            Self::Foreign(waker) => Some(Item::Wake(waker)),
+            Self::Member(member) => {
+                member.ended();
+                None
+            }
         }
     }
 }

@@ -1,10 +1,16 @@
 //! Tasks and timers: what the tests of the modules below share.
 
 mod cancellation;
+#[path = "../sync/cut.rs"]
+mod cut;
+mod eager;
 mod end_of_run;
+mod gathering;
 mod many;
+mod names;
 mod order;
 mod panics;
+mod waits;
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -42,4 +48,10 @@ impl Log {
 
 fn virtually<F: Future>(main: F) -> F::Output {
     Builder::new().virtual_clock().run(main).unwrap()
+}
+
+async fn turns(number: usize) {
+    for _ in 0..number {
+        rondel::yield_now().await;
+    }
 }
