@@ -147,7 +147,11 @@ pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     core.notify_worker();
     let (kind, object) = item.into_parts();
     let flow = match kind {
-        Kind::Step | Kind::Wakeup => task::step(core, object, kind == Kind::Wakeup),
+        Kind::Step | Kind::Wakeup => {
+            // SAFETY: what is queued as a step is a task.
+            let task = unsafe { OwnedNative::new(object) };
+            task::step(core, task, kind == Kind::Wakeup)
+        }
         Kind::Watcher => watch::run(core, &object),
         kind => {
             // Code that is no task's step must not see the last step's task as the current one.

@@ -17,11 +17,11 @@ use crate::cpython::error::{
 };
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::types::{TypeBuilder, hide_slot, slot_fn};
-use crate::cpython::{Object, Owned, Res, context, imports, names, none};
+use crate::cpython::{Native, Object, Owned, Res, context, imports, names, none};
 
 /// The fields of a future whose `__init__` has run.
-fn alive(future: &Object) -> Res<&Future> {
-    let this = fields(future);
+fn alive(future: &Native<Future>) -> Res<&Future> {
+    let this: &Future = future;
     if this.event_loop().is_none() {
         return uninitialized();
     }
@@ -29,8 +29,8 @@ fn alive(future: &Object) -> Res<&Future> {
 }
 
 /// As [`alive`], with the exception that `result` and `exception` raise.
-fn alive_to_read(future: &Object) -> Res<&Future> {
-    let this = fields(future);
+fn alive_to_read(future: &Native<Future>) -> Res<&Future> {
+    let this: &Future = future;
     if this.event_loop().is_none() {
         return raise(
             &imports().invalid_state_error,
@@ -40,7 +40,7 @@ fn alive_to_read(future: &Object) -> Res<&Future> {
     Ok(this)
 }
 
-fn result(future: &Object) -> Res<Owned> {
+fn result(future: &Native<Future>) -> Res<Owned> {
     let this = alive_to_read(future)?;
     if this.state() == State::Pending {
         return raise(&imports().invalid_state_error, "Result is not set.");
@@ -48,7 +48,7 @@ fn result(future: &Object) -> Res<Owned> {
     take_result(this)
 }
 
-fn exception(future: &Object) -> Res<Owned> {
+fn exception(future: &Native<Future>) -> Res<Owned> {
     let this = alive_to_read(future)?;
     match this.state() {
         State::Cancelled => raise_instance(this.cancelled_error()?),
@@ -60,15 +60,15 @@ fn exception(future: &Object) -> Res<Owned> {
     }
 }
 
-fn set_result(future: &Object, value: &Object) -> Res<Owned> {
+fn set_result(future: &Native<Future>, value: &Object) -> Res<Owned> {
     alive(future)?;
-    finish(future, value.own())?;
+    finish(future.object(), value.own())?;
     Ok(Owned::none())
 }
 
-fn set_exception(future: &Object, exception: &Object) -> Res<Owned> {
+fn set_exception(future: &Native<Future>, exception: &Object) -> Res<Owned> {
     alive(future)?;
-    fail(future, exception)?;
+    fail(future.object(), exception)?;
     Ok(Owned::none())
 }
 
@@ -80,21 +80,21 @@ pub(crate) fn message_of<'a>(args: Args<'a>, function: &str) -> Res<Option<&'a O
     Ok(message)
 }
 
-fn cancel_method(future: &Object, args: Args<'_>) -> Res<Owned> {
+fn cancel_method(future: &Native<Future>, args: Args<'_>) -> Res<Owned> {
     let message = message_of(args, "cancel")?;
     alive(future)?;
-    Ok(Owned::from_bool(cancel(future, message)?))
+    Ok(Owned::from_bool(cancel(future.object(), message)?))
 }
 
-fn cancelled(future: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(future).state() == State::Cancelled))
+fn cancelled(future: &Native<Future>) -> Res<Owned> {
+    Ok(Owned::from_bool(future.state() == State::Cancelled))
 }
 
-fn done(future: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(future).is_done()))
+fn done(future: &Native<Future>) -> Res<Owned> {
+    Ok(Owned::from_bool(future.is_done()))
 }
 
-fn add_done_callback(future: &Object, args: Args<'_>) -> Res<Owned> {
+fn add_done_callback(future: &Native<Future>, args: Args<'_>) -> Res<Owned> {
     let context = args.only_keyword("add_done_callback", &names().context)?;
     let [callback] = args.positional() else {
         return type_error(&format!(
@@ -102,7 +102,7 @@ fn add_done_callback(future: &Object, args: Args<'_>) -> Res<Owned> {
             args.positional().len()
         ));
     };
-    if fields(future).event_loop().is_none() {
+    if future.event_loop().is_none() {
         return runtime_error("uninitialized Future object");
     }
     let context = match context.filter(|context| !context.is_none()) {
@@ -110,7 +110,7 @@ fn add_done_callback(future: &Object, args: Args<'_>) -> Res<Owned> {
         None => context::copy_current()?,
     };
     add(
-        future,
+        future.object(),
         Callback {
             target: (*callback).own(),
             context: Some(context),
@@ -144,14 +144,14 @@ impl Callback {
     }
 }
 
-fn remove_done_callback(future: &Object, callback: &Object) -> Res<Owned> {
+fn remove_done_callback(future: &Native<Future>, callback: &Object) -> Res<Owned> {
     let this = alive(future)?;
     // A comparison may run code that changes what is compared, so each one is looked up when it is
     // its turn.
     let mut equal = BTreeSet::new(); // a hash set asks the kernel for random bytes
     let mut index = 0;
     while let Some(candidate) = nth(this, index) {
-        if candidate.callable(future)?.equals(callback)? {
+        if candidate.callable(future.object())?.equals(callback)? {
             equal.insert(candidate.identity());
         }
         index += 1;
@@ -170,16 +170,16 @@ fn remove_done_callback(future: &Object, callback: &Object) -> Res<Owned> {
     Owned::from_u64(removed as u64)
 }
 
-fn get_loop(future: &Object) -> Res<Owned> {
+fn get_loop(future: &Native<Future>) -> Res<Owned> {
     let this = alive(future)?;
     Ok(this.event_loop().unwrap_or(none()).own())
 }
 
-fn make_cancelled_error(future: &Object) -> Res<Owned> {
-    fields(future).cancelled_error()
+fn make_cancelled_error(future: &Native<Future>) -> Res<Owned> {
+    future.cancelled_error()
 }
 
-fn get_state(future: &Object) -> Res<Owned> {
+fn get_state(future: &Native<Future>) -> Res<Owned> {
     Owned::from_str(match alive(future)?.state() {
         State::Pending => "PENDING",
         State::Cancelled => "CANCELLED",
@@ -187,16 +187,16 @@ fn get_state(future: &Object) -> Res<Owned> {
     })
 }
 
-fn get_blocking(future: &Object) -> Res<Owned> {
+fn get_blocking(future: &Native<Future>) -> Res<Owned> {
     Ok(Owned::from_bool(
-        fields(future).event_loop().is_some() && fields(future).is_blocking(),
+        future.event_loop().is_some() && future.is_blocking(),
     ))
 }
 
-fn set_blocking(future: &Object, value: Option<&Object>) -> Res<()> {
+fn set_blocking(future: &Native<Future>, value: Option<&Object>) -> Res<()> {
     let this = alive(future)?;
     match value {
-        None => not_deletable(future, "_asyncio_future_blocking"),
+        None => not_deletable(future.object(), "_asyncio_future_blocking"),
         Some(value) => {
             this.set_blocking(value.is_true()?);
             Ok(())
@@ -204,40 +204,40 @@ fn set_blocking(future: &Object, value: Option<&Object>) -> Res<()> {
     }
 }
 
-fn get_log_traceback(future: &Object) -> Res<Owned> {
+fn get_log_traceback(future: &Native<Future>) -> Res<Owned> {
     alive(future)?;
-    Ok(Owned::from_bool(fields(future).logs_traceback()))
+    Ok(Owned::from_bool(future.logs_traceback()))
 }
 
-fn set_log_traceback(future: &Object, value: Option<&Object>) -> Res<()> {
+fn set_log_traceback(future: &Native<Future>, value: Option<&Object>) -> Res<()> {
     match value {
-        None => not_deletable(future, "_log_traceback"),
+        None => not_deletable(future.object(), "_log_traceback"),
         Some(value) if value.is_true()? => value_error("_log_traceback can only be set to False"),
         Some(_) => {
-            fields(future).set_log_traceback(false);
+            future.set_log_traceback(false);
             Ok(())
         }
     }
 }
 
-fn get_loop_attribute(future: &Object) -> Res<Owned> {
-    Ok(fields(future).event_loop().unwrap_or(none()).own())
+fn get_loop_attribute(future: &Native<Future>) -> Res<Owned> {
+    Ok(future.event_loop().unwrap_or(none()).own())
 }
 
-fn get_callbacks(future: &Object) -> Res<Owned> {
+fn get_callbacks(future: &Native<Future>) -> Res<Owned> {
     let all = callbacks(alive(future)?);
     if all.is_empty() {
         return Ok(Owned::none());
     }
     let list = Owned::list()?;
     for callback in all {
-        let (callable, context) = (callback.callable(future)?, callback.context()?);
+        let (callable, context) = (callback.callable(future.object())?, callback.context()?);
         list.append(&*Owned::tuple(&[&*callable, &*context])?)?;
     }
     Ok(list)
 }
 
-fn get_result(future: &Object) -> Res<Owned> {
+fn get_result(future: &Native<Future>) -> Res<Owned> {
     let this = alive(future)?;
     Ok(if this.has(super::FAILED) {
         Owned::none()
@@ -246,7 +246,7 @@ fn get_result(future: &Object) -> Res<Owned> {
     })
 }
 
-fn get_exception(future: &Object) -> Res<Owned> {
+fn get_exception(future: &Native<Future>) -> Res<Owned> {
     let this = alive(future)?;
     Ok(if this.has(super::FAILED) {
         this.result.or_none()
@@ -255,28 +255,26 @@ fn get_exception(future: &Object) -> Res<Owned> {
     })
 }
 
-fn get_source_traceback(future: &Object) -> Res<Owned> {
-    Ok(fields(future)
-        .source_traceback()
-        .unwrap_or_else(Owned::none))
+fn get_source_traceback(future: &Native<Future>) -> Res<Owned> {
+    Ok(future.source_traceback().unwrap_or_else(Owned::none))
 }
 
-fn get_cancel_message(future: &Object) -> Res<Owned> {
-    Ok(fields(future).cancel_message().unwrap_or_else(Owned::none))
+fn get_cancel_message(future: &Native<Future>) -> Res<Owned> {
+    Ok(future.cancel_message().unwrap_or_else(Owned::none))
 }
 
-fn set_cancel_message(future: &Object, value: Option<&Object>) -> Res<()> {
+fn set_cancel_message(future: &Native<Future>, value: Option<&Object>) -> Res<()> {
     match value {
-        None => not_deletable(future, "_cancel_message"),
+        None => not_deletable(future.object(), "_cancel_message"),
         value => {
-            fields(future).set_cancel_message(value);
+            future.set_cancel_message(value);
             Ok(())
         }
     }
 }
 
-fn new_iter(future: &Object) -> Res<Owned> {
-    iter::new_iter(future)
+fn new_iter(future: &Native<Future>) -> Res<Owned> {
+    iter::new_iter(future.object())
 }
 
 unsafe extern "C" fn tp_iter(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
@@ -287,10 +285,10 @@ unsafe extern "C" fn tp_iter(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
 
 unsafe extern "C" fn tp_repr(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
     // SAFETY: the interpreter passes a live instance.
-    let future = unsafe { Object::from_ptr(future) };
+    let future = unsafe { Native::<Future>::from_ptr(future) };
     guard_object(|| {
         alive(future)?;
-        imports().future_repr.call(&[future])
+        imports().future_repr.call(&[future.object()])
     })
 }
 

@@ -6,8 +6,9 @@ use std::sync::OnceLock;
 
 use pyo3::ffi;
 
-use super::{MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, fields, init, step};
+use super::{MUST_CANCEL, NO_DESTROY_LOG, Task, cancel, init, step};
 use crate::cpython::Fields;
+use crate::cpython::Native;
 use crate::cpython::error::{guard, guard_object, not_deletable, runtime_error, type_error};
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::names::names;
@@ -16,17 +17,17 @@ use crate::cpython::{Object, Owned, Res, imports, none};
 use crate::future::kinds::{TASK, TASK_WAITING, Waiting};
 use crate::future::{self, Future};
 
-fn cancel_method(task: &Object, args: Args<'_>) -> Res<Owned> {
+fn cancel_method(task: &Native<Task>, args: Args<'_>) -> Res<Owned> {
     let message = future::message_of(args, "cancel")?;
-    Ok(Owned::from_bool(cancel(task, message)?))
+    Ok(Owned::from_bool(cancel(task.object(), message)?))
 }
 
-fn cancelling(task: &Object) -> Res<Owned> {
-    Owned::from_u64(super::cancelling(task).into())
+fn cancelling(task: &Native<Task>) -> Res<Owned> {
+    Owned::from_u64(super::cancelling(task.object()).into())
 }
 
-fn uncancel(task: &Object) -> Res<Owned> {
-    Owned::from_u64(super::uncancel(task).into())
+fn uncancel(task: &Native<Task>) -> Res<Owned> {
+    Owned::from_u64(super::uncancel(task.object()).into())
 }
 
 fn set_result(_: &Object, _: &Object) -> Res<Owned> {
@@ -37,61 +38,60 @@ fn set_exception(_: &Object, _: &Object) -> Res<Owned> {
     runtime_error("Task does not support set_exception operation")
 }
 
-fn get_name(task: &Object) -> Res<Owned> {
-    if fields(task).coroutine.is_empty()
-        && fields(task).number.get() == 0
-        && fields(task).name.is_empty()
-    {
+fn get_name(task: &Native<Task>) -> Res<Owned> {
+    if task.coroutine.is_empty() && task.number.get() == 0 && task.name.is_empty() {
         return Ok(Owned::none());
     }
-    fields(task).name()
+    task.name()
 }
 
-fn set_name(task: &Object, name: &Object) -> Res<Owned> {
-    super::set_name(task, name)?;
+fn set_name(task: &Native<Task>, name: &Object) -> Res<Owned> {
+    super::set_name(task.object(), name)?;
     Ok(Owned::none())
 }
 
-fn get_coro(task: &Object) -> Res<Owned> {
-    Ok(fields(task).coroutine.or_none())
+fn get_coro(task: &Native<Task>) -> Res<Owned> {
+    Ok(task.coroutine.or_none())
 }
 
 #[cfg(Py_3_12)]
-fn get_context(task: &Object) -> Res<Owned> {
-    Ok(fields(task).context.or_none())
+fn get_context(task: &Native<Task>) -> Res<Owned> {
+    Ok(task.context.or_none())
 }
 
-fn get_stack(task: &Object, args: Args<'_>) -> Res<Owned> {
+fn get_stack(task: &Native<Task>, args: Args<'_>) -> Res<Owned> {
     let [limit] = args.parse("get_stack", ["limit"], 0, 0)?;
     imports()
         .task_get_stack
-        .call(&[task, limit.unwrap_or(none())])
+        .call(&[task.object(), limit.unwrap_or(none())])
 }
 
-fn print_stack(task: &Object, args: Args<'_>) -> Res<Owned> {
+fn print_stack(task: &Native<Task>, args: Args<'_>) -> Res<Owned> {
     let [limit, file] = args.parse("print_stack", ["limit", "file"], 0, 0)?;
-    imports()
-        .task_print_stack
-        .call(&[task, limit.unwrap_or(none()), file.unwrap_or(none())])
+    imports().task_print_stack.call(&[
+        task.object(),
+        limit.unwrap_or(none()),
+        file.unwrap_or(none()),
+    ])
 }
 
-fn get_must_cancel(task: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(task).has(MUST_CANCEL)))
+fn get_must_cancel(task: &Native<Task>) -> Res<Owned> {
+    Ok(Owned::from_bool(task.has(MUST_CANCEL)))
 }
 
-fn get_waits_for(task: &Object) -> Res<Owned> {
-    Ok(fields(task).waits_for.or_none())
+fn get_waits_for(task: &Native<Task>) -> Res<Owned> {
+    Ok(task.waits_for.or_none())
 }
 
-fn get_log_destroy_pending(task: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(!fields(task).has(NO_DESTROY_LOG)))
+fn get_log_destroy_pending(task: &Native<Task>) -> Res<Owned> {
+    Ok(Owned::from_bool(!task.has(NO_DESTROY_LOG)))
 }
 
-fn set_log_destroy_pending(task: &Object, value: Option<&Object>) -> Res<()> {
+fn set_log_destroy_pending(task: &Native<Task>, value: Option<&Object>) -> Res<()> {
     match value {
-        None => not_deletable(task, "_log_destroy_pending"),
+        None => not_deletable(task.object(), "_log_destroy_pending"),
         Some(value) => {
-            fields(task).set(NO_DESTROY_LOG, !value.is_true()?);
+            task.set(NO_DESTROY_LOG, !value.is_true()?);
             Ok(())
         }
     }
@@ -99,13 +99,13 @@ fn set_log_destroy_pending(task: &Object, value: Option<&Object>) -> Res<()> {
 
 // ---- a step and a wake-up as callables, for loops and futures that are not ours ----
 
-fn task_step(task: &Object, args: Args<'_>) -> Res<Owned> {
+fn task_step(task: &Native<Task>, args: Args<'_>) -> Res<Owned> {
     let [exception] = args.parse("__step", ["exc"], 1, 0)?;
     step::step_by_call(task, exception)?;
     Ok(Owned::none())
 }
 
-fn task_wakeup(task: &Object, awaited: &Object) -> Res<Owned> {
+fn task_wakeup(task: &Native<Task>, awaited: &Object) -> Res<Owned> {
     step::wakeup_by_call(task, awaited)?;
     Ok(Owned::none())
 }

@@ -184,7 +184,8 @@ fn init(
                 .is_true()?,
         };
         if running {
-            return step::start_eagerly(task, event_loop);
+            // SAFETY: a task, which is being made.
+            return step::start_eagerly(unsafe { task.known() }, event_loop);
         }
     }
     schedule_step(task, event_loop)?;

@@ -10,14 +10,14 @@ use std::ptr;
 
 use pyo3::ffi;
 
-use super::{MUST_CANCEL, all_tasks, fields, methods, schedule_step};
+use super::{MUST_CANCEL, Task, all_tasks, methods, schedule_step};
 use crate::cpython::call::iter_send;
 use crate::cpython::error::{
     Builtin, Raised, exception_matches, is_exit, no_memory, raise, raised_matches, restore,
     runtime_error, take_exception,
 };
 use crate::cpython::stack::check_stack;
-use crate::cpython::{Object, Owned, Res, context, imports, names, none};
+use crate::cpython::{Native, Object, Owned, OwnedNative, Res, context, imports, names, none};
 use crate::future::{self, Outcome, State, asyncio_part};
 use crate::loop_core::item::{Exit, Kind};
 use crate::loop_core::{LoopCore, current_task};
@@ -34,21 +34,21 @@ enum After {
 /// A queued step; `woken` if it is because the future that the task waits for, one of ours, is
 /// done.
 #[inline]
-pub(crate) fn step(core: &LoopCore, task: Owned, woken: bool) -> ControlFlow<Exit> {
+pub(crate) fn step(core: &LoopCore, task: OwnedNative<Task>, woken: bool) -> ControlFlow<Exit> {
     let exception = if woken {
         match error_of_awaited(&task) {
             Ok(exception) => exception,
             Err(raised) => return failed(core, &task, raised),
         }
     } else {
-        fields(&task).pending_exception.take()
+        task.pending_exception.take()
     };
     run_on(core, task, exception)
 }
 
 #[inline]
-fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
-    let Some(awaited) = fields(task).waits_for.get() else {
+fn error_of_awaited(task: &Native<Task>) -> Res<Option<Owned>> {
+    let Some(awaited) = task.waits_for.get() else {
         return Ok(None);
     };
     if !future::is_native(awaited) {
@@ -57,7 +57,7 @@ fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
     // Asyncio's part is a set at times, whose comparisons may be the program's.
     let kept = cfg!(Py_3_14).then(|| awaited.own());
     let awaited = kept.as_deref().unwrap_or(awaited);
-    asyncio_part::discard_awaiter(awaited, task)?;
+    asyncio_part::discard_awaiter(awaited, task.object())?;
     let awaited = future::fields(awaited);
     // The common case without touching the result: `await` takes it itself.
     if awaited.state() == State::Finished && !awaited.has_failed() {
@@ -70,8 +70,8 @@ fn error_of_awaited(task: &Object) -> Res<Option<Owned>> {
 }
 
 #[inline(always)]
-fn run_on(core: &LoopCore, task: Owned, exception: Option<Owned>) -> ControlFlow<Exit> {
-    let entered = match core.current.enter(core.object(), &task) {
+fn run_on(core: &LoopCore, task: OwnedNative<Task>, exception: Option<Owned>) -> ControlFlow<Exit> {
+    let entered = match core.current.enter(core.object(), task.object()) {
         Ok(entered) => entered,
         Err(raised) => return failed(core, &task, raised),
     };
@@ -86,17 +86,18 @@ fn run_on(core: &LoopCore, task: Owned, exception: Option<Owned>) -> ControlFlow
 
 /// Queues the next step, with the reference that this one had.
 #[inline]
-fn again(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
+fn again(core: &LoopCore, task: OwnedNative<Task>) -> ControlFlow<Exit> {
     if core.calls_directly() && !core.is_closed() {
-        return match core.try_push(Kind::Step, task) {
+        return match core.try_push(Kind::Step, task.into_owned()) {
             Ok(()) => ControlFlow::Continue(()),
             Err(task) => match no_memory::<()>() {
                 Ok(()) => ControlFlow::Continue(()),
-                Err(raised) => failed(core, &task, raised),
+                // SAFETY: the task that was not queued.
+                Err(raised) => failed(core, unsafe { task.known() }, raised),
             },
         };
     }
-    match schedule_step(&task, core.object()) {
+    match schedule_step(task.object(), core.object()) {
         Ok(()) => ControlFlow::Continue(()),
         Err(raised) => failed(core, &task, raised),
     }
@@ -105,7 +106,7 @@ fn again(core: &LoopCore, task: Owned) -> ControlFlow<Exit> {
 /// A step (as opposed to its coroutine) raises `KeyboardInterrupt` or `SystemExit`, which end the
 /// loop, or an error of the step itself, which asyncio reports like that of a callback.
 #[cold]
-fn failed(core: &LoopCore, task: &Object, Raised: Raised) -> ControlFlow<Exit> {
+fn failed(core: &LoopCore, task: &Native<Task>, Raised: Raised) -> ControlFlow<Exit> {
     let exception = take_exception();
     if is_exit(&exception) {
         return ControlFlow::Break(Exit::Raised(restore(exception)));
@@ -114,11 +115,11 @@ fn failed(core: &LoopCore, task: &Object, Raised: Raised) -> ControlFlow<Exit> {
         let context = Owned::dict()?;
         let text = format!(
             "Exception in callback {}",
-            methods::step_callable(task)?.repr()?.to_text()?
+            methods::step_callable(task.object())?.repr()?.to_text()?
         );
         context.set_item(c"message", &*Owned::from_str(&text)?)?;
         context.set_item(c"exception", &exception)?;
-        context.set_item(c"task", task)?;
+        context.set_item(c"task", task.object())?;
         core.object()
             .call_method(&names().call_exception_handler, &[&*context])?;
         Ok(())
@@ -130,57 +131,57 @@ fn failed(core: &LoopCore, task: &Object, Raised: Raised) -> ControlFlow<Exit> {
 }
 
 #[inline(always)]
-fn run_in_context(task: &Object, exception: Option<Owned>) -> Res<After> {
+fn run_in_context(task: &Native<Task>, exception: Option<Owned>) -> Res<After> {
     // The task keeps its context as long as it lives; the caller holds the task.
-    let context = fields(task).context.get().unwrap_or(none());
+    let context = task.context.get().unwrap_or(none());
     context::enter(context)?;
     let result = run(task, exception);
     context::exit(context).and(result)
 }
 
 /// A step that a foreign loop, or a foreign future, calls for.
-pub(super) fn step_by_call(task: &Object, exception: Option<&Object>) -> Res<()> {
-    let event_loop = future::fields(task).event_loop().map(Object::own);
+pub(super) fn step_by_call(task: &Native<Task>, exception: Option<&Object>) -> Res<()> {
+    let event_loop = task.as_future().event_loop().map(Object::own);
     let Some(event_loop) = event_loop else {
         return future::uninitialized();
     };
     let exception = exception
         .filter(|exception| !exception.is_none())
         .map(Object::own);
-    let exception = exception.or_else(|| fields(task).pending_exception.take());
+    let exception = exception.or_else(|| task.pending_exception.take());
     if let Some(core) = LoopCore::of(&event_loop) {
         if let Some(running) = core.current.get(&event_loop)? {
             return within_another(task, &running);
         }
-        let entered = core.current.enter(&event_loop, task)?;
+        let entered = core.current.enter(&event_loop, task.object())?;
         let result = run_and_schedule(task, exception, &event_loop);
         core.current.exit(&event_loop, entered);
         return result;
     }
-    current_task::enter_foreign(&event_loop, task)?;
+    current_task::enter_foreign(&event_loop, task.object())?;
     let result = run_and_schedule(task, exception, &event_loop);
-    current_task::leave_foreign(&event_loop, task, result)
+    current_task::leave_foreign(&event_loop, task.object(), result)
 }
 
-fn run_and_schedule(task: &Object, exception: Option<Owned>, event_loop: &Object) -> Res<()> {
+fn run_and_schedule(task: &Native<Task>, exception: Option<Owned>, event_loop: &Object) -> Res<()> {
     match run(task, exception)? {
         After::Settled => Ok(()),
-        After::Again => schedule_step(task, event_loop),
+        After::Again => schedule_step(task.object(), event_loop),
     }
 }
 
 #[cold]
-fn within_another(task: &Object, running: &Object) -> Res<()> {
-    let (task, running) = (task.repr()?.to_text()?, running.repr()?.to_text()?);
+fn within_another(task: &Native<Task>, running: &Object) -> Res<()> {
+    let (task, running) = (task.object().repr()?.to_text()?, running.repr()?.to_text()?);
     runtime_error(&format!(
         "Cannot enter into task {task} while another task {running} is being executed."
     ))
 }
 
 /// The wake-up as a callback: the future is done, and may be any kind of future.
-pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
+pub(super) fn wakeup_by_call(task: &Native<Task>, awaited: &Object) -> Res<()> {
     if asyncio_part::has_awaiters(awaited)? {
-        asyncio_part::discard_awaiter(awaited, task)?;
+        asyncio_part::discard_awaiter(awaited, task.object())?;
     }
     match awaited.call_method(&names().result, &[]) {
         Ok(_) => step_by_call(task, None),
@@ -189,24 +190,26 @@ pub(super) fn wakeup_by_call(task: &Object, awaited: &Object) -> Res<()> {
 }
 
 /// The first step right away, in `Task(eager_start=True)`.
-pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
+pub(super) fn start_eagerly(task: &Native<Task>, event_loop: &Object) -> Res<()> {
     check_stack()?;
-    all_tasks::register_eager(task)?;
-    let result = current_task::within(event_loop, task, || match run_in_context(task, None)? {
-        After::Settled => Ok(()),
-        After::Again => schedule_step(task, event_loop),
+    all_tasks::register_eager(task.object())?;
+    let result = current_task::within(event_loop, task.object(), || {
+        match run_in_context(task, None)? {
+            After::Settled => Ok(()),
+            After::Again => schedule_step(task.object(), event_loop),
+        }
     })?;
     // Whatever the step raised must survive the tidying up.
     let raised = result.err().map(|Raised| take_exception());
-    all_tasks::unregister_eager(task)?;
+    all_tasks::unregister_eager(task.object())?;
     if let Some(core) = LoopCore::of(event_loop) {
         // The step around this one goes on, and may wait for the thread.
         core.notify_worker();
     }
-    if future::fields(task).is_done() {
-        fields(task).coroutine.clear();
+    if task.as_future().is_done() {
+        task.coroutine.clear();
     } else {
-        all_tasks::register(task, event_loop)?;
+        all_tasks::register(task.object(), event_loop)?;
     }
     match raised {
         None => Ok(()),
@@ -216,8 +219,8 @@ pub(super) fn start_eagerly(task: &Object, event_loop: &Object) -> Res<()> {
 
 /// Resumes the coroutine, and acts on what comes out.
 #[inline(always)]
-fn run(task: &Object, exception: Option<Owned>) -> Res<After> {
-    let (this, base) = (fields(task), future::fields(task));
+fn run(task: &Native<Task>, exception: Option<Owned>) -> Res<After> {
+    let (this, base): (&Task, _) = (task, task.as_future());
     if base.is_done() {
         return already_done(task, exception.as_deref());
     }
@@ -279,38 +282,38 @@ fn returned_value(result: &mut *mut ffi::PyObject) -> ffi::PySendResult {
 }
 
 #[cold]
-fn already_done(task: &Object, exception: Option<&Object>) -> Res<After> {
+fn already_done(task: &Native<Task>, exception: Option<&Object>) -> Res<After> {
     let step = if cfg!(Py_3_14) { "__step" } else { "_step" };
     let text = format!(
         "{step}(): already done: {} {}",
-        task.repr()?.to_text()?,
+        task.object().repr()?.to_text()?,
         exception.unwrap_or(none()).repr()?.to_text()?
     );
     raise(&imports().invalid_state_error, &text)
 }
 
 #[inline]
-fn returned(task: &Object, value: Owned) -> Res<()> {
-    let this = fields(task);
-    all_tasks::unregister(task);
+fn returned(task: &Native<Task>, value: Owned) -> Res<()> {
+    let this: &Task = task;
+    all_tasks::unregister(task.object());
     if this.has(MUST_CANCEL) {
         // Cancelled right before the coroutine returned.
         this.set(MUST_CANCEL, false);
-        let message = future::fields(task).cancel_message();
-        return future::cancel(task, message.as_deref()).map(drop);
+        let message = task.as_future().cancel_message();
+        return future::cancel(task.object(), message.as_deref()).map(drop);
     }
-    future::finish(task, value)
+    future::finish(task.object(), value)
 }
 
-fn raised(task: &Object) -> Res<()> {
+fn raised(task: &Native<Task>) -> Res<()> {
     let exception = take_exception();
-    all_tasks::unregister(task);
+    all_tasks::unregister(task.object());
     if exception_matches(&exception, &imports().cancelled_error) {
         // Kept, so that it is raised again, with its traceback, to whoever awaits the task.
-        future::fields(task).set_cancelled_error(exception);
-        return future::cancel(task, None).map(drop);
+        task.as_future().set_cancelled_error(exception);
+        return future::cancel(task.object(), None).map(drop);
     }
-    future::fail(task, &exception)?;
+    future::fail(task.object(), &exception)?;
     if is_exit(&exception) {
         return Err(restore(exception));
     }
@@ -318,14 +321,14 @@ fn raised(task: &Object) -> Res<()> {
 }
 
 #[inline(always)]
-fn yielded(task: &Object, result: Owned) -> Res<After> {
+fn yielded(task: &Native<Task>, result: Owned) -> Res<After> {
     if result.is_none() {
         return Ok(After::Again);
     }
     if future::is_native(&result) {
         wait_for(task, result)?;
     } else {
-        let event_loop = future::fields(task).event_loop().unwrap_or(none()).own();
+        let event_loop = task.as_future().event_loop().unwrap_or(none()).own();
         yielded_other(task, result, &event_loop)?;
     }
     Ok(After::Settled)
@@ -333,15 +336,18 @@ fn yielded(task: &Object, result: Owned) -> Res<After> {
 
 /// A future or task of ours.
 #[inline(always)]
-fn wait_for(task: &Object, awaited: Owned) -> Res<()> {
-    let (this, other) = (fields(task), future::fields(&awaited));
-    if awaited.is(task) {
+fn wait_for(task: &Native<Task>, awaited: Owned) -> Res<()> {
+    let (this, other): (&Task, _) = (task, future::fields(&awaited));
+    if awaited.is(task.object()) {
         return throw_soon(
             task,
-            format!("Task cannot await on itself: {}", task.repr()?.to_text()?),
+            format!(
+                "Task cannot await on itself: {}",
+                task.object().repr()?.to_text()?
+            ),
         );
     }
-    let same_loop = match (other.event_loop(), future::fields(task).event_loop()) {
+    let same_loop = match (other.event_loop(), task.as_future().event_loop()) {
         (Some(theirs), Some(ours)) => theirs.is(ours),
         _ => false,
     };
@@ -351,9 +357,9 @@ fn wait_for(task: &Object, awaited: Owned) -> Res<()> {
     if !other.is_blocking() {
         return not_awaited(task, &awaited);
     }
-    asyncio_part::add_awaiter(&awaited, task)?;
+    asyncio_part::add_awaiter(&awaited, task.object())?;
     other.set_blocking(false);
-    future::add_waiter(&awaited, task)?;
+    future::add_waiter(&awaited, task.object())?;
     this.waits_for.set(awaited);
     if this.has(MUST_CANCEL) {
         cancel_awaited(task)?;
@@ -362,9 +368,9 @@ fn wait_for(task: &Object, awaited: Owned) -> Res<()> {
 }
 
 #[cold]
-fn cancel_awaited(task: &Object) -> Res<()> {
-    let this = fields(task);
-    let message = future::fields(task).cancel_message();
+fn cancel_awaited(task: &Native<Task>) -> Res<()> {
+    let this: &Task = task;
+    let message = task.as_future().cancel_message();
     if let Some(awaited) = this.waits_for.cloned()
         && future::cancel_any(&awaited, message.as_deref())?
     {
@@ -374,8 +380,8 @@ fn cancel_awaited(task: &Object) -> Res<()> {
 }
 
 #[cold]
-fn other_loop(task: &Object, awaited: &Object) -> Res<()> {
-    let (task_text, awaited_text) = (task.repr()?.to_text()?, awaited.repr()?.to_text()?);
+fn other_loop(task: &Native<Task>, awaited: &Object) -> Res<()> {
+    let (task_text, awaited_text) = (task.object().repr()?.to_text()?, awaited.repr()?.to_text()?);
     throw_soon(
         task,
         format!("Task {task_text} got Future {awaited_text} attached to a different loop"),
@@ -383,8 +389,8 @@ fn other_loop(task: &Object, awaited: &Object) -> Res<()> {
 }
 
 #[cold]
-fn not_awaited(task: &Object, awaited: &Object) -> Res<()> {
-    let (task_text, awaited_text) = (task.repr()?.to_text()?, awaited.repr()?.to_text()?);
+fn not_awaited(task: &Native<Task>, awaited: &Object) -> Res<()> {
+    let (task_text, awaited_text) = (task.object().repr()?.to_text()?, awaited.repr()?.to_text()?);
     throw_soon(
         task,
         format!("yield was used instead of yield from in task {task_text} with {awaited_text}"),
@@ -392,13 +398,13 @@ fn not_awaited(task: &Object, awaited: &Object) -> Res<()> {
 }
 
 /// Anything that is neither a future of ours nor `None`: a foreign future, or a mistake.
-fn yielded_other(task: &Object, result: Owned, event_loop: &Object) -> Res<()> {
+fn yielded_other(task: &Native<Task>, result: Owned, event_loop: &Object) -> Res<()> {
     let names = names();
     let blocking = result.getattr_optional(&names.asyncio_future_blocking)?;
     let Some(blocking) = blocking.filter(|blocking| !blocking.is_none()) else {
         let text = result.repr()?.to_text()?;
         if result.is_instance(&imports().generator_type)? {
-            let task_text = task.repr()?.to_text()?;
+            let task_text = task.object().repr()?.to_text()?;
             return throw_soon(
                 task,
                 format!(
@@ -418,20 +424,26 @@ fn yielded_other(task: &Object, result: Owned, event_loop: &Object) -> Res<()> {
     if !blocking.is_true()? {
         return not_awaited(task, &result);
     }
-    if result.is(task) {
+    if result.is(task.object()) {
         return throw_soon(
             task,
-            format!("Task cannot await on itself: {}", task.repr()?.to_text()?),
+            format!(
+                "Task cannot await on itself: {}",
+                task.object().repr()?.to_text()?
+            ),
         );
     }
     if asyncio_part::has_awaiters(&result)? {
-        asyncio_part::add_awaiter(&result, task)?;
+        asyncio_part::add_awaiter(&result, task.object())?;
     }
     result.setattr(&names.asyncio_future_blocking, &Owned::from_bool(false))?;
-    let this = fields(task);
+    let this: &Task = task;
     result.call_method_with(
         &names.add_done_callback,
-        &[&*methods::wakeup_callable(task)?, &*this.context.or_none()],
+        &[
+            &*methods::wakeup_callable(task.object())?,
+            &*this.context.or_none(),
+        ],
         Some(&imports().kw_context),
     )?;
     this.waits_for.set(result);
@@ -443,9 +455,9 @@ fn yielded_other(task: &Object, result: Owned, event_loop: &Object) -> Res<()> {
 
 /// Lets the next step raise `RuntimeError(message)` in the coroutine.
 #[cold]
-fn throw_soon(task: &Object, message: String) -> Res<()> {
+fn throw_soon(task: &Native<Task>, message: String) -> Res<()> {
     let error = Builtin::Runtime.instance(&message)?;
-    fields(task).pending_exception.set(error);
-    let event_loop = future::fields(task).event_loop().unwrap_or(none()).own();
-    schedule_step(task, &event_loop)
+    task.pending_exception.set(error);
+    let event_loop = task.as_future().event_loop().unwrap_or(none()).own();
+    schedule_step(task.object(), &event_loop)
 }
