@@ -1,18 +1,23 @@
-//! What the running turn has written.
+//! The send queue of a turn: which transports were written to in the running turn, and when that is
+//! sent.
 //!
-//! Sends that follow each other closely cost less than sends between which Python code runs: the kernel's code and data stay in the
-//! processor's caches, and a peer on the same machine is still awake when the next message comes. So a transport that is written to notes
-//! that with its loop ([`TurnWrites::note`]), and what all of them wrote leaves when the turn is over ([`TurnWrites::flush`]).
+//! Consecutive sends cost less than sends with Python code in between: the kernel's code and data
+//! stay in the CPU's caches, and a peer on the same machine is still awake when the next message
+//! comes. So a transport that is written to puts itself on a list ([`TurnWrites::note`]), and all
+//! of them send at the end of the turn ([`TurnWrites::flush`]).
 //!
-//! No program is to tell the difference to asyncio, which sends at once:
-//! - what is written leaves in the order in which it was written, also across transports: who writes to one that is not the last of the
-//!   list sends all before ([`TurnWrites::may_follow`]), and so does everything that reaches the kernel at once;
-//! - a step that lasts is no reason to wait: when it is over ([`TurnWrites::after_step`]) and the kernel's clock has ticked, all is
-//!   sent; while it blocks or computes the monitor sends *early* ([`TurnWrites::send_early`]), and what it writes after that goes at once;
-//! - before a function of Python's that reaches the kernel, or ends the process, all is sent early (`kernel_calls.rs`).
+//! asyncio sends at once. Programs see no difference, because:
+//! - data is sent in the order in which it was written, also across transports. A write to a
+//!   transport that is not the last of the list sends everything first
+//!   ([`TurnWrites::may_follow`]), and so does everything else that reaches the kernel;
+//! - long steps do not delay data. When a step is over ([`TurnWrites::after_step`]) and the
+//!   kernel's clock has ticked, everything is sent. While a step blocks or computes, the monitor
+//!   sends *early* ([`TurnWrites::send_early`]), and later writes of that step are sent at once;
+//! - before a Python function that reaches the kernel, or ends the process, everything is sent
+//!   early (`kernel_calls.rs`).
 //!
-//! To send early is only that: no Python code runs. What comes of it (the kernel takes no more, the connection has failed) is told when
-//! the turn is over.
+//! An early send runs no Python code. Its result (the kernel takes no more, the connection has
+//! failed) is reported at the end of the turn.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -26,30 +31,32 @@ use crate::cpython::native::{Native, NativeClass};
 use crate::cpython::{Object, Owned};
 use crate::monitor::Watch;
 
-/// So many transports that were written to are not kept waiting for the end of the turn.
+/// When this many transports were written to, they send before the end of the turn.
 const MAX_WRITTEN: usize = 64;
-/// Nor are so many bytes, of all of them together. More would fall out of the processor's caches before the kernel reads them, and the
-/// C library would give their memory back to the kernel after each turn, to take it anew, page by page, in the next one. Much less
-/// costs more, too: peers that answer one by one have the reactor asked for each.
+/// The same for this many bytes in total. More would be evicted from the CPU's caches before the
+/// kernel reads them, and the C library would return their memory to the kernel after each turn,
+/// only to fault it in again, page by page. A much lower limit costs more, too: peers would answer
+/// one by one, with a poll for each.
 const MAX_WRITTEN_LEN: usize = 256 * 1024;
 
-/// A class whose instances send what was written to them when the turn is over: a transport, or what stands between one and the
-/// program.
+/// A class whose instances send at the end of the turn what was written to them: transports, and
+/// TLS.
 pub(crate) trait Sends: NativeClass {
-    /// Sends for several of the class at once, if that can be done.
+    /// Flushes several instances by one system call, if the class can do that.
     const TOGETHER: Option<fn(&[Owned], &RefCell<SendBatch>)> = None;
 
-    /// Sends what was written in the turn that is over, the last step of which may have ended with an exception.
+    /// Sends what was written in the turn. An exception may be set, of the last step.
     fn flush(this: &Native<Self>);
 
-    /// Sends what was written in the running turn. Runs no Python code: what comes of it is told by [`flush`](Self::flush).
+    /// Sends what was written so far, without Python code. The result is reported by
+    /// [`flush`](Self::flush).
     fn flush_early(this: &Native<Self>);
 
-    /// How many bytes wait to be sent; 0 where that is of no account.
+    /// How many bytes wait to be sent; 0 if there are always few.
     fn waiting_len(this: &Native<Self>) -> usize;
 }
 
-/// The same, for an object that is of such a class.
+/// The same functions, for an object that is of such a class.
 struct Ways {
     together: Option<fn(&[Owned], &RefCell<SendBatch>)>,
     flush: unsafe fn(&Object),
@@ -57,11 +64,12 @@ struct Ways {
     waiting_len: unsafe fn(&Object) -> usize,
 }
 
-/// Where the ways of each class are.
+/// The functions of each class.
 trait HasWays: Sends {
     const WAYS: &'static Ways = &Ways {
         together: Self::TOGETHER,
-        // SAFETY: guaranteed by whoever calls these: `Written` has made them for an object of the class.
+        // SAFETY: guaranteed by whoever calls these: `Written` has made them for an object of the
+        // class.
         flush: |object| Self::flush(unsafe { object.known() }),
         // SAFETY: as above.
         flush_early: |object| Self::flush_early(unsafe { object.known() }),
@@ -72,7 +80,7 @@ trait HasWays: Sends {
 
 impl<T: Sends> HasWays for T {}
 
-/// An object that was written to, with the ways of its class.
+/// An object that was written to, and the functions of its class.
 struct Written {
     object: Owned,
     ways: &'static Ways,
@@ -89,7 +97,7 @@ impl Written {
 
     #[inline]
     fn flush(&self) {
-        // SAFETY: the ways are those of the object's class.
+        // SAFETY: the functions are those of the object's class.
         unsafe { (self.ways.flush)(&self.object) };
     }
 
@@ -111,15 +119,15 @@ pub(crate) struct TurnWrites {
     transports: RefCell<VecDeque<Written>>,
     /// Whether there are any.
     any: Cell<bool>,
-    /// Whether there may be any that is not flushed together with others.
+    /// Whether some may be of a class that is not flushed together.
     mixed: Cell<bool>,
     /// The last one; only to be compared.
     last: Cell<*mut ffi::PyObject>,
     /// The coarse clock's reading when the first of them was written to.
     since: Cell<u64>,
-    /// How many of them were looked at, and how many bytes these had to send.
+    /// How many of them were counted, and how many bytes these have to send.
     len: Cell<(usize, usize)>,
-    /// The running step has lasted too long, so that it sends at once.
+    /// The running step has lasted too long: its writes are sent at once.
     late: Cell<bool>,
     /// Sends for several of them.
     batch: RefCell<SendBatch>,
@@ -129,7 +137,7 @@ pub(crate) struct TurnWrites {
 
 impl TurnWrites {
     /// # Safety
-    /// The loop's core will hold this, at that place, and drop it with the interpreter attached.
+    /// The loop's core holds this at that place, and drops it with the GIL held.
     pub(crate) unsafe fn new(place: NonNull<Self>) -> Self {
         unsafe fn act(writes: NonNull<()>, overdue: bool) {
             // SAFETY: the watch's owner, which lives: it holds the watch.
@@ -148,12 +156,12 @@ impl TurnWrites {
             len: Cell::default(),
             late: Cell::new(false),
             batch: RefCell::new(new_batch()),
-            // SAFETY: by the caller's word.
+            // SAFETY: guaranteed by the caller.
             watch: unsafe { Watch::new(place.cast(), act) },
         }
     }
 
-    /// A transport has something to send when the turn ends. False: it must send at once, after all others.
+    /// Puts a transport on the list. Returns false if it has to send at once, after all others.
     #[inline]
     pub(crate) fn note<T: Sends>(&self, transport: &Native<T>) -> bool {
         if self.late.get() {
@@ -175,15 +183,15 @@ impl TurnWrites {
         true
     }
 
-    /// Whether what is written to this transport, which waits already, may wait with the rest: whether nobody wrote after it, and
-    /// the step has not lasted. If not, all is to be sent first.
+    /// Whether more data of this transport, which is on the list, may wait too: it was the last to
+    /// write, and the step has not lasted too long. Otherwise everything has to be sent first.
     #[inline]
     pub(crate) fn may_follow(&self, transport: &Object) -> bool {
         ptr::eq(self.last.get(), transport.as_ptr()) && !self.late.get()
     }
 
-    /// A step is over. Others of the same turn may follow whose writes leave together with what it wrote, unless it took so long,
-    /// or so much waits, that waiting for them would be felt. True: something was sent.
+    /// A step is over. Its writes wait for those of the following steps, unless it took long or
+    /// much waits. Returns whether something was sent.
     #[inline]
     pub(crate) fn after_step(&self) -> bool {
         let over = self.any.get()
@@ -194,7 +202,7 @@ impl TurnWrites {
         over
     }
 
-    /// Whether so much waits that it is not kept waiting any longer.
+    /// Whether one of the limits is reached.
     #[inline]
     fn much_is_written(&self) -> bool {
         let transports = self.transports.borrow();
@@ -213,7 +221,7 @@ impl TurnWrites {
         self.any.get()
     }
 
-    /// Sends what was written. True: there was something.
+    /// Sends what was written. Returns whether there was anything.
     #[inline]
     pub(crate) fn flush(&self) -> bool {
         let any = self.any.get();
@@ -223,7 +231,8 @@ impl TurnWrites {
         any
     }
 
-    /// Takes a transport off the list that its caller is about to flush. False: it is not there, or not alone.
+    /// Takes a transport off the list if it is the only one; the caller flushes it. Returns whether
+    /// it was.
     #[inline]
     pub(crate) fn leave_alone(&self, transport: &Object) -> bool {
         let mut transports = self.transports.borrow_mut();
@@ -275,7 +284,7 @@ impl TurnWrites {
         }
     }
 
-    /// Sends what was written, where nobody can be told what comes of it. Runs no Python code.
+    /// Sends what was written, without Python code. The result is reported later.
     #[cold]
     pub(crate) fn send_early(&self) {
         // Whoever has it borrowed is about to send.
@@ -288,12 +297,12 @@ impl TurnWrites {
         self.watch.disarm();
     }
 
-    /// Whose thread the loop's next steps run in.
+    /// Whether the loop's next steps run in the main thread.
     pub(crate) fn of_main_thread(&self, is: bool) {
         self.watch.of_main_thread(is);
     }
 
-    /// Lets go of what the kernel keeps for sending.
+    /// Closes the ring, if there is one.
     pub(crate) fn forget_ring(&self) {
         self.batch.borrow_mut().forget_ring();
     }
@@ -330,7 +339,7 @@ fn together(transports: &VecDeque<Written>) -> usize {
     same.count()
 }
 
-/// Sends of a turn go by `io_uring`, unless the environment says no.
+/// A turn's data is sent by `io_uring`, unless the environment forbids it.
 fn new_batch() -> SendBatch {
     match std::env::var_os("RONDEL_IO_URING").is_some_and(|way| way == "0") {
         true => SendBatch::without_ring(),

@@ -1,4 +1,5 @@
-//! `drain` and `wait_closed`: the awaitables of a `StreamWriter`, and `_drain_helper` behind the first.
+//! `drain` and `wait_closed`: the awaitables of a `StreamWriter`, and `_drain_helper` behind the
+//! first.
 
 use std::cell::Cell;
 use std::ptr;
@@ -85,14 +86,14 @@ impl Steps for Drain {
                     self.protocol.set(protocol);
                     let transport = writer.transport.or_none();
                     if transport.call_method(&names().is_closing, &[])?.is_true()? {
-                        // `connection_lost` is on its way; let it come, or a program that only writes and drains
-                        // would never see why it should stop.
+                        // `connection_lost` is scheduled. Without a turn in between, a program that
+                        // only writes and drains would never see the error.
                         return Ok(Next::Yield);
                     }
                 }
                 Stage::Helper => {
                     let protocol = self.protocol.or_none();
-                    // A subclass may have a helper of its own, which may call this one.
+                    // A subclass may override the helper, and call this one.
                     let this = match self.writer.get() {
                         None => protocol.instance::<Protocol>(),
                         Some(_) => protocol::plain(&protocol),
@@ -163,7 +164,7 @@ impl Drain {
             let waiters = protocol.drain_waiters()?;
             waiters.call_method(&names().remove, &[&waiter]).map(drop)
         };
-        // SAFETY: attached.
+        // SAFETY: the GIL is held.
         if unsafe { ffi::PyErr_Occurred() }.is_null() {
             return remove();
         }
@@ -179,7 +180,7 @@ fn reader_exception(object: &Object) -> Res<Owned> {
     }
 }
 
-/// What is ready at once, as often as it is awaited.
+/// An awaitable that is ready at once, any number of times.
 pub(super) struct Ready;
 
 impl Steps for Ready {
@@ -203,7 +204,8 @@ impl Steps for Ready {
     }
 }
 
-/// Whether draining would end at once. What the program wrote is sent first, as that tells; over TLS, the kernel is asked whether it fails.
+/// Whether `drain()` would return at once. What the program wrote is sent first, to find out; over
+/// TLS, the kernel is asked whether sending would fail.
 fn is_drained(this: &Writer) -> Res<bool> {
     let Some(transport) = this.transport.cloned() else {
         return Ok(false);

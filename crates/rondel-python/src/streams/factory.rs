@@ -1,6 +1,7 @@
-//! The protocol factory of `start_server`: for each connection a `StreamReaderProtocol` with its reader.
+//! The protocol factory of `start_server`: for each connection a `StreamReaderProtocol` with its
+//! reader.
 //!
-//! A callable like any other to whoever calls it; a listener of ours makes the protocol without a Python call.
+//! It can be called like any factory. A native listener makes the protocol without a Python call.
 
 use pyo3::ffi;
 
@@ -61,7 +62,7 @@ fn init(this: &Native<Factory>, args: Args<'_>) -> Res<()> {
     let parameters = ["client_connected_cb", "limit", "loop"];
     let given = args.parse("StreamFactory.__init__", parameters, 3, 3)?;
     let [callback, limit, event_loop] = given.map(|given| given.unwrap_or(none()));
-    // A limit that makes no reader raises here, once, and not for each connection.
+    // An invalid limit raises here, and not for each connection.
     this.limit.set(reader::limit_of(limit)?);
     this.client_connected_cb.set(callback.own());
     this.event_loop.set(event_loop.own());

@@ -1,6 +1,7 @@
 //! The program's handler of a server's connections: `client_connected_cb`.
 //!
-//! If it gives a coroutine, that runs in a task. A handler that fails is reported, and its connection closed.
+//! If it returns a coroutine, that runs in a task. An exception is reported, and the connection
+//! closed.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -14,7 +15,7 @@ use crate::task;
 use crate::transport::loop_calls::{call_exception_handler, create_task};
 use crate::transport::names::{imports, names};
 
-/// Calls the handler for a connection; gives the task that it runs in, if it does.
+/// Calls the handler for a connection, and returns its task if it has one.
 pub(super) fn start(
     event_loop: &Object,
     transport: &Object,
@@ -36,7 +37,7 @@ pub(super) fn start(
     let task = create_task(event_loop, &result)?;
     let done = task_done_callback(transport)?;
     match task::is_exact(&task) {
-        // In the task's own context: another copy of the current one would only be kept alive for it.
+        // In the task's own context, to save a copy of the current one.
         true => task.call_method_with(
             &names().add_done_callback,
             &[&done, &task::context_of(&task)],
@@ -56,7 +57,8 @@ fn is_coroutine(object: &Object) -> Res<bool> {
     imports().iscoroutine.call(&[object])?.is_true()
 }
 
-/// What runs when the handler's task is done: bound to the transport, which it closes if the handler failed.
+/// The done-callback of the handler's task, bound to the transport: it closes that if the handler
+/// failed.
 fn task_done_callback(transport: &Object) -> Res<Owned> {
     static DEFINITION: AtomicPtr<ffi::PyMethodDef> = AtomicPtr::new(ptr::null_mut());
     let mut definition = DEFINITION.load(Ordering::Relaxed);

@@ -1,8 +1,9 @@
 //! `StreamReader`, `StreamWriter`, `StreamReaderProtocol`: asyncio's streams, native.
 //!
-//! The way of a byte: a transport receives it and, its protocol being exactly ours, feeds the reader
-//! (`reader.rs`); that completes the future that a `read()` (`read.rs`) waits on, whose task is then on the ready
-//! ring. Back: `writer.write()` (`writer.rs`) hands the bytes to the transport.
+//! A transport receives bytes and feeds them to the reader (`reader.rs`), by the receiver in
+//! `protocol.rs`. That completes the future that a `read()` (`read.rs`) waits on, and its task is
+//! put on the ready ring. In the other direction, `writer.write()` (`writer.rs`) passes bytes to
+//! the transport.
 //!
 //! | file | what it has |
 //! |---|---|

@@ -1,11 +1,11 @@
-//! `StreamReaderProtocol`: what stands between a transport and a `StreamReader`.
+//! `StreamReaderProtocol`: the protocol between a transport and a `StreamReader`.
 //!
-//! A transport of ours that has exactly this as its protocol calls the functions here ([`RECEIVER`]); anything else,
-//! subclasses included, goes through the methods.
+//! A native transport calls the functions here directly ([`RECEIVER`]). Other transports, and
+//! subclasses, use the methods.
 //!
-//! As in asyncio, the protocol of a client's connection holds its reader weakly, and the one of a server's strongly until
-//! the connection is there. `_closed` and `_drain_waiters` are made when somebody asks for them: an idle connection
-//! never has them.
+//! As in asyncio, a client's protocol holds its reader weakly, and a server's strongly until the
+//! connection is made. `_closed` and `_drain_waiters` are made on first use, so that an idle
+//! connection never has them.
 
 use std::cell::Cell;
 use std::ptr;
@@ -27,7 +27,8 @@ use crate::transport::names::{imports, names};
 use crate::transport::receiver::{self, Receiver};
 use crate::transport::socket;
 
-/// A protocol's fields, behind those of `asyncio.Protocol`. All zero bytes are its state before `__init__`.
+/// A protocol's fields, behind those of `asyncio.Protocol`. All zero bytes are its state before
+/// `__init__`.
 #[repr(C)]
 pub(crate) struct Protocol {
     /// The instance's dict, once there is one.
@@ -82,7 +83,7 @@ unsafe impl Collected for Protocol {
         waiters
     );
 
-    /// Whoever waited for the end has seen its exception, or didn't care.
+    /// Marks the exception of `_closed` as retrieved, as asyncio does.
     fn finalize(this: &Native<Self>) -> Res<()> {
         let Some(closed) = this.closed.cloned() else {
             return Ok(());
@@ -104,7 +105,8 @@ unsafe impl NativeClass for Protocol {
     }
 }
 
-/// An object that is a protocol of ours, not of a subclass, with no attribute put over a method.
+/// An object that is a protocol of ours, not of a subclass, none of whose methods is overridden on
+/// the instance.
 #[inline]
 pub(crate) fn plain(object: &Object) -> Option<&Native<Protocol>> {
     object
@@ -112,7 +114,7 @@ pub(crate) fn plain(object: &Object) -> Option<&Native<Protocol>> {
         .filter(|this| this.dict.is_empty())
 }
 
-/// The way from a transport to such a protocol: its reader is fed without a Python call.
+/// The receiver for such a protocol: its reader is fed without a Python call.
 pub(super) static RECEIVER: Receiver = Receiver {
     accepts: Protocol::is_exact,
     receive: None,
@@ -226,7 +228,7 @@ impl Protocol {
         let Some(waiters) = self.waiters.cloned() else {
             return Ok(());
         };
-        // A copy: completing one may run code that changes the queue.
+        // A copy, since completing a future may run code that changes the queue.
         // SAFETY: a live iterable.
         let list = waiters.to_tuple()?;
         for index in 0..crate::cpython::object::tuple_len(&list) {
@@ -347,7 +349,7 @@ pub(crate) fn eof_received_natively(this: &Protocol) -> Res<bool> {
             None => stream_reader.call_method(&names().feed_eof, &[])?,
         };
     }
-    // A TLS transport closes anyway, and warns of a protocol that wants otherwise.
+    // A TLS transport closes anyway, and would warn.
     Ok(!this.over_ssl.get())
 }
 

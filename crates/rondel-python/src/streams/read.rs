@@ -1,8 +1,9 @@
-//! `read`, `readexactly`, `readuntil`, `readline`: the awaitables that take bytes out of a `StreamReader`.
+//! `read`, `readexactly`, `readuntil`, `readline`: the awaitables that take bytes out of a
+//! `StreamReader`.
 //!
-//! What is to be done is decided by the engine (`rondel_engine::read_buffer`); here it is done: bytes are taken,
-//! a future is waited on, asyncio's exceptions are raised. Nothing is taken before the result is certain, so a
-//! read that is cancelled loses nothing.
+//! The engine decides what a read does next (`rondel_engine::read_buffer`): take bytes, wait for a
+//! future, or raise one of asyncio's exceptions. Nothing is taken before the result is certain, so
+//! that a cancelled read loses nothing.
 
 mod unfit;
 
@@ -40,7 +41,7 @@ enum Kind {
     NextLine,
     /// `_wait_for_data`.
     Wait,
-    /// With what is no `int` or no bytes: see `unfit.rs`.
+    /// Arguments of unexpected types: see `unfit.rs`.
     Unfit,
     UnfitExactly,
     UnfitUntil,
@@ -51,8 +52,8 @@ pub(super) struct Read {
     reader: NativeSlot<Reader>,
     /// The future that it waits on.
     waiter: Slot,
-    /// The separator, or a tuple of them sorted by length; for `_wait_for_data` the name of its caller; for
-    /// `read(-1)` the list of what has come; what is unfit.
+    /// The separator, or a tuple of them sorted by length; for `_wait_for_data` the name of its
+    /// caller; for `read(-1)` the list of blocks; an argument of an unexpected type.
     extra: Slot,
     n: Cell<isize>,
     search: Cell<Search>,
@@ -139,7 +140,7 @@ impl Read {
         if reader.eof.get() {
             return reader::assertion_error("_wait_for_data after EOF");
         }
-        // Waiting while the transport is paused would last for ever.
+        // A paused transport would never feed anything.
         reader.resume()?;
         let waiter = create_future(&reader.event_loop.or_none())?;
         let iterator = iterator_of(&waiter)?;
@@ -163,7 +164,7 @@ impl Read {
                 return empty();
             }
         }
-        // Whoever was woken takes what there is, be it nothing: asyncio doesn't wait twice.
+        // A read that was woken takes what there is, even nothing: asyncio does not wait twice.
         match read_buffer::read(
             reader.len(),
             reader.eof.get() || woken,
@@ -174,7 +175,7 @@ impl Read {
         }
     }
 
-    /// Reads of `limit` bytes each, until one gives nothing.
+    /// Reads blocks of `limit` bytes until one is empty.
     fn all(&self, reader: &Reader, woken: bool) -> Res<Next> {
         let blocks = match self.extra.cloned() {
             Some(blocks) => blocks,
@@ -222,7 +223,7 @@ impl Read {
         match read_buffer::read_exactly(reader.len(), reader.eof.get(), n) {
             Step::Take(n) => Self::take(reader, n),
             Step::Wait => self.wait(reader, "readexactly"),
-            // The program's own number, if it is larger than any number here.
+            // The program's own number, if it does not fit into `n`.
             _ => {
                 let given = self.extra.cloned();
                 incomplete(reader, given.map_or_else(|| Owned::from_u64(n as u64), Ok)?)
@@ -278,7 +279,7 @@ impl Read {
         }
     }
 
-    /// Checks the separators as `readuntil` does when it starts, and makes bytes of them.
+    /// Checks the separators as `readuntil` does when it starts, and converts them to bytes.
     fn sort_separators(&self) -> Res<()> {
         let Some(given) = self.extra.cloned() else {
             return Ok(());
@@ -342,7 +343,7 @@ fn incomplete(reader: &Reader, expected: Owned) -> Res<Next> {
     )
 }
 
-/// Raises `LimitOverrunError(message, consumed)`; everything stays to be read again.
+/// Raises `LimitOverrunError(message, consumed)`; nothing is taken.
 fn limit_overrun(overrun: Overrun) -> Res<Next> {
     let message = Owned::from_str(&overrun.to_string())?;
     let consumed = Owned::from_u64(overrun.consumed as u64)?;
@@ -405,7 +406,7 @@ fn readline(this: &Native<Reader>) -> Res<Owned> {
     start(this, Kind::Line, 0, None)
 }
 
-/// `__anext__`, which asks a `readline` that a program has put over this one.
+/// `__anext__`, which calls an overridden `readline`.
 pub(super) fn next_line(this: &Native<Reader>) -> Res<Owned> {
     if reader::plain(this.object()).is_none() {
         return import("rondel._awaiting")?

@@ -1,7 +1,8 @@
 //! `StreamReader`: the object, and how bytes get into it. How they get out is in `read.rs`.
 //!
-//! A transport of ours feeds it without a Python call ([`feed`], [`feed_eof`]); anything else uses
-//! its methods. Feeding completes the future that a read waits on, and the reading task is on the ring.
+//! A native transport feeds it without a Python call ([`feed`], [`feed_eof`]); others use its
+//! methods. Feeding completes the future that a read waits on, which puts the reading task on the
+//! ready ring.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -35,7 +36,7 @@ pub(crate) struct Reader {
     dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
     buffer: RefCell<ReadBuffer<Chunk>>,
-    /// Once somebody has asked for `_buffer`: the bytearray that is used from then on.
+    /// The `_buffer` attribute: a bytearray that is used instead of `buffer` once it exists.
     exposed: Slot,
     limit: Cell<usize>,
     pub(super) event_loop: Slot,
@@ -74,7 +75,8 @@ unsafe impl NativeClass for Reader {
     }
 }
 
-/// An object that is a reader of ours, not of a subclass, with no attribute put over a method.
+/// An object that is a reader of ours, not of a subclass, none of whose methods is overridden on
+/// the instance.
 #[inline]
 pub(crate) fn plain(object: &Object) -> Option<&Native<Reader>> {
     object.exact::<Reader>().filter(|this| this.dict.is_empty())
@@ -95,7 +97,8 @@ pub(crate) fn make(limit: usize, event_loop: &Object) -> Res<OwnedNative<Reader>
 }
 
 fn allocate_in(class: *mut ffi::PyTypeObject) -> Res<OwnedNative<Reader>> {
-    // SAFETY: the fields are filled before anyone sees the object; zeroed `dict` and `weakrefs` are as they must be.
+    // SAFETY: the fields are filled before anyone sees the object; zeroed `dict` and `weakrefs` are
+    // as they must be.
     unsafe {
         let object = allocate(class)?;
         let this = object.as_ptr().byte_add(OFFSET).cast::<Reader>();
@@ -130,12 +133,13 @@ impl Reader {
         }
     }
 
-    /// Lets `body`, which must run no Python code, see what is buffered.
+    /// Calls `body`, which must run no Python code, with what is buffered.
     #[inline]
     pub(super) fn with_bytes<R>(&self, body: impl FnOnce(&[u8]) -> R) -> R {
         match self.exposed.get() {
             None => body(self.buffer.borrow().as_slice()),
-            // SAFETY: only a bytearray is ever put into `exposed`; its memory stays put while no Python code runs.
+            // SAFETY: only a bytearray is ever put into `exposed`; its memory stays put while no
+            // Python code runs.
             Some(exposed) => unsafe {
                 let len = ffi::PyByteArray_Size(exposed.as_ptr()) as usize;
                 let data = ffi::PyByteArray_AsString(exposed.as_ptr()).cast();
@@ -156,7 +160,7 @@ impl Reader {
         Ok(taken)
     }
 
-    /// Throws the first `n` bytes away, or all if there are fewer.
+    /// Discards the first `n` bytes, or all if there are fewer.
     pub(super) fn discard(&self, n: usize) -> Res<()> {
         match self.exposed.cloned() {
             None => {
@@ -171,7 +175,7 @@ impl Reader {
         }
     }
 
-    /// The bytearray that stands for the buffer from now on.
+    /// The bytearray that replaces the buffer from now on.
     fn expose(&self) -> Res<Owned> {
         if let Some(exposed) = self.exposed.cloned() {
             return Ok(exposed);
@@ -191,7 +195,8 @@ impl Reader {
         }
     }
 
-    /// Something was fed: whoever waits for it goes on, and too much of it pauses the transport.
+    /// Something was fed: wakes the read that waits, and pauses the transport if too much is
+    /// buffered.
     #[inline]
     fn fed(&self) -> Res<()> {
         self.wake()?;
@@ -209,7 +214,7 @@ impl Reader {
         match paused {
             Ok(_) => self.paused.set(true),
             Err(Raised) if raised_matches(not_implemented) => {
-                // It can't be paused, so everything has to be buffered: ask no more.
+                // It cannot be paused, so everything has to be buffered.
                 drop(take_exception());
                 self.transport.clear();
             }
@@ -218,7 +223,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Something was taken: a transport that was paused may go on.
+    /// Something was taken: resumes a paused transport, if little is buffered.
     #[inline]
     pub(super) fn maybe_resume(&self) -> Res<()> {
         if self.paused.get() && self.len() <= self.limit() {
@@ -278,7 +283,7 @@ pub(crate) fn feed_eof(this: &Native<Reader>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// Lets each read raise `exception`, the one that waits included.
+/// Has every read raise `exception`, including the one that waits.
 pub(crate) fn set_exception(this: &Native<Reader>, exception: &Object) -> Res<Owned> {
     let given = (!exception.is_none()).then(|| exception.own());
     drop(this.exception.replace(given));
@@ -288,7 +293,7 @@ pub(crate) fn set_exception(this: &Native<Reader>, exception: &Object) -> Res<Ow
     Ok(Owned::none())
 }
 
-/// Notes the transport that is to be paused when too much comes.
+/// Sets the transport that is paused when too much is buffered.
 pub(crate) fn set_transport(this: &Native<Reader>, transport: &Object) -> Res<Owned> {
     if !this.transport.is_empty() {
         return assertion_error("Transport already set");
@@ -315,7 +320,7 @@ fn feed_data(this: &Native<Reader>, data: &Object) -> Res<Owned> {
         let chunk = with_buffer(data, Chunk::copy)??;
         feed(this, chunk)?;
     } else {
-        // Whatever `bytearray.extend` takes, or its TypeError.
+        // Anything that `bytearray.extend` accepts.
         let array = Owned::bytearray(&[])?;
         array.call_method(&names().extend, &[data])?;
         feed(this, with_buffer(&array, Chunk::copy)??)?;
@@ -396,7 +401,7 @@ fn set_limit(this: &Native<Reader>, value: Option<&Object>) -> Res<()> {
     Ok(())
 }
 
-/// A limit in bytes; one too large to be counted is no limit.
+/// A limit in bytes. Larger numbers than a size are clipped.
 pub(super) fn limit_of(value: &Object) -> Res<usize> {
     // SAFETY: a live object; without an exception class, numbers out of range are clipped.
     let limit = unsafe {

@@ -1,4 +1,4 @@
-//! `StreamWriter`: the object. It passes everything on to its transport, directly if that is one of ours.
+//! `StreamWriter`. It passes everything on to its transport, directly if that is native.
 //!
 //! `drain` and `wait_closed` are in `drain.rs`; `start_tls` is in `python/rondel/_streams.py`.
 
@@ -28,7 +28,7 @@ pub(crate) struct Writer {
     pub(super) protocol: Slot,
     pub(super) reader: Slot,
     event_loop: Slot,
-    /// asyncio keeps a future here that is done; made when somebody asks.
+    /// `_complete_fut`, a future that is done. Made on first use.
     complete: Slot,
 }
 
@@ -44,7 +44,7 @@ unsafe impl Collected for Writer {
 
     slots!(dict, transport, protocol, reader, event_loop, complete);
 
-    /// A writer that nobody has any more closes its transport, and says that the program should have.
+    /// A writer that was never closed closes its transport, and emits a `ResourceWarning`.
     fn finalize(this: &Native<Self>) -> Res<()> {
         let Some(transport) = this.transport.cloned() else {
             return Ok(());

@@ -1,5 +1,5 @@
-//! asyncio's attributes of an `SSLProtocol` that the data path looks at, kept in native fields: what asyncio's own code
-//! sets is seen here at once, and the other way round.
+//! The attributes of asyncio's `SSLProtocol` that the data path needs. They are native fields,
+//! which asyncio's own Python code reads and sets, too.
 
 use super::names::imports as tls_imports;
 use super::protocol::{
@@ -88,7 +88,7 @@ macro_rules! limits {
 
             fn $set(this: &Native<Tls>, value: Option<&Object>) -> Res<()> {
                 let value = value.unwrap_or(none());
-                // Any number does, as in asyncio, a float too; what is compared with it is an integer.
+                // Any number is allowed, as in asyncio. It is compared with integers.
                 let bytes = match value.to_f64() {
                     Ok(bytes) => bytes.$rounded(),
                     Err(Raised) if raised_matches(Builtin::Overflow.class()) => {
@@ -107,7 +107,7 @@ macro_rules! limits {
 }
 
 limits! {
-    // What waits is compared by `>=` with a high one, by `<=` with a low one.
+    // Compared with sizes by `>=` (high) and `<=` (low).
     get_outgoing_high, set_outgoing_high, outgoing_high, ceil;
     get_outgoing_low, set_outgoing_low, outgoing_low, floor;
     get_incoming_high, set_incoming_high, incoming_high, ceil;

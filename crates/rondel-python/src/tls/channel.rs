@@ -1,8 +1,9 @@
-//! A connection's BIOs: OpenSSL reads encrypted bytes out of the memory that they were received into, and writes its own
-//! into memory that they are sent from. Nothing is copied in between, and an idle connection keeps no buffer.
+//! A connection's BIOs: OpenSSL reads encrypted bytes from the memory they were received into, and
+//! writes into the memory they are sent from. Nothing is copied in between, and an idle connection
+//! keeps no buffer.
 //!
-//! They take the place of Python's `MemoryBIO` when the handshake is over. The connection owns them, and they their
-//! [`Channel`]: whoever holds the connection may use it.
+//! They replace Python's `MemoryBIO` objects after the handshake. The connection owns the BIOs, and
+//! these own their [`Channel`], which is valid as long as the connection.
 
 use std::cell::Cell;
 use std::ffi::{c_char, c_int, c_long, c_void};
@@ -13,13 +14,13 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 use super::openssl::{Bio, BioMethod, Functions, Ssl};
 use super::scratch;
 
-/// What one connection has received and not read, written and not sent.
+/// What a connection has received but not read, and written but not sent.
 ///
-/// Used, counted and freed under the interpreter's lock only: builds without it go by Python's objects.
+/// Only used, counted and freed with the GIL held. Free-threaded builds use Python's objects.
 pub(super) struct Channel {
-    /// What was received last, lent for as long as OpenSSL reads of it: address and length.
+    /// The address and length of what was received last, lent while OpenSSL reads from it.
     lent: Cell<(*const u8, usize)>,
-    /// What came before that and could not be read then; how much of it has been read.
+    /// What was received earlier and could not be read then, and how much of it has been read.
     kept: Cell<Vec<u8>>,
     kept_read: Cell<usize>,
     kept_len: Cell<usize>,
@@ -52,7 +53,7 @@ impl Channel {
         self.out_len.get()
     }
 
-    /// Adds bytes to be read, by copying them. False: there is no memory.
+    /// Copies bytes to be read later. Returns false without memory.
     #[must_use]
     pub(super) fn keep(&self, bytes: &[u8]) -> bool {
         let mut kept = self.kept.take();
@@ -67,8 +68,8 @@ impl Channel {
         room
     }
 
-    /// Lets OpenSSL read `bytes` while `body` runs, which must run no Python code. What it leaves is kept. `None`: there is
-    /// no memory for that.
+    /// Lets OpenSSL read `bytes` while `body` runs, which must run no Python code. What is left is
+    /// copied; `None` without memory.
     #[inline]
     pub(super) fn lending<R>(&self, bytes: &[u8], body: impl FnOnce() -> R) -> Option<R> {
         debug_assert_eq!(self.lent.get().1, 0);
@@ -78,7 +79,7 @@ impl Channel {
         (left == 0 || self.keep(&bytes[bytes.len() - left..])).then_some(result)
     }
 
-    /// Lets `send` have what is to be sent, which is gone after that.
+    /// Calls `send` with what waits to be sent, and drops it.
     #[inline]
     pub(super) fn with_out<R>(&self, send: impl FnOnce(&[u8]) -> R) -> R {
         let mut out = self.out.take();
@@ -109,7 +110,8 @@ impl Channel {
         let (data, left) = self.lent.get();
         let part = left.min(len - kept_part);
         if part > 0 {
-            // SAFETY: what is lent is memory of so many bytes; OpenSSL has room for the rest of `len`.
+            // SAFETY: what is lent is memory of so many bytes; OpenSSL has room for the rest of
+            // `len`.
             unsafe {
                 ptr::copy_nonoverlapping(data, room.add(kept_part), part);
                 self.lent.set((data.add(part), left - part));
@@ -141,7 +143,8 @@ impl Channel {
 /// `bio` was made by [`install`], and lives.
 unsafe fn channel<'a>(bio: *mut Bio) -> Option<&'a Channel> {
     let functions = FUNCTIONS.load(Ordering::Relaxed);
-    // SAFETY: filled before the first BIO was made, for ever; the BIO's data is null or a channel that it holds.
+    // SAFETY: filled before the first BIO was made, for ever; the BIO's data is null or a channel
+    // that it holds.
     unsafe { ((*functions).bio_get_data)(bio).cast::<Channel>().as_ref() }
 }
 
@@ -197,7 +200,8 @@ unsafe extern "C" fn bio_ctrl(bio: *mut Bio, command: c_int, _: c_long, _: *mut 
 
 unsafe extern "C" fn bio_destroy(bio: *mut Bio) -> c_int {
     let functions = FUNCTIONS.load(Ordering::Relaxed);
-    // SAFETY: OpenSSL passes a dying BIO of this method; its data is a reference that it owns, given up once.
+    // SAFETY: OpenSSL passes a dying BIO of this method; its data is a reference that it owns,
+    // given up once.
     unsafe {
         let data = ((*functions).bio_get_data)(bio).cast::<Channel>();
         ((*functions).bio_set_data)(bio, ptr::null_mut());
@@ -211,7 +215,7 @@ unsafe extern "C" fn bio_destroy(bio: *mut Bio) -> c_int {
 static FUNCTIONS: AtomicPtr<Functions> = AtomicPtr::new(ptr::null_mut());
 static METHOD: AtomicPtr<BioMethod> = AtomicPtr::new(ptr::null_mut());
 
-/// OpenSSL's table for BIOs of ours, made once.
+/// OpenSSL's method table for these BIOs, made once.
 fn method(functions: &'static Functions) -> *mut BioMethod {
     const SOURCE_SINK: c_int = 0x400;
     let made = METHOD.load(Ordering::Relaxed);
@@ -219,7 +223,8 @@ fn method(functions: &'static Functions) -> *mut BioMethod {
         return made;
     }
     FUNCTIONS.store(ptr::from_ref(functions).cast_mut(), Ordering::Relaxed);
-    // SAFETY: OpenSSL's functions as they are meant to be used; the functions above have the signatures that it wants.
+    // SAFETY: OpenSSL's functions as they are meant to be used; the functions above have the
+    // signatures that it wants.
     unsafe {
         let index = (functions.bio_get_new_index)();
         let made = (functions.bio_meth_new)(index | SOURCE_SINK, c"rondel".as_ptr());
@@ -235,7 +240,8 @@ fn method(functions: &'static Functions) -> *mut BioMethod {
     }
 }
 
-/// Gives a connection BIOs of ours, in place of two memory BIOs, whose content is taken over. `None`: it is as it was.
+/// Replaces a connection's two memory BIOs, and takes over their content. `None`: nothing has
+/// changed.
 ///
 /// # Safety
 /// All three are live, and the connection has these two.
@@ -250,7 +256,8 @@ pub(super) unsafe fn install(
         return None;
     }
     let channel = Rc::new(Channel::new());
-    // SAFETY: by the caller's word; each BIO gets a reference to the channel, and the connection the BIOs.
+    // SAFETY: guaranteed by the caller; each BIO gets a reference to the channel, and the
+    // connection the BIOs.
     unsafe {
         if !channel.keep(functions.content(incoming)) || !channel.write(functions.content(outgoing))
         {

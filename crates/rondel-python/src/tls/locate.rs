@@ -1,13 +1,15 @@
-//! Where the `SSL *` stands in an `_ssl._SSLSocket`, and the `BIO *` in an `_ssl.MemoryBIO`.
+//! The offsets of the `SSL *` in an `_ssl._SSLSocket` and of the `BIO *` in an `_ssl.MemoryBIO`.
 //!
-//! The layout of these objects is no API, so it is found out, once, with a connection made for it. A word of an object is
-//! a candidate; what it may point to is first read by the kernel ([`peek`]), and OpenSSL gets it only if what stands there is
-//! what it would have put there:
+//! The layout of these objects is no API, so it is found once, with a connection made for this.
+//! Each word of an object is a candidate. The memory that it may point to is first read by the
+//! kernel ([`peek`]), and the pointer is passed to OpenSSL only if that memory looks as OpenSSL
+//! must have left it:
 //!
-//! * a memory BIO points to OpenSSL's table of methods for memory BIOs, and holds as many bytes as Python has written;
+//! * a memory BIO points to OpenSSL's table of methods for memory BIOs, and holds as many bytes as
+//!   Python has written;
 //! * a connection points to the two BIOs that it was made with, side by side.
 //!
-//! Anything unexpected means that Python's objects do the work.
+//! After anything unexpected, Python's objects are used.
 
 use std::ptr;
 use std::sync::OnceLock;
@@ -34,7 +36,7 @@ static LIBRARY: OnceLock<Option<Library>> = OnceLock::new();
 
 /// The library, if it can be driven directly.
 pub(super) fn library() -> Option<&'static Library> {
-    // Free-threaded builds have a lock for each connection that is not ours to take.
+    // In free-threaded builds each connection has a lock, which cannot be taken from here.
     if cfg!(Py_GIL_DISABLED) {
         return None;
     }
@@ -89,7 +91,8 @@ fn find() -> Res<Option<Library>> {
     }))
 }
 
-/// Whether a word is the address of a memory BIO, which has OpenSSL's table of methods for such within its first words.
+/// Whether a word is the address of a memory BIO, which has OpenSSL's table of methods for such
+/// within its first words.
 fn is_memory_bio(functions: &Functions, candidate: usize) -> bool {
     // SAFETY: takes nothing.
     let methods = unsafe { (functions.bio_s_mem)() }.addr();
@@ -131,7 +134,8 @@ fn is_connection(functions: &Functions, candidate: usize, pair: [usize; 2]) -> b
 }
 
 impl Library {
-    /// The pointers behind an `_ssl._SSLSocket` and the two `MemoryBIO` that it was made with, if that is what they are.
+    /// The pointers of an `_ssl._SSLSocket` and its two `MemoryBIO`, if the objects are of these
+    /// classes.
     pub(super) fn pointers(
         &self,
         socket: &Object,
@@ -146,7 +150,8 @@ impl Library {
         }
         let ssl = ptr::with_exposed_provenance_mut::<Ssl>(word(socket, self.ssl_offset));
         let bio = |memory| word(memory, self.bio_offset);
-        // SAFETY: in objects of these classes the pointers stand there, and are good while the objects live.
+        // SAFETY: in objects of these classes the pointers stand there, and are good while the
+        // objects live.
         let bios = unsafe {
             [
                 (self.functions.ssl_get_rbio)(ssl),

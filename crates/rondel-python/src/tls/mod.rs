@@ -1,10 +1,12 @@
-//! TLS: what stands between a socket's transport and a program's protocol, with OpenSSL as the interpreter has loaded it.
+//! TLS between a socket's transport and a program's protocol, by the OpenSSL that the interpreter
+//! has loaded.
 //!
-//! asyncio's `SSLProtocol` and its transport do what happens once per connection; their subclasses
-//! (`python/rondel/_tls.py`) have the native bases made here, which do what happens per message.
+//! asyncio's `SSLProtocol` and its transport do what is done once per connection. Their subclasses
+//! (`python/rondel/_tls.py`) have the native bases made here, which do what is done per message.
 //!
-//! The way of a byte in: `transport/reading.rs` → [`reading`] receives and decrypts → a protocol, or `streams/reader.rs`.
-//! Out: [`writing`], queued, encrypted and sent when the turn is over (`loop_core/written.rs`).
+//! The way of a byte in: `transport/reading.rs` → [`reading`] receives and decrypts → a protocol,
+//! or `streams/reader.rs`. Out: [`writing`], queued, encrypted and sent when the turn is over
+//! (`loop_core/written.rs`).
 //!
 //! | file | what it has |
 //! |---|---|
@@ -33,7 +35,7 @@ use crate::cpython::method::{Args, function, method};
 use crate::cpython::{Object, Owned, Res, none};
 use crate::transport::{above, receiver};
 
-/// `bind_tls(protocol_class, transport_class)`: which classes the short ways are for.
+/// `bind_tls(protocol_class, transport_class)`: sets the classes that have the native data path.
 fn bind_tls(_: &Object, args: Args<'_>) -> Res<Owned> {
     let parameters = ["protocol_class", "transport_class"];
     let given = args.parse_function("bind_tls", parameters, 2, 2)?;
@@ -53,7 +55,8 @@ pub(crate) fn is_direct() -> bool {
     locate::library().is_some()
 }
 
-/// The classes and functions that the module exports, by name. None where the interpreter has no TLS.
+/// The classes and functions that the module exports, by name. None where the interpreter has no
+/// TLS.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     if !names::init()? {
         return Ok(Vec::new());

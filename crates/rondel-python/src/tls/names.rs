@@ -1,5 +1,5 @@
-//! Names and library objects that TLS uses, besides those of `cpython/names.rs` and `transport/names.rs`. Filled once,
-//! at import.
+//! Names and library objects that TLS uses, besides those of `cpython/names.rs` and
+//! `transport/names.rs`. Filled once, at import.
 
 use crate::cpython::names::{Table, import, interned};
 use crate::cpython::{Object, Owned, Res};
@@ -42,9 +42,9 @@ pub(super) struct Imports {
     pub(super) memory_bio: Owned,
     /// What is in an `SSLObject`.
     pub(super) ssl_socket: Owned,
-    /// What asyncio takes for "later": `SSLWantReadError` and `SSLSyscallError`.
+    /// The exceptions that mean "try again later": `SSLWantReadError` and `SSLSyscallError`.
     pub(super) again: Owned,
-    /// From some patch release on a transport is closing when the one below is.
+    /// Whether a transport is closing when the one below it is, as from some patch release on.
     pub(super) asks_below: bool,
 }
 

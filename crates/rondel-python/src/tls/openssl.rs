@@ -1,8 +1,9 @@
-//! OpenSSL as the interpreter has loaded it: the functions that the pump calls.
+//! The functions of the OpenSSL that the interpreter has loaded.
 //!
-//! They are looked up in the shared object of the module `_ssl` and the libraries that it was linked with, never loaded
-//! anew: a connection's `SSL *` means something to that one copy of the library only. Where one of them is missing
-//! (OpenSSL linked in statically, say) there is no [`Functions`], and Python's objects do the work.
+//! They are looked up in the module `_ssl` and the libraries that it is linked with. No library is
+//! loaded: a connection's `SSL *` is valid in that one copy of OpenSSL only. If a function is
+//! missing, for example because OpenSSL is linked statically, there is no [`Functions`], and
+//! Python's objects are used.
 
 use std::ffi::{CString, c_char, c_int, c_long, c_ulong, c_void};
 use std::ptr;
@@ -27,7 +28,8 @@ pub(super) const RECEIVED_SHUTDOWN: c_int = 2;
 /// Declares the table of functions, and how it is filled.
 macro_rules! functions {
     ($($name:ident $symbol:literal: fn($($argument:ty),*) $(-> $result:ty)?;)+) => {
-        /// The functions. Each is called with the signature that OpenSSL's headers have had since 1.1.1.
+        /// The functions. Each is called with the signature that OpenSSL's headers have had since
+        /// 1.1.1.
         pub(super) struct Functions {
             $(pub(super) $name: unsafe extern "C" fn($($argument),*) $(-> $result)?,)+
         }
@@ -45,7 +47,7 @@ macro_rules! functions {
                         if found.is_null() {
                             return None;
                         }
-                        // SAFETY: by the caller's word.
+                        // SAFETY: guaranteed by the caller.
                         unsafe {
                             std::mem::transmute::<
                                 *mut c_void,
@@ -92,17 +94,20 @@ functions! {
 }
 
 impl Functions {
-    /// The functions that the shared object at `path`, which must be loaded already, was linked with.
+    /// The functions that the shared object at `path`, which must be loaded already, was linked
+    /// with.
     pub(super) fn of_loaded(path: &str) -> Option<Self> {
         let path = CString::new(path).ok()?;
-        // SAFETY: nothing is loaded, so no code runs. The handle is never closed: the module can't be unloaded either.
+        // SAFETY: nothing is loaded, so no code runs. The handle is never closed: the module can't
+        // be unloaded either.
         let library = unsafe { libc::dlopen(path.as_ptr(), libc::RTLD_LAZY | libc::RTLD_NOLOAD) };
         if library.is_null() {
             return None;
         }
         // SAFETY: the module `_ssl` is linked with nothing but OpenSSL under these names.
         let found = unsafe { Self::find(library)? };
-        // SAFETY: takes nothing and gives a number. Before 1.1.1 CPython would not have been built with it.
+        // SAFETY: takes nothing and gives a number. Before 1.1.1 CPython would not have been built
+        // with it.
         (unsafe { (found.version)() } >= 0x1010_1000).then_some(found)
     }
 
@@ -113,7 +118,7 @@ impl Functions {
     pub(super) unsafe fn content<'a>(&self, bio: *mut Bio) -> &'a [u8] {
         const BIO_CTRL_INFO: c_int = 3;
         let mut data: *mut c_char = ptr::null_mut();
-        // SAFETY: by the caller's word; the place for the pointer is valid.
+        // SAFETY: guaranteed by the caller; the place for the pointer is valid.
         let len = unsafe { (self.bio_ctrl)(bio, BIO_CTRL_INFO, 0, (&raw mut data).cast()) };
         if data.is_null() || len <= 0 {
             return &[];
@@ -128,7 +133,7 @@ impl Functions {
     /// `bio` is a live memory BIO.
     pub(super) unsafe fn reset(&self, bio: *mut Bio) {
         const BIO_CTRL_RESET: c_int = 1;
-        // SAFETY: by the caller's word.
+        // SAFETY: guaranteed by the caller.
         unsafe { (self.bio_ctrl)(bio, BIO_CTRL_RESET, 0, ptr::null_mut()) };
     }
 }

@@ -1,8 +1,9 @@
-//! `TLSProtocolCore`: the native base of `rondel._tls.SSLProtocol`, whose other base is asyncio's `SSLProtocol`.
+//! `TLSProtocolCore`: the native base of `rondel._tls.SSLProtocol`, whose other base is asyncio's
+//! `SSLProtocol`.
 //!
-//! asyncio's class knows what happens once per connection: the handshake, its timeouts, the end, and what is said of
-//! failures. What happens per message is here. Both see the same state: asyncio's attributes that the data path
-//! looks at are kept in these fields ([`super::attributes`]).
+//! asyncio's class does what is done once per connection: the handshake, its timeouts, the end, and
+//! reporting failures. This one does what is done per message. Both share their state: the
+//! attributes that the data path needs are these fields ([`super::attributes`]).
 //!
 //! No borrow of `queue` is ever held while Python code runs.
 
@@ -35,7 +36,8 @@ pub(super) enum State {
     Shutdown = 4,
 }
 
-/// A limit of flow control: the number that the program gave, and what it is compared as, in bytes.
+/// A limit of flow control: the number that the program gave, and the number of bytes that it is
+/// compared as.
 #[derive(Default)]
 pub(super) struct Limit {
     pub(super) given: Slot,
@@ -49,7 +51,7 @@ pub(crate) struct Tls {
     pub(super) state_object: Slot,
     pub(super) state: Cell<State>,
     pub(super) app_protocol: Slot,
-    /// The way to it.
+    /// How events reach it.
     pub(super) receiver: Cell<&'static Receiver>,
     /// The transport below, until the connection is lost.
     pub(super) transport: Slot,
@@ -57,7 +59,8 @@ pub(crate) struct Tls {
     pub(super) sslcontext: Slot,
     /// The `ssl.SSLObject`.
     pub(super) sslobj: Slot,
-    /// What reads and writes: the `_ssl._SSLSocket` in an `ssl.SSLObject`, or an object of another class itself.
+    /// What reads and writes: the `_ssl._SSLSocket` in an `ssl.SSLObject`, or an object of another
+    /// class itself.
     pub(super) socket: Slot,
     pub(super) incoming: Slot,
     pub(super) outgoing: Slot,
@@ -91,7 +94,7 @@ pub(super) const APP_WRITING_PAUSED: u16 = 16;
 pub(super) const BUFFERED: u16 = 32;
 /// Something was written in the running turn, and is encrypted and sent when that is over.
 pub(super) const DIRTY: u16 = 64;
-/// It was encrypted and sent early: what came of it is to be told when the turn is over.
+/// It was encrypted and sent early. The result is reported at the end of the turn.
 pub(super) const SENT_EARLY: u16 = 128;
 /// Something is being encrypted, which may let other threads run.
 pub(super) const ENCRYPTING: u16 = 256;
@@ -142,7 +145,8 @@ unsafe impl Collected for Tls {
 }
 
 impl Tls {
-    /// OpenSSL's pointers, if the data goes that way. They are good while `socket` lives, which holds on to the BIOs, too.
+    /// OpenSSL's pointers, if OpenSSL is called directly. They are valid while `socket` lives,
+    /// which owns the BIOs as well.
     #[inline]
     pub(super) fn direct(&self) -> Option<Direct> {
         match self.socket.is_empty() {
@@ -201,7 +205,7 @@ impl Tls {
             self.pointers.set(Some(direct.with_channel()));
         }
         if state == State::Unwrapped {
-            // As asyncio's `connection_lost` empties its own BIO.
+            // asyncio's `connection_lost` empties the BIO that this one replaced.
             self.with_outgoing(|_| ());
         }
         self.state_object.set(object.own());
@@ -221,7 +225,7 @@ unsafe impl NativeClass for Tls {
     }
 }
 
-/// Has asyncio's code deal with an exception of the data path, as its own `except Exception` would.
+/// Passes an exception of the data path to asyncio's code, as its own `except Exception` would.
 #[cold]
 pub(super) fn fail(this: &Native<Tls>) -> Res<()> {
     let exception = take_unless_exit()?;
@@ -275,7 +279,7 @@ unsafe extern "C" fn new(
     })
 }
 
-/// Finds out how the connection is driven, once asyncio's `__init__` has made it.
+/// Decides whether OpenSSL is called directly, after asyncio's `__init__` has made the connection.
 pub(super) fn set_sslobj(this: &Native<Tls>, object: &Object) -> Res<()> {
     this.pointers.set(None);
     this.sslobj.set(object.own());

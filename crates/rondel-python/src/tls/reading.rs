@@ -1,5 +1,5 @@
-//! The way of a byte from the socket to the program: received into memory that is shared, decrypted straight into the
-//! object, or the buffer, or the stream's reader that it is for.
+//! From the socket to the program: encrypted bytes are received into shared memory, and decrypted
+//! straight into a `bytes` object, the protocol's buffer or the stream's reader.
 
 use rondel_engine::transport::recv_size::{MAX_RECV, Received};
 
@@ -20,18 +20,19 @@ use crate::transport::reading::{buffer_updated_failed, eof, read_failed, receive
 use crate::transport::receiver::{self, Receiver};
 use crate::transport::socket::{self, Socket};
 
-/// The way from a socket to its TLS protocol, which takes the bytes out of the shared memory itself.
+/// The receiver for a TLS protocol, which receives into the shared memory itself.
 pub(super) static RECEIVER: Receiver = Receiver {
     accepts: Tls::is_exact,
     receive: Some(read_socket),
     ..receiver::METHODS
 };
 
-/// What one receive brought.
+/// The result of one receive.
 enum Fed {
-    /// Bytes, and whether there may be more; what they are for the program, if they could be decrypted on the spot.
+    /// Bytes: whether there may be more, and what was decrypted of them, if that was possible at
+    /// once.
     Bytes(bool, Option<Drained>),
-    /// Nothing was received: what there is instead.
+    /// No bytes.
     Other(Received),
 }
 
@@ -112,7 +113,7 @@ fn fed(this: &Native<Tls>) -> Res<()> {
 fn do_read(this: &Native<Tls>) -> Res<Owned> {
     match this.state.get() {
         State::Wrapped => {}
-        // The end follows at once: what was written comes before it.
+        // The shutdown follows: what was written is sent before it.
         State::Flushing => writing::flush_if_dirty(this)?,
         _ => return Ok(Owned::none()),
     }
@@ -134,7 +135,7 @@ fn read(this: &Native<Tls>) -> Res<()> {
 }
 
 fn after_reading(this: &Native<Tls>) -> Res<()> {
-    // What the program has just written is sent when the turn is over.
+    // What the program has just written is sent at the end of the turn.
     if !this.has(DIRTY) {
         writing::encrypt_and_send(this)?;
     }
@@ -183,7 +184,7 @@ fn deliver(this: &Tls, chunk: Chunk) -> Res<()> {
     (this.receiver.get().data)(&owner, chunk)
 }
 
-/// A `BufferedProtocol` says where the bytes go.
+/// Receives into the memory that a `BufferedProtocol` provides.
 fn read_into_buffer(this: &Native<Tls>) -> Res<()> {
     let owner = this.app_protocol.or_none();
     let hint = Owned::from_u64(this.pending_in()? as u64)?;
@@ -191,7 +192,7 @@ fn read_into_buffer(this: &Native<Tls>) -> Res<()> {
     let (count, full, end) = with_writable_buffer(&buffer, |room| {
         let mut count = 0;
         if room.is_empty() {
-            // asyncio reads nothing then, and takes that for the end.
+            // asyncio reads zero bytes then, and takes that for the end of file.
             return (0, false, Ok(true));
         }
         while count < room.len() {
@@ -222,7 +223,7 @@ fn read_into_buffer(this: &Native<Tls>) -> Res<()> {
     }
 }
 
-/// Pauses the transport below if too much waits to be decrypted, and has it go on if little does.
+/// Pauses the transport below if too much waits to be decrypted, and resumes it if little does.
 #[inline]
 fn control_reading(this: &Tls) -> Res<()> {
     let size = this.pending_in()?;
@@ -269,7 +270,7 @@ pub(super) fn pause_reading(this: &Native<Tls>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// The program wants bytes again: what has come meanwhile is passed on in a turn of its own.
+/// Reading was resumed: what has come meanwhile is passed on in the next turn.
 pub(super) fn resume_reading(this: &Native<Tls>) -> Res<Owned> {
     if this.has(APP_READING_PAUSED) {
         this.set(APP_READING_PAUSED, false);

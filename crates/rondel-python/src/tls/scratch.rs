@@ -1,5 +1,6 @@
-//! The memory that all TLS connections of a thread share: for records that are received, and small ones that are read or
-//! put together. An idle connection has none of its own.
+//! Memory that all TLS connections of a thread share, so that an idle connection has none: for
+//! received records, for small ones that are decrypted, and for pieces that are joined before they
+//! are encrypted.
 
 use std::cell::Cell;
 use std::mem::MaybeUninit;
@@ -17,7 +18,7 @@ thread_local! {
     static PLAIN: Cell<Option<Memory>> = const { Cell::new(None) };
 }
 
-/// Lends the memory out. Whoever asks while it is lent, from a callback of OpenSSL's, gets some of their own.
+/// Lends the memory out. A nested call, from a callback of OpenSSL, gets memory of its own.
 fn lend<R>(
     place: &'static std::thread::LocalKey<Cell<Option<Memory>>>,
     size: usize,

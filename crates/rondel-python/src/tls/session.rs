@@ -1,9 +1,9 @@
-//! One connection's cryptography: encrypted bytes in and out on one side, the program's on the other.
+//! A connection's encryption and decryption.
 //!
-//! The handshake is always Python's (`SSLObject.do_handshake`), so that callbacks, checks and exceptions are the
-//! interpreter's own. The data goes by one of two ways: straight through OpenSSL ([`Direct`]), or through Python's objects.
-//! Whatever OpenSSL answers besides "done", "later" and "the peer has ended" is asked again through the Python object,
-//! which makes the exception of it.
+//! The handshake is always Python's (`SSLObject.do_handshake`), so that callbacks, checks and
+//! exceptions are the interpreter's own. Data is encrypted and decrypted either by OpenSSL directly
+//! ([`Direct`]) or by Python's objects. After any result of OpenSSL but "done", "later" and "the
+//! peer has ended", the call is repeated by the Python object, which raises the exception.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -26,11 +26,11 @@ pub(super) struct Direct {
     ssl: *mut Ssl,
     incoming: *mut Bio,
     outgoing: *mut Bio,
-    /// Our own BIOs' part, in place of the two, once the handshake is over.
+    /// The channel of the BIOs that replace the two after the handshake.
     channel: Option<*const Channel>,
 }
 
-/// How a read or a write ended that did not raise.
+/// The result of a read or a write that did not raise.
 pub(super) enum Got {
     /// So many bytes, at least one.
     Bytes(usize),
@@ -40,12 +40,12 @@ pub(super) enum Got {
     End,
 }
 
-/// What OpenSSL said that only Python can tell.
+/// OpenSSL has failed; the Python object knows the exception.
 struct Failed;
 
 impl Direct {
-    /// The pointers behind these objects, if OpenSSL can be driven directly and nothing that the program has set up wants
-    /// to hear of every record.
+    /// The pointers behind these objects, if OpenSSL can be driven directly and nothing that the
+    /// program has set up wants to hear of every record.
     pub(super) fn of(
         context: &Object,
         socket: &Object,
@@ -112,7 +112,8 @@ impl Direct {
         }
     }
 
-    /// What others have left in the thread's queue of errors would be taken for ours.
+    /// Errors that others left in the thread's error queue would be taken for those of the next
+    /// call.
     #[inline]
     fn forget_errors(&self) {
         // SAFETY: takes nothing.
@@ -235,8 +236,9 @@ impl Tls {
         }
     }
 
-    /// Lets `send` have the encrypted bytes that wait, which are gone after that; it must run no Python code. `None`: they can
-    /// only be had as an object, by [`take_outgoing`](Self::take_outgoing).
+    /// Calls `send`, which must run no Python code, with the encrypted bytes that wait, and drops
+    /// them. `None`: they are only available as an object, by
+    /// [`take_outgoing`](Self::take_outgoing).
     #[inline]
     pub(super) fn with_outgoing<R>(&self, send: impl FnOnce(&[u8]) -> R) -> Option<R> {
         let direct = self.direct()?;
@@ -259,7 +261,8 @@ impl Tls {
         }
     }
 
-    /// Reads what there is after `bytes` have come. `None`: they were added to what there is, and it goes another way.
+    /// Decrypts `bytes` and what came before. `None`: they were only added to the input, as OpenSSL
+    /// is not called directly.
     pub(super) fn drain_received(&self, bytes: &[u8]) -> Res<Option<Drained>> {
         let direct = self.direct();
         let Some(channel) = direct.as_ref().and_then(Direct::channel) else {
@@ -272,7 +275,7 @@ impl Tls {
         }
     }
 
-    /// Reads into memory that `room` stands for, as far as it goes.
+    /// Decrypts into `room`.
     pub(super) fn read_into(&self, room: &mut [MaybeUninit<u8>]) -> Res<Got> {
         if let Some(direct) = self.direct()
             && let Ok(got) = direct.read(room)
@@ -282,7 +285,8 @@ impl Tls {
         self.read_by_object(room)
     }
 
-    /// As [`read_into`](Self::read_into), by `SSLObject.read`: OpenSSL's queue of errors is as its last call left it.
+    /// As [`read_into`](Self::read_into), by `SSLObject.read`: OpenSSL's queue of errors is as its
+    /// last call left it.
     fn read_by_object(&self, room: &mut [MaybeUninit<u8>]) -> Res<Got> {
         Ok(match self.read_object(room.len())? {
             Read::Bytes(chunk) => {
@@ -415,7 +419,8 @@ impl Tls {
         self.write_object(&*Owned::from_bytes(bytes)?)
     }
 
-    /// As [`write_joined`](Self::write_joined), without Python code. `None`: only Python can tell what is the matter.
+    /// As [`write_joined`](Self::write_joined), without Python code. `None`: it has failed, and the
+    /// Python object knows why.
     pub(super) fn write_directly(&self, bytes: &[u8]) -> Option<Got> {
         self.direct()?.write(bytes).ok()
     }
@@ -424,7 +429,8 @@ impl Tls {
     fn call_object(&self, method: &Object, argument: &Object) -> Res<Owned> {
         let socket = self.socket.or_none();
         let call = || socket.call_method(method, &[argument]);
-        // The monitor does not encrypt for a connection that is driven this way, which is why others' writes would be sent first.
+        // Its `write` would first send what other transports wrote, as it is one of the functions
+        // in `kernel_calls.rs`.
         match self.direct().is_none() && socket.class().is(&imports().ssl_socket) {
             true => unpreceded(call),
             false => call(),

@@ -1,7 +1,8 @@
-//! `TLSTransportCore`: the native base of `rondel._tls.SSLTransport`, whose other base is asyncio's transport over TLS.
+//! `TLSTransportCore`: the native base of `rondel._tls.SSLTransport`, whose other base is asyncio's
+//! transport over TLS.
 //!
-//! What a program calls per message is here, the rest is asyncio's. An attribute that a program puts over a method of an
-//! instance is honoured: whoever takes the short way asks [`plain`] first.
+//! The methods that a program calls per message are here, the rest is asyncio's. A method that is
+//! overridden on an instance is honoured: native callers check with [`plain`] first.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -53,7 +54,8 @@ unsafe impl Collected for Transport {
     slots!(event_loop, ssl_protocol);
 }
 
-// SAFETY: instances of derived classes have the fields as well, zeroed at first; the bound class is derived.
+// SAFETY: instances of derived classes have the fields as well, zeroed at first; the bound class is
+// derived.
 unsafe impl NativeClass for Transport {
     fn class() -> &'static Class {
         &CORE
@@ -81,7 +83,8 @@ pub(super) static UPPER: Upper = Upper {
     },
 };
 
-/// An object that is a TLS transport of ours over a protocol of ours, with no attribute put over a method.
+/// An object that is a TLS transport of ours over a protocol of ours, none of whose methods is
+/// overridden on the instance.
 #[inline]
 fn plain(object: &Object) -> Option<&Native<Transport>> {
     object.exact::<Transport>().filter(|this| {
@@ -117,7 +120,7 @@ pub(crate) fn write(this: &Native<Transport>, data: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// There is no buffer to be had, which asyncio finds out when it encrypts.
+/// The buffer cannot be exported, which asyncio notices when it encrypts.
 #[cold]
 fn cannot_be_encrypted(this: &Native<Transport>, data: &Object) -> Res<Owned> {
     drop(take_unless_exit()?);
@@ -148,7 +151,7 @@ pub(crate) fn is_closing(this: &Native<Transport>) -> Res<bool> {
     let Some(owner) = this.ssl_protocol.cloned() else {
         return Ok(this.closed.get());
     };
-    // As the transport below does it: the kernel is asked whether sending would find out that the connection is lost.
+    // As in the transport below, the kernel is asked whether sending would fail.
     if let Some(tls) = owner.exact::<Tls>()
         && let Some(transport) = tls.transport.cloned()
     {
@@ -291,7 +294,7 @@ pub(super) fn init_type() -> Res<Owned> {
     Ok(class)
 }
 
-/// Puts the methods into the class that programs see, as its own.
+/// Adds the methods to the class that programs see.
 pub(super) fn bind(class: &Object) -> Res<()> {
     for method in &methods() {
         bind_method(class, method)?;

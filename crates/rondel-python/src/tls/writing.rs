@@ -1,8 +1,8 @@
-//! The way of a byte from the program to the socket: kept until the turn is over, then encrypted, small pieces together
-//! in one record, and sent by one system call out of OpenSSL's own memory.
+//! From the program to the socket: data is kept until the end of the turn, then encrypted, small
+//! pieces together in one record, and sent by one system call.
 //!
-//! asyncio encrypts and sends each write at once. So that no program can tell the difference, whatever lets it see how much
-//! waits, or ends the connection, does so first ([`flush_if_dirty`]).
+//! asyncio encrypts and sends each write at once. So that programs see no difference, whatever
+//! shows how much waits, or ends the connection, flushes first ([`flush_if_dirty`]).
 
 use super::names::names;
 use super::protocol::{
@@ -25,12 +25,12 @@ use crate::transport::{socket, writing as below};
 
 /// The largest record, in bytes of the program's.
 const RECORD: usize = 16 * 1024;
-/// This much waiting, in bytes, is not held back until the turn is over.
+/// This many bytes are sent before the end of the turn.
 const FLUSH_AT_ONCE: usize = 64 * 1024;
 /// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`.
 const LOST_WRITES_THRESHOLD: u32 = 5;
 
-/// Whether a write has a chance. Writes to a connection that has ended are counted, and warned of.
+/// Whether the connection is open. Writes to one that has ended are counted, and warned of.
 #[inline]
 fn is_open(this: &Tls) -> Res<bool> {
     if matches!(this.state.get(), State::Wrapped | State::DoHandshake) {
@@ -70,7 +70,7 @@ fn before_more(this: &Native<Tls>) {
     }
 }
 
-/// Something was written: it is sent now or when the turn is over.
+/// Something was written: it is sent now or at the end of the turn.
 #[inline]
 fn written(this: &Native<Tls>) -> Res<()> {
     if this.state.get() != State::Wrapped {
@@ -87,7 +87,8 @@ fn written(this: &Native<Tls>) -> Res<()> {
     if this.has(DIRTY) {
         return Ok(());
     }
-    // Only OpenSSL itself can be called where no Python code may run. What Python's objects encrypt is kept by the transport below.
+    // An early flush may run no Python code, so it needs OpenSSL itself. Otherwise data is
+    // encrypted now, and the transport below delays the sending.
     let noted = core.is_some_and(|core| {
         let noted = this.direct().is_some() && core.note_written(this);
         if !noted && !this.has_socket_below() {
@@ -131,8 +132,8 @@ pub(super) fn write_appdata(this: &Native<Tls>, list: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// asyncio finds out what is no buffer when it encrypts it: after the pieces before it, of which nothing is sent, and with
-/// `left` bytes of it and behind it.
+/// asyncio notices a piece that is not a buffer when it encrypts it: the pieces before it are
+/// encrypted, but not sent, and `left` bytes count as waiting.
 #[cold]
 fn give_up(this: &Native<Tls>, chunks: Vec<Unsent>, left: usize) -> Res<()> {
     flush_if_dirty(this)?;
@@ -146,7 +147,7 @@ fn give_up(this: &Native<Tls>, chunks: Vec<Unsent>, left: usize) -> Res<()> {
     Ok(())
 }
 
-/// How long the pieces from `first` on are together.
+/// The total length of the pieces from `first` on.
 #[cold]
 fn lengths(list: &Object, first: usize) -> Res<usize> {
     let mut sum = 0;
@@ -231,7 +232,8 @@ impl Sends for Tls {
     }
 }
 
-/// Encrypts and sends what was written in the running turn, as far as that goes without Python code.
+/// Encrypts and sends what was written in the running turn, as far as that goes without Python
+/// code.
 fn send_early(this: &Native<Tls>) {
     if !this.has(DIRTY) || this.has(ENCRYPTING | BELOW_PAUSED) || this.state.get() != State::Wrapped
     {
@@ -299,7 +301,8 @@ fn encrypt_first<R>(this: &Tls, write: impl FnOnce(&[u8]) -> R) -> R {
             let bytes = chunk.as_ref();
             let bytes = if index == 0 { &bytes[offset..] } else { bytes };
             let part = bytes.len().min(RECORD - len);
-            // SAFETY: within the scratch memory, which is larger than a record, and from other memory.
+            // SAFETY: within the scratch memory, which is larger than a record, and from other
+            // memory.
             unsafe {
                 let place = scratch.as_mut_ptr().add(len).cast();
                 std::ptr::copy_nonoverlapping(bytes.as_ptr(), place, part);

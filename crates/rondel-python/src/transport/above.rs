@@ -1,20 +1,22 @@
-//! What the folders above this one have registered, at import: it is used here and in streams without their being imported.
+//! Hooks that the folders above this one fill at import, so that this folder and streams can use
+//! them without importing them.
 
 use std::sync::OnceLock;
 
 use crate::cpython::{Object, Owned, Res};
 
-/// A class of protocol factories whose protocols are made without a Python call.
+/// A native class of protocol factories: making a protocol takes no Python call.
 pub(crate) struct Factories {
-    /// Whether an object is such a factory. Making a protocol then runs no code of the program's.
+    /// Whether an object is such a factory, so that making a protocol runs none of the program's
+    /// code.
     pub(crate) is_native: fn(&Object) -> bool,
     pub(crate) make_protocol: fn(&Object) -> Res<Owned>,
 }
 
-/// The one class of such factories.
+/// The factories of streams.
 static FACTORIES: OnceLock<&'static Factories> = OnceLock::new();
 
-/// Notes the class of such factories.
+/// Sets the hook, once.
 pub(crate) fn register_factories(factories: &'static Factories) {
     let first = FACTORIES.set(factories).is_ok();
     debug_assert!(first, "registered twice");
@@ -26,7 +28,7 @@ fn native(factory: &Object) -> Option<&'static Factories> {
     (factories.is_native)(factory).then_some(factories)
 }
 
-/// Whether making a protocol runs no code of the program's.
+/// Whether making a protocol runs none of the program's code.
 pub(super) fn is_native(factory: &Object) -> bool {
     native(factory).is_some()
 }
@@ -39,9 +41,10 @@ pub(super) fn make_protocol(factory: &Object) -> Res<Owned> {
     }
 }
 
-/// A class of transports that stand on others.
+/// A native class of transports that are layered on others.
 pub(crate) struct Upper {
-    /// Whether an object is such a transport, with no attribute put over a method.
+    /// Whether an object is such a transport, and the program has overridden none of its methods on
+    /// the instance.
     pub(crate) is_plain: fn(&Object) -> bool,
     /// `transport.write(data)`.
     pub(crate) write: fn(&Object, &Object) -> Res<Owned>,
@@ -49,10 +52,10 @@ pub(crate) struct Upper {
     pub(crate) is_closing: fn(&Object) -> Res<bool>,
 }
 
-/// The one class of such transports.
+/// The transports of TLS.
 static UPPER: OnceLock<&'static Upper> = OnceLock::new();
 
-/// Notes the class of such transports.
+/// Sets the hook, once.
 pub(crate) fn register_upper(upper: &'static Upper) {
     let first = UPPER.set(upper).is_ok();
     debug_assert!(first, "registered twice");

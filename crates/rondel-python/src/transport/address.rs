@@ -20,8 +20,8 @@ unsafe extern "C" {
     ) -> *const c_char;
 }
 
-/// `(host, port)`, `(host, port, flowinfo, scope_id)`, or a Unix path. `None` for families that Python must be
-/// asked about.
+/// `(host, port)`, `(host, port, flowinfo, scope_id)`, or a Unix path. `None` for families that
+/// Python must be asked about.
 pub(crate) fn to_python(address: &Address) -> Res<Option<Owned>> {
     match address {
         Address::V4(address) => v4(address).map(Some),
@@ -37,7 +37,7 @@ fn v4(address: &SocketAddrV4) -> Res<Owned> {
 }
 
 fn v6(address: &SocketAddrV6) -> Res<Owned> {
-    // The C library writes some addresses (`::1.2.3.4`) otherwise than Rust's does.
+    // The C library formats some addresses (`::1.2.3.4`) differently from Rust.
     let octets = address.ip().octets();
     let mut text = [0; V6_TEXT];
     // SAFETY: sixteen readable bytes, and room for the longest text, which ends with a zero.

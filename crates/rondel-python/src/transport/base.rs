@@ -1,7 +1,8 @@
-//! [`Transport`]: what sockets, datagram sockets and pipes have in common as transports. The object and its life.
+//! [`Transport`]: the object behind every transport, from its creation to its finalizer.
 //!
-//! What is a kind's own is an [`End`], around the engine's state; [`Reads`] and [`Writes`] are for the kinds that do so.
-//! `ending.rs` has closing and failing, `flow.rs` the limits of what waits to be sent.
+//! An [`End`] holds what is specific to sockets, datagram sockets or pipes, around the engine's
+//! state. [`Reads`] and [`Writes`] are for the kinds that read and write. `ending.rs` has closing
+//! and failing, `flow.rs` flow control.
 //!
 //! No borrow of the engine's state is ever held while Python code runs.
 
@@ -41,14 +42,14 @@ pub(crate) struct Transport<E> {
     /// The instance's dict, once there is one.
     dict: Slot,
     weakrefs: Cell<*mut ffi::PyObject>,
-    /// Empty once the end was told.
+    /// Empty after `connection_lost`.
     pub(super) event_loop: Slot,
     pub(super) protocol: Slot,
-    /// The way to the protocol.
+    /// How events reach the protocol.
     pub(super) receiver: Cell<&'static Receiver>,
     /// The dict of `get_extra_info`; for a socket see `extra.rs`.
     pub(super) extra: Slot,
-    /// The limits of the write buffer, if they are no plain integers.
+    /// The limits of the write buffer, if they are not plain integers.
     pub(super) limits: Slot,
     /// Done when the transport has started.
     pub(super) waiter: Slot,
@@ -65,37 +66,38 @@ pub(super) const WATCHED_FOR_READING: u16 = 1;
 pub(super) const WATCHED_FOR_WRITING: u16 = 2;
 /// The deferred item that starts the transport has not run yet.
 pub(super) const STARTING: u16 = 4;
-/// The maker gave a context, which all calls run in (from 3.15 on).
+/// The transport was made with a context, in which all calls run (from 3.15 on).
 pub(super) const CONTEXT_WAS_GIVEN: u16 = 8;
-/// The first flag that a kind may use as it likes.
+/// The first flag that is free for a kind's own use.
 pub(super) const OWN_FLAG: u16 = 16;
 
-/// What is a kind's own about a transport.
+/// What is specific to a kind of transport.
 pub(crate) trait End: Sized + 'static {
     const NAME: &'static CStr;
     const DOC: &'static CStr;
-    /// What `_fatal_error` says unless it is told.
+    /// The default message of `_fatal_error`.
     const FATAL_ERROR: &'static str;
-    /// What asyncio calls the callback for a descriptor that can be written.
+    /// asyncio's name for the callback of a writable descriptor.
     const WRITE_READY: &'static str = "_write_ready";
-    /// What asyncio calls what [`deferred`](Self::deferred) does.
+    /// asyncio's name for the callback that [`deferred`](Self::deferred) replaces.
     const DEFERRED: &'static str = "";
 
     fn class() -> &'static Class;
 
     // ---- the object ----
 
-    /// Shows the slots that are not [`Transport`]'s.
+    /// Visits the slots of the end itself.
     fn for_each_slot(&self, _see: &mut dyn FnMut(&Slot)) {}
-    /// Shows what is held otherwise.
+    /// Visits other objects that the end holds.
     fn for_each_other(&self, see: &mut dyn FnMut(&Object));
-    /// Lets go of what is held otherwise, as far as nothing is borrowed.
+    /// Releases those other objects, unless they are borrowed.
     fn release_others(&self);
     /// What a `repr` says of an open transport on an open loop.
     fn describe(this: &Native<Transport<Self>>) -> Vec<String>;
-    /// Whether a `repr` says twice that a transport is closed, and that one on a closed loop is open, as pipes' do.
+    /// Whether the `repr` has the form of asyncio's pipe transports: `closed` twice, and `open` on
+    /// a closed loop.
     const DESCRIBED_AS_PIPE: bool = false;
-    /// Lets another protocol have what comes.
+    /// Replaces the protocol.
     fn set_protocol(this: &Native<Transport<Self>>, protocol: &Object) -> Res<()> {
         this.receiver.set(receiver::of_chunks(protocol));
         this.protocol.set(protocol.own());
@@ -109,7 +111,7 @@ pub(crate) trait End: Sized + 'static {
     fn write_ready(_this: &Native<Transport<Self>>) -> Res<()> {
         Ok(())
     }
-    /// What else was put off than the start.
+    /// Runs a deferred item other than the start.
     fn deferred(_this: &Native<Transport<Self>>) -> Res<()> {
         Ok(())
     }
@@ -119,46 +121,46 @@ pub(crate) trait End: Sized + 'static {
     /// Whether the descriptor is closed.
     fn is_closed(&self) -> bool;
     fn is_closing(&self) -> bool;
-    /// How often something was written in vain, or the connection failed.
+    /// asyncio's `_conn_lost`: failures, and writes after the connection was lost.
     fn conn_lost(&self) -> u32;
-    /// Takes note that the program closes it.
+    /// Marks it as closing.
     fn close(this: &Native<Transport<Self>>) -> Close;
-    /// Ends it at once; what waits is not sent. False: it had ended before.
+    /// Ends it at once and drops what waits to be sent. Returns false if it had ended before.
     fn force_close(this: &Native<Transport<Self>>) -> Res<bool>;
     /// Closes the descriptor.
     fn close_descriptor(this: &Transport<Self>) -> Res<()>;
-    /// Whether a failure is no reason to call the loop's exception handler: it is the protocol's business.
+    /// Whether an error is left to the protocol, and not reported to the loop's exception handler.
     fn is_expected(exception: &Object) -> Res<bool> {
         ending::is_os_error(exception)
     }
-    /// Has `connection_lost` called in a turn of its own, where that takes no Python code. False: it does.
+    /// Schedules `connection_lost` natively. Returns false where Python code has to be called.
     fn lose(_this: &Native<Transport<Self>>, _core: &LoopCore, _exception: &Object) -> Res<bool> {
         Ok(false)
     }
-    /// Lets go of what is a kind's own, after `connection_lost`.
+    /// Releases what the end holds, after `connection_lost`.
     fn let_go(_this: &Native<Transport<Self>>) -> Res<()> {
         Ok(())
     }
-    /// Tells others than the protocol that it has ended.
+    /// Notifies others than the protocol of the end.
     fn ended(_this: &Native<Transport<Self>>) -> Res<()> {
         Ok(())
     }
-    /// Does what is a kind's own when nobody has the transport any more, after its descriptor was closed.
+    /// The end's part of the finalizer, after the descriptor was closed.
     fn finalized(_this: &Native<Transport<Self>>) -> Res<()> {
         Ok(())
     }
 
-    // ---- what was written in the running turn ----
+    // ---- data written in the running turn ----
 
-    /// Sends it, if there is any.
+    /// Sends it.
     fn settle(_this: &Native<Transport<Self>>) -> Res<()> {
         Ok(())
     }
-    /// Sends it, and what was written to others, before the connection ends.
+    /// Sends it, after what was written to other transports: the connection is about to end.
     fn settle_end(this: &Native<Transport<Self>>) -> Res<()> {
         Self::settle(this)
     }
-    /// Sends it if that would show that the connection is lost.
+    /// Sends it if the kernel knows that the connection has failed, so that `is_closing()` tells.
     fn settle_failure(_this: &Native<Transport<Self>>) -> Res<()> {
         Ok(())
     }
@@ -166,16 +168,17 @@ pub(crate) trait End: Sized + 'static {
 
 /// A kind that reads.
 pub(crate) trait Reads: End {
-    /// Lets `look` see whether what comes is wanted.
+    /// Calls `look` with the state of reading.
     fn intake<R>(&self, look: impl FnOnce(&mut Intake) -> R) -> R;
 
-    /// Bytes are wanted again.
+    /// Reading was resumed.
     fn resumed(this: &Native<Transport<Self>>) -> Res<()> {
         start_reading(this)
     }
 }
 
-// SAFETY: `make` has filled the fields before anyone sees an instance, and no class derives from these.
+// SAFETY: `make` has filled the fields before anyone sees an instance, and no class derives from
+// these.
 unsafe impl<E: End> Fields for Transport<E> {
     #[inline]
     fn offset() -> usize {
@@ -218,13 +221,14 @@ unsafe impl<E: End> Collected for Transport<E> {
         self.end.release_others();
     }
 
-    /// A transport that nobody has any more closes its descriptor, and says that the program should have.
+    /// A transport that was never closed closes its descriptor, and emits a `ResourceWarning`.
     fn finalize(this: &Native<Self>) -> Res<()> {
         if this.end.is_closed() {
             return Ok(());
         }
         let text = format!("unclosed transport {}", describe(this)?.to_text()?);
-        // Where warnings are errors this one is reported, and the descriptor is closed all the same.
+        // Where warnings are errors, this one is reported as unraisable; the descriptor is closed
+        // anyway.
         if let Err(Raised) = warn_of_resource(&text, Some(this.object())) {
             write_unraisable(Some(this.object()));
         }
@@ -245,13 +249,13 @@ impl<E: End> Transport<E> {
         self.flags.set(if on { rest | flag } else { rest });
     }
 
-    /// The loop's core, until the end was told.
+    /// The loop's core, until `connection_lost`.
     #[inline]
     pub(super) fn core(&self) -> Option<&LoopCore> {
         self.event_loop.get().and_then(LoopCore::of)
     }
 
-    /// Whether no attribute was put over a method.
+    /// Whether no method is overridden on the instance.
     #[inline]
     pub(super) fn is_plain(&self) -> bool {
         self.dict.is_empty()
@@ -274,7 +278,7 @@ impl<E: End> Transport<E> {
 
 // ---- its beginning ----
 
-/// A transport that nobody knows yet, and that has no protocol.
+/// A new transport, without a protocol and not scheduled yet.
 pub(super) fn make<E: End>(
     event_loop: &Object,
     fd: RawFd,
@@ -305,8 +309,8 @@ pub(super) fn make<E: End>(
     Ok(this)
 }
 
-/// Schedules `connection_made`, and then the transport's own start. `prepare` runs in between, where nothing fails any more
-/// that asyncio would look at before.
+/// Schedules `connection_made`, then the start of the transport. `prepare` runs after the checks
+/// and before anything is scheduled.
 pub(super) fn introduce<E: End>(
     this: &Native<Transport<E>>,
     core: &LoopCore,
@@ -344,7 +348,7 @@ fn start<E: End>(this: &Native<Transport<E>>) -> Res<()> {
 
 // ---- the reactor ----
 
-/// Has the reactor tell when the descriptor can be read, or written.
+/// Registers the descriptor with the reactor, for reading or for writing.
 pub(super) fn watch<E: End>(this: &Native<Transport<E>>, side: u16) -> Res<()> {
     let Some(event_loop) = this.event_loop.cloned() else {
         return Ok(());
@@ -366,7 +370,7 @@ pub(super) fn watch<E: End>(this: &Native<Transport<E>>, side: u16) -> Res<()> {
     Ok(())
 }
 
-/// Watches for that no more.
+/// Removes that registration.
 pub(super) fn unwatch<E: End>(this: &Transport<E>, side: u16) {
     if !this.has(side) {
         return;
@@ -383,7 +387,7 @@ pub(super) fn unwatch<E: End>(this: &Transport<E>, side: u16) {
     }
 }
 
-/// Watches for reading, if what comes is wanted.
+/// Watches for reading, unless reading is paused or the transport is closing.
 pub(super) fn start_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<()> {
     match this.end.intake(|intake| intake.is_reading()) {
         true => watch(this, WATCHED_FOR_READING),
@@ -411,7 +415,7 @@ impl<E: End> Watched for Transport<E> {
     }
 }
 
-/// Reports what a callback has raised; only what ends the loop comes out.
+/// Reports an exception of a callback. Only `KeyboardInterrupt` and `SystemExit` leave the loop.
 #[inline]
 fn finish<E: End>(
     this: &Native<Transport<E>>,
@@ -472,7 +476,7 @@ pub(crate) fn pause_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned>
 
 pub(crate) fn resume_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
     if this.end.intake(Intake::resume) {
-        // asyncio's `add_reader` takes the context of whoever calls it.
+        // asyncio's `add_reader` copies the caller's context.
         if !this.context.is_empty() && !this.has(CONTEXT_WAS_GIVEN) {
             this.context.set(context::copy_current()?);
         }
@@ -601,7 +605,7 @@ fn describe<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
         info.push("closing".to_owned());
     }
     info.push(format!("fd={}", this.fd.get()));
-    // With the loop closed nothing is watched any more.
+    // A closed loop watches nothing.
     let is_open = this.core().is_some_and(|core| !core.is_closed());
     if E::DESCRIBED_AS_PIPE && is_closed {
         info.push("closed".to_owned());

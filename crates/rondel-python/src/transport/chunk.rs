@@ -67,13 +67,13 @@ impl Chunk {
         }
     }
 
-    /// A new object with room for `room` bytes, of which `fill` says how many it has written.
+    /// A new object of up to `room` bytes: `fill` writes them and returns how many it wrote.
     pub(crate) fn fill<E>(
         room: usize,
         fill: impl FnOnce(&mut [MaybeUninit<u8>]) -> Result<usize, E>,
     ) -> Res<Result<Self, E>> {
-        // SAFETY: a fresh bytes object of that size, seen by nobody else, may be written to; it is cut to what was
-        // written, and `_PyBytes_Resize` gives a new reference in place of the old.
+        // SAFETY: a fresh bytes object of that size, seen by nobody else, may be written to; it is
+        // cut to what was written, and `_PyBytes_Resize` gives a new reference in place of the old.
         unsafe {
             let object = Owned::steal(ffi::PyBytes_FromStringAndSize(ptr::null(), room as isize))?;
             let data = ffi::PyBytes_AS_STRING(object.as_ptr()).cast_mut().cast();
@@ -107,8 +107,8 @@ pub(crate) fn with_buffer<R>(object: &Object, body: impl FnOnce(&[u8]) -> R) -> 
         if len == 0 {
             return body(&[]);
         }
-        // SAFETY: the exporter keeps `len` bytes there while the view is held. Python code can't change them
-        // meanwhile, as `body` runs none.
+        // SAFETY: the exporter keeps `len` bytes there while the view is held. Python code can't
+        // change them meanwhile, as `body` runs none.
         body(unsafe { std::slice::from_raw_parts(data, len) })
     })
 }
@@ -122,7 +122,8 @@ pub(crate) fn with_writable_buffer<R>(
         if len == 0 {
             return body(&mut []);
         }
-        // SAFETY: as in `with_buffer`; the view is writable, and nobody else has it while `body` runs.
+        // SAFETY: as in `with_buffer`; the view is writable, and nobody else has it while `body`
+        // runs.
         body(unsafe { std::slice::from_raw_parts_mut(data.cast(), len) })
     })
 }

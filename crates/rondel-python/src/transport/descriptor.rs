@@ -5,7 +5,8 @@ use std::os::fd::{AsRawFd, RawFd};
 use super::names::names;
 use crate::cpython::{Object, Owned, Res};
 
-/// A socket or file object, and the number of its descriptor, which it had when the transport was made.
+/// A socket or file object, and the number of its descriptor, which it had when the transport was
+/// made.
 pub(super) struct Owner(RawFd, Owned);
 
 impl AsRawFd for Owner {

@@ -1,7 +1,7 @@
 //! The end of a transport: closing, failing, and telling the protocol.
 //!
-//! However it comes to its end, `connection_lost` is called once, in a turn of its own, and the descriptor is closed after it:
-//! until then it is the transport's.
+//! However a transport ends, `connection_lost` is called once, in a later turn, and the descriptor
+//! is closed after that.
 
 use rondel_engine::transport::stream::Close;
 
@@ -29,7 +29,8 @@ pub(crate) fn close<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// `call_soon(self._call_connection_lost, exception)`. Natively where no code of the program's is called.
+/// `call_soon(self._call_connection_lost, exception)`, without Python code where the protocol is
+/// native.
 pub(super) fn schedule_connection_lost<E: End>(
     this: &Native<Transport<E>>,
     exception: &Object,
@@ -109,12 +110,12 @@ pub(super) fn is_os_error(exception: &Object) -> Res<bool> {
     exception.is_instance(Builtin::Os.class())
 }
 
-/// Tells the protocol, and lets go of everything.
+/// Calls the protocol's `connection_lost`, and releases what the transport holds.
 pub(super) fn call_connection_lost<E: End>(
     this: &Native<Transport<E>>,
     exception: &Object,
 ) -> Res<Owned> {
-    // Sent in this turn, after the end was certain.
+    // Something may have been written in this turn, after the end was scheduled.
     E::settle(this)?;
     let told = match this.protocol.cloned() {
         Some(protocol) => (this.receiver.get().lost)(&protocol, exception),

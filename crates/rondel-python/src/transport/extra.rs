@@ -1,7 +1,8 @@
 //! `get_extra_info`, and the socket object of a transport.
 //!
-//! An accepted connection has no socket object until somebody asks for it; from then on that object owns the
-//! descriptor. Addresses are made when they are asked for, and are known after the end, too.
+//! An accepted connection has no socket object until somebody asks for it; from then on that object
+//! owns the descriptor. Addresses are made when they are asked for, and are known after the end,
+//! too.
 
 use rondel_engine::transport::address::Address;
 
@@ -20,8 +21,8 @@ fn socket_object(this: &Native<Socket>) -> Res<Option<Owned>> {
         Some(Descriptor::Python(_, socket)) => return Ok(Some(socket.clone())),
         Some(Descriptor::Ours(_)) => this.fd.get(),
     };
-    // Made of the bare number: while this can fail the descriptor stays ours, and what can fail after the object has it
-    // gives it back first.
+    // Made of the bare number. Until `replace_socket` the descriptor is ours: whatever fails after
+    // the object has it detaches it first.
     let socket = {
         let nothing = Owned::from_i64(-1)?;
         let fd = Owned::from_i64(fd.into())?;
@@ -70,7 +71,7 @@ fn address_info(this: &Native<Socket>, address: Option<Address>, method: &Object
     if let Some(address) = address::to_python(&address)? {
         return Ok(address);
     }
-    // A family that only Python's socket module knows how to show.
+    // Only Python's socket module can format an address of this family.
     match socket_object(this)? {
         None => Ok(Owned::none()),
         Some(socket) => match socket.call_method(method, &[]) {
@@ -135,8 +136,8 @@ fn get_extra_info(this: &Native<Socket>, args: Args<'_>) -> Res<Owned> {
     get_extra(this, name.unwrap_or(none()), default.unwrap_or(none()))
 }
 
-/// asyncio's transports inherit `get_extra_info` from its abstract classes, where tests replace it by a mock. Gives the answer of
-/// what stands there then.
+/// asyncio's transports inherit `get_extra_info` from its abstract classes, where tests replace it
+/// by a mock. Calls that mock, if there is one.
 #[inline]
 pub(super) fn ask_replaced(
     transport: &Object,
@@ -148,7 +149,7 @@ pub(super) fn ask_replaced(
     if inherited.is(&imports.get_extra_info) {
         return Ok(None);
     }
-    // As a class looks it up for an instance: a mock is no function, and is called without the transport.
+    // As attribute lookup binds it: a mock is not a function, and is called without the transport.
     let bound = inherited
         .class()
         .getattr_optional(&*Owned::from_str("__get__")?)?;
@@ -162,7 +163,7 @@ pub(super) fn ask_replaced(
     .map(Some)
 }
 
-/// The dict, whole from now on.
+/// `_extra`: the complete dict, which is used from now on.
 fn get_dict(this: &Native<Socket>) -> Res<Owned> {
     if this.has(EXTRA_IS_WHOLE) {
         return Ok(this.extra.or_none());

@@ -1,7 +1,7 @@
 //! Flow control: limits of what waits to be sent, and telling the protocol.
 //!
-//! Limits may be any numbers. The engine knows how they compare with a number of bytes; what was given, if that is no plain
-//! integer of that size, is kept in a slot of the transport and given back.
+//! Limits may be any numbers. The engine compares them as integers; if the program gave anything
+//! but plain integers, a slot of the transport keeps the originals, to return them.
 
 use rondel_engine::transport::flow_control::FlowControl;
 
@@ -17,7 +17,7 @@ use crate::cpython::{Object, Owned, Raised, Res, none};
 
 /// A kind of transport that writes.
 pub(super) trait Writes: End {
-    /// Lets `look` have the flow control, and how many bytes wait.
+    /// Calls `look` with the flow control and the number of bytes that wait.
     fn flow<R>(&self, look: impl FnOnce(&mut FlowControl, usize) -> R) -> R;
 }
 
@@ -64,7 +64,8 @@ pub(crate) enum Edge {
 }
 
 impl Edge {
-    /// `protocol.pause_writing()` or `resume_writing()`. Gives what that raised, and the message to report it with.
+    /// `protocol.pause_writing()` or `resume_writing()`. Returns the exception that it raised, and
+    /// the message to report it with.
     pub(crate) fn tell(
         self,
         receiver: &Receiver,
@@ -114,7 +115,8 @@ fn set_limits<E: Writes>(this: &Transport<E>, args: Args<'_>) -> Res<()> {
     Ok(())
 }
 
-/// A limit that is given as an exact `int` of that size, or not at all. A `bool` is given back as one.
+/// A limit that is missing, or exactly an `int` that fits. A `bool` does not count: it has to be
+/// returned as one.
 fn plain(limit: Option<&Object>) -> Option<Option<i64>> {
     let Some(limit) = limit else {
         return Some(None);
@@ -131,7 +133,8 @@ fn plain(limit: Option<&Object>) -> Option<Option<i64>> {
     }
 }
 
-/// Floats, huge integers, mistakes: asyncio's own code looks at them. Gives the low and the high one.
+/// Floats, huge integers, wrong types: asyncio's own code handles them. Returns the low and the
+/// high one.
 #[cold]
 fn limits_of_any_kind(high: &Object, low: &Object) -> Res<[Owned; 2]> {
     let text = |text| Owned::from_str(text);
@@ -142,7 +145,7 @@ fn limits_of_any_kind(high: &Object, low: &Object) -> Res<[Owned; 2]> {
     Ok([limit("_low_water")?, limit("_high_water")?])
 }
 
-/// The limit as bytes compare with it.
+/// The integer that compares with a number of bytes as the limit does.
 fn saturated(limit: &Object) -> i64 {
     // A conversion to an integer saturates.
     match limit.to_f64() {

@@ -1,9 +1,9 @@
-//! Accepting connections: a listener is registered with the reactor like a transport, and makes one of each
-//! connection that waits, with its protocol, natively.
+//! Accepting connections: a listener is registered with the reactor like a transport, and makes a
+//! transport and a protocol for each connection that waits, natively.
 //!
-//! asyncio accepts in a callback and starts a task for each connection; the only observable effect is the order of calls:
-//! factory, `connection_made`, reading. In debug mode each connection has the `socket.socket` that asyncio's
-//! would have, as it is logged, and what fails is reported.
+//! asyncio accepts in a callback and starts a task for each connection; the only observable effect
+//! is the order of calls: factory, `connection_made`, reading. In debug mode each connection gets
+//! the `socket.socket` that asyncio would make, as it is logged, and failures are reported.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -41,9 +41,10 @@ pub(super) struct Listener {
     /// The listening `socket.socket`, which owns the descriptor.
     sock: Slot,
     server: Slot,
-    /// For TLS: a tuple of the `ssl.SSLContext`, and the timeouts of handshake and shutdown, in seconds.
+    /// For TLS: a tuple of the `ssl.SSLContext`, and the timeouts of handshake and shutdown, in
+    /// seconds.
     tls: Slot,
-    /// What connections are made in: the context of whoever started to serve.
+    /// The context in which connections are made: that of the caller of `start_serving`.
     context: Slot,
     backlog: Cell<usize>,
     fd: Cell<RawFd>,
@@ -51,7 +52,7 @@ pub(super) struct Listener {
 
 static CLASS: Class = Class::new();
 
-/// How asyncio reports what goes wrong before there is a connection to speak of.
+/// asyncio's message for what fails before there is a connection.
 const ACCEPT_FAILED: &str = "Exception in callback BaseSelectorEventLoop._accept_connection()";
 
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
@@ -81,8 +82,9 @@ impl Watched for Listener {
     }
 }
 
-/// `start_serving(loop, protocol_factory, sock, server, backlog, tls=None)`: accepts what comes, until the socket is
-/// removed from the loop. `tls` is a tuple of a context and the timeouts of handshake and shutdown.
+/// `start_serving(loop, protocol_factory, sock, server, backlog, tls=None)`: accepts what comes,
+/// until the socket is removed from the loop. `tls` is a tuple of a context and the timeouts of
+/// handshake and shutdown.
 fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
     let parameters = [
         "loop",
@@ -129,8 +131,8 @@ fn start_serving(_: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// Whether the listener is still the one that the loop watches its descriptor for. If it is not, the number may be
-/// somebody else's by now.
+/// Whether the listener is still the one that the loop watches its descriptor for. If it is not,
+/// the number may be somebody else's by now.
 fn is_watched(listener: &Native<Listener>, core: &LoopCore) -> bool {
     !core.is_closed()
         && core.engine().with_sources(listener.fd.get(), |reader, _| {
@@ -216,7 +218,8 @@ fn report(event_loop: &Object, exception: &Object, protocol: Option<&Object>) ->
     call_exception_handler(event_loop, message, &rest)
 }
 
-/// Makes protocol and transport. The program's protocol is left in `protocol` as soon as there is one.
+/// Makes protocol and transport. The program's protocol is left in `protocol` as soon as there is
+/// one.
 fn connect_in_context(
     this: &Listener,
     event_loop: &Object,
@@ -227,7 +230,7 @@ fn connect_in_context(
     let factory = this.protocol_factory.or_none();
     let shared = this.context.or_none();
     let own = match above::is_native(&factory) {
-        // Nothing of the program's runs in it before it is copied.
+        // None of the program's code runs in it before it is copied.
         true => shared,
         false => context::copy(&shared)?,
     };
@@ -254,7 +257,8 @@ fn connect_in_context(
     }
 }
 
-/// Debug mode: logs the connection, by its `socket.socket`, which is to own the descriptor when this has gone well.
+/// Debug mode: makes the connection's `socket.socket` and logs it. If this succeeds, the socket
+/// object owns the descriptor.
 fn log_connection(this: &Listener, fd: &OwnedFd, peer: &Address) -> Res<Owned> {
     let listening = this.sock.or_none();
     let [family, kind, proto] = ["family", "type", "proto"]
@@ -319,8 +323,8 @@ fn connect(
     }
 }
 
-/// Gives the connection to a task until its handshake is over. It has a transport by now, which is to close its socket
-/// if a task factory of the program's fails; asyncio reports that as here.
+/// Starts a task that waits for the handshake. If the program's task factory fails, the error is
+/// reported as in asyncio, and the transport closes the socket.
 fn watch_handshake(event_loop: &Object, protocol: &Object, transport: &Object) -> Res<()> {
     let Err(Raised) = event_loop.call_method(&names().watch_handshake, &[protocol]) else {
         return Ok(());
@@ -354,7 +358,8 @@ fn make_socket_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(transport.into_owned())
 }
 
-/// A listener is no transport: whoever asks whether one has the descriptor is told that it is closing.
+/// A listener is not a transport: asyncio's check whether a transport uses the descriptor has to
+/// find that it is closing.
 fn is_closing(_: &Native<Listener>) -> Res<Owned> {
     Ok(Owned::from_bool(true))
 }

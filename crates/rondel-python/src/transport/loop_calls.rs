@@ -1,6 +1,6 @@
-//! What transports and streams ask of a loop and of futures, whoever's they are.
+//! What transports and streams need of loops and futures, native or not.
 //!
-//! Streams can be used on any loop, so what is not worth a native path goes through the loop's Python methods.
+//! Streams work on any loop. What has no native path is done by the loop's Python methods.
 
 use crate::cpython::error::{Builtin, restore, write_unraisable};
 pub(crate) use crate::cpython::error::{take_unless_exit, with_exception_kept};
@@ -101,7 +101,7 @@ pub(super) fn call_soon_bare(event_loop: &Object, callback: &Object) -> Res<()> 
         .map(drop)
 }
 
-/// Something that a handle would have run has raised: report it as one would.
+/// Reports an exception of a callback, as a `Handle` would.
 pub(super) fn report_callback(
     transport: &Object,
     event_loop: Option<Owned>,

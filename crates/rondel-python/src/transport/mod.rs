@@ -1,10 +1,11 @@
 //! Transports: native classes that are asyncio's (`asyncio.Transport`) to whoever looks.
 //!
-//! The loop queues a transport itself, without a handle, and calls it by its class's [`ways`]. The state behind is the engine's
-//! (`rondel_engine::transport`); what is here is the callbacks around it, to asyncio's letter.
+//! The loop queues a transport itself, without a handle, and calls it by its class's [`ways`]. The
+//! state behind is the engine's (`rondel_engine::transport`); what is here is the callbacks around
+//! it, to asyncio's letter.
 //!
-//! The way of a byte in: `reading.rs` → a [`receiver`]: a protocol, or what stands above this folder. Out: `writing.rs`,
-//! queued, and sent when the turn is over (`loop_core/written.rs`).
+//! The way of a byte in: `reading.rs` → a [`receiver`]: a protocol, or what stands above this
+//! folder. Out: `writing.rs`, queued, and sent when the turn is over (`loop_core/written.rs`).
 //!
 //! | file | what it has |
 //! |---|---|

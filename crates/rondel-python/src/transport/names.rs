@@ -1,5 +1,5 @@
-//! Interned names and library objects that transports and streams use, besides those of `cpython/names.rs`.
-//! Filled once, at import.
+//! Interned names and library objects that transports and streams use, besides those of
+//! `cpython/names.rs`. Filled once, at import.
 
 use crate::cpython::error::take_exception;
 use crate::cpython::names::{Table, import, interned, mentions};
@@ -84,13 +84,14 @@ interned! {
 pub(crate) struct Imports {
     pub(crate) protocol: Owned,
     pub(crate) buffered_protocol: Owned,
-    /// What asyncio's own transports derive from; its `sendfile` insists on it.
+    /// The base of asyncio's own transports; its `sendfile` checks for it.
     pub(crate) transport: Owned,
     /// Its `get_extra_info`, as it was.
     pub(crate) get_extra_info: Owned,
     /// `asyncio.ReadTransport`.
     pub(crate) read_transport: Owned,
-    /// `asyncio.DatagramTransport`, where asyncio's own datagram transport derives from it: from 3.12 on.
+    /// `asyncio.DatagramTransport`, where asyncio's own datagram transport derives from it: from
+    /// 3.12 on.
     pub(crate) datagram_transport: Option<Owned>,
     pub(crate) sendfile_try_native: Owned,
     pub(crate) limit_overrun_error: Owned,
@@ -110,15 +111,17 @@ pub(crate) struct Imports {
     pub(crate) kw_exc_info: Owned,
     /// `("source",)`.
     pub(crate) kw_source: Owned,
-    /// Up to some patch release of 3.12 a stream's protocol keeps its writer; from then on it doesn't.
+    /// Up to some patch release of 3.12, a stream's protocol keeps its writer.
     pub(crate) protocol_keeps_writer: bool,
-    /// What `write` calls what it takes.
+    /// The types that the message of `write`'s `TypeError` lists.
     pub(crate) expected_data: &'static str,
-    /// Whether `writelines` passes over what is empty, whatever it is.
+    /// Whether `writelines` skips false values of any type.
     pub(crate) writelines_skips_empty: bool,
-    /// Whether a handler of connections that raises is reported as one that is a coroutine, and its connection closed.
+    /// Whether an exception of a plain-function connection handler is reported like a coroutine's,
+    /// and closes the connection.
     pub(crate) reports_handlers: bool,
-    /// What a datagram that waits counts for besides its bytes: a header's size from 3.13 on.
+    /// Bytes that a waiting datagram counts for besides its own: the size of a header, from 3.13
+    /// on.
     pub(crate) datagram_header: usize,
     /// Whether `sendto` sends datagrams without bytes, as from 3.13 on.
     pub(crate) sends_empty_datagrams: bool,
@@ -188,8 +191,8 @@ impl Imports {
     }
 }
 
-/// Whether `writelines` of asyncio's own class passes over a line that is empty, though it is no buffer. It is called for an object
-/// that has what it looks at, and nothing to send to.
+/// Whether asyncio's own `writelines` skips false values that are not buffers. It is called on a
+/// stand-in that has the attributes it reads.
 fn skips_empty(transport: &Object) -> Res<bool> {
     let none = Owned::none();
     let stand_in = import("types")?
@@ -215,7 +218,7 @@ fn skips_empty(transport: &Object) -> Res<bool> {
         .call(&[&stand_in, &lines])
     {
         Ok(_) => Ok(true),
-        // It wanted a buffer, or whatever that version looks at first.
+        // It required a buffer, or an attribute that the stand-in lacks.
         Err(Raised) => {
             drop(take_exception());
             Ok(false)

@@ -1,7 +1,8 @@
-//! What happens when a transport's descriptor can be read: the way of a byte from the kernel to the protocol.
+//! What happens when a transport's descriptor can be read: the way of a byte from the kernel to the
+//! protocol.
 //!
-//! Bytes come into the buffer that all transports of the thread share, and are copied out of it, or straight into a
-//! `bytes` object, as the engine says. Who gets them is `receiver.rs`.
+//! Bytes are received into a buffer that all transports of the thread share and copied from there,
+//! or straight into a `bytes` object; the engine decides. `receiver.rs` says who gets them.
 
 use std::cell::RefCell;
 use std::io;
@@ -21,7 +22,7 @@ use crate::cpython::method::{Method, method};
 use crate::cpython::native::Native;
 use crate::cpython::{Object, Owned, Raised, Res};
 
-/// How asyncio reports that receiving has failed.
+/// asyncio's message for a receive that fails.
 const READ_FAILED: &str = "Fatal read error on socket transport";
 
 thread_local! {
@@ -29,7 +30,7 @@ thread_local! {
         RefCell::new(Box::new_uninit_slice(SCRATCH_SIZE));
 }
 
-/// What one receive brought.
+/// The result of one receive.
 pub(super) enum Brought {
     /// Bytes, and whether there may be more.
     Chunk(Chunk, bool),
@@ -45,7 +46,7 @@ fn receive(this: &Socket) -> Res<Brought> {
     receive_by(stream.room(), |memory| stream.recv(memory))
 }
 
-/// Receives once by `recv`, where `room` says. No Python code may run in it.
+/// Calls `recv` once, with memory as `room` says. It must not run Python code.
 #[inline]
 pub(super) fn receive_by(
     room: Room,
@@ -137,13 +138,13 @@ pub(super) fn deliver<E: End>(this: &Transport<E>, receiver: &Receiver, chunk: C
     }
 }
 
-/// Receives once into `room`, for a protocol that receives for itself. Runs no Python code.
+/// Receives once into `room`, for a receiver that chooses the memory. Runs no Python code.
 #[inline]
 pub(crate) fn receive_into(this: &Socket, room: &mut [MaybeUninit<u8>]) -> Received {
     this.end.stream.borrow_mut().recv(room)
 }
 
-/// A `BufferedProtocol` says where the bytes go.
+/// Receives into the memory that a `BufferedProtocol` provides.
 pub(super) fn read_into_buffer(this: &Native<Socket>) -> Res<()> {
     let protocol = this.protocol.or_none();
     let buffer = match buffer_of(&protocol) {
@@ -182,7 +183,7 @@ fn buffer_of(protocol: &Object) -> Res<Owned> {
     }
 }
 
-/// Ends the transport, as the protocol has raised when it was told of bytes.
+/// `buffer_updated()` has raised: ends the transport.
 #[cold]
 pub(crate) fn buffer_updated_failed(this: &Native<Socket>) -> Res<()> {
     let exception = take_unless_exit()?;
@@ -190,7 +191,7 @@ pub(crate) fn buffer_updated_failed(this: &Native<Socket>) -> Res<()> {
     fatal_error(this, &exception, message)
 }
 
-/// What `socket.recv_into()` says of a buffer that can't be filled.
+/// The exception of `socket.recv_into()` for a buffer that cannot be written.
 #[cold]
 fn not_a_buffer(buffer: &Object) -> Res<Owned> {
     let exception = take_unless_exit()?;
@@ -204,7 +205,7 @@ fn not_a_buffer(buffer: &Object) -> Res<Owned> {
     ))
 }
 
-/// The peer sends no more. The protocol says whether the transport stays open for writing.
+/// End of file. The protocol decides whether the transport stays open for writing.
 pub(crate) fn eof(this: &Native<Socket>) -> Res<()> {
     log_in_debug(this, "%r received EOF")?;
     match (this.receiver.get().eof)(&this.protocol.or_none()) {

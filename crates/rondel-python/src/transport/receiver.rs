@@ -1,8 +1,9 @@
-//! Who hears of what happens to a transport: its protocol, by one of several ways.
+//! How the events of a transport reach its protocol.
 //!
-//! Any protocol is called by its methods ([`METHODS`]), a `BufferedProtocol` gives the memory to receive into
-//! ([`BUFFERED`]). The folders above this one register shorter ways for protocols of their own ([`register`]): streams are
-//! fed without a Python call, TLS receives for itself. The way is chosen when a transport is given its protocol.
+//! A protocol is called by its methods ([`METHODS`]); a `BufferedProtocol` also provides the memory
+//! to receive into ([`BUFFERED`]). The folders above this one register receivers for native
+//! protocols ([`register`]): streams are fed without a Python call, and TLS receives for itself.
+//! `set_protocol` chooses the receiver.
 
 use std::sync::OnceLock;
 
@@ -13,15 +14,15 @@ use super::socket::Socket;
 use crate::cpython::native::Native;
 use crate::cpython::{Object, Res};
 
-/// The way from a transport to one kind of protocol. The functions get the protocol.
+/// What a transport calls for one kind of protocol. The functions are called with the protocol.
 pub(crate) struct Receiver {
-    /// Whether this is the way to a protocol.
+    /// Whether this is the receiver for a protocol.
     pub(crate) accepts: fn(&Object) -> bool,
-    /// Receives from a socket, for a protocol that says where the bytes go.
+    /// Receives from a socket, for a protocol that chooses the memory.
     pub(crate) receive: Option<fn(&Native<Socket>) -> Res<()>>,
     /// Bytes have come.
     pub(crate) data: fn(&Object, Chunk) -> Res<()>,
-    /// The peer sends no more. Answers whether the transport stays open for writing.
+    /// End of file. Returns whether the transport stays open for writing.
     pub(crate) eof: fn(&Object) -> Res<bool>,
     /// Too much waits to be sent.
     pub(crate) pause: fn(&Object) -> Res<()>,
@@ -29,11 +30,11 @@ pub(crate) struct Receiver {
     pub(crate) resume: fn(&Object) -> Res<()>,
     /// The connection has ended, with an exception or None.
     pub(crate) lost: fn(&Object, &Object) -> Res<()>,
-    /// Whether none of this runs code of the program's.
+    /// Whether none of this runs the program's code.
     pub(crate) is_native: fn(&Object) -> bool,
 }
 
-/// By the protocol's methods.
+/// Calls the protocol's methods.
 pub(crate) static METHODS: Receiver = Receiver {
     accepts: |_| true,
     receive: None,
@@ -45,7 +46,7 @@ pub(crate) static METHODS: Receiver = Receiver {
     is_native: |_| false,
 };
 
-/// By the protocol's methods, of which two say where the bytes go.
+/// Calls the methods of a `BufferedProtocol`.
 static BUFFERED: Receiver = Receiver {
     receive: Some(reading::read_into_buffer),
     ..METHODS
@@ -78,16 +79,16 @@ pub(crate) fn connection_lost(protocol: &Object, exception: &Object) -> Res<()> 
     lost.map(drop)
 }
 
-/// The ways of the folders above.
+/// The receivers of the folders above.
 static REGISTERED: [OnceLock<&'static Receiver>; 2] = [const { OnceLock::new() }; 2];
 
-/// Adds a way, at import.
+/// Adds a receiver, at import.
 pub(crate) fn register(receiver: &'static Receiver) {
     let taken = REGISTERED.iter().any(|place| place.set(receiver).is_ok());
     debug_assert!(taken, "there are more receivers than places");
 }
 
-/// The way to a protocol that only hears of chunks, if anything.
+/// The receiver for a protocol that is given chunks of bytes, never a `BufferedProtocol`'s.
 pub(crate) fn of_chunks(protocol: &Object) -> &'static Receiver {
     let mut registered = REGISTERED.iter().filter_map(OnceLock::get);
     registered
@@ -95,7 +96,7 @@ pub(crate) fn of_chunks(protocol: &Object) -> &'static Receiver {
         .unwrap_or(&&METHODS)
 }
 
-/// The way to a protocol.
+/// The receiver for a socket's protocol.
 pub(super) fn of(protocol: &Object) -> Res<&'static Receiver> {
     let receiver = of_chunks(protocol);
     if std::ptr::eq(receiver, &METHODS) && protocol.is_instance(&imports().buffered_protocol)? {

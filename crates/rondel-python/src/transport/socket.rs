@@ -1,7 +1,7 @@
 //! `SocketTransport`: asyncio's `_SelectorSocketTransport`, on the engine's `Stream`.
 //!
-//! What happens to it is told by area: `reading.rs`, `writing.rs`; `extra.rs` has `get_extra_info` and the socket object,
-//! `attributes.rs` the attributes that libraries read.
+//! `reading.rs` and `writing.rs` have the two directions, `extra.rs` `get_extra_info` and the
+//! socket object, `attributes.rs` the attributes that libraries read.
 
 use std::cell::RefCell;
 use std::ffi::CStr;
@@ -28,11 +28,11 @@ use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
 use crate::loop_core::item::Kind;
 use crate::loop_core::{LoopCore, check_closed};
 
-/// Who owns the descriptor.
+/// The owner of the descriptor.
 pub(crate) enum Descriptor {
-    /// We do: it was accepted here, and nobody has asked for its socket object.
+    /// This transport: it was accepted here, and nobody has asked for a socket object.
     Ours(OwnedFd),
-    /// A `socket.socket` does.
+    /// A `socket.socket`.
     Python(RawFd, Owned),
 }
 
@@ -46,8 +46,8 @@ impl AsRawFd for Descriptor {
     }
 }
 
-/// A connected socket. Its [`Transport::extra`] is what the maker gave for `get_extra_info`; with [`EXTRA_IS_WHOLE`], all
-/// there is.
+/// A connected socket. [`Transport::extra`] has what was given for `get_extra_info`; with
+/// [`EXTRA_IS_WHOLE`] it has all entries.
 pub(crate) struct StreamSocket {
     pub(super) stream: RefCell<Stream<Descriptor, Unsent>>,
     pub(super) server: Slot,
@@ -65,7 +65,7 @@ pub(crate) type Socket = Transport<StreamSocket>;
 
 /// `extra` has `socket`, `sockname` and `peername`, too.
 pub(super) const EXTRA_IS_WHOLE: u16 = OWN_FLAG;
-/// The maker gave an `extra`.
+/// The transport was made with an `extra`.
 const EXTRA_WAS_GIVEN: u16 = OWN_FLAG << 1;
 
 static CLASS: Class = Class::new();
@@ -170,7 +170,7 @@ impl End for StreamSocket {
         Ok(first)
     }
 
-    /// Closes the socket, whoever owns it. Its name stays known.
+    /// Closes the socket. `sockname` is still known after that.
     fn close_descriptor(this: &Socket) -> Res<()> {
         let socket = this.end.stream.borrow_mut().take_socket();
         writing::poll_next_turn(this);
@@ -229,8 +229,9 @@ impl End for StreamSocket {
         writing::flush_before_end(this)
     }
 
-    /// Sending would find out that the connection is lost. But programs ask whether it is between the writes of one message,
-    /// which are to leave together, so the kernel is only asked whether it would.
+    /// Sending would find out that the connection is lost. But programs call `is_closing()` between
+    /// the writes of one message, which should leave together, so the kernel is only asked whether
+    /// sending would fail.
     fn settle_failure(this: &Native<Socket>) -> Res<()> {
         match this.is_dirty() && this.has_failed() {
             true => writing::flush_now(this),
@@ -267,7 +268,7 @@ fn leave_server(this: &Native<Socket>) -> Res<()> {
     Ok(())
 }
 
-/// An object that is a transport of ours with no attribute put over a method.
+/// An object that is a transport of ours none of whose methods is overridden on the instance.
 #[inline]
 pub(crate) fn plain(object: &Object) -> Option<&Native<Socket>> {
     object.exact::<Socket>().filter(|this| this.is_plain())
@@ -307,14 +308,14 @@ impl Socket {
         self.has(EXTRA_WAS_GIVEN | EXTRA_IS_WHOLE)
     }
 
-    /// Whether more bytes are to be received in this turn, for the protocol that this is the way to.
+    /// Whether to receive again in this turn, for the protocol of this receiver.
     #[inline]
     pub(crate) fn goes_on(&self, receiver: &Receiver) -> bool {
         self.has(WATCHED_FOR_READING) && !self.is_lost() && ptr::eq(self.receiver.get(), receiver)
     }
 }
 
-/// What may be given to a transport when it is made; `None` where it may be Python's `None`, too.
+/// Optional arguments of a new transport. Python's `None` counts as missing.
 #[derive(Default)]
 pub(crate) struct Given<'a> {
     /// A future that is completed after `connection_made`.
@@ -325,8 +326,8 @@ pub(crate) struct Given<'a> {
     pub(crate) context: Option<&'a Object>,
 }
 
-/// A transport for a connected, non-blocking socket. Schedules `connection_made`, then the start of reading, then
-/// the waiter, as asyncio's does.
+/// A transport for a connected, non-blocking socket. Schedules `connection_made`, then the start of
+/// reading, then the waiter, as asyncio's does.
 pub(crate) fn make(
     event_loop: &Object,
     descriptor: Descriptor,
@@ -350,7 +351,7 @@ pub(crate) fn make(
     };
     let this = base::make(event_loop, fd, end, 0)?;
     if !accepted {
-        // Once the peer has reset the connection, nobody could tell any more.
+        // After the peer has reset the connection, the kernel no longer knows.
         *this.end.peer.borrow_mut() = Address::of_peer(fd).ok();
     }
     if let Some(extra) = given.extra.filter(|extra| !extra.is_none()) {
@@ -367,7 +368,7 @@ pub(crate) fn make(
     match introduce(&this, core, protocol, given.server) {
         Ok(()) => Ok(this),
         Err(Raised) if accepted => {
-            // Nobody has seen it: the connection is closed without the warning that a lost transport deserves.
+            // Nobody has seen the transport: close the connection without a `ResourceWarning`.
             drop(this.end.stream.borrow_mut().take_socket());
             Err(Raised)
         }
@@ -383,7 +384,8 @@ fn introduce(
     server: Option<&Object>,
 ) -> Res<()> {
     set_protocol(this, protocol)?;
-    // The server not before the protocol was looked at: up to 3.12 it would count a connection that comes to nothing for ever.
+    // Attached only after the protocol's `connection_made` was found: up to 3.12 the server would
+    // count a failed connection forever.
     base::introduce(this, core, || {
         if let Some(server) = server.filter(|server| !server.is_none()) {
             match imports().server_knows_transports {
@@ -397,10 +399,11 @@ fn introduce(
     })
 }
 
-/// Small writes of ours leave together anyway; waiting for the peer's acknowledgement only adds latency.
+/// Small writes of ours leave together anyway; waiting for the peer's acknowledgement only adds
+/// latency.
 fn set_nodelay(fd: RawFd) {
     let on: libc::c_int = 1;
-    // Fails for anything but TCP, which is fine.
+    // Anything but TCP fails, which does no harm.
     // SAFETY: a readable `int` of that size.
     unsafe {
         libc::setsockopt(
@@ -413,7 +416,7 @@ fn set_nodelay(fd: RawFd) {
     }
 }
 
-/// Lets another protocol have what comes. One that runs code of the program's has a context of its own for that.
+/// Replaces the protocol. One that runs the program's code gets a context to run it in.
 pub(super) fn set_protocol(this: &Native<Socket>, protocol: &Object) -> Res<()> {
     let receiver = receiver::of(protocol)?;
     if this.context.is_empty() && !(receiver.is_native)(protocol) {

@@ -1,10 +1,12 @@
-//! What a transport has still to send: bytes objects, and views of memory that stays the program's.
+//! What waits to be sent: bytes objects, and views of memory that belongs to the program.
 //!
-//! From 3.12 on asyncio keeps what it was given, not a copy. Here that is done with what is large: the rest of a `bytearray` or `memoryview`
-//! that the kernel did not take stays where it is, exported, as a `memoryview` of it would be.
+//! From 3.12 on asyncio keeps the object that it was given, not a copy. Here this is done with
+//! large objects: the part of a `bytearray` or `memoryview` that the kernel did not take is not
+//! copied, but held by an export of its buffer.
 //!
-//! To release a view may run Python code: the destructor of what it shows. But chunks are dropped in the midst of sending. So a view that
-//! is dropped is only put aside, and [`release_views`] is called where anything may run.
+//! Releasing a view may run Python code, the destructor of its object. But chunks are dropped while
+//! data is sent. So a dropped view is only put on a list, and [`release_views`] releases it where
+//! Python code may run.
 
 use std::mem::MaybeUninit;
 use std::ptr;
@@ -22,7 +24,7 @@ use crate::cpython::{Object, Owned, Raised, Res};
 pub(crate) enum Unsent {
     /// An exact `bytes` object.
     Bytes(Chunk),
-    /// Memory of another object's, from a place on.
+    /// A view of another object's memory, from an offset on.
     View(Arc<View>, usize),
 }
 
@@ -44,7 +46,8 @@ impl From<Chunk> for Unsent {
 }
 
 impl Unsent {
-    /// The object itself if it is a `bytes`, a copy of what its buffer holds, or, if that is much, a view of it.
+    /// The object itself if it is a `bytes`; otherwise a copy of its buffer or, if that is large, a
+    /// view of it.
     pub(crate) fn of_buffer(object: &Object) -> Res<Self> {
         if let Some(chunk) = Chunk::exact(object) {
             return Ok(Self::Bytes(chunk));
@@ -55,7 +58,7 @@ impl Unsent {
         }
     }
 
-    /// What a view shows from a place on; a copy where asyncio has one.
+    /// A view from an offset on; a copy in versions where asyncio copies.
     pub(crate) fn of_view(view: Arc<View>, start: usize) -> Res<Self> {
         match cfg!(Py_3_12) {
             true => Ok(Self::View(view, start)),
@@ -63,7 +66,7 @@ impl Unsent {
         }
     }
 
-    /// An object that holds the bytes, and those before the place where a view begins.
+    /// The object that holds the bytes, including those before a view's offset.
     #[inline]
     pub(crate) fn object(&self) -> &Object {
         match self {
@@ -81,7 +84,7 @@ impl Unsent {
     }
 }
 
-/// A copy of bytes that may change later, unless they are many.
+/// A copy of bytes that may change later; `None` if they are too many to copy.
 pub(super) fn small(bytes: &[u8]) -> Res<Option<Chunk>> {
     match bytes.len() > FLUSH_AT_ONCE {
         true => Ok(None),
@@ -89,24 +92,26 @@ pub(super) fn small(bytes: &[u8]) -> Res<Option<Chunk>> {
     }
 }
 
-/// The memory of an object that has the buffer protocol, which it can't move or resize meanwhile.
+/// An exported buffer: the object cannot move or resize its memory while this exists.
 pub(crate) struct View(ptr::NonNull<Held>);
 
 struct Held {
     buffer: ffi::Py_buffer,
-    /// The next of those that were put aside.
+    /// The next on the list of dropped views.
     next: *mut Held,
 }
 
-/// Views that were dropped and are not released yet: a stack without a lock, which a thread could hold while another one forks.
+/// The list of dropped views: a lock-free stack, since a lock could be held by another thread at a
+/// fork.
 static ASIDE: AtomicPtr<Held> = AtomicPtr::new(ptr::null_mut());
 
 impl View {
     /// Fails as `socket.send()` does if the memory is not contiguous.
     pub(crate) fn of(object: &Object) -> Res<Arc<Self>> {
         let mut held = Box::new(MaybeUninit::<Held>::zeroed());
-        // SAFETY: live objects; the place for the buffer can be written, and stays where it is. All-zero is a valid `Held`. The
-        // `memoryview` is our own, so that the program may release those that it has; the buffer holds on to it.
+        // SAFETY: live objects; the place for the buffer can be written, and stays where it is.
+        // All-zero is a valid `Held`. The `memoryview` is our own, so that the program may release
+        // those that it has; the buffer holds on to it.
         unsafe {
             let view = Owned::steal(ffi::PyMemoryView_FromObject(object.as_ptr()))?;
             let buffer = &raw mut (*held.as_mut_ptr()).buffer;
@@ -127,8 +132,8 @@ impl View {
     pub(crate) fn bytes(&self) -> &[u8] {
         let buffer = self.buffer();
         match usize::try_from(buffer.len) {
-            // SAFETY: the exporter keeps so many bytes there until the buffer is released. They are changed only by Python code, and none
-            // runs while they are looked at.
+            // SAFETY: the exporter keeps so many bytes there until the buffer is released. They are
+            // changed only by Python code, and none runs while they are looked at.
             Ok(len) if len > 0 => unsafe {
                 std::slice::from_raw_parts(buffer.buf.cast_const().cast(), len)
             },
@@ -143,7 +148,7 @@ impl View {
     }
 }
 
-// SAFETY: a buffer is used and released with the interpreter attached, by any thread.
+// SAFETY: a buffer is used and released with the GIL held, by any thread.
 unsafe impl Send for View {}
 // SAFETY: as above.
 unsafe impl Sync for View {}
@@ -153,7 +158,7 @@ impl Drop for View {
         let held = self.0.as_ptr();
         let mut next = ASIDE.load(Ordering::Relaxed);
         loop {
-            // SAFETY: nobody else has it before it is on the stack.
+            // SAFETY: no other thread can reach it before it is on the stack.
             unsafe { (*held).next = next };
             match ASIDE.compare_exchange_weak(next, held, Ordering::Release, Ordering::Relaxed) {
                 Ok(_) => return,
@@ -163,7 +168,7 @@ impl Drop for View {
     }
 }
 
-/// Releases the views that were dropped. To be called, with nothing borrowed, when some may have been.
+/// Releases dropped views. Nothing may be borrowed, as Python code may run.
 #[inline]
 pub(crate) fn release_views() {
     if !ASIDE.load(Ordering::Relaxed).is_null() {
@@ -175,7 +180,8 @@ pub(crate) fn release_views() {
 fn release_all() {
     let mut held = ASIDE.swap(ptr::null_mut(), Ordering::Acquire);
     while !held.is_null() {
-        // SAFETY: it was made by `View::of`, and who takes it from the stack is the only one that has it.
+        // SAFETY: it was made by `View::of`, and who takes it from the stack is the only one that
+        // has it.
         unsafe {
             let mut last = Box::from_raw(held);
             held = last.next;

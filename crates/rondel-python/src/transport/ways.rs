@@ -1,4 +1,5 @@
-//! What the loop does with a transport or listener that it has queued, by a table with one entry for each class.
+//! How the loop runs a transport or listener that it has queued: a table with one entry for each
+//! class.
 
 use std::ops::ControlFlow;
 
@@ -10,9 +11,9 @@ use crate::cpython::Object;
 use crate::cpython::native::{Native, NativeClass};
 use crate::loop_core::item::Exit;
 
-/// What the reactor, and the ready ring, tell an object of one class.
+/// The events of one class.
 pub(super) trait Watched: NativeClass {
-    /// What asyncio calls the callback for a descriptor that can be read.
+    /// asyncio's name for the callback of a readable descriptor.
     const READ_READY: &'static str;
 
     /// The descriptor can be read.
@@ -23,13 +24,14 @@ pub(super) trait Watched: NativeClass {
         ControlFlow::Continue(())
     }
 
-    /// It has something to do that asyncio would do by `call_soon`: start reading, or tell of its end.
+    /// Something that asyncio does by `call_soon` is due: the start of reading, or
+    /// `connection_lost`.
     fn deferred(_this: &Native<Self>) -> ControlFlow<Exit> {
         ControlFlow::Continue(())
     }
 }
 
-/// The same for any object, which is looked at first: `None` if it is of another class.
+/// The same, for objects of any class: others are ignored.
 struct Ways {
     read_ready: &'static str,
     is_exact: fn(&Object) -> bool,
@@ -40,7 +42,7 @@ struct Ways {
 
 impl Ways {
     const fn of<T: Watched>() -> Self {
-        /// Calls `way` for an object of the class.
+        /// Calls `way` if the object is of the class.
         fn of_class<T: Watched>(
             object: &Object,
             way: fn(&Native<T>) -> ControlFlow<Exit>,
@@ -73,7 +75,7 @@ fn ways(object: &Object) -> Option<&'static Ways> {
 /// A descriptor can be read: a transport's, or a listener's.
 #[inline]
 pub(crate) fn readable(object: &Object) -> ControlFlow<Exit> {
-    // The most frequent case is not worth two indirect calls.
+    // The most frequent case is called directly.
     if let Some(socket) = object.exact::<Socket>() {
         return Socket::readable(socket);
     }
@@ -91,7 +93,7 @@ pub(crate) fn writable(object: &Object) -> ControlFlow<Exit> {
     }
 }
 
-/// It is the turn of what a transport has put off.
+/// A deferred item of a transport is due.
 pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
     match ways(object) {
         Some(ways) => (ways.deferred)(object),
@@ -99,7 +101,7 @@ pub(crate) fn deferred(object: &Object) -> ControlFlow<Exit> {
     }
 }
 
-/// What asyncio calls the callback for a descriptor that can be read.
+/// asyncio's name for the callback of a readable descriptor.
 pub(crate) fn read_ready_name(object: &Object) -> &'static str {
     ways(object).map_or("_read_ready", |ways| ways.read_ready)
 }

@@ -1,8 +1,9 @@
-//! Writing: what the program hands over, and what happens when the descriptor can be written.
+//! Writing: the methods, and what happens when the descriptor can be written.
 //!
-//! What is written in one turn of the loop leaves by one system call when the turn is over: `write` notes the transport with
-//! the loop, which calls [`Sends::flush`] (`loop_core/written.rs` says why, and what comes sooner). Whatever could tell the
-//! difference to asyncio's sending at once flushes first ([`flush_if_dirty`]).
+//! What is written in one turn of the loop is sent by one system call at the end of the turn:
+//! `write` puts the transport on the loop's list, and the loop calls [`Sends::flush`]
+//! (`loop_core/written.rs` says why, and when it is sent earlier). Whatever could show that asyncio
+//! sends at once flushes first ([`flush_if_dirty`]).
 
 use std::cell::RefCell;
 use std::io;
@@ -67,7 +68,7 @@ fn check_writable(this: &Socket) -> Res<()> {
     Ok(())
 }
 
-/// Takes many bytes that may change later: they go to the kernel first, and the rest stays where it is.
+/// Writes a large mutable buffer: it is sent at once, and the rest is held by a view.
 #[cold]
 fn write_large(this: &Native<Socket>, data: &Object) -> Res<()> {
     let view = View::of(data)?;
@@ -102,8 +103,8 @@ fn check_bytes_like(data: &Object) -> Res<()> {
     Ok(())
 }
 
-/// `socket.send()` has to be given a buffer, and asyncio gives the connection up for one that cannot be had, such as of what
-/// is not contiguous.
+/// The buffer cannot be exported, for example because it is not contiguous. `socket.send()` would
+/// raise, so that asyncio ends the connection.
 #[cold]
 fn cannot_be_sent(this: &Native<Socket>) -> Res<()> {
     let exception = take_unless_exit()?;
@@ -114,7 +115,7 @@ fn cannot_be_sent(this: &Native<Socket>) -> Res<()> {
     }
 }
 
-/// What was written to others after the last write to this one is sent before the next.
+/// Keeps the order across transports: what others wrote after this one's last write is sent first.
 #[inline]
 fn before_more(this: &Native<Socket>) {
     if this.is_dirty()
@@ -145,21 +146,21 @@ fn queue(this: &Native<Socket>, chunk: Unsent) -> Res<()> {
     }
 }
 
-/// Whether nothing waits, so that [`send`] may be used.
+/// Whether nothing waits, which [`send`] requires.
 #[inline]
 pub(crate) fn is_clear(this: &Native<Socket>) -> bool {
     let stream = this.end.stream.borrow();
     stream.is_clear() && !stream.eof_written() && this.end.empty_waiter.is_empty()
 }
 
-/// Sends bytes that the caller itself holds, at once; only if [`is_clear`]. [`sent`] is to be told what came of it. Runs
-/// no Python code.
+/// Sends borrowed bytes at once; requires [`is_clear`]. The caller passes the result to [`sent`].
+/// Runs no Python code.
 #[inline]
 pub(crate) fn send(this: &Native<Socket>, bytes: &[u8]) -> Res<Sent> {
     send_or(this, bytes, |rest| Chunk::copy(rest).map(Unsent::Bytes))
 }
 
-/// As [`send`], where `keep` makes what waits of the rest.
+/// As [`send`]; `keep` makes a chunk of what the kernel did not take.
 #[inline]
 fn send_or(
     this: &Native<Socket>,
@@ -169,7 +170,7 @@ fn send_or(
     let mut raised = Ok(());
     let sent = this.end.stream.borrow_mut().send(bytes, |rest| {
         keep(rest).unwrap_or_else(|Raised| {
-            // The connection must not go on with these bytes missing: the caller ends it.
+            // These bytes are lost, so the connection must not go on: the caller ends it.
             raised = Err(Raised);
             Chunk::empty().into()
         })
@@ -177,8 +178,8 @@ fn send_or(
     raised.map(|()| sent)
 }
 
-/// Sends bytes that the caller itself holds, behind what waits, where nobody can be told what comes of it. The caller knows that
-/// [`flush_if_dirty`] is due.
+/// Sends borrowed bytes behind what waits, where errors cannot be reported. The caller calls
+/// [`flush_if_dirty`] later.
 pub(crate) fn write_early(stream: &mut Stream<Descriptor, Unsent>, bytes: &[u8]) {
     if bytes.is_empty() {
         return;
@@ -192,7 +193,7 @@ pub(crate) fn write_early(stream: &mut Stream<Descriptor, Unsent>, bytes: &[u8])
     }
 }
 
-/// Sends what waits, after whatever was written before it.
+/// Sends what waits, after what other transports wrote before it.
 #[inline]
 pub(crate) fn flush_now(this: &Native<Socket>) -> Res<()> {
     let was_dirty = this.is_dirty();
@@ -213,14 +214,15 @@ pub(super) fn flush_own(this: &Native<Socket>) -> Res<()> {
     self::sent(this, sent)
 }
 
-/// Where the other end is on this loop, too, it is to see in the next turn what was sent, or that this end is closed.
+/// Polls in the next turn: if the other end is on this loop too, it sees the data, or the end, as
+/// soon as in asyncio.
 pub(super) fn poll_next_turn(this: &Socket) {
     if let Some(core) = this.core() {
         core.engine().poll_next_turn();
     }
 }
 
-/// Sends what was written in the running turn, to whatever transport: something is about to reach the kernel at once.
+/// Sends what all transports wrote in the running turn, before something else reaches the kernel.
 #[inline]
 fn flush_in_order(this: &Socket) {
     if let Some(core) = this.core() {
@@ -246,7 +248,7 @@ pub(crate) fn sent(this: &Native<Socket>, sent: Sent) -> Res<()> {
     }
 }
 
-/// What was written in the running turn is sent before the connection ends.
+/// Sends what was written in the running turn, before the connection ends.
 pub(super) fn flush_before_end(this: &Native<Socket>) -> Res<()> {
     flush_in_order(this);
     flush_if_dirty(this)
@@ -327,7 +329,7 @@ impl Sends for Socket {
     }
 }
 
-/// As [`Sends::flush`], for several sockets' transports, which send together.
+/// As [`Sends::flush`], for several sockets, by one system call.
 fn flush_together(transports: &[Owned], batch: &RefCell<SendBatch>) {
     let mut together = Vec::with_capacity(transports.len());
     let mut streams = Vec::with_capacity(transports.len());
@@ -337,7 +339,7 @@ fn flush_together(transports: &[Owned], batch: &RefCell<SendBatch>) {
             .filter_map(|object| object.exact::<Socket>())
     };
     for socket in sockets() {
-        // A transport that was flushed and written to again is there twice.
+        // A transport that was flushed and then written to again is listed twice.
         if let Ok(stream) = socket.end.stream.try_borrow_mut()
             && stream.is_dirty()
         {
@@ -353,7 +355,7 @@ fn flush_together(transports: &[Owned], batch: &RefCell<SendBatch>) {
             finalizing(socket.object(), || self::sent(socket, sent));
         }
     }
-    // Who was written to meanwhile.
+    // Those that were written to meanwhile.
     sockets().for_each(Socket::flush);
 }
 
@@ -380,7 +382,8 @@ fn writelines(this: &Native<Socket>, lines: &Object) -> Res<Owned> {
         return no_memory();
     }
     let collected = collect(&lines, &mut pieces).map_err(|Raised| take_exception());
-    // Up to 3.14 all are looked at before any is queued: one that is no buffer leaves nothing behind.
+    // Up to 3.14 all are looked at before any is queued: one that is no buffer leaves nothing
+    // behind.
     if collected.is_ok() || cfg!(Py_3_15) {
         queue_all(this, pieces)?;
     }

@@ -1,5 +1,5 @@
-//! Reads that were given what is no number of bytes, or no separator. asyncio looks at it when the read is awaited, and some of
-//! it only when there are bytes to be cut: so do these.
+//! Reads with arguments of unexpected types. As in asyncio, these are checked when the read is
+//! awaited, and some only when there are bytes to slice.
 
 use super::{Kind, Read, check_exception, empty, incomplete};
 use crate::awaitable::Next;
@@ -81,7 +81,8 @@ impl Read {
         }
     }
 
-    /// A separator, or one of several, is no bytes: they are searched for when there are as many bytes as the shortest has items.
+    /// A separator, or one of several, is not bytes. asyncio searches once there are as many bytes
+    /// as the shortest has items.
     #[cold]
     pub(super) fn unfit_separators(&self, given: &Object) -> Res<()> {
         let mut sizes = Vec::new();
@@ -112,7 +113,7 @@ impl Read {
                 false => self.wait(reader, "readuntil"),
             };
         }
-        // What it has to say of them, a bytearray says itself.
+        // A bytearray raises the exception.
         let (given, find) = (self.extra.or_none(), Owned::from_str("find")?);
         let buffer = Owned::bytearray(&[])?;
         match given.is_tuple() && imports().many_separators {

@@ -1,7 +1,8 @@
 //! Where a datagram goes and comes from: Python's addresses, and the engine's.
 //!
-//! A program that answers whoever has asked hands back the very tuple that it was given, or at least its text. [`Host`] keeps
-//! number and text of the peer that was heard last, so that neither is made from the other for each datagram.
+//! A program that answers a datagram usually passes back the tuple that it was given, or its host
+//! string. [`Host`] caches the number and the string of the last peer, so that neither is converted
+//! for each datagram.
 
 use std::cell::Cell;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddrV4, SocketAddrV6};
@@ -16,7 +17,7 @@ use crate::cpython::error::take_exception;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, Slot};
 
-/// The peer that was heard last, if it has an IPv4 address.
+/// The last peer that sent something, if it has an IPv4 address.
 #[derive(Default)]
 pub(super) struct Host {
     number: Cell<u32>,
@@ -43,7 +44,7 @@ impl Host {
         Ok(text)
     }
 
-    /// The number behind a text, if it is that of an address.
+    /// The address that a string means, if it is a literal one.
     #[inline]
     fn number(&self, text: &Object) -> Option<Ipv4Addr> {
         if self.text.holds(text) {
@@ -53,10 +54,11 @@ impl Host {
     }
 }
 
-/// The text of an exact `str`, if it may be that of an address.
+/// The text of an exact `str`, which may be an address.
 fn literal(text: &Object) -> Option<&str> {
     let mut len = 0;
-    // SAFETY: a live object; only that of an exact `str` is asked for its text, which lives as long as it.
+    // SAFETY: a live object; only that of an exact `str` is asked for its text, which lives as long
+    // as it.
     let bytes = unsafe {
         if ffi::PyUnicode_CheckExact(text.as_ptr()) == 0 {
             return None;
@@ -86,7 +88,7 @@ fn number(object: &Object, limit: u32) -> Option<u32> {
     }
 }
 
-/// What is kept of where a datagram goes: Python's address, and the engine's if it is sent natively.
+/// The destination of a datagram: Python's address, and the engine's if it is sent natively.
 pub(super) struct Destination {
     object: Owned,
     address: Option<Address>,
@@ -94,7 +96,7 @@ pub(super) struct Destination {
 }
 
 impl Destination {
-    /// Where `object`, which was given to `sendto`, means.
+    /// The destination for an argument of `sendto`.
     #[inline]
     pub(super) fn new(this: &Datagram, object: Owned) -> Self {
         let connected = this.has(CONNECTED);
@@ -126,7 +128,8 @@ impl datagram::Destination for Destination {
     }
 }
 
-/// A literal address of the socket's family. Everything else is left to `socket.sendto`: names, Unix paths, mistakes.
+/// A literal address of the socket's family. Host names, Unix paths and wrong types are left to
+/// `socket.sendto`.
 #[inline]
 fn parse(this: &Datagram, object: &Object) -> Option<Address> {
     if !object.is_exact_tuple() {

@@ -8,10 +8,11 @@
 //! | `destination.rs` | Python's addresses as the engine's |
 //! | `attributes.rs` | what can be asked of it |
 //!
-//! It is made for IP and Unix sockets (`python/rondel/_datagrams.py`). For other families, and for a subclass of
-//! `socket.socket`, which may receive and send in its own way, asyncio's own transport works on the native loop.
+//! It is made for IP and Unix sockets (`python/rondel/_datagrams.py`). For other families, and for
+//! a subclass of `socket.socket`, which may receive and send in its own way, asyncio's own
+//! transport works on the native loop.
 //!
-//! The `socket.socket` owns the descriptor from the beginning to the end, as somebody has made it before.
+//! The `socket.socket` that the transport was made with owns the descriptor until the end.
 
 mod attributes;
 mod destination;
@@ -49,7 +50,7 @@ pub(super) struct DatagramSocket {
     undelivered: RefCell<VecDeque<(Owned, Owned)>>,
     /// The address that was given as `remote_addr`, or None.
     address: Slot,
-    /// Numbers and texts of the peer that was heard last.
+    /// The address of the last peer.
     host: Host,
     family: Cell<libc::c_int>,
 }
@@ -157,7 +158,7 @@ impl End for DatagramSocket {
     }
 
     fn force_close(this: &Native<Datagram>) -> Res<bool> {
-        // What the kernel would have taken before is sent.
+        // asyncio would have sent it before.
         Self::settle(this)?;
         let ended = this.end.datagrams.borrow_mut().force_close();
         Ok(ended.map(drop).is_some())
@@ -201,7 +202,7 @@ impl Writes for DatagramSocket {
     }
 }
 
-/// The result of a method that may fail with an `OSError`, which means None.
+/// A result, or None in place of an `OSError`.
 fn unless_os_error(result: Res<Owned>) -> Res<Owned> {
     let os_error = Builtin::Os.class();
     match result {
@@ -213,8 +214,8 @@ fn unless_os_error(result: Res<Owned>) -> Res<Owned> {
     }
 }
 
-/// `make_datagram_transport(loop, sock, protocol, address, waiter, extra)`. Schedules `connection_made`, then the start of
-/// reading, then the waiter, as asyncio's does.
+/// `make_datagram_transport(loop, sock, protocol, address, waiter, extra)`. Schedules
+/// `connection_made`, then the start of reading, then the waiter, as asyncio's does.
 fn make_datagram_transport(_: &Object, args: Args<'_>) -> Res<Owned> {
     let parameters = ["loop", "sock", "protocol", "address", "waiter", "extra"];
     let given = args.parse("make_datagram_transport", parameters, 6, 3)?;

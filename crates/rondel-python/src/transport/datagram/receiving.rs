@@ -1,7 +1,8 @@
 //! What happens when a datagram transport's descriptor can be read.
 //!
-//! What waits comes in batches, by one system call, and all of a batch is taken out of the shared memory before the protocol
-//! hears of any of it: a callback may run the loop, pause reading, or close. What can't be delivered then is kept.
+//! Datagrams are received in batches, by one system call. A whole batch is copied out of the shared
+//! memory before the protocol is called, since a callback may run the loop, pause reading, or
+//! close. What cannot be delivered then is kept.
 
 use std::cell::RefCell;
 
@@ -76,8 +77,8 @@ fn read(this: &Native<Datagram>) -> Res<()> {
     }
 }
 
-/// Tells the protocol. What it raises is reported here, as others may wait behind; only an exception that ends the loop
-/// comes out.
+/// Calls the protocol. An exception is reported here, as more datagrams may follow; only one that
+/// ends the loop is returned.
 #[inline]
 fn deliver(this: &Native<Datagram>, data: &Object, from: &Object) -> Res<()> {
     let owner = this.protocol.or_none();
@@ -95,7 +96,7 @@ pub(super) fn error_received(this: &Datagram, exception: &Object) -> Res<()> {
         .map(drop)
 }
 
-/// Keeps what was received until it is wanted. A transport that was closed wants no more.
+/// Keeps what was received until reading is resumed; drops it if the transport is closing.
 #[cold]
 fn keep(this: &Native<Datagram>, rest: impl Iterator<Item = (Owned, Owned)>) -> Res<()> {
     if this.end.datagrams.borrow().is_closing() {
@@ -107,7 +108,7 @@ fn keep(this: &Native<Datagram>, rest: impl Iterator<Item = (Owned, Owned)>) -> 
     Ok(())
 }
 
-/// Sees to it that what was kept is delivered, if it is wanted now.
+/// Schedules the delivery of what was kept, unless reading is paused.
 fn deliver_later(this: &Native<Datagram>) {
     let wanted = this.end.datagrams.borrow().intake.is_reading()
         && !this.end.undelivered.borrow().is_empty();
@@ -129,7 +130,7 @@ pub(super) fn deliver_kept(this: &Native<Datagram>) -> Res<()> {
         while this.end.datagrams.borrow().intake.is_reading() {
             let next = this.end.undelivered.borrow_mut().pop_front();
             let Some((data, from)) = next else {
-                // The kernel is asked again only now, so that nothing is overtaken.
+                // Only now may more be received, to keep the order.
                 return start_reading(this);
             };
             if let Err(Raised) = deliver(this, &data, &from) {
@@ -144,7 +145,7 @@ pub(super) fn deliver_kept(this: &Native<Datagram>) -> Res<()> {
 
 // ---- methods ----
 
-/// What comes is wanted again: first what was kept.
+/// Reading was resumed: delivers first what was kept.
 pub(super) fn resumed(this: &Native<Datagram>) -> Res<()> {
     let kept = !this.end.undelivered.borrow().is_empty();
     match kept {

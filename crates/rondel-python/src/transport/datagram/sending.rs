@@ -1,7 +1,8 @@
-//! `sendto`: what the program hands over, and what happens when the descriptor can be written.
+//! `sendto`, and what happens when the descriptor can be written.
 //!
-//! The first datagram of a turn is sent at once. Those that follow it in the same turn leave together when the turn is over:
-//! the loop, which was told of the first, calls [`Sends::flush`]. Whatever could tell the difference flushes first.
+//! The first datagram of a turn is sent at once. Those that follow in the same turn are sent
+//! together at its end: the first one puts the transport on the loop's list, and the loop calls
+//! [`Sends::flush`]. Whatever could show the difference flushes first.
 
 use std::io;
 
@@ -64,7 +65,7 @@ fn sendto(this: &Native<Datagram>, args: Args<'_>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// The event that `socket.sendto` raises, for what is not sent by it.
+/// The audit event of `socket.sendto`, for datagrams that are sent without it.
 #[inline]
 fn audit(this: &Datagram, to: &Object) -> Res<()> {
     let socket = match this.end.datagrams.borrow().socket() {
@@ -85,8 +86,8 @@ fn queue(this: &Native<Datagram>, data: &Object, to: Destination) -> Res<()> {
     }
     let foreign = matches!(to.route(), Route::Foreign);
     if foreign {
-        // It may fail in any way, and may end the transport: what was sent before it is not to be lost with it. And what a path
-        // leads to may be something else when the turn ends.
+        // It may fail in any way and end the transport, with which earlier datagrams must not be
+        // lost. And a path may mean another file when the turn ends.
         flush_if_dirty(this)?;
     }
     // Is it still so?
@@ -103,7 +104,8 @@ fn queue(this: &Native<Datagram>, data: &Object, to: Destination) -> Res<()> {
     }
 }
 
-/// The kernel would be given it at once, and there is no buffer to give: this ends the transport, after what waits.
+/// The buffer cannot be exported. asyncio would send at once and fail: this ends the transport,
+/// after what waits was sent.
 #[cold]
 fn cannot_be_sent(this: &Native<Datagram>) -> Res<()> {
     let exception = take_unless_exit()?;
@@ -135,7 +137,7 @@ fn immutable(data: &Object) -> Res<Chunk> {
     if let Some(chunk) = Chunk::exact(data) {
         return Ok(chunk);
     }
-    // Of any memoryview, be it contiguous or not.
+    // Of any memoryview, contiguous or not.
     let bytes = data.to_bytes()?;
     Chunk::of_buffer(&bytes)
 }
@@ -172,7 +174,7 @@ fn attempt(this: &Datagram, data: &Object, to: &Destination) -> Res<Attempt> {
     }
 }
 
-/// Sends one datagram to what only Python's socket module understands.
+/// Sends one datagram by `socket.sendto`.
 #[cold]
 fn attempt_by_socket(this: &Datagram, data: &Object, to: &Object) -> Res<Attempt> {
     let socket = match this.end.datagrams.borrow().socket() {
@@ -242,8 +244,9 @@ fn push(this: &Native<Datagram>, data: Chunk, to: Destination) -> Res<()> {
     Ok(())
 }
 
-/// Sends what waits, one error after the other, until nothing is left or the kernel takes no more. What `error_received()`
-/// raises is reported: it was another call that sent this datagram, and those behind it have to go.
+/// Sends what waits until nothing is left or the kernel takes no more, past errors. What
+/// `error_received()` raises is reported: the datagram came from another call, and those behind it
+/// have to be sent.
 fn flush(this: &Native<Datagram>) -> Res<()> {
     let mut exit = None;
     loop {
@@ -265,7 +268,8 @@ fn flush(this: &Native<Datagram>) -> Res<()> {
     }
 }
 
-/// Sends what waits. True: the protocol was told of an error, and there may be more to send.
+/// Sends what waits. Returns true after an error, of which the protocol was told: there may be more
+/// to send.
 fn send_waiting(this: &Native<Datagram>) -> Res<bool> {
     let flushed = this.end.datagrams.borrow_mut().flush();
     match flushed {
@@ -330,7 +334,8 @@ pub(super) fn write_ready(this: &Native<Datagram>) -> Res<()> {
     if !this.has(WATCHED_FOR_WRITING) || this.is_lost() {
         return Ok(());
     }
-    // As asyncio does, an error ends this attempt: the descriptor is still writable in the next turn.
+    // As asyncio does, an error ends this attempt: the descriptor is still writable in the next
+    // turn.
     if send_waiting(this)? && !this.end.datagrams.borrow().is_empty() {
         return Ok(());
     }

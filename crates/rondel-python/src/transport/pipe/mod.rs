@@ -1,5 +1,5 @@
-//! `ReadPipeTransport` and `WritePipeTransport`: asyncio's `_UnixReadPipeTransport` and `_UnixWritePipeTransport`, on the
-//! engine's `ReadEnd` and `WriteEnd`.
+//! `ReadPipeTransport` and `WritePipeTransport`: asyncio's `_UnixReadPipeTransport` and
+//! `_UnixWritePipeTransport`, on the engine's `ReadEnd` and `WriteEnd`.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -7,7 +7,8 @@
 //! | `reading.rs` | the end that is read |
 //! | `writing.rs` | the end that is written |
 //!
-//! The file object owns the descriptor from the beginning to the end, as the program has made it before, and is closed once.
+//! The file object that the transport was made with owns the descriptor until the end, and is
+//! closed once.
 
 mod reading;
 mod writing;
@@ -29,27 +30,27 @@ use crate::loop_core::LoopCore;
 
 /// What is one end's own about a pipe.
 trait PipeEnd: End {
-    /// What is said of a descriptor that can't be waited for.
+    /// The message for a descriptor that cannot be waited for.
     const REFUSAL: &'static str;
 
     fn new(pipe: Owner, kind: PipeKind) -> Self;
-    /// Shows the file object, if there is one and nothing is borrowed.
+    /// Visits the file object, unless it was taken or is borrowed.
     fn see_pipe(&self, see: &mut dyn FnMut(&Object));
-    /// Takes the file object, if nothing is borrowed.
+    /// Takes the file object, unless it is borrowed.
     fn take_pipe(&self) -> Option<Owner>;
 }
 
 /// Closes the file object.
 fn close_pipe<E: PipeEnd>(this: &Transport<E>) -> Res<()> {
-    // Where the other end is on this loop, too, it is to see that in the next turn.
+    // If the other end is on this loop too, it sees that in the next turn.
     if let Some(core) = this.core() {
         core.engine().poll_next_turn();
     }
     this.end.take_pipe().map_or(Ok(()), Owner::close)
 }
 
-/// Looks at a pipe that a transport is to be made for, and makes it non-blocking. `refusal` is the text for what can't be
-/// waited for.
+/// Checks a pipe before its transport is made, and makes it non-blocking. `refusal` is the message
+/// for one that cannot be waited for.
 fn prepare(pipe: &Object, refusal: &str) -> Res<(Owner, RawFd, PipeKind)> {
     let owner = Owner::new(pipe)?;
     let fd = owner.as_raw_fd();
@@ -79,7 +80,8 @@ fn make_extra(extra: &Object, pipe: &Object) -> Res<Owned> {
     Ok(extra)
 }
 
-/// `make_…_pipe_transport(loop, pipe, protocol, waiter=None, extra=None)`. `prepared` gets the transport before anyone else.
+/// `make_…_pipe_transport(loop, pipe, protocol, waiter=None, extra=None)`. `prepared` is called
+/// with the new transport first.
 fn make<E: PipeEnd>(
     args: Args<'_>,
     function: &str,

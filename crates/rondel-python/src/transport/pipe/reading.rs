@@ -112,7 +112,7 @@ impl End for Reading {
         close_pipe(this)
     }
 
-    /// A terminal whose other side is closed fails so: that is how it ends.
+    /// `EIO` is the end of a terminal whose other side was closed.
     fn is_expected(exception: &Object) -> Res<bool> {
         if !is_os_error(exception)? {
             return Ok(false);

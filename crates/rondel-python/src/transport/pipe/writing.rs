@@ -125,7 +125,7 @@ impl End for Writing {
     fn close(this: &Native<WritePipe>) -> Close {
         match this.end.end.borrow_mut().write_eof() {
             true => Close::Now,
-            // When everything is written; until then the end that reads is watched.
+            // The end follows when everything is written.
             false => Close::Already,
         }
     }
@@ -169,7 +169,8 @@ fn write(this: &Native<WritePipe>, data: &Object) -> Res<Owned> {
         Some(chunk) => write_bytes(this, chunk.as_ref(), Some(&chunk))?,
         None => match with_buffer(data, |bytes| write_bytes(this, bytes, None)) {
             Ok(written) => written?,
-            // `os.write()` would have to be given a buffer, and asyncio gives the pipe up if none can be had.
+            // The buffer cannot be exported: `os.write()` would raise, so that asyncio ends the
+            // transport.
             Err(Raised) => {
                 write_failed(this, &*take_unless_exit()?)?;
                 return Ok(Owned::none());
@@ -191,7 +192,7 @@ fn write(this: &Native<WritePipe>, data: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// Offers bytes to the kernel; what it does not take is kept: the object itself, if it is all of it.
+/// Writes bytes. What the kernel does not take is kept: the object itself, if nothing was taken.
 fn write_bytes(this: &WritePipe, bytes: &[u8], whole: Option<&Chunk>) -> Res<Written> {
     this.end.end.borrow_mut().write(bytes, |rest| match whole {
         Some(chunk) if rest.len() == bytes.len() => Ok(chunk.clone()),
