@@ -1,14 +1,10 @@
 //! Audit events (`sys.audit`), for what Python's own functions would have raised.
 
-use std::ffi::{CStr, c_char, c_int};
+use std::ffi::CStr;
 
 use super::object::check;
+use super::private::PySys_Audit;
 use super::{Object, Owned, Res};
-
-unsafe extern "C" {
-    /// Part of the C API (`sysmodule.h`) in all versions.
-    fn PySys_Audit(event: *const c_char, format: *const c_char, ...) -> c_int;
-}
 
 /// `sys.audit(event, *args)`. With two arguments it is nearly free while there is no hook.
 #[inline]

@@ -18,6 +18,7 @@ use super::error::{guard_object, type_error};
 use super::method::{Args, attribute, method};
 use super::native::Fields;
 use super::object::check;
+use super::private::PyMethod_New;
 use super::types::{TypeBuilder, allocate, slot_fn};
 use super::{Object, Owned, Res, Slot};
 
@@ -37,11 +38,6 @@ unsafe impl Collected for StandIn {
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-
-unsafe extern "C" {
-    /// From `Include/cpython/classobject.h`.
-    fn PyMethod_New(function: *mut ffi::PyObject, this: *mut ffi::PyObject) -> *mut ffi::PyObject;
-}
 
 /// The function itself is called, by the vectorcall that it has for calls from C.
 unsafe extern "C" fn call(

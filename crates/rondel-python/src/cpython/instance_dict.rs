@@ -13,12 +13,9 @@ use std::sync::atomic::{AtomicIsize, Ordering};
 use pyo3::ffi;
 
 use super::Object;
+use super::private::_PyObject_GetDictPtr;
 #[cfg(Py_3_14)]
 use super::{Owned, Res, none};
-
-unsafe extern "C" {
-    fn _PyObject_GetDictPtr(object: *mut ffi::PyObject) -> *mut *mut ffi::PyObject;
-}
 
 /// Where the interpreter keeps an object's dict, in bytes from the object; 0 if that is not known.
 #[cfg(Py_3_14)]

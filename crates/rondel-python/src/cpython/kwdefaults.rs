@@ -13,6 +13,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::ffi;
 
 use super::dispatch::is_as_expected;
+#[cfg(Py_3_12)]
+use super::private::{PyDict_AddWatcher, PyDict_Watch, PyFunction_SetVectorcall};
 use super::{Object, Owned, Res};
 
 /// A function, which is kept forever, and what it was made with.
@@ -33,26 +35,6 @@ static STOCK: AtomicPtr<ffi::PyGetSetDef> = AtomicPtr::new(ptr::null_mut());
 
 fn entries() -> MutexGuard<'static, Vec<Entry>> {
     ENTRIES.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(Py_3_12)]
-unsafe extern "C" {
-    /// From `Include/cpython/funcobject.h`. The interpreter then runs the function's bytecode only
-    /// when it is asked to.
-    fn PyFunction_SetVectorcall(
-        function: *mut ffi::PyFunctionObject,
-        vectorcall: ffi::vectorcallfunc,
-    );
-    /// From `Include/cpython/dictobject.h`.
-    fn PyDict_AddWatcher(
-        callback: unsafe extern "C" fn(
-            c_int,
-            *mut ffi::PyObject,
-            *mut ffi::PyObject,
-            *mut ffi::PyObject,
-        ) -> c_int,
-    ) -> c_int;
-    fn PyDict_Watch(watcher: c_int, dict: *mut ffi::PyObject) -> c_int;
 }
 
 /// Has calls of a function go this way.

@@ -67,6 +67,7 @@ pub(crate) mod names;
 pub(crate) mod native;
 pub(crate) mod nesting;
 pub(crate) mod object;
+pub(crate) mod private;
 pub(crate) mod python_class;
 pub(crate) mod slots;
 pub(crate) mod special;

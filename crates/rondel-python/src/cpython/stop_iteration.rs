@@ -15,6 +15,7 @@ use pyo3::ffi;
 use super::error::restore;
 use super::freelist::free_list;
 use super::object::check;
+use super::private::{_PyGen_FetchStopIterationValue, _PyGen_SetStopIterationValue};
 use super::types::{TypeBuilder, free, slot_fn};
 use super::{Object, Owned, Raised, Res};
 
@@ -64,11 +65,6 @@ pub(crate) fn stop_iteration(value: Owned) -> Raised {
         (*fields).value = value.into_ptr();
     }
     restore(instance)
-}
-
-unsafe extern "C" {
-    fn _PyGen_FetchStopIterationValue(value: *mut *mut ffi::PyObject) -> std::ffi::c_int;
-    fn _PyGen_SetStopIterationValue(value: *mut ffi::PyObject) -> std::ffi::c_int;
 }
 
 /// After [`stop_iteration`], or a null return without an exception, for a program that called

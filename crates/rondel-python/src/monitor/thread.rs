@@ -328,22 +328,10 @@ mod pending {
         c_int,
     ) -> c_int;
 
-    #[cfg(Py_3_12)]
-    unsafe extern "C" {
-        /// Exported for the interpreter's own tests; the same in all versions from 3.12 on. The
-        /// last argument says whether only the main thread may make the call.
-        fn _PyEval_AddPendingCall(
-            interpreter: *mut ffi::PyInterpreterState,
-            call: extern "C" fn(*mut c_void) -> c_int,
-            argument: *mut c_void,
-            flags: c_int,
-        ) -> c_int;
-    }
-
     /// What has any thread make a call, which `Py_AddPendingCall` has only the main thread do.
     pub(super) fn of_any_thread() -> Option<Add> {
         #[cfg(Py_3_12)]
-        return Some(_PyEval_AddPendingCall);
+        return Some(crate::cpython::private::_PyEval_AddPendingCall);
         #[cfg(not(Py_3_12))]
         return None;
     }

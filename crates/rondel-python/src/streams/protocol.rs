@@ -8,7 +8,6 @@
 //! connection never has them.
 
 use std::cell::Cell;
-use std::ptr;
 
 use pyo3::ffi;
 
@@ -201,7 +200,7 @@ impl Protocol {
         #[cfg(Py_3_13)]
         // SAFETY: a live weak reference; what comes out is a reference of ours, or null.
         unsafe {
-            let mut reader = ptr::null_mut();
+            let mut reader = std::ptr::null_mut();
             ffi::compat::PyWeakref_GetRef(weak.as_ptr(), &mut reader);
             Owned::steal(reader).ok()
         }

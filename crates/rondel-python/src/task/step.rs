@@ -264,16 +264,12 @@ fn run(task: &Native<Task>, exception: Option<Owned>) -> Res<After> {
     }
 }
 
-unsafe extern "C" {
-    fn _PyGen_FetchStopIterationValue(value: *mut *mut ffi::PyObject) -> std::ffi::c_int;
-}
-
 /// `throw` reports a return by `StopIteration`, unlike `PyIter_Send`.
 fn returned_value(result: &mut *mut ffi::PyObject) -> ffi::PySendResult {
     // SAFETY: a built-in class; exported by every supported version; null stays null on failure.
     unsafe {
         if raised_matches(Object::from_ptr(ffi::PyExc_StopIteration))
-            && _PyGen_FetchStopIterationValue(result) == 0
+            && crate::cpython::private::_PyGen_FetchStopIterationValue(result) == 0
         {
             return ffi::PySendResult::PYGEN_RETURN;
         }

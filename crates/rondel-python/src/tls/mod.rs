@@ -15,7 +15,7 @@
 //! | `reading.rs`, `writing.rs` | the two ways |
 //! | `session.rs` | encrypting and decrypting: through OpenSSL, or through Python's objects |
 //! | `channel.rs` | what OpenSSL reads from and writes to |
-//! | `locate.rs`, `openssl.rs` | where OpenSSL's pointers are in the interpreter's objects; its functions |
+//! | `locate.rs`, `openssl.rs` | OpenSSL's pointers in the interpreter's objects; its functions |
 //! | `scratch.rs` | the memory that all connections share |
 
 mod attributes;

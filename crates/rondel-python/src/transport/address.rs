@@ -1,24 +1,16 @@
 //! Socket addresses as Python's `socket` module gives them.
 
-use std::ffi::{CStr, c_char, c_int, c_void};
+use std::ffi::CStr;
 use std::net::{SocketAddrV4, SocketAddrV6};
 
 use pyo3::ffi;
 use rondel_engine::transport::address::Address;
 
+use crate::cpython::private::inet_ntop;
 use crate::cpython::{Object, Owned, Res};
 
 /// Room for the longest text of an IPv6 address and its final zero: `INET6_ADDRSTRLEN`.
 const V6_TEXT: usize = 46;
-
-unsafe extern "C" {
-    fn inet_ntop(
-        family: c_int,
-        address: *const c_void,
-        text: *mut c_char,
-        size: libc::socklen_t,
-    ) -> *const c_char;
-}
 
 /// `(host, port)`, `(host, port, flowinfo, scope_id)`, or a Unix path. `None` for families that
 /// Python must be asked about.
@@ -37,7 +29,7 @@ fn v4(address: &SocketAddrV4) -> Res<Owned> {
 }
 
 fn v6(address: &SocketAddrV6) -> Res<Owned> {
-    // The C library formats some addresses (`::1.2.3.4`) differently from Rust.
+    // C libraries format some addresses (`::1.2.3.4`) differently from Rust, and from each other.
     let octets = address.ip().octets();
     let mut text = [0; V6_TEXT];
     // SAFETY: sixteen readable bytes, and room for the longest text, which ends with a zero.

@@ -7,12 +7,8 @@ use pyo3::ffi;
 
 use super::names::imports;
 use crate::cpython::object::check;
+use crate::cpython::private::_PyBytes_Resize;
 use crate::cpython::{Object, Owned, Raised, Res};
-
-unsafe extern "C" {
-    /// Part of the C API (`bytesobject.h`) in all versions.
-    fn _PyBytes_Resize(bytes: *mut *mut ffi::PyObject, size: ffi::Py_ssize_t) -> std::ffi::c_int;
-}
 
 /// An exact `bytes` object.
 #[derive(Clone)]

@@ -19,7 +19,7 @@
 //! | `pipe/` | `ReadPipeTransport`, `WritePipeTransport` |
 //! | `descriptor.rs` | a Python object that owns the descriptor |
 //! | `listener.rs` | accepting connections |
-//! | `chunk.rs`, `unsent.rs` | bytes objects as the engine's chunks; what else a transport may have to send |
+//! | `chunk.rs`, `unsent.rs` | bytes objects as the engine's chunks; what else waits to be sent |
 //! | `loop_calls.rs`, `names.rs` | what these and the streams need of Python |
 
 pub(crate) mod above;

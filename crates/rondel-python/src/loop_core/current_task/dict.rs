@@ -22,6 +22,9 @@ use crate::cpython::error::{Raised, guard_object, quietly};
 use crate::cpython::names::import;
 use crate::cpython::native::{Fields, Native};
 use crate::cpython::object::check;
+use crate::cpython::private::{
+    _PyDict_DelItem_KnownHash, _PyDict_GetItem_KnownHash, _PyDict_SetItem_KnownHash,
+};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 
@@ -46,25 +49,6 @@ pub(crate) fn init() -> Res<()> {
 
 fn dict() -> *mut ffi::PyObject {
     DICT.load(Ordering::Relaxed)
-}
-
-unsafe extern "C" {
-    fn _PyDict_GetItem_KnownHash(
-        dict: *mut ffi::PyObject,
-        key: *mut ffi::PyObject,
-        hash: ffi::Py_hash_t,
-    ) -> *mut ffi::PyObject;
-    fn _PyDict_SetItem_KnownHash(
-        dict: *mut ffi::PyObject,
-        key: *mut ffi::PyObject,
-        value: *mut ffi::PyObject,
-        hash: ffi::Py_hash_t,
-    ) -> c_int;
-    fn _PyDict_DelItem_KnownHash(
-        dict: *mut ffi::PyObject,
-        key: *mut ffi::PyObject,
-        hash: ffi::Py_hash_t,
-    ) -> c_int;
 }
 
 // ---- the key ----
