@@ -13,9 +13,8 @@ use super::writer::Writer;
 use crate::awaitable::{Class, Next, Steps, awaitable_class, iterator_of, make};
 use crate::cpython::error::{Builtin, raise, raise_instance, runtime_error};
 use crate::cpython::native::{Native, NativeSlot};
-use crate::cpython::{Object, Owned, Raised, Res, Slot};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, names};
 use crate::transport::loop_calls::{create_future, with_exception_kept};
-use crate::transport::names::names;
 use crate::transport::{above, socket, writing};
 
 awaitable_class!(CLASS, 64);

@@ -10,10 +10,10 @@ use pyo3::ffi;
 
 use crate::cpython::error::{Builtin, raised_matches, take_exception};
 use crate::cpython::method::method;
-use crate::cpython::{self, Object, Owned, Raised, Res};
+use crate::cpython::{self, Object, Owned, Raised, Res, names};
 use crate::task;
 use crate::transport::loop_calls::{call_exception_handler, create_task};
-use crate::transport::names::{imports, names};
+use crate::transport::names::imports;
 
 /// Calls the handler for a connection, and returns its task if it has one.
 pub(super) fn start(

@@ -18,11 +18,11 @@ use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative};
 use crate::cpython::slots::init_slot;
 use crate::cpython::types::{TypeBuilder, allocate, derive_from};
-use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::cpython::{Object, Owned, Res, Slot, names, none};
 use crate::loop_core::is_debug;
 use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::{call_exception_handler, create_future, debug_in_log};
-use crate::transport::names::{imports, names};
+use crate::transport::names::imports;
 use crate::transport::receiver::{self, Receiver};
 use crate::transport::socket;
 

@@ -20,10 +20,10 @@ use crate::cpython::method::{Args, Method, method};
 use crate::cpython::names::import;
 use crate::cpython::native::{Native, NativeSlot};
 use crate::cpython::object::{tuple_item, tuple_len};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
 use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::create_future;
-use crate::transport::names::{imports, names};
+use crate::transport::names::imports;
 
 awaitable_class!(CLASS, 256);
 

@@ -22,11 +22,11 @@ use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative};
 use crate::cpython::object::check;
 use crate::cpython::slots::{init_slot, unary_slot};
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
 use crate::loop_core::is_debug;
 use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::loop_calls::{set_exception_unless_cancelled, set_result_unless_cancelled};
-use crate::transport::names::{imports, names};
+use crate::transport::names::imports;
 use crate::transport::socket;
 
 /// A reader's fields behind the object header.

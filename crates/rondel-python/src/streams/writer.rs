@@ -13,9 +13,9 @@ use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative};
 use crate::cpython::slots::{init_slot, unary_slot};
 use crate::cpython::types::{TypeBuilder, allocate, derive_from, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot, none};
+use crate::cpython::{Object, Owned, Res, Slot, names, none};
 use crate::transport::loop_calls::{create_future, is_closed, warn_of_resource};
-use crate::transport::names::{imports, names};
+use crate::transport::names::imports;
 use crate::transport::{above, socket, writing};
 
 /// A writer's fields behind the object header. All zero bytes are its state before `__init__`.

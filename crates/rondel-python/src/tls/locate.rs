@@ -14,12 +14,12 @@
 use std::ptr;
 use std::sync::OnceLock;
 
-use super::names::{imports, names};
+use super::names::imports;
 use super::openssl::{Bio, Functions, Ssl};
 use crate::cpython::error::take_exception;
 use crate::cpython::layout::{is_pointer, peek, word, words};
 use crate::cpython::names::import;
-use crate::cpython::{Object, Owned, Raised, Res};
+use crate::cpython::{Object, Owned, Raised, Res, names};
 
 /// OpenSSL, and where the interpreter's objects have its pointers.
 pub(super) struct Library {

@@ -12,14 +12,14 @@ use std::collections::VecDeque;
 
 use pyo3::ffi;
 
-use super::names::{imports, names};
+use super::names::imports;
 use super::session::Direct;
 use super::{attributes, reading, writing};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{Builtin, guard_object};
 use crate::cpython::native::{Class, Fields, Native, NativeClass};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot};
+use crate::cpython::{Object, Owned, Res, Slot, names};
 use crate::loop_core::LoopCore;
 use crate::transport::loop_calls::take_unless_exit;
 use crate::transport::receiver::{self, Receiver};

@@ -3,7 +3,6 @@
 
 use rondel_engine::transport::recv_size::{MAX_RECV, Received};
 
-use super::names::names;
 use super::protocol::{
     APP_READING_PAUSED, BUFFERED, DIRTY, READING_PAUSED, State, Tls, call, fail,
 };
@@ -12,10 +11,9 @@ use super::{scratch, writing};
 use crate::cpython::error::os_error;
 use crate::cpython::method::{Method, method};
 use crate::cpython::native::{Native, NativeClass};
-use crate::cpython::{Object, Owned, Raised, Res};
+use crate::cpython::{Object, Owned, Raised, Res, names};
 use crate::transport::chunk::{Chunk, with_writable_buffer};
 use crate::transport::loop_calls::take_unless_exit;
-use crate::transport::names::names as transport_names;
 use crate::transport::reading::{buffer_updated_failed, eof, read_failed, receive_into};
 use crate::transport::receiver::{self, Receiver};
 use crate::transport::socket::{self, Socket};
@@ -188,7 +186,7 @@ fn deliver(this: &Tls, chunk: Chunk) -> Res<()> {
 fn read_into_buffer(this: &Native<Tls>) -> Res<()> {
     let owner = this.app_protocol.or_none();
     let hint = Owned::from_u64(this.pending_in()? as u64)?;
-    let buffer = owner.call_method(&transport_names().get_buffer, &[&hint])?;
+    let buffer = owner.call_method(&names().get_buffer, &[&hint])?;
     let (count, full, end) = with_writable_buffer(&buffer, |room| {
         let mut count = 0;
         if room.is_empty() {
@@ -210,11 +208,11 @@ fn read_into_buffer(this: &Native<Tls>) -> Res<()> {
         let read = this.object().getattr(&names().do_read)?;
         this.event_loop
             .or_none()
-            .call_method(&transport_names().call_soon, &[&read])?;
+            .call_method(&names().call_soon, &[&read])?;
     }
     if count > 0 {
         let count = Owned::from_u64(count as u64)?;
-        owner.call_method(&transport_names().buffer_updated, &[&count])?;
+        owner.call_method(&names().buffer_updated, &[&count])?;
     }
     match end {
         Ok(false) => Ok(()),
@@ -241,8 +239,8 @@ fn control_reading(this: &Tls) -> Res<()> {
     match (socket::plain(&transport), change) {
         (Some(socket), true) => socket::pause_reading(socket),
         (Some(socket), false) => socket::resume_reading(socket),
-        (None, true) => transport.call_method(&transport_names().pause_reading, &[]),
-        (None, false) => transport.call_method(&transport_names().resume_reading, &[]),
+        (None, true) => transport.call_method(&names().pause_reading, &[]),
+        (None, false) => transport.call_method(&names().resume_reading, &[]),
     }
     .map(drop)
 }
@@ -277,7 +275,7 @@ pub(super) fn resume_reading(this: &Native<Tls>) -> Res<Owned> {
         let resume = this.object().getattr(&names().fed)?;
         this.event_loop
             .or_none()
-            .call_method(&transport_names().call_soon, &[&resume])?;
+            .call_method(&names().call_soon, &[&resume])?;
     }
     Ok(Owned::none())
 }

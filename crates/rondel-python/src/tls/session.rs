@@ -10,11 +10,11 @@ use std::ptr;
 
 use super::channel::{self, Channel};
 use super::locate::library;
-use super::names::{imports, names};
+use super::names::imports;
 use super::openssl::{Bio, Functions, MAX_INT, RECEIVED_SHUTDOWN, Ssl, WANT_READ, ZERO_RETURN};
 use super::protocol::Tls;
 use crate::cpython::error::{no_memory, raised_matches, take_exception};
-use crate::cpython::{Object, Owned, Raised, Res};
+use crate::cpython::{Object, Owned, Raised, Res, names};
 use crate::kernel_calls::unpreceded;
 use crate::transport::chunk::Chunk;
 use crate::transport::unsent::Unsent;

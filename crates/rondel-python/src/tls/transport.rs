@@ -9,7 +9,7 @@ use std::ffi::c_int;
 
 use pyo3::ffi;
 
-use super::names::{imports, names};
+use super::names::imports;
 use super::protocol::Tls;
 use super::{reading, writing};
 use crate::cpython::collected::{Collected, slots};
@@ -17,11 +17,10 @@ use crate::cpython::error::{guard, guard_object, type_error};
 use crate::cpython::method::{GetSet, Method, attribute, method};
 use crate::cpython::native::{Class, Fields, Native, NativeClass, This};
 use crate::cpython::types::{TypeBuilder, allocate, bind_method, slot_fn};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, names, none};
 use crate::transport::above::Upper;
 use crate::transport::chunk::Chunk;
 use crate::transport::loop_calls::take_unless_exit;
-use crate::transport::names::names as transport_names;
 use crate::transport::socket;
 use crate::transport::unsent::Unsent;
 use crate::transport::writing as below;
@@ -73,13 +72,11 @@ pub(super) static UPPER: Upper = Upper {
     is_plain: |object| plain(object).is_some(),
     write: |object, data| match object.exact() {
         Some(this) => write(this, data),
-        None => object.call_method(&transport_names().write, &[data]),
+        None => object.call_method(&names().write, &[data]),
     },
     is_closing: |object| match object.exact() {
         Some(this) => is_closing(this),
-        None => object
-            .call_method(&transport_names().is_closing, &[])?
-            .is_true(),
+        None => object.call_method(&names().is_closing, &[])?.is_true(),
     },
 };
 
@@ -181,7 +178,7 @@ fn pause_reading(this: &Native<Transport>) -> Res<Owned> {
     let owner = this.ssl_protocol.or_none();
     match owner.exact() {
         Some(tls) => reading::pause_reading(tls),
-        None => owner.call_method(&names().pause_reading, &[]),
+        None => owner.call_method(&names().pause_tls_reading, &[]),
     }
 }
 
@@ -189,7 +186,7 @@ fn resume_reading(this: &Native<Transport>) -> Res<Owned> {
     let owner = this.ssl_protocol.or_none();
     match owner.exact() {
         Some(tls) => reading::resume_reading(tls),
-        None => owner.call_method(&names().resume_reading, &[]),
+        None => owner.call_method(&names().resume_tls_reading, &[]),
     }
 }
 
@@ -261,11 +258,7 @@ unsafe extern "C" fn setattro(
     guard(-1, || {
         // SAFETY: the slot's contract.
         unsafe {
-            let own = [
-                &transport_names().loop_attr,
-                &names().ssl_protocol,
-                &names().closed,
-            ];
+            let own = [&names().loop_attr, &names().ssl_protocol, &names().closed];
             let name = Object::from_ptr(name);
             if !own.iter().any(|known| known.is(name)) {
                 Native::<Transport>::this(object).patched.set(true);

@@ -4,7 +4,6 @@
 //! asyncio encrypts and sends each write at once. So that programs see no difference, whatever
 //! shows how much waits, or ends the connection, flushes first ([`flush_if_dirty`]).
 
-use super::names::names;
 use super::protocol::{
     APP_WRITING_PAUSED, BELOW_PAUSED, DIRTY, ENCRYPTING, SENT_EARLY, State, Tls, fail,
 };
@@ -15,11 +14,10 @@ use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{Method, method};
 use crate::cpython::native::Native;
 use crate::cpython::object::{tuple_item, tuple_len};
-use crate::cpython::{Object, Owned, Raised, Res};
+use crate::cpython::{Object, Owned, Raised, Res, names};
 use crate::loop_core::written::Sends;
 use crate::transport::flow::Edge;
 use crate::transport::loop_calls::{call_exception_handler, warn_in_log};
-use crate::transport::names::names as transport_names;
 use crate::transport::unsent::{Unsent, release_views};
 use crate::transport::{socket, writing as below};
 
@@ -352,9 +350,7 @@ fn send(this: &Tls) -> Res<()> {
     };
     let Some(socket) = socket::plain(&transport) else {
         let data = this.take_outgoing()?;
-        return transport
-            .call_method(&transport_names().write, &[&data])
-            .map(drop);
+        return transport.call_method(&names().write, &[&data]).map(drop);
     };
     if below::is_clear(socket)
         && let Some(sent) = this.with_outgoing(|bytes| below::send(socket, bytes))

@@ -21,7 +21,6 @@ use super::extra::ask_replaced;
 use super::loop_calls::{
     call_soon, debug_in_log, report_callback, set_result_unless_cancelled, warn_of_resource,
 };
-use super::names::names;
 use super::receiver::{self, Receiver};
 use super::ways::Watched;
 use crate::cpython::collected::Collected;
@@ -31,7 +30,7 @@ use crate::cpython::error::{
 use crate::cpython::method::{Args, GetSet, Method};
 use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names, none};
 use crate::handle;
 use crate::loop_core::item::{Exit, Kind, Source};
 use crate::loop_core::{LoopCore, check_closed, is_debug};

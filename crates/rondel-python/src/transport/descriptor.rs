@@ -2,8 +2,7 @@
 
 use std::os::fd::{AsRawFd, RawFd};
 
-use super::names::names;
-use crate::cpython::{Object, Owned, Res};
+use crate::cpython::{Object, Owned, Res, names};
 
 /// A socket or file object, and the number of its descriptor, which it had when the transport was
 /// made.

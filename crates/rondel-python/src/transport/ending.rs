@@ -7,11 +7,11 @@ use rondel_engine::transport::stream::Close;
 
 use super::base::{End, Transport, WATCHED_FOR_READING, WATCHED_FOR_WRITING, unwatch};
 use super::loop_calls::{call_exception_handler_with, call_soon, with_exception_kept};
-use super::names::{imports, names};
+use super::names::imports;
 use crate::cpython::error::Builtin;
 use crate::cpython::method::Args;
 use crate::cpython::native::Native;
-use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::cpython::{Object, Owned, Raised, Res, names, none};
 use crate::loop_core::{LoopCore, is_debug};
 
 /// `transport.close()`.

@@ -7,12 +7,12 @@
 use rondel_engine::transport::address::Address;
 
 use super::address;
-use super::names::{imports, names};
+use super::names::imports;
 use super::socket::{Descriptor, EXTRA_IS_WHOLE, Socket};
 use crate::cpython::error::take_exception;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method};
 use crate::cpython::native::Native;
-use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::cpython::{Object, Owned, Raised, Res, names, none};
 
 /// The socket object, which owns the descriptor from now on. `None` once it is closed.
 fn socket_object(this: &Native<Socket>) -> Res<Option<Owned>> {

@@ -15,7 +15,7 @@ use rondel_engine::transport::listener::{AcceptError, accept_batch};
 use super::loop_calls::{
     call_exception_handler, debug_in_log, take_unless_exit, with_exception_kept,
 };
-use super::names::{imports, names};
+use super::names::imports;
 use super::socket::{self, Descriptor, Given};
 use super::ways::Watched;
 use super::{above, address};
@@ -28,7 +28,7 @@ use crate::cpython::names::import;
 use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names, none};
 use crate::loop_core::check_closed;
 use crate::loop_core::item::{Exit, Source};
 use crate::loop_core::{LoopCore, is_debug};

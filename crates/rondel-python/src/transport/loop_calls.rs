@@ -4,9 +4,9 @@
 
 use crate::cpython::error::{Builtin, restore, write_unraisable};
 pub(crate) use crate::cpython::error::{take_unless_exit, with_exception_kept};
-use crate::cpython::{Object, Owned, Res};
+use crate::cpython::{Object, Owned, Res, names};
 
-use super::names::{imports, names};
+use super::names::imports;
 pub(crate) use crate::future::any::{
     create_future, set_exception_unless_cancelled, set_result_unless_cancelled,
 };

@@ -14,13 +14,12 @@ use super::base::{End, Transport, WATCHED_FOR_READING, in_context, log_in_debug,
 use super::chunk::{Chunk, with_writable_buffer};
 use super::ending::{close, fatal_error};
 use super::loop_calls::take_unless_exit;
-use super::names::names;
 use super::receiver::Receiver;
 use super::socket::Socket;
 use crate::cpython::error::{Builtin, os_error, runtime_error};
 use crate::cpython::method::{Method, method};
 use crate::cpython::native::Native;
-use crate::cpython::{Object, Owned, Raised, Res};
+use crate::cpython::{Object, Owned, Raised, Res, names};
 
 /// asyncio's message for a receive that fails.
 const READ_FAILED: &str = "Fatal read error on socket transport";

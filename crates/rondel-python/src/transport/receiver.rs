@@ -8,11 +8,11 @@
 use std::sync::OnceLock;
 
 use super::chunk::Chunk;
-use super::names::{imports, names};
+use super::names::imports;
 use super::reading;
 use super::socket::Socket;
 use crate::cpython::native::Native;
-use crate::cpython::{Object, Res};
+use crate::cpython::{Object, Res, names};
 
 /// What a transport calls for one kind of protocol. The functions are called with the protocol.
 pub(crate) struct Receiver {

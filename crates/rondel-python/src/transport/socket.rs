@@ -18,13 +18,13 @@ use super::base::{
     WATCHED_FOR_WRITING, polling,
 };
 use super::flow::Writes;
-use super::names::{imports, names};
+use super::names::imports;
 use super::receiver::{self, Receiver};
 use super::unsent::{Unsent, release_views};
 use super::{attributes, extra, reading, writing};
 use crate::cpython::error::{Builtin, runtime_error};
 use crate::cpython::native::{Class, Native, OwnedNative};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, context};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
 use crate::loop_core::item::Kind;
 use crate::loop_core::{LoopCore, check_closed};
 

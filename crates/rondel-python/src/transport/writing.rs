@@ -16,7 +16,7 @@ use super::chunk::{Chunk, with_buffer};
 use super::ending::{call_connection_lost, fatal_error, force_close_method};
 use super::flow::{maybe_pause, maybe_resume};
 use super::loop_calls::{create_future, take_unless_exit, warn_in_log};
-use super::names::{imports, names};
+use super::names::imports;
 use super::socket::{Descriptor, Socket, StreamSocket};
 use super::unsent::{Unsent, View, release_views, small};
 use crate::cpython::error::{
@@ -26,7 +26,7 @@ use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{Method, method};
 use crate::cpython::native::Native;
 use crate::cpython::object::{tuple_item, tuple_len};
-use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::cpython::{Object, Owned, Raised, Res, names, none};
 use crate::loop_core::written::Sends;
 
 /// `transport.write(data)`.

@@ -36,11 +36,11 @@ use super::base::{
 use super::chunk::Chunk;
 use super::descriptor::Owner;
 use super::flow::Writes;
-use super::names::{imports, names};
+use super::names::imports;
 use crate::cpython::error::{Builtin, raised_matches, runtime_error, take_exception};
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::native::{Class, Native};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, context, none};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names, none};
 use crate::loop_core::LoopCore;
 
 /// A datagram socket.

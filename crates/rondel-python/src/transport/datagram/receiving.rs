@@ -13,13 +13,12 @@ use super::{DELIVERING, Datagram};
 use crate::cpython::error::{os_error, restore, take_exception};
 use crate::cpython::method::{Method, method};
 use crate::cpython::native::Native;
-use crate::cpython::{Object, Owned, Raised, Res};
+use crate::cpython::{Object, Owned, Raised, Res, names};
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::Kind;
 use crate::transport::base::{WATCHED_FOR_READING, in_context, start_reading};
 use crate::transport::ending::fatal_error;
 use crate::transport::loop_calls::{report_callback, take_unless_exit};
-use crate::transport::names::names;
 
 thread_local! {
     static BATCH: RefCell<RecvBatch> = RefCell::default();

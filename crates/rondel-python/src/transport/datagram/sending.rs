@@ -17,14 +17,14 @@ use crate::cpython::error::{
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{Args, Method, method};
 use crate::cpython::native::Native;
-use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::cpython::{Object, Owned, Raised, Res, names, none};
 use crate::loop_core::written::Sends;
 use crate::transport::base::{WATCHED_FOR_WRITING, unwatch, watch};
 use crate::transport::chunk::{Chunk, with_buffer};
 use crate::transport::ending::{call_connection_lost, fatal_error};
 use crate::transport::flow::{maybe_pause, maybe_resume};
 use crate::transport::loop_calls::{report_callback, take_unless_exit, warn_in_log};
-use crate::transport::names::{imports, names};
+use crate::transport::names::imports;
 
 /// `transport.sendto(data, addr=None)`.
 #[inline]

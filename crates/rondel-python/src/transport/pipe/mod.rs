@@ -21,11 +21,10 @@ pub(super) use self::reading::ReadPipe;
 pub(super) use self::writing::WritePipe;
 use super::base::{self, End, Transport};
 use super::descriptor::Owner;
-use super::names::names;
 use crate::cpython::error::{raise_os_error, runtime_error, type_error, value_error};
 use crate::cpython::method::Args;
 use crate::cpython::native::{Native, OwnedNative};
-use crate::cpython::{Object, Owned, Res, none};
+use crate::cpython::{Object, Owned, Res, names, none};
 use crate::loop_core::LoopCore;
 
 /// What is one end's own about a pipe.

@@ -12,7 +12,7 @@ use super::{PipeEnd, close_pipe, make, pipe_attributes};
 use crate::cpython::error::os_error;
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::native::{Class, Native};
-use crate::cpython::{Object, Owned, Res, context, none};
+use crate::cpython::{Object, Owned, Res, context, names, none};
 use crate::loop_core::is_debug;
 use crate::transport::base::{
     self, End, Reads, Transport, WATCHED_FOR_READING, in_context, polling, unwatch,
@@ -22,7 +22,7 @@ use crate::transport::ending::{
     fatal_error, force_close_method, is_os_error, schedule_connection_lost,
 };
 use crate::transport::loop_calls::{call_soon_bare, info_in_log};
-use crate::transport::names::{imports, names};
+use crate::transport::names::imports;
 use crate::transport::reading::{Brought, deliver, receive_by};
 
 /// The end that is read.

@@ -11,7 +11,7 @@ use super::{PipeEnd, close_pipe, make, pipe_attributes};
 use crate::cpython::error::{Builtin, os_error, raise};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::native::{Class, Native};
-use crate::cpython::{Object, Owned, Raised, Res, none};
+use crate::cpython::{Object, Owned, Raised, Res, names, none};
 use crate::loop_core::is_debug;
 use crate::transport::base::{
     self, End, Transport, WATCHED_FOR_READING, WATCHED_FOR_WRITING, polling, unwatch, watch,
@@ -21,7 +21,7 @@ use crate::transport::descriptor::Owner;
 use crate::transport::ending::{call_connection_lost, close, fatal_error, force_close};
 use crate::transport::flow::{self, Writes, maybe_pause, maybe_resume};
 use crate::transport::loop_calls::{info_in_log, take_unless_exit, warn_in_log};
-use crate::transport::names::{imports, names};
+use crate::transport::names::imports;
 
 /// The end that is written.
 pub(in crate::transport) struct Writing {
