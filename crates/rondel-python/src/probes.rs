@@ -18,6 +18,7 @@ fn probes(_: &Object) -> Res<Owned> {
     #[cfg(Py_3_14)]
     {
         put(c"instance_dict", crate::cpython::instance_dict::is_found())?;
+        put(c"asyncio_part", crate::future::asyncio_part::is_found())?;
         put(c"thread_list", crate::future::thread_list::is_found())?;
     }
     Ok(found)

@@ -19,10 +19,10 @@ use pyo3::ffi;
 
 #[cfg(Py_3_14)]
 use super::thread_list::{self, Node};
-use crate::cpython::error::runtime_error;
+use crate::cpython::error::{runtime_error, take_unless_exit};
 use crate::cpython::layout::{WORD, bytes, holder_of};
 use crate::cpython::names::{Table, import};
-use crate::cpython::{Object, Owned, Res, Slot, imports};
+use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
 
 /// Offsets in bytes, and the functions that change what stands there.
 struct Part {
@@ -38,7 +38,22 @@ struct Part {
     discard_from_awaited_by: Owned,
 }
 
-static PART: Table<Part> = Table::new();
+/// `None`: the fields were not found, and stay zeroed.
+static PART: Table<Option<Part>> = Table::new();
+
+#[inline]
+fn part() -> Option<&'static Part> {
+    match cfg!(Py_3_14) {
+        true => PART.get().as_ref(),
+        false => None,
+    }
+}
+
+/// Whether the fields were found.
+#[cfg(Py_3_14)]
+pub(crate) fn is_found() -> bool {
+    part().is_some()
+}
 
 /// The object's slot at an offset.
 #[inline]
@@ -57,10 +72,9 @@ fn flag(object: &Object, offset: usize) -> &Cell<u8> {
 /// `waiter` awaits `future` from now on. Both are of asyncio's classes.
 #[inline]
 pub(crate) fn add_awaiter(future: &Object, waiter: &Object) -> Res<()> {
-    if cfg!(not(Py_3_14)) {
+    let Some(part) = part() else {
         return Ok(());
-    }
-    let part = PART.get();
+    };
     let awaited_by = slot(future, part.awaited_by);
     if awaited_by.is_empty() {
         awaited_by.set(waiter.own());
@@ -72,10 +86,9 @@ pub(crate) fn add_awaiter(future: &Object, waiter: &Object) -> Res<()> {
 /// It does no more.
 #[inline]
 pub(crate) fn discard_awaiter(future: &Object, waiter: &Object) -> Res<()> {
-    if cfg!(not(Py_3_14)) {
+    let Some(part) = part() else {
         return Ok(());
-    }
-    let part = PART.get();
+    };
     let awaited_by = slot(future, part.awaited_by);
     if awaited_by.holds(waiter) {
         awaited_by.clear();
@@ -98,10 +111,9 @@ pub(crate) fn has_awaiters(object: &Object) -> Res<bool> {
 /// number.
 #[inline]
 pub(crate) fn show_task(task: &Object, coroutine: &Object, name: Owned) {
-    if cfg!(not(Py_3_14)) {
+    let Some(part) = part() else {
         return;
-    }
-    let part = PART.get();
+    };
     flag(task, part.is_task).set(1);
     slot(task, part.name).set(name);
     // What is no coroutine of the interpreter's has no frame to be found.
@@ -112,31 +124,31 @@ pub(crate) fn show_task(task: &Object, coroutine: &Object, name: Owned) {
 
 /// The task was given another name.
 pub(crate) fn show_name(task: &Object, name: &Object) {
-    if cfg!(Py_3_14) {
-        slot(task, PART.get().name).set(name.own());
+    if let Some(part) = part() {
+        slot(task, part.name).set(name.own());
     }
 }
 
-/// Whether asyncio has the task in its list.
+/// Whether asyncio may have the task in its list.
 #[cfg(Py_3_14)]
 #[inline]
 pub(crate) fn is_listed(task: &Object) -> bool {
-    !slot(task, PART.get().node).is_empty()
+    part().is_none_or(|part| !slot(task, part.node).is_empty())
 }
 
 /// The task's place in that list.
 #[cfg(Py_3_14)]
 #[inline]
-pub(crate) fn node(task: &Object) -> &Node {
+pub(crate) fn node(task: &Object) -> Option<&Node> {
+    let part = part()?;
     // SAFETY: a task of asyncio's classes, with its node at this offset.
-    unsafe { &*task.as_ptr().byte_add(PART.get().node).cast::<Node>() }
+    Some(unsafe { &*task.as_ptr().byte_add(part.node).cast::<Node>() })
 }
 
 /// Empties it, before the object dies.
 #[inline]
 pub(crate) fn clear_future(future: &Object) {
-    if cfg!(Py_3_14) {
-        let part = PART.get();
+    if let Some(part) = part() {
         slot(future, part.awaited_by).clear();
         flag(future, part.awaited_by_is_set).set(0);
     }
@@ -145,8 +157,7 @@ pub(crate) fn clear_future(future: &Object) {
 /// The same for a task.
 #[inline]
 pub(crate) fn clear_task(task: &Object) {
-    if cfg!(Py_3_14) {
-        let part = PART.get();
+    if let Some(part) = part() {
         slot(task, part.coroutine).clear();
         slot(task, part.name).clear();
         clear_future(task);
@@ -155,47 +166,24 @@ pub(crate) fn clear_task(task: &Object) {
 
 // ---- finding the fields ----
 
-/// Finds them. Once, at import.
+/// Finds them. Once, at import. Where they are not as expected nothing is kept there, so that who
+/// looks from outside sees no tasks, and asyncio's functions are called for its list of them.
 pub(super) fn init() -> Res<()> {
     if cfg!(not(Py_3_14)) {
         return Ok(());
     }
-    let asyncio = import("_asyncio")?;
-    let get = |name: &str| asyncio.getattr(&*Owned::from_str(name)?);
-    let add_to_awaited_by = get("future_add_to_awaited_by")?;
-    let future = new(&imports().stock_future)?;
     #[cfg(Py_3_14)]
     crate::cpython::instance_dict::find(&*new(&imports().stock_future)?)?;
-    let waiters = [new(&imports().stock_future)?, new(&imports().stock_future)?];
-    add_to_awaited_by.call(&[&future, &waiters[0]])?;
-    let awaited_by = found(holder_of(&future, &waiters[0]))?;
-    let before = bytes(&future);
-    add_to_awaited_by.call(&[&future, &waiters[1]])?;
-    let after = bytes(&future);
-    let awaited_by_is_set =
-        found((awaited_by + WORD..before.len()).find(|&at| (before[at], after[at]) == (0, 1)))?;
     let (coroutine, name) = (new_coroutine()?, Owned::from_str("a name of its own")?);
-    let task = new_task(&coroutine, &name)?;
-    let listed = bytes(&task);
-    get("_unregister_task")?.call(&[&task])?;
-    #[cfg(Py_3_14)]
-    let unlisted = bytes(&task);
-    // The flag stands right before the other one, and tells tasks from futures.
-    let is_task = awaited_by_is_set - 1;
-    found((listed[is_task] == 1 && after[is_task] == 0).then_some(()))?;
-    PART.fill(Part {
-        awaited_by,
-        awaited_by_is_set,
-        is_task,
-        coroutine: found(holder_of(&task, &coroutine))?,
-        name: found(holder_of(&task, &name))?,
-        #[cfg(Py_3_14)]
-        node: found((0..listed.len()).find(|&at| listed[at] != unlisted[at]))? / WORD * WORD,
-        add_to_awaited_by,
-        discard_from_awaited_by: get("future_discard_from_awaited_by")?,
+    PART.fill(match find(&coroutine, &name) {
+        Ok(part) => Some(part),
+        Err(Raised) => {
+            drop(take_unless_exit()?);
+            None
+        }
     });
     #[cfg(Py_3_14)]
-    {
+    if is_found() {
         let tasks = [new_task(&coroutine, &name)?, new_task(&coroutine, &name)?];
         thread_list::find(&tasks);
     }
@@ -204,10 +192,44 @@ pub(super) fn init() -> Res<()> {
         .map(drop)
 }
 
+fn find(coroutine: &Object, name: &Object) -> Res<Part> {
+    let asyncio = import("_asyncio")?;
+    let get = |name: &str| asyncio.getattr(&*Owned::from_str(name)?);
+    let add_to_awaited_by = get("future_add_to_awaited_by")?;
+    let future = new(&imports().stock_future)?;
+    let waiters = [new(&imports().stock_future)?, new(&imports().stock_future)?];
+    add_to_awaited_by.call(&[&future, &waiters[0]])?;
+    let awaited_by = found(holder_of(&future, &waiters[0]))?;
+    let before = bytes(&future);
+    add_to_awaited_by.call(&[&future, &waiters[1]])?;
+    let after = bytes(&future);
+    let awaited_by_is_set =
+        found((awaited_by + WORD..before.len()).find(|&at| (before[at], after[at]) == (0, 1)))?;
+    let task = new_task(coroutine, name)?;
+    let listed = bytes(&task);
+    get("_unregister_task")?.call(&[&task])?;
+    #[cfg(Py_3_14)]
+    let unlisted = bytes(&task);
+    // The flag stands right before the other one, and tells tasks from futures.
+    let is_task = awaited_by_is_set - 1;
+    found((listed[is_task] == 1 && after[is_task] == 0).then_some(()))?;
+    Ok(Part {
+        awaited_by,
+        awaited_by_is_set,
+        is_task,
+        coroutine: found(holder_of(&task, coroutine))?,
+        name: found(holder_of(&task, name))?,
+        #[cfg(Py_3_14)]
+        node: found((0..listed.len()).find(|&at| listed[at] != unlisted[at]))? / WORD * WORD,
+        add_to_awaited_by,
+        discard_from_awaited_by: get("future_discard_from_awaited_by")?,
+    })
+}
+
 fn found<T>(field: Option<T>) -> Res<T> {
     match field {
         Some(field) => Ok(field),
-        None => runtime_error("rondel does not know the asyncio of this interpreter"),
+        None => runtime_error("a field is not where it was looked for"),
     }
 }
 

@@ -48,8 +48,9 @@ fn head() -> Option<&'static Node> {
 /// could be done.
 #[inline]
 pub(crate) fn link(task: &Object) -> bool {
-    let Some(head) = head() else { return false };
-    let node = asyncio_part::node(task);
+    let (Some(head), Some(node)) = (head(), asyncio_part::node(task)) else {
+        return false;
+    };
     if node.next.get().is_null() {
         let last = head.previous.get();
         node.previous.set(last);
@@ -64,10 +65,9 @@ pub(crate) fn link(task: &Object) -> bool {
 /// Takes a task that is in a list, whichever, out of it. Answers whether that could be done.
 #[inline]
 pub(crate) fn unlink(task: &Object) -> bool {
-    if head().is_none() {
+    let (Some(_), Some(node)) = (head(), asyncio_part::node(task)) else {
         return false;
-    }
-    let node = asyncio_part::node(task);
+    };
     let (next, previous) = (node.next.get(), node.previous.get());
     // SAFETY: as in `link`; the list's owner outlives its nodes' links.
     unsafe {
@@ -82,7 +82,9 @@ pub(crate) fn unlink(task: &Object) -> bool {
 /// Finds the head by the last two tasks in this thread's list, which are asyncio's own. Once, at
 /// import.
 pub(crate) fn find(tasks: &[Owned; 2]) {
-    let [before, last] = tasks.each_ref().map(|task| asyncio_part::node(task));
+    let [Some(before), Some(last)] = tasks.each_ref().map(|task| asyncio_part::node(task)) else {
+        return;
+    };
     let head = last.next.get();
     // SAFETY: the GIL is held; only the address is used.
     let thread = unsafe { ffi::PyThreadState_Get() }.addr();
