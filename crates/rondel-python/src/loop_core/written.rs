@@ -39,11 +39,14 @@ const MAX_WRITTEN: usize = 64;
 /// one by one, with a poll for each.
 const MAX_WRITTEN_LEN: usize = 256 * 1024;
 
+/// Flushes several instances of a class by one system call.
+pub(crate) type FlushTogether = fn(&[Owned], &RefCell<SendBatch>);
+
 /// A class whose instances send at the end of the turn what was written to them: transports, and
 /// TLS.
 pub(crate) trait Sends: NativeClass {
     /// Flushes several instances by one system call, if the class can do that.
-    const TOGETHER: Option<fn(&[Owned], &RefCell<SendBatch>)> = None;
+    const TOGETHER: Option<FlushTogether> = None;
 
     /// Sends what was written in the turn. An exception may be set, of the last step.
     fn flush(this: &Native<Self>);
@@ -58,7 +61,7 @@ pub(crate) trait Sends: NativeClass {
 
 /// The same functions, for an object that is of such a class.
 struct Ways {
-    together: Option<fn(&[Owned], &RefCell<SendBatch>)>,
+    together: Option<FlushTogether>,
     flush: unsafe fn(&Object),
     flush_early: unsafe fn(&Object),
     waiting_len: unsafe fn(&Object) -> usize,

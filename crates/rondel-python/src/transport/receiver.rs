@@ -14,12 +14,15 @@ use super::socket::Socket;
 use crate::cpython::native::Native;
 use crate::cpython::{Object, Res, names};
 
+/// Receives from a socket that can be read.
+pub(crate) type Receive = fn(&Native<Socket>) -> Res<()>;
+
 /// What a transport calls for one kind of protocol. The functions are called with the protocol.
 pub(crate) struct Receiver {
     /// Whether this is the receiver for a protocol.
     pub(crate) accepts: fn(&Object) -> bool,
     /// Receives from a socket, for a protocol that chooses the memory.
-    pub(crate) receive: Option<fn(&Native<Socket>) -> Res<()>>,
+    pub(crate) receive: Option<Receive>,
     /// Bytes have come.
     pub(crate) data: fn(&Object, Chunk) -> Res<()>,
     /// End of file. Returns whether the transport stays open for writing.

@@ -27,7 +27,7 @@ use crate::cpython::method::{Method, method};
 use crate::cpython::native::Native;
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::{Object, Owned, Raised, Res, names, none};
-use crate::loop_core::written::Sends;
+use crate::loop_core::written::{FlushTogether, Sends};
 
 /// `transport.write(data)`.
 #[inline]
@@ -307,7 +307,7 @@ fn send_waiting(this: &Native<Socket>) -> Res<()> {
 // ---- when the turn is over ----
 
 impl Sends for Socket {
-    const TOGETHER: Option<fn(&[Owned], &RefCell<SendBatch>)> = Some(flush_together);
+    const TOGETHER: Option<FlushTogether> = Some(flush_together);
 
     #[inline]
     fn flush(this: &Native<Self>) {
