@@ -111,7 +111,7 @@ lint: lint-rust lint-python lint-docs lint-workflows lint-shell lint-words deny 
 lint-rust: tools $(VENV)/.tools
 	$(CARGO) fmt --all --check
 	PYO3_PYTHON=$(abspath $(PY)) $(CARGO) clippy --workspace --all-targets --all-features -- -D warnings -D clippy::undocumented_unsafe_blocks
-	PYO3_PYTHON=$(abspath $(PY)) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items --package rondel-engine --package rondel --package rondel-python
+	PYO3_PYTHON=$(abspath $(PY)) RUSTDOCFLAGS="-D warnings" $(CARGO) doc --quiet --no-deps --document-private-items --package rondel-engine --package rondel --package rondel-pyo3 --package rondel-python
 
 lint-python: $(VENV)/.tools
 	$(PY) -m ruff check .

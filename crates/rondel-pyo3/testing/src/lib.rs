@@ -140,11 +140,7 @@ async fn request(host: String, port: u16, line: Vec<u8>) -> PyResult<Vec<u8>> {
     let (mut reader, writer) = rondel::open_connection((host.as_str(), port)).await?;
     writer.write(line);
     writer.write("\n");
-    Ok(reader
-        .readline()
-        .await
-        .map_err(std::io::Error::from)?
-        .to_vec())
+    Ok(reader.readline().await?.to_vec())
 }
 
 /// Awaits something of Python's.
