@@ -12,7 +12,7 @@ use std::mem;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 
 use pyo3::exceptions::{
@@ -21,8 +21,7 @@ use pyo3::exceptions::{
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::local::Local;
-use crate::wakeup::Wakeup;
+use crate::local::{Local, WakeParts};
 
 /// The future behind a coroutine.
 type Boxed = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
@@ -50,9 +49,7 @@ enum State {
 struct Started {
     future: Option<Boxed>,
     local: Rc<Local>,
-    number: usize,
-    wakeup: Arc<Wakeup>,
-    waker: Waker,
+    wake: Option<WakeParts>,
 }
 
 impl Started {
@@ -61,15 +58,11 @@ impl Started {
             Ok(local) => local,
             Err(error) => return Err((error, future)),
         };
-        let number = local.take_number();
-        let wakeup = Arc::new(Wakeup::new(Arc::clone(&local.mailbox), number));
-        let waker = Waker::from(Arc::clone(&wakeup));
+        let wake = local.take_wake_parts();
         Ok(Box::new(Self {
             future: Some(future),
             local,
-            number,
-            wakeup,
-            waker,
+            wake: Some(wake),
         }))
     }
 }
@@ -78,7 +71,7 @@ impl Drop for Started {
     /// Drops the future with its loop as the running one: what it has there is let go of.
     fn drop(&mut self) {
         let future = self.future.take();
-        self.local.give_number_back(self.number);
+        self.local.give_wake_parts_back(self.wake.take());
         if future.is_some() {
             Python::attach(|py| self.local.enter(py, || drop(future)));
         }
@@ -102,8 +95,9 @@ impl Coroutine {
         }
     }
 
-    /// Goes on. The error is what the interpreter is to see: `StopIteration` with the result.
-    fn resume(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    /// Goes on: to what the task is to wait for, or to the end. `None` is the end with the result
+    /// `None`, which the interpreter takes without an exception; any other is a `StopIteration`.
+    fn resume(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         let state = self.state.get()?;
         let before = state.replace(State::Running);
         let mut started = match before {
@@ -127,15 +121,17 @@ impl Coroutine {
         let polled = {
             // A panic leaves it done: the future is not polled again.
             let ended = EndedByPanic(state);
-            drop(started.local.take_future(started.number));
-            started.wakeup.reset();
-            let local = Rc::clone(&started.local);
-            let polled = match started.future.as_mut() {
-                Some(future) => {
-                    let mut context = Context::from_waker(&started.waker);
-                    local.enter(py, || future.as_mut().poll(&mut context))
+            let started = &mut *started;
+            let polled = match (&mut started.future, &started.wake) {
+                (Some(future), Some(wake)) => {
+                    drop(started.local.take_future(wake.number));
+                    wake.wakeup.reset();
+                    let mut context = Context::from_waker(&wake.waker);
+                    started
+                        .local
+                        .enter(py, || future.as_mut().poll(&mut context))
                 }
-                None => Poll::Pending,
+                _ => Poll::Pending,
             };
             mem::forget(ended);
             polled
@@ -145,14 +141,15 @@ impl Coroutine {
                 state.replace(State::Done);
                 drop(started);
                 match result {
-                    Ok(value) => Err(stop_iteration(py, value)),
+                    Ok(value) if value.is_none(py) => Ok(None),
+                    Ok(value) => Err(PyStopIteration::new_err((value,))),
                     Err(error) => Err(error),
                 }
             }
             Poll::Pending => {
                 let yielded = started.wait(py);
                 state.replace(State::Suspended(started));
-                yielded
+                yielded.map(Some)
             }
         }
     }
@@ -173,24 +170,16 @@ impl Coroutine {
 impl Started {
     /// What the task is to wait for: a future of the loop, or nothing if it was woken meanwhile.
     fn wait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
-        if self.wakeup.is_woken() {
+        let Some(wake) = self.wake.as_ref().filter(|wake| !wake.wakeup.is_woken()) else {
             return Ok(py.None());
-        }
+        };
         let Some(event_loop) = self.local.event_loop(py) else {
             return Err(PyRuntimeError::new_err("Event loop is closed"));
         };
         let future = event_loop.call_method0(intern!(py, "create_future"))?;
         future.setattr(intern!(py, "_asyncio_future_blocking"), true)?;
-        self.local.wait_for(self.number, future.clone().unbind());
+        self.local.wait_for(wake.number, future.clone().unbind());
         Ok(future.unbind())
-    }
-}
-
-/// `StopIteration(value)`.
-fn stop_iteration(py: Python<'_>, value: Py<PyAny>) -> PyErr {
-    match value.is_none(py) {
-        true => PyStopIteration::new_err(()),
-        false => PyStopIteration::new_err((value,)),
     }
 }
 
@@ -198,7 +187,10 @@ fn stop_iteration(py: Python<'_>, value: Py<PyAny>) -> PyErr {
 impl Coroutine {
     fn send(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
         let _ = value; // what asyncio's futures give is always `None`
-        self.resume(py)
+        match self.resume(py)? {
+            Some(yielded) => Ok(yielded),
+            None => Err(PyStopIteration::new_err(())),
+        }
     }
 
     #[pyo3(signature = (kind, value=None, traceback=None, /))]
@@ -236,7 +228,7 @@ impl Coroutine {
         this
     }
 
-    fn __next__(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
+    fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
         self.resume(py)
     }
 

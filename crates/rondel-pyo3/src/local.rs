@@ -8,6 +8,7 @@ use std::cell::{Cell, RefCell};
 use std::os::fd::AsRawFd;
 use std::rc::{Rc, Weak};
 use std::sync::Arc;
+use std::task::Waker;
 
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::intern;
@@ -16,7 +17,7 @@ use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyCFunction, PyDict, PyWeakrefReference};
 use rondel::Guest;
 
-use crate::wakeup::{Mail, Mailbox};
+use crate::wakeup::{Mail, Mailbox, Wakeup};
 
 thread_local! {
     /// The guests of this thread's loops, by the loop's address.
@@ -36,9 +37,21 @@ pub(crate) struct Local {
     waiting: RefCell<Vec<Slot>>,
     /// The first free number; a free slot has the next one.
     free: Cell<usize>,
+    /// Numbers and wakers of awaitables that have ended, for the next ones.
+    spare: RefCell<Vec<WakeParts>>,
     /// How many calls of `enter` and `turn` are going on within each other.
     depth: Cell<u32>,
 }
+
+/// What an awaitable is woken by.
+pub(crate) struct WakeParts {
+    pub(crate) number: usize,
+    pub(crate) wakeup: Arc<Wakeup>,
+    pub(crate) waker: Waker,
+}
+
+/// How many of them are kept.
+const MAX_SPARE: usize = 64;
 
 impl Local {
     /// The guest of the loop that runs in this thread.
@@ -76,6 +89,7 @@ impl Local {
             mailbox,
             waiting: RefCell::default(),
             free: Cell::new(NONE),
+            spare: RefCell::default(),
             depth: Cell::new(0),
         });
         let turn = Bound::new(py, Turn(Rc::clone(&local)))?;
@@ -143,8 +157,37 @@ impl Local {
 
     // ---- numbers of awaitables ----
 
+    /// A number for an awaitable, with its waker.
+    pub(crate) fn take_wake_parts(&self) -> WakeParts {
+        if let Some(spare) = self.spare.borrow_mut().pop() {
+            return spare;
+        }
+        let number = self.take_number();
+        let wakeup = Arc::new(Wakeup::new(Arc::clone(&self.mailbox), number));
+        WakeParts {
+            number,
+            waker: Waker::from(Arc::clone(&wakeup)),
+            wakeup,
+        }
+    }
+
+    /// An awaitable has ended. Should a waker of its still be about, it wakes the number's next owner
+    /// in vain.
+    pub(crate) fn give_wake_parts_back(&self, parts: Option<WakeParts>) {
+        let Some(parts) = parts else { return };
+        drop(self.take_future(parts.number));
+        let mut spare = self.spare.borrow_mut();
+        // A waker that somebody has kept does not know of the next owner's state.
+        if spare.len() < MAX_SPARE && Arc::strong_count(&parts.wakeup) == 2 {
+            spare.push(parts);
+        } else {
+            drop(spare);
+            self.give_number_back(parts.number);
+        }
+    }
+
     /// A number for an awaitable.
-    pub(crate) fn take_number(&self) -> usize {
+    fn take_number(&self) -> usize {
         let mut waiting = self.waiting.borrow_mut();
         let number = self.free.get();
         match waiting.get(number) {
@@ -158,8 +201,7 @@ impl Local {
         number
     }
 
-    /// Gives a number back. Should a waker still be about, it wakes the number's next owner in vain.
-    pub(crate) fn give_number_back(&self, number: usize) {
+    fn give_number_back(&self, number: usize) {
         let before = std::mem::replace(
             &mut self.waiting.borrow_mut()[number],
             Slot::Free(self.free.replace(number)),
