@@ -102,7 +102,11 @@ pub(crate) fn get_extra(this: &Native<Socket>, name: &Object, default: &Object) 
     let names = names();
     let is = |known: &Object| -> Res<bool> { Ok(name.is(known) || name.equals(known)?) };
     if !this.has(EXTRA_IS_WHOLE) {
-        name.hash()?; // as a dict looks it up
+        if let Err(Raised) = name.hash() {
+            drop(take_exception());
+            // What a dict says of such a key differs between versions.
+            return Owned::dict()?.call_method(&names.get, &[name]);
+        }
         if is(&names.peername)? {
             let given = match this.extra.cloned() {
                 Some(extra) => extra.call_method(&names.get, &[name])?,
