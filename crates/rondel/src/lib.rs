@@ -95,6 +95,8 @@ pub use streams::{
     open_unix_connection, start_server, start_server_on, start_server_with, start_unix_server,
     start_unix_server_with,
 };
+#[cfg(feature = "rustls")]
+pub use streams::{Tls, start_tls};
 pub use sync::{
     Barrier, BoundedSemaphore, BrokenBarrierError, Condition, ConditionGuard, Event,
     GetNowaitError, LifoQueue, Lock, LockGuard, PriorityQueue, PutError, PutNowaitError, Queue,

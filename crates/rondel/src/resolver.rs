@@ -110,6 +110,22 @@ impl std::fmt::Display for HostPort {
 }
 
 impl HostPort {
+    /// Whom a certificate has to be for.
+    #[cfg(feature = "rustls")]
+    pub(crate) fn server_name(&self) -> io::Result<rustls::pki_types::ServerName<'static>> {
+        match &self.0 {
+            Kind::Address(address) => Ok(address.ip().into()),
+            Kind::Name(host, _) => host
+                .clone()
+                .try_into()
+                .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error)),
+            Kind::Addresses(_) | Kind::Invalid(_) => Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "You must set server_hostname when using ssl without a host",
+            )),
+        }
+    }
+
     /// The addresses to connect to. At least one.
     pub(crate) async fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.0 {

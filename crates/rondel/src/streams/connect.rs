@@ -11,6 +11,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::path::Path;
 use std::rc::Rc;
+#[cfg(feature = "rustls")]
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -83,6 +85,16 @@ pub struct ConnectionOptions {
     pub happy_eyeballs_delay: Option<Duration>,
     /// What the own end is bound to: nothing. Addresses of another family are not tried then.
     pub local_addr: Option<SocketAddr>,
+    /// How the connection is encrypted: not at all. The certificate is checked for the host's name, unless there is a
+    /// [`server_hostname`](Self::server_hostname).
+    #[cfg(feature = "rustls")]
+    pub ssl: Option<Arc<rustls::ClientConfig>>,
+    /// Whom the server's certificate has to be for, if not for the host that is connected to.
+    #[cfg(feature = "rustls")]
+    pub server_hostname: Option<rustls::pki_types::ServerName<'static>>,
+    /// How long the handshake may take: a minute, as with asyncio.
+    #[cfg(feature = "rustls")]
+    pub ssl_handshake_timeout: Duration,
 }
 
 impl Default for ConnectionOptions {
@@ -91,6 +103,12 @@ impl Default for ConnectionOptions {
             limit: DEFAULT_LIMIT,
             happy_eyeballs_delay: Some(HAPPY_EYEBALLS_DELAY),
             local_addr: None,
+            #[cfg(feature = "rustls")]
+            ssl: None,
+            #[cfg(feature = "rustls")]
+            server_hostname: None,
+            #[cfg(feature = "rustls")]
+            ssl_handshake_timeout: super::tls::HANDSHAKE_TIMEOUT,
         }
     }
 }
@@ -120,7 +138,18 @@ pub async fn open_connection_with(
     options: ConnectionOptions,
 ) -> io::Result<(StreamReader, StreamWriter)> {
     let local = options.local_addr;
-    let mut addresses = address.into().resolve().await?;
+    let host = address.into();
+    #[cfg(feature = "rustls")]
+    let tls = match options.ssl {
+        None => None,
+        Some(config) => {
+            let name = options
+                .server_hostname
+                .map_or_else(|| host.server_name(), Ok)?;
+            Some(super::Tls::Client(config, name))
+        }
+    };
+    let mut addresses = host.resolve().await?;
     if let Some(local) = local {
         addresses.retain(|address| address.is_ipv6() == local.is_ipv6());
     }
@@ -136,12 +165,13 @@ pub async fn open_connection_with(
     // A socket that refuses the option works all the same, as asyncio has it.
     let _ = socket.set_tcp_nodelay(true);
     let peer = SockAddr::from(address).into();
-    streams(
-        &runtime::current(),
-        socket.into(),
-        Some(peer),
-        options.limit,
-    )
+    let runtime = runtime::current();
+    let (reader, writer) = streams(&runtime, socket.into(), Some(peer), options.limit)?;
+    #[cfg(feature = "rustls")]
+    if let Some(tls) = tls {
+        return super::tls::secured(reader, writer, tls, options.ssl_handshake_timeout).await;
+    }
+    Ok((reader, writer))
 }
 
 async fn one_after_the_other<T, E>(

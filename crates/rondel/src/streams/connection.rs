@@ -11,6 +11,8 @@
 //! the task is over, and a queue goes on when the descriptor can be written again.
 
 mod ending;
+#[cfg(feature = "rustls")]
+mod secured;
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -47,6 +49,8 @@ const WRITER_GONE: u16 = 64;
 const LINGERING: u16 = 128;
 /// It was over before everything was sent.
 const CUT_OFF: u16 = 256;
+/// What goes over the socket is encrypted; see `connection/secured.rs`.
+const SECURED: u16 = 512;
 
 /// The shared half of a reader and a writer.
 pub(crate) struct Connection {
@@ -68,6 +72,8 @@ pub(crate) struct Connection {
     listed: Cell<bool>,
     /// The bytes that are staged in the outbox are this connection's; then nothing is queued.
     staged: Cell<bool>,
+    #[cfg(feature = "rustls")]
+    secured: RefCell<Option<Box<secured::Secured>>>,
     peer: Option<Address>,
     /// The server that accepted it, and its number there.
     server: RefCell<Option<(Weak<Serving>, usize)>>,
@@ -98,6 +104,8 @@ impl Connection {
             closing: RefCell::new(Vec::new()),
             listed: Cell::new(false),
             staged: Cell::new(false),
+            #[cfg(feature = "rustls")]
+            secured: RefCell::new(None),
             peer,
             server: RefCell::new(None),
         });
@@ -184,6 +192,10 @@ impl Connection {
         let full = arrived.len() > self.limit.saturating_mul(2);
         self.note(ARRIVED, !arrived.is_empty());
         drop(arrived);
+        if self.is(SECURED) {
+            // Nobody's step ends now, and it may have an answer of its own.
+            self.flush();
+        }
         if full && self.stream.borrow_mut().intake.pause() {
             self.note(PAUSED, true);
             drop(self.runtime.event_loop.mute_reader(self.fd));
@@ -205,6 +217,12 @@ impl Connection {
             drop(stream);
             match received {
                 Received::Data(count) => {
+                    if self.is(SECURED) {
+                        if count < size {
+                            self.note(READABLE, false);
+                        }
+                        return self.receive_secured(&chunk, buffer);
+                    }
                     buffer.feed(chunk);
                     total += count;
                     if count == size && total < Stream::<OwnedFd, Chunk>::MAX_RECV {
@@ -221,9 +239,12 @@ impl Connection {
                 }
                 Received::Eof => {
                     self.note(READABLE, false);
-                    self.note(EOF, true);
                     // asyncio leaves the writing side open; the kernel would report the end for ever.
                     drop(self.runtime.event_loop.remove_reader(self.fd));
+                    if self.is(SECURED) {
+                        return self.end_of_secured();
+                    }
+                    self.note(EOF, true);
                 }
                 Received::Failed(error) => {
                     self.fail(error);
@@ -250,11 +271,15 @@ impl Connection {
         {
             return Ok(filled);
         }
-        if self.is(READABLE) {
+        // What is encrypted may come without there being anything to give.
+        while self.is(READABLE) {
             if self.receive(buffer) {
                 return Ok(true);
             }
             self.check()?;
+        }
+        if self.is(SECURED) {
+            self.check_truncated()?;
         }
         self.check_loop()?;
         drop(self.reading.replace(Some(Waiter::new(context))));
@@ -308,6 +333,10 @@ impl Connection {
             !stream.eof_written(),
             "Cannot call write() after write_eof()"
         );
+        if self.is(SECURED) {
+            drop(stream);
+            return self.write_secured(bytes);
+        }
         // Beyond this it could be time for the writer to pause, which it learns from the queue.
         let limit = stream.flow.high().min(FLUSH_AT_ONCE);
         if stream.is_clear() && self.runtime.outbox.stage(self, bytes, limit) {
@@ -334,7 +363,7 @@ impl Connection {
     /// As [`write`](Self::write), without copying what is more than a small piece.
     pub(crate) fn write_owned(self: &Rc<Self>, bytes: Vec<u8>) {
         const SMALL: usize = 4 * 1024;
-        if bytes.len() <= SMALL {
+        if bytes.len() <= SMALL || self.is(SECURED) {
             return self.write(&bytes);
         }
         assert!(
@@ -389,6 +418,9 @@ impl Connection {
         if self.staged.get() {
             self.send_staged();
             return;
+        }
+        if self.is(SECURED) {
+            self.encrypt();
         }
         let sent = self.stream.borrow_mut().flush();
         self.note_sent(sent);
@@ -536,7 +568,9 @@ impl Connection {
 
     #[inline]
     fn is_dirty(&self) -> bool {
-        self.staged.get() || self.stream.borrow().is_dirty()
+        self.staged.get()
+            || self.stream.borrow().is_dirty()
+            || self.is(SECURED) && self.has_unencrypted()
     }
 
     pub(crate) fn is_closing(&self) -> bool {
@@ -547,7 +581,7 @@ impl Connection {
     pub(crate) fn write_buffer_size(&self) -> usize {
         match self.staged.get() {
             true => self.runtime.outbox.staged_len(),
-            false => self.stream.borrow().queue().len(),
+            false => self.stream.borrow().queue().len() + self.unencrypted(),
         }
     }
 
@@ -561,6 +595,9 @@ impl Connection {
     }
 
     pub(crate) fn write_eof(self: &Rc<Self>) -> io::Result<()> {
+        if self.is(SECURED) {
+            self.notify_of_end();
+        }
         self.flush();
         self.stream.borrow_mut().write_eof()
     }
@@ -574,6 +611,29 @@ impl Drop for Connection {
             drop(self.runtime.event_loop.remove_writer(self.fd));
         }
     }
+}
+
+/// Without the feature nothing is ever encrypted.
+#[cfg(not(feature = "rustls"))]
+impl Connection {
+    fn receive_secured(self: &Rc<Self>, _: &Chunk, _: &mut ReadBuffer<Chunk>) -> bool {
+        false
+    }
+    fn end_of_secured(&self) -> bool {
+        false
+    }
+    fn check_truncated(&self) -> io::Result<()> {
+        Ok(())
+    }
+    fn write_secured(self: &Rc<Self>, _: &[u8]) {}
+    fn encrypt(&self) {}
+    fn has_unencrypted(&self) -> bool {
+        false
+    }
+    fn unencrypted(&self) -> usize {
+        0
+    }
+    fn notify_of_end(&self) {}
 }
 
 #[cold]

@@ -9,6 +9,7 @@
 //! * `connect.rs`: connections that are made, `race.rs`: to several addresses at once. `adopt.rs`: sockets of others, and back.
 //! * `server.rs`: connections that are accepted, `listener.rs`: one by one; `binding.rs`: the sockets that listen for
 //!   them, `activation.rs`: those of a service manager.
+//! * `tls.rs`: handshakes; `connection/secured.rs`: connections that are encrypted.
 //! * `errors.rs`: why a read has no result.
 
 mod activation;
@@ -24,6 +25,8 @@ mod outbox;
 mod race;
 mod reader;
 mod server;
+#[cfg(feature = "rustls")]
+mod tls;
 mod writer;
 
 pub use activation::listen_fds;
@@ -43,4 +46,6 @@ pub use server::{
     HandlerOutput, Server, ServerOptions, start_server, start_server_on, start_server_with,
     start_unix_server, start_unix_server_with,
 };
+#[cfg(feature = "rustls")]
+pub use tls::{Tls, start_tls};
 pub use writer::StreamWriter;

@@ -64,6 +64,11 @@ impl StreamReader {
         &self.connection
     }
 
+    #[cfg(feature = "rustls")]
+    pub(super) fn buffer_mut(&mut self) -> &mut ReadBuffer<Chunk> {
+        &mut self.buffer
+    }
+
     /// Takes what has come into the buffer and was not given out.
     pub(super) fn take_buffered(&mut self) -> Vec<u8> {
         self.begin();

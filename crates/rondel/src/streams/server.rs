@@ -12,6 +12,8 @@ use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::Path;
 use std::rc::{Rc, Weak};
+#[cfg(feature = "rustls")]
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
@@ -47,6 +49,13 @@ pub struct ServerOptions {
     pub limit: usize,
     /// Whether other sockets may listen on the same port and share its connections: no.
     pub reuse_port: bool,
+    /// How connections are encrypted: not at all. The handshake is done before the handler runs; a peer that fails it
+    /// is sent away without anybody's being told.
+    #[cfg(feature = "rustls")]
+    pub ssl: Option<Arc<rustls::ServerConfig>>,
+    /// How long a handshake may take: a minute, as with asyncio.
+    #[cfg(feature = "rustls")]
+    pub ssl_handshake_timeout: Duration,
 }
 
 impl Default for ServerOptions {
@@ -55,6 +64,10 @@ impl Default for ServerOptions {
             backlog: 100,
             limit: DEFAULT_LIMIT,
             reuse_port: false,
+            #[cfg(feature = "rustls")]
+            ssl: None,
+            #[cfg(feature = "rustls")]
+            ssl_handshake_timeout: super::tls::HANDSHAKE_TIMEOUT,
         }
     }
 }
@@ -301,12 +314,29 @@ where
         serving,
     };
     let handler = Rc::new(handler);
+    #[cfg(feature = "rustls")]
+    let (ssl, handshake_timeout) = (options.ssl, options.ssl_handshake_timeout);
     let handler: Rc<Handler> = Rc::new(move |reader, writer| {
         let handler = Rc::clone(&handler);
+        #[cfg(feature = "rustls")]
+        let ssl = ssl.clone();
         let connection = Rc::clone(writer.connection());
         create_task(async move {
             // Called in the task, so that whatever it does first is the task's, too. So is what its error's text does.
-            let handled = async move { handler(reader, writer).await.failure() };
+            let handled = async move {
+                #[cfg(feature = "rustls")]
+                let (reader, writer) = match ssl {
+                    None => (reader, writer),
+                    Some(ssl) => {
+                        let tls = super::Tls::Server(ssl);
+                        match super::tls::secured(reader, writer, tls, handshake_timeout).await {
+                            Ok(secured) => secured,
+                            Err(_) => return None,
+                        }
+                    }
+                };
+                handler(reader, writer).await.failure()
+            };
             match catch(handled).await {
                 Ok(None) => {}
                 Ok(Some(failure)) => {

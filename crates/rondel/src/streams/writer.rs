@@ -251,6 +251,16 @@ impl StreamWriter {
         self.connection.local_addr()
     }
 
+    /// `get_extra_info("ssl_object")`: lends the session, to ask for the protocol that was agreed on (ALPN), the peer's certificates and the
+    /// like. `None` if the connection is not encrypted.
+    ///
+    /// # Panics
+    /// If `f` itself uses the connection.
+    #[cfg(feature = "rustls")]
+    pub fn with_session<R>(&self, f: impl FnOnce(&rustls::Connection) -> R) -> Option<R> {
+        self.connection.with_session(f)
+    }
+
     /// How many bytes are written but not sent.
     pub fn write_buffer_size(&self) -> usize {
         self.connection.write_buffer_size()

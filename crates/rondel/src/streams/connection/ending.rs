@@ -16,8 +16,8 @@ use std::rc::Rc;
 use std::task::Context;
 
 use super::{
-    ARRIVED, CUT_OFF, Connection, EOF, LINGERING, LOST, READABLE, READER_GONE, WRITER_GONE,
-    copy_of, wait_with, wake_all,
+    ARRIVED, CUT_OFF, Connection, EOF, LINGERING, LOST, READABLE, READER_GONE, SECURED,
+    WRITER_GONE, copy_of, wait_with, wake_all,
 };
 use crate::streams::chunk::Chunk;
 use crate::streams::linger;
@@ -27,6 +27,9 @@ use rondel_engine::transport::stream::Close;
 impl Connection {
     /// Closes when everything is sent.
     pub(crate) fn close(self: &Rc<Self>) {
+        if self.is(SECURED) {
+            self.notify_of_end();
+        }
         self.flush();
         let close = self.stream.borrow_mut().close();
         match close {
@@ -44,10 +47,25 @@ impl Connection {
         self.end_at_once(None);
     }
 
+    /// A handshake has failed, or was given up: what it has still to say is sent, as far as the kernel takes it.
+    #[cfg(feature = "rustls")]
+    pub(crate) fn close_failed(self: &Rc<Self>) {
+        if !self.is(LOST) {
+            self.flush();
+        }
+        self.abort();
+    }
+
     /// Gives the socket away: the connection is over without anything having happened to it. What has arrived is added to
     /// `unread`.
     pub(crate) fn detach(self: &Rc<Self>, unread: &mut Vec<u8>) -> io::Result<OwnedFd> {
         self.check()?;
+        if self.is(SECURED) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "what goes over the socket is encrypted",
+            ));
+        }
         unread.extend_from_slice(self.arrived.take().as_slice());
         self.note(ARRIVED, false);
         let event_loop = &self.runtime.event_loop;
@@ -123,7 +141,10 @@ impl Connection {
             left = None;
             match received {
                 Received::Data(count) => {
-                    arrived.feed(chunk);
+                    // What is encrypted ends here: the failure is told in place of what is behind it.
+                    if !self.is(SECURED) {
+                        arrived.feed(chunk);
+                    }
                     left = waiting.checked_sub_unsigned(count as u64);
                     left = left.filter(|&left| left >= 0);
                 }
