@@ -162,7 +162,6 @@ impl<T: AsFd> AsyncFd<T> {
     }
 
     /// One that a virtual clock does not wait for.
-    #[allow(dead_code, reason = "for signals")]
     pub(crate) fn internal(inner: T) -> Self {
         Self::with_kind(inner, true)
     }

@@ -61,39 +61,47 @@
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
 //! | `budget` | how much a step may do before it gives way |
 //! | `descriptor` | descriptors of the program's own: [`AsyncFd`] |
-//! | `signal` | Ctrl-C |
+//! | `process` | children: [`create_subprocess_exec`] |
+//! | `datagram` | UDP: [`create_datagram_endpoint`] |
+//! | `signal` | Ctrl-C; `signals`: any other signal: [`signal()`] |
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("Rondel runs on Linux only");
 
 mod blocking;
 mod budget;
+mod datagram;
 mod descriptor;
 mod exceptions;
 mod guest;
+mod process;
 mod resolver;
 mod runtime;
 mod signal;
+mod signals;
 mod streams;
 mod sync;
 mod task;
 mod time;
 
 pub use blocking::{BlockingTask, spawn_blocking};
+pub use datagram::{DatagramEndpoint, create_datagram_endpoint};
 pub use descriptor::AsyncFd;
 pub use exceptions::{
     ExceptionContext, call_exception_handler, default_exception_handler, set_exception_handler,
 };
 pub use guest::Guest;
-pub use resolver::{HostPort, getaddrinfo};
+pub use process::{Process, create_subprocess_exec, create_subprocess_shell, shell};
+pub use resolver::{HostPort, getaddrinfo, getnameinfo};
 pub use rondel_engine::event_loop::clock::Jump;
 pub use runtime::{Builder, RunError, run};
+pub use signals::{SignalHandler, Signals, add_signal_handler, ctrl_c, signal};
 pub use streams::{
     Adopted, ConnectionOptions, HandlerOutput, IncompleteReadError, LimitOverrunError, ReadError,
     Server, ServerOptions, StreamListener, StreamReader, StreamWriter, from_std, into_std, listen,
     listen_fds, listen_unix, open_connection, open_connection_with, open_connection_with_limit,
-    open_unix_connection, start_server, start_server_on, start_server_with, start_unix_server,
-    start_unix_server_with,
+    open_read_pipe, open_unix_connection, open_write_pipe, start_server, start_server_on,
+    start_server_with, start_unix_server, start_unix_server_with, stderr, stdin, stdout,
 };
 #[cfg(feature = "rustls")]
 pub use streams::{Tls, start_tls};

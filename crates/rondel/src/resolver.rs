@@ -193,3 +193,61 @@ pub async fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     }
     Ok(found)
 }
+
+/// Looks up the name of an address, and that of the service at its port, without blocking the loop: asyncio's `loop.getnameinfo`.
+/// What has no name is given as a number, unless `flags` (`libc::NI_NAMEREQD`, …) say otherwise.
+///
+/// # Errors
+/// What the system's resolver says.
+///
+/// ```
+/// rondel::run(async {
+///     let address = "127.0.0.1:80".parse().unwrap();
+///     let flags = libc::NI_NUMERICHOST | libc::NI_NUMERICSERV;
+///     let (host, port) = rondel::getnameinfo(address, flags).await?;
+///     assert_eq!((&*host, &*port), ("127.0.0.1", "80"));
+///     Ok::<(), std::io::Error>(())
+/// })??;
+/// # Ok::<(), std::io::Error>(())
+/// ```
+pub async fn getnameinfo(address: SocketAddr, flags: i32) -> io::Result<(String, String)> {
+    let lookup = runtime::with_current(|runtime| {
+        runtime
+            .resolver
+            .get_or_init(|| Pool::new("rondel-resolver", THREADS))
+            .spawn(runtime, move || nameinfo(address, flags))
+    });
+    lookup.await?
+}
+
+fn nameinfo(address: SocketAddr, flags: i32) -> io::Result<(String, String)> {
+    let address = socket2::SockAddr::from(address);
+    let (mut host, mut service) = ([0_u8; 1025], [0_u8; 32]);
+    // SAFETY: an address of the length that is said, and so much room for each of the texts.
+    let code = unsafe {
+        libc::getnameinfo(
+            address.as_ptr().cast(),
+            address.len(),
+            host.as_mut_ptr().cast(),
+            host.len() as libc::socklen_t,
+            service.as_mut_ptr().cast(),
+            service.len() as libc::socklen_t,
+            flags,
+        )
+    };
+    match code {
+        0 => {}
+        libc::EAI_SYSTEM => return Err(io::Error::last_os_error()),
+        code => {
+            // SAFETY: it gives a text that stays where it is.
+            let text = unsafe { std::ffi::CStr::from_ptr(libc::gai_strerror(code)) };
+            return Err(io::Error::other(text.to_string_lossy().into_owned()));
+        }
+    }
+    let text = |bytes: &[u8]| {
+        let text = std::ffi::CStr::from_bytes_until_nul(bytes);
+        text.map(|text| text.to_string_lossy().into_owned())
+            .map_err(io::Error::other)
+    };
+    Ok((text(&host)?, text(&service)?))
+}

@@ -98,3 +98,26 @@ fn a_handler_that_goes_on_to_the_loop_s_own_is_not_replaced_either() {
     });
     assert_eq!(status, 0);
 }
+
+#[test]
+fn ctrl_c_may_be_waited_for_in_place_of_being_cancelled() {
+    let status = in_child(|| {
+        let cleaned_up = rondel::run(async {
+            let waiting = rondel::create_task(rondel::ctrl_c());
+            rondel::yield_now().await;
+            interrupt();
+            waiting.await.unwrap().unwrap();
+            // Time for what has to be waited for.
+            sleep(Duration::from_millis(1)).await;
+            true
+        });
+        assert!(matches!(cleaned_up, Ok(true)));
+        // From now on it cancels again.
+        let outcome = rondel::run(async {
+            interrupt();
+            sleep(Duration::from_secs(20)).await;
+        });
+        assert!(matches!(outcome, Err(RunError::KeyboardInterrupt)));
+    });
+    assert_eq!(status, 0);
+}

@@ -94,7 +94,7 @@ impl fmt::Debug for Adopted {
 /// # }
 /// ```
 pub async fn into_std(mut reader: StreamReader, writer: StreamWriter) -> io::Result<Adopted> {
-    if !std::rc::Rc::ptr_eq(reader.connection(), writer.connection()) {
+    if !std::rc::Rc::ptr_eq(reader.connection()?, writer.connection()?) {
         return Err(io::Error::new(
             io::ErrorKind::InvalidInput,
             "the reader and the writer are of two connections",
@@ -102,6 +102,6 @@ pub async fn into_std(mut reader: StreamReader, writer: StreamWriter) -> io::Res
     }
     writer.flushed().await?;
     let mut unread = reader.take_buffered();
-    let socket = reader.connection().detach(&mut unread)?;
+    let socket = reader.connection()?.detach(&mut unread)?;
     Ok(Adopted { socket, unread })
 }

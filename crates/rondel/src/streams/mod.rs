@@ -9,6 +9,7 @@
 //! * `connect.rs`: connections that are made, `race.rs`: to several addresses at once. `adopt.rs`: sockets of others, and back.
 //! * `server.rs`: connections that are accepted, `listener.rs`: one by one; `binding.rs`: the sockets that listen for
 //!   them, `activation.rs`: those of a service manager.
+//! * `pipe.rs`: readers and writers of what is no socket.
 //! * `tls.rs`: handshakes; `connection/secured.rs`: connections that are encrypted.
 //! * `errors.rs`: why a read has no result.
 
@@ -22,6 +23,7 @@ mod errors;
 pub(crate) mod linger;
 mod listener;
 mod outbox;
+mod pipe;
 mod race;
 mod reader;
 mod server;
@@ -40,6 +42,7 @@ pub(crate) use connection::Connection;
 pub use errors::{IncompleteReadError, LimitOverrunError, ReadError};
 pub use listener::{StreamListener, listen, listen_unix};
 pub(crate) use outbox::Outbox;
+pub use pipe::{open_read_pipe, open_write_pipe, stderr, stdin, stdout};
 pub use reader::StreamReader;
 pub(crate) use server::Listener;
 pub use server::{

@@ -14,9 +14,11 @@ use std::task::{Context, Poll};
 use super::chunk::Chunk;
 use super::connection::Connection;
 use super::errors::{IncompleteReadError, ReadError};
+use super::pipe::PipeSource;
 use rondel_engine::read_buffer::{self, ReadBuffer, Search, Step};
 
-/// Reads from a connection, in asyncio's ways. Comes in a pair with a [`StreamWriter`](crate::StreamWriter).
+/// Reads from a connection, in asyncio's ways. Comes in a pair with a [`StreamWriter`](crate::StreamWriter), or
+/// alone, if it reads from a [pipe](crate::open_read_pipe).
 ///
 /// A read that is dropped before it is ready (cancelled, timed out) has taken nothing from the stream.
 ///
@@ -45,23 +47,93 @@ use rondel_engine::read_buffer::{self, ReadBuffer, Search, Step};
 /// # }
 /// ```
 pub struct StreamReader {
-    connection: Rc<Connection>,
+    source: Origin,
     buffer: ReadBuffer<Chunk>,
     /// Bytes at the buffer's front that the last read has given out.
     given: usize,
 }
 
+/// Where the bytes come from.
+enum Origin {
+    Socket(Rc<Connection>),
+    Pipe(Box<PipeSource>),
+}
+
+impl Origin {
+    #[inline]
+    fn limit(&self) -> usize {
+        match self {
+            Self::Socket(connection) => connection.limit(),
+            Self::Pipe(_) => PipeSource::LIMIT,
+        }
+    }
+
+    #[inline]
+    fn is_eof(&self) -> bool {
+        match self {
+            Self::Socket(connection) => connection.is_eof(),
+            Self::Pipe(pipe) => pipe.is_eof(),
+        }
+    }
+
+    /// Whether the buffer has everything that has come.
+    #[inline]
+    fn has_arrived(&self) -> bool {
+        match self {
+            Self::Socket(connection) => connection.has_arrived(),
+            Self::Pipe(_) => false,
+        }
+    }
+
+    #[inline]
+    fn fill(&self, buffer: &mut ReadBuffer<Chunk>, context: &Context<'_>) -> io::Result<bool> {
+        match self {
+            Self::Socket(connection) => connection.fill(buffer, context),
+            Self::Pipe(pipe) => pipe.fill(buffer, context),
+        }
+    }
+
+    #[inline(always)]
+    fn ready<T>(&self, result: T, context: &Context<'_>) -> Poll<T> {
+        match self {
+            Self::Socket(connection) => connection.ready(result, context),
+            // Has had its price when it was read.
+            Self::Pipe(_) => Poll::Ready(result),
+        }
+    }
+}
+
 impl StreamReader {
-    pub(super) fn new(connection: Rc<Connection>) -> Self {
+    pub(super) fn of_pipe(pipe: PipeSource) -> Self {
         Self {
-            connection,
+            source: Origin::Pipe(Box::new(pipe)),
             buffer: ReadBuffer::new(),
             given: 0,
         }
     }
 
-    pub(super) fn connection(&self) -> &Rc<Connection> {
-        &self.connection
+    pub(super) fn new(connection: Rc<Connection>) -> Self {
+        Self {
+            source: Origin::Socket(connection),
+            buffer: ReadBuffer::new(),
+            given: 0,
+        }
+    }
+
+    /// The connection, unless it is a pipe.
+    pub(super) fn connection(&self) -> io::Result<&Rc<Connection>> {
+        match &self.source {
+            Origin::Socket(connection) => Ok(connection),
+            Origin::Pipe(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    /// Waits for the end of the stream, with everything that comes before it left in the buffer.
+    pub(crate) async fn buffer_to_end(&mut self) -> io::Result<()> {
+        self.begin();
+        self.step(|_, eof| if eof { Step::Incomplete } else { Step::Wait })
+            .await?;
+        Ok(())
     }
 
     #[cfg(feature = "rustls")]
@@ -70,7 +142,7 @@ impl StreamReader {
     }
 
     /// Takes what has come into the buffer and was not given out.
-    pub(super) fn take_buffered(&mut self) -> Vec<u8> {
+    pub(crate) fn take_buffered(&mut self) -> Vec<u8> {
         self.begin();
         let all = self.buffer.as_slice().to_vec();
         self.buffer.discard(all.len());
@@ -82,7 +154,7 @@ impl StreamReader {
     /// # Errors
     /// `Unsupported` for a socket that has no host and port, as a Unix socket.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.connection.peer_addr()
+        self.connection()?.peer_addr()
     }
 
     /// This end's address.
@@ -90,7 +162,7 @@ impl StreamReader {
     /// # Errors
     /// As [`peer_addr`](Self::peer_addr); `NotConnected` if the connection is closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.connection.local_addr()
+        self.connection()?.local_addr()
     }
 
     /// Reads up to `n` bytes: waits until there is at least one, then takes what there is. Empty at the end of the stream, and for
@@ -240,7 +312,7 @@ impl StreamReader {
     pub async fn readline(&mut self) -> io::Result<&[u8]> {
         const NEWLINE: &[u8] = b"\n";
         self.begin();
-        let limit = self.connection.limit();
+        let limit = self.source.limit();
         let mut search = Search::default();
         match self
             .step(|bytes, eof| search.one(bytes, eof, NEWLINE, limit))
@@ -288,7 +360,7 @@ impl StreamReader {
             "Separator should be at least one-byte string"
         );
         self.begin();
-        let limit = self.connection.limit();
+        let limit = self.source.limit();
         let mut search = Search::default();
         match self
             .step(|bytes, eof| search.one(bytes, eof, separator, limit))
@@ -325,7 +397,7 @@ impl StreamReader {
             "Separator should contain at least one element, of at least one byte"
         );
         self.begin();
-        let limit = self.connection.limit();
+        let limit = self.source.limit();
         let mut search = Search::default();
         match self
             .step(|bytes, eof| search.any(bytes, eof, separators, limit))
@@ -339,9 +411,7 @@ impl StreamReader {
 
     /// Whether the stream has ended and everything is read.
     pub fn at_eof(&self) -> bool {
-        self.connection.is_eof()
-            && self.buffer.len() == self.given
-            && !self.connection.has_arrived()
+        self.source.is_eof() && self.buffer.len() == self.given && !self.source.has_arrived()
     }
 
     /// Takes away what the last read has given out.
@@ -375,13 +445,13 @@ impl StreamReader {
     #[inline]
     fn poll_some(&mut self, context: &Context<'_>) -> Poll<io::Result<()>> {
         if self.buffer.is_empty() {
-            match self.connection.fill(&mut self.buffer, context) {
+            match self.source.fill(&mut self.buffer, context) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(error) => return self.failed(error, context),
             }
         }
-        self.connection.ready(Ok(()), context)
+        self.source.ready(Ok(()), context)
     }
 
     #[inline]
@@ -391,12 +461,12 @@ impl StreamReader {
         ask: &mut impl FnMut(&[u8], bool) -> Step,
     ) -> Poll<io::Result<Step>> {
         loop {
-            let eof = self.connection.is_eof() && !self.connection.has_arrived();
+            let eof = self.source.is_eof() && !self.source.has_arrived();
             match ask(self.buffer.as_slice(), eof) {
                 Step::Wait => {}
-                step => return self.connection.ready(Ok(step), context),
+                step => return self.source.ready(Ok(step), context),
             }
-            match self.connection.fill(&mut self.buffer, context) {
+            match self.source.fill(&mut self.buffer, context) {
                 Ok(true) => {}
                 Ok(false) => return Poll::Pending,
                 Err(error) => return self.failed(error, context),
@@ -407,13 +477,15 @@ impl StreamReader {
     /// A failure, which each read reports again, has its price like everything that does not wait.
     #[cold]
     fn failed<T>(&self, error: io::Error, context: &Context<'_>) -> Poll<io::Result<T>> {
-        self.connection.ready(Err(error), context)
+        self.source.ready(Err(error), context)
     }
 }
 
 impl Drop for StreamReader {
     fn drop(&mut self) {
-        self.connection.reader_dropped();
+        if let Origin::Socket(connection) = &self.source {
+            connection.reader_dropped();
+        }
     }
 }
 
@@ -421,7 +493,7 @@ impl fmt::Debug for StreamReader {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("StreamReader")
             .field("buffered", &(self.buffer.len() - self.given))
-            .field("eof", &self.connection.is_eof())
+            .field("eof", &self.source.is_eof())
             .finish_non_exhaustive()
     }
 }

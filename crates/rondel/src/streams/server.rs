@@ -320,7 +320,7 @@ where
         let handler = Rc::clone(&handler);
         #[cfg(feature = "rustls")]
         let ssl = ssl.clone();
-        let connection = Rc::clone(writer.connection());
+        let connection = writer.connection().ok().map(Rc::clone);
         create_task(async move {
             // Called in the task, so that whatever it does first is the task's, too. So is what its error's text does.
             let handled = async move {
@@ -340,7 +340,7 @@ where
             match catch(handled).await {
                 Ok(None) => {}
                 Ok(Some(failure)) => {
-                    let ordinary = connection.ordinary_loss();
+                    let ordinary = connection.and_then(|it| it.ordinary_loss());
                     if !ordinary.is_some_and(|loss| failure.contains(&loss)) {
                         call_exception_handler(UNHANDLED, &failure);
                     }

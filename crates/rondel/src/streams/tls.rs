@@ -77,22 +77,24 @@ pub(super) async fn secured(
     handshake_timeout: Duration,
 ) -> io::Result<(StreamReader, StreamWriter)> {
     assert!(
-        std::rc::Rc::ptr_eq(reader.connection(), writer.connection()),
+        std::rc::Rc::ptr_eq(reader.connection()?, writer.connection()?),
         "the reader and the writer are of two connections"
     );
     // As long as there is no session there is nobody to say goodbye to.
     struct Abort(Option<StreamWriter>);
     impl Drop for Abort {
         fn drop(&mut self) {
-            if let Some(writer) = self.0.take() {
-                writer.connection().close_failed();
+            if let Some(writer) = self.0.take()
+                && let Ok(connection) = writer.connection()
+            {
+                connection.close_failed();
             }
         }
     }
     let mut writer = Abort(Some(writer));
     let session = tls.session()?;
     let early = reader.take_buffered();
-    let connection = std::rc::Rc::clone(reader.connection());
+    let connection = std::rc::Rc::clone(reader.connection()?);
     let buffer = reader.buffer_mut();
     connection.secure(session, &early, buffer)?;
     let handshake = poll_fn(|context| connection.poll_handshake(buffer, context));

@@ -12,9 +12,11 @@ use std::rc::Rc;
 use std::task::Poll;
 
 use super::connection::Connection;
+use super::pipe::PipeSink;
 use crate::time::yield_now;
 
-/// Writes to a connection, in asyncio's ways. Comes in a pair with a [`StreamReader`](crate::StreamReader).
+/// Writes to a connection, in asyncio's ways. Comes in a pair with a [`StreamReader`](crate::StreamReader), or
+/// alone, if it writes to a [pipe](crate::open_write_pipe).
 ///
 /// Dropping it ends its direction, once everything that was written is sent: the peer reads the end of the stream, and
 /// what it sends can still be read. When the reader is gone, too, the connection is closed. For a peer that takes
@@ -41,16 +43,42 @@ use crate::time::yield_now;
 /// # }
 /// ```
 pub struct StreamWriter {
-    connection: Rc<Connection>,
+    target: Target,
+}
+
+/// Where the bytes go.
+enum Target {
+    Socket(Rc<Connection>),
+    Pipe(Rc<PipeSink>),
 }
 
 impl StreamWriter {
     pub(super) fn new(connection: Rc<Connection>) -> Self {
-        Self { connection }
+        Self {
+            target: Target::Socket(connection),
+        }
     }
 
-    pub(super) fn connection(&self) -> &Rc<Connection> {
-        &self.connection
+    pub(super) fn of_pipe(pipe: Rc<PipeSink>) -> Self {
+        Self {
+            target: Target::Pipe(pipe),
+        }
+    }
+
+    /// The connection, unless it is a pipe.
+    pub(super) fn connection(&self) -> io::Result<&Rc<Connection>> {
+        match &self.target {
+            Target::Socket(connection) => Ok(connection),
+            Target::Pipe(_) => Err(io::ErrorKind::Unsupported.into()),
+        }
+    }
+
+    #[inline]
+    fn write_bytes(&self, bytes: &[u8]) {
+        match &self.target {
+            Target::Socket(connection) => connection.write(bytes),
+            Target::Pipe(pipe) => pipe.write(bytes),
+        }
     }
 
     /// Writes bytes. They are copied; [`drain`](Self::drain) waits if too many are on the way. A write is atomic: as it does not wait, it
@@ -61,7 +89,7 @@ impl StreamWriter {
     /// # Panics
     /// After [`write_eof`](Self::write_eof).
     pub fn write(&self, data: impl AsRef<[u8]>) {
-        self.connection.write(data.as_ref());
+        self.write_bytes(data.as_ref());
     }
 
     /// Writes several pieces, which leave together.
@@ -70,7 +98,7 @@ impl StreamWriter {
     /// As [`write`](Self::write).
     pub fn writelines<D: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = D>) {
         for piece in pieces {
-            self.connection.write(piece.as_ref());
+            self.write_bytes(piece.as_ref());
         }
     }
 
@@ -80,7 +108,7 @@ impl StreamWriter {
     /// As [`write`](Self::write).
     pub fn write_vectored(&self, pieces: &[io::IoSlice<'_>]) {
         for piece in pieces {
-            self.connection.write(piece);
+            self.write_bytes(piece);
         }
     }
 
@@ -102,7 +130,10 @@ impl StreamWriter {
     /// # }
     /// ```
     pub fn write_owned(&self, data: Vec<u8>) {
-        self.connection.write_owned(data);
+        match &self.target {
+            Target::Socket(connection) => connection.write_owned(data),
+            Target::Pipe(pipe) => pipe.write(&data),
+        }
     }
 
     /// Writes a lot, piece by piece, and waits whenever the peer does not keep up: no more than the buffer's limit is held.
@@ -117,7 +148,7 @@ impl StreamWriter {
     pub async fn write_all(&self, data: &[u8]) -> io::Result<()> {
         const PIECE: usize = 64 * 1024;
         for piece in data.chunks(PIECE) {
-            self.connection.write(piece);
+            self.write_bytes(piece);
             self.drain().await?;
         }
         Ok(())
@@ -130,7 +161,10 @@ impl StreamWriter {
     /// # Errors
     /// What has broken the connection; `ConnectionReset` if it is closed.
     pub async fn drain(&self) -> io::Result<()> {
-        let connection = &self.connection;
+        let connection = match &self.target {
+            Target::Socket(connection) => connection,
+            Target::Pipe(pipe) => return pipe.drain().await,
+        };
         if connection.flush_and_go_on() {
             if !connection.has_sent() {
                 yield_now().await;
@@ -172,36 +206,55 @@ impl StreamWriter {
     /// # }
     /// ```
     pub async fn flushed(&self) -> io::Result<()> {
-        poll_fn(|context| match self.connection.is_unsent(context) {
+        let connection = match &self.target {
+            Target::Socket(connection) => connection,
+            Target::Pipe(pipe) => return pipe.flushed().await,
+        };
+        poll_fn(|context| match connection.is_unsent(context) {
             Ok(true) => Poll::Pending,
-            Ok(false) => self.connection.ready(Ok(()), context),
-            Err(error) => self.connection.ready(Err(error), context),
+            Ok(false) => connection.ready(Ok(()), context),
+            Err(error) => connection.ready(Err(error), context),
         })
         .await
     }
 
-    /// Ends this side of the connection, after what was written. The peer can go on writing.
+    /// Ends this side of the connection, after what was written. The peer can go on writing. A pipe is closed.
     ///
     /// # Errors
     /// What `shutdown` fails with.
     pub fn write_eof(&self) -> io::Result<()> {
-        self.connection.write_eof()
+        match &self.target {
+            Target::Socket(connection) => connection.write_eof(),
+            Target::Pipe(pipe) => {
+                pipe.close();
+                Ok(())
+            }
+        }
     }
 
     /// Closes the connection, both directions, after what was written is sent. Nothing is received any more; what was can
     /// be read.
     pub fn close(&self) {
-        self.connection.close();
+        match &self.target {
+            Target::Socket(connection) => connection.close(),
+            Target::Pipe(pipe) => pipe.close(),
+        }
     }
 
     /// Closes the connection at once; what was not sent is lost.
     pub fn abort(&self) {
-        self.connection.abort();
+        match &self.target {
+            Target::Socket(connection) => connection.abort(),
+            Target::Pipe(pipe) => pipe.abort(),
+        }
     }
 
     /// Whether the connection is closed, or about to be.
     pub fn is_closing(&self) -> bool {
-        self.connection.is_closing()
+        match &self.target {
+            Target::Socket(connection) => connection.is_closing(),
+            Target::Pipe(pipe) => pipe.is_closing(),
+        }
     }
 
     /// Waits until the connection is closed, which somebody has to ask for: [`close`](Self::close). Dropping the future changes nothing.
@@ -209,7 +262,11 @@ impl StreamWriter {
     /// # Errors
     /// What has broken the connection.
     pub async fn wait_closed(&self) -> io::Result<()> {
-        poll_fn(|context| match self.connection.is_closed(context) {
+        let connection = match &self.target {
+            Target::Socket(connection) => connection,
+            Target::Pipe(pipe) => return pipe.closed().await,
+        };
+        poll_fn(|context| match connection.is_closed(context) {
             Ok(true) => Poll::Ready(Ok(())),
             Ok(false) => Poll::Pending,
             Err(error) => Poll::Ready(Err(error)),
@@ -232,7 +289,10 @@ impl StreamWriter {
     /// # Panics
     /// If `f` itself uses the connection.
     pub fn with_socket<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
-        self.connection.with_socket(|socket| f(socket.as_fd()))
+        match &self.target {
+            Target::Socket(connection) => connection.with_socket(|socket| f(socket.as_fd())),
+            Target::Pipe(pipe) => pipe.with_fd(|fd| f(fd.as_fd())),
+        }
     }
 
     /// The other end's address.
@@ -240,7 +300,7 @@ impl StreamWriter {
     /// # Errors
     /// `Unsupported` for a socket that has no host and port, as a Unix socket.
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.connection.peer_addr()
+        self.connection()?.peer_addr()
     }
 
     /// This end's address.
@@ -248,7 +308,7 @@ impl StreamWriter {
     /// # Errors
     /// As [`peer_addr`](Self::peer_addr); `NotConnected` if the connection is closed.
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.connection.local_addr()
+        self.connection()?.local_addr()
     }
 
     /// `get_extra_info("ssl_object")`: lends the session, to ask for the protocol that was agreed on (ALPN), the peer's certificates and the
@@ -258,12 +318,15 @@ impl StreamWriter {
     /// If `f` itself uses the connection.
     #[cfg(feature = "rustls")]
     pub fn with_session<R>(&self, f: impl FnOnce(&rustls::Connection) -> R) -> Option<R> {
-        self.connection.with_session(f)
+        self.connection().ok()?.with_session(f)
     }
 
     /// How many bytes are written but not sent.
     pub fn write_buffer_size(&self) -> usize {
-        self.connection.write_buffer_size()
+        match &self.target {
+            Target::Socket(connection) => connection.write_buffer_size(),
+            Target::Pipe(pipe) => pipe.len(),
+        }
     }
 
     /// Sets between which numbers of unsent bytes [`drain`](Self::drain) waits: from more than `high` on, until
@@ -272,13 +335,19 @@ impl StreamWriter {
     /// # Errors
     /// `InvalidInput` if `high < low`.
     pub fn set_write_buffer_limits(&self, high: usize, low: usize) -> io::Result<()> {
-        self.connection.set_write_buffer_limits(high, low)
+        match &self.target {
+            Target::Socket(connection) => connection.set_write_buffer_limits(high, low),
+            Target::Pipe(pipe) => pipe.set_limits(high, low),
+        }
     }
 }
 
 impl Drop for StreamWriter {
     fn drop(&mut self) {
-        self.connection.writer_dropped();
+        match &self.target {
+            Target::Socket(connection) => connection.writer_dropped(),
+            Target::Pipe(pipe) => pipe.close(),
+        }
     }
 }
 
