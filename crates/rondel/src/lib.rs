@@ -72,8 +72,11 @@ mod blocking;
 mod budget;
 mod datagram;
 mod descriptor;
+mod duplex;
 mod exceptions;
 mod guest;
+#[cfg(feature = "hyper")]
+mod hyper;
 mod process;
 mod resolver;
 mod runtime;
@@ -87,10 +90,13 @@ mod time;
 pub use blocking::{BlockingTask, spawn_blocking};
 pub use datagram::{DatagramEndpoint, create_datagram_endpoint};
 pub use descriptor::AsyncFd;
+pub use duplex::Duplex;
 pub use exceptions::{
     ExceptionContext, call_exception_handler, default_exception_handler, set_exception_handler,
 };
 pub use guest::Guest;
+#[cfg(feature = "hyper")]
+pub use hyper::{RondelExecutor, RondelTimer};
 pub use process::{Process, create_subprocess_exec, create_subprocess_shell, shell};
 pub use resolver::{HostPort, getaddrinfo, getnameinfo};
 pub use rondel_engine::event_loop::clock::Jump;

@@ -594,6 +594,10 @@ impl Connection {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
     }
 
+    pub(crate) fn eof_written(&self) -> bool {
+        self.stream.borrow().eof_written()
+    }
+
     pub(crate) fn write_eof(self: &Rc<Self>) -> io::Result<()> {
         if self.is(SECURED) {
             self.notify_of_end();

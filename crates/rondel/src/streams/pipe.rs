@@ -310,22 +310,39 @@ impl PipeSink {
 
     /// Waits until no more than so many bytes are unsent.
     async fn until(&self, left: usize) -> io::Result<()> {
-        loop {
-            if self.send()? || self.len() <= left {
-                return Ok(());
-            }
-            let fd = self.fd.borrow().clone();
-            let Some(fd) = fd else {
-                return Err(self.lost());
-            };
-            let mut tried = false;
-            fd.with(Side::Writing, |_| {
-                match std::mem::replace(&mut tried, true) {
-                    false => Err(io::ErrorKind::WouldBlock.into()),
-                    true => Ok(()),
-                }
-            })
-            .await?;
+        poll_fn(|context| self.poll_until(left, context)).await
+    }
+
+    /// As [`until`](Self::until), in one poll.
+    fn poll_until(&self, left: usize, context: &Context<'_>) -> Poll<io::Result<()>> {
+        let fd = self.fd.borrow().clone();
+        let Some(fd) = fd else {
+            return Poll::Ready(Err(self.lost()));
+        };
+        fd.poll_with(
+            Side::Writing,
+            &mut None,
+            context,
+            &mut |_| match self.send()? || self.len() <= left {
+                true => Ok(()),
+                false => Err(io::ErrorKind::WouldBlock.into()),
+            },
+        )
+    }
+
+    /// Waits until it is appropriate to write.
+    pub(super) fn poll_room(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        if self.closing.get() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        self.poll_until(self.limits.get().0, context)
+    }
+
+    /// Waits until everything is written.
+    pub(super) fn poll_sent(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        match self.len() {
+            0 if self.failure.borrow().is_none() => Poll::Ready(Ok(())),
+            _ => self.poll_until(0, context),
         }
     }
 

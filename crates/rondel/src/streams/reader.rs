@@ -281,6 +281,31 @@ impl StreamReader {
         Ok(self.buffer.as_slice())
     }
 
+    /// One poll of [`read`](Self::read).
+    #[allow(dead_code, reason = "for the traits of others")]
+    pub(crate) fn poll_data(&mut self, context: &Context<'_>, n: usize) -> Poll<io::Result<&[u8]>> {
+        self.begin();
+        match self.poll_some(context) {
+            Poll::Ready(Ok(())) => {
+                let count = self.buffer.len().min(n);
+                Poll::Ready(Ok(self.give(count)))
+            }
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
+    /// One poll of [`fill_buf`](Self::fill_buf).
+    #[allow(dead_code, reason = "for the traits of others")]
+    pub(crate) fn poll_buffered(&mut self, context: &Context<'_>) -> Poll<io::Result<&[u8]>> {
+        self.begin();
+        match self.poll_some(context) {
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(self.buffer.as_slice())),
+            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+
     /// Takes `n` bytes of what [`fill_buf`](Self::fill_buf) has given.
     ///
     /// # Panics

@@ -9,7 +9,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::rc::Rc;
-use std::task::Poll;
+use std::task::{Context, Poll};
 
 use super::connection::Connection;
 use super::pipe::PipeSink;
@@ -338,6 +338,66 @@ impl StreamWriter {
         match &self.target {
             Target::Socket(connection) => connection.set_write_buffer_limits(high, low),
             Target::Pipe(pipe) => pipe.set_limits(high, low),
+        }
+    }
+}
+
+/// One poll of each operation, for the traits of others.
+#[allow(dead_code, reason = "without features nobody asks")]
+impl StreamWriter {
+    /// The most that one write takes, in bytes, so that a peer that does not keep up is noticed.
+    const MAX_PIECE: usize = 64 * 1024;
+
+    /// Writes as much as is appropriate; waits while the peer does not keep up.
+    pub(crate) fn poll_write_some(
+        &self,
+        context: &Context<'_>,
+        data: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        let piece = &data[..data.len().min(Self::MAX_PIECE)];
+        let may_write = match &self.target {
+            Target::Socket(connection) => match connection.must_drain(context) {
+                Ok(false) if connection.eof_written() => Err(io::ErrorKind::BrokenPipe.into()),
+                Ok(false) => Ok(true),
+                Ok(true) => Ok(false),
+                Err(error) => Err(error),
+            },
+            Target::Pipe(pipe) => match pipe.poll_room(context) {
+                Poll::Ready(Ok(())) => Ok(true),
+                Poll::Ready(Err(error)) => Err(error),
+                Poll::Pending => Ok(false),
+            },
+        };
+        match may_write {
+            Ok(true) => {}
+            Ok(false) => return Poll::Pending,
+            Err(error) => return Poll::Ready(Err(error)),
+        }
+        if let Target::Socket(connection) = &self.target
+            && connection.ready((), context).is_pending()
+        {
+            return Poll::Pending;
+        }
+        self.write_bytes(piece);
+        Poll::Ready(Ok(piece.len()))
+    }
+
+    /// Hands what was written to the kernel, as far as it takes it; the loop goes on with the rest.
+    pub(crate) fn poll_flush_all(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
+        match &self.target {
+            Target::Socket(connection) => {
+                connection.flush_and_go_on();
+                Poll::Ready(connection.must_drain(context).map(drop))
+            }
+            Target::Pipe(pipe) => pipe.poll_sent(context),
+        }
+    }
+
+    /// Ends this side; once more is no failure, nor is it that the peer has done so first.
+    pub(crate) fn shut_down(&self) -> io::Result<()> {
+        match self.write_eof() {
+            Err(error) if error.kind() == io::ErrorKind::NotConnected => Ok(()),
+            result => result,
         }
     }
 }
