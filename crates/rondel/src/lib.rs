@@ -64,21 +64,33 @@
 //! | `process` | children: [`create_subprocess_exec`] |
 //! | `datagram` | UDP: [`create_datagram_endpoint`] |
 //! | `signal` | Ctrl-C; `signals`: any other signal: [`signal()`] |
+//! | `channels` | [`oneshot`], [`mpsc`], [`broadcast`], [`watch`] |
+//! | `future`, `calls`, `loop_handle` | [`Future`]; [`call_soon`] and its like; the loop for other threads: [`LoopHandle`] |
+//! | `context` | values of a task and those that it creates: [`ContextVar`] |
+//! | `runner`, `debug` | [`Runner`]; slow steps |
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("Rondel runs on Linux only");
 
 mod blocking;
 mod budget;
+mod calls;
+mod channels;
+mod context;
 mod datagram;
+mod debug;
 mod descriptor;
 mod duplex;
 mod exceptions;
+mod future;
 mod guest;
 #[cfg(feature = "hyper")]
 mod hyper;
+mod interval;
+mod loop_handle;
 mod process;
 mod resolver;
+mod runner;
 mod runtime;
 mod signal;
 mod signals;
@@ -88,18 +100,28 @@ mod task;
 mod time;
 
 pub use blocking::{BlockingTask, spawn_blocking};
+pub use calls::{Handle, TimerHandle, call_at, call_later, call_soon};
+pub use channels::{broadcast, mpsc, oneshot, watch};
+pub use context::{Context, ContextVar, Token, copy_context};
 pub use datagram::{DatagramEndpoint, create_datagram_endpoint};
+pub use debug::{SlowStep, set_slow_step_reporter};
 pub use descriptor::AsyncFd;
 pub use duplex::Duplex;
 pub use exceptions::{
     ExceptionContext, call_exception_handler, default_exception_handler, set_exception_handler,
 };
+pub use future::{Future, FutureError, FutureWait, InvalidStateError, create_future};
 pub use guest::Guest;
 #[cfg(feature = "hyper")]
 pub use hyper::{RondelExecutor, RondelTimer};
+pub use interval::{Interval, MissedTicks, interval, interval_at};
+pub use loop_handle::{
+    ConcurrentFuture, LoopClosedError, LoopHandle, ResultError, get_running_loop, stop,
+};
 pub use process::{Process, create_subprocess_exec, create_subprocess_shell, shell};
 pub use resolver::{HostPort, getaddrinfo, getnameinfo};
 pub use rondel_engine::event_loop::clock::Jump;
+pub use runner::Runner;
 pub use runtime::{Builder, RunError, run};
 pub use signals::{SignalHandler, Signals, add_signal_handler, ctrl_c, signal};
 pub use streams::{
@@ -118,9 +140,10 @@ pub use sync::{
 };
 pub use task::{
     AsCompleted, Awaitable, CancelHandle, CancelledError, ExceptionGroup, Gather, GatherFuture,
-    GatherResults, JoinError, Panic, ReturnWhen, Shield, Task, TaskBuilder, TaskFailure, TaskGroup,
-    TimeoutError, TryGatherError, Wait, all_tasks, as_completed, build_task, create_task,
-    current_task, gather, shield, task_group, try_gather, wait,
+    GatherResults, JoinError, Panic, ReturnWhen, ScopedTask, Shield, Task, TaskBuilder,
+    TaskFailure, TaskGroup, TaskScope, TimeoutError, TryGatherError, Wait, all_tasks, as_completed,
+    build_task, create_task, current_task, gather, gather_scoped, shield, task_group, task_scope,
+    try_gather, try_gather_scoped, wait,
 };
 pub use time::{
     Instant, Sleep, Timeout, advance, sleep, sleep_until, timeout, timeout_at, yield_now,

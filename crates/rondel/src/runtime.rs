@@ -4,7 +4,7 @@
 //! everything down again. While it runs, the thread's [`current`] runtime is this one; that is how
 //! `create_task`, `sleep` and the streams find it.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
 use std::fmt;
 use std::future::Future;
@@ -19,14 +19,17 @@ use std::time::Duration;
 
 use crate::blocking::Pool;
 use crate::budget::Budget;
+use crate::calls::Call;
+use crate::context::{Context, copy_context};
+use crate::debug::Debug;
 use crate::descriptor::{Side, Watched};
 use crate::exceptions::{ExceptionHandler, LostPanic};
 use crate::guest;
+use crate::loop_handle::SentCall;
+use crate::runner::Runner;
 use crate::signal::Interrupts;
 use crate::streams::{Connecting, Connection, Listener, Outbox, linger};
-use crate::task::{
-    self, CancelledError, Ending, Header, JoinError, Names, SentWake, TaskList, TaskRef,
-};
+use crate::task::{self, CancelledError, Ending, Header, Names, SentWake, TaskList, TaskRef};
 use crate::time::TimerEntry;
 use rondel_engine::event_loop::clock::{Clock, Jump};
 use rondel_engine::event_loop::inbox::Inbox;
@@ -54,6 +57,8 @@ pub(crate) enum Item {
     Interrupt,
     /// A panic of another thread.
     Lost(Box<LostPanic>),
+    /// A function that is to be called.
+    Call(Rc<Call>),
 }
 
 /// What comes from other threads.
@@ -62,6 +67,8 @@ pub(crate) enum Remote {
     Wake(SentWake),
     /// A panic that nobody waits for.
     Lost(Box<LostPanic>),
+    /// A function that is to be called.
+    Call(SentCall),
 }
 
 /// What descriptors are registered with.
@@ -95,7 +102,10 @@ impl Host for RustHost {
         match item {
             Item::Task(task) => with_current(|runtime| {
                 runtime.budget.begin_step();
-                task::step(runtime, &task);
+                match runtime.debug.is_on() {
+                    false => task::step(runtime, &task),
+                    true => runtime.debug.step(runtime, &task),
+                }
                 runtime.budget.end_step();
                 runtime.outbox.flush();
             }),
@@ -106,6 +116,10 @@ impl Host for RustHost {
             Item::Wake(waker) => waker.wake(),
             Item::Interrupt => with_current(Runtime::interrupt),
             Item::Lost(panic) => drop(panic),
+            Item::Call(call) => {
+                call.run();
+                with_current(|runtime| runtime.outbox.flush());
+            }
         }
         ControlFlow::Continue(())
     }
@@ -158,6 +172,7 @@ impl Host for RustHost {
         match remote {
             Remote::Wake(wake) => wake.receive(),
             Remote::Lost(panic) => Some(Item::Lost(panic)),
+            Remote::Call(call) => Some(Item::Call(call.receive())),
         }
     }
 }
@@ -180,8 +195,11 @@ pub(crate) struct Runtime {
     over: Cell<bool>,
     /// How long what is written may wait to be sent when nobody waits for it.
     linger: Duration,
-    main: Cell<Option<task::CancelHandle>>,
-    interrupted: Cell<bool>,
+    pub(crate) main: Cell<Option<task::CancelHandle>>,
+    pub(crate) interrupted: Cell<bool>,
+    /// The context of what runs outside of tasks.
+    pub(crate) context: RefCell<Context>,
+    pub(crate) debug: Debug,
     /// What the step that runs has written.
     pub(crate) outbox: Outbox,
     /// What it may still do before it gives way.
@@ -201,7 +219,7 @@ thread_local! {
 /// Applies `f` to the runtime that runs on this thread; `None` if there is none.
 #[inline]
 pub(crate) fn try_current<R>(f: impl FnOnce(&Runtime) -> R) -> Option<R> {
-    // SAFETY: `Entered` and `Visit` keep the runtime alive as long as the pointer is set.
+    // SAFETY: `Visit` keeps the runtime alive as long as the pointer is set.
     CURRENT.get().map(|runtime| f(unsafe { runtime.as_ref() }))
 }
 
@@ -228,7 +246,7 @@ pub(crate) fn current() -> Rc<Runtime> {
     let Some(runtime) = CURRENT.get() else {
         no_running_event_loop()
     };
-    // SAFETY: the pointer is that of the `Rc` in `Entered` or `Visit`, which is alive.
+    // SAFETY: the pointer is that of the `Rc` in `Visit`, which is alive.
     unsafe {
         Rc::increment_strong_count(runtime.as_ptr());
         Rc::from_raw(runtime.as_ptr())
@@ -262,24 +280,6 @@ impl Drop for Visit {
     }
 }
 
-/// Makes a runtime the thread's current one, and ends it when this is dropped.
-struct Entered(Rc<Runtime>);
-
-impl Entered {
-    fn new(runtime: Rc<Runtime>) -> Self {
-        CURRENT.set(NonNull::new(Rc::as_ptr(&runtime).cast_mut()));
-        Self(runtime)
-    }
-}
-
-impl Drop for Entered {
-    fn drop(&mut self) {
-        // Also when a panic passes through: the main task may borrow what is about to go.
-        self.0.close();
-        CURRENT.set(None);
-    }
-}
-
 impl Runtime {
     pub(crate) fn new(clock: Clock, linger: Duration) -> io::Result<Self> {
         let event_loop = EventLoop::new(RustHost, clock)?;
@@ -295,6 +295,8 @@ impl Runtime {
             linger,
             main: Cell::new(None),
             interrupted: Cell::new(false),
+            context: RefCell::new(copy_context()),
+            debug: Debug::default(),
             outbox: Outbox::default(),
             budget: Budget::default(),
             exception_handler: ExceptionHandler::default(),
@@ -359,6 +361,8 @@ impl Runtime {
         self.event_loop.inbox().close();
         drop(self.event_loop.drain());
         self.exception_handler.forget();
+        self.debug.forget();
+        drop(self.context.take());
         // What destructors have created just now.
         task::cancel_all(self);
         drop(self.event_loop.drain());
@@ -416,6 +420,8 @@ pub struct Builder {
     virtual_clock: Option<Jump>,
     handle_interrupts: bool,
     linger: Duration,
+    debug: bool,
+    slow_callback_duration: Duration,
 }
 
 impl Default for Builder {
@@ -431,6 +437,8 @@ impl Builder {
             virtual_clock: None,
             handle_interrupts: true,
             linger: linger::DEFAULT,
+            debug: false,
+            slow_callback_duration: Duration::from_millis(100),
         }
     }
 
@@ -509,36 +517,41 @@ impl Builder {
     /// # Panics
     /// As [`run`].
     pub fn run<F: Future>(self, main: F) -> Result<F::Output, RunError> {
-        if CURRENT.get().is_some() {
-            return Err(RunError::AlreadyRunning);
-        }
+        let runner = self.build()?;
+        let ran = runner.run_main(main)?;
+        // What is left goes before a panic of `main` goes on.
+        drop(runner);
+        ran.outcome()
+    }
+
+    /// A loop for several runs; see [`Runner`].
+    ///
+    /// # Errors
+    /// If no loop can be made.
+    pub fn build(self) -> Result<Runner, RunError> {
         let clock = match self.virtual_clock {
             None => Clock::Monotonic,
             Some(jump) => Clock::at(0, jump),
         };
-        let runtime = Rc::new(Runtime::new(clock, self.linger)?);
-        let interrupts = if self.handle_interrupts {
-            Interrupts::install(&runtime.event_loop)?
-        } else {
-            None
-        };
-        let entered = Entered::new(Rc::clone(&runtime));
-        // SAFETY: `entered` cancels all tasks at the latest when it is dropped, before `main`'s borrows end.
-        let mut main = unsafe { task::create_main_task(&runtime, main) };
-        runtime.main.set(Some(main.cancel_handle()));
-        let ran = runtime.event_loop.run_forever();
-        drop(entered);
-        drop(interrupts);
-        ran?;
-        match main.result() {
-            Some(Ok(output)) => Ok(output),
-            Some(Err(JoinError::Panicked(panic))) => panic.resume(),
-            Some(Err(JoinError::Cancelled(_))) | None if runtime.interrupted.get() => {
-                Err(RunError::KeyboardInterrupt)
-            }
-            Some(Err(JoinError::Cancelled(cancelled))) => Err(RunError::Cancelled(cancelled)),
-            None => Err(RunError::Cancelled(CancelledError)),
+        let runtime = Runtime::new(clock, self.linger)?;
+        if self.debug {
+            runtime.debug.switch_on(self.slow_callback_duration);
         }
+        Ok(Runner::with(Rc::new(runtime), self.handle_interrupts))
+    }
+
+    /// asyncio's debug mode: tasks know where they were created, and a step that lasts longer than
+    /// [`slow_callback_duration`](Self::slow_callback_duration) is reported, with the task's name and that place. Reading the clock
+    /// twice for each step costs something.
+    pub fn debug(mut self, debug: bool) -> Self {
+        self.debug = debug;
+        self
+    }
+
+    /// How long a step may last in debug mode; a tenth of a second, if nothing else is said.
+    pub fn slow_callback_duration(mut self, duration: Duration) -> Self {
+        self.slow_callback_duration = duration;
+        self
     }
 }
 
@@ -563,6 +576,8 @@ pub enum RunError {
     Cancelled(CancelledError),
     /// There is a running loop on this thread already.
     AlreadyRunning,
+    /// [`stop`](crate::stop) was called before the main future was done.
+    Stopped,
 }
 
 impl fmt::Display for RunError {
@@ -574,6 +589,7 @@ impl fmt::Display for RunError {
             Self::AlreadyRunning => {
                 f.write_str("rondel::run() cannot be called from a running event loop")
             }
+            Self::Stopped => f.write_str("Event loop stopped before Future completed."),
         }
     }
 }
@@ -583,7 +599,7 @@ impl Error for RunError {
         match self {
             Self::Io(error) => Some(error),
             Self::Cancelled(cancelled) => Some(cancelled),
-            Self::KeyboardInterrupt | Self::AlreadyRunning => None,
+            Self::KeyboardInterrupt | Self::AlreadyRunning | Self::Stopped => None,
         }
     }
 }
@@ -599,7 +615,9 @@ impl From<RunError> for io::Error {
         match error {
             RunError::Io(error) => error,
             RunError::KeyboardInterrupt => Self::new(io::ErrorKind::Interrupted, error),
-            RunError::Cancelled(_) | RunError::AlreadyRunning => Self::other(error),
+            RunError::Cancelled(_) | RunError::AlreadyRunning | RunError::Stopped => {
+                Self::other(error)
+            }
         }
     }
 }

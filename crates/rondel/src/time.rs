@@ -13,7 +13,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use crate::runtime::{self, Item};
+use crate::runtime::{self, Item, Runtime};
 use crate::task::{TimeoutError, Waiter};
 use rondel_engine::event_loop::timers::Timer;
 
@@ -42,6 +42,33 @@ impl Instant {
         )
     }
 
+    /// This point as the standard library has it, as exactly as two clocks can be compared. On a virtual clock as much ahead as it
+    /// is here.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// rondel::run(async {
+    ///     let deadline = rondel::Instant::now() + Duration::from_secs(5);
+    ///     let left = deadline.to_std() - std::time::Instant::now();
+    ///     assert!(left > Duration::from_secs(4) && left <= Duration::from_secs(5));
+    ///     let back = rondel::Instant::from(deadline.to_std());
+    ///     assert!(back - deadline < Duration::from_secs(1));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
+    pub fn to_std(self) -> std::time::Instant {
+        let (here, there) = (Self::now(), std::time::Instant::now());
+        match self >= here {
+            true => there + (self - here),
+            false => there.checked_sub(here - self).unwrap_or(there),
+        }
+    }
+
+    pub(crate) fn nanos(self) -> u64 {
+        self.0
+    }
+
     /// How much time has passed since then; zero if it lies ahead.
     pub fn elapsed(self) -> Duration {
         Self::now() - self
@@ -50,6 +77,17 @@ impl Instant {
     /// How much later this is than `earlier`; zero if it isn't.
     pub fn duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
+    }
+}
+
+impl From<std::time::Instant> for Instant {
+    /// As [`to_std`](Self::to_std), the other way round.
+    fn from(instant: std::time::Instant) -> Self {
+        let (here, there) = (Self::now(), std::time::Instant::now());
+        match instant.checked_duration_since(there) {
+            Some(ahead) => here + ahead,
+            None => here - (there - instant),
+        }
     }
 }
 
@@ -155,6 +193,45 @@ impl Drop for TimerEntry {
     }
 }
 
+/// A place in the timer heap of a loop.
+#[derive(Clone)]
+pub(crate) struct Alarm(Rc<Entry>);
+
+impl Alarm {
+    /// Wakes `waiter` at the time, in nanoseconds, that `deadline` makes of that of now.
+    #[inline]
+    pub(crate) fn set(
+        runtime: &Runtime,
+        deadline: impl FnOnce(u64) -> u64,
+        waiter: Waiter,
+    ) -> Self {
+        let entry = Rc::new(Entry {
+            state: Cell::new(TimerState::Waiting),
+            waiter: Cell::new(Some(waiter)),
+        });
+        let deadline = deadline(runtime.event_loop.now());
+        let timer = TimerEntry(Rc::clone(&entry));
+        runtime.event_loop.call_at(deadline, timer);
+        Self(entry)
+    }
+
+    /// Takes it back, if it has not fired.
+    #[inline]
+    pub(crate) fn cancel(&self) {
+        let entry = &self.0;
+        if entry.state.get() == TimerState::Waiting {
+            entry.state.set(TimerState::Cancelled);
+            drop(entry.waiter.take());
+            // Without a loop the heap is gone already.
+            runtime::try_current(|runtime| {
+                runtime
+                    .event_loop
+                    .timer_cancelled(|timer| Rc::ptr_eq(&timer.0, entry));
+            });
+        }
+    }
+}
+
 /// Waits for `duration`, by the loop's clock, from when it is first awaited. Zero lets all others that are
 /// ready run once, as [`yield_now`].
 ///
@@ -237,7 +314,7 @@ enum SleepState {
     /// Is to yield once.
     Yield,
     /// In the timer heap.
-    Queued(Rc<Entry>),
+    Queued(Alarm),
     Done,
 }
 
@@ -261,7 +338,7 @@ impl Future for Sleep {
                 let deadline = *deadline;
                 *this = SleepState::queued(context, |_| deadline);
             }
-            SleepState::Queued(entry) => {
+            SleepState::Queued(Alarm(entry)) => {
                 if entry.state.get() == TimerState::Fired {
                     *this = SleepState::Done;
                     return Poll::Ready(());
@@ -281,34 +358,18 @@ impl Future for Sleep {
 
 impl SleepState {
     fn queued(context: &Context<'_>, deadline: impl FnOnce(u64) -> u64) -> Self {
-        let entry = Rc::new(Entry {
-            state: Cell::new(TimerState::Waiting),
-            waiter: Cell::new(Some(Waiter::new(context))),
-        });
-        runtime::with_current(|runtime| {
-            let deadline = deadline(runtime.event_loop.now());
-            runtime
-                .event_loop
-                .call_at(deadline, TimerEntry(Rc::clone(&entry)));
-        });
-        Self::Queued(entry)
+        let waiter = Waiter::new(context);
+        Self::Queued(runtime::with_current(|runtime| {
+            Alarm::set(runtime, deadline, waiter)
+        }))
     }
 }
 
 impl Drop for Sleep {
     #[inline]
     fn drop(&mut self) {
-        if let SleepState::Queued(entry) = &self.0
-            && entry.state.get() == TimerState::Waiting
-        {
-            entry.state.set(TimerState::Cancelled);
-            drop(entry.waiter.take());
-            // Without a loop the heap is gone already.
-            runtime::try_current(|runtime| {
-                runtime
-                    .event_loop
-                    .timer_cancelled(|timer| Rc::ptr_eq(&timer.0, entry));
-            });
+        if let SleepState::Queued(alarm) = &self.0 {
+            alarm.cancel();
         }
     }
 }

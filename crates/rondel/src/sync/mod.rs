@@ -23,8 +23,11 @@ pub use barrier::{Barrier, BrokenBarrierError};
 pub use condition::{Condition, ConditionGuard};
 pub use event::Event;
 pub use lock::{Lock, LockGuard};
+pub(crate) use order::Fifo;
+pub(crate) use queue::{Core, Reserved};
 pub use queue::{
     GetNowaitError, LifoQueue, PriorityQueue, PutError, PutNowaitError, Queue, QueueShutDown,
     TaskDoneError,
 };
 pub use semaphore::{BoundedSemaphore, ReleaseError, Semaphore, SemaphorePermit};
+pub(crate) use wait_list::WaitList;

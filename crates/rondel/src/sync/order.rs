@@ -4,7 +4,7 @@ use std::cmp::{Ordering, Reverse};
 use std::collections::{BinaryHeap, VecDeque};
 
 /// The items of a queue.
-pub(super) trait Order: Default {
+pub(crate) trait Order: Default {
     type Item;
     fn push(&mut self, item: Self::Item);
     fn pop(&mut self) -> Option<Self::Item>;
@@ -12,7 +12,7 @@ pub(super) trait Order: Default {
 }
 
 /// First in, first out.
-pub(super) struct Fifo<T>(VecDeque<T>);
+pub(crate) struct Fifo<T>(VecDeque<T>);
 
 /// Last in, first out.
 pub(super) struct Lifo<T>(Vec<T>);

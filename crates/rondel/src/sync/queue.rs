@@ -12,10 +12,13 @@ use super::order::{Fifo, Lifo, Order, Priority};
 use super::wait_list::{Wait, WaitList};
 use crate::budget;
 
-struct Core<O: Order> {
+/// A queue without its outside: also what `mpsc` is made of.
+pub(crate) struct Core<O: Order> {
     items: RefCell<O>,
     /// Zero: without limit.
     maxsize: usize,
+    /// Room that is kept for items to come.
+    reserved: Cell<usize>,
     getters: WaitList,
     putters: WaitList,
     unfinished: Cell<usize>,
@@ -24,12 +27,13 @@ struct Core<O: Order> {
 }
 
 impl<O: Order> Core<O> {
-    fn new(maxsize: usize) -> Self {
+    pub(crate) fn new(maxsize: usize) -> Self {
         let finished = Event::new();
         finished.set();
         Self {
             items: RefCell::default(),
             maxsize,
+            reserved: Cell::new(0),
             getters: WaitList::default(),
             putters: WaitList::default(),
             unfinished: Cell::new(0),
@@ -38,7 +42,7 @@ impl<O: Order> Core<O> {
         }
     }
 
-    fn qsize(&self) -> usize {
+    pub(crate) fn qsize(&self) -> usize {
         self.items.borrow().len()
     }
 
@@ -47,7 +51,7 @@ impl<O: Order> Core<O> {
     }
 
     fn is_full(&self) -> bool {
-        self.maxsize > 0 && self.qsize() >= self.maxsize
+        self.maxsize > 0 && self.qsize() + self.reserved.get() >= self.maxsize
     }
 
     /// Waits in the queue of getters or putters until it was woken.
@@ -67,7 +71,7 @@ impl<O: Order> Core<O> {
         .await;
     }
 
-    async fn put(&self, item: O::Item) -> Result<(), PutError<O::Item>> {
+    pub(crate) async fn put(&self, item: O::Item) -> Result<(), PutError<O::Item>> {
         budget::taken().await;
         while self.is_full() {
             if self.is_shut_down.get() {
@@ -79,7 +83,7 @@ impl<O: Order> Core<O> {
             .map_err(|error| PutError(error.into_inner()))
     }
 
-    fn put_nowait(&self, item: O::Item) -> Result<(), PutNowaitError<O::Item>> {
+    pub(crate) fn put_nowait(&self, item: O::Item) -> Result<(), PutNowaitError<O::Item>> {
         if self.is_shut_down.get() {
             return Err(PutNowaitError::ShutDown(item));
         }
@@ -93,7 +97,7 @@ impl<O: Order> Core<O> {
         Ok(())
     }
 
-    async fn get(&self) -> Result<O::Item, QueueShutDown> {
+    pub(crate) async fn get(&self) -> Result<O::Item, QueueShutDown> {
         budget::taken().await;
         loop {
             match self.get_nowait() {
@@ -106,7 +110,7 @@ impl<O: Order> Core<O> {
         }
     }
 
-    fn get_nowait(&self) -> Result<O::Item, GetNowaitError> {
+    pub(crate) fn get_nowait(&self) -> Result<O::Item, GetNowaitError> {
         let item = self.items.borrow_mut().pop();
         match item {
             Some(item) => {
@@ -115,6 +119,25 @@ impl<O: Order> Core<O> {
             }
             None if self.is_shut_down.get() => Err(GetNowaitError::ShutDown),
             None => Err(GetNowaitError::Empty),
+        }
+    }
+
+    pub(crate) fn is_shut_down(&self) -> bool {
+        self.is_shut_down.get()
+    }
+
+    /// Waits for room, and keeps it.
+    pub(crate) async fn reserve(&self) -> Result<Reserved<'_, O>, QueueShutDown> {
+        budget::taken().await;
+        loop {
+            if self.is_shut_down.get() {
+                return Err(QueueShutDown);
+            }
+            if !self.is_full() {
+                self.reserved.set(self.reserved.get() + 1);
+                return Ok(Reserved(self));
+            }
+            self.wait(&self.putters, || !self.is_full()).await;
         }
     }
 
@@ -133,7 +156,7 @@ impl<O: Order> Core<O> {
         }
     }
 
-    fn shutdown(&self, immediate: bool) {
+    pub(crate) fn shutdown(&self, immediate: bool) {
         self.is_shut_down.set(true);
         let mut thrown_away = O::default();
         if immediate {
@@ -158,6 +181,26 @@ impl<O: Order> Core<O> {
             .field("unfinished_tasks", &self.unfinished.get())
             .field("shutdown", &self.is_shut_down.get())
             .finish()
+    }
+}
+
+/// Room for one item. Dropping it gives the room to the next who waits.
+pub(crate) struct Reserved<'a, O: Order>(&'a Core<O>);
+
+impl<O: Order> Reserved<'_, O> {
+    /// Puts the item there. In a queue that was shut down it is dropped.
+    pub(crate) fn put(self, item: O::Item) {
+        let core = self.0;
+        core.reserved.set(core.reserved.get() - 1);
+        std::mem::forget(self);
+        drop(core.put_nowait(item));
+    }
+}
+
+impl<O: Order> Drop for Reserved<'_, O> {
+    fn drop(&mut self) {
+        self.0.reserved.set(self.0.reserved.get() - 1);
+        self.0.putters.wake_next();
     }
 }
 

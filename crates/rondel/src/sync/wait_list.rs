@@ -21,7 +21,7 @@ const KEPT_ROOM: usize = 64;
 
 /// The waiting futures of one primitive.
 #[derive(Default)]
-pub(super) struct WaitList(RefCell<Entries>);
+pub(crate) struct WaitList(RefCell<Entries>);
 
 #[derive(Default)]
 struct Entries {
@@ -94,7 +94,7 @@ impl Entries {
 
 impl WaitList {
     /// Waits at the end of the list, from the first poll on.
-    pub(super) fn wait(&self) -> Wait<'_> {
+    pub(crate) fn wait(&self) -> Wait<'_> {
         Wait {
             list: self,
             key: None,
@@ -102,7 +102,7 @@ impl WaitList {
     }
 
     /// Whether everybody who waits was cancelled, or nobody does.
-    pub(super) fn all_cancelled(&self) -> bool {
+    pub(crate) fn all_cancelled(&self) -> bool {
         let entries = self.0.borrow();
         let mut key = entries.first;
         while let Some(at) = key {
@@ -116,12 +116,12 @@ impl WaitList {
     }
 
     /// How many wait, those included that were woken and have not run yet.
-    pub(super) fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.0.borrow().slab.len()
     }
 
     /// Wakes the first in the list, unless it was woken before.
-    pub(super) fn wake_first(&self) {
+    pub(crate) fn wake_first(&self) {
         let mut entries = self.0.borrow_mut();
         let waiter = entries.first.and_then(|first| entries.wake(first));
         drop(entries);
@@ -131,12 +131,12 @@ impl WaitList {
     }
 
     /// Wakes the first that was neither woken before nor cancelled. `false`: there is none.
-    pub(super) fn wake_next(&self) -> bool {
+    pub(crate) fn wake_next(&self) -> bool {
         self.wake_next_if(|waiter| !waiter.is_cancelled())
     }
 
     /// Wakes the first that was not woken before, be it cancelled: when it goes it will pass the wake-up on.
-    pub(super) fn wake_next_or_cancelled(&self) -> bool {
+    pub(crate) fn wake_next_or_cancelled(&self) -> bool {
         self.wake_next_if(|_| true)
     }
 
@@ -158,7 +158,7 @@ impl WaitList {
     }
 
     /// Wakes everybody who waits now.
-    pub(super) fn wake_all(&self) {
+    pub(crate) fn wake_all(&self) {
         for _ in 0..self.len() {
             if !self.wake_next_or_cancelled() {
                 return;
@@ -168,7 +168,7 @@ impl WaitList {
 }
 
 /// One that waits. Ready when it was woken; its entry is gone then, and when it is dropped.
-pub(super) struct Wait<'a> {
+pub(crate) struct Wait<'a> {
     list: &'a WaitList,
     /// `None` before the first poll, and when it is over.
     key: Option<usize>,
@@ -177,7 +177,7 @@ pub(super) struct Wait<'a> {
 impl Wait<'_> {
     /// Polls; before it says that it has to wait it has `retry` wake whoever may go on, itself included: a task
     /// whose cancellation was taken back was passed over meanwhile.
-    pub(super) fn poll_with(&mut self, context: &Context<'_>, retry: impl FnOnce()) -> Poll<()> {
+    pub(crate) fn poll_with(&mut self, context: &Context<'_>, retry: impl FnOnce()) -> Poll<()> {
         let Some(key) = self.key else {
             let waiter = Waiter::new(context);
             self.key = Some(self.list.0.borrow_mut().push(waiter));
@@ -202,13 +202,13 @@ impl Wait<'_> {
     }
 
     /// Whether it was woken, and has not been polled since.
-    pub(super) fn was_woken(&self) -> bool {
+    pub(crate) fn was_woken(&self) -> bool {
         self.key
             .is_some_and(|key| self.list.0.borrow().slab[key].waiter.is_none())
     }
 
     /// Leaves the list; says whether a wake-up was left unused.
-    pub(super) fn leave(&mut self) -> bool {
+    pub(crate) fn leave(&mut self) -> bool {
         let Some(key) = self.key.take() else {
             return false;
         };

@@ -4,7 +4,8 @@ use std::fmt;
 use std::future::Future;
 
 use super::join::Task;
-use super::{cell, end, start, step_eagerly};
+use super::{cell, end, inherit, start, step_eagerly};
+use crate::context::Context;
 use crate::runtime;
 use crate::task::header::HANDLE;
 
@@ -24,6 +25,7 @@ use crate::task::header::HANDLE;
 pub struct TaskBuilder {
     name: Option<String>,
     eager_start: bool,
+    context: Option<Context>,
 }
 
 /// How a task is to be made: asyncio's `create_task(…, name=…, eager_start=…)`.
@@ -78,6 +80,24 @@ impl TaskBuilder {
         self
     }
 
+    /// The values of its [context variables](crate::ContextVar), instead of those of whoever creates it.
+    ///
+    /// ```
+    /// static USER: rondel::ContextVar<&str> = rondel::ContextVar::new("user");
+    ///
+    /// rondel::run(async {
+    ///     USER.set("ann");
+    ///     let none = rondel::build_task().context(rondel::Context::default());
+    ///     assert_eq!(none.create(async { USER.get() }).await?, None);
+    ///     Ok::<(), rondel::JoinError>(())
+    /// })??;
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn context(mut self, context: Context) -> Self {
+        self.context = Some(context);
+        self
+    }
+
     /// Makes the task; see [`create_task`](crate::create_task).
     ///
     /// # Panics
@@ -88,7 +108,12 @@ impl TaskBuilder {
         let task = if runtime.is_closing() {
             end::create_late(&runtime, future)
         } else {
-            cell::allocate(future, runtime.inbox_ptr(), HANDLE)
+            let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE);
+            inherit(&runtime, &task);
+            if let Some(context) = self.context {
+                task.with_context(|own| *own = context);
+            }
+            task
         };
         if let Some(name) = self.name {
             task.header().with_extra(|extra| extra.name = name);

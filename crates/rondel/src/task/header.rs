@@ -21,12 +21,14 @@
 //! behalf ([`SHARED`]). Before that all wakers are borrowed from a step, and the loop outlives its steps.
 
 use std::cell::{Cell, UnsafeCell};
+use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use super::extra::Extra;
 use super::waiter::Waiter;
+use crate::context::Context;
 use crate::runtime::{self, Item, LoopInbox, Remote};
 
 /// The bit of `refs` that says that the task owns a reference to its loop's inbox.
@@ -46,6 +48,8 @@ pub(super) const HANDLE: u8 = 8;
 pub(super) const MAIN: u8 = 16;
 /// Created while an odd sweep at the end of the loop was going on; see `end.rs`.
 pub(super) const ODD: u8 = 32;
+/// It has a context.
+pub(super) const CONTEXT: u8 = 64;
 
 /// What differs from one type of future to another.
 pub(super) struct TaskVTable {
@@ -285,6 +289,27 @@ impl TaskRef {
         }
         self.header().state.set(state | QUEUED);
         Some(self)
+    }
+
+    /// Applies `f`, which must not run foreign code, to the task's context.
+    pub(crate) fn with_context<R>(&self, f: impl FnOnce(&mut Context) -> R) -> R {
+        let header = self.header();
+        if header.state.get() & (CONTEXT | COMPLETE) == CONTEXT {
+            return header.with_extra(|extra| f(&mut extra.context));
+        }
+        let mut context = Context::default();
+        let result = f(&mut context);
+        // What a task's destructors set when it is complete is nobody's.
+        if !context.is_empty() && !header.is_complete() {
+            header.set(CONTEXT);
+            header.with_extra(|extra| extra.context = context);
+        }
+        result
+    }
+
+    /// Where the task was created, if it is known.
+    pub(crate) fn created_at(&self) -> Option<&'static Location<'static>> {
+        self.header().with_extra(|extra| extra.created_at)
     }
 
     /// Gives up the reference without dropping it.

@@ -169,7 +169,7 @@ impl<T> Task<T> {
     }
 
     /// Ends the task, whose waiter is being dropped; see `end.rs`.
-    pub(super) fn cancel_at_once(&self) {
+    pub(crate) fn cancel_at_once(&self) {
         end::cancel_at_once(&self.task);
     }
 }
@@ -368,7 +368,7 @@ fn uncancel(task: &TaskRef) -> usize {
     left.into()
 }
 
-fn name(task: &TaskRef) -> String {
+pub(crate) fn name(task: &TaskRef) -> String {
     let number = || {
         runtime::try_current(|runtime| runtime.task_names.next())
             .unwrap_or_else(|| "Task".to_owned())

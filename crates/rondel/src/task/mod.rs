@@ -19,13 +19,16 @@ mod group;
 mod header;
 mod join;
 mod list;
+mod scope;
 mod wait;
 mod waiter;
 mod waker;
 
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::Location;
 
+use crate::context::copy_context;
 use crate::runtime::{self, Runtime};
 
 pub use builder::{TaskBuilder, build_task};
@@ -37,10 +40,12 @@ pub use errors::{CancelledError, JoinError, Panic, TimeoutError};
 pub(crate) use extra::Names;
 pub use gather::{Gather, GatherFuture, GatherResults, TryGatherError, gather, try_gather};
 pub use group::{ExceptionGroup, TaskFailure, TaskGroup, task_group};
-use header::{CANCEL, COMPLETE, HANDLE, MAIN, QUEUED};
+use header::{CANCEL, COMPLETE, CONTEXT, HANDLE, MAIN, QUEUED};
 pub(crate) use header::{Header, SentWake, TaskRef};
+pub(crate) use join::name;
 pub use join::{CancelHandle, Task, all_tasks, current_task};
 pub(crate) use list::TaskList;
+pub use scope::{ScopedTask, TaskScope, gather_scoped, task_scope, try_gather_scoped};
 pub use wait::{AsCompleted, Awaitable, ReturnWhen, Shield, Wait, as_completed, shield, wait};
 pub(crate) use waiter::Waiter;
 
@@ -71,6 +76,7 @@ where
         end::create_late(&runtime, future)
     } else {
         let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE);
+        inherit(&runtime, &task);
         start(&runtime, &task);
         task
     };
@@ -84,9 +90,36 @@ where
 /// The future may borrow: the caller sees to it that the task is complete before the borrows end.
 pub(crate) unsafe fn create_main_task<F: Future>(runtime: &Runtime, future: F) -> Task<F::Output> {
     let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE | MAIN);
+    inherit(runtime, &task);
     start(runtime, &task);
     // SAFETY: the future's output is what the handle says.
     unsafe { Task::new::<F>(task) }
+}
+
+/// The task whose step runs.
+pub(crate) fn current_header(runtime: &Runtime) -> Option<TaskRef> {
+    let task = runtime.current_task.get()?;
+    // SAFETY: whoever runs the step holds a reference, and this is its thread.
+    Some(unsafe { TaskRef::borrow_raw(task) })
+}
+
+/// Gives a new task what it gets from whoever creates it: its context; in debug mode the place where that is.
+#[inline]
+#[track_caller]
+fn inherit(runtime: &Runtime, task: &TaskRef) {
+    let has_context = match runtime.current_task.get() {
+        // SAFETY: whoever runs the step holds a reference, and this is its thread.
+        Some(creator) => unsafe { creator.as_ref() }.state.get() & CONTEXT != 0,
+        None => !runtime.context.borrow().is_empty(),
+    };
+    if has_context {
+        task.with_context(|context| *context = copy_context());
+    }
+    if runtime.debug.is_on() {
+        let place = Location::caller();
+        task.header()
+            .with_extra(|extra| extra.created_at = Some(place));
+    }
 }
 
 fn start(runtime: &Runtime, task: &TaskRef) {
@@ -144,6 +177,11 @@ fn complete(runtime: &Runtime, task: &TaskRef) {
         unsafe { (header.vtable.drop_output)(task.as_ptr()) };
     } else if let Some(joiner) = header.set_joiner(None) {
         joiner.wake();
+    }
+    if state & CONTEXT != 0 {
+        // Here and not with the memory, which any thread may free.
+        let context = header.with_extra(|extra| std::mem::take(&mut extra.context));
+        drop(context);
     }
 }
 

@@ -10,7 +10,8 @@ use std::task::{Context, Waker};
 use super::completions::Member;
 use super::header::{CANCEL, TaskRef};
 use super::waker;
-use crate::runtime::Item;
+use crate::calls::Call;
+use crate::runtime::{self, Item};
 
 /// A task or a waker that is to be woken. Lives on the loop's thread.
 pub(crate) enum Waiter {
@@ -18,6 +19,8 @@ pub(crate) enum Waiter {
     Foreign(Box<Waker>),
     /// One of many that somebody waits for.
     Member(Rc<Member>),
+    /// A function that is to be called.
+    Call(Rc<Call>),
 }
 
 impl Waiter {
@@ -42,7 +45,7 @@ impl Waiter {
         match self {
             Self::Task(task) => waker::local_task(context.waker()) == Some(task.as_ptr()),
             Self::Foreign(waker) => waker.will_wake(context.waker()),
-            Self::Member(_) => false,
+            Self::Member(_) | Self::Call(_) => false,
         }
     }
 
@@ -51,7 +54,7 @@ impl Waiter {
     pub(crate) fn is_cancelled(&self) -> bool {
         match self {
             Self::Task(task) => task.header().state.get() & CANCEL != 0,
-            Self::Foreign(_) | Self::Member(_) => false,
+            Self::Foreign(_) | Self::Member(_) | Self::Call(_) => false,
         }
     }
 
@@ -62,6 +65,10 @@ impl Waiter {
             Self::Task(task) => task.header().wake(),
             Self::Foreign(waker) => waker.wake(),
             Self::Member(member) => member.ended(),
+            Self::Call(call) => {
+                let item = Item::Call(call);
+                runtime::with_current(|runtime| runtime.event_loop.call_soon(item));
+            }
         }
     }
 
@@ -75,6 +82,7 @@ impl Waiter {
                 member.ended();
                 None
             }
+            Self::Call(call) => Some(Item::Call(call)),
         }
     }
 }

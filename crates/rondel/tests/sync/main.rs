@@ -1,6 +1,7 @@
 //! The primitives: locks, events, conditions, semaphores, barriers, queues.
 
 mod cancelled;
+mod channels;
 mod cut;
 mod order;
 mod rules;

@@ -1,15 +1,20 @@
 //! Tasks and timers: what the tests of the modules below share.
 
+mod calls;
 mod cancellation;
+mod contexts;
 #[path = "../sync/cut.rs"]
 mod cut;
 mod eager;
 mod end_of_run;
+mod futures;
 mod gathering;
 mod many;
 mod names;
 mod order;
 mod panics;
+mod runs;
+mod scopes;
 mod waits;
 
 use std::cell::RefCell;

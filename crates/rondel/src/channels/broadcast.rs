@@ -1,0 +1,318 @@
+//! Each value to each receiver.
+//!
+//! A value stays until all receivers have taken it, or until there are too many: who is that slow misses the oldest ones, and
+//! is told how many.
+//!
+//! ```
+//! rondel::run(async {
+//!     let (sender, mut one) = rondel::broadcast::channel(16);
+//!     let mut other = sender.subscribe();
+//!     sender.send("news")?;
+//!     assert_eq!(one.recv().await?, "news");
+//!     assert_eq!(other.recv().await?, "news");
+//!     Ok::<(), Box<dyn std::error::Error>>(())
+//! })??;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::error::Error;
+use std::fmt;
+use std::rc::Rc;
+
+use crate::budget;
+use crate::sync::WaitList;
+
+struct Shared<T> {
+    values: RefCell<Values<T>>,
+    capacity: usize,
+    sent: WaitList,
+    senders: Cell<usize>,
+    receivers: Cell<usize>,
+}
+
+struct Values<T> {
+    /// Each with the number of receivers that have not taken it.
+    values: VecDeque<(T, usize)>,
+    /// The number of the first in `values`, counted from the channel's beginning.
+    first: u64,
+}
+
+impl<T> Values<T> {
+    fn end(&self) -> u64 {
+        self.first + self.values.len() as u64
+    }
+
+    /// One that is to be taken, unless it was overwritten.
+    fn get_mut(&mut self, number: u64) -> Option<&mut (T, usize)> {
+        let index = number.checked_sub(self.first)?;
+        self.values.get_mut(usize::try_from(index).ok()?)
+    }
+
+    /// Takes out those that nobody wants any more.
+    fn take_done(&mut self) -> Vec<T> {
+        let mut done = Vec::new();
+        while let Some((_, 0)) = self.values.front() {
+            done.extend(self.values.pop_front().map(|(value, _)| value));
+            self.first += 1;
+        }
+        done
+    }
+}
+
+/// A channel that keeps at most `capacity` values for receivers that are slow.
+///
+/// # Panics
+/// If `capacity` is zero.
+pub fn channel<T: Clone>(capacity: usize) -> (Sender<T>, Receiver<T>) {
+    assert!(capacity > 0, "a channel needs room for a value");
+    let shared = Rc::new(Shared {
+        values: RefCell::new(Values {
+            values: VecDeque::new(),
+            first: 0,
+        }),
+        capacity,
+        sent: WaitList::default(),
+        senders: Cell::new(1),
+        receivers: Cell::new(1),
+    });
+    (Sender(Rc::clone(&shared)), Receiver { shared, next: 0 })
+}
+
+/// Sends to all receivers. Clones send to the same.
+///
+/// ```
+/// let (sender, receiver) = rondel::broadcast::channel(1);
+/// assert_eq!(sender.send(1).unwrap(), 1);
+/// drop(receiver);
+/// assert!(sender.send(2).is_err());
+/// ```
+pub struct Sender<T>(Rc<Shared<T>>);
+
+impl<T: Clone> Sender<T> {
+    /// Sends a value; says to how many receivers.
+    ///
+    /// # Errors
+    /// The value, if there is no receiver.
+    pub fn send(&self, value: T) -> Result<usize, SendError<T>> {
+        let receivers = self.0.receivers.get();
+        if receivers == 0 {
+            return Err(SendError(value));
+        }
+        let mut values = self.0.values.borrow_mut();
+        let mut oldest = None;
+        if values.values.len() == self.0.capacity {
+            oldest = values.values.pop_front();
+            values.first += 1;
+        }
+        values.values.push_back((value, receivers));
+        drop(values);
+        drop(oldest); // with the values free: its destructor may be anything
+        self.0.sent.wake_all();
+        Ok(receivers)
+    }
+
+    /// One more receiver, of what is sent from now on.
+    pub fn subscribe(&self) -> Receiver<T> {
+        self.0.receivers.set(self.0.receivers.get() + 1);
+        Receiver {
+            shared: Rc::clone(&self.0),
+            next: self.0.values.borrow().end(),
+        }
+    }
+
+    /// How many receivers there are.
+    pub fn receiver_count(&self) -> usize {
+        self.0.receivers.get()
+    }
+}
+
+impl<T> Clone for Sender<T> {
+    fn clone(&self) -> Self {
+        self.0.senders.set(self.0.senders.get() + 1);
+        Self(Rc::clone(&self.0))
+    }
+}
+
+impl<T> Drop for Sender<T> {
+    fn drop(&mut self) {
+        let left = self.0.senders.get() - 1;
+        self.0.senders.set(left);
+        if left == 0 {
+            self.0.sent.wake_all();
+        }
+    }
+}
+
+/// Receives all values that are sent.
+///
+/// ```
+/// use rondel::broadcast::TryRecvError;
+///
+/// let (sender, mut receiver) = rondel::broadcast::channel(2);
+/// for number in 1..=3 {
+///     sender.send(number).unwrap();
+/// }
+/// assert_eq!(receiver.try_recv(), Err(TryRecvError::Lagged(1)));
+/// assert_eq!(receiver.try_recv(), Ok(2));
+/// assert_eq!(receiver.try_recv(), Ok(3));
+/// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+/// ```
+pub struct Receiver<T> {
+    shared: Rc<Shared<T>>,
+    /// The number of the next value to take.
+    next: u64,
+}
+
+impl<T: Clone> Receiver<T> {
+    /// The next value.
+    ///
+    /// # Errors
+    /// If values were missed, once; if all are taken and all senders are gone.
+    ///
+    /// # Cancel safety
+    /// A future that is dropped has taken nothing.
+    pub async fn recv(&mut self) -> Result<T, RecvError> {
+        budget::taken().await;
+        loop {
+            match self.try_recv() {
+                Ok(value) => return Ok(value),
+                Err(TryRecvError::Lagged(missed)) => return Err(RecvError::Lagged(missed)),
+                Err(TryRecvError::Closed) => return Err(RecvError::Closed),
+                Err(TryRecvError::Empty) => self.shared.sent.wait().await,
+            }
+        }
+    }
+
+    /// The next value, if it is there.
+    ///
+    /// # Errors
+    /// If it is not; if values were missed, once; if none will come.
+    pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
+        let mut values = self.shared.values.borrow_mut();
+        if self.next < values.first {
+            let missed = values.first - self.next;
+            self.next = values.first;
+            return Err(TryRecvError::Lagged(missed));
+        }
+        let Some((value, left)) = values.get_mut(self.next) else {
+            return Err(match self.shared.senders.get() {
+                0 => TryRecvError::Closed,
+                _ => TryRecvError::Empty,
+            });
+        };
+        let last = *left == 1;
+        let mut copy = None;
+        if !last {
+            // A `Clone` of the program's own must not use this channel.
+            copy = Some(value.clone());
+        }
+        *left -= 1;
+        self.next += 1;
+        let mut done = values.take_done();
+        drop(values);
+        // The last to take a value gets it itself, unless others before it are waited for.
+        match copy.or_else(|| done.pop()) {
+            Some(value) => Ok(value),
+            None => self.take_behind(),
+        }
+    }
+
+    /// The value before `next`, which this receiver was the last to take while older ones are still there.
+    fn take_behind(&self) -> Result<T, TryRecvError> {
+        let mut values = self.shared.values.borrow_mut();
+        match values.get_mut(self.next - 1) {
+            Some((value, _)) => Ok(value.clone()),
+            None => Err(TryRecvError::Empty),
+        }
+    }
+}
+
+impl<T> Drop for Receiver<T> {
+    fn drop(&mut self) {
+        self.shared.receivers.set(self.shared.receivers.get() - 1);
+        let mut values = self.shared.values.borrow_mut();
+        for number in self.next.max(values.first)..values.end() {
+            if let Some((_, left)) = values.get_mut(number) {
+                *left -= 1;
+            }
+        }
+        let done = values.take_done();
+        drop(values);
+        drop(done); // with the values free: their destructors may be anything
+    }
+}
+
+impl<T> fmt::Debug for Sender<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("broadcast::Sender")
+    }
+}
+
+impl<T> fmt::Debug for Receiver<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("broadcast::Receiver")
+    }
+}
+
+/// There is no receiver; the value comes back.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct SendError<T>(pub T);
+
+impl<T> fmt::Debug for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SendError(..)")
+    }
+}
+
+impl<T> fmt::Display for SendError<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("channel closed")
+    }
+}
+
+impl<T> Error for SendError<T> {}
+
+/// Why [`recv`](Receiver::recv) gave no value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RecvError {
+    /// So many values were missed; the next call gives the oldest there is.
+    Lagged(u64),
+    /// All senders are gone.
+    Closed,
+}
+
+impl fmt::Display for RecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Lagged(missed) => write!(f, "channel lagged by {missed}"),
+            Self::Closed => f.write_str("channel closed"),
+        }
+    }
+}
+
+impl Error for RecvError {}
+
+/// Why [`try_recv`](Receiver::try_recv) gave no value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum TryRecvError {
+    /// Nothing waits.
+    Empty,
+    /// So many values were missed; the next call gives the oldest there is.
+    Lagged(u64),
+    /// All senders are gone.
+    Closed,
+}
+
+impl fmt::Display for TryRecvError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("channel empty"),
+            Self::Lagged(missed) => write!(f, "channel lagged by {missed}"),
+            Self::Closed => f.write_str("channel closed"),
+        }
+    }
+}
+
+impl Error for TryRecvError {}
