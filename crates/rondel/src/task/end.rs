@@ -77,6 +77,11 @@ impl Ending {
     }
 }
 
+/// Whether a step of the task is going on, or its future is being dropped, further out on the stack.
+pub(super) fn is_running(task: &TaskRef) -> bool {
+    runtime::try_current(|runtime| runtime.ending.is_running(runtime, task)).unwrap_or(false)
+}
+
 /// A task's first step within another's.
 pub(super) struct Nested<'a> {
     ending: &'a Ending,

@@ -354,7 +354,10 @@ fn cancel(task: &TaskRef) -> bool {
         .cancelling
         .set(header.cancelling.get().saturating_add(1));
     header.set(CANCEL);
-    header.wake();
+    // A task that runs and cancels itself goes to the end of the ring when its step ends, and not now.
+    if !end::is_running(task) {
+        header.wake();
+    }
     true
 }
 

@@ -147,6 +147,9 @@ pub(crate) fn step(runtime: &Runtime, task: &TaskRef) {
     runtime.current_task.set(outer);
     if done {
         complete(runtime, task);
+    } else if header.state.get() & CANCEL != 0 {
+        // It was cancelled by itself, or by what ran within its step.
+        header.schedule();
     }
 }
 

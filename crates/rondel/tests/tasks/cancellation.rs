@@ -58,6 +58,24 @@ fn a_task_that_cancels_itself_and_returns_is_cancelled() {
 }
 
 #[test]
+fn a_task_that_cancels_itself_goes_behind_what_it_schedules_before_it_waits() {
+    let log = Log::default();
+    virtually(async {
+        let (guard, of_task) = (log.on_drop("task"), log.clone());
+        create_task(async move {
+            let _guard = guard;
+            current_task().unwrap().cancel();
+            create_task(async move { of_task.add("scheduled after that") }).detach();
+            pending::<()>().await;
+        })
+        .detach();
+        sleep(SECOND).await;
+    });
+    // As in asyncio, where it is cancelled when it begins to wait.
+    assert_eq!(log.take(), ["scheduled after that", "drop task"]);
+}
+
+#[test]
 fn cancelling_who_awaits_a_task_cancels_that_task() {
     let log = Log::default();
     virtually(async {
