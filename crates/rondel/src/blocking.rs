@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::task::{Context, Poll, Waker};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::exceptions::{LostPanic, report_panic};
 use crate::runtime::{self, LoopInbox, Remote, Runtime};
@@ -137,17 +137,35 @@ impl Pool {
         Ok(())
     }
 
-    /// Waits until all jobs that were not cancelled are done and all threads have ended.
-    pub(crate) fn join(&self) {
+    /// Waits until all jobs that were not cancelled are done and all threads have ended; no longer than `limit`, if there is one.
+    /// Jobs that have not begun then never do. `false`: some are still running.
+    pub(crate) fn join(&self, limit: Option<Duration>) -> bool {
+        // No deadline at all, if it is further away than time goes.
+        let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
         let mut state = self.shared.lock();
         state.closed = true;
+        self.shared.changed.notify_all();
+        while state.alive > 0 {
+            let Some(deadline) = deadline else { break };
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                let never = mem::take(&mut state.jobs);
+                drop(state);
+                drop(never);
+                return false;
+            }
+            state = match self.shared.changed.wait_timeout(state, left) {
+                Ok((state, _)) => state,
+                Err(poisoned) => poisoned.into_inner().0,
+            };
+        }
         let threads = mem::take(&mut state.threads);
         drop(state);
-        self.shared.changed.notify_all();
         for thread in threads {
             // Jobs catch their panics.
             let _ = thread.join();
         }
+        true
     }
 }
 
@@ -206,6 +224,10 @@ impl Shared {
             }
         }
         state.alive -= 1;
+        if state.closed {
+            // Somebody may be waiting for the last one.
+            self.changed.notify_all();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -279,7 +301,7 @@ fn send_lost(inbox: &LoopInbox, panic: Box<dyn Any + Send>) {
 /// a thread is free, whether or not the future is awaited. If the future is dropped while it is being awaited (by
 /// a [`timeout`](crate::timeout), say) a function that has not begun never runs. In all other cases it runs to
 /// its end, also if the future is dropped at once, as with asyncio's `run_in_executor`; at its end
-/// [`run`](crate::run) waits for it.
+/// [`run`](crate::run) waits for it, for as long as [`Builder::shutdown_timeout`](crate::Builder::shutdown_timeout) says.
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -379,8 +401,15 @@ impl<T> Drop for BlockingTask<T> {
         };
         let before = mem::replace(&mut *stage, after);
         drop(stage);
-        if let Stage::Done(Err(panic)) = before {
-            report_panic(NEVER_RETRIEVED, &*panic);
+        match before {
+            Stage::Done(Err(panic)) => report_panic(NEVER_RETRIEVED, &*panic),
+            // The result's destructor is to harm the program as little as it would have harmed the thread.
+            Stage::Done(Ok(result)) => {
+                if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
+                    report_panic("Exception ignored in the result of spawn_blocking", &*panic);
+                }
+            }
+            Stage::Queued(_) | Stage::Detached | Stage::Running(_) | Stage::Over => {}
         }
     }
 }

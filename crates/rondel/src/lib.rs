@@ -44,6 +44,10 @@
 //! | an error of the connection hides what has arrived before it | that is read first, then the error |
 //! | what is unsent when the loop ends is lost | it is sent for as long as [`Builder::linger`] says |
 //! | `drain`, `read` and `readline` never wait if they need not | now and then they let other tasks run first |
+//! | `writer.start_tls()`, `ssl=` | the feature `rustls`: `start_tls`, `ConnectionOptions::ssl`, `ServerOptions::ssl` |
+//! | `create_subprocess_exec(program, *arguments)` | [`create_subprocess_exec`], of the standard library's `Command` |
+//! | `create_datagram_endpoint(protocol)` | [`create_datagram_endpoint`], whose [`DatagramEndpoint`] sends and receives |
+//! | `loop.add_reader()`, `add_writer()` | [`AsyncFd`] |
 //! | `async with TaskGroup()` | [`task_group`] with an async closure |
 //! | `async with asyncio.timeout()` | [`timeout`], [`timeout_at`] |
 //! | `asyncio.to_thread`, `run_in_executor` | [`spawn_blocking`] |
@@ -63,6 +67,7 @@
 //! | `descriptor` | descriptors of the program's own: [`AsyncFd`] |
 //! | `process` | children: [`create_subprocess_exec`] |
 //! | `datagram` | UDP: [`create_datagram_endpoint`] |
+//! | `duplex`, `hyper` | the traits of other crates: [`Duplex`] |
 //! | `signal` | Ctrl-C; `signals`: any other signal: [`signal()`] |
 //! | `channels` | [`oneshot`], [`mpsc`], [`broadcast`], [`watch`] |
 //! | `future`, `calls`, `loop_handle` | [`Future`]; [`call_soon`] and its like; the loop for other threads: [`LoopHandle`] |

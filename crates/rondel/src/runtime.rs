@@ -23,7 +23,7 @@ use crate::calls::Call;
 use crate::context::{Context, copy_context};
 use crate::debug::Debug;
 use crate::descriptor::{Side, Watched};
-use crate::exceptions::{ExceptionHandler, LostPanic};
+use crate::exceptions::{ExceptionHandler, LostPanic, call_exception_handler};
 use crate::guest;
 use crate::loop_handle::SentCall;
 use crate::runner::Runner;
@@ -195,6 +195,8 @@ pub(crate) struct Runtime {
     over: Cell<bool>,
     /// How long what is written may wait to be sent when nobody waits for it.
     linger: Duration,
+    /// How long is waited for functions that block when the run is over.
+    shutdown_timeout: Cell<Option<Duration>>,
     pub(crate) main: Cell<Option<task::CancelHandle>>,
     pub(crate) interrupted: Cell<bool>,
     /// The context of what runs outside of tasks.
@@ -293,6 +295,7 @@ impl Runtime {
             closing: Cell::new(false),
             over: Cell::new(false),
             linger,
+            shutdown_timeout: Cell::new(None),
             main: Cell::new(None),
             interrupted: Cell::new(false),
             context: RefCell::new(copy_context()),
@@ -355,8 +358,13 @@ impl Runtime {
         linger::end_of_run(self);
         self.main.take();
         self.end_streams();
-        if let Some(pool) = self.blocking.get() {
-            pool.join();
+        if let Some(pool) = self.blocking.get()
+            && !pool.join(self.shutdown_timeout.get())
+        {
+            call_exception_handler(
+                "Functions of spawn_blocking are left running",
+                &"they did not end within the shutdown timeout",
+            );
         }
         self.event_loop.inbox().close();
         drop(self.event_loop.drain());
@@ -422,6 +430,7 @@ pub struct Builder {
     linger: Duration,
     debug: bool,
     slow_callback_duration: Duration,
+    shutdown_timeout: Option<Duration>,
 }
 
 impl Default for Builder {
@@ -439,6 +448,7 @@ impl Builder {
             linger: linger::DEFAULT,
             debug: false,
             slow_callback_duration: Duration::from_millis(100),
+            shutdown_timeout: None,
         }
     }
 
@@ -509,6 +519,24 @@ impl Builder {
         self
     }
 
+    /// How long the end of [`run`] waits for functions of [`spawn_blocking`](crate::spawn_blocking) that have begun; without this, until they
+    /// end. Those that have not begun by then never run, and the others are left to their threads, which is reported.
+    ///
+    /// ```
+    /// use std::time::{Duration, Instant};
+    ///
+    /// let began = Instant::now();
+    /// rondel::Builder::new().shutdown_timeout(Duration::from_millis(10)).run(async {
+    ///     rondel::spawn_blocking(|| std::thread::sleep(Duration::from_secs(60))).detach();
+    /// })?;
+    /// assert!(began.elapsed() < Duration::from_secs(60));
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
+    pub fn shutdown_timeout(mut self, limit: Duration) -> Self {
+        self.shutdown_timeout = Some(limit);
+        self
+    }
+
     /// Runs a future to its end; see [`run`].
     ///
     /// # Errors
@@ -534,6 +562,7 @@ impl Builder {
             Some(jump) => Clock::at(0, jump),
         };
         let runtime = Runtime::new(clock, self.linger)?;
+        runtime.shutdown_timeout.set(self.shutdown_timeout);
         if self.debug {
             runtime.debug.switch_on(self.slow_callback_duration);
         }

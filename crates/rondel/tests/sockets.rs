@@ -354,6 +354,51 @@ fn a_local_address_is_bound_to_and_chooses_the_family() {
     });
 }
 
+#[test]
+fn a_part_of_a_file_is_sent_behind_what_was_written() {
+    test(async || {
+        let path = std::env::temp_dir().join(format!("rondel-sendfile-{}", std::process::id()));
+        let content: Vec<u8> = (0..3_000_000_u32).map(|index| index as u8).collect();
+        std::fs::write(&path, &content)?;
+        let file = std::fs::File::open(&path)?;
+        std::fs::remove_file(&path)?;
+        let listener = TcpListener::bind(LOCAL)?;
+        let (_reader, writer) = open_connection(listener.local_addr()?).await?;
+        let (mut peer, _) = listener.accept()?;
+        let receiving = rondel::spawn_blocking(move || {
+            let mut all = Vec::new();
+            peer.read_to_end(&mut all).map(|_| all)
+        });
+        writer.write("head");
+        assert_eq!(
+            writer.sendfile(&file, 10, Some(1_500_000)).await?,
+            1_500_000
+        );
+        // More than there is.
+        assert_eq!(writer.sendfile(&file, 2_999_990, None).await?, 10);
+        // What the kernel does not send by itself, and what can't be read.
+        assert!(
+            writer
+                .sendfile(&std::fs::File::open("/proc/self/stat")?, 0, None)
+                .await?
+                > 0
+        );
+        assert!(
+            writer
+                .sendfile(&std::fs::File::open("/")?, 0, None)
+                .await
+                .is_err()
+        );
+        writer.write("tail");
+        drop((writer, _reader));
+        let all = receiving.await.map_err(io::Error::other)??;
+        assert!(all.starts_with(b"head") && all.ends_with(b"tail"));
+        assert!(all[4..1_500_004] == content[10..1_500_010]);
+        assert!(all[1_500_004..1_500_014] == content[2_999_990..]);
+        Ok(())
+    });
+}
+
 // Descriptors of the program's own
 
 fn pair() -> io::Result<(AsyncFd<UnixStream>, UnixStream)> {

@@ -322,6 +322,46 @@ fn a_result_whose_destructor_panics_costs_no_thread() {
             spawn_blocking(|| Bomb).detach();
         }
         assert_eq!(spawn_blocking(|| 5).await.unwrap(), 5);
+        // One that is there before it is let go of.
+        let bomb = spawn_blocking(|| Bomb);
+        std::thread::sleep(Duration::from_millis(20));
+        bomb.detach();
     })
     .unwrap();
+}
+
+#[test]
+fn the_end_of_a_run_waits_for_threads_no_longer_than_it_is_told() {
+    let (reports, heard) = std::sync::mpsc::channel();
+    let (release, released) = std::sync::mpsc::channel::<()>();
+    let never = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let ran = std::sync::Arc::clone(&never);
+    let limit = Duration::from_millis(20);
+    rondel::Builder::new()
+        .shutdown_timeout(limit)
+        .run(async {
+            rondel::set_exception_handler(move |context| {
+                let _ = reports.send(context.to_string());
+            });
+            let released = std::sync::Arc::new(std::sync::Mutex::new(released));
+            // As many as there can be threads, and one more.
+            for _ in 0..32 {
+                let released = std::sync::Arc::clone(&released);
+                spawn_blocking(move || released.lock().unwrap().recv().is_ok()).detach();
+            }
+            spawn_blocking(move || ran.store(true, std::sync::atomic::Ordering::SeqCst)).detach();
+        })
+        .unwrap();
+    let report = heard.recv().unwrap();
+    assert!(report.contains("left running"), "{report}");
+    drop(release);
+    std::thread::sleep(limit);
+    assert!(!never.load(std::sync::atomic::Ordering::SeqCst));
+    // Who ends in time is waited for, and no longer.
+    let began = std::time::Instant::now();
+    rondel::Builder::new()
+        .shutdown_timeout(Duration::from_secs(20))
+        .run(async { spawn_blocking(|| std::thread::sleep(Duration::from_millis(5))).detach() })
+        .unwrap();
+    assert!(began.elapsed() < Duration::from_secs(10));
 }

@@ -594,6 +594,10 @@ impl Connection {
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))
     }
 
+    pub(crate) fn is_secured(&self) -> bool {
+        self.is(SECURED)
+    }
+
     pub(crate) fn eof_written(&self) -> bool {
         self.stream.borrow().eof_written()
     }

@@ -10,6 +10,7 @@
 //! * `server.rs`: connections that are accepted, `listener.rs`: one by one; `binding.rs`: the sockets that listen for
 //!   them, `activation.rs`: those of a service manager.
 //! * `pipe.rs`: readers and writers of what is no socket.
+//! * `sendfile.rs`: files to sockets.
 //! * `tls.rs`: handshakes; `connection/secured.rs`: connections that are encrypted.
 //! * `errors.rs`: why a read has no result.
 
@@ -26,6 +27,7 @@ mod outbox;
 mod pipe;
 mod race;
 mod reader;
+mod sendfile;
 mod server;
 #[cfg(feature = "rustls")]
 mod tls;
