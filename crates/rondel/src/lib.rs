@@ -77,6 +77,9 @@
 #[cfg(not(target_os = "linux"))]
 compile_error!("Rondel runs on Linux only");
 
+#[doc(hidden)]
+#[path = "macros.rs"]
+pub mod __macros;
 mod blocking;
 mod budget;
 mod calls;
@@ -127,6 +130,29 @@ pub use process::{Process, create_subprocess_exec, create_subprocess_shell, shel
 pub use resolver::{HostPort, getaddrinfo, getnameinfo};
 pub use rondel_engine::event_loop::clock::Jump;
 pub use runner::Runner;
+/// Makes a program's `main` of an async function: it is [`run`]. What it gives is nothing, or a `Result` whose error can be made of
+/// a [`RunError`], as `std::io::Error` and `Box<dyn Error>` can.
+///
+/// ```
+/// #[rondel::main]
+/// async fn main() -> std::io::Result<()> {
+///     rondel::sleep(std::time::Duration::from_millis(1)).await;
+///     Ok(())
+/// }
+/// ```
+pub use rondel_macros::main;
+/// Makes a test of an async function. It has a [virtual clock](Builder::virtual_clock), so that sleeping takes no time, unless it is
+/// `#[rondel::test(real_clock)]`.
+///
+/// ```
+/// #[rondel::test]
+/// async fn an_hour_passes() {
+///     let start = rondel::Instant::now();
+///     rondel::sleep(std::time::Duration::from_secs(3600)).await;
+///     assert_eq!(start.elapsed().as_secs(), 3600);
+/// }
+/// ```
+pub use rondel_macros::test;
 pub use runtime::{Builder, RunError, run};
 pub use signals::{SignalHandler, Signals, add_signal_handler, ctrl_c, signal};
 pub use streams::{
