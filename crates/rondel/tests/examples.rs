@@ -9,8 +9,14 @@ use std::time::{Duration, Instant};
 
 /// The path of an example, built if need be.
 fn example(name: &str) -> PathBuf {
+    let features = if name.starts_with("hyper") {
+        "hyper"
+    } else {
+        ""
+    };
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "rondel", "--example", name])
+        .args(["--features", features])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .unwrap();
@@ -233,4 +239,140 @@ fn echo_server_with_5000_clients_at_once() {
     let (lines, errors) = server.interrupt();
     assert_eq!(lines, ["stopped by Ctrl-C"]);
     assert_eq!(errors, "");
+}
+
+/// A server that prints where it serves, ended by Ctrl-C.
+struct Serving {
+    process: Child,
+    address: SocketAddr,
+}
+
+impl Serving {
+    fn start(name: &str, arguments: &[&str]) -> Self {
+        let mut command = Command::new(example(name));
+        let mut process = command
+            .args(arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut line = String::new();
+        let output = process.stdout.take().unwrap();
+        BufReader::new(output).read_line(&mut line).unwrap();
+        let address = line.trim().strip_prefix("serving on ").unwrap();
+        let address = address.parse().unwrap();
+        Self { process, address }
+    }
+
+    fn connect(&self) -> BufReader<TcpStream> {
+        let stream = TcpStream::connect(self.address).unwrap();
+        stream
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        BufReader::new(stream)
+    }
+
+    fn stop(mut self) {
+        let pid = libc::pid_t::try_from(self.process.id()).unwrap();
+        // SAFETY: a child that was not waited for.
+        unsafe { libc::kill(pid, libc::SIGINT) };
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+fn said(stream: &mut BufReader<TcpStream>, line: &str) {
+    let mut read = String::new();
+    stream.read_line(&mut read).unwrap();
+    assert_eq!(read.trim_end(), line);
+}
+
+#[test]
+fn chat() {
+    let server = Serving::start("chat", &["0"]);
+    let enter = |name: &str| {
+        let mut client = server.connect();
+        said(&mut client, "your name?");
+        client
+            .get_mut()
+            .write_all(format!("{name}\n").as_bytes())
+            .unwrap();
+        client
+    };
+    let mut ann = enter("ann");
+    said(&mut ann, "welcome, ann");
+    let mut bob = enter("bob");
+    said(&mut bob, "welcome, bob");
+    said(&mut ann, "bob: hello");
+    said(&mut enter("bob"), "not that one");
+    ann.get_mut().write_all(b"how are you?\n").unwrap();
+    said(&mut bob, "ann: how are you?");
+    drop(bob);
+    said(&mut ann, "bob: goodbye");
+    server.stop();
+}
+
+#[test]
+fn half_close_proxy() {
+    let host = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = host.local_addr().unwrap().port().to_string();
+    let proxy = Serving::start("half_close_proxy", &["0", "127.0.0.1", &port]);
+    let answering = std::thread::spawn(move || {
+        let (mut client, _) = host.accept().unwrap();
+        let mut all = Vec::new();
+        // Its end comes before the answer is sent.
+        client.read_to_end(&mut all).unwrap();
+        client
+            .write_all(format!("{} bytes", all.len()).as_bytes())
+            .unwrap();
+    });
+    let mut client = proxy.connect().into_inner();
+    client.write_all(&vec![1; 3_000_000]).unwrap();
+    client.shutdown(Shutdown::Write).unwrap();
+    let mut answer = String::new();
+    client.read_to_string(&mut answer).unwrap();
+    assert_eq!(answer, "3000000 bytes");
+    answering.join().unwrap();
+    proxy.stop();
+}
+
+#[test]
+fn port_scanner() {
+    let open = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = open.local_addr().unwrap().port();
+    let (first, last) = (port.saturating_sub(20), port.saturating_add(20));
+    let output = Command::new(example("port_scanner"))
+        .args(["127.0.0.1", &first.to_string(), &last.to_string()])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let found: Vec<u16> = stdout(&output)
+        .lines()
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert!(found.contains(&port) && found.is_sorted());
+}
+
+#[test]
+#[cfg(feature = "hyper")]
+fn hyper_hello() {
+    let server = Serving::start("hyper_hello", &["0"]);
+    for visitor in 1..3 {
+        let mut client = server.connect().into_inner();
+        let request = b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n";
+        client.write_all(request).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+        assert!(
+            answer.ends_with(&format!("Hello, visitor {visitor}\n")),
+            "{answer}"
+        );
+    }
+    server.stop();
 }
