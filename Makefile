@@ -50,6 +50,7 @@ test-conformance: build ## Run CPython's own asyncio tests on Rondel; ARGS go to
 # Tests every interleaving of threads, in a separate build: loom replaces the standard library's types.
 test-loom: tools
 	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel-engine --test inbox_loom --target-dir target/loom
+	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel-engine --package rondel --lib --target-dir target/loom interleavings
 
 test-panic: build $(VENV)/panic-probe
 	$(PY) -m pytest tests/robustness/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe

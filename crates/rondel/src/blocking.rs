@@ -4,6 +4,9 @@
 //! A job and its [`BlockingTask`] share a slot: the thread puts the result in and wakes the waiting task,
 //! through the loop's inbox.
 
+#[cfg(all(test, loom))]
+mod interleavings;
+
 use std::any::Any;
 use std::collections::VecDeque;
 use std::fmt;
@@ -12,13 +15,14 @@ use std::mem;
 use std::num::NonZero;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
-use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use crate::exceptions::{LostPanic, report_panic};
+use crate::primitives::{
+    AtomicUsize, Condvar, JoinHandle, Mutex, MutexGuard, Ordering, ThreadBuilder, has_ended,
+};
 use crate::runtime::{self, LoopInbox, Remote, Runtime};
 use crate::task::JoinError;
 
@@ -64,7 +68,7 @@ impl Pool {
                 }),
                 changed: Condvar::new(),
             }),
-            in_flight: Arc::default(),
+            in_flight: Arc::new(AtomicUsize::new(0)),
             name,
             max_threads,
         }
@@ -72,7 +76,7 @@ impl Pool {
 
     /// The pool of [`spawn_blocking`], as large as asyncio's default executor.
     pub(crate) fn for_blocking() -> Self {
-        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
         Self::new("rondel-blocking", (cores + 4).min(32))
     }
 
@@ -117,12 +121,12 @@ impl Pool {
         let mut state = self.shared.lock();
         if state.jobs.len() >= state.idle && state.alive < self.max_threads {
             let shared = Arc::clone(&self.shared);
-            let thread = thread::Builder::new()
+            let thread = ThreadBuilder::new()
                 .name(self.name.to_owned())
                 .spawn(move || shared.work());
             match thread {
                 Ok(thread) => {
-                    state.threads.retain(|thread| !thread.is_finished());
+                    state.threads.retain(|thread| !has_ended(thread));
                     state.threads.push(thread);
                     state.alive += 1;
                 }

@@ -73,6 +73,7 @@
 //! | `future`, `calls`, `loop_handle` | [`Future`]; [`call_soon`] and its like; the loop for other threads: [`LoopHandle`] |
 //! | `context` | values of a task and those that it creates: [`ContextVar`] |
 //! | `runner`, `debug` | [`Runner`]; slow steps |
+//! | `primitives` | locks and atomics of the standard library, or loom's where threads are model-checked |
 
 #[cfg(not(target_os = "linux"))]
 compile_error!("Rondel runs on Linux only");
@@ -96,6 +97,7 @@ mod guest;
 mod hyper;
 mod interval;
 mod loop_handle;
+mod primitives;
 mod process;
 mod resolver;
 mod runner;
@@ -129,7 +131,6 @@ pub use loop_handle::{
 pub use process::{Process, create_subprocess_exec, create_subprocess_shell, shell};
 pub use resolver::{HostPort, getaddrinfo, getnameinfo};
 pub use rondel_engine::event_loop::clock::Jump;
-pub use runner::Runner;
 /// Makes a program's `main` of an async function: it is [`run`]. What it gives is nothing, or a `Result` whose error can be made of
 /// a [`RunError`], as `std::io::Error` and `Box<dyn Error>` can.
 ///
@@ -153,6 +154,7 @@ pub use rondel_macros::main;
 /// }
 /// ```
 pub use rondel_macros::test;
+pub use runner::Runner;
 pub use runtime::{Builder, RunError, run};
 pub use signals::{SignalHandler, Signals, add_signal_handler, ctrl_c, signal};
 pub use streams::{

@@ -20,6 +20,7 @@
 mod epoll;
 mod interest;
 mod signal_pipe;
+mod uses;
 mod wake;
 
 pub use epoll::{Events, Poller};

@@ -1,21 +1,18 @@
 //! The wake-up: an eventfd that other threads write to, or a pair of sockets where eventfds are refused.
 //!
-//! There is no lock, because one that a thread holds while another one forks is held for ever in the child. A word counts
-//! who uses the descriptor at this moment and says whether it is to be closed; whoever is the last one closes it.
+//! There is no lock, because one that a thread holds while another one forks is held for ever in the child. Who closes the
+//! descriptor is found by a word (`uses.rs`).
 
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::event::EventfdFlags;
 
+use super::uses::Uses;
 use super::{drain, replace, socket_pair};
 use crate::event_loop::inbox::WakeUp;
 use crate::refused::is_refusal;
-
-const CLOSED: u32 = 1;
-const USER: u32 = 2;
 
 /// Ends the reactor's wait from another thread. Clones share one eventfd, which is closed when nobody writes to it any
 /// more: its number may come into other hands then.
@@ -27,8 +24,7 @@ struct Eventfd {
     fd: RawFd,
     /// What is written to. That of an eventfd is the same.
     write_fd: RawFd,
-    /// [`USER`] for each call that uses `fd`; [`CLOSED`] once no more may.
-    state: AtomicU32,
+    uses: Uses,
 }
 
 impl Wake {
@@ -47,7 +43,7 @@ impl Wake {
         Ok(Self(Arc::new(Eventfd {
             fd,
             write_fd,
-            state: AtomicU32::new(0),
+            uses: Uses::new(),
         })))
     }
 
@@ -76,7 +72,7 @@ impl Wake {
 
     /// In the child of a fork: an eventfd of its own takes the number of the one that the parent has as well.
     pub(super) fn renew(&self) -> io::Result<()> {
-        if self.0.state.load(Ordering::Acquire) & CLOSED != 0 {
+        if self.0.uses.is_closed() {
             return Ok(());
         }
         if self.0.is_pair() {
@@ -87,7 +83,7 @@ impl Wake {
             replace(self.0.fd, eventfd()?)?;
         }
         // Who was counted is a thread of the parent's.
-        self.0.state.store(0, Ordering::Release);
+        self.0.uses.forget_users();
         Ok(())
     }
 }
@@ -105,13 +101,11 @@ impl WakeUp for Wake {
 impl Eventfd {
     /// Uses the descriptor, which stays open meanwhile; `None` if it is closed.
     fn with<R>(&self, act: impl FnOnce(RawFd) -> R) -> Option<R> {
-        let enter = |state: u32| (state & CLOSED == 0).then(|| state + USER);
-        self.state
-            .fetch_update(Ordering::Acquire, Ordering::Relaxed, enter)
-            .ok()?;
+        if !self.uses.enter() {
+            return None;
+        }
         let result = act(self.fd);
-        // Once it is marked as closed nobody comes in, so that the count gets to zero exactly once.
-        if self.state.fetch_sub(USER, Ordering::AcqRel) == USER | CLOSED {
+        if self.uses.leave() {
             self.release();
         }
         Some(result)
@@ -122,7 +116,7 @@ impl Eventfd {
     }
 
     fn close(&self) {
-        if self.state.fetch_or(CLOSED, Ordering::AcqRel) == 0 {
+        if self.uses.close() {
             self.release();
         }
     }

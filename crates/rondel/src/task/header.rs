@@ -24,11 +24,11 @@ use std::cell::{Cell, UnsafeCell};
 use std::panic::Location;
 use std::ptr::NonNull;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
 
 use super::extra::Extra;
 use super::waiter::Waiter;
 use crate::context::Context;
+use crate::primitives::{AtomicBool, AtomicUsize, Ordering, fence};
 use crate::runtime::{self, Item, LoopInbox, Remote};
 
 /// The bit of `refs` that says that the task owns a reference to its loop's inbox.

@@ -17,6 +17,8 @@ mod extra;
 mod gather;
 mod group;
 mod header;
+#[cfg(all(test, loom))]
+mod interleavings;
 mod join;
 mod list;
 mod scope;
