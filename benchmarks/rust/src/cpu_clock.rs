@@ -1,9 +1,10 @@
 //! CPU time of a process, read from outside it.
 //!
-//! The kernel names the CPU clocks of a process by a number made of its pid, so that the load generator can read
-//! the server's CPU time at the very moments its own counting begins and ends. The server holds no measuring
-//! code at all, and every loop is measured by the same clock. The sum is the scheduler's, exact to nanoseconds; how it
-//! divides into user and system is the kernel's estimate, the same one that `getrusage` gives.
+//! The kernel names the CPU clocks of a process by a number made of its pid, so that the load
+//! generator can read the server's CPU time at the very moments its own counting begins and ends.
+//! The server holds no measuring code at all, and every loop is measured by the same clock. The sum
+//! is the scheduler's, exact to nanoseconds; how it divides into user and system is the kernel's
+//! estimate, the same one that `getrusage` gives.
 
 use std::io;
 use std::time::Duration;
@@ -46,7 +47,8 @@ impl CpuTime {
         }
     }
 
-    /// The part of the total spent in user space: the total divided as the kernel's sampling divides it.
+    /// The part of the total spent in user space: the total divided as the kernel's sampling
+    /// divides it.
     pub fn user(&self) -> Duration {
         if self.user_and_system.is_zero() {
             return Duration::ZERO;
@@ -67,7 +69,8 @@ fn read(pid: u32, which: i32) -> io::Result<Duration> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `value` is a timespec of ours that outlives the call, and the kernel checks the clock's number.
+    // SAFETY: `value` is a timespec of ours that outlives the call, and the kernel checks the
+    // clock's number.
     if unsafe { libc::clock_gettime(clock, &raw mut value) } != 0 {
         return Err(io::Error::last_os_error());
     }

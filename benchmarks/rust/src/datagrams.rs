@@ -1,7 +1,8 @@
-//! The load of `bench-load datagrams`: UDP sockets with one message in flight on each, every echoed byte compared.
+//! The load of `bench-load datagrams`: UDP sockets with one message in flight on each, every echoed
+//! byte compared.
 //!
-//! A lost datagram is a stall, which ends the measurement without figures: on the loopback none is lost as long as the server's
-//! receive buffer holds all that are in flight.
+//! A lost datagram is a stall, which ends the measurement without figures: on the loopback none is
+//! lost as long as the server's receive buffer holds all that are in flight.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -29,8 +30,8 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Opens `count` sockets, with one whole exchange on each, so that each is known to be answered before anything is
-    /// measured.
+    /// Opens `count` sockets, with one whole exchange on each, so that each is known to be answered
+    /// before anything is measured.
     pub fn open(address: SocketAddr, count: usize, messages: Messages) -> Result<Self, String> {
         let size = messages.size();
         let mut load = Self {

@@ -1,4 +1,5 @@
-//! Drives a load: waits for what is ready, has the load go on there, and ends when the time that counts is over.
+//! Drives a load: waits for what is ready, has the load go on there, and ends when the time that
+//! counts is over.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -22,7 +23,8 @@ pub trait Load {
     /// Registers the connections, and begins something on each.
     fn begin(&mut self, epoll: &Epoll) -> Result<(), String>;
 
-    /// A connection is ready for something. What is done by then goes to the meter, and is begun anew.
+    /// A connection is ready for something. What is done by then goes to the meter, and is begun
+    /// anew.
     fn ready(
         &mut self,
         index: usize,

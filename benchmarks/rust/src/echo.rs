@@ -1,5 +1,5 @@
-//! The loads of `bench-load echo` and `idle`: lasting connections with one message in flight on each, every echoed byte
-//! compared with what was sent.
+//! The loads of `bench-load echo` and `idle`: lasting connections with one message in flight on
+//! each, every echoed byte compared with what was sent.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
@@ -38,7 +38,8 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Opens `count` connections, and has one whole exchange on each. A server answers with `copies` of each message.
+    /// Opens `count` connections, and has one whole exchange on each. A server answers with
+    /// `copies` of each message.
     pub fn open(
         address: SocketAddr,
         count: usize,
@@ -58,8 +59,8 @@ impl Echo {
         Ok(load)
     }
 
-    /// Opens `count` connections one by one, with one whole exchange on each, so that no accept queue overflows and
-    /// each is known to be served before anything is measured.
+    /// Opens `count` connections one by one, with one whole exchange on each, so that no accept
+    /// queue overflows and each is known to be served before anything is measured.
     fn connect(&mut self, address: SocketAddr, count: usize, tls: &Tls) -> Result<(), String> {
         for index in 0..count {
             let stream = connect_from(index / PER_SOURCE, address)
@@ -132,7 +133,8 @@ impl Echo {
         Ok(connection.received == size * self.copies)
     }
 
-    /// Says that the connections are there, leaves them alone until the standard input ends, and has one more exchange on each.
+    /// Says that the connections are there, leaves them alone until the standard input ends, and
+    /// has one more exchange on each.
     pub fn idle(mut self) -> Result<(), String> {
         println!("{{\"connections\": {}}}", self.connections.len());
         io::copy(&mut io::stdin(), &mut io::sink()).map_err(|error| error.to_string())?;

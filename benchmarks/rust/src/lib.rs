@@ -1,10 +1,11 @@
 //! What the benchmark programs share. Nothing here is part of Rondel.
 //!
-//! The programs are in `bin/`: `load` drives an echo server and checks what comes back, `floor` is the cheapest
-//! correct echo server, and one program for each Rust runtime holds its echo server and its in-process cases.
-//! `benchmarks/run.py` starts them and puts their figures side by side.
+//! The programs are in `bin/`: `load` drives an echo server and checks what comes back, `floor` is
+//! the cheapest correct echo server, and one program for each Rust runtime holds its echo server
+//! and its in-process cases. `benchmarks/run.py` starts them and puts their figures side by side.
 //!
-//! * [`message`] — what is sent, computed from (connection, sequence), so that a reply can be checked without a copy.
+//! * [`message`] — what is sent, computed from (connection, sequence), so that a reply can be
+//!   checked without a copy.
 //! * [`drive`] — the load generator's loop; [`meter`] — when it measures.
 //! * [`echo`], [`datagrams`], [`one_shot`], [`requests`] — the loads.
 //! * [`cpu_clock`] — CPU time of this process and of another one.

@@ -1,8 +1,9 @@
 //! The messages of the load generator: each one differs from every other, and none is stored.
 //!
-//! Message `(connection, sequence)` is a 16-byte header naming both, then bytes of a fixed pool starting where
-//! the header says. A server that loses, repeats, reorders or mixes up bytes, or answers one connection with
-//! another's bytes, gives a reply that differs from what [`Messages::matches`] computes.
+//! Message `(connection, sequence)` is a 16-byte header naming both, then bytes of a fixed pool
+//! starting where the header says. A server that loses, repeats, reorders or mixes up bytes, or
+//! answers one connection with another's bytes, gives a reply that differs from what
+//! [`Messages::matches`] computes.
 
 /// Bytes of the header that names the connection and the sequence number.
 const HEADER: usize = 16;

@@ -1,4 +1,5 @@
-//! When a load generator measures: a warm-up, then the time that counts, with both processes' CPU clocks read at its ends.
+//! When a load generator measures: a warm-up, then the time that counts, with both processes' CPU
+//! clocks read at its ends.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -1,7 +1,8 @@
-//! The load of `bench-load one-shot`: connections that carry one message and its echo, after which the server closes them.
+//! The load of `bench-load one-shot`: connections that carry one message and its echo, after which
+//! the server closes them.
 //!
-//! A fixed number of them is under way at any time; the end of one is the beginning of the next. Each reply is compared, and the
-//! server's end of the connection has to follow it.
+//! A fixed number of them is under way at any time; the end of one is the beginning of the next.
+//! Each reply is compared, and the server's end of the connection has to follow it.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -50,7 +51,8 @@ impl OneShot {
     fn open(&mut self, index: usize, epoll: &Epoll) -> io::Result<()> {
         let since = Instant::now();
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-        // It is the server that closes first; without this its ends would wait for late packets by the thousand.
+        // It is the server that closes first; without this its ends would wait for late packets by
+        // the thousand.
         socket.set_linger(Some(Duration::ZERO))?;
         socket.set_tcp_nodelay(true)?;
         match socket.connect(&self.address.into()) {
@@ -84,7 +86,8 @@ impl OneShot {
         epoll.modify(exchange.stream.as_raw_fd(), READABLE, index as u64)
     }
 
-    /// Something has come. When it is the end of a whole reply, gives the moment at which the exchange began.
+    /// Something has come. When it is the end of a whole reply, gives the moment at which the
+    /// exchange began.
     fn receive(&mut self, index: usize) -> Result<Option<Instant>, String> {
         let size = self.messages.size();
         let Some(exchange) = self.exchanges[index].as_mut() else {

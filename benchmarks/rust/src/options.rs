@@ -1,5 +1,5 @@
-//! The command line of the benchmark programs: `PROGRAM MODE --name value …`. `run.py` is the only caller, so an
-//! unknown name is an error and there is no help text.
+//! The command line of the benchmark programs: `PROGRAM MODE --name value …`. `run.py` is the only
+//! caller, so an unknown name is an error and there is no help text.
 
 use std::collections::HashMap;
 use std::str::FromStr;

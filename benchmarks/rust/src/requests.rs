@@ -1,7 +1,9 @@
-//! The loads of `bench-load http` and `bench-load websocket`: requests to whole programs, one in flight on each connection.
+//! The loads of `bench-load http` and `bench-load websocket`: requests to whole programs, one in
+//! flight on each connection.
 //!
-//! An HTTP request asks for a path that no other request asks for, and the reply's body has the path in it; a websocket's message
-//! is one of [`Messages`]. Each reply is compared whole, head and framing included, as far as the protocol says what they have to be.
+//! An HTTP request asks for a path that no other request asks for, and the reply's body has the
+//! path in it; a websocket's message is one of [`Messages`]. Each reply is compared whole, head and
+//! framing included, as far as the protocol says what they have to be.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -20,7 +22,8 @@ const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
 /// What is spoken.
 pub enum Protocol {
-    /// HTTP/1.1 over a connection that is kept; the body is this long, or as short as it can be with 0.
+    /// HTTP/1.1 over a connection that is kept; the body is this long, or as short as it can be
+    /// with 0.
     Http(usize),
     /// Binary messages over a websocket, sent back as they are.
     WebSocket(Messages),
@@ -56,8 +59,8 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Connects, shakes hands where the protocol does, and has one reply on each connection, so that each is known to be served
-    /// before anything is measured.
+    /// Connects, shakes hands where the protocol does, and has one reply on each connection, so
+    /// that each is known to be served before anything is measured.
     pub fn open(
         address: SocketAddr,
         count: usize,

@@ -1,5 +1,5 @@
-//! A connection of the load generator: TCP, or TLS over it by rustls. The server's certificate is not looked at: what is
-//! measured is the server.
+//! A connection of the load generator: TCP, or TLS over it by rustls. The server's certificate is
+//! not looked at: what is measured is the server.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;

@@ -1,5 +1,5 @@
-//! What the engine's parts cost, each alone: `cargo bench -p rondel-engine`. The time is that of one run of a function; where
-//! several things happen in it, `items` says what one of them takes.
+//! What the engine's parts cost, each alone: `cargo bench -p rondel-engine`. The time is that of
+//! one run of a function; where several things happen in it, `items` says what one of them takes.
 //!
 //! Whole programs are measured by `make bench`.
 

@@ -1,11 +1,12 @@
 //! The engine of Rondel: an event loop and what moves its bytes, without a word on who uses it.
 //!
-//! It knows neither Python nor Rust futures. It is generic over a [`Host`](event_loop::Host): the items that
-//! it queues, and the code that runs them. The crate `rondel` is one host, whose items are Rust tasks; the
-//! extension module of the Python package is another.
+//! It knows neither Python nor Rust futures. It is generic over a [`Host`](event_loop::Host): the
+//! items that it queues, and the code that runs them. The crate `rondel` is one host, whose items
+//! are Rust tasks; the extension module of the Python package is another.
 //!
-//! The parts that move bytes are state machines without callbacks. They do one thing and say what came of it;
-//! the host drives them and decides whom to tell. So no borrow lasts while a program's code runs.
+//! The parts that move bytes are state machines without callbacks. They do one thing and say what
+//! came of it; the host drives them and decides whom to tell. So no borrow lasts while a program's
+//! code runs.
 //!
 //! | module | what it owns |
 //! |---|---|

@@ -1,8 +1,10 @@
 //! What `getaddrinfo` answers for a literal address, without asking it.
 //!
-//! A host that is an address needs no lookup, and no thread to wait in. [`Literal::parse`] takes what `inet_pton` takes, with a scope
-//! behind an IPv6 address, and [`kinds`] gives the socket types that `getaddrinfo` would list. Anything unusual (other forms of IPv4
-//! addresses, protocols besides TCP and UDP, an unknown scope) is answered by None: the caller asks `getaddrinfo` after all.
+//! A host that is an address needs no lookup, and no thread to wait in. [`Literal::parse`] takes
+//! what `inet_pton` takes, with a scope behind an IPv6 address, and [`kinds`] gives the socket
+//! types that `getaddrinfo` would list. Anything unusual (other forms of IPv4 addresses, protocols
+//! besides TCP and UDP, an unknown scope) is answered by None: the caller asks `getaddrinfo` after
+//! all.
 
 use std::ffi::CString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -48,7 +50,8 @@ impl Literal {
     }
 }
 
-/// As the C library has it: the name of an interface, for an address that belongs to a link; otherwise a number.
+/// As the C library has it: the name of an interface, for an address that belongs to a link;
+/// otherwise a number.
 fn scope_number(ip: &Ipv6Addr, scope: &str) -> Option<u32> {
     let of_a_link = ip.is_unicast_link_local() || ip.segments()[0] & 0xff0f == 0xff02;
     if of_a_link {
@@ -69,7 +72,8 @@ const STREAM: (i32, i32) = (libc::SOCK_STREAM, libc::IPPROTO_TCP);
 const DGRAM: (i32, i32) = (libc::SOCK_DGRAM, libc::IPPROTO_UDP);
 const RAW: (i32, i32) = (libc::SOCK_RAW, 0);
 
-/// The pairs of socket type and protocol that `getaddrinfo` lists when it is asked for these, 0 being any.
+/// The pairs of socket type and protocol that `getaddrinfo` lists when it is asked for these, 0
+/// being any.
 #[inline]
 pub fn kinds(socket_type: i32, protocol: i32) -> Option<&'static [(i32, i32)]> {
     match (socket_type, protocol) {

@@ -1,10 +1,11 @@
 //! The bytes that have arrived and are not read yet, and what each kind of read makes of them.
 //!
-//! The rules are those of asyncio's `StreamReader`, as pure logic: nothing here waits. A read asks for a
-//! [`Step`]; told to wait, it asks again when something has been fed.
+//! The rules are those of asyncio's `StreamReader`, as pure logic: nothing here waits. A read asks
+//! for a [`Step`]; told to wait, it asks again when something has been fed.
 //!
-//! Usually one chunk arrives and one read takes all of it: then the chunk itself is handed over, uncopied. Only when
-//! more arrives than was read are the bytes put together in a buffer of their own, which goes when it is empty.
+//! Usually one chunk arrives and one read takes all of it: then the chunk itself is handed over,
+//! uncopied. Only when more arrives than was read are the bytes put together in a buffer of their
+//! own, which goes when it is empty.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::collections::TryReserveError;
@@ -119,7 +120,8 @@ impl Search {
         Self::ended(eof)
     }
 
-    /// Looks for several separators, sorted by length, none of them empty; the match that ends first wins.
+    /// Looks for several separators, sorted by length, none of them empty; the match that ends
+    /// first wins.
     pub fn any(&mut self, bytes: &[u8], eof: bool, separators: &[&[u8]], limit: usize) -> Step {
         let (Some(shortest), Some(longest)) = (separators.first(), separators.last()) else {
             return Self::ended(eof);
@@ -171,8 +173,8 @@ fn find(bytes: &[u8], separator: &[u8]) -> Option<usize> {
     }
 }
 
-/// How many bytes `readline` throws away at an [`Overrun`]: the line with its separator, if that is there,
-/// or everything.
+/// How many bytes `readline` throws away at an [`Overrun`]: the line with its separator, if that is
+/// there, or everything.
 pub fn overlong_line(bytes: &[u8], separator: &[u8], overrun: Overrun) -> usize {
     match bytes.get(overrun.consumed..) {
         Some(rest) if rest.starts_with(separator) => overrun.consumed + separator.len(),
@@ -324,8 +326,8 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         Ok(())
     }
 
-    /// Takes `n` bytes, or all if there are fewer. The chunk that came is handed over if it is just these bytes;
-    /// else `make` makes one.
+    /// Takes `n` bytes, or all if there are fewer. The chunk that came is handed over if it is just
+    /// these bytes; else `make` makes one.
     ///
     /// # Errors
     /// `make`'s; then nothing was taken.

@@ -1,9 +1,10 @@
 //! System calls that a process may not make.
 //!
-//! A container's filter of system calls, or a kernel that is older than a call, answers with an errno of its own choice:
-//! `ENOSYS`, `EPERM`, `EACCES`, `EINVAL`. Some of these the call itself may fail with, too. A call on no descriptor (-1) tells the
-//! difference, and does nothing: a kernel that gets to see it says `EBADF`. What was refused once is not tried again, and
-//! the older call that does the same takes its place.
+//! A container's filter of system calls, or a kernel that is older than a call, answers with an
+//! errno of its own choice: `ENOSYS`, `EPERM`, `EACCES`, `EINVAL`. Some of these the call itself
+//! may fail with, too. A call on no descriptor (-1) tells the difference, and does nothing: a
+//! kernel that gets to see it says `EBADF`. What was refused once is not tried again, and the older
+//! call that does the same takes its place.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,8 +27,8 @@ impl Replaceable {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether the call failed with `error` because it is refused. `probe` makes it with -1 as its descriptor. From then
-    /// on [`is_refused`](Self::is_refused).
+    /// Whether the call failed with `error` because it is refused. `probe` makes it with -1 as its
+    /// descriptor. From then on [`is_refused`](Self::is_refused).
     #[cold]
     pub(crate) fn was_refused(
         &self,

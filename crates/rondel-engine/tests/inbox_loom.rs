@@ -1,8 +1,8 @@
 //! Every interleaving of the inbox and its wake, by loom:
 //! `RUSTFLAGS="--cfg loom" cargo test -p rondel-engine --test inbox_loom --release`.
 //!
-//! The loop's side is written as `event_loop/turn.rs` has it. A lost wake shows as a deadlock: the loop sleeps
-//! on a condition that nobody will ever set.
+//! The loop's side is written as `event_loop/turn.rs` has it. A lost wake shows as a deadlock: the
+//! loop sleeps on a condition that nobody will ever set.
 #![cfg(loom)]
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -67,7 +67,8 @@ fn no_wake_is_lost_with_one_sender() {
 
 #[test]
 fn no_wake_is_lost_with_two_senders() {
-    // All interleavings of three threads are too many: those with up to two preemptions, where bugs show.
+    // All interleavings of three threads are too many: those with up to two preemptions, where bugs
+    // show.
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
@@ -99,8 +100,8 @@ fn a_bare_wake_ends_a_wait() {
             raised.store(1, Ordering::SeqCst);
             sender.wake();
         });
-        // As a host does that is told by a flag of its own, e.g. to stop: the flag is looked at after the wait was
-        // announced.
+        // As a host does that is told by a flag of its own, e.g. to stop: the flag is looked at
+        // after the wait was announced.
         while flag.load(Ordering::SeqCst) == 0 {
             if inbox.prepare_to_park() {
                 if flag.load(Ordering::SeqCst) == 0 {

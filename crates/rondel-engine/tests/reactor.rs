@@ -1,4 +1,5 @@
-//! The reactor with real pipes and sockets: hang-ups, closed and reused descriptors, duplicates, regular files.
+//! The reactor with real pipes and sockets: hang-ups, closed and reused descriptors, duplicates,
+//! regular files.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -56,7 +57,8 @@ fn new_loop() -> Loop {
     EventLoop::new(Reports::default(), Clock::Monotonic).unwrap()
 }
 
-/// What one look at the descriptors reports. The first turn of a run always looks, and a stopped one does not wait.
+/// What one look at the descriptors reports. The first turn of a run always looks, and a stopped
+/// one does not wait.
 fn look(event_loop: &Loop) -> Vec<String> {
     event_loop.stop();
     event_loop.run_forever().unwrap();
@@ -226,7 +228,8 @@ fn a_registration_that_lives_on_in_a_duplicate_is_reported_to_nobody() {
     event_loop.add_reader(fd, "first").unwrap();
     theirs.write_all(b"x").unwrap();
     assert_eq!(look(&event_loop), ["first in"]);
-    // Removed, closed and used again. The duplicate keeps the socket open, but not the registration.
+    // Removed, closed and used again. The duplicate keeps the socket open, but not the
+    // registration.
     event_loop.remove_reader(fd);
     let (next, mut nexts) = pair();
     replace(&ours, &OwnedFd::from(next));
@@ -271,7 +274,8 @@ fn more_descriptors_than_one_wait_reports_all_come() {
 
 /// Runs `child` in a forked process; it has to answer true.
 fn in_a_fork(child: impl FnOnce() -> bool) {
-    // SAFETY: the child only uses what the forking thread has, and ends without running anything of the parent's.
+    // SAFETY: the child only uses what the forking thread has, and ends without running anything of
+    // the parent's.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {

@@ -1,4 +1,5 @@
-//! One turn of the loop: what runs in which order, and how long it waits. By a host whose items are letters.
+//! One turn of the loop: what runs in which order, and how long it waits. By a host whose items are
+//! letters.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;

@@ -4,9 +4,9 @@ use proc_macro::TokenStream;
 use quote::quote;
 use syn::{FnArg, ItemFn, Pat, ReturnType, parse_macro_input};
 
-/// Makes a function of a Python module from an `async fn`: called from Python it gives a coroutine, which
-/// runs the body on the thread of the loop that awaits it. What is in the parentheses goes to PyO3's
-/// `#[pyfunction]`, e.g. `signature = (key, *, timeout=None)`.
+/// Makes a function of a Python module from an `async fn`: called from Python it gives a coroutine,
+/// which runs the body on the thread of the loop that awaits it. What is in the parentheses goes to
+/// PyO3's `#[pyfunction]`, e.g. `signature = (key, *, timeout=None)`.
 ///
 /// The function returns a `PyResult`. Its arguments are owned: they live as long as the coroutine.
 #[proc_macro_attribute]

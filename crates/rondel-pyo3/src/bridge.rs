@@ -1,5 +1,5 @@
-//! Futures that go from one language to the other: a Rust future as a future of the loop, and a Python
-//! awaitable as a Rust future.
+//! Futures that go from one language to the other: a Rust future as a future of the loop, and a
+//! Python awaitable as a Rust future.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -16,8 +16,8 @@ use crate::local::Local;
 /// Starts a Rust future on the running loop, and gives a future of the loop's that has its outcome.
 /// Cancelling that one drops the Rust future.
 ///
-/// The signature is that of `pyo3-async-runtimes`; see [`local_future_into_py`] for futures that are
-/// not `Send`.
+/// The signature is that of `pyo3-async-runtimes`; see [`local_future_into_py`] for futures that
+/// are not `Send`.
 ///
 /// # Errors
 /// `RuntimeError` if no loop runs in this thread.
@@ -119,8 +119,8 @@ fn running_loop<'py>(py: Python<'py>, local: &Local) -> PyResult<Bound<'py, PyAn
         .ok_or_else(|| pyo3::exceptions::PyRuntimeError::new_err("no running event loop"))
 }
 
-/// Makes a Rust future of a Python awaitable, which begins at once, as a task of the running loop if it
-/// is a coroutine. Dropping the future cancels it.
+/// Makes a Rust future of a Python awaitable, which begins at once, as a task of the running loop
+/// if it is a coroutine. Dropping the future cancels it.
 ///
 /// # Errors
 /// `RuntimeError` if no loop runs in this thread, `TypeError` if it is no awaitable.

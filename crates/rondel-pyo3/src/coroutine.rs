@@ -1,9 +1,9 @@
 //! A Rust future as a Python coroutine.
 //!
 //! It is polled by the step of the Python task that awaits it: `current_task()`, context variables
-//! and tracebacks are that task's. While it is pending, the task waits for a future of its loop, which
-//! the waker completes. An exception that is thrown in, a cancellation above all, drops the Rust
-//! future first and is raised then.
+//! and tracebacks are that task's. While it is pending, the task waits for a future of its loop,
+//! which the waker completes. An exception that is thrown in, a cancellation above all, drops the
+//! Rust future first and is raised then.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -28,8 +28,8 @@ type Boxed = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
 
 /// A Python coroutine that runs a Rust future, on the thread of the loop that awaits it.
 ///
-/// asyncio takes it for a coroutine: `await` it, or give it to `create_task`, `gather` or `wait_for`.
-/// It begins when it is awaited first, and belongs to the loop that runs then.
+/// asyncio takes it for a coroutine: `await` it, or give it to `create_task`, `gather` or
+/// `wait_for`. It begins when it is awaited first, and belongs to the loop that runs then.
 #[pyclass(frozen, weakref, module = "rondel_pyo3")]
 pub struct Coroutine {
     name: &'static str,
@@ -326,7 +326,8 @@ impl Drop for ThreadBound {
         };
         let state: Box<dyn Any> = Box::new(mem::replace(self.state.get_mut(), State::Done));
         match mailbox {
-            // SAFETY: the state was made in the loop's thread, or was bound to it when it was awaited.
+            // SAFETY: the state was made in the loop's thread, or was bound to it when it was
+            // awaited.
             Some(mailbox) => unsafe { mailbox.send_garbage(state) },
             // Nobody knows a way to its thread.
             None => mem::forget(state),

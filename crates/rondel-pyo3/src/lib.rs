@@ -1,9 +1,9 @@
 //! Rust futures on the thread of a Python program's own asyncio loop.
 //!
 //! An extension module that is written in Rust usually brings a second runtime, with threads of its
-//! own: each `await` crosses from one thread to the other and back. With this crate its futures run on
-//! the loop that the program has, whichever that is (asyncio's own, uvloop, Rondel), in the step of
-//! the task that awaits them. No second thread is needed, and the futures need not be `Send`.
+//! own: each `await` crosses from one thread to the other and back. With this crate its futures run
+//! on the loop that the program has, whichever that is (asyncio's own, uvloop, Rondel), in the step
+//! of the task that awaits them. No second thread is needed, and the futures need not be `Send`.
 //!
 //! ```no_run
 //! use std::time::Duration;
@@ -30,8 +30,8 @@
 //! future: sockets, timers, tasks, threads for what blocks.
 //!
 //! # Cancellation
-//! A cancelled task drops the future at its `await`, on the loop's thread, before the coroutine that
-//! awaits it sees `CancelledError`.
+//! A cancelled task drops the future at its `await`, on the loop's thread, before the coroutine
+//! that awaits it sees `CancelledError`.
 
 mod bridge;
 mod coroutine;

@@ -1,8 +1,8 @@
 //! The guest of a Python event loop: one for each loop that has awaited something of ours.
 //!
-//! The loop watches the guest's descriptor and calls a [`Turn`]. It alone holds that object, so that
-//! the guest ends when the loop lets go of its readers: its tasks are dropped then, on their thread.
-//! The way back from the guest to the loop is a weak reference.
+//! The loop watches the guest's descriptor and calls a [`Turn`]. It alone holds that object, so
+//! that the guest ends when the loop lets go of its readers: its tasks are dropped then, on their
+//! thread. The way back from the guest to the loop is a weak reference.
 
 use std::cell::{Cell, RefCell};
 use std::os::fd::AsRawFd;
@@ -171,8 +171,8 @@ impl Local {
         }
     }
 
-    /// An awaitable has ended. Should a waker of its still be about, it wakes the number's next owner
-    /// in vain.
+    /// An awaitable has ended. Should a waker of its still be about, it wakes the number's next
+    /// owner in vain.
     pub(crate) fn give_wake_parts_back(&self, parts: Option<WakeParts>) {
         let Some(parts) = parts else { return };
         drop(self.take_future(parts.number));
@@ -248,8 +248,8 @@ fn complete(future: &Bound<'_, PyAny>) -> PyResult<()> {
     Ok(())
 }
 
-/// The loop's thread is in Rust code of the guest. At the end it delivers what was woken, also when a
-/// panic passes through.
+/// The loop's thread is in Rust code of the guest. At the end it delivers what was woken, also when
+/// a panic passes through.
 struct Inside<'a, 'py> {
     local: &'a Local,
     py: Python<'py>,
@@ -274,9 +274,9 @@ impl Drop for Inside<'_, '_> {
     }
 }
 
-/// In the child of a fork the guests of this thread are the parent's: their descriptors are shared with it,
-/// and closing a connection would end the parent's. They are left as they are, for good; a loop that
-/// runs in the child gets a guest of its own.
+/// In the child of a fork the guests of this thread are the parent's: their descriptors are shared
+/// with it, and closing a connection would end the parent's. They are left as they are, for good; a
+/// loop that runs in the child gets a guest of its own.
 fn watch_forks(py: Python<'_>) -> PyResult<()> {
     static WATCHED: PyOnceLock<()> = PyOnceLock::new();
     WATCHED.get_or_try_init(py, || {

@@ -1,8 +1,9 @@
 //! The way from a waker, on any thread, to the Python future that a task waits for.
 //!
-//! A waker holds no Python object, so that it may be used and dropped anywhere. It puts the number of
-//! its awaitable into the loop's mailbox. If the loop's thread is not about to look there, the guest's
-//! descriptor is made readable. The loop's thread takes the numbers out, and completes the futures.
+//! A waker holds no Python object, so that it may be used and dropped anywhere. It puts the number
+//! of its awaitable into the loop's mailbox. If the loop's thread is not about to look there, the
+//! guest's descriptor is made readable. The loop's thread takes the numbers out, and completes the
+//! futures.
 
 use std::any::Any;
 use std::collections::VecDeque;

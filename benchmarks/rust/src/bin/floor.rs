@@ -1,5 +1,6 @@
-//! The floor: what the kernel alone charges for echoing. Level-triggered epoll, one `recv`, one `send`, one thread,
-//! and nothing else: no tasks, no timers, no buffers, no flow control beyond not losing bytes.
+//! The floor: what the kernel alone charges for echoing. Level-triggered epoll, one `recv`, one
+//! `send`, one thread, and nothing else: no tasks, no timers, no buffers, no flow control beyond
+//! not losing bytes.
 //!
 //! `bench-floor echo` prints `{"port": N}` and serves 127.0.0.1 until it is killed.
 

@@ -1,7 +1,7 @@
 //! Rondel's Rust face: the same programs as in `tokio.rs`.
 //!
-//! `bench-rondel echo` is the echo server; `bench-rondel spawn-join|yield|timers-cancelled|timers-fired` are the
-//! in-process cases.
+//! `bench-rondel echo` is the echo server; `bench-rondel
+//! spawn-join|yield|timers-cancelled|timers-fired` are the in-process cases.
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
@@ -95,8 +95,8 @@ async fn spawn_join(count: u64) -> Result<u64, String> {
     Ok(batches * TASKS)
 }
 
-/// A hundred tasks yield to each other, and each turn notes whose turn it was before: a yield that lets nobody else
-/// run is not counted as one.
+/// A hundred tasks yield to each other, and each turn notes whose turn it was before: a yield that
+/// lets nobody else run is not counted as one.
 async fn yield_now(count: u64) -> Result<u64, String> {
     let each = count.div_ceil(TASKS);
     let last = Rc::new(Cell::new(TASKS));

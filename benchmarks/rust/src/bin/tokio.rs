@@ -1,7 +1,8 @@
 //! tokio's current-thread runtime, the measure for the Rust face.
 //!
-//! `bench-tokio echo` is the echo server; `bench-tokio spawn-join|yield|timers-cancelled|timers-fired` are the
-//! in-process cases. `rondel.rs` holds the same programs on Rondel.
+//! `bench-tokio echo` is the echo server; `bench-tokio
+//! spawn-join|yield|timers-cancelled|timers-fired` are the in-process cases. `rondel.rs` holds the
+//! same programs on Rondel.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -76,9 +77,11 @@ async fn serve() -> std::io::Result<()> {
 }
 
 async fn echo(mut stream: TcpStream) {
-    // Room for the largest message; 64 KiB for each of 1,000 connections would cost tokio memory that it need not have.
+    // Room for the largest message; 64 KiB for each of 1,000 connections would cost tokio memory
+    // that it need not have.
     let mut buffer = vec![0; 16 * 1024];
-    // An error ends the connection as the end of the stream does: the load generator notices and says so.
+    // An error ends the connection as the end of the stream does: the load generator notices and
+    // says so.
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         if stream.write_all(&buffer[..count]).await.is_err() {
             break;
@@ -104,8 +107,8 @@ async fn spawn_join(count: u64) -> Result<u64, String> {
     Ok(batches * TASKS)
 }
 
-/// A hundred tasks yield to each other, and each turn notes whose turn it was before: a yield that lets nobody else
-/// run is not counted as one.
+/// A hundred tasks yield to each other, and each turn notes whose turn it was before: a yield that
+/// lets nobody else run is not counted as one.
 async fn yield_now(count: u64) -> Result<u64, String> {
     let each = count.div_ceil(TASKS);
     let last = Arc::new(AtomicU64::new(TASKS));
@@ -137,7 +140,8 @@ async fn yield_now(count: u64) -> Result<u64, String> {
 }
 
 async fn timers_cancelled(count: u64) -> Result<u64, String> {
-    // With an earlier timer pending, a new one does not have to interrupt the driver's wait. Programs have one.
+    // With an earlier timer pending, a new one does not have to interrupt the driver's wait.
+    // Programs have one.
     let earlier = tokio::spawn(tokio::time::sleep(Duration::from_secs(5)));
     tokio::task::yield_now().await;
     for _ in 0..count {

@@ -1,8 +1,8 @@
 //! What time it is, in nanoseconds: the kernel's monotonic clock, or a virtual one.
 //!
-//! The virtual clock stands still while the loop has something to do, and jumps to the next timer's deadline
-//! when the loop would wait for it; tests of hours then take microseconds, and give the same trace each time. When it
-//! may jump is its policy ([`Jump`]).
+//! The virtual clock stands still while the loop has something to do, and jumps to the next timer's
+//! deadline when the loop would wait for it; tests of hours then take microseconds, and give the
+//! same trace each time. When it may jump is its policy ([`Jump`]).
 
 use std::cell::Cell;
 
@@ -15,11 +15,12 @@ pub(super) const COARSE_SLACK: u64 = 16_000_000;
 /// When a virtual clock jumps to the next timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Jump {
-    /// When nothing is under way outside of the loop: no descriptor is watched, no thread works for it. As long as
-    /// something is, the loop waits in real time, and the clock goes along.
+    /// When nothing is under way outside of the loop: no descriptor is watched, no thread works for
+    /// it. As long as something is, the loop waits in real time, and the clock goes along.
     #[default]
     Idle,
-    /// Whenever the loop would wait for a timer: descriptors are looked at, but not waited for, and threads overtaken.
+    /// Whenever the loop would wait for a timer: descriptors are looked at, but not waited for, and
+    /// threads overtaken.
     Always,
     /// Never: the program moves it, by [`Clock::advance`].
     Manual,
@@ -58,8 +59,8 @@ impl Clock {
         }
     }
 
-    /// Whether a deadline, in nanoseconds, is certain to lie ahead: a cheap look that spares the precise one, which is to be
-    /// taken if the answer is no.
+    /// Whether a deadline, in nanoseconds, is certain to lie ahead: a cheap look that spares the
+    /// precise one, which is to be taken if the answer is no.
     #[inline]
     pub fn is_far(&self, deadline: u64) -> bool {
         match self {
@@ -82,7 +83,8 @@ impl Clock {
     }
 }
 
-/// The monotonic clock as of the kernel's last tick (1–10 ms ago at most), in nanoseconds: a quarter of the precise reading's cost.
+/// The monotonic clock as of the kernel's last tick (1–10 ms ago at most), in nanoseconds: a
+/// quarter of the precise reading's cost.
 #[inline]
 pub fn coarse_now() -> u64 {
     read(libc::CLOCK_MONOTONIC_COARSE)
@@ -94,7 +96,8 @@ fn read(id: libc::clockid_t) -> u64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a valid timespec to write to; both clocks exist on every Linux since 2.6.32.
+    // SAFETY: `time` is a valid timespec to write to; both clocks exist on every Linux since
+    // 2.6.32.
     unsafe { libc::clock_gettime(id, &mut time) };
     time.tv_sec as u64 * NANOS_PER_SEC + time.tv_nsec as u64
 }

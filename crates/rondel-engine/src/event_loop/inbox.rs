@@ -1,14 +1,16 @@
 //! The inbox: how other threads get something onto the loop.
 //!
-//! A locked queue and two flags, and a third that ends it: what is sent to a loop that is closed is dropped by
-//! the sender. Senders push; the loop takes what is there once a turn, or a part of it if it is very much: senders may be faster
-//! than the loop, and timers and descriptors are not to wait for all of it. The loop is woken
-//! by a write to its eventfd only if it sleeps or is about to, and only by the first sender: `parked` is set by
-//! the loop before it looks at the mail for the last time, and swapped back by whoever wakes it. Either the
-//! sender sees `parked`, or the loop sees the mail; `tests/inbox_loom.rs` checks every interleaving.
+//! A locked queue and two flags, and a third that ends it: what is sent to a loop that is closed is
+//! dropped by the sender. Senders push; the loop takes what is there once a turn, or a part of it
+//! if it is very much: senders may be faster than the loop, and timers and descriptors are not to
+//! wait for all of it. The loop is woken by a write to its eventfd only if it sleeps or is about
+//! to, and only by the first sender: `parked` is set by the loop before it looks at the mail for
+//! the last time, and swapped back by whoever wakes it. Either the sender sees `parked`, or the
+//! loop sees the mail; `tests/inbox_loom.rs` checks every interleaving.
 //!
-//! Nothing is allocated or run by the sender while the lock is held but the queue's growth, so sending from a
-//! signal handler of an interpreter (which runs between two instructions of the program) is safe.
+//! Nothing is allocated or run by the sender while the lock is held but the queue's growth, so
+//! sending from a signal handler of an interpreter (which runs between two instructions of the
+//! program) is safe.
 
 use std::collections::VecDeque;
 
@@ -49,14 +51,16 @@ impl<T, W: WakeUp> Inbox<T, W> {
         }
     }
 
-    /// Sends an item; wakes the loop if it waits. From any thread. If the inbox is closed the item is dropped.
+    /// Sends an item; wakes the loop if it waits. From any thread. If the inbox is closed the item
+    /// is dropped.
     pub fn send(&self, item: T) {
         self.post(item);
         self.wake();
     }
 
-    /// As [`send`](Self::send), for who calls [`wake`](Self::wake) itself a little later: a loop that waits goes on waiting. Gives
-    /// how many items wait now: a sender that sees many may let the loop come to them.
+    /// As [`send`](Self::send), for who calls [`wake`](Self::wake) itself a little later: a loop
+    /// that waits goes on waiting. Gives how many items wait now: a sender that sees many may let
+    /// the loop come to them.
     pub fn post(&self, item: T) -> usize {
         let mail = self.lock();
         if mail.closed {
@@ -121,7 +125,8 @@ impl<T, W: WakeUp> Inbox<T, W> {
 
     /// Takes what has come in, in the order in which it did, but no more than `most` items.
     pub fn take(&self, most: usize) -> VecDeque<T> {
-        // The flag is cleared first: mail that arrives in between is taken now and looked for once more.
+        // The flag is cleared first: mail that arrives in between is taken now and looked for once
+        // more.
         self.has_mail.store(false, Ordering::Relaxed);
         let mut mail = self.lock();
         if mail.items.len() <= most {
@@ -134,8 +139,9 @@ impl<T, W: WakeUp> Inbox<T, W> {
     /// Announces a wait. If it answers `false` there is mail, and the loop must not block.
     #[must_use]
     pub fn prepare_to_park(&self) -> bool {
-        // A read-modify-write, not a store: it either comes before the sender's own in `wake`, which then sees it,
-        // or it reads what that one has written, and with it everything that the sender did before.
+        // A read-modify-write, not a store: it either comes before the sender's own in `wake`,
+        // which then sees it, or it reads what that one has written, and with it everything that
+        // the sender did before.
         self.parked.swap(true, Ordering::AcqRel);
         if self.has_mail.load(Ordering::Acquire) {
             self.unpark();
@@ -146,12 +152,14 @@ impl<T, W: WakeUp> Inbox<T, W> {
 
     /// Ends a wait.
     pub fn unpark(&self) {
-        // Again no plain store: it would hide what a sender has just written there from the next wait.
+        // Again no plain store: it would hide what a sender has just written there from the next
+        // wait.
         self.parked.swap(false, Ordering::Acquire);
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail<T>> {
-        // A panic while the lock was held can only be the vector's allocation: its contents are whole.
+        // A panic while the lock was held can only be the vector's allocation: its contents are
+        // whole.
         self.mail
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())

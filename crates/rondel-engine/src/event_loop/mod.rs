@@ -1,12 +1,12 @@
 //! The event loop: what it holds, and the contract of its host.
 //!
-//! [`EventLoop`] is generic over a [`Host`]: the host says what a queued item is and runs it, the loop says
-//! when. Read `turn.rs` first: it is one iteration, in asyncio's order. Around it stand `ready.rs` (items
-//! that run next), `timers.rs` (items that run later), `inbox.rs` (items from other threads), `clock.rs`
-//! (what time it is) and `../reactor` (descriptors).
+//! [`EventLoop`] is generic over a [`Host`]: the host says what a queued item is and runs it, the
+//! loop says when. Read `turn.rs` first: it is one iteration, in asyncio's order. Around it stand
+//! `ready.rs` (items that run next), `timers.rs` (items that run later), `inbox.rs` (items from
+//! other threads), `clock.rs` (what time it is) and `../reactor` (descriptors).
 //!
-//! All methods take `&self`, because items that run on the loop call back into it. No borrow of the loop's
-//! state is ever held while host code runs.
+//! All methods take `&self`, because items that run on the loop call back into it. No borrow of the
+//! loop's state is ever held while host code runs.
 
 pub mod clock;
 pub mod inbox;
@@ -28,7 +28,8 @@ use timers::{Timer, Timers};
 
 /// What an event loop works for: the items that it queues and the code that runs them.
 ///
-/// Nothing is boxed and nothing is dispatched dynamically per item; the loop is compiled once for each host.
+/// Nothing is boxed and nothing is dispatched dynamically per item; the loop is compiled once for
+/// each host.
 pub trait Host: Sized {
     /// One entry of the ready ring.
     type Item;
@@ -56,11 +57,13 @@ pub trait Host: Sized {
     fn now(&self, clock: &Clock) -> u64 {
         clock.now()
     }
-    /// The time until which timers are due now: [`now`](Self::now), or a little later for a host whose clock is coarse.
+    /// The time until which timers are due now: [`now`](Self::now), or a little later for a host
+    /// whose clock is coarse.
     fn due_until(&self, clock: &Clock) -> u64 {
         self.now(clock)
     }
-    /// Whether [`now`](Self::now) may differ from the clock. Then it is asked in every turn that has timers.
+    /// Whether [`now`](Self::now) may differ from the clock. Then it is asked in every turn that
+    /// has timers.
     fn moves_time(&self) -> bool {
         false
     }
@@ -70,8 +73,9 @@ pub trait Host: Sized {
     fn before_wait(&self) -> ControlFlow<Self::Exit> {
         ControlFlow::Continue(())
     }
-    /// Whether something is under way outside that will come in by itself, other than by a descriptor: a virtual clock
-    /// is not to overtake it. When that is no longer so without anything having come in, the inbox is to be woken.
+    /// Whether something is under way outside that will come in by itself, other than by a
+    /// descriptor: a virtual clock is not to overtake it. When that is no longer so without
+    /// anything having come in, the inbox is to be woken.
     fn is_expecting(&self) -> bool {
         false
     }
@@ -79,8 +83,9 @@ pub trait Host: Sized {
     fn is_internal(&self, _source: &Self::Source) -> bool {
         false
     }
-    /// Asks the reactor in the loop's stead, by [`EventLoop::select`] and [`EventLoop::report`], waiting for so many nanoseconds. Answers
-    /// whether anything was reported; `None` leaves it to the loop. See [`EventLoop::poll_every_turn`].
+    /// Asks the reactor in the loop's stead, by [`EventLoop::select`] and [`EventLoop::report`],
+    /// waiting for so many nanoseconds. Answers whether anything was reported; `None` leaves it to
+    /// the loop. See [`EventLoop::poll_every_turn`].
     fn select(&self, _timeout: Option<u64>) -> Option<ControlFlow<Self::Exit, bool>> {
         None
     }
@@ -171,7 +176,8 @@ impl<H: Host> EventLoop<H> {
         self.ready.pop()
     }
 
-    /// Has the reactor be asked in every turn, or as always. On a virtual clock it is asked in every turn anyway.
+    /// Has the reactor be asked in every turn, or as always. On a virtual clock it is asked in
+    /// every turn anyway.
     pub fn poll_every_turn(&self, every_turn: bool) {
         self.every_turn.set(every_turn || !self.clock.is_real());
     }
@@ -185,8 +191,8 @@ impl<H: Host> EventLoop<H> {
 
     /// To be called after a queued timer was marked as cancelled. `is_it` recognises it.
     ///
-    /// Constant time: the newest entry is taken out at once, any other is left until it comes up or until
-    /// cancelled timers are the greater part of the heap.
+    /// Constant time: the newest entry is taken out at once, any other is left until it comes up or
+    /// until cancelled timers are the greater part of the heap.
     #[inline]
     pub fn timer_cancelled(&self, is_it: impl Fn(&H::Timer) -> bool) {
         let dropped = self.timers.borrow_mut().cancelled(is_it);
@@ -292,8 +298,8 @@ impl<H: Host> EventLoop<H> {
         self.reactor.borrow_mut().remove_writer(fd)
     }
 
-    /// Ends watching `fd` for reading, but tells the kernel only if data does arrive. For the owner of the
-    /// descriptor, who will call [`remove_reader`](Self::remove_reader) before closing it.
+    /// Ends watching `fd` for reading, but tells the kernel only if data does arrive. For the owner
+    /// of the descriptor, who will call [`remove_reader`](Self::remove_reader) before closing it.
     pub fn mute_reader(&self, fd: RawFd) -> Option<H::Source> {
         self.reactor.borrow_mut().mute_reader(fd)
     }
@@ -314,8 +320,8 @@ impl<H: Host> EventLoop<H> {
         f(reader, writer)
     }
 
-    /// The descriptor to which a signal handler, in whatever thread, writes a byte to end the loop's wait;
-    /// [`Host::interrupted`] is called then. It is the loop's own.
+    /// The descriptor to which a signal handler, in whatever thread, writes a byte to end the
+    /// loop's wait; [`Host::interrupted`] is called then. It is the loop's own.
     ///
     /// # Errors
     /// What making a pipe and watching it fail with; `EBADF` if the loop is closed.
@@ -323,15 +329,18 @@ impl<H: Host> EventLoop<H> {
         self.reactor.borrow_mut().signal_fd()
     }
 
-    /// A descriptor that is readable when [`select`](Self::select) has something to report, for who waits by other means.
+    /// A descriptor that is readable when [`select`](Self::select) has something to report, for who
+    /// waits by other means.
     ///
     /// # Errors
-    /// `EBADF` if the loop is closed; what making a backend fails with, the first time after a fork.
+    /// `EBADF` if the loop is closed; what making a backend fails with, the first time after a
+    /// fork.
     pub fn select_fd(&self) -> io::Result<RawFd> {
         Ok(self.reactor.borrow_mut().poller()?.as_raw_fd())
     }
 
-    /// Makes the descriptor of [`select_fd`](Self::select_fd) readable, until the reactor is asked next.
+    /// Makes the descriptor of [`select_fd`](Self::select_fd) readable, until the reactor is asked
+    /// next.
     pub fn ring(&self) {
         self.wake().wake();
     }
@@ -341,8 +350,9 @@ impl<H: Host> EventLoop<H> {
         self.reactor.borrow().wake()
     }
 
-    /// To be called in the child of a fork, for each loop: what the parent's loop is registered with is left alone from
-    /// now on. The loop, should the child go on with it, gets descriptors of its own.
+    /// To be called in the child of a fork, for each loop: what the parent's loop is registered
+    /// with is left alone from now on. The loop, should the child go on with it, gets descriptors
+    /// of its own.
     pub fn forked(&self) {
         // Borrowed only by a thread that this process does not have.
         if let Ok(mut reactor) = self.reactor.try_borrow_mut() {
@@ -350,13 +360,14 @@ impl<H: Host> EventLoop<H> {
         }
     }
 
-    /// Closes the loop's own descriptors. It must not run any more; what is registered is not touched.
+    /// Closes the loop's own descriptors. It must not run any more; what is registered is not
+    /// touched.
     pub fn close(&self) {
         self.reactor.borrow_mut().close();
     }
 
-    /// Takes everything out that is queued, registered or sent in, so that the caller can drop it where
-    /// running foreign destructors is safe.
+    /// Takes everything out that is queued, registered or sent in, so that the caller can drop it
+    /// where running foreign destructors is safe.
     pub fn drain(&self) -> Drained<H> {
         Drained {
             ready: self.ready.take(),

@@ -1,7 +1,7 @@
 //! The ready ring: items that run next, first in, first out.
 //!
-//! A ring buffer behind a `RefCell`. Each borrow lasts for one push or pop, so an item that runs may queue
-//! others.
+//! A ring buffer behind a `RefCell`. Each borrow lasts for one push or pop, so an item that runs
+//! may queue others.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,7 +25,8 @@ impl<T> Ready<T> {
         self.ring.borrow_mut().push_back(item);
     }
 
-    /// As [`push`](Self::push), where the host has a way to say that there is no memory for one more.
+    /// As [`push`](Self::push), where the host has a way to say that there is no memory for one
+    /// more.
     ///
     /// # Errors
     /// The item, then.

@@ -1,9 +1,10 @@
 //! Timers: a four-way heap keyed by (deadline, sequence number).
 //!
-//! The sequence number makes equal deadlines fire in the order in which they were set. Cancelling is constant
-//! time: the timer is only marked, and leaves the heap when it comes up, or when cancelled ones are more than
-//! half of a heap of over a hundred (asyncio's rule), which bounds the memory of programs that set and cancel
-//! far more timers than ever fire. The newest entry, e.g. of a timeout that was not needed, goes at once.
+//! The sequence number makes equal deadlines fire in the order in which they were set. Cancelling
+//! is constant time: the timer is only marked, and leaves the heap when it comes up, or when
+//! cancelled ones are more than half of a heap of over a hundred (asyncio's rule), which bounds the
+//! memory of programs that set and cancel far more timers than ever fire. The newest entry, e.g. of
+//! a timeout that was not needed, goes at once.
 
 /// What the heap asks of its entries.
 pub trait Timer {
@@ -20,7 +21,8 @@ struct Entry<T> {
 impl<T> Entry<T> {
     #[inline]
     fn key(&self) -> u128 {
-        // One number: two comparisons with a branch between them cost more than the rest of a step through the heap.
+        // One number: two comparisons with a branch between them cost more than the rest of a step
+        // through the heap.
         u128::from(self.deadline) << 64 | u128::from(self.sequence)
     }
 }
@@ -76,7 +78,8 @@ impl<T: Timer> Timers<T> {
         self.sift_up(self.heap.len() - 1);
     }
 
-    /// As [`push`](Self::push), where the host has a way to say that there is no memory for one more.
+    /// As [`push`](Self::push), where the host has a way to say that there is no memory for one
+    /// more.
     ///
     /// # Errors
     /// The timer, then.
@@ -121,8 +124,8 @@ impl<T: Timer> Timers<T> {
         }
     }
 
-    /// Notes that one entry, recognised by `is_it`, was marked as cancelled. Returns what left the heap:
-    /// that entry alone, or many by a clean-up.
+    /// Notes that one entry, recognised by `is_it`, was marked as cancelled. Returns what left the
+    /// heap: that entry alone, or many by a clean-up.
     #[inline]
     pub fn cancelled(&mut self, is_it: impl Fn(&T) -> bool) -> (Option<T>, Vec<T>) {
         if let Some(last) = self.heap.last()
@@ -191,7 +194,8 @@ impl<T: Timer> Timers<T> {
         (first..self.heap.len()).min_by_key(|&child| self.heap[child].key())
     }
 
-    /// Moves the first entry down to where it has no children, its path up by one each. Returns where it is then.
+    /// Moves the first entry down to where it has no children, its path up by one each. Returns
+    /// where it is then.
     fn sink(&mut self) -> usize {
         let mut index = 0;
         while let Some(child) = self.first_child(index) {

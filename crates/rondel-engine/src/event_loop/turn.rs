@@ -1,18 +1,22 @@
 //! One iteration of the loop. Read this first.
 //!
-//! The order is asyncio's (`BaseEventLoop._run_once`): ask the reactor, queue what became ready; queue the
-//! timers that are due; queue what other threads sent; then run exactly the items that were queued at that
-//! moment. Items queued by these run in the next turn, so I/O can't starve and neither can callbacks.
+//! The order is asyncio's (`BaseEventLoop._run_once`): ask the reactor, queue what became ready;
+//! queue the timers that are due; queue what other threads sent; then run exactly the items that
+//! were queued at that moment. Items queued by these run in the next turn, so I/O can't starve and
+//! neither can callbacks.
 //!
-//! One thing differs, and can't be seen in the order of anything that is ready: while items or timers keep coming, the
-//! reactor is not asked in *every* turn. `epoll_wait` with a zero timeout costs more than running a callback
-//! does, so it is skipped for at most [`MAX_UNPOLLED_TURNS`] turns and at most one tick of the coarse clock
-//! (1–10 ms, the kernel's `CONFIG_HZ`). The turn after one in which a descriptor began to be watched, or in
-//! which the host says that something was sent, or may have been, always asks: where both ends of a connection live on one loop, as in
-//! tests of programs, what is sent in one turn arrives in the next, and not some turns later. On a virtual clock, where real time is to have no
-//! influence, the reactor is asked in every turn; and where the host asks in the loop's stead ([`Host::select`]), it is asked to in every turn.
+//! One thing differs, and can't be seen in the order of anything that is ready: while items or
+//! timers keep coming, the reactor is not asked in *every* turn. `epoll_wait` with a zero timeout
+//! costs more than running a callback does, so it is skipped for at most [`MAX_UNPOLLED_TURNS`]
+//! turns and at most one tick of the coarse clock (1–10 ms, the kernel's `CONFIG_HZ`). The turn
+//! after one in which a descriptor began to be watched, or in which the host says that something
+//! was sent, or may have been, always asks: where both ends of a connection live on one loop, as in
+//! tests of programs, what is sent in one turn arrives in the next, and not some turns later. On a
+//! virtual clock, where real time is to have no influence, the reactor is asked in every turn; and
+//! where the host asks in the loop's stead ([`Host::select`]), it is asked to in every turn.
 //!
-//! A turn may run within another one, from an item of it: what the inner one has run, the outer one does not find any more.
+//! A turn may run within another one, from an item of it: what the inner one has run, the outer one
+//! does not find any more.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -23,7 +27,8 @@ use super::timers::Timer;
 use super::{EventLoop, Host};
 use crate::reactor::{Events, Interest};
 
-/// The most items that one turn takes from the inbox: others' threads may send them faster than the loop runs them.
+/// The most items that one turn takes from the inbox: others' threads may send them faster than the
+/// loop runs them.
 const MAX_MAIL: usize = 1024;
 
 /// How many turns may pass without asking the reactor while there is always something ready.
@@ -35,7 +40,8 @@ impl<H: Host> EventLoop<H> {
     /// # Errors
     /// The host's reason to end the run; an error of the reactor, converted to it.
     pub fn run_forever(&self) -> Result<(), H::Exit> {
-        // The first turn of a run always asks the reactor: programs that run single turns rely on it.
+        // The first turn of a run always asks the reactor: programs that run single turns rely on
+        // it.
         self.poll_next_turn();
         loop {
             self.turn()?;
@@ -68,7 +74,8 @@ impl<H: Host> EventLoop<H> {
         self.run_ready(true)
     }
 
-    /// The rest of a turn: queues what has come by time and from other threads, and runs what is queued.
+    /// The rest of a turn: queues what has come by time and from other threads, and runs what is
+    /// queued.
     #[inline]
     fn run_ready(&self, idle: bool) -> Result<(), H::Exit> {
         self.queue_due_timers(idle);
@@ -117,7 +124,8 @@ impl<H: Host> EventLoop<H> {
         !self.reactor.borrow().is_empty() && coarse_now() != self.polled_at.get()
     }
 
-    /// Asks the reactor, waiting for so many nanoseconds, and queues an item for each side of each ready descriptor.
+    /// Asks the reactor, waiting for so many nanoseconds, and queues an item for each side of each
+    /// ready descriptor.
     fn poll(&self, idle: bool, until_due: Option<u64>) -> Result<(), H::Exit> {
         self.unpolled_turns.set(0);
         if idle && let ControlFlow::Break(exit) = self.host.before_wait() {
@@ -139,8 +147,8 @@ impl<H: Host> EventLoop<H> {
                 ControlFlow::Break(exit) => Err(exit),
             };
         }
-        // Virtual time does not pass while the kernel waits: look, and jump if there is nothing. But nothing that is
-        // under way is to be overtaken: then time passes as for everybody.
+        // Virtual time does not pass while the kernel waits: look, and jump if there is nothing.
+        // But nothing that is under way is to be overtaken: then time passes as for everybody.
         let timeout = match (jump, until_due) {
             (Some(Jump::Idle), Some(due)) if due > 0 && self.is_expecting() => Some(due),
             (Some(Jump::Idle | Jump::Always), Some(_)) => Some(0),
@@ -188,7 +196,8 @@ impl<H: Host> EventLoop<H> {
         let due = until_due.unwrap_or(u64::MAX);
         match (self.clock.jump(), timeout) {
             (None | Some(Jump::Manual), _) => {}
-            // Looked: if nothing is there, and nothing is to come, the next thing to happen is the timer.
+            // Looked: if nothing is there, and nothing is to come, the next thing to happen is the
+            // timer.
             (Some(jump), Some(0)) => {
                 if nothing && until_due.is_some() {
                     // Something may just have come in from the thread that was expected to send it.
@@ -215,10 +224,11 @@ impl<H: Host> EventLoop<H> {
                 .any(|source| !self.host.is_internal(source))
     }
 
-    /// Waits for events, for so many nanoseconds; not at all if the clock may jump and nothing is expected any more.
+    /// Waits for events, for so many nanoseconds; not at all if the clock may jump and nothing is
+    /// expected any more.
     fn wait(&self, events: &mut Events, timeout: Option<u64>, may_jump: bool) -> io::Result<()> {
-        // No borrow of the reactor is held over the wait: `park` may let other threads of an interpreter run, and what
-        // they register meanwhile is seen by the kernel at once.
+        // No borrow of the reactor is held over the wait: `park` may let other threads of an
+        // interpreter run, and what they register meanwhile is seen by the kernel at once.
         let poller = self.reactor.borrow_mut().poller()?;
         let waited = if timeout == Some(0) {
             poller.wait(events, timeout)
@@ -238,9 +248,10 @@ impl<H: Host> EventLoop<H> {
         waited
     }
 
-    /// Asks the reactor, waiting for so many nanoseconds, and returns which descriptors are ready for what, and queues nothing: for
-    /// hosts that do in several steps what a turn does, with [`report`](Self::report) and [`queue_mail`](Self::queue_mail). What
-    /// only ends the wait is reported as well, with the descriptor -1.
+    /// Asks the reactor, waiting for so many nanoseconds, and returns which descriptors are ready
+    /// for what, and queues nothing: for hosts that do in several steps what a turn does, with
+    /// [`report`](Self::report) and [`queue_mail`](Self::queue_mail). What only ends the wait is
+    /// reported as well, with the descriptor -1.
     ///
     /// # Errors
     /// The host's reason to end the run; an error of the reactor, converted to it.
@@ -269,7 +280,8 @@ impl<H: Host> EventLoop<H> {
         Ok(found)
     }
 
-    /// Queues an item for each side of a descriptor that is ready and watched, as a turn does after it has asked the reactor.
+    /// Queues an item for each side of a descriptor that is ready and watched, as a turn does after
+    /// it has asked the reactor.
     pub fn report(&self, fd: RawFd, ready: Interest) {
         let reactor = self.reactor.borrow();
         let (reader, writer) = reactor.registered(fd);
@@ -299,7 +311,8 @@ impl<H: Host> EventLoop<H> {
         Some(deadline.saturating_sub(self.now()))
     }
 
-    /// When the first timer that is not cancelled is due, in nanoseconds of this loop's clock; `None` if there is none.
+    /// When the first timer that is not cancelled is due, in nanoseconds of this loop's clock;
+    /// `None` if there is none.
     pub fn next_deadline(&self) -> Option<u64> {
         loop {
             let mut timers = self.timers.borrow_mut();

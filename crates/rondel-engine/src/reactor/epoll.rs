@@ -1,8 +1,8 @@
 //! The epoll backend: the system calls, and nothing else.
 //!
-//! `epoll_pwait2` (Linux 5.11) takes its timeout in nanoseconds, so a sleep of 0.2 ms is neither none nor
-//! 1.1 ms. Older kernels, and filters of system calls that don't know it, get `epoll_wait` with the timeout rounded up to a
-//! millisecond, or `epoll_pwait`.
+//! `epoll_pwait2` (Linux 5.11) takes its timeout in nanoseconds, so a sleep of 0.2 ms is neither
+//! none nor 1.1 ms. Older kernels, and filters of system calls that don't know it, get `epoll_wait`
+//! with the timeout rounded up to a millisecond, or `epoll_pwait`.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -48,8 +48,8 @@ impl Epoll {
         self.poller = None;
     }
 
-    /// An instance of its own, in which nothing is registered, takes the number of the one that the parent of a fork has
-    /// as well.
+    /// An instance of its own, in which nothing is registered, takes the number of the one that the
+    /// parent of a fork has as well.
     pub(super) fn renew(&self) -> io::Result<()> {
         match &self.poller {
             Some(poller) => replace(poller.fd.as_raw_fd(), create()?),
@@ -88,7 +88,8 @@ impl Epoll {
             u64: token,
         };
         let epfd = self.poller.as_ref().ok_or_else(closed)?.fd.as_raw_fd();
-        // SAFETY: `event` is a valid epoll_event that outlives the call; bad descriptors give an error.
+        // SAFETY: `event` is a valid epoll_event that outlives the call; bad descriptors give an
+        // error.
         check(unsafe { libc::epoll_ctl(epfd, op, fd, &mut event) }).map(drop)
     }
 }
@@ -113,8 +114,9 @@ impl Poller {
                     .unwrap_or(i32::MAX.into()),
                 tv_nsec: (nanos % NANOS_PER_SEC) as libc::c_long,
             };
-            // SAFETY: the buffer has room for `capacity` events, `time` outlives the call, and no signal
-            // mask is passed. The raw system call, as the C library may be older than the kernel.
+            // SAFETY: the buffer has room for `capacity` events, `time` outlives the call, and no
+            // signal mask is passed. The raw system call, as the C library may be older than the
+            // kernel.
             let count = unsafe {
                 libc::syscall(
                     libc::SYS_epoll_pwait2,
@@ -132,7 +134,8 @@ impl Poller {
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                // ENOSYS before Linux 5.11; a filter may answer anything. A real failure is the older call's as well.
+                // ENOSYS before Linux 5.11; a filter may answer anything. A real failure is the
+                // older call's as well.
                 Err(_refused) => self.has_pwait2.store(false, Ordering::Relaxed),
             }
         }

@@ -1,9 +1,10 @@
 //! What is registered for each descriptor.
 //!
-//! Descriptors are small integers, so the table is indexed by them: a directory of pages, each made when the kernel watches
-//! one of its descriptors first. A number may be large, or wrong altogether, without costing what lies below it. A token is
-//! the descriptor's number and the generation of its slot: an event that was reported for a registration which is gone
-//! finds no slot.
+//! Descriptors are small integers, so the table is indexed by them: a directory of pages, each made
+//! when the kernel watches one of its descriptors first. A number may be large, or wrong
+//! altogether, without costing what lies below it. A token is the descriptor's number and the
+//! generation of its slot: an event that was reported for a registration which is gone finds no
+//! slot.
 
 use std::io;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
@@ -158,8 +159,8 @@ impl<S> Registry<S> {
         self.slot(fd).map_or(Interest::NONE, |slot| slot.registered)
     }
 
-    /// Notes what the kernel watches now, of a descriptor that there is room for. The end of a registration ends the slot's
-    /// generation.
+    /// Notes what the kernel watches now, of a descriptor that there is room for. The end of a
+    /// registration ends the slot's generation.
     pub(super) fn set_registered(&mut self, fd: RawFd, interest: Interest) {
         let Some(slot) = self.get(fd) else { return };
         let before = std::mem::replace(&mut slot.registered, interest);

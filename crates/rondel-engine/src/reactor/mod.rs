@@ -1,21 +1,26 @@
 //! The reactor: which descriptors are ready.
 //!
-//! [`Reactor`] keeps what is registered for each descriptor (`interest.rs`) and tells the kernel about it
-//! through a backend (`epoll.rs`). `wake.rs` ends its wait from another thread, `signal_pipe.rs` from a signal handler.
+//! [`Reactor`] keeps what is registered for each descriptor (`interest.rs`) and tells the kernel
+//! about it through a backend (`epoll.rs`). `wake.rs` ends its wait from another thread,
+//! `signal_pipe.rs` from a signal handler.
 //!
 //! # What a backend must do
-//! * `add`, `modify`, `delete` a descriptor with an [`Interest`] and a `u64` token; errors as `epoll_ctl`'s.
+//! * `add`, `modify`, `delete` a descriptor with an [`Interest`] and a `u64` token; errors as
+//!   `epoll_ctl`'s.
 //! * Level-triggered: a descriptor is reported as long as it is ready.
-//! * `wait(events, timeout)`: the timeout in nanoseconds, never shorter than asked; `EINTR` is reported.
-//! * Failure and hang-up count as readable *and* writable, as `select.epoll` under Python's `selectors` has it.
+//! * `wait(events, timeout)`: the timeout in nanoseconds, never shorter than asked; `EINTR` is
+//!   reported.
+//! * Failure and hang-up count as readable *and* writable, as `select.epoll` under Python's
+//!   `selectors` has it.
 //!
 //! Nothing outside this folder may assume epoll.
 //!
 //! # Fork
-//! A forked child has the parent's epoll instance and eventfd, not copies of them: what it registered or removed would be so
-//! for the parent. [`Reactor::forked`] marks the reactor; from then on nothing is asked of the inherited ones, and the
-//! first use that needs the kernel makes new ones, under the same numbers, and registers what the table has. A child
-//! that only closes its loop, or never looks at it, pays nothing.
+//! A forked child has the parent's epoll instance and eventfd, not copies of them: what it
+//! registered or removed would be so for the parent. [`Reactor::forked`] marks the reactor; from
+//! then on nothing is asked of the inherited ones, and the first use that needs the kernel makes
+//! new ones, under the same numbers, and registers what the table has. A child that only closes its
+//! loop, or never looks at it, pays nothing.
 
 mod epoll;
 mod interest;
@@ -39,7 +44,8 @@ use signal_pipe::SignalPipe;
 
 use crate::refused::is_refusal;
 
-/// The token of the wake-up's descriptor; no descriptor's own token is this large (see `interest.rs`).
+/// The token of the wake-up's descriptor; no descriptor's own token is this large (see
+/// `interest.rs`).
 const WAKE_TOKEN: u64 = u64::MAX;
 /// The token of the signal pipe's read end.
 const SIGNAL_TOKEN: u64 = u64::MAX - 1;
@@ -87,7 +93,8 @@ impl<S> Reactor<S> {
         Wake::clone(&self.wake)
     }
 
-    /// The descriptor to which a signal handler writes a byte to end the wait. It belongs to the reactor.
+    /// The descriptor to which a signal handler writes a byte to end the wait. It belongs to the
+    /// reactor.
     ///
     /// # Errors
     /// What `pipe2` and `epoll_ctl` fail with, `EBADF` if the reactor is closed.
@@ -122,7 +129,8 @@ impl<S> Reactor<S> {
     /// What waits for events, independent of any borrow of the reactor.
     ///
     /// # Errors
-    /// `EBADF` if the reactor is closed; what making a backend fails with, the first time after a fork.
+    /// `EBADF` if the reactor is closed; what making a backend fails with, the first time after a
+    /// fork.
     pub fn poller(&mut self) -> io::Result<Arc<Poller>> {
         let poller = self.epoll.poller()?;
         self.own()?;
@@ -194,8 +202,8 @@ impl<S> Reactor<S> {
         ))
     }
 
-    /// The descriptor that an event is for, and the sides that are ready. A side that nobody reads any more is taken from the kernel's
-    /// interest.
+    /// The descriptor that an event is for, and the sides that are ready. A side that nobody reads
+    /// any more is taken from the kernel's interest.
     #[inline]
     pub(crate) fn ready_sides(&mut self, event: Event) -> Option<(RawFd, Interest)> {
         if event.token() == WAKE_TOKEN {
@@ -253,7 +261,8 @@ impl<S> Reactor<S> {
         Ok(())
     }
 
-    /// Adds a side to what the kernel watches. The table grows only when the kernel has taken the number.
+    /// Adds a side to what the kernel watches. The table grows only when the kernel has taken the
+    /// number.
     fn want(&mut self, fd: RawFd, side: Interest) -> io::Result<&mut Slot<S>> {
         let before = self.registry.registered(fd);
         if !before.contains(side) {
@@ -275,7 +284,8 @@ impl<S> Reactor<S> {
             self.epoll.modify(fd, after, token)
         };
         match result.as_ref().err().and_then(io::Error::raw_os_error) {
-            // The descriptor was closed without being removed here first, and its number is in use again.
+            // The descriptor was closed without being removed here first, and its number is in use
+            // again.
             Some(libc::ENOENT) => {
                 let token = self.registry.renew(fd);
                 self.epoll.add(fd, side, token)?;
@@ -304,7 +314,8 @@ impl<S> Reactor<S> {
 
     fn settle(&mut self, fd: RawFd, wanted: Interest) {
         let token = self.registry.token(fd);
-        // A failure means that the descriptor is closed, and then the kernel has forgotten it already.
+        // A failure means that the descriptor is closed, and then the kernel has forgotten it
+        // already.
         let _ = if self.inherited {
             Ok(()) // the parent's; `renew` will register what the table has
         } else if wanted.is_empty() {
@@ -331,8 +342,8 @@ fn replace(fd: RawFd, new: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Two connected sockets that don't block. asyncio wakes its loops by such a pair, so wherever asyncio runs there is one;
-/// what does the same for less may be refused.
+/// Two connected sockets that don't block. asyncio wakes its loops by such a pair, so wherever
+/// asyncio runs there is one; what does the same for less may be refused.
 fn socket_pair() -> io::Result<[OwnedFd; 2]> {
     let kind = Type::STREAM.nonblocking();
     let (one, other) = Socket::pair(Domain::UNIX, kind, None)?;

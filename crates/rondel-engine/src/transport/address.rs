@@ -1,7 +1,7 @@
 //! The address of a socket's end.
 //!
-//! A connection keeps its peer's address, because it must be told even after the connection is gone. IPv4
-//! addresses stand inline, anything else (IPv6, Unix paths, vsock, …) is boxed.
+//! A connection keeps its peer's address, because it must be told even after the connection is
+//! gone. IPv4 addresses stand inline, anything else (IPv6, Unix paths, vsock, …) is boxed.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -65,7 +65,8 @@ impl Address {
         if (len as usize) < size_of::<libc::sockaddr_in>() {
             return None;
         }
-        // SAFETY: a storage is larger than a `sockaddr_in` and aligned for it, and any bytes are a valid one.
+        // SAFETY: a storage is larger than a `sockaddr_in` and aligned for it, and any bytes are a
+        // valid one.
         let raw = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
         if libc::c_int::from(raw.sin_family) != libc::AF_INET {
             return None;
@@ -104,7 +105,8 @@ impl Address {
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
-        // A truncated address (only of families whose addresses are longer than any the kernel gives here).
+        // A truncated address (only of families whose addresses are longer than any the kernel
+        // gives here).
         len = len.min(size_of::<SockAddrStorage>() as libc::socklen_t);
         // SAFETY: all-zero is a valid storage, and the kernel has written `len` bytes of it.
         let address = unsafe { SockAddr::new(storage.assume_init(), len) };

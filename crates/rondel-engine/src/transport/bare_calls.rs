@@ -1,8 +1,8 @@
 //! `recv`, `send` and `sendmsg` as bare system calls.
 //!
-//! The C library's functions of these names are cancellation points. In a process that has another thread (the
-//! Python face's monitor is one) each call marks its thread as cancellable and then as not cancellable, by two
-//! atomic operations. Nothing here cancels a thread.
+//! The C library's functions of these names are cancellation points. In a process that has another
+//! thread (the Python face's monitor is one) each call marks its thread as cancellable and then as
+//! not cancellable, by two atomic operations. Nothing here cancels a thread.
 
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;

@@ -1,17 +1,19 @@
 //! A datagram socket: asyncio's `_SelectorDatagramTransport` without its callbacks.
 //!
-//! [`Datagrams`] holds the socket, the datagrams that wait to be sent, the flow control and the flags that say what may
-//! still happen; `recv_batch.rs` receives. As with [`Stream`](super::stream::Stream), each method says what the host has to do, and the host
-//! does it before it calls the next one.
+//! [`Datagrams`] holds the socket, the datagrams that wait to be sent, the flow control and the
+//! flags that say what may still happen; `recv_batch.rs` receives. As with
+//! [`Stream`](super::stream::Stream), each method says what the host has to do, and the host does
+//! it before it calls the next one.
 //!
 //! # The way of a datagram out
-//! The first one of a step is sent at once, so that a program which sends one sees its error there and then, as with
-//! asyncio. Those that follow before the host flushes are queued and leave together by `sendmmsg` then, which
-//! takes an eighth less than a system call each. The host flushes before anything that could tell the difference.
+//! The first one of a step is sent at once, so that a program which sends one sees its error there
+//! and then, as with asyncio. Those that follow before the host flushes are queued and leave
+//! together by `sendmmsg` then, which takes an eighth less than a system call each. The host
+//! flushes before anything that could tell the difference.
 //!
 //! # Who sends
-//! Where a datagram goes, the host knows ([`Destination`]). One whose address this crate can't write down is sent by the
-//! host itself: a flush stops there and says so.
+//! Where a datagram goes, the host knows ([`Destination`]). One whose address this crate can't
+//! write down is sent by the host itself: a flush stops there and says so.
 
 use std::collections::VecDeque;
 use std::io;
@@ -99,8 +101,8 @@ pub enum Flushed {
 }
 
 impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
-    /// A non-blocking socket of which this is the only owner. Each datagram that waits counts for `header` bytes more
-    /// than it has.
+    /// A non-blocking socket of which this is the only owner. Each datagram that waits counts for
+    /// `header` bytes more than it has.
     pub fn new(socket: S, header: usize) -> Self {
         Self {
             socket: Some(socket),
@@ -138,7 +140,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         self.intake.is_closing()
     }
 
-    /// Zero while the transport lives; then one, and one more for each datagram that was thrown away.
+    /// Zero while the transport lives; then one, and one more for each datagram that was thrown
+    /// away.
     #[inline]
     pub fn conn_lost(&self) -> u32 {
         self.conn_lost
@@ -171,7 +174,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
 
     // Sending
 
-    /// What to do with a datagram. `connected`: the transport has one peer, so that sending ends with its loss.
+    /// What to do with a datagram. `connected`: the transport has one peer, so that sending ends
+    /// with its loss.
     #[inline]
     pub fn admit(&mut self, connected: bool) -> Admitted {
         if self.conn_lost > 0 && (connected || self.socket.is_none()) {
@@ -283,7 +287,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         }
     }
 
-    /// Sends what waits for the flush that is due, where the host can't act on what comes of it: that flush will tell.
+    /// Sends what waits for the flush that is due, where the host can't act on what comes of it:
+    /// that flush will tell.
     pub fn flush_early(&mut self) {
         self.in_step = false;
         while !self.blocked
@@ -322,7 +327,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         }
     }
 
-    /// Offers the kernel what stands before the first foreign destination. Gives how many it took, at least one.
+    /// Offers the kernel what stands before the first foreign destination. Gives how many it took,
+    /// at least one.
     fn send_batch(&self) -> io::Result<usize> {
         let mut known = self.queue.iter().map_while(|(data, to)| match to.route() {
             Route::Foreign => None,
@@ -333,7 +339,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         {
             return self.send(data, route).map(|()| 1);
         }
-        // SAFETY: all-zero is a valid message header without address, data and control data; so is an empty vector.
+        // SAFETY: all-zero is a valid message header without address, data and control data; so is
+        // an empty vector.
         let (mut headers, mut vectors): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) =
             unsafe { mem::zeroed() };
         // SAFETY: all-zero is a valid address storage.
@@ -366,8 +373,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
             }
             count += 1;
         }
-        // SAFETY: the first `count` headers point to names and vectors that outlive the call, and these to data that
-        // the queue holds.
+        // SAFETY: the first `count` headers point to names and vectors that outlive the call, and
+        // these to data that the queue holds.
         let sent = unsafe {
             libc::sendmmsg(
                 self.fd(),
@@ -403,8 +410,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         Close::Now
     }
 
-    /// Ends the transport without sending what waits, which is given back to be dropped. `Some`: watch for nothing any
-    /// more, and schedule `connection_lost`. `None`: that was done before.
+    /// Ends the transport without sending what waits, which is given back to be dropped. `Some`:
+    /// watch for nothing any more, and schedule `connection_lost`. `None`: that was done before.
     #[must_use]
     pub fn force_close(&mut self) -> Option<VecDeque<(C, D)>> {
         if self.conn_lost > 0 {

@@ -1,8 +1,9 @@
 //! Write flow control: high and low water.
 //!
-//! A program that writes faster than its peer reads is told to pause when more than `high` bytes wait, and to
-//! go on when at most `low` do. The defaults and rules are those of asyncio's `_FlowControlMixin`; the caller
-//! says how much waits (`write_queue.rs`) and passes the edges on to the protocol.
+//! A program that writes faster than its peer reads is told to pause when more than `high` bytes
+//! wait, and to go on when at most `low` do. The defaults and rules are those of asyncio's
+//! `_FlowControlMixin`; the caller says how much waits (`write_queue.rs`) and passes the edges on
+//! to the protocol.
 
 use std::fmt;
 
@@ -46,7 +47,8 @@ impl Default for FlowControl {
 }
 
 impl FlowControl {
-    /// Sets the limits, in bytes. Without `high`: four times `low`, or 64 KiB. Without `low`: a quarter of `high`.
+    /// Sets the limits, in bytes. Without `high`: four times `low`, or 64 KiB. Without `low`: a
+    /// quarter of `high`.
     ///
     /// # Errors
     /// Unless `high >= low >= 0`; then nothing has changed.
@@ -78,7 +80,8 @@ impl FlowControl {
         self.paused
     }
 
-    /// `size` bytes wait, perhaps more than before. True if the writer has to be told to pause, which it is once.
+    /// `size` bytes wait, perhaps more than before. True if the writer has to be told to pause,
+    /// which it is once.
     #[inline]
     pub fn pauses_at(&mut self, size: usize) -> bool {
         let edge = size > self.high && !self.paused;

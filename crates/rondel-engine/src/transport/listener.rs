@@ -1,8 +1,8 @@
 //! Accepting connections.
 //!
-//! One readiness of a listening socket may stand for many connections, so it is emptied in a batch, as large as
-//! the backlog at most, so that other descriptors get their turn. Each connection comes out non-blocking,
-//! close-on-exec and with one owner.
+//! One readiness of a listening socket may stand for many connections, so it is emptied in a batch,
+//! as large as the backlog at most, so that other descriptors get their turn. Each connection comes
+//! out non-blocking, close-on-exec and with one owner.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -12,15 +12,15 @@ use crate::refused::Replaceable;
 
 static ACCEPT4: Replaceable = Replaceable::new();
 
-/// asyncio's `ACCEPT_RETRY_DELAY`: how long a host that is out of resources waits before it tries again, in
-/// nanoseconds.
+/// asyncio's `ACCEPT_RETRY_DELAY`: how long a host that is out of resources waits before it tries
+/// again, in nanoseconds.
 pub const ACCEPT_RETRY_DELAY: u64 = 1_000_000_000;
 
 /// Why a batch ended with an error.
 #[derive(Debug)]
 pub enum AcceptError {
-    /// Out of descriptors or memory. The listener would be reported again and again: stop watching it for
-    /// [`ACCEPT_RETRY_DELAY`].
+    /// Out of descriptors or memory. The listener would be reported again and again: stop watching
+    /// it for [`ACCEPT_RETRY_DELAY`].
     Exhausted(io::Error),
     /// Anything else: the listener is broken or closed.
     Failed(io::Error),
@@ -33,8 +33,9 @@ pub struct Batch {
     left: usize,
 }
 
-/// Accepts what waits at `fd`, at most `backlog` connections, each when it is asked for. The batch is at its
-/// end, too, when a peer has given up or a signal came: the listener will be reported again.
+/// Accepts what waits at `fd`, at most `backlog` connections, each when it is asked for. The batch
+/// is at its end, too, when a peer has given up or a signal came: the listener will be reported
+/// again.
 pub fn accept_batch(fd: RawFd, backlog: usize) -> Batch {
     Batch { fd, left: backlog }
 }

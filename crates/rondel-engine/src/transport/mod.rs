@@ -1,10 +1,11 @@
 //! The byte-moving half of asyncio's transports.
 //!
-//! Everything here is state and system calls; nothing calls back. A host asks ("the descriptor is readable",
-//! "the program closes") and does what the answer says: register a reader, tell the protocol, schedule
-//! `connection_lost`. So both faces drive the same code, and tests need no loop.
+//! Everything here is state and system calls; nothing calls back. A host asks ("the descriptor is
+//! readable", "the program closes") and does what the answer says: register a reader, tell the
+//! protocol, schedule `connection_lost`. So both faces drive the same code, and tests need no loop.
 //!
-//! * `stream.rs`: a connected stream socket, asyncio's `_SelectorSocketTransport` without its callbacks.
+//! * `stream.rs`: a connected stream socket, asyncio's `_SelectorSocketTransport` without its
+//!   callbacks.
 //! * `write_queue.rs`: what waits to be sent, and the system calls that send it.
 //! * `send_batch.rs`: several streams' sending by one system call.
 //! * `flow_control.rs`: when a writer is paused and resumed.

@@ -1,8 +1,10 @@
-//! The ends of a pipe, or of what is used like one: a FIFO, a terminal, a socket, a character device.
+//! The ends of a pipe, or of what is used like one: a FIFO, a terminal, a socket, a character
+//! device.
 //!
-//! [`ReadEnd`] and [`WriteEnd`] are asyncio's `_UnixReadPipeTransport` and `_UnixWritePipeTransport` without their
-//! callbacks. As with [`Stream`](super::stream::Stream), each method says what the host has to do. What is written goes to the
-//! kernel at once: the other end may be another program's terminal or log, where a step of this loop means nothing.
+//! [`ReadEnd`] and [`WriteEnd`] are asyncio's `_UnixReadPipeTransport` and
+//! `_UnixWritePipeTransport` without their callbacks. As with [`Stream`](super::stream::Stream),
+//! each method says what the host has to do. What is written goes to the kernel at once: the other
+//! end may be another program's terminal or log, where a step of this loop means nothing.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -114,7 +116,8 @@ impl<P: AsRawFd> ReadEnd<P> {
 pub enum Written {
     /// The kernel has it.
     All,
-    /// The kernel took some of it, or nothing: watch for writing, then see whether the writer has to pause.
+    /// The kernel took some of it, or nothing: watch for writing, then see whether the writer has
+    /// to pause.
     Watch,
     /// It waits behind other bytes: see whether the writer has to pause.
     Waiting,
@@ -132,7 +135,8 @@ pub enum Written {
 pub enum Sent {
     /// Some is left.
     Some,
-    /// Everything went: watch for writing no more, tell the writer that it may go on, and ask [`WriteEnd::is_over`].
+    /// Everything went: watch for writing no more, tell the writer that it may go on, and ask
+    /// [`WriteEnd::is_over`].
     All,
     /// The pipe has failed; what waited is thrown away. Watch for writing no more.
     Failed(io::Error),
@@ -198,7 +202,8 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         &self.queue
     }
 
-    /// Writes bytes that should not be empty. What the kernel does not take is queued, as the chunk that `make` makes of it.
+    /// Writes bytes that should not be empty. What the kernel does not take is queued, as the chunk
+    /// that `make` makes of it.
     ///
     /// # Errors
     /// Those of `make`; the bytes it was to keep are then lost.
@@ -244,15 +249,16 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         }
     }
 
-    /// Whether the program has ended it and everything is written, so that `connection_lost` is due now.
+    /// Whether the program has ended it and everything is written, so that `connection_lost` is due
+    /// now.
     pub fn is_over(&mut self) -> bool {
         let over = self.closing && !self.lost && self.queue.is_empty();
         self.lost |= over;
         over
     }
 
-    /// Ends it once everything is written. True: watch for nothing any more, and schedule `connection_lost`. False: that
-    /// follows, or was done before.
+    /// Ends it once everything is written. True: watch for nothing any more, and schedule
+    /// `connection_lost`. False: that follows, or was done before.
     pub fn write_eof(&mut self) -> bool {
         if self.closing {
             return false;
@@ -261,8 +267,8 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         self.is_over()
     }
 
-    /// Ends it at once, without writing what waits, which is given back to be dropped. `Some`: watch for nothing any more, and
-    /// schedule `connection_lost`. `None`: that was done before.
+    /// Ends it at once, without writing what waits, which is given back to be dropped. `Some`:
+    /// watch for nothing any more, and schedule `connection_lost`. `None`: that was done before.
     #[must_use]
     pub fn close(&mut self) -> Option<WriteQueue<C>> {
         self.closing = true;

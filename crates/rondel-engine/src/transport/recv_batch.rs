@@ -1,8 +1,8 @@
 //! Receiving datagrams, several at a time.
 //!
-//! A socket that is readable may have many datagrams waiting. One `recvmmsg` takes up to [`BATCH`] of them, and says by
-//! giving fewer that there are no more, so that a single datagram costs a single call. The memory is shared by all sockets
-//! of a thread; the host copies what it keeps.
+//! A socket that is readable may have many datagrams waiting. One `recvmmsg` takes up to [`BATCH`]
+//! of them, and says by giving fewer that there are no more, so that a single datagram costs a
+//! single call. The memory is shared by all sockets of a thread; the host copies what it keeps.
 
 use std::io;
 use std::mem;
@@ -43,7 +43,8 @@ pub enum Received {
 
 impl Default for RecvBatch {
     fn default() -> Self {
-        // SAFETY: all-zero names, vectors and headers are valid: no address, no memory, no control data.
+        // SAFETY: all-zero names, vectors and headers are valid: no address, no memory, no control
+        // data.
         unsafe {
             Self {
                 memory: vec![0; BATCH * SLOT].into_boxed_slice(),
@@ -56,7 +57,8 @@ impl Default for RecvBatch {
 }
 
 impl RecvBatch {
-    /// Receives what waits: up to [`BATCH`] datagrams where `several` of at most 64 KiB may come, otherwise one.
+    /// Receives what waits: up to [`BATCH`] datagrams where `several` of at most 64 KiB may come,
+    /// otherwise one.
     pub fn receive(&mut self, fd: RawFd, several: bool) -> Received {
         let (count, room) = match several {
             true => (BATCH, SLOT),
@@ -99,8 +101,8 @@ impl RecvBatch {
 
     /// Receives into the first `count` headers.
     fn receive_first(&mut self, fd: RawFd, count: usize) -> io::Result<usize> {
-        // SAFETY: the first `count` headers point to names and vectors of ours, and these to memory that is writable for
-        // their lengths. No timeout.
+        // SAFETY: the first `count` headers point to names and vectors of ours, and these to memory
+        // that is writable for their lengths. No timeout.
         let received = unsafe {
             libc::recvmmsg(
                 fd,

@@ -1,8 +1,9 @@
 //! How much room the next bytes of a peer get.
 //!
-//! A peer that sends small messages is read into a buffer that all connections share, and the message is
-//! copied out of it: one copy of a few hundred bytes is cheaper than an allocation of the wrong size. A peer
-//! that has been sending large ones is read straight into an object of about the size it sends.
+//! A peer that sends small messages is read into a buffer that all connections share, and the
+//! message is copied out of it: one copy of a few hundred bytes is cheaper than an allocation of
+//! the wrong size. A peer that has been sending large ones is read straight into an object of about
+//! the size it sends.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -57,7 +58,8 @@ impl RecvSize {
         }
     }
 
-    /// Takes note that `received` bytes came into `room` bytes. Grows at once, shrinks at the second hint.
+    /// Takes note that `received` bytes came into `room` bytes. Grows at once, shrinks at the
+    /// second hint.
     #[inline]
     pub fn note(&mut self, received: usize, room: usize) {
         let expected = self.expected as usize;
@@ -65,7 +67,8 @@ impl RecvSize {
             self.expected = (room * 2).min(MAX_RECV) as u32;
             self.shrinking = false;
         } else if received > expected {
-            // One byte to spare: a message of just this size must not look like part of a larger one.
+            // One byte to spare: a message of just this size must not look like part of a larger
+            // one.
             let roomy = match received < DIRECT_FROM {
                 true => received,
                 false => (received + 1).next_multiple_of(DIRECT_FROM),
@@ -83,7 +86,8 @@ impl RecvSize {
     }
 }
 
-/// One `recv`. A call that a signal interrupts counts as blocked: the descriptor will be reported again.
+/// One `recv`. A call that a signal interrupts counts as blocked: the descriptor will be reported
+/// again.
 #[inline]
 pub fn recv(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Received {
     received(bare_calls::recv(fd, room))
@@ -151,7 +155,8 @@ mod tests {
             assert!(room >= 16 * 1024, "{room}");
             assert_eq!(message(&mut size, 16 * 1024), 1);
         }
-        // Some room to spare, so that a message of the usual size doesn't look like a part of a larger one.
+        // Some room to spare, so that a message of the usual size doesn't look like a part of a
+        // larger one.
         assert!(size.room() != Room::Direct(16 * 1024));
     }
 

@@ -1,12 +1,13 @@
 //! Sending on several sockets with one system call.
 //!
-//! A turn in which many connections are answered ends with a `send` for each. [`SendBatch`] hands them to the kernel
-//! together, through an `io_uring` that is used for nothing else. The kernel works them off before the call returns:
-//! each says that it does not want to wait ([`libc::MSG_DONTWAIT`]), so nothing is left behind in the ring, and a send
-//! means what it means without one. What can be read or written is told by the reactor, as ever.
+//! A turn in which many connections are answered ends with a `send` for each. [`SendBatch`] hands
+//! them to the kernel together, through an `io_uring` that is used for nothing else. The kernel
+//! works them off before the call returns: each says that it does not want to wait
+//! ([`libc::MSG_DONTWAIT`]), so nothing is left behind in the ring, and a send means what it means
+//! without one. What can be read or written is told by the reactor, as ever.
 //!
-//! Where a process may not have a ring (`io_uring_setup` fails in many containers, with old kernels, or because of a
-//! limit), each stream is flushed by itself.
+//! Where a process may not have a ring (`io_uring_setup` fails in many containers, with old
+//! kernels, or because of a limit), each stream is flushed by itself.
 
 use std::fmt;
 use std::io;
@@ -22,8 +23,9 @@ use super::stream::{Sent, Stream};
 pub const MAX: usize = 64;
 /// Below this many it does not pay.
 pub const MIN: usize = 4;
-/// Chunks of one stream that are no more than this, in bytes, are copied into one piece. Where they are more, the stream is
-/// flushed by itself: for each request of several pieces the kernel makes copies of what describes them.
+/// Chunks of one stream that are no more than this, in bytes, are copied into one piece. Where they
+/// are more, the stream is flushed by itself: for each request of several pieces the kernel makes
+/// copies of what describes them.
 const JOINED: usize = 1024;
 
 /// The ring, and memory for what is joined.
@@ -76,14 +78,16 @@ impl SendBatch {
         matches!(self.ring, Ring::Open(_))
     }
 
-    /// Lets go of the ring; another one is made when it is asked for. In the child of a fork the parent keeps its own.
+    /// Lets go of the ring; another one is made when it is asked for. In the child of a fork the
+    /// parent keeps its own.
     pub fn forget_ring(&mut self) {
         if let Ring::Open(_) = self.ring {
             self.ring = Ring::Untried;
         }
     }
 
-    /// Flushes up to [`MAX`] streams of different sockets, in this order. Adds to `sent` what [`Stream::flush`] would have said of each.
+    /// Flushes up to [`MAX`] streams of different sockets, in this order. Adds to `sent` what
+    /// [`Stream::flush`] would have said of each.
     ///
     /// # Panics
     /// If there are more.
@@ -155,8 +159,9 @@ impl SendBatch {
                     break;
                 }
             };
-            // SAFETY: the request points to chunks that `streams` borrows, or into memory of `self`, which stays where it is: all of it lives
-            // until this function returns, and that is after the kernel has answered every request, or the ring is gone.
+            // SAFETY: the request points to chunks that `streams` borrows, or into memory of
+            // `self`, which stays where it is: all of it lives until this function returns, and
+            // that is after the kernel has answered every request, or the ring is gone.
             match unsafe { submission.push(&request.user_data(index as u64)) } {
                 Ok(()) => requests += 1,
                 Err(_full) => {
@@ -196,7 +201,8 @@ fn send_request(fd: RawFd, bytes: &[u8]) -> Entry {
         .build()
 }
 
-/// Has the kernel work off the requests, and notes what became of each. False if it refused some, which then are still in the ring.
+/// Has the kernel work off the requests, and notes what became of each. False if it refused some,
+/// which then are still in the ring.
 fn complete(ring: &mut IoUring, requests: usize, outcomes: &mut [Outcome]) -> bool {
     let mut left = requests;
     while left > 0 {
@@ -275,7 +281,8 @@ mod tests {
             let (mut streams, mut peers): (Vec<_>, Vec<_>) = (0..MAX).map(|_| pair()).unzip();
             for _ in 0..3 {
                 for (index, stream) in streams.iter_mut().enumerate() {
-                    // One chunk, several small ones, several large ones, more than go together, none.
+                    // One chunk, several small ones, several large ones, more than go together,
+                    // none.
                     for _ in 0..[1, 3, 3, 40, 0][index % 5] {
                         stream.write(vec![index as u8; [700, 7, 900, 30, 0][index % 5]]);
                     }

@@ -1,21 +1,23 @@
 //! A connected stream socket: asyncio's `_SelectorSocketTransport` without its callbacks.
 //!
 //! [`Stream`] holds the socket, what waits to be sent (`write_queue.rs`), the flow control
-//! (`flow_control.rs`) and the flags that say what may still happen. Its host owns everything else: the
-//! registrations with the reactor, the protocol, the calls of `connection_lost`. Each method says what the host
-//! has to do now, and the host does it before it calls the next one.
+//! (`flow_control.rs`) and the flags that say what may still happen. Its host owns everything else:
+//! the registrations with the reactor, the protocol, the calls of `connection_lost`. Each method
+//! says what the host has to do now, and the host does it before it calls the next one.
 //!
 //! # The way of a write
-//! [`write`](Stream::write) queues, and tells the host when to [`flush`](Stream::flush): when the host's step or
-//! turn is over, so that all its writes leave together, or at once. asyncio sends at once; so that no program can tell the
-//! difference, the host also flushes before anything that lets it see how much waits or whether sending fails.
-//! Where it can't act on what comes of a flush, it [flushes early](Stream::flush_early): the bytes leave, and the flush that
-//! is due tells the rest.
+//! [`write`](Stream::write) queues, and tells the host when to [`flush`](Stream::flush): when the
+//! host's step or turn is over, so that all its writes leave together, or at once. asyncio sends at
+//! once; so that no program can tell the difference, the host also flushes before anything that
+//! lets it see how much waits or whether sending fails. Where it can't act on what comes of a
+//! flush, it [flushes early](Stream::flush_early): the bytes leave, and the flush that is due tells
+//! the rest.
 //!
 //! # The end
-//! `conn_lost` counts from 1 on when the call of `connection_lost` is certain: after [`close`](Stream::close) once the
-//! queue is empty, and after [`force_close`](Stream::force_close) at once. The socket stays open until the host
-//! takes it with [`take_socket`](Stream::take_socket), after the protocol has been told.
+//! `conn_lost` counts from 1 on when the call of `connection_lost` is certain: after
+//! [`close`](Stream::close) once the queue is empty, and after [`force_close`](Stream::force_close)
+//! at once. The socket stays open until the host takes it with
+//! [`take_socket`](Stream::take_socket), after the protocol has been told.
 
 use std::collections::TryReserveError;
 use std::io;
@@ -27,7 +29,8 @@ use super::intake::Intake;
 use super::recv_size::{self, MAX_RECV, Received, RecvSize, Room};
 use super::write_queue::{self, Flushed, WriteQueue};
 
-/// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`: from this many writes to a lost connection on, each is warned of.
+/// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`: from this many writes to a lost connection on,
+/// each is warned of.
 pub const LOST_WRITES_THRESHOLD: u32 = 5;
 
 /// This much queued, in bytes, isn't held back.
@@ -76,10 +79,11 @@ pub enum Written {
 pub enum Sent {
     /// There was nothing to send.
     Nothing,
-    /// Everything went. If the descriptor is watched for writing, tell the writer that it may go on, and then ask
-    /// [`Stream::drained`].
+    /// Everything went. If the descriptor is watched for writing, tell the writer that it may go
+    /// on, and then ask [`Stream::drained`].
     All,
-    /// Some is left, and the descriptor is not watched for writing yet: do so, then see whether the writer has to pause.
+    /// Some is left, and the descriptor is not watched for writing yet: do so, then see whether the
+    /// writer has to pause.
     Watch,
     /// Some is left, and the descriptor is watched already.
     Some,
@@ -137,7 +141,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.socket.take()
     }
 
-    /// Takes what waits, unsent, of a stream that nobody uses any more; to be dropped where foreign destructors may run.
+    /// Takes what waits, unsent, of a stream that nobody uses any more; to be dropped where foreign
+    /// destructors may run.
     #[must_use]
     pub fn take_queue(&mut self) -> WriteQueue<C> {
         self.queue.take()
@@ -171,7 +176,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.eof
     }
 
-    /// Whether the kernel took no more when it was last asked, so that writes wait for the descriptor.
+    /// Whether the kernel took no more when it was last asked, so that writes wait for the
+    /// descriptor.
     #[inline]
     pub fn is_blocked(&self) -> bool {
         self.blocked
@@ -183,7 +189,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.dirty
     }
 
-    /// Whether the kernel knows of a failure, so that sending would find it. Costs a system call, less than sending does.
+    /// Whether the kernel knows of a failure, so that sending would find it. Costs a system call,
+    /// less than sending does.
     pub fn has_failed(&self) -> bool {
         if self.failed_early.is_some() {
             return true;
@@ -193,7 +200,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             events: 0,
             revents: 0,
         };
-        // SAFETY: one descriptor is described; a taken socket's is -1, of which nothing is said. It does not wait.
+        // SAFETY: one descriptor is described; a taken socket's is -1, of which nothing is said. It
+        // does not wait.
         let count = unsafe { libc::poll(&raw mut asked, 1, 0) };
         count != 0
     }
@@ -212,8 +220,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.recv_size.room()
     }
 
-    /// Receives once, into as much room as the host has. A host that got as much as it had room for may ask again
-    /// at once, if [`is_reading`](Self::is_reading) still holds and it has delivered less than [`MAX_RECV`] in this readiness.
+    /// Receives once, into as much room as the host has. A host that got as much as it had room for
+    /// may ask again at once, if [`Intake::is_reading`](super::intake::Intake::is_reading) still
+    /// holds and it has delivered less than [`MAX_RECV`] in this readiness.
     #[inline]
     pub fn recv(&mut self, room: &mut [MaybeUninit<u8>]) -> Received {
         let received = recv_size::recv(self.fd(), room);
@@ -228,7 +237,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
 
     // Writing
 
-    /// Makes room for one more [`write`](Self::write), for a host that has a way to say that there is no memory.
+    /// Makes room for one more [`write`](Self::write), for a host that has a way to say that there
+    /// is no memory.
     ///
     /// # Errors
     /// If there is none.
@@ -245,7 +255,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.queue.reserve_many(more)
     }
 
-    /// Takes a chunk to send, which should not be empty. Not to be called after [`write_eof`](Self::write_eof).
+    /// Takes a chunk to send, which should not be empty. Not to be called after
+    /// [`write_eof`](Self::write_eof).
     #[inline]
     pub fn write(&mut self, chunk: C) -> Written {
         if self.conn_lost > 0 {
@@ -263,7 +274,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         if self.blocked {
             Written::Waiting
         } else if self.queue.len() > self.flow.high().min(FLUSH_AT_ONCE) {
-            // Only beyond the high-water mark could the writer have to pause, and it has to learn that now.
+            // Only beyond the high-water mark could the writer have to pause, and it has to learn
+            // that now.
             Written::FlushNow
         } else if self.dirty {
             Written::Queued
@@ -273,8 +285,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
     }
 
-    /// As [`write`](Self::write), for bytes that are copied: `extend` puts as many of them as there is room for into the last chunk
-    /// that waits, and says how many; `make` makes a chunk of the rest, and is told how many bytes wait before it.
+    /// As [`write`](Self::write), for bytes that are copied: `extend` puts as many of them as there
+    /// is room for into the last chunk that waits, and says how many; `make` makes a chunk of the
+    /// rest, and is told how many bytes wait before it.
     pub fn write_copied(
         &mut self,
         bytes: &[u8],
@@ -289,7 +302,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.write(chunk)
     }
 
-    /// Takes a chunk behind which another follows at once, by [`write`](Self::write), which then speaks for both.
+    /// Takes a chunk behind which another follows at once, by [`write`](Self::write), which then
+    /// speaks for both.
     #[inline]
     pub fn write_next(&mut self, chunk: C) {
         if self.conn_lost == 0 {
@@ -297,7 +311,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
     }
 
-    /// Sends what waits. To be called when [`write`](Self::write) says so and when the descriptor can be written.
+    /// Sends what waits. To be called when [`write`](Self::write) says so and when the descriptor
+    /// can be written.
     #[inline]
     pub fn flush(&mut self) -> Sent {
         self.dirty = false;
@@ -314,8 +329,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.after(flushed)
     }
 
-    /// Sends what waits for the flush that is due, where the host can't act on what comes of it. If all of it goes, that flush
-    /// is not due any more. Otherwise it will tell: that the kernel takes no more, or that the connection has failed.
+    /// Sends what waits for the flush that is due, where the host can't act on what comes of it. If
+    /// all of it goes, that flush is not due any more. Otherwise it will tell: that the kernel
+    /// takes no more, or that the connection has failed.
     pub fn flush_early(&mut self) {
         if !self.dirty || self.blocked || self.conn_lost > 0 || self.failed_early.is_some() {
             return;
@@ -333,7 +349,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.failed_early = Some(error);
     }
 
-    /// Adds a chunk, and [flushes early](Self::flush_early). The host knows that a flush is due if this leaves something.
+    /// Adds a chunk, and [flushes early](Self::flush_early). The host knows that a flush is due if
+    /// this leaves something.
     pub fn write_early(&mut self, chunk: C) {
         if self.conn_lost > 0 {
             return;
@@ -343,7 +360,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.flush_early();
     }
 
-    /// The descriptor on which what waits may be sent, if there is something that is not known to have to wait.
+    /// The descriptor on which what waits may be sent, if there is something that is not known to
+    /// have to wait.
     #[inline]
     pub(super) fn offers(&self) -> Option<RawFd> {
         let ready = !self.queue.is_empty()
@@ -376,15 +394,16 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
     }
 
-    /// Whether nothing waits and nothing is wrong, so that bytes which are sent now are the next that the peer gets.
+    /// Whether nothing waits and nothing is wrong, so that bytes which are sent now are the next
+    /// that the peer gets.
     #[inline]
     pub fn is_clear(&self) -> bool {
         self.queue.is_empty() && !self.blocked && self.conn_lost == 0
     }
 
-    /// Sends bytes that the host itself holds, past the queue. Only if [`is_clear`](Self::is_clear). What the kernel
-    /// does not take is queued, as the chunk that `make` makes of it. Never answers [`Sent::Nothing`] or
-    /// [`Sent::Some`].
+    /// Sends bytes that the host itself holds, past the queue. Only if
+    /// [`is_clear`](Self::is_clear). What the kernel does not take is queued, as the chunk that
+    /// `make` makes of it. Never answers [`Sent::Nothing`] or [`Sent::Some`].
     #[inline]
     pub fn send(&mut self, bytes: &[u8], make: impl FnOnce(&[u8]) -> C) -> Sent {
         debug_assert!(self.is_clear());
@@ -401,9 +420,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         Sent::Watch
     }
 
-    /// To be called when the descriptor was watched for writing and a flush is over, after the writer was told to go
-    /// on and what it wrote then was flushed. `None`: something is left. Otherwise watch for writing no more, and do
-    /// what the answer says.
+    /// To be called when the descriptor was watched for writing and a flush is over, after the
+    /// writer was told to go on and what it wrote then was flushed. `None`: something is left.
+    /// Otherwise watch for writing no more, and do what the answer says.
     pub fn drained(&mut self) -> Option<Drained> {
         if !self.queue.is_empty() {
             return None;
@@ -458,8 +477,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         Close::Now
     }
 
-    /// Ends the connection without sending what waits, which is given back to be dropped. `Some`: watch for nothing
-    /// any more, and schedule `connection_lost`. `None`: that was done before.
+    /// Ends the connection without sending what waits, which is given back to be dropped. `Some`:
+    /// watch for nothing any more, and schedule `connection_lost`. `None`: that was done before.
     #[must_use]
     pub fn force_close(&mut self) -> Option<WriteQueue<C>> {
         if self.conn_lost > 0 {

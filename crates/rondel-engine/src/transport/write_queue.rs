@@ -1,8 +1,9 @@
 //! What a transport has still to send.
 //!
-//! Chunks are kept as the program handed them over, without copying, and leave by one `send` or, if there are
-//! several, one `sendmsg` for as many as the kernel takes. A queue of no or one chunk owns no memory of its own:
-//! an idle connection stays small, and the usual one write per step allocates nothing.
+//! Chunks are kept as the program handed them over, without copying, and leave by one `send` or, if
+//! there are several, one `sendmsg` for as many as the kernel takes. A queue of no or one chunk
+//! owns no memory of its own: an idle connection stays small, and the usual one write per step
+//! allocates nothing.
 
 use std::collections::{TryReserveError, VecDeque};
 use std::io;
@@ -26,7 +27,8 @@ pub struct WriteQueue<C> {
     first: Option<C>,
     /// Bytes of `first` that are sent already.
     sent: usize,
-    /// What follows `first`. Boxed and made when a second chunk comes, dropped when the queue drains.
+    /// What follows `first`. Boxed and made when a second chunk comes, dropped when the queue
+    /// drains.
     #[allow(
         clippy::box_collection,
         reason = "most queues never have a second chunk"
@@ -111,7 +113,8 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         self.rest.get_or_insert_default().try_reserve(more)
     }
 
-    /// Has `extend` put more bytes into the last chunk, where it has room for them. Gives how many it says it has put there.
+    /// Has `extend` put more bytes into the last chunk, where it has room for them. Gives how many
+    /// it says it has put there.
     #[inline]
     pub fn extend_last(&mut self, extend: impl FnOnce(&mut C) -> usize) -> usize {
         let last = match &mut self.rest {
@@ -123,7 +126,8 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         more
     }
 
-    /// Takes everything out unsent. The chunks come back to be dropped where foreign destructors may run.
+    /// Takes everything out unsent. The chunks come back to be dropped where foreign destructors
+    /// may run.
     #[must_use]
     pub fn take(&mut self) -> Self {
         mem::take(self)
@@ -151,13 +155,14 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
             .chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
-    /// Sends as much as the socket takes now. A descriptor that is interrupted by a signal counts as blocked:
-    /// it will be reported writable again.
+    /// Sends as much as the socket takes now. A descriptor that is interrupted by a signal counts
+    /// as blocked: it will be reported writable again.
     pub fn flush(&mut self, fd: RawFd) -> Flushed {
         self.flush_by(fd, &SOCKET)
     }
 
-    /// As [`flush`](Self::flush), for what is no socket. Whether a broken pipe is a signal is the program's choice.
+    /// As [`flush`](Self::flush), for what is no socket. Whether a broken pipe is a signal is the
+    /// program's choice.
     pub fn flush_file(&mut self, fd: RawFd) -> Flushed {
         self.flush_by(fd, &FILE)
     }

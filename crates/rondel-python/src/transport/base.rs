@@ -1,8 +1,8 @@
 //! [`Transport`]: the object behind every transport, from its creation to its finalizer.
 //!
 //! An [`End`] holds what is specific to sockets, datagram sockets or pipes, around the engine's
-//! state. [`Reads`] and [`Writes`] are for the kinds that read and write. `ending.rs` has closing
-//! and failing, `flow.rs` flow control.
+//! state. [`Reads`] and [`Writes`](super::flow::Writes) are for the kinds that read and write.
+//! `ending.rs` has closing and failing, `flow.rs` flow control.
 //!
 //! No borrow of the engine's state is ever held while Python code runs.
 
