@@ -1,4 +1,4 @@
-//! `acquire()` of locks and semaphores: waiting for one's turn.
+//! `acquire()` of locks and semaphores.
 
 use std::cell::Cell;
 
@@ -7,33 +7,33 @@ use super::waiters::Waiters;
 use crate::awaitable::{Class, Next, Steps, make};
 use crate::cpython::{Native, NativeSlot, Owned, Res, Slot};
 
-/// What a task can acquire.
+/// A primitive that a task can acquire.
 pub(super) trait Acquirable: Primitive {
     /// The qualified name of its `acquire`.
     const ACQUIRE: &'static str;
 
-    /// Those who wait for it.
+    /// The waiters.
     fn waiters(&self) -> &Waiters;
 
-    /// Whether a task that comes now has to wait.
+    /// Whether a task that calls `acquire()` now has to wait.
     fn must_wait(this: &Native<Self>) -> Res<bool>;
 
-    /// A task that need not wait takes it.
+    /// Acquires it for a task that need not wait.
     fn take(&self) -> Res<()>;
 
-    /// A task that has waited goes on: it takes it, or raises what has ended its waiting.
+    /// Continues a task that has waited: acquires, or raises the exception that ended the wait.
     fn woken(&self, waiter: Owned, result: Res<Owned>) -> Res<()>;
 
-    /// The type and the freelist of its awaitables.
+    /// The type and the freelist of the awaitables.
     fn awaitables() -> &'static Class;
 }
 
-/// One `acquire()`, or `async with`.
+/// The state of one `acquire()` call or `async with` entry.
 pub(super) struct Acquire<T> {
     of: NativeSlot<T>,
-    /// The future that is waited on.
+    /// The future that the task waits on.
     waiter: Slot,
-    /// For `async with`, which gives `None`.
+    /// Whether this is for `async with`, where the result is `None`.
     entering: Cell<bool>,
 }
 
@@ -85,7 +85,7 @@ impl<T: Acquirable> Steps for Acquire<T> {
     }
 }
 
-/// `acquire()`, or what `async with` awaits first.
+/// `acquire()`, or the first awaitable of `async with`.
 #[inline]
 pub(super) fn acquire<T: Acquirable>(this: &Native<T>, entering: bool) -> Res<Owned> {
     make::<Acquire<T>>(|acquire| {

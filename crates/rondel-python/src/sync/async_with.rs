@@ -1,5 +1,5 @@
 //! `async with` on locks, conditions and semaphores: `__aexit__`, and `__aenter__` where `acquire`
-//! is not known.
+//! may be overridden.
 
 use std::cell::Cell;
 
@@ -17,7 +17,7 @@ use crate::cpython::{Object, Owned, Res, Slot};
 
 awaitable_class!(CLASS, 128);
 
-/// One end of an `async with`.
+/// The state of one `__aenter__()` or `__aexit__()` call.
 struct Scope {
     target: Slot,
     leaving: Cell<bool>,
@@ -98,7 +98,7 @@ pub(super) fn exit_method(target: &Object, args: Args<'_>) -> Res<Owned> {
     new(target, true)
 }
 
-/// Makes the type.
+/// Creates the type.
 pub(super) fn init_type() -> Res<()> {
     init_awaitable::<Scope>(c"rondel._rondel.Scope")
 }

@@ -1,8 +1,9 @@
 //! `Barrier`: a number of tasks wait for one another.
 //!
-//! It *fills* until as many tasks wait as there are parties; then it *drains* until the last one
-//! has left, and fills again. `reset()` sends those away that wait, `abort()` everybody forever.
-//! All of this happens under a condition, whose lock each task holds while it looks at the barrier.
+//! It *fills* until as many tasks wait as there are parties, then *drains* until the last one has
+//! left, and fills again. `reset()` makes the waiting tasks fail; `abort()` makes all present and
+//! future ones fail. All of this happens under a condition: each task holds its lock while it
+//! accesses the barrier.
 
 use std::cell::Cell;
 
@@ -26,7 +27,7 @@ use crate::cpython::{
     Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, Raised, Res, Slot, none,
 };
 
-/// What a barrier does. The order is that of `barrier_states`.
+/// The state of a barrier. The order is that of `barrier_states`.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 #[repr(usize)]
 enum State {
@@ -50,29 +51,29 @@ const STATES: [(State, &str); 4] = [
 #[derive(Default)]
 pub(super) struct Barrier {
     bound: Bound,
-    /// The condition that all of it happens under.
+    /// The condition `_cond`, whose lock protects the barrier.
     cond: Slot,
     parties: Count,
     /// How many tasks are in the barrier.
     count: Cell<i64>,
     state: Cell<State>,
-    /// What a program has set as the state, if that is none.
+    /// The state attribute set by a program, if it is not a `_BarrierState`.
     other: Slot,
 }
 
 static CLASS: Class = Class::new();
 
-// SAFETY: the fields stand behind the header; `tp_new` fills them.
+// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
 unsafe impl Fields for Barrier {}
 
-// SAFETY: the class derives from the native one, which is made for these fields.
+// SAFETY: the class derives from the native class, which is sized for these fields.
 unsafe impl NativeClass for Barrier {
     fn class() -> &'static Class {
         &CLASS
     }
 }
 
-// SAFETY: all that it holds is shown.
+// SAFETY: every owned object is shown to the visitor.
 unsafe impl Collected for Barrier {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         see(&self.bound.event_loop);
@@ -91,7 +92,7 @@ impl Primitive for Barrier {
         let [parties] = args.parse("Barrier.__init__", ["parties"], 1, 1)?;
         let parties = parties.unwrap_or(none());
         if compare(parties, &*Owned::from_i64(1)?, ffi::Py_LT)? {
-            // The text differs between releases.
+            // asyncio's own raises: the text differs between releases.
             return sync_imports().stock_barrier.call(&[parties]).map(drop);
         }
         this.cond.set(new_instance::<Condition>()?.into_owned());
@@ -142,7 +143,7 @@ impl Barrier {
         }
     }
 
-    /// A task leaves. The last one to do so lets those in that wait for that.
+    /// A task leaves. The last one to leave wakes the tasks that wait to enter.
     fn leave(&self) -> Res<()> {
         self.count.set(self.count.get() - 1);
         if self.count.get() != 0 {
@@ -193,18 +194,18 @@ enum Purpose {
 #[repr(u8)]
 enum Stage {
     Begin = 0,
-    /// The lock is being taken.
+    /// Acquiring the lock.
     Locking,
-    /// The barrier drains or is reset: nobody may enter.
+    /// Waiting to enter: the barrier is draining or resetting.
     Blocked,
-    /// In the barrier, until it is full.
+    /// In the barrier, waiting until it is full.
     Inside,
 }
 
-/// One `wait()`, `async with`, `reset()` or `abort()`.
+/// The state of one `wait()`, `async with`, `reset()` or `abort()` call.
 struct Visit {
     barrier: NativeSlot<Barrier>,
-    /// The number of this task in the barrier.
+    /// The index of this task in the barrier, from 0.
     index: Cell<i64>,
     purpose: Cell<Purpose>,
     stage: Cell<Stage>,
@@ -231,7 +232,7 @@ impl Steps for Visit {
         }
         let awaited = awaited.unwrap_or(Err(Raised)).map(drop);
         if self.stage.get() == Stage::Locking {
-            awaited?; // without the lock there is nothing to give back
+            awaited?; // the lock is not held, so it need not be released
             return self.holding_lock(this, Ok(()));
         }
         self.holding_lock(this, awaited)
@@ -251,8 +252,8 @@ impl Steps for Visit {
 }
 
 impl Visit {
-    /// Goes on with the lock held. However it ends, the task leaves the barrier and gives the lock
-    /// back.
+    /// Continues with the lock held. However it ends, the task leaves the barrier and releases the
+    /// lock.
     fn holding_lock(&self, this: &Barrier, awaited: Res<()>) -> Res<Next> {
         let result = awaited.and_then(|()| match self.purpose.get() {
             Purpose::Wait | Purpose::Enter => self.look(this),
@@ -277,7 +278,7 @@ impl Visit {
         }
     }
 
-    /// Waits until the task may enter, then until it may go.
+    /// Waits until the task may enter, then until the barrier is full.
     fn look(&self, this: &Barrier) -> Res<Next> {
         if self.stage.get() != Stage::Inside {
             match this.state.get() {
@@ -336,7 +337,8 @@ fn visit(barrier: &Native<Barrier>, purpose: Purpose) -> Res<Owned> {
 
 static LEAVE: awaitable::Class = awaitable::Class::new(|_| false, |_| None);
 
-/// `__aexit__`, or `__aenter__` of a subclass, which awaits its `wait()`.
+/// The state of one `__aexit__()` call, or of `__aenter__()` of a subclass, which awaits its
+/// `wait()`.
 struct Edge {
     barrier: NativeSlot<Barrier>,
     entering: Cell<bool>,
@@ -477,7 +479,7 @@ fn methods() -> Vec<Method> {
     ]
 }
 
-/// Makes the class.
+/// Creates the class.
 pub(super) fn init_type() -> Res<Owned> {
     init_awaitable::<Visit>(c"rondel._rondel.BarrierVisit")?;
     init_awaitable::<Edge>(c"rondel._rondel.BarrierEdge")?;

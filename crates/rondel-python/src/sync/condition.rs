@@ -1,8 +1,8 @@
-//! `Condition`: tasks that wait, without the lock, until another one that has it tells them to look
-//! again.
+//! `Condition`: tasks wait, without holding the lock, until another task that holds it notifies
+//! them.
 //!
-//! `wait()` gives the lock back, waits on a future in the condition's queue, and takes the lock
-//! again, whatever has happened meanwhile. `wait_for()` does so until a predicate holds.
+//! `wait()` releases the lock, waits on a future in the condition's queue, and reacquires the lock
+//! in any case. `wait_for()` repeats that until a predicate holds.
 
 use std::cell::Cell;
 
@@ -37,7 +37,7 @@ pub(super) struct Condition {
     bound: Bound,
     waiters: Waiters,
     lock: Slot,
-    /// What `locked`, `acquire` and `release` are, unless the lock is one of ours.
+    /// The lock's bound methods, unless the lock is a plain one of Rondel's.
     locked: Slot,
     acquire: Slot,
     release: Slot,
@@ -45,17 +45,17 @@ pub(super) struct Condition {
 
 static CLASS: Class = Class::new();
 
-// SAFETY: the fields stand behind the header; `tp_new` fills them.
+// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
 unsafe impl Fields for Condition {}
 
-// SAFETY: the class derives from the native one, which is made for these fields.
+// SAFETY: the class derives from the native class, which is sized for these fields.
 unsafe impl NativeClass for Condition {
     fn class() -> &'static Class {
         &CLASS
     }
 }
 
-// SAFETY: all that it holds is shown.
+// SAFETY: every owned object is shown to the visitor.
 unsafe impl Collected for Condition {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         for slot in [&self.lock, &self.locked, &self.acquire, &self.release] {
@@ -105,8 +105,8 @@ impl Primitive for Condition {
     }
 }
 
-/// The lock of a condition of ours, if it is one of ours as well, and nothing is put over the
-/// methods of either.
+/// The lock of a condition, if both are exact instances of Rondel's classes and no method is
+/// overridden on either.
 #[inline]
 pub(super) fn plain_lock(condition: &Object) -> Option<OwnedNative<Lock>> {
     let lock = plain::<Condition>(condition)?.lock.get()?;
@@ -130,7 +130,7 @@ pub(super) fn release(condition: &Object) -> Res<()> {
     }
 }
 
-/// What `await self.acquire()` iterates over.
+/// The iterator of `await self.acquire()`.
 pub(super) fn acquire(condition: &Object) -> Res<Owned> {
     if let Some(lock) = plain_lock(condition) {
         return acquire_lock(&*lock, false);
@@ -139,12 +139,12 @@ pub(super) fn acquire(condition: &Object) -> Res<Owned> {
 }
 
 impl Condition {
-    /// `notify_all()`, for those that have the lock.
+    /// `notify_all()`, for callers that hold the lock.
     pub(super) fn wake_all(&self) -> Res<()> {
         self.wake(|_| Ok(true))
     }
 
-    /// Wakes those that wait as long as `more` says so, which gets the number of those that were.
+    /// Wakes waiters as long as `more` returns true, given the number of tasks woken so far.
     fn wake(&self, more: impl Fn(usize) -> Res<bool>) -> Res<()> {
         let mut woken = 0;
         for waiter in self.waiters.iter() {
@@ -169,20 +169,20 @@ awaitable_class!(WAIT, 256);
 #[repr(u8)]
 enum Stage {
     Begin = 0,
-    /// The future tells that somebody has notified.
+    /// Waiting for a notification.
     Waiting,
-    /// The lock is being taken again.
+    /// Reacquiring the lock.
     Reacquiring,
 }
 
-/// One `wait()`.
+/// The state of one `wait()` call.
 struct Wait {
     condition: NativeSlot<Condition>,
-    /// The future that is waited on.
+    /// The future that the task waits on.
     waiter: Slot,
-    /// What was raised while it waited for the notification.
+    /// The exception raised while waiting for the notification.
     error: Slot,
-    /// The last cancellation while it took the lock again.
+    /// The last cancellation while reacquiring the lock.
     cancellation: Slot,
     stage: Cell<Stage>,
 }
@@ -273,7 +273,8 @@ impl Wait {
         }
     }
 
-    /// What is raised while the lock is taken again comes after what ended the waiting.
+    /// Sets the exception that ended the wait as the context of one raised while reacquiring the
+    /// lock.
     fn during_first(&self, error: &Object) {
         if let Some(first) = self.error.get() {
             chain(error, first);
@@ -287,7 +288,7 @@ impl Wait {
             if !exception_matches(&error, &imports().cancelled_error) {
                 return self.fail(condition, error);
             }
-            // The lock must be taken again even so.
+            // The lock must be reacquired nevertheless.
             self.cancellation.set(error);
             return self.reacquire(condition);
         }
@@ -304,7 +305,7 @@ impl Wait {
         }
     }
 
-    /// Ends with an exception. This task may have been notified: then another one is instead.
+    /// Ends with an exception. This task may have been notified; another one is notified instead.
     fn fail(&self, condition: &Native<Condition>, error: Owned) -> Res<Next> {
         if sync_imports().passes_wakeups_on {
             condition.wake(|woken| Ok(woken < 1))?;
@@ -325,7 +326,7 @@ pub(super) fn wait(condition: &Native<Condition>) -> Res<Owned> {
 
 awaitable_class!(WAIT_FOR, 64);
 
-/// One `wait_for()`.
+/// The state of one `wait_for()` call.
 struct WaitFor {
     condition: NativeSlot<Condition>,
     predicate: Slot,
@@ -379,7 +380,7 @@ fn wait_for(condition: &Native<Condition>, args: Args<'_>) -> Res<Owned> {
 
 // ---- the class ----
 
-/// Runs `wake` if the lock is held.
+/// `notify(n)`, with 1 as the default of `n`. `RuntimeError` if the lock is not held.
 fn notify_with(condition: &Native<Condition>, n: Option<&Object>) -> Res<Owned> {
     if !is_locked(condition)? {
         return runtime_error("cannot notify on un-acquired lock");
@@ -476,7 +477,7 @@ fn methods() -> Vec<Method> {
     methods
 }
 
-/// Makes the class.
+/// Creates the class.
 pub(super) fn init_type() -> Res<Owned> {
     init_awaitable::<Wait>(c"rondel._rondel.ConditionWait")?;
     init_awaitable::<WaitFor>(c"rondel._rondel.ConditionWaitFor")?;

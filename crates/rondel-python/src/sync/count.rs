@@ -1,5 +1,5 @@
-//! The number in a semaphore. It nearly always is a small integer, but asyncio takes whatever can
-//! be compared with 0 and added to: `Semaphore(math.inf)` is in use.
+//! The value of a semaphore. It nearly always is a small integer, but asyncio accepts anything that
+//! can be compared with 0 and added to: `Semaphore(math.inf)` is in use.
 
 use std::cell::Cell;
 
@@ -12,7 +12,7 @@ use crate::cpython::{Object, Owned, Res, Slot};
 #[derive(Default)]
 pub(super) struct Count {
     int: Cell<i64>,
-    /// What is no `int` of 64 bits.
+    /// The value if it is not an `int` of 64 bits.
     other: Slot,
 }
 
@@ -26,8 +26,7 @@ impl Count {
 
     pub(super) fn set(&self, value: &Object) {
         let mut overflow = 0;
-        // SAFETY: a live object, of exactly the type that the conversion is for; it can't raise
-        // then.
+        // SAFETY: a live object, of exactly the type that the conversion is for, so it can't raise.
         let int = unsafe {
             if ffi::PyLong_CheckExact(value.as_ptr()) == 0 {
                 overflow = 1;
@@ -36,7 +35,7 @@ impl Count {
                 ffi::PyLong_AsLongLongAndOverflow(value.as_ptr(), &mut overflow)
             }
         };
-        // Room at both ends, so that adding one can't overflow.
+        // A margin at both ends, so that adding one can't overflow.
         if overflow == 0 && int.checked_add(1 << 32).is_some() && int.checked_sub(1 << 32).is_some()
         {
             self.int.set(int);
@@ -89,7 +88,7 @@ impl Count {
         Ok(())
     }
 
-    /// What it holds, for the collector.
+    /// The slot, for the garbage collector.
     pub(super) fn slot(&self) -> &Slot {
         &self.other
     }

@@ -29,17 +29,17 @@ pub(super) struct Event {
 
 static CLASS: Class = Class::new();
 
-// SAFETY: the fields stand behind the header; `tp_new` fills them.
+// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
 unsafe impl Fields for Event {}
 
-// SAFETY: the class derives from the native one, which is made for these fields.
+// SAFETY: the class derives from the native class, which is sized for these fields.
 unsafe impl NativeClass for Event {
     fn class() -> &'static Class {
         &CLASS
     }
 }
 
-// SAFETY: all that it holds is shown.
+// SAFETY: every owned object is shown to the visitor.
 unsafe impl Collected for Event {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         see(&self.bound.event_loop);
@@ -79,7 +79,7 @@ pub(super) fn new(value: bool) -> Res<OwnedNative<Event>> {
     Ok(event)
 }
 
-/// `Event.set`, of an event of any kind.
+/// `Event.set`, on an event of any class.
 pub(super) fn set(event: &Object) -> Res<()> {
     match event.exact::<Event>() {
         Some(event) => event.set(),
@@ -87,7 +87,7 @@ pub(super) fn set(event: &Object) -> Res<()> {
     }
 }
 
-/// `Event.clear`, of an event of any kind.
+/// `Event.clear`, on an event of any class.
 pub(super) fn clear(event: &Object) -> Res<()> {
     match event.exact::<Event>() {
         Some(event) => event.value.set(false),
@@ -116,10 +116,10 @@ impl Event {
 
 awaitable_class!(WAIT, 256);
 
-/// One `wait()`.
+/// The state of one `wait()` call.
 struct Wait {
     event: NativeSlot<Event>,
-    /// The future that is waited on.
+    /// The future that the task waits on.
     waiter: Slot,
 }
 
@@ -219,7 +219,7 @@ fn methods() -> Vec<Method> {
     ]
 }
 
-/// Makes the class.
+/// Creates the class.
 pub(super) fn init_type() -> Res<Owned> {
     init_awaitable::<Wait>(c"rondel._rondel.EventWait")?;
     let native = native_type::<Event>(c"rondel._rondel.NativeEvent")

@@ -1,8 +1,8 @@
-//! What is in a queue.
+//! The items of a queue.
 //!
-//! Programs look into `queue._queue`, and change it. So the items are kept natively until somebody
-//! asks for that attribute: from then on, the deque or list that was given out holds them. A
-//! subclass may put anything there.
+//! Programs read `queue._queue` and change it. So the items are kept natively until that attribute
+//! is read; from then on, the returned deque or list holds them. A subclass may set the attribute
+//! to any object.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -15,13 +15,13 @@ use crate::cpython::error::{no_memory, raise};
 use crate::cpython::names;
 use crate::cpython::{Object, Owned, Res, Slot, none};
 
-/// In which order items come out.
+/// The order in which items come out.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 pub(super) enum Order {
     #[default]
     Fifo,
     Lifo,
-    /// The smallest first. `heapq` needs a list, so these are never kept natively.
+    /// The smallest first. `heapq` needs a list, so these items are never kept natively.
     Priority,
 }
 
@@ -29,14 +29,14 @@ pub(super) enum Order {
 #[derive(Default)]
 pub(super) struct Items {
     native: RefCell<VecDeque<Owned>>,
-    /// What `_queue` is, once somebody has looked.
+    /// The value of `_queue`, once it has been read or set.
     shown: Slot,
-    /// What the native ones would be shown as: a deque for FIFO, otherwise a list.
+    /// Decides what reading `_queue` creates: a deque for FIFO, otherwise a list.
     order: Cell<Order>,
 }
 
 impl Items {
-    /// What `_init` does.
+    /// `_init`.
     pub(super) fn init(&self, order: Order) -> Res<()> {
         self.order.set(order);
         let shown = match order {
@@ -48,13 +48,13 @@ impl Items {
         Ok(())
     }
 
-    /// How many there are, as long as they are kept natively.
+    /// The number of items, if they are kept natively.
     #[inline]
     pub(super) fn native_len(&self) -> Option<usize> {
         self.shown.is_empty().then(|| self.native.borrow().len())
     }
 
-    /// Adds an item to those that are kept natively.
+    /// Adds an item to the natively kept ones.
     #[inline]
     pub(super) fn push_native(&self, item: Owned) -> Res<()> {
         let mut native = self.native.borrow_mut();
@@ -67,7 +67,7 @@ impl Items {
         Ok(())
     }
 
-    /// Takes an item out of those that are kept natively.
+    /// Removes an item from the natively kept ones.
     #[inline]
     pub(super) fn pop_native(&self, order: Order) -> Option<Owned> {
         let mut native = self.native.borrow_mut();
@@ -96,7 +96,7 @@ impl Items {
         }
     }
 
-    /// `_put(item)` of the queue with that order.
+    /// `_put(item)` of a queue with this order.
     #[inline]
     pub(super) fn put(&self, order: Order, item: &Object) -> Res<()> {
         match (self.shown.cloned(), order) {
@@ -111,7 +111,7 @@ impl Items {
         Ok(())
     }
 
-    /// `_get()` of the queue with that order.
+    /// `_get()` of a queue with this order.
     #[inline]
     pub(super) fn get(&self, order: Order) -> Res<Owned> {
         match (self.shown.cloned(), order) {
@@ -129,7 +129,7 @@ impl Items {
         }
     }
 
-    /// The attribute `_queue`: what holds the items from now on.
+    /// Reads the attribute `_queue`: the object that holds the items from now on.
     pub(super) fn show(&self) -> Res<Owned> {
         if let Some(shown) = self.shown.cloned() {
             return Ok(shown);
@@ -147,7 +147,7 @@ impl Items {
     /// `list(self._queue)`.
     pub(super) fn to_list(&self) -> Res<Owned> {
         if let Some(shown) = self.shown.cloned() {
-            // SAFETY: a live object; anything that can't be iterated over raises.
+            // SAFETY: a live object; a non-iterable raises.
             return unsafe { Owned::steal(ffi::PySequence_List(shown.as_ptr())) };
         }
         let items: Vec<Owned> = self.native.borrow().iter().cloned().collect();
@@ -158,7 +158,7 @@ impl Items {
         Ok(list)
     }
 
-    /// The attribute is set.
+    /// Sets the attribute.
     pub(super) fn replace(&self, value: Option<&Object>) {
         let before = (
             self.shown.replace(Some(value.unwrap_or(none()).own())),
@@ -167,12 +167,12 @@ impl Items {
         drop(before);
     }
 
-    /// The slot that it has, for the collector.
+    /// The slot, for the garbage collector.
     pub(super) fn slot(&self) -> &Slot {
         &self.shown
     }
 
-    /// Shows the collector the items that are kept natively.
+    /// Shows the natively kept items to the garbage collector.
     pub(super) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
         for_each_of(&self.native, see);
     }

@@ -1,7 +1,7 @@
-//! `Lock`: who holds it, and who gets it next.
+//! `Lock`: a mutex for tasks.
 //!
-//! `acquire()` takes a free lock at once. Otherwise its task waits on a future in the lock's queue;
-//! `release()` completes the first one, whose task then takes the lock when it runs. A task that is
+//! `acquire()` takes a free lock at once. Otherwise its task waits on a future in the lock's queue.
+//! `release()` completes the first future, whose task takes the lock when it runs. A task that is
 //! cancelled in between wakes the next.
 
 use std::cell::Cell;
@@ -32,17 +32,17 @@ pub(super) struct Lock {
 
 static CLASS: Class = Class::new();
 
-// SAFETY: the fields stand behind the header; `tp_new` fills them.
+// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
 unsafe impl Fields for Lock {}
 
-// SAFETY: the class derives from the native one, which is made for these fields.
+// SAFETY: the class derives from the native class, which is sized for these fields.
 unsafe impl NativeClass for Lock {
     fn class() -> &'static Class {
         &CLASS
     }
 }
 
-// SAFETY: all that it holds is shown.
+// SAFETY: every owned object is shown to the visitor.
 unsafe impl Collected for Lock {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         see(&self.bound.event_loop);
@@ -95,7 +95,7 @@ pub(super) fn release(lock: &Lock) -> Res<()> {
 }
 
 impl Lock {
-    /// Makes sure that the first waiter will run: one that is done is about to.
+    /// Makes sure that the first waiter will run; one that is done will run anyway.
     #[inline]
     fn wake_up_first(&self) -> Res<()> {
         let Some(waiter) = self.waiters.iter().next().transpose()? else {
@@ -119,7 +119,7 @@ impl Acquirable for Lock {
         &self.waiters
     }
 
-    /// Everybody waits for their turn; to jump a queue of cancelled ones takes it from nobody.
+    /// FIFO: a task waits behind earlier waiters, unless all of those are cancelled.
     #[inline]
     fn must_wait(this: &Native<Self>) -> Res<bool> {
         Ok(this.locked.get() || !this.waiters.all_cancelled()?)
@@ -141,7 +141,7 @@ impl Acquirable for Lock {
         let error = take_exception();
         self.waiters.remove(&waiter)?;
         if exception_matches(&error, &imports().cancelled_error) && !self.locked.get() {
-            // It may have been our turn.
+            // This task may have been woken to take the lock.
             self.wake_up_first()?;
         }
         Err(restore(error))
@@ -204,7 +204,7 @@ fn methods() -> Vec<Method> {
     ]
 }
 
-/// Makes the class.
+/// Creates the class.
 pub(super) fn init_type() -> Res<Owned> {
     init_awaitable::<Acquire<Lock>>(c"rondel._rondel.Acquire")?;
     let native = native_type::<Lock>(c"rondel._rondel.NativeLock")

@@ -1,19 +1,19 @@
-//! `Lock`, `Event`, `Condition`, `Semaphore`, `Barrier` and the queues: asyncio's primitives,
-//! native.
+//! Native implementations of asyncio's primitives: `Lock`, `Event`, `Condition`, `Semaphore`,
+//! `Barrier` and the queues.
 //!
-//! A task that has to wait waits on a future in a primitive's queue; whoever completes that future
-//! has put the task onto the ready ring. What need not wait returns at once, and costs neither a
-//! future nor a turn of the loop.
+//! A task that has to wait waits on a future in a primitive's queue. Completing that future puts
+//! the task onto the ready ring. An operation that need not wait returns at once, without a future
+//! or a turn of the loop.
 //!
-//! | file | what it has |
+//! | file | contents |
 //! |---|---|
 //! | `acquire.rs` | waiting for a lock or a permit |
 //! | `primitive.rs` | what all have in common: the loop, the class, the repr |
-//! | `waiters.rs` | the queue of those who wait |
+//! | `waiters.rs` | the queue of waiting tasks |
 //! | `lock.rs`, `event.rs`, `condition.rs`, `semaphore.rs`, `barrier.rs` | one primitive each |
-//! | `count.rs` | the number in a semaphore |
+//! | `count.rs` | the value of a semaphore |
 //! | `async_with.rs` | `async with` |
-//! | `queue/`, `queue_calls.rs`, `items.rs` | the queues: state; `get`, `put`, `join`; what is in them |
+//! | `queue/`, `queue_calls.rs`, `items.rs` | the queues: state; `get`, `put`, `join`; their items |
 //! | `names.rs` | interned names and library objects |
 
 mod acquire;

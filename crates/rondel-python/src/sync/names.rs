@@ -1,4 +1,4 @@
-//! Objects of the standard library that the primitives use, besides those of `cpython/names.rs`.
+//! Standard library objects that the primitives use, in addition to those of `cpython/names.rs`.
 
 use crate::cpython::names::{import_from, import_optional, imported};
 use crate::cpython::{Owned, Res};
@@ -11,7 +11,7 @@ imported! {
         broken_barrier_error: "asyncio.exceptions" "BrokenBarrierError",
         queue_empty: "asyncio.queues" "QueueEmpty",
         queue_full: "asyncio.queues" "QueueFull",
-        // The classes that ours derive from.
+        // The base classes of the classes made here.
         stock_lock: "asyncio.locks" "Lock",
         stock_event: "asyncio.locks" "Event",
         stock_condition: "asyncio.locks" "Condition",
@@ -22,12 +22,12 @@ imported! {
         stock_priority_queue: "asyncio.queues" "PriorityQueue",
         stock_lifo_queue: "asyncio.queues" "LifoQueue",
     } and {
-        /// The members of `asyncio.locks._BarrierState`, in their order.
+        /// The members of `asyncio.locks._BarrierState`, in order of definition.
         barrier_states: [Owned; 4] = barrier_states()?,
-        /// From 3.13 on.
+        /// `QueueShutDown`, from 3.13 on.
         queue_shut_down: Option<Owned> = import_optional("asyncio.queues", "QueueShutDown")?,
-        /// Whether this version's `Condition` and `Semaphore` pass a wake-up on that a cancellation
-        /// met (3.13, and what it was carried over to).
+        /// Whether this version's `Condition` and `Semaphore` pass on the wake-up of a task that
+        /// was cancelled after it (3.13, and releases with the backport).
         passes_wakeups_on: bool = import_from("asyncio.locks", "Condition")?
             .getattr_optional(&*Owned::from_str("_notify")?)?
             .is_some(),
@@ -45,7 +45,7 @@ fn barrier_states() -> Res<[Owned; 4]> {
     ])
 }
 
-/// Fills the table. Once, at import, after those of `cpython/names.rs`.
+/// Fills the table. Called once, at import, after `cpython/names.rs` is initialized.
 pub(super) fn init() -> Res<()> {
     Imports::fill()
 }

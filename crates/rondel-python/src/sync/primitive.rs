@@ -1,9 +1,9 @@
-//! What all primitives have in common: the loop that one is bound to, the way its class is made,
-//! its repr.
+//! What all primitives have in common: the loop that an instance is bound to, the creation of the
+//! class, and the repr.
 //!
-//! A class that programs see is made by Python's `type` from two bases, the native one with the
-//! fields and asyncio's own: so that `isinstance(rondel.Lock(), asyncio.Lock)` holds, and the
-//! instance dict is the interpreter's affair.
+//! A class that programs see is created by Python's `type` from two bases: the native class with
+//! the fields, and asyncio's own. So `isinstance(rondel.Lock(), asyncio.Lock)` holds, and the
+//! interpreter manages the instance dict.
 
 use std::cell::Cell;
 use std::ffi::{CStr, c_int, c_void};
@@ -20,26 +20,26 @@ use crate::future;
 use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
 
-/// What every primitive holds.
+/// The fields that every primitive has.
 #[derive(Default)]
 pub(super) struct Bound {
     /// The loop of the first task that had to wait.
     pub(super) event_loop: Slot,
-    /// Whether the program has put something over a method of this instance.
+    /// Whether a method that other methods call was overridden on this instance.
     patched: Cell<bool>,
 }
 
 impl Bound {
-    /// Whether one method may stand in for another without a look at the instance.
+    /// Whether a method that other methods call was overridden on this instance.
     #[inline]
     pub(super) fn is_patched(&self) -> bool {
         self.patched.get()
     }
 }
 
-/// One kind of primitive.
+/// A kind of primitive.
 pub(super) trait Primitive: NativeClass + Collected + Default {
-    /// What it has in common with the others.
+    /// The common fields.
     fn bound(&self) -> &Bound;
     /// `__init__`.
     fn init(this: &Native<Self>, args: Args<'_>) -> Res<()>;
@@ -47,7 +47,8 @@ pub(super) trait Primitive: NativeClass + Collected + Default {
     fn repr(this: &Native<Self>) -> Res<Owned>;
 }
 
-/// An object as a primitive of this kind, if it is one whose methods are all its own.
+/// An object as a primitive of this kind, if its class is Rondel's own (not a subclass) and no
+/// method is overridden on it.
 #[inline]
 pub(super) fn plain<T: Primitive>(object: &Object) -> Option<&Native<T>> {
     object
@@ -58,7 +59,7 @@ pub(super) fn plain<T: Primitive>(object: &Object) -> Option<&Native<T>> {
 /// A new primitive of this kind, with no arguments.
 pub(super) fn new_instance<T: Primitive>() -> Res<OwnedNative<T>> {
     let object = T::class().object().call(&[])?;
-    // SAFETY: the class was called, whose instances hold `T`; `__new__` is ours.
+    // SAFETY: an instance of the class, whose `__new__` is ours: it holds `T`.
     Ok(unsafe { OwnedNative::new(object) })
 }
 
@@ -67,7 +68,7 @@ unsafe extern "C" fn new<T: Primitive>(
     _: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the fields are filled before anyone sees the object.
+    // SAFETY: the fields are initialized before the object is visible to any other code.
     guard_object(|| unsafe {
         let object = allocate(class)?;
         let fields = object.as_ptr().byte_add(T::offset()).cast::<T>();
@@ -82,7 +83,7 @@ unsafe extern "C" fn init<T: Primitive>(
     kwargs: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract: an instance of the class, a tuple, and a dict or null.
+        // SAFETY: the contract of `tp_init`: an instance of the class, a tuple, and a dict or null.
         unsafe {
             let this = Native::from_ptr(object);
             with_tuple_and_dict(args, kwargs, |args| T::init(this, args))?;
@@ -96,7 +97,7 @@ unsafe extern "C" fn repr<T: Primitive>(object: *mut ffi::PyObject) -> *mut ffi:
     guard_object(|| T::repr(unsafe { Native::from_ptr(object) }))
 }
 
-/// Describes the native base class of a primitive's class.
+/// Starts the native base class of a primitive's class.
 pub(super) fn native_type<T: Primitive>(name: &'static CStr) -> TypeBuilder {
     TypeBuilder::new::<T>(name, None, T::offset())
         .subclassable()
@@ -115,7 +116,8 @@ pub(super) fn native_type<T: Primitive>(name: &'static CStr) -> TypeBuilder {
         )])
 }
 
-/// The loop that runs, to which `object` is bound from now on.
+/// The running loop, to which the primitive is bound from now on. `RuntimeError` if it is bound to
+/// another.
 #[inline]
 fn get_loop<T: Primitive>(this: &Native<T>) -> Res<Owned> {
     let running = running_loop()?;
@@ -135,7 +137,7 @@ fn wrong_loop<T>(object: &Object) -> Res<T> {
     runtime_error(&format!("{text} is bound to a different event loop"))
 }
 
-/// A future to wait on, in the loop that runs.
+/// Creates a future to wait on, in the running loop.
 #[inline]
 pub(super) fn new_waiter<T: Primitive>(this: &Native<T>) -> Res<Owned> {
     let event_loop = get_loop(this)?;
@@ -145,7 +147,7 @@ pub(super) fn new_waiter<T: Primitive>(this: &Native<T>) -> Res<Owned> {
     }
 }
 
-/// Waits for what [`new_waiter`] gave.
+/// Waits for a future from [`new_waiter`].
 #[inline]
 pub(super) fn wait_on(waiter: Owned) -> Res<Next> {
     if future::is_exact(&waiter) && !future::fields(&waiter).is_done() {
@@ -177,14 +179,15 @@ unsafe extern "C" fn set_loop_attribute<T: Primitive>(
     })
 }
 
-/// `tp_setattro`: notes whether a method that others call is replaced.
+/// `tp_setattro`: records whether a method that other methods call is overridden.
 unsafe extern "C" fn setattro<T: Primitive>(
     object: *mut ffi::PyObject,
     name: *mut ffi::PyObject,
     value: *mut ffi::PyObject,
 ) -> c_int {
     guard(-1, || {
-        // SAFETY: the slot's contract: an instance of the class, a name, and a value or null.
+        // SAFETY: the contract of `tp_setattro`: an instance of the class, a name, and a value or
+        // null.
         let (result, this, name) = unsafe {
             (
                 ffi::PyObject_GenericSetAttr(object, name, value),
@@ -215,7 +218,7 @@ unsafe extern "C" fn setattro<T: Primitive>(
 
 /// `<rondel.Lock object at 0x… [extra]>`.
 pub(super) fn describe(object: &Object, extra: &str) -> Res<Owned> {
-    // SAFETY: a live object; the base class of all others has a repr.
+    // SAFETY: a live object; `object` has a repr.
     let plain = unsafe {
         let base = &raw const ffi::PyBaseObject_Type;
         match (*base).tp_repr {
@@ -230,7 +233,7 @@ pub(super) fn describe(object: &Object, extra: &str) -> Res<Owned> {
     Owned::from_str(&format!("<{} [{extra}]>", inner.unwrap_or(&plain)))
 }
 
-/// As [`describe`], with the number of waiters behind `extra` if there are any.
+/// Like [`describe`], with the number of waiters after `extra` unless it is 0.
 pub(super) fn describe_waiting(object: &Object, extra: &str, waiters: usize) -> Res<Owned> {
     match waiters {
         0 => describe(object, extra),

@@ -1,7 +1,7 @@
-//! `Queue.get`, `Queue.put` and `Queue.join`: what may have to wait.
+//! `Queue.get`, `Queue.put` and `Queue.join`, which may have to wait.
 //!
-//! No item is taken or put before its task runs and the result is certain, so a call that is
-//! cancelled loses nothing; if it had been woken already, it wakes the next one in its place.
+//! An item is taken or put only when the task runs and the result is certain, so a cancelled call
+//! loses nothing. If a cancelled call had been woken already, it wakes the next waiter instead.
 
 use std::cell::Cell;
 
@@ -24,12 +24,12 @@ use crate::future::any::{is_cancelled, is_done};
 
 awaitable_class!(CALL, 256);
 
-/// One `get()` or `put()`.
+/// The state of one `get()` or `put()` call.
 struct Call {
     queue: NativeSlot<Queue>,
-    /// What is to be put.
+    /// The item to put.
     item: Slot,
-    /// The future that is waited on.
+    /// The future that the task waits on.
     waiter: Slot,
     putting: Cell<bool>,
 }
@@ -72,7 +72,7 @@ impl Steps for Call {
 }
 
 impl Call {
-    /// What mostly happens: there is room, or an item.
+    /// The common case: there is room, or an item.
     #[inline(always)]
     fn at_once(&self) -> Res<Option<Owned>> {
         let Some(queue) = self.queue.get() else {
@@ -129,7 +129,8 @@ impl Call {
         }
     }
 
-    /// The task goes away with the exception that is set. If it was woken, the next one is instead.
+    /// Ends with the exception that is set. If the task had been woken, the next waiter is woken
+    /// instead.
     fn give_up(
         &self,
         queue: &Native<Queue>,
@@ -141,7 +142,7 @@ impl Call {
             if !is_done(&waiter)? {
                 future::cancel_any(&waiter, None)?;
             }
-            // Whoever woke it has taken it out.
+            // If it was woken, it has been removed already.
             waiters.discard(&waiter)?;
             if !self.must_wait(queue)? && !is_cancelled(&waiter)? {
                 waiters.pop_and_wake()?;
@@ -180,7 +181,7 @@ fn put(queue: &Native<Queue>, args: Args<'_>) -> Res<Owned> {
 
 static JOIN: awaitable::Class = awaitable::Class::new(|_| false, |_| None);
 
-/// One `join()`.
+/// The state of one `join()` call.
 struct Join {
     queue: NativeSlot<Queue>,
 }
@@ -231,7 +232,7 @@ pub(super) fn methods() -> Vec<Method> {
     ]
 }
 
-/// Makes the types of awaitables.
+/// Creates the types of the awaitables.
 pub(super) fn init_types() -> Res<()> {
     init_awaitable::<Call>(c"rondel._rondel.QueueCall")?;
     init_awaitable::<Join>(c"rondel._rondel.QueueJoin")

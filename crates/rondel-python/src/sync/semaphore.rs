@@ -1,8 +1,8 @@
-//! `Semaphore` and `BoundedSemaphore`: permits, and who gets the next one.
+//! `Semaphore` and `BoundedSemaphore`.
 //!
-//! A `release()` gives its permit right to the first task that waits, by completing its future;
-//! that task owns the permit before it runs. If it is cancelled by then, the permit goes back, and
-//! on to the next.
+//! `release()` hands its permit directly to the first waiting task by completing its future. That
+//! task owns the permit before it runs. If it is cancelled before that, the permit is returned and
+//! handed to the next task.
 
 use super::acquire::{Acquirable, Acquire, acquire};
 use super::async_with;
@@ -28,17 +28,17 @@ pub(super) struct Semaphore {
     bound: Bound,
     waiters: Waiters,
     value: Count,
-    /// Of a bounded one: what `value` must not exceed.
+    /// For a bounded one: the maximum of `value`.
     limit: Count,
 }
 
 static CLASS: Class = Class::new();
 static BOUNDED_CLASS: Class = Class::new();
 
-// SAFETY: the fields stand behind the header; `tp_new` fills them.
+// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
 unsafe impl Fields for Semaphore {}
 
-// SAFETY: both classes derive from the native one, which is made for these fields.
+// SAFETY: both classes derive from the native class, which is sized for these fields.
 unsafe impl NativeClass for Semaphore {
     fn class() -> &'static Class {
         &CLASS
@@ -50,7 +50,7 @@ unsafe impl NativeClass for Semaphore {
     }
 }
 
-// SAFETY: all that it holds is shown.
+// SAFETY: every owned object is shown to the visitor.
 unsafe impl Collected for Semaphore {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         see(&self.bound.event_loop);
@@ -120,13 +120,13 @@ impl Semaphore {
         self.waiters.replace(None)
     }
 
-    /// Whether the next one would have to wait: there is no permit, or others wait for theirs.
+    /// Whether a task would have to wait: there is no permit, or others wait already.
     #[inline]
     fn is_locked(&self) -> Res<bool> {
         Ok(self.value.is_zero()? || !self.waiters.all_cancelled()?)
     }
 
-    /// Gives a permit to the first one that waits. Answers whether there was one.
+    /// Gives a permit to the first waiting task. Returns whether there was one.
     #[inline]
     fn wake_up_next(&self) -> Res<bool> {
         for waiter in self.waiters.iter() {
@@ -158,7 +158,7 @@ impl Semaphore {
     }
 }
 
-/// `release()` of a plain semaphore.
+/// `release()` of a semaphore without overridden methods.
 #[inline]
 pub(super) fn release(semaphore: &Native<Semaphore>) -> Res<()> {
     match BOUNDED_CLASS.is_exact(semaphore.object()) {
@@ -192,7 +192,7 @@ impl Acquirable for Semaphore {
         let passes_on = sync_imports().passes_wakeups_on;
         let Err(Raised) = result else {
             self.waiters.remove(&waiter)?;
-            // Those who came while this task was about to run had to wait for it.
+            // Tasks that arrived before this one ran had to queue behind it (FIFO).
             return if passes_on {
                 self.wake_up_all_that_can_run()
             } else if self.value.is_positive()? {
@@ -308,7 +308,7 @@ fn release_as(bounded: bool) -> Method {
     }
 }
 
-/// Makes the classes: `(Semaphore, BoundedSemaphore)`.
+/// Creates the classes: `(Semaphore, BoundedSemaphore)`.
 pub(super) fn init_types() -> Res<(Owned, Owned)> {
     init_awaitable::<Acquire<Semaphore>>(c"rondel._rondel.AcquirePermit")?;
     let imports = sync_imports();

@@ -1,7 +1,7 @@
-//! Who waits: the futures of a primitive's waiting tasks, in the order in which they came.
+//! The waiters of a primitive: the futures of its waiting tasks, in order of arrival.
 //!
-//! A program that looks at `lock._waiters` expects a deque that it may even change. So these are
-//! kept natively until somebody looks: from then on, the deque that was shown is what is used.
+//! A program that reads `lock._waiters` expects a deque, which it may even change. So the waiters
+//! are kept natively until the attribute is read; from then on, the returned deque is used.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -18,9 +18,9 @@ use crate::future::any::{is_cancelled, is_done, set_result};
 #[derive(Default)]
 pub(super) struct Waiters {
     native: RefCell<VecDeque<Owned>>,
-    /// The deque, once somebody has looked.
+    /// The deque, once the attribute has been read.
     shown: Slot,
-    /// Whether anybody has ever waited: asyncio makes some of its deques only then.
+    /// Whether a task has ever waited: asyncio creates some of its deques only then.
     used: Cell<bool>,
 }
 
@@ -40,11 +40,11 @@ impl Waiters {
     pub(super) fn remove(&self, future: &Object) -> Res<()> {
         if self.shown.is_empty() {
             let mut native = self.native.borrow_mut();
-            // Mostly it is the first one's turn.
+            // Usually it is the first.
             if native.front().is_some_and(|first| first.is(future)) {
                 let removed = native.pop_front();
                 drop(native);
-                // The caller has a reference as well, so nothing dies here.
+                // The caller holds a reference as well, so this deallocates nothing.
                 drop(removed);
                 return Ok(());
             }
@@ -66,7 +66,7 @@ impl Waiters {
         }
     }
 
-    /// `deque.remove` of what may be gone already.
+    /// `deque.remove`, without an error if `future` is absent.
     pub(super) fn discard(&self, future: &Object) -> Res<()> {
         // SAFETY: a built-in class lives as long as the interpreter.
         let absent = unsafe { Object::from_ptr(ffi::PyExc_ValueError) };
@@ -109,12 +109,12 @@ impl Waiters {
         if index >= self.len()? {
             return Ok(None);
         }
-        // SAFETY: a live object; anything that is no sequence raises.
+        // SAFETY: a live object; anything but a sequence raises.
         unsafe { Owned::steal(ffi::PySequence_GetItem(shown.as_ptr(), index as isize)).map(Some) }
     }
 
-    /// All of them, in order. Each is looked up when it is its turn, as completing one may run a
-    /// program's code.
+    /// All waiters, in order. Each is looked up in turn, as completing one may run a program's
+    /// code.
     #[inline]
     pub(super) fn iter(&self) -> impl Iterator<Item = Res<Owned>> + '_ {
         let mut index = 0;
@@ -125,7 +125,7 @@ impl Waiters {
         })
     }
 
-    /// Whether nobody waits who was not cancelled.
+    /// Whether all waiters are cancelled, or there are none.
     #[inline]
     pub(super) fn all_cancelled(&self) -> Res<bool> {
         if self.is_idle() {
@@ -139,13 +139,13 @@ impl Waiters {
         Ok(true)
     }
 
-    /// Whether nobody waits, as far as can be told without asking Python.
+    /// Whether there is no waiter, as far as this is known without a Python call.
     #[inline]
     pub(super) fn is_idle(&self) -> bool {
         self.shown.is_empty() && self.native.borrow().is_empty()
     }
 
-    /// Takes waiters out until one is found that is not done, and completes it with `None`.
+    /// Removes waiters until one is found that is not done, and completes it with `None`.
     #[inline]
     pub(super) fn pop_and_wake(&self) -> Res<()> {
         if self.is_idle() {
@@ -163,7 +163,7 @@ impl Waiters {
         Ok(())
     }
 
-    /// The attribute `_waiters`: the deque that is used from now on.
+    /// Reads the attribute `_waiters`: the deque that is used from now on.
     pub(super) fn show(&self) -> Res<Owned> {
         if let Some(shown) = self.shown.cloned() {
             return Ok(shown);
@@ -178,7 +178,7 @@ impl Waiters {
         Ok(shown)
     }
 
-    /// As [`show`](Self::show), but `None` as long as nobody has ever waited.
+    /// Like [`show`](Self::show), but `None` if no task has ever waited.
     pub(super) fn show_if_used(&self) -> Res<Owned> {
         if !self.used.get() && self.shown.is_empty() {
             return Ok(Owned::none());
@@ -186,7 +186,7 @@ impl Waiters {
         self.show()
     }
 
-    /// The attribute is set.
+    /// Sets the attribute.
     pub(super) fn replace(&self, value: Option<&Object>) -> Res<()> {
         let value = value.filter(|value| !value.is_none()).map(Object::own);
         self.used.set(value.is_some());
@@ -195,12 +195,12 @@ impl Waiters {
         Ok(())
     }
 
-    /// The slot that it has, for the collector.
+    /// The slot, for the garbage collector.
     pub(super) fn slot(&self) -> &Slot {
         &self.shown
     }
 
-    /// Shows the collector the waiters that are kept natively.
+    /// Shows the natively kept waiters to the garbage collector.
     pub(super) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
         for_each_of(&self.native, see);
     }
@@ -211,10 +211,10 @@ impl Waiters {
     }
 }
 
-/// Shows the collector what a queue of objects holds.
+/// Shows the objects in a queue to the garbage collector.
 pub(super) fn for_each_of(objects: &RefCell<VecDeque<Owned>>, see: &mut dyn FnMut(&Object)) {
-    // No borrow lasts while something is allocated or released, which is when the collector may
-    // come.
+    // No borrow is held while a Python object is allocated or released, which is when the collector
+    // may run.
     if let Ok(objects) = objects.try_borrow() {
         objects.iter().for_each(|object| see(object));
     }

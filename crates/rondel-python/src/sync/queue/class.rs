@@ -1,5 +1,5 @@
-//! The classes of queues as programs see them: the methods that don't wait, what subclasses may
-//! override, attributes.
+//! The queue classes that programs see: methods that don't wait, hooks that subclasses may
+//! override, and attributes.
 
 use pyo3::ffi;
 
@@ -57,7 +57,7 @@ fn shutdown(queue: &Native<Queue>, args: Args<'_>) -> Res<Owned> {
             queue.set_finished()?;
         }
     }
-    // All of them have to look again.
+    // Every waiting task has to check again.
     while queue.getters.len()? > 0 {
         queue.getters.pop_and_wake()?;
     }
@@ -256,7 +256,7 @@ fn methods() -> Vec<Method> {
     methods
 }
 
-/// Makes the classes: `(Queue, PriorityQueue, LifoQueue)`.
+/// Creates the classes: `(Queue, PriorityQueue, LifoQueue)`.
 pub(in crate::sync) fn init_types() -> Res<(Owned, Owned, Owned)> {
     queue_calls::init_types()?;
     let imports = sync_imports();

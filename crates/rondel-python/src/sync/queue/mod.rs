@@ -1,9 +1,10 @@
-//! `Queue`, `PriorityQueue` and `LifoQueue`: the state, and putting and getting without waiting.
+//! `Queue`, `PriorityQueue` and `LifoQueue`: the state, and `put` and `get` without waiting.
 //!
-//! `put_nowait()` wakes the first task that waits in `get()`, and the other way round; the woken
-//! task then does what the `_nowait` method does, or waits again if somebody was faster. What a
-//! subclass overrides (`_init`, `_get`, `_put`, and everything else but `_wakeup_next`) is called
-//! where asyncio calls it. `class.rs` has what programs see, `queue_calls.rs` what waits.
+//! `put_nowait()` wakes the first task that waits in `get()`, and vice versa. The woken task then
+//! does what the `_nowait` method does, or waits again if another task was faster. Methods that a
+//! subclass overrides (`_init`, `_get`, `_put`, and all others but `_wakeup_next`) are called where
+//! asyncio calls them. `class.rs` has the classes that programs see, `queue_calls.rs` the calls
+//! that may wait.
 
 mod class;
 
@@ -32,24 +33,24 @@ pub(crate) struct Queue {
     pub(super) getters: Waiters,
     pub(super) putters: Waiters,
     items: Items,
-    /// As the program gave it.
+    /// `maxsize` as the program gave it.
     maxsize: Slot,
     limit: Cell<Limit>,
     unfinished: Cell<i64>,
-    /// Whether `join()` may go on.
+    /// Whether all items are done, so that `join()` returns.
     finished: Cell<bool>,
-    /// The event that says so as well, once somebody waits for it or looks at it.
+    /// The event `_finished`, once a task waits for it or it was read.
     finished_event: Slot,
     pub(super) shut_down: Cell<bool>,
 }
 
-/// `maxsize` as it is compared with.
+/// `maxsize` as used in comparisons.
 #[derive(Clone, Copy, Default)]
 enum Limit {
     #[default]
     None,
     Items(usize),
-    /// What is neither an `int` nor a `float` has to be asked each time.
+    /// Neither an `int` nor a `float`: compared by Python each time.
     Ask,
 }
 
@@ -57,10 +58,10 @@ static CLASS: Class = Class::new();
 static LIFO_CLASS: Class = Class::new();
 static PRIORITY_CLASS: Class = Class::new();
 
-// SAFETY: the fields stand behind the header; `tp_new` fills them.
+// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
 unsafe impl Fields for Queue {}
 
-// SAFETY: the classes derive from the native one, which is made for these fields.
+// SAFETY: the classes derive from the native class, which is sized for these fields.
 unsafe impl NativeClass for Queue {
     fn class() -> &'static Class {
         &CLASS
@@ -72,7 +73,7 @@ pub(crate) fn new() -> Res<OwnedNative<Queue>> {
     new_instance::<Queue>()
 }
 
-/// The order of a queue of ours whose methods are all its own.
+/// The order of a queue, if its class is one of Rondel's and no method is overridden on it.
 #[inline]
 fn plain_order(queue: &Native<Queue>) -> Option<Order> {
     let object = queue.object();
@@ -88,7 +89,7 @@ fn plain_order(queue: &Native<Queue>) -> Option<Order> {
     (!queue.bound.is_patched()).then_some(order)
 }
 
-// SAFETY: all that it holds is shown.
+// SAFETY: every owned object is shown to the visitor.
 unsafe impl Collected for Queue {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         see(&self.bound.event_loop);
@@ -163,15 +164,14 @@ fn format(queue: &Object) -> Res<String> {
 impl Queue {
     fn set_maxsize(&self, maxsize: &Object) {
         self.maxsize.set(maxsize.own());
-        // SAFETY: a live object; each conversion is of exactly the type that it is for, and can't
-        // raise then.
+        // SAFETY: a live object; each conversion is for its exact type, so it can't raise.
         let limit = unsafe {
             if ffi::PyLong_CheckExact(maxsize.as_ptr()) != 0 {
                 let mut overflow = 0;
                 let n = ffi::PyLong_AsLongLongAndOverflow(maxsize.as_ptr(), &mut overflow);
                 match usize::try_from(n) {
                     Ok(n) if n > 0 => Limit::Items(n),
-                    // Too small, or too large to be reached.
+                    // No limit, or one too large to be reached.
                     _ => Limit::None,
                 }
             } else if ffi::PyFloat_CheckExact(maxsize.as_ptr()) != 0 {
@@ -196,7 +196,7 @@ impl Queue {
         }
     }
 
-    /// An item was put in.
+    /// Bookkeeping after an item was put.
     #[inline(always)]
     fn note_put(&self) -> Res<()> {
         self.unfinished.set(self.unfinished.get().wrapping_add(1));
@@ -228,7 +228,7 @@ impl Queue {
     }
 }
 
-// ---- what asyncio asks the queue itself for, so that subclasses can answer ----
+// ---- methods that asyncio calls on the queue, which subclasses may override ----
 
 #[inline]
 pub(crate) fn is_empty(queue: &Native<Queue>) -> Res<bool> {
@@ -286,7 +286,7 @@ pub(crate) fn get_item(queue: &Native<Queue>) -> Res<Owned> {
     }
 }
 
-/// `raise QueueShutDown`, which only versions that have it ask for.
+/// `raise QueueShutDown`; reached only on versions that have it.
 #[cold]
 pub(super) fn raise_shut_down<T>() -> Res<T> {
     let imports = sync_imports();
@@ -298,8 +298,8 @@ pub(super) fn raise_shut_down<T>() -> Res<T> {
     )
 }
 
-/// Puts an item in, if nothing is overridden and there is room. Otherwise the item is left where it
-/// is.
+/// Puts an item, if no method is overridden and there is room. Otherwise the item stays in its slot
+/// and the result is false.
 #[inline(always)]
 pub(super) fn put_at_once(queue: &Native<Queue>, item: &Slot) -> Res<bool> {
     let Some(Order::Fifo | Order::Lifo) = plain_order(queue) else {
@@ -320,7 +320,7 @@ pub(super) fn put_at_once(queue: &Native<Queue>, item: &Slot) -> Res<bool> {
     Ok(true)
 }
 
-/// Takes an item out, if nothing is overridden and there is one.
+/// Takes an item, if no method is overridden and there is one.
 #[inline(always)]
 pub(super) fn get_at_once(queue: &Native<Queue>) -> Res<Option<Owned>> {
     let Some(order) = plain_order(queue) else {
