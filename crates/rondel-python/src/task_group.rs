@@ -1,14 +1,14 @@
-//! `TaskGroup`: what runs for each task of a group is here, what runs once for a group is asyncio's
-//! own code.
+//! `TaskGroup`: the code that runs for each task of a group. The code that runs once per group is
+//! asyncio's own.
 //!
-//! The class that programs see derives from the native one, which keeps the state and has
-//! `create_task` and `_on_task_done`, and from asyncio's `TaskGroup`, whose `__aenter__`,
-//! `__aexit__` and `_abort` work on that state. A group that is not in its plain course (a child
-//! fails, the group is not active, tasks are made in another way) is handled by asyncio's own
-//! methods too, so that each version's rules hold.
+//! The class that user code sees derives from two classes. The native one keeps the state and has
+//! `create_task` and `_on_task_done`. asyncio's `TaskGroup` provides `__aenter__`, `__aexit__` and
+//! `_abort`, which work on that state. The less common cases (a child fails, the group is not
+//! active, tasks are made in another way) are also handled by asyncio's methods, so that each
+//! version's rules hold.
 //!
-//! A child of a group gets no callback with a handle: the group watches it (`future/watch.rs`), and
-//! comes to [`child_done`].
+//! A child of a group gets no callback with a handle: the group watches it (`future/watch.rs`),
+//! which calls [`child_done`].
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -39,23 +39,23 @@ struct TaskGroup {
     exiting: Cell<bool>,
     aborting: Cell<bool>,
     parent_cancel_requested: Cell<bool>,
-    /// Whether the program has put something over a method that is called from here.
+    /// Whether user code has replaced a method that is called from here.
     patched: Cell<bool>,
     event_loop: Slot,
     parent_task: Slot,
     /// A set.
     tasks: Slot,
-    /// A list, or None behind the end.
+    /// A list; `None` after the group has ended.
     errors: Slot,
     base_error: Slot,
     on_completed: Slot,
     arrived: Arrived,
 }
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid.
+// SAFETY: the fields are behind the object header; zeroed ones are valid.
 unsafe impl Fields for TaskGroup {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for TaskGroup {
     slots!(
         event_loop,
@@ -83,13 +83,13 @@ interned! {
     }
 }
 
-/// What asyncio has of its own.
+/// asyncio's own objects.
 struct Stock {
     names: Names,
     init: Owned,
     create_task: Owned,
     on_task_done: Owned,
-    /// Whether `__init__` sets more than what is kept here.
+    /// Whether asyncio's `__init__` sets attributes that are not kept here.
     inits_more: bool,
     /// `asyncio.futures.future_add_to_awaited_by` and its opposite, from 3.14 on.
     awaited_by: Option<(Owned, Owned)>,
@@ -97,7 +97,7 @@ struct Stock {
 
 static STOCK: Table<Stock> = Table::new();
 
-/// A group as it watches its tasks; the class is the one that programs see.
+/// The group as a watcher of its tasks; the class is the one that user code sees.
 pub(crate) static WATCHER: Watcher = Watcher {
     class: Class::new(),
     name: |_, _| "TaskGroup._on_task_done",
@@ -108,8 +108,8 @@ pub(crate) static WATCHER: Watcher = Watcher {
     arrived: |group| &TaskGroup::of(group).arrived,
 };
 
-/// The bound method that does for other loops, and for programs that look, what [`child_done`]
-/// does.
+/// The bound method `_on_task_done`, which does the same as [`child_done`]. Foreign loops call it,
+/// and it is what `_callbacks` shows.
 fn callback_of(group: &Object) -> Res<Owned> {
     group.getattr(&STOCK.get().names.on_task_done)
 }
@@ -157,7 +157,7 @@ unsafe extern "C" fn init(
 }
 
 impl TaskGroup {
-    /// The tasks, if the program has not put something else there.
+    /// The set of tasks; `None` if user code has assigned something else.
     #[inline]
     fn set_of_tasks(&self) -> Option<Owned> {
         // SAFETY: a live object.
@@ -168,7 +168,7 @@ impl TaskGroup {
 
 #[inline]
 fn set_len(set: &Object) -> isize {
-    // SAFETY: a set, as `set_of_tasks` gives it.
+    // SAFETY: guaranteed by `set_of_tasks`, which checks that it is a set.
     unsafe { ffi::PySet_Size(set.as_ptr()) }
 }
 
@@ -183,8 +183,8 @@ fn create_task(group: &Object, args: Args<'_>) -> Res<Owned> {
     }
 }
 
-/// The plain course: an active group, on a loop of ours that makes its tasks itself. `None`
-/// otherwise.
+/// Handles the common case: an active group, on a Rondel loop that makes its tasks itself. Returns
+/// `None` otherwise.
 #[inline]
 fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
     let this = TaskGroup::of(group);
@@ -207,7 +207,7 @@ fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
     let Some(task) = task::functions::create_directly(&event_loop, coroutine, &options)? else {
         return Ok(None);
     };
-    // SAFETY: a set, and a live object.
+    // SAFETY: `set_of_tasks` checks that it is a set; the task is alive.
     check(unsafe { ffi::PySet_Add(tasks.as_ptr(), task.as_ptr()) })?;
     if let Some((add, _)) = &STOCK.get().awaited_by {
         let parent = this.parent_task.or_none();
@@ -227,7 +227,7 @@ fn on_task_done(group: &Object, child: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// A child is done. All but the plain course is asyncio's own method's.
+/// Handles a child that is done. Calls asyncio's own method except in the common case.
 #[inline]
 fn child_done(group: &Object, child: &Object) -> Res<()> {
     let this = TaskGroup::of(group);
@@ -237,13 +237,14 @@ fn child_done(group: &Object, child: &Object) -> Res<()> {
         base.state() == State::Cancelled || (base.is_done() && !base.has_failed())
     };
     let (true, Some(tasks)) = (plain, this.set_of_tasks()) else {
-        // This is no task's step, and it runs the program's code.
+        // This is a callback, not a task's step, and it runs user code, which must see no current
+        // task.
         if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
             core.leave_task();
         }
         return stock.on_task_done.call(&[group, child]).map(drop);
     };
-    // SAFETY: a set, and a live object.
+    // SAFETY: `set_of_tasks` checks that it is a set; the child is alive.
     truth(unsafe { ffi::PySet_Discard(tasks.as_ptr(), child.as_ptr()) })?;
     let left = set_len(&tasks);
     if let Some((_, discard)) = &stock.awaited_by {
@@ -272,7 +273,7 @@ fn child_done(group: &Object, child: &Object) -> Res<()> {
     }
 }
 
-/// `tp_setattro`: notes whether a method that is called from here is replaced.
+/// `tp_setattro`: notes if user code replaces a method that is called from here.
 unsafe extern "C" fn setattro(
     group: *mut ffi::PyObject,
     name: *mut ffi::PyObject,

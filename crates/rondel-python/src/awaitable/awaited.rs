@@ -1,5 +1,5 @@
-//! What an awaitable awaits, which may be anything: sending and throwing into it, and the iterator
-//! that it is awaited by.
+//! The object that an awaitable awaits, which may be of any type: sending and throwing into it, and
+//! getting its iterator.
 
 use std::ptr;
 
@@ -16,11 +16,11 @@ use crate::cpython::stack::check_stack;
 use crate::cpython::{Object, Owned, Raised, Res, imports, names};
 use crate::future;
 
-/// Sends into what is awaited.
+/// Sends a value into the awaited object.
 #[inline]
 pub(super) fn poll(inner: &Object, value: &Object) -> Res<Progress> {
     if future::is_exact(inner) {
-        // What is awaited most, without the way through its type.
+        // The most common case, without a call through the type's slot.
         return Ok(match future::advance(inner)? {
             future::Step::Yield(value) => Progress::Yielded(value),
             future::Step::Return(value) => Progress::Returned(value),
@@ -28,7 +28,7 @@ pub(super) fn poll(inner: &Object, value: &Object) -> Res<Progress> {
     }
     check_stack()?;
     let mut result = ptr::null_mut();
-    // SAFETY: live objects; what comes back is a reference of ours.
+    // SAFETY: live objects; the result is an owned reference.
     unsafe {
         match iter_send(inner, value, &mut result) {
             ffi::PySendResult::PYGEN_NEXT => Owned::steal(result).map(Progress::Yielded),
@@ -38,15 +38,17 @@ pub(super) fn poll(inner: &Object, value: &Object) -> Res<Progress> {
     }
 }
 
-/// Throws the exception that is set into what is awaited. What has no `throw` raises it itself.
+/// Throws the exception that is set into the awaited object. If that has no `throw`, raises it
+/// here.
 pub(super) fn throw_into(inner: &Object) -> Res<Progress> {
     let exception = take_exception();
     if future::is_native(inner) {
-        // A future has no `throw`, and looking for it takes longer than the rest.
+        // A future has no `throw`, and looking it up costs more than all the rest.
         return raise_instance(exception);
     }
     if let Err(Raised) = check_stack() {
-        // Here the await chain ends: what was to be thrown is the context of what is raised.
+        // The await chain ends here. The exception to be thrown becomes the `__context__` of the
+        // `RecursionError`.
         let too_deep = take_exception();
         chain(&too_deep, &exception);
         return Err(restore(too_deep));
@@ -60,7 +62,7 @@ pub(super) fn throw_into(inner: &Object) -> Res<Progress> {
     }
 }
 
-/// What a `StopIteration` that is set carries; any other exception stays.
+/// The value of the `StopIteration` that is set; any other exception stays set.
 fn returned() -> Res<Progress> {
     // SAFETY: a built-in class lives as long as the interpreter.
     if !raised_matches(unsafe { Object::from_ptr(ffi::PyExc_StopIteration) }) {
@@ -71,7 +73,7 @@ fn returned() -> Res<Progress> {
     Ok(Progress::Returned(value))
 }
 
-/// The iterator that awaiting `object` goes through.
+/// The iterator that `await object` uses. Raises `TypeError` if there is none.
 pub(crate) fn iterator_of(object: &Object) -> Res<Owned> {
     // SAFETY: a live object; its type's slots are read while it is alive.
     unsafe {
@@ -79,7 +81,7 @@ pub(crate) fn iterator_of(object: &Object) -> Res<Owned> {
         if let Some(am_await) = slots.as_ref().and_then(|slots| slots.am_await) {
             return Owned::steal(am_await(object.as_ptr()));
         }
-        // A coroutine made by `async def` under `types.coroutine`: a generator.
+        // A generator from a function decorated with `types.coroutine`.
         if ffi::PyIter_Check(object.as_ptr()) != 0 {
             return Ok(object.own());
         }
@@ -90,8 +92,8 @@ pub(crate) fn iterator_of(object: &Object) -> Res<Owned> {
     ))
 }
 
-/// What `await object` goes through, of any object: where it can be had without a frame, that;
-/// otherwise a coroutine that awaits it, and has the interpreter's own checks.
+/// An awaitable equivalent to `object`. It is `object` itself if that can be awaited without a
+/// frame, and otherwise a coroutine that awaits it, with the interpreter's own checks.
 #[inline]
 pub(crate) fn await_any(object: &Object) -> Res<Owned> {
     if future::is_native(object) || is_awaitable(object) {

@@ -1,5 +1,5 @@
-//! The types of awaitables: the slots by which the interpreter awaits, collects and ends an
-//! instance, and a coroutine's methods.
+//! The types of awaitables: the slots through which the interpreter awaits, traverses and
+//! deallocates an instance, and the methods of a coroutine.
 
 use std::ffi::{CStr, CString, c_int, c_void};
 use std::ptr;
@@ -48,8 +48,8 @@ unsafe extern "C" fn throw<T: Steps>(
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     guard_object(|| {
-        // SAFETY: the interpreter passes a live instance and a vector as the calling convention has
-        // it.
+        // SAFETY: the interpreter passes a live instance, and arguments by the fastcall
+        // convention.
         let (object, args) = unsafe {
             (
                 This::<T>::from_ptr(object),
@@ -80,7 +80,7 @@ unsafe extern "C" fn itself(
     unsafe { am_await(object) }
 }
 
-/// The getter of an attribute, as a function of the awaitable.
+/// Defines the getter of an attribute from an expression on the awaitable.
 macro_rules! getter {
     ($name:ident, |$this:ident| $value:expr) => {
         unsafe extern "C" fn $name<T: Steps>(
@@ -143,7 +143,7 @@ fn raise_thrown(args: Args<'_>) -> Res<()> {
         // SAFETY: a live exception and object; the C API checks the type.
         check(unsafe { ffi::PyException_SetTraceback(exception.as_ptr(), traceback.as_ptr()) })?;
     }
-    // Set, and meant to be: the caller goes on with it.
+    // The exception stays set, as the caller expects.
     let _set = raise_instance::<()>(exception);
     Ok(())
 }
@@ -168,7 +168,7 @@ unsafe extern "C" fn am_send<T: Steps>(
         unsafe {
             *result = ptr::null_mut();
             let (this, value) = (This::<T>::from_ptr(object), Object::from_ptr(value));
-            // Whatever the interpreter's own `await` calls is to be quick.
+            // The call that the interpreter's own `await` makes takes the fast path.
             let progress = if cfg!(any(not(Py_3_12), Py_3_14)) && value.is_none() {
                 this.resume()?
             } else {
@@ -220,8 +220,8 @@ unsafe extern "C" fn clear<T: Steps>(object: *mut ffi::PyObject) -> c_int {
     0
 }
 
-/// What becomes of one that is not done when nobody holds it any more: as with coroutines, what is
-/// suspended is closed, and what was never begun is a mistake that is warned of.
+/// Finalizes an awaitable that is not done, as for coroutines: a suspended one is closed, and one
+/// that was never awaited causes a warning.
 fn finalize_kept<T: Steps>(this: &This<T>) -> Res<()> {
     this.finalized.set(true);
     match this.stage.get() {
@@ -249,7 +249,7 @@ unsafe extern "C" fn finalize<T: Steps>(object: *mut ffi::PyObject) {
 }
 
 unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
-    // SAFETY: the interpreter passes a dead instance; it ends once.
+    // SAFETY: the interpreter passes an instance without references, once.
     unsafe {
         let this = This::<T>::from_ptr(object);
         match this.stage.get() {
@@ -266,7 +266,7 @@ unsafe extern "C" fn dealloc<T: Steps>(object: *mut ffi::PyObject) {
 unsafe fn end_undone<T: Steps>(object: *mut ffi::PyObject) {
     // SAFETY: guaranteed by the caller.
     unsafe {
-        // The collector must not find it while it waits for its end.
+        // The collector must not find the object while its deallocation is deferred.
         untracked::forget(&This::<T>::from_ptr(object).tracked);
         nested(object, dealloc::<T>, || {
             if !end::<T>(object) {
@@ -276,7 +276,7 @@ unsafe fn end_undone<T: Steps>(object: *mut ffi::PyObject) {
     }
 }
 
-/// Gives the memory of one that is done back, or keeps it.
+/// Puts an awaitable that is done on the freelist, or frees it.
 ///
 /// # Safety
 /// Only for `tp_dealloc`.
@@ -294,7 +294,7 @@ unsafe fn give_back<T: Steps>(object: *mut ffi::PyObject) {
     }
 }
 
-/// One that is not done ends. Says whether it was resurrected instead.
+/// Finalizes and empties an awaitable that is not done. Returns whether it was resurrected instead.
 ///
 /// # Safety
 /// Only for `tp_dealloc`.
@@ -303,8 +303,8 @@ unsafe fn end<T: Steps>(object: *mut ffi::PyObject) -> bool {
     // SAFETY: guaranteed by the caller.
     unsafe {
         let this = This::<T>::from_ptr(object);
-        // The finalizer may bring it back to life, and the interpreter takes what it brings back to
-        // be tracked.
+        // The finalizer may resurrect the object, and the interpreter expects a resurrected object
+        // to be tracked.
         if !this.tracked.replace(true) {
             untracked::forget(&this.tracked);
             ffi::PyObject_GC_Track(object.cast());
@@ -312,7 +312,7 @@ unsafe fn end<T: Steps>(object: *mut ffi::PyObject) -> bool {
         if ffi::PyObject_CallFinalizerFromDealloc(object) < 0 {
             return true;
         }
-        // Whatever releases what it holds may start the collector, which must not find it.
+        // Releasing references may start the collector, which must not find the object.
         if this.tracked.replace(false) {
             ffi::PyObject_GC_UnTrack(object.cast());
         }
@@ -348,7 +348,7 @@ pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
                 slot_fn!(finalize::<T>, ffi::destructor),
             )
             .slot(ffi::Py_tp_dealloc, slot_fn!(dealloc::<T>, ffi::destructor))
-            // What a coroutine's `__await__()` gives can be iterated over.
+            // The result of a coroutine's `__await__()` is an iterator.
             .slot(
                 ffi::Py_tp_iter,
                 slot_fn!(ffi::PyObject_SelfIter, ffi::getiterfunc),

@@ -1,16 +1,16 @@
 //! Native awaitables: what `reader.read()`, `lock.acquire()` and `sleep()` return.
 //!
-//! Such an object is a coroutine in all but type: `await` it, or make a task of it. Its steps are a
-//! [`Steps`] implementation: a state that goes on until it has the result or something else to
-//! await first. A step that has its result at once costs no future and no suspension.
+//! Such an object behaves as a coroutine: it can be awaited, or made a task. Its steps are a
+//! [`Steps`] implementation, a state machine that advances until it has the result or something
+//! else to await first. A step that has its result at once costs no future and no suspension.
 //!
 //! | file | what it has |
 //! |---|---|
-//! | here | the object, what its steps are, and making one |
-//! | `progress.rs` | going on: `send`, `throw`, `close` |
-//! | `awaited.rs` | what is awaited: sending and throwing into it |
-//! | `class.rs` | the types: slots, methods, the end of an instance |
-//! | `shown.rs` | the code and the frame that a program is shown |
+//! | here | the object, the trait of its steps, and making one |
+//! | `progress.rs` | resuming: `send`, `throw`, `close` |
+//! | `awaited.rs` | the awaited object: sending and throwing into it |
+//! | `class.rs` | the types: slots, methods, deallocation |
+//! | `shown.rs` | the code and the frame that Python code sees |
 
 mod awaited;
 mod class;
@@ -31,33 +31,33 @@ use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{Fields, Native, Object, Owned, Res, Slot};
 use crate::untracked;
 
-/// What a step ends with.
+/// The result of a step.
 pub(crate) enum Next {
     /// The awaitable is done, with this result.
     Return(Owned),
-    /// This has to be awaited first; an iterator as `__await__` gives it.
+    /// This iterator, as `__await__` returns it, must be awaited first.
     Await(Owned),
-    /// This future of ours, which was made just now, has to be awaited first: it is pending, and
-    /// nobody else waits for it.
+    /// This native future must be awaited first. It was just made: it is pending, and no other code
+    /// awaits it.
     Wait(Owned),
-    /// Let the loop make a turn first, as `sleep(0)` does.
+    /// A bare yield: let the loop make a turn first, as `sleep(0)` does.
     Yield,
 }
 
-/// The steps of one kind of awaitable. All zero bytes are its state before it is filled.
+/// The steps of one kind of awaitable. All-zero fields are its state before it is filled.
 pub(crate) trait Steps: Sized + 'static {
     /// Whether it may be awaited again once it is done.
     const REUSABLE: bool = false;
     /// The qualified name, which a task's repr shows.
     fn name(&self) -> &'static str;
-    /// Whether it awaits a coroutine of asyncio's own function of that name, which shows its code
-    /// and frame itself.
+    /// Whether it awaits a coroutine of asyncio's function of that name, which shows its own code
+    /// and frame.
     fn hands_over(&self) -> bool {
         false
     }
-    /// Goes on. The first time with `None`, then with what was awaited last gave or raised.
+    /// Advances: first with `None`, then with what the awaited object returned or raised.
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next>;
-    /// Lets go of everything: it is done, or will never be.
+    /// Releases all objects: the awaitable is done, or will never run.
     fn release(&self);
     /// Calls `see` for each field that holds an object.
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot));
@@ -69,7 +69,7 @@ pub(crate) trait Steps: Sized + 'static {
     fn class() -> &'static Class;
 }
 
-/// A type of awaitables, once it is made, and its dead instances.
+/// A type of awaitables, null until it is made, and the freelist of its instances.
 pub(crate) struct Class {
     class: AtomicPtr<ffi::PyTypeObject>,
     keep: fn(*mut ffi::PyObject) -> bool,
@@ -89,14 +89,15 @@ impl Class {
     }
 }
 
-/// `awaitable_class!(NAME, 256)`: a static [`Class`] for one kind of awaitables, with a freelist
-/// that has room for as many.
+/// `awaitable_class!(NAME, 256)`: a static [`Class`] for one kind of awaitables, with a freelist of
+/// that capacity.
 macro_rules! awaitable_class {
     ($name:ident, $room:literal) => {
         static $name: $crate::awaitable::Class = {
             $crate::cpython::freelist::free_list!(FREE, $room);
             $crate::awaitable::Class::new(
-                // SAFETY: called by the type's `tp_dealloc` only, with a dead and empty instance.
+                // SAFETY: called only by the type's `tp_dealloc`, with an untracked, empty
+                // instance.
                 |object| FREE.with(|list| unsafe { list.keep(object) }),
                 |class| FREE.with(|list| list.revive(class, false)),
             )
@@ -108,34 +109,34 @@ pub(crate) use awaitable_class;
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Stage {
-    /// As zeroed memory is.
+    /// The state of zeroed memory.
     Fresh = 0,
     Suspended,
     Running,
     Done,
 }
 
-/// An awaitable behind its object header.
+/// The fields of an awaitable, behind the object header.
 #[repr(C)]
 struct Awaitable<T> {
     stage: Cell<Stage>,
-    /// The finalizer has run: the collector won't run it again, so the object must not come back
+    /// The finalizer has run. The collector won't run it again, so the object must not be reused
     /// from the freelist.
     finalized: Cell<bool>,
-    /// The collector knows of it.
+    /// The collector tracks the object.
     tracked: Cell<bool>,
-    /// What is awaited now; empty while a bare yield is.
+    /// The object that is awaited now; empty during a bare yield.
     inner: Slot,
     steps: T,
 }
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid.
+// SAFETY: the fields are behind the object header; zeroed ones are valid.
 unsafe impl<T: Steps> Fields for Awaitable<T> {}
 
-/// An awaitable of one kind, as the functions of its type get it.
+/// An awaitable of one kind, as the functions of its type receive it.
 type This<T> = Native<Awaitable<T>>;
 
-/// The base class of all types of awaitables, which says no more than that they are of ours.
+/// The common base class of all types of awaitables. It only identifies them.
 static BASE: crate::cpython::Class = crate::cpython::Class::new();
 
 struct Base;
@@ -143,12 +144,12 @@ struct Base;
 // SAFETY: no fields.
 unsafe impl Fields for Base {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: there is no object reference to visit.
 unsafe impl Collected for Base {
     fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
 }
 
-/// Makes the base class when it is first asked for.
+/// The base class, made at the first call.
 fn base() -> Res<&'static Object> {
     if BASE.as_ptr().is_null() {
         let class = TypeBuilder::new::<Base>(c"rondel._rondel.Awaitable", None, Base::offset())
@@ -161,7 +162,7 @@ fn base() -> Res<&'static Object> {
     Ok(BASE.object())
 }
 
-/// Whether an object is an awaitable of ours, of whatever kind.
+/// Whether an object is a native awaitable of any kind.
 #[inline]
 pub(crate) fn is_awaitable(object: &Object) -> bool {
     // SAFETY: a live object; its type, which can't be subclassed, is read while it is alive.
@@ -169,7 +170,7 @@ pub(crate) fn is_awaitable(object: &Object) -> bool {
     ptr::eq(base, BASE.as_ptr())
 }
 
-/// A new awaitable, with `fill` setting its state. What `fill` finds is empty.
+/// Makes an awaitable. `fill` sets its state, which is empty before.
 #[inline]
 pub(crate) fn make<T: Steps>(fill: impl FnOnce(&T)) -> Res<Owned> {
     let class = T::class();

@@ -1,5 +1,4 @@
-//! How an awaitable goes on: by `send`, `throw` and `close`, from what it awaited to what it awaits
-//! next or returns.
+//! Resuming an awaitable through `send`, `throw` and `close`, until it yields or returns.
 
 use pyo3::ffi;
 
@@ -13,15 +12,15 @@ use crate::cpython::{Object, Owned, Raised, Res, names, none};
 use crate::future;
 use crate::untracked;
 
-/// What became of a `send` or `throw`.
+/// The result of a `send` or `throw`.
 pub(super) enum Progress {
     Yielded(Owned),
     Returned(Owned),
 }
 
 impl<T: Steps> This<T> {
-    /// Goes on with `None`, as an `await` in a coroutine does: here is what mostly happens in one
-    /// piece, without calls between the parts.
+    /// Resumes with `None`, as an `await` in a coroutine does. This function inlines the common
+    /// cases.
     #[inline(always)]
     pub(super) fn resume(&self) -> Res<Progress> {
         let next = match self.stage.get() {
@@ -79,7 +78,7 @@ impl<T: Steps> This<T> {
         }
     }
 
-    /// The awaited object has yielded, returned or raised.
+    /// Handles what the awaited object has yielded, returned or raised.
     fn after(&self, polled: Res<Progress>) -> Res<Progress> {
         match polled {
             Ok(Progress::Yielded(value)) => {
@@ -107,7 +106,7 @@ impl<T: Steps> This<T> {
         self.go_on(self.steps.advance(awaited))
     }
 
-    /// A step has ended in this way.
+    /// Handles the result of a step, and runs further steps until the awaitable yields or ends.
     #[inline(never)]
     fn go_on(&self, mut next: Res<Next>) -> Res<Progress> {
         loop {
@@ -140,7 +139,7 @@ impl<T: Steps> This<T> {
         }
     }
 
-    /// Waits for a future that was made just now. Gives what is yielded for it.
+    /// Waits for a future that was just made. Returns what must be yielded for it.
     #[inline]
     fn wait_for(&self, future: Owned) -> Owned {
         future::begin_wait(&future);
@@ -150,7 +149,7 @@ impl<T: Steps> This<T> {
         yielded
     }
 
-    /// It stays, and may be part of a cycle.
+    /// Suspends the awaitable. It may be part of a cycle from now on, so it is tracked.
     #[inline]
     fn suspend(&self) {
         self.stage.set(Stage::Suspended);
@@ -176,7 +175,7 @@ impl<T: Steps> This<T> {
         self.steps.release();
     }
 
-    /// The exception to be thrown is set.
+    /// Throws the exception that is set.
     pub(super) fn throw(&self) -> Res<Progress> {
         match self.stage.get() {
             Stage::Fresh => {

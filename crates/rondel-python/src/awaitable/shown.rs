@@ -1,8 +1,9 @@
-//! What an awaitable shows of a coroutine's code and frame: `cr_code` and `cr_frame`.
+//! What an awaitable shows as a coroutine's code and frame: `cr_code` and `cr_frame`.
 //!
-//! The code is that of the function which made it, and no frame runs. A program that asks gets a
-//! new frame of that code, at the function's first line or at its `await`, with no local variables:
-//! `inspect` and debuggers take a coroutine without a frame for one that is done.
+//! The code is that of the function that made the awaitable, and no frame runs. When user code asks
+//! for a frame, it gets a new one of that code, at the function's first line or at its `await`,
+//! without local variables: `inspect` and debuggers assume that a coroutine without a frame is
+//! done.
 
 use std::ptr;
 
@@ -12,8 +13,8 @@ use crate::cpython::names::import;
 use crate::cpython::object::tuple_item;
 use crate::cpython::{Owned, Res};
 
-/// The code, of the function as it stands or as it awaits, and the function's globals; `None` if
-/// there is no such function.
+/// The function's code and globals, as a tuple; `None` if there is no such function. `awaits`: the
+/// code starts at the line of the function's `await`.
 fn look_up(name: &str, awaits: bool) -> Res<Owned> {
     import("rondel._functions")?
         .getattr(&*Owned::from_str("coroutine_code")?)?
@@ -36,7 +37,7 @@ pub(super) fn frame(name: &str, awaits: bool) -> Res<Owned> {
         return Ok(found);
     }
     let (code, globals) = (tuple_item(&found, 0), tuple_item(&found, 1));
-    // SAFETY: the GIL is held; a live code object and dict, by `coroutine_code`.
+    // SAFETY: the GIL is held; `coroutine_code` returns a code object and a dict.
     unsafe {
         Owned::steal(
             ffi::PyFrame_New(

@@ -1,6 +1,7 @@
-//! Futures of any class: ours, asyncio's, and whatever a program takes for one.
+//! Operations on futures of any class: native ones, asyncio's, and objects that user code treats as
+//! futures.
 //!
-//! What is exactly of one of our classes is asked and completed directly, everything else by its
+//! Exact instances of the native classes are read and completed directly, all others through their
 //! methods.
 
 use super::{State, fail, fields, finish, is_native, new_future};
@@ -33,8 +34,8 @@ pub(crate) fn is_cancelled(future: &Object) -> Res<bool> {
     future.call_method(&names().cancelled, &[])?.is_true()
 }
 
-/// Whether a future that is done has an exception, which then counts as retrieved unless the future
-/// is ours.
+/// Whether a future that is done has an exception. On a foreign future this marks the exception as
+/// retrieved.
 pub(crate) fn has_failed(future: &Object) -> Res<bool> {
     if is_native(future) {
         let future = fields(future);

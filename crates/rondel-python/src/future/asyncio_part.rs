@@ -1,16 +1,16 @@
-//! The part of a future that belongs to asyncio's own class, from CPython 3.14 on.
+//! The fields of a future that belong to asyncio's own class, from CPython 3.14 on.
 //!
-//! Our classes derive from `_asyncio.Future` and `_asyncio.Task`, whose fields are otherwise left
-//! zeroed. Some of them are read, or even written, by others:
+//! The native classes derive from `_asyncio.Future` and `_asyncio.Task`, whose fields are otherwise
+//! left zeroed. Other code reads or writes some of them:
 //!
-//! - who awaits a future (`_asyncio_awaited_by`, call graphs): asyncio's functions keep it there
-//!   for its tasks and groups, so it is kept there for our tasks too;
-//! - the coroutine and the name of a task, and whether it is one: `python -m asyncio ps` and
-//!   profilers read these from outside the process;
-//! - the task's place in the thread's list of tasks (`thread_list.rs`).
+//! - the awaiters of a future (`_asyncio_awaited_by`, call graphs): asyncio's functions keep them
+//!   there for its tasks and groups, so native tasks are added there too;
+//! - the coroutine and the name of a task, and whether the object is a task: `python -m asyncio ps`
+//!   and profilers read these from outside the process;
+//! - the task's node in the thread's list of tasks (`thread_list.rs`).
 //!
-//! Where the fields are differs between versions and builds, and is found out at import: a stock
-//! object is filled by its own methods, and its memory searched for what must have appeared.
+//! The offsets of the fields differ between versions and builds. They are found at import: the
+//! methods of a stock object set its fields, and its memory is searched for the change.
 
 use std::cell::Cell;
 use std::ptr;
@@ -24,7 +24,7 @@ use crate::cpython::layout::{WORD, bytes, holder_of};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
 
-/// Offsets in bytes, and the functions that change what stands there.
+/// Offsets in bytes, and asyncio's functions that change the fields.
 struct Part {
     awaited_by: usize,
     awaited_by_is_set: usize,
@@ -38,7 +38,7 @@ struct Part {
     discard_from_awaited_by: Owned,
 }
 
-/// `None`: the fields were not found, and stay zeroed.
+/// `None` if the fields were not found; they stay zeroed then.
 static PART: Table<Option<Part>> = Table::new();
 
 #[inline]
@@ -58,18 +58,19 @@ pub(crate) fn is_found() -> bool {
 /// The object's slot at an offset.
 #[inline]
 fn slot(object: &Object, offset: usize) -> &Slot {
-    // SAFETY: an instance of one of asyncio's classes, with a `PyObject *` at this offset.
+    // SAFETY: `object` is an instance of one of asyncio's classes, with a `PyObject *` at this
+    // offset.
     unsafe { &*object.as_ptr().byte_add(offset).cast::<Slot>() }
 }
 
 /// The object's one-byte flag at an offset.
 #[inline]
 fn flag(object: &Object, offset: usize) -> &Cell<u8> {
-    // SAFETY: an instance of one of asyncio's classes, with a `char` at this offset.
+    // SAFETY: `object` is an instance of one of asyncio's classes, with a `char` at this offset.
     unsafe { &*object.as_ptr().byte_add(offset).cast::<Cell<u8>>() }
 }
 
-/// `waiter` awaits `future` from now on. Both are of asyncio's classes.
+/// Records that `waiter` awaits `future`. Both must be instances of asyncio's classes.
 #[inline]
 pub(crate) fn add_awaiter(future: &Object, waiter: &Object) -> Res<()> {
     let Some(part) = part() else {
@@ -83,7 +84,7 @@ pub(crate) fn add_awaiter(future: &Object, waiter: &Object) -> Res<()> {
     part.add_to_awaited_by.call(&[future, waiter]).map(drop)
 }
 
-/// It does no more.
+/// Removes the record that `waiter` awaits `future`.
 #[inline]
 pub(crate) fn discard_awaiter(future: &Object, waiter: &Object) -> Res<()> {
     let Some(part) = part() else {
@@ -100,15 +101,15 @@ pub(crate) fn discard_awaiter(future: &Object, waiter: &Object) -> Res<()> {
     Ok(())
 }
 
-/// Whether asyncio keeps awaiters for this object, which may be anything.
+/// Whether asyncio keeps awaiters for this object, which may be of any type.
 pub(crate) fn has_awaiters(object: &Object) -> Res<bool> {
     Ok(cfg!(Py_3_14)
         && (object.is_instance(&imports().stock_future)?
             || object.is_instance(&imports().stock_task)?))
 }
 
-/// A task was made: who looks from outside sees its coroutine and name. `name` may be the task's
-/// number.
+/// Makes the coroutine and the name of a new task visible to external tools. `name` may be the
+/// task's number.
 #[inline]
 pub(crate) fn show_task(task: &Object, coroutine: &Object, name: Owned) {
     let Some(part) = part() else {
@@ -116,27 +117,27 @@ pub(crate) fn show_task(task: &Object, coroutine: &Object, name: Owned) {
     };
     flag(task, part.is_task).set(1);
     slot(task, part.name).set(name);
-    // What is no coroutine of the interpreter's has no frame to be found.
+    // Only the interpreter's own coroutines have a frame that such tools can find.
     if ptr::eq(coroutine.type_ptr(), imports().coroutine_type.as_type_ptr()) {
         slot(task, part.coroutine).set(coroutine.own());
     }
 }
 
-/// The task was given another name.
+/// Records the new name of a task.
 pub(crate) fn show_name(task: &Object, name: &Object) {
     if let Some(part) = part() {
         slot(task, part.name).set(name.own());
     }
 }
 
-/// Whether asyncio may have the task in its list.
+/// Whether asyncio's list may contain the task.
 #[cfg(Py_3_14)]
 #[inline]
 pub(crate) fn is_listed(task: &Object) -> bool {
     part().is_none_or(|part| !slot(task, part.node).is_empty())
 }
 
-/// The task's place in that list.
+/// The task's node in that list.
 #[cfg(Py_3_14)]
 #[inline]
 pub(crate) fn node(task: &Object) -> Option<&Node> {
@@ -145,7 +146,7 @@ pub(crate) fn node(task: &Object) -> Option<&Node> {
     Some(unsafe { &*task.as_ptr().byte_add(part.node).cast::<Node>() })
 }
 
-/// Empties it, before the object dies.
+/// Clears the fields of a future before it is deallocated.
 #[inline]
 pub(crate) fn clear_future(future: &Object) {
     if let Some(part) = part() {
@@ -154,7 +155,7 @@ pub(crate) fn clear_future(future: &Object) {
     }
 }
 
-/// The same for a task.
+/// Clears the fields of a task before it is deallocated.
 #[inline]
 pub(crate) fn clear_task(task: &Object) {
     if let Some(part) = part() {
@@ -166,8 +167,8 @@ pub(crate) fn clear_task(task: &Object) {
 
 // ---- finding the fields ----
 
-/// Finds them. Once, at import. Where they are not as expected nothing is kept there, so that who
-/// looks from outside sees no tasks, and asyncio's functions are called for its list of them.
+/// Finds the fields. Called once, at import. If they are not as expected, they stay unused:
+/// external tools see no tasks, and asyncio's functions are called for its list of tasks.
 pub(super) fn init() -> Res<()> {
     if cfg!(not(Py_3_14)) {
         return Ok(());
@@ -210,7 +211,7 @@ fn find(coroutine: &Object, name: &Object) -> Res<Part> {
     get("_unregister_task")?.call(&[&task])?;
     #[cfg(Py_3_14)]
     let unlisted = bytes(&task);
-    // The flag stands right before the other one, and tells tasks from futures.
+    // The `is_task` flag directly precedes the other flag. It is set in tasks and clear in futures.
     let is_task = awaited_by_is_set - 1;
     found((listed[is_task] == 1 && after[is_task] == 0).then_some(()))?;
     Ok(Part {
@@ -244,14 +245,14 @@ fn new_coroutine() -> Res<Owned> {
     import("builtins")?
         .getattr(&*Owned::from_str("exec")?)?
         .call(&[&source, &names])?;
-    // SAFETY: a live dict; a borrowed reference, or null.
+    // SAFETY: a live dict; the result is a borrowed reference or null.
     unsafe {
         let coroutine = ffi::PyDict_GetItemString(names.as_ptr(), c"coroutine".as_ptr());
         Owned::steal(ffi::Py_XNewRef(coroutine))
     }
 }
 
-/// A stock task on a loop that forgets what it is told.
+/// A stock task on a stub loop that ignores the calls it gets.
 fn new_task(coroutine: &Object, name: &Object) -> Res<Owned> {
     let attribute = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
     let event_loop = attribute("types", "SimpleNamespace")?.call(&[])?;

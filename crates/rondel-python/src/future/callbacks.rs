@@ -1,10 +1,10 @@
-//! The callbacks of a future: who is notified when it is done. They are scheduled by `call_soon`,
-//! in the order in which they were added.
+//! The callbacks of a future. When it is done, they are scheduled by `call_soon`, in the order in
+//! which they were added.
 //!
-//! The first callback stands in the future itself, further ones in its rare fields. A task of ours
-//! that waits is pushed onto the ready ring as it is
-//! ([`Kind::Wakeup`](crate::loop_core::item::Kind)), a watcher is told at once (`watch.rs`); any
-//! other callback gets a handle.
+//! The first callback is stored in the future itself, further ones in its rare fields. A waiting
+//! native task is pushed directly onto the ready ring
+//! ([`Kind::Wakeup`](crate::loop_core::item::Kind)), and a watcher is notified at once
+//! (`watch.rs`). Any other callback gets a handle.
 
 use super::kinds::{TASK, TASK_WAITING};
 use super::watch;
@@ -15,9 +15,9 @@ use crate::handle::call_soon;
 use crate::loop_core::item::Kind;
 use crate::loop_core::{LoopCore, check_step};
 
-/// Who wants to know.
+/// One callback of a future.
 pub(super) struct Callback {
-    /// A task of ours or a watcher if there is no context, otherwise a callable.
+    /// A native task or a watcher if there is no context; otherwise a callable.
     pub(super) target: Owned,
     pub(super) context: Option<Owned>,
 }
@@ -26,7 +26,7 @@ pub(super) struct Callback {
 #[inline]
 pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
     let this = fields(future);
-    // Mostly one task waits, and nobody else.
+    // In the common case, the only callback is one waiting task.
     if this.context.is_empty()
         && this.has_no_rare()
         && this
@@ -69,7 +69,7 @@ pub(super) fn schedule(future: &Object, callback: Callback) -> Res<()> {
     }
 }
 
-/// Queues the next step of a task that waits for a future, which is done.
+/// Queues the next step of a task whose awaited future `done` is done.
 #[inline(always)]
 pub(super) fn wake(event_loop: &Object, task: Owned, done: &Object) -> Res<()> {
     if let Some(core) = LoopCore::of(event_loop)
@@ -79,7 +79,8 @@ pub(super) fn wake(event_loop: &Object, task: Owned, done: &Object) -> Res<()> {
         return core.push(Kind::Wakeup, task);
     }
     let waiting = TASK_WAITING.get();
-    // The future that holds the loop may be made anew by what is called.
+    // Owned references: the calls may run user code that reinitializes the future, which holds the
+    // loop.
     let (event_loop, context) = (event_loop.own(), (waiting.context_of)(&task));
     call_soon(
         &event_loop,
@@ -89,12 +90,12 @@ pub(super) fn wake(event_loop: &Object, task: Owned, done: &Object) -> Res<()> {
     )
 }
 
-/// Lets a task of ours, or a watcher, wait for a future of ours. If that is done, the task is
-/// queued or the watcher told at once.
+/// Makes a native task or a watcher wait for a native future. If the future is already done, the
+/// task is queued or the watcher notified at once.
 #[inline]
 pub(crate) fn add_waiter(future: &Object, waiter: &Object) -> Res<()> {
     let this = fields(future);
-    // Mostly nobody else waits.
+    // In the common case, no other callback is registered.
     if !this.is_done() && this.callback.is_empty() && this.has_no_rare() {
         this.callback.fill(waiter.own());
         drop(this.context.take());
@@ -117,7 +118,7 @@ pub(crate) fn add_callback(future: &Object, callable: &Object, context: &Object)
     add(future, callback)
 }
 
-/// Takes back what [`add_waiter`] did.
+/// Reverts [`add_waiter`].
 pub(crate) fn remove_waiter(future: &Object, waiter: &Object) {
     let this = fields(future);
     if this.context.is_empty() && this.callback.holds(waiter) {
@@ -163,7 +164,7 @@ pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
     Ok(())
 }
 
-/// The callback with that number.
+/// The callback at an index.
 pub(super) fn nth(this: &Future, index: usize) -> Option<Callback> {
     let index = match this.callback.cloned() {
         Some(target) if index == 0 => {

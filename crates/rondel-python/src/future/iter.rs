@@ -1,11 +1,13 @@
 //! What `await future` does.
 //!
-//! A future is its own iterator: `await` needs no second object. The first `__next__` of a pending
-//! one marks it as *blocking* and yields it to the task, which takes the mark away and waits; the
-//! next one returns the result. `__await__()` and `__iter__()`, where a program calls them itself,
-//! give a [`FutureIter`] that has `send`, `throw` and `close` besides, as asyncio's does. (The
-//! future itself must not have these: it would then pass for a coroutine. Compilers that await by
-//! the slot, as the interpreter does, take it for an iterator without `throw`.)
+//! A future is its own iterator, so `await` needs no second object. The first `__next__` of a
+//! pending future marks it as *blocking* and yields it to the task, which removes the mark and
+//! waits. The next `__next__` returns the result.
+//!
+//! If user code calls `__await__()` or `__iter__()` itself, it gets a [`FutureIter`], which also
+//! has `send`, `throw` and `close`, as asyncio's does. The future itself must not have these
+//! methods, as it would then pass for a coroutine. Compilers that await through the type slot, as
+//! the interpreter does, treat it as an iterator without `throw`.
 
 use std::cell::Cell;
 use std::ptr;
@@ -47,7 +49,7 @@ pub(crate) fn advance(future: &Object) -> Res<Step> {
     Ok(Step::Yield(future.own()))
 }
 
-/// The result of what is exactly a future, if it is done and has one.
+/// The result of an exact `rondel.Future` that finished without an exception; otherwise `None`.
 #[inline]
 pub(crate) fn value_if_done(object: &Object) -> Option<Owned> {
     if !is_exact(object) {
@@ -57,7 +59,7 @@ pub(crate) fn value_if_done(object: &Object) -> Option<Owned> {
     (this.state() == State::Finished && !this.has_failed()).then(|| this.result.or_none())
 }
 
-/// What `await` does first with a future that is pending and that nobody awaits.
+/// What `await` does first with a pending future that no other code awaits.
 #[inline]
 pub(crate) fn begin_wait(future: &Object) {
     fields(future).set_blocking(true);
@@ -105,15 +107,15 @@ pub(super) unsafe extern "C" fn am_send(
             }
         })
     });
-    // SAFETY: the caller's place for the result; null with PYGEN_ERROR.
+    // SAFETY: guaranteed by the caller: room for a reference. It is null with `PYGEN_ERROR`.
     unsafe { *result = value };
     status
 }
 
-/// The iterator that `__await__()` and `__iter__()` give to programs.
+/// The iterator that `__await__()` and `__iter__()` return to user code.
 #[repr(C)]
 struct FutureIter {
-    /// Empty when the iteration is over.
+    /// Empty once the iteration is over.
     future: Slot,
     started: Cell<bool>,
 }
@@ -121,10 +123,10 @@ struct FutureIter {
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid.
+// SAFETY: the fields are behind the object header; zeroed ones are valid.
 unsafe impl Fields for FutureIter {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for FutureIter {
     slots!(future);
 }
@@ -170,7 +172,7 @@ unsafe extern "C" fn iter_iternext(iter: *mut ffi::PyObject) -> *mut ffi::PyObje
     guard_object(|| iter_next(iter))
 }
 
-/// `send` as a program calls it: a result comes as a full `StopIteration`.
+/// `send`, called by user code: a result is raised as a full `StopIteration`.
 fn iter_send(iter: &Object, _: &Object) -> Res<Owned> {
     iter_next(iter).map_err(complete_stop_iteration)
 }
@@ -188,7 +190,7 @@ fn iter_throw(iter: &Object, args: Args<'_>) -> Res<Owned> {
             ffi::PyErr_WarnEx(ffi::PyExc_DeprecationWarning, text.as_ptr(), 1)
         })?;
     }
-    // SAFETY: live objects; types are checked before they are relied on.
+    // SAFETY: live objects, whose types are checked before they are relied on.
     unsafe {
         let exception = if ffi::PyExceptionClass_Check(first.as_ptr()) != 0 {
             match rest.first().filter(|value| !value.is_none()) {

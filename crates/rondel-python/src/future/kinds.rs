@@ -1,7 +1,7 @@
-//! The classes of futures that are made above this folder: tasks, and what `gather` returns.
+//! The classes of futures that are made outside this folder: tasks, and what `gather` returns.
 //!
-//! What futures need to know of these classes is kept here, and filled at import by the modules
-//! that make the classes. Testing for one of them is one comparison, as for
+//! This file keeps what futures need to know of these classes. The modules that make the classes
+//! fill it in at import. Testing for one of them is a single comparison, as for
 //! [`Future`](super::Future) itself.
 
 use super::is_exact;
@@ -9,7 +9,7 @@ use crate::cpython::names::Table;
 use crate::cpython::native::Class;
 use crate::cpython::{Object, Owned, Res};
 
-/// A class of futures that derives from ours, or has its fields in the same place.
+/// A class that derives from the native future class, or has its fields at the same offset.
 pub(crate) struct Kind {
     pub(crate) class: Class,
     cancel: Table<Cancel>,
@@ -26,19 +26,19 @@ impl Kind {
         }
     }
 
-    /// Notes the class and its way of being cancelled. Once, at import.
+    /// Sets the class and its `cancel` function. Called once, at import.
     pub(crate) fn fill(&self, class: &Object, cancel: Cancel) {
         self.cancel.fill(cancel);
         self.class.set(class);
     }
 
-    /// Whether an object is of the class itself.
+    /// Whether an object is an instance of exactly this class.
     #[inline]
     pub(crate) fn is_exact(&self, object: &Object) -> bool {
         self.class.is_exact(object)
     }
 
-    /// Cancels an object of the class.
+    /// Cancels an instance of the class.
     pub(super) fn cancel(&self, object: &Object, message: Option<&Object>) -> Res<bool> {
         (self.cancel.get())(object, message)
     }
@@ -49,18 +49,18 @@ pub(crate) static TASK: Kind = Kind::new();
 /// What `gather` returns.
 pub(crate) static GATHERING: Kind = Kind::new();
 
-/// Whether this is exactly a future or a task of ours, or what `gather` returns: then nothing of it
-/// is overridden.
+/// Whether an object is exactly a native future, a native task or what `gather` returns. None of
+/// its methods is overridden then.
 #[inline]
 pub(crate) fn is_native(object: &Object) -> bool {
     is_exact(object) || TASK.is_exact(object) || GATHERING.is_exact(object)
 }
 
-/// How a task that waits for a future is seen by those who look at the future's callbacks.
+/// How a task that waits for a future appears among the future's callbacks.
 pub(crate) struct Waiting {
-    /// The callable that stands for it.
+    /// The callable that represents the task.
     pub(crate) wakeup_callable: fn(&Object) -> Res<Owned>,
-    /// The context that it runs in.
+    /// The context in which the task runs.
     pub(crate) context_of: fn(&Object) -> Owned,
 }
 

@@ -1,4 +1,4 @@
-//! What Python sees of a future: methods, attributes, the class.
+//! `Future` as Python sees it: methods, attributes, the class.
 
 use std::collections::BTreeSet;
 use std::ffi::c_int;
@@ -19,7 +19,7 @@ use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple
 use crate::cpython::types::{TypeBuilder, hide_slot, slot_fn};
 use crate::cpython::{Native, Object, Owned, Res, context, imports, names, none};
 
-/// The fields of a future whose `__init__` has run.
+/// The fields of a future. Raises `RuntimeError` if its `__init__` has not run.
 fn alive(future: &Native<Future>) -> Res<&Future> {
     let this: &Future = future;
     if this.event_loop().is_none() {
@@ -28,7 +28,7 @@ fn alive(future: &Native<Future>) -> Res<&Future> {
     Ok(this)
 }
 
-/// As [`alive`], with the exception that `result` and `exception` raise.
+/// Like [`alive`], but raises `InvalidStateError`, as `result` and `exception` do.
 fn alive_to_read(future: &Native<Future>) -> Res<&Future> {
     let this: &Future = future;
     if this.event_loop().is_none() {
@@ -120,7 +120,7 @@ fn add_done_callback(future: &Native<Future>, args: Args<'_>) -> Res<Owned> {
 }
 
 impl Callback {
-    /// Tells it from all others of its future.
+    /// A key that distinguishes this callback from all others of its future.
     fn identity(&self) -> (usize, usize) {
         let context = self.context.as_deref().map_or(0, |it| it.as_ptr().addr());
         (self.target.as_ptr().addr(), context)
@@ -146,9 +146,9 @@ impl Callback {
 
 fn remove_done_callback(future: &Native<Future>, callback: &Object) -> Res<Owned> {
     let this = alive(future)?;
-    // A comparison may run code that changes what is compared, so each one is looked up when it is
-    // its turn.
-    let mut equal = BTreeSet::new(); // a hash set asks the kernel for random bytes
+    // A comparison may run code that changes the callbacks, so each one is looked up when it is
+    // compared.
+    let mut equal = BTreeSet::new(); // a `HashSet` would ask the kernel for random bytes
     let mut index = 0;
     while let Some(candidate) = nth(this, index) {
         if candidate.callable(future.object())?.equals(callback)? {
@@ -312,7 +312,7 @@ unsafe extern "C" fn tp_init(
     })
 }
 
-/// From 3.15 on `__init__` runs once.
+/// From 3.15 on, a second call of `__init__` raises `RuntimeError`.
 pub(crate) fn check_fresh(future: &Object) -> Res<()> {
     if cfg!(Py_3_15) && fields(future).event_loop().is_some() {
         let get = |name: &str| future.class().getattr(&*Owned::from_str(name)?)?.to_text();
@@ -322,15 +322,15 @@ pub(crate) fn check_fresh(future: &Object) -> Res<()> {
     Ok(())
 }
 
-/// Takes back whatever an earlier `__init__` did.
+/// Reverts everything that an earlier `__init__` did.
 pub(crate) fn reset(future: &Object) {
-    // SAFETY: futures and tasks alone are reset.
+    // SAFETY: `future` is a future or a task.
     let this = unsafe { future.known::<Future>() };
     super::release(this);
     this.renew();
 }
 
-/// As [`reset`], but an object lives as long as the future.
+/// Like [`reset`], but keeps an object alive as long as the future.
 pub(crate) fn reset_keeping(future: &Object, object: Option<Owned>) {
     let this = fields(future);
     let kept = this.if_rare(|rare| Some(rare.kept.take()));
@@ -341,7 +341,7 @@ pub(crate) fn reset_keeping(future: &Object, object: Option<Owned>) {
     }
 }
 
-/// The loop that was passed, or the current one.
+/// The loop that was passed, or else the current one.
 pub(crate) fn loop_or_default(event_loop: Option<&Object>) -> Res<Owned> {
     match event_loop.filter(|event_loop| !event_loop.is_none()) {
         Some(event_loop) => Ok(event_loop.own()),
@@ -380,8 +380,8 @@ pub(crate) fn shared_attributes() -> Vec<GetSet> {
     ]
 }
 
-/// Makes a class whose instances are their own iterators, for the interpreter alone: to a program
-/// they are no iterators.
+/// Makes a class whose instances are their own iterators for the interpreter. Python code finds no
+/// `__next__` on them.
 pub(crate) fn build_iterable(builder: TypeBuilder) -> Res<Owned> {
     let class = builder
         .slot(ffi::Py_am_await, slot_fn!(iter::am_await, ffi::unaryfunc))

@@ -1,20 +1,20 @@
-//! `Future`: its fields, and its way from pending to done.
+//! `Future`: its fields, and its transition from pending to done.
 //!
-//! `rondel.Future` derives from `_asyncio.Future`; our fields stand behind those of
-//! `_asyncio.Task`, so that one offset does for futures and tasks. Done futures queue their
-//! callbacks: a task of ours that waits is pushed onto the ready ring as it is (`Kind::Wakeup`),
-//! any other callback gets a handle.
+//! `rondel.Future` derives from `_asyncio.Future`. The native fields are behind those of
+//! `_asyncio.Task`, so that futures and tasks share one offset. A future that is done queues its
+//! callbacks: a waiting native task is pushed directly onto the ready ring (`Kind::Wakeup`), any
+//! other callback gets a handle.
 //!
 //! | file | what it has |
 //! |---|---|
-//! | here | the fields; how a future is done |
-//! | `callbacks.rs` | who waits for it, and how they are told |
-//! | `watch.rs` | who watches it without a callback: `gather`, `wait`, task groups |
-//! | `kinds.rs` | the classes of futures that are made above this folder |
-//! | `any.rs` | futures of any class: asyncio's, and a program's own |
+//! | here | the fields; completing and cancelling |
+//! | `callbacks.rs` | the callbacks, and how they are scheduled |
+//! | `watch.rs` | watchers, which need no callback: `gather`, `wait`, task groups |
+//! | `kinds.rs` | the classes of futures that are made outside this folder |
+//! | `any.rs` | futures of any class: asyncio's, and user-defined ones |
 //! | `iter.rs` | what `await` does |
-//! | `methods.rs` | what Python sees |
-//! | `object.rs` | the life of the object |
+//! | `methods.rs` | methods, attributes, the class |
+//! | `object.rs` | finalizer, garbage collection, freelist |
 //! | `asyncio_part.rs` | what is kept in asyncio's part of the object, from 3.14 on |
 //! | `thread_list.rs` | the interpreter's list of a thread's tasks, from 3.14 on |
 
@@ -53,7 +53,7 @@ pub(crate) use methods::{
 };
 pub(crate) use object::{finalize, give_back, may_end_others, release};
 
-/// Where a future stands.
+/// The state of a future.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum State {
     Pending,
@@ -66,18 +66,18 @@ const LOG_TRACEBACK: u8 = 2;
 /// `result` is an exception.
 const FAILED: u8 = 4;
 
-/// A future's fields. All zero is a valid one that was not initialized.
+/// A future's fields. All-zero fields are a valid, uninitialized future.
 #[repr(C)]
 pub(crate) struct Future {
     event_loop: Slot,
     /// The result, or the exception.
     result: Slot,
-    /// The first callback: a waiting task of ours or a task group (then `context` is empty), or any
+    /// The first callback: a waiting native task or a watcher (then `context` is empty), or any
     /// callable.
     callback: Slot,
-    /// The callback's context. In a future that is queued for its task group: the group.
+    /// The context of the first callback.
     context: Slot,
-    /// What most futures never need.
+    /// Fields that most futures never need.
     rare: Cell<Option<Box<Rare>>>,
     /// 0 pending, 1 cancelled, 2 finished: zero must be pending.
     state: Cell<u8>,
@@ -86,20 +86,20 @@ pub(crate) struct Future {
 
 #[derive(Default)]
 struct Rare {
-    /// The callbacks behind the first one.
+    /// The callbacks after the first one.
     callbacks: RefCell<Vec<Callback>>,
     exception_traceback: Slot,
     cancel_message: Slot,
     cancelled_error: Slot,
     source_traceback: Slot,
-    /// The contexts of a task that was made anew, one of which its step may be in.
+    /// Earlier contexts of a task whose `__init__` ran again; a step may still run in one of them.
     kept: RefCell<Vec<Owned>>,
 }
 
 static CLASS: Class = Class::new();
 
-// SAFETY: all classes of futures are made with the fields at this offset, behind what
-// `_asyncio.Task` has.
+// SAFETY: all classes of futures are made with the fields at this offset, behind those of
+// `_asyncio.Task`.
 unsafe impl Fields for Future {
     #[inline]
     fn offset() -> usize {
@@ -107,8 +107,8 @@ unsafe impl Fields for Future {
     }
 }
 
-// SAFETY: instances of all of these classes have the fields. (`exact` gives what nothing is
-// overridden of: futures, tasks, and what `gather` returns.)
+// SAFETY: instances of all these classes have the fields. (`is_exact` covers the classes without
+// overridden methods: futures, tasks, and what `gather` returns.)
 unsafe impl NativeClass for Future {
     #[inline]
     fn class() -> &'static Class {
@@ -128,18 +128,18 @@ unsafe impl NativeClass for Future {
 
 free_list!(FREE, 1024);
 
-/// The class.
+/// The class `rondel.Future`.
 pub(crate) fn class() -> &'static Object {
     CLASS.object()
 }
 
-/// Whether this is exactly a `rondel.Future`.
+/// Whether an object is exactly a `rondel.Future`.
 #[inline]
 pub(crate) fn is_exact(object: &Object) -> bool {
     CLASS.is_exact(object)
 }
 
-/// The fields of a future or task of ours, which `object` must be.
+/// The fields of `object`, which must be a native future or task.
 #[inline]
 pub(crate) fn fields(object: &Object) -> &Future {
     Future::of(object)
@@ -158,7 +158,7 @@ pub(crate) fn new_future(event_loop: &Object) -> Res<Owned> {
     Ok(future)
 }
 
-/// A future that one task is to wait on, in a loop of ours. Afterwards [`give_back`] may have it.
+/// A future for one task to wait on, on a Rondel loop. Pass it to [`give_back`] afterwards.
 #[inline]
 pub(crate) fn new_waiter(core: &LoopCore) -> Res<Owned> {
     match core.take_waiter() {
@@ -205,7 +205,7 @@ impl Future {
         self.event_loop.get()
     }
 
-    /// Whether it was just yielded by `await`, and not by a bare `yield`.
+    /// Whether `await` has just yielded it, as opposed to a bare `yield`.
     #[inline]
     pub(crate) fn is_blocking(&self) -> bool {
         self.has(BLOCKING)
@@ -241,7 +241,7 @@ impl Future {
         self.flags.set(if on { rest | flag } else { rest });
     }
 
-    /// Runs `f` on the rare fields, which are made if need be. `f` must not run foreign code.
+    /// Runs `f` on the rare fields, which are made if needed. `f` must not run foreign code.
     fn with_rare<R>(&self, f: impl FnOnce(&Rare) -> R) -> R {
         let rare = self.rare.take().unwrap_or_default();
         let result = f(&rare);
@@ -249,7 +249,7 @@ impl Future {
         result
     }
 
-    /// As [`with_rare`](Self::with_rare), if there are any.
+    /// Like [`with_rare`](Self::with_rare), but only if there are rare fields.
     fn if_rare<R>(&self, f: impl FnOnce(&Rare) -> Option<R>) -> Option<R> {
         let rare = self.rare.take()?;
         let result = f(&rare);
@@ -257,10 +257,10 @@ impl Future {
         result
     }
 
-    /// Whether there are none of the rare fields.
+    /// Whether the rare fields have not been made.
     #[inline]
     fn has_no_rare(&self) -> bool {
-        // SAFETY: looked at, and nothing else happens meanwhile.
+        // SAFETY: the borrow ends within the expression, and nothing else runs meanwhile.
         unsafe { (*self.rare.as_ptr()).is_none() }
     }
 
@@ -284,8 +284,7 @@ impl Future {
         self.if_rare(|rare| rare.source_traceback.cloned())
     }
 
-    /// The exception that `cancelled()` futures raise: the one that ended the task, once; or a new
-    /// one.
+    /// The `CancelledError` to raise: the one that ended the task, the first time; later a new one.
     pub(crate) fn cancelled_error(&self) -> Res<Owned> {
         if let Some(error) = self.if_rare(|rare| rare.cancelled_error.take()) {
             return Ok(error);
@@ -301,7 +300,8 @@ impl Future {
         drop(before);
     }
 
-    /// The exception of a failed future, its traceback as it was when it was set.
+    /// The exception of a failed future. The first call restores the traceback that it had when it
+    /// was set; later calls clear the traceback, as CPython does.
     fn exception_to_raise(&self) -> Option<Owned> {
         if !self.has(FAILED) {
             return None;
@@ -315,13 +315,13 @@ impl Future {
     }
 }
 
-/// How a future ended, as whoever waits for it gets it. It must be done.
+/// The outcome of a future that is done, as `await` gives it.
 pub(crate) enum Outcome {
     Value(Owned),
     Error(Owned),
 }
 
-/// Reads a done future's outcome, which counts as retrieving its exception.
+/// The outcome of a future that is done. Marks its exception as retrieved.
 #[inline]
 pub(crate) fn outcome(this: &Future) -> Res<Outcome> {
     if this.state() == State::Cancelled {
@@ -334,7 +334,7 @@ pub(crate) fn outcome(this: &Future) -> Res<Outcome> {
     })
 }
 
-/// The exception of a future that has failed, which counts as retrieving it.
+/// The exception of a future, if it has failed. Marks it as retrieved.
 pub(crate) fn exception(future: &Object) -> Option<Owned> {
     let this = fields(future);
     this.set_log_traceback(false);
@@ -360,7 +360,7 @@ fn check_pending(this: &Future) -> Res<()> {
     Ok(())
 }
 
-/// Ends a future with a result.
+/// Completes a future with a result. Raises `InvalidStateError` if it is done.
 #[inline]
 pub(crate) fn finish(future: &Object, value: Owned) -> Res<()> {
     let this = fields(future);
@@ -370,12 +370,13 @@ pub(crate) fn finish(future: &Object, value: Owned) -> Res<()> {
     schedule_callbacks(future)
 }
 
-/// Ends a future with an exception instance.
+/// Completes a future with an exception, or a class of exceptions. Raises `InvalidStateError` if it
+/// is done.
 pub(crate) fn fail(future: &Object, exception: &Object) -> Res<()> {
     let this = fields(future);
     check_pending(this)?;
     let exception = exception_instance(future, exception)?;
-    check_pending(this)?; // the exception's class may have completed it
+    check_pending(this)?; // the exception's constructor may have completed it
     // SAFETY: an exception instance.
     let traceback = unsafe { Owned::steal(ffi::PyException_GetTraceback(exception.as_ptr())).ok() };
     if traceback.is_some() {
@@ -407,8 +408,8 @@ fn exception_instance(future: &Object, exception: &Object) -> Res<Owned> {
     }
 }
 
-/// A `StopIteration` can't be raised into a future. Patch releases differ in what is done with one
-/// (`TypeError`, or a `RuntimeError` in its place), so a future of asyncio's own is asked.
+/// `StopIteration` can't be raised into a future. Patch releases differ in what they raise or set
+/// instead (`TypeError`, or a `RuntimeError` in its place), so a stock asyncio future decides.
 #[cold]
 fn stop_iteration_as_stock(future: &Object, exception: &Object) -> Res<Owned> {
     let event_loop = fields(future).event_loop.or_none();
@@ -419,7 +420,7 @@ fn stop_iteration_as_stock(future: &Object, exception: &Object) -> Res<Owned> {
     stock.call_method(&*Owned::from_str("exception")?, &[])
 }
 
-/// `Future.cancel`: false if it is done already.
+/// `Future.cancel`: false if the future is already done.
 pub(crate) fn cancel(future: &Object, message: Option<&Object>) -> Res<bool> {
     let this = fields(future);
     this.set_log_traceback(false);
@@ -432,12 +433,12 @@ pub(crate) fn cancel(future: &Object, message: Option<&Object>) -> Res<bool> {
     Ok(true)
 }
 
-/// Cancels what a task waits for: a future of ours, or anything with `cancel(msg=…)`.
+/// Cancels what a task waits for: a native future, or any object with `cancel(msg=…)`.
 pub(crate) fn cancel_any(future: &Object, message: Option<&Object>) -> Res<bool> {
     if is_exact(future) {
         return cancel(future, message);
     }
-    // Each may wait for another one, and tasks that wait for each other never end.
+    // Tasks may wait for each other in a long chain or a cycle, so the recursion is bounded.
     recurse(|| {
         for kind in [&kinds::TASK, &kinds::GATHERING] {
             if kind.is_exact(future) {
@@ -451,7 +452,7 @@ pub(crate) fn cancel_any(future: &Object, message: Option<&Object>) -> Res<bool>
     })
 }
 
-/// The error of objects made by `__new__` alone.
+/// The error for objects whose `__init__` has not run.
 #[cold]
 pub(crate) fn uninitialized<T>() -> Res<T> {
     runtime_error("Future object is not initialized.")

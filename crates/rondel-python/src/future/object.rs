@@ -1,4 +1,4 @@
-//! A future's life as a Python object: finalizer, garbage collection, freelist.
+//! A future as a Python object: finalizer, garbage collection, freelist.
 
 use pyo3::ffi;
 
@@ -10,7 +10,7 @@ use crate::cpython::types::{has_weakrefs, is_fresh};
 use crate::cpython::{Native, Object, Owned, Res, Slot, imports, names};
 use crate::loop_core::LoopCore;
 
-/// `__del__`: an exception that nobody looked at is reported.
+/// `__del__`: reports an exception that was never retrieved.
 pub(crate) fn finalize(future: &Object) -> Res<()> {
     let this = fields(future);
     if !this.logs_traceback() {
@@ -33,19 +33,19 @@ pub(crate) fn finalize(future: &Object) -> Res<()> {
     Ok(())
 }
 
-// SAFETY: all that a future holds is shown.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Future {
     const FINALIZED: bool = true;
 
     slots!(callback, context, result, event_loop);
 
-    /// An instance may have a dict, which asyncio's class has a place for.
+    /// asyncio's class, whose part of an instance holds the `__dict__`.
     fn base() -> Option<&'static Object> {
         Some(&imports().stock_future)
     }
 
     fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
-        // The collector's visits run no foreign code, so the box may be out for their time.
+        // A traverse visit runs no foreign code, so nothing needs the box while it is out.
         if let Some(rare) = self.rare.take() {
             rare.for_each(see);
             self.rare.set(Some(rare));
@@ -88,7 +88,7 @@ unsafe impl Collected for Future {
 }
 
 impl Rare {
-    /// Shows all that they hold.
+    /// Calls `see` for each object held.
     fn for_each(&self, see: &mut dyn FnMut(&Object)) {
         let slots = [
             &self.exception_traceback,
@@ -112,7 +112,7 @@ impl Rare {
 }
 
 impl Future {
-    /// Shows all that the future holds, for the classes that build on it.
+    /// Calls `see` for each object that the future holds, for the classes that build on it.
     pub(crate) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
         self.for_each_slot(&mut |slot| {
             if let Some(object) = slot.get() {
@@ -122,7 +122,7 @@ impl Future {
         self.for_each_other(see);
     }
 
-    /// Makes it pending, and as good as new, once it is empty.
+    /// Resets the state and the flags of an empty future, which is pending then.
     #[inline]
     pub(crate) fn renew(&self) {
         self.state.set(0);
@@ -130,7 +130,7 @@ impl Future {
     }
 }
 
-/// Empties a future.
+/// Releases all that a future holds.
 #[inline]
 pub(crate) fn release(this: &Native<Future>) {
     Future::release_inherited(this);
@@ -138,17 +138,17 @@ pub(crate) fn release(this: &Native<Future>) {
     this.release_others();
 }
 
-/// A future of ours that was made by [`super::new_waiter`], has had its result and is not needed
-/// any more. If nobody else holds it, it serves the next one who waits, and need not die and be
-/// made anew.
+/// Takes back a finished future that [`super::new_waiter`] made. If no other reference exists, the
+/// loop keeps it for the next waiter, which saves a deallocation and an allocation.
 #[inline]
 pub(crate) fn give_back(future: Owned) {
-    // Without a lock, a count of one does not mean that nobody else is about to count.
+    // Without the GIL, a reference count of one does not rule out that another thread is taking a
+    // reference.
     if cfg!(Py_GIL_DISABLED) || future.refcount() != 1 || !is_exact(&future) {
         return;
     }
     let this = fields(&future);
-    // SAFETY: a live object of ours.
+    // SAFETY: a live native future.
     let plain = this.state() == State::Finished
         && !this.has_failed()
         && this.has_no_rare()
@@ -159,7 +159,8 @@ pub(crate) fn give_back(future: Owned) {
     let Some(event_loop) = this.event_loop().map(Object::as_ptr) else {
         return;
     };
-    // SAFETY: the future holds its loop; after that, whoever runs it does.
+    // SAFETY: the future holds its loop; once that reference is gone, the caller that runs the loop
+    // does.
     let core = LoopCore::of(unsafe { Object::from_ptr(event_loop) });
     let Some(core) = core.filter(|core| core.is_running()) else {
         return;
@@ -170,7 +171,7 @@ pub(crate) fn give_back(future: Owned) {
     core.keep_waiter(future);
 }
 
-/// Whether the end of a future may be the end of others that it holds.
+/// Whether deallocating a future may deallocate objects that it holds.
 #[inline]
 pub(crate) fn may_end_others(this: &Future) -> bool {
     cfg!(not(Py_3_14))

@@ -1,10 +1,10 @@
 //! The interpreter's own list of a thread's tasks, from CPython 3.14 on.
 //!
-//! `_asyncio._register_task` puts a task at the end of a ring of nodes whose head is in the
-//! thread's state; `_asyncio._unregister_task` takes it out. Each costs ten times what it does, as
-//! a function of Python's. So where the head is, is found out at import, with two tasks of
-//! asyncio's own, and the links are set here. If the two do not lie as expected, and in builds
-//! without the GIL, where the ring has one of its own, the functions are called.
+//! `_asyncio._register_task` appends a task to a circular list whose head is in the thread state,
+//! and `_asyncio._unregister_task` removes it. As Python functions, both cost ten times as much as
+//! changing the links. So the offset of the head is found at import, with two stock asyncio tasks,
+//! and the links are set here. The functions are called if the two tasks are not linked as
+//! expected, and in builds without the GIL, where the list has a lock of its own.
 
 use std::cell::Cell;
 use std::ptr;
@@ -22,30 +22,30 @@ pub(crate) struct Node {
     previous: Cell<*const Node>,
 }
 
-/// Where a `PyThreadState` has the head, in bytes; 0 if that is not known.
+/// The offset of the head in a `PyThreadState`, in bytes; 0 if it is unknown.
 static HEAD: AtomicUsize = AtomicUsize::new(0);
-/// A thread's state with all that is behind its public part is not larger, in bytes.
+/// An upper bound of the size of a thread state with its private part, in bytes.
 const MOST: usize = 64 * 1024;
 
-/// Whether it is known.
+/// Whether the offset of the head is known.
 pub(crate) fn is_found() -> bool {
     HEAD.load(Ordering::Relaxed) != 0
 }
 
-/// This thread's head, if it is known where that is.
+/// This thread's head, if its offset is known.
 #[inline]
 fn head() -> Option<&'static Node> {
     let offset = HEAD.load(Ordering::Relaxed);
     if cfg!(Py_GIL_DISABLED) || offset == 0 {
         return None;
     }
-    // SAFETY: the GIL is held. `find` has seen the head at that offset; it is used while the
-    // thread, which is this one, lives.
+    // SAFETY: the GIL is held. `find` has seen the head at that offset, and it is used only while
+    // this thread lives.
     Some(unsafe { &*ffi::PyThreadState_Get().byte_add(offset).cast::<Node>() })
 }
 
-/// Puts a task of ours at the end of this thread's list, unless it is in one. Answers whether that
-/// could be done.
+/// Appends a native task to this thread's list, unless it is already in a list. Returns false if
+/// the offset is unknown.
 #[inline]
 pub(crate) fn link(task: &Object) -> bool {
     let (Some(head), Some(node)) = (head(), asyncio_part::node(task)) else {
@@ -55,21 +55,21 @@ pub(crate) fn link(task: &Object) -> bool {
         let last = head.previous.get();
         node.previous.set(last);
         node.next.set(head);
-        // SAFETY: the head's neighbours are the nodes of live tasks, or the head itself.
+        // SAFETY: the head's neighbours are the nodes of live tasks or the head itself.
         unsafe { (*last).next.set(node) };
         head.previous.set(node);
     }
     true
 }
 
-/// Takes a task that is in a list, whichever, out of it. Answers whether that could be done.
+/// Removes a task from the list that it is in. Returns false if the offset is unknown.
 #[inline]
 pub(crate) fn unlink(task: &Object) -> bool {
     let (Some(_), Some(node)) = (head(), asyncio_part::node(task)) else {
         return false;
     };
     let (next, previous) = (node.next.get(), node.previous.get());
-    // SAFETY: as in `link`; the list's owner outlives its nodes' links.
+    // SAFETY: as in `link`; the owner of the list outlives the links of its nodes.
     unsafe {
         (*previous).next.set(next);
         (*next).previous.set(previous);
@@ -79,8 +79,8 @@ pub(crate) fn unlink(task: &Object) -> bool {
     true
 }
 
-/// Finds the head by the last two tasks in this thread's list, which are asyncio's own. Once, at
-/// import.
+/// Finds the head by means of the last two tasks in this thread's list, which are stock asyncio
+/// tasks. Called once, at import.
 pub(crate) fn find(tasks: &[Owned; 2]) {
     let [Some(before), Some(last)] = tasks.each_ref().map(|task| asyncio_part::node(task)) else {
         return;
@@ -92,7 +92,7 @@ pub(crate) fn find(tasks: &[Owned; 2]) {
     if offset == 0 || offset >= MOST {
         return;
     }
-    // SAFETY: what a linked node points to is a node.
+    // SAFETY: a linked node points to nodes.
     let ends_with_last = unsafe { ptr::eq((*head).previous.get(), last) };
     let follow_each_other =
         ptr::eq(last.previous.get(), before) && ptr::eq(before.next.get(), last);

@@ -1,8 +1,9 @@
-//! Watchers: native callbacks of futures, used by `gather`, `wait`, `shield` and task groups.
+//! Watchers: native callbacks of futures, used by `gather`, `wait`, `shield`, `as_completed` and
+//! task groups.
 //!
 //! A watcher is a native object in a future's list of callbacks. It has no context, as it runs no
-//! code of the program. On a loop of ours it *notes* the future as soon as that is done. Only if
-//! asyncio's callback would then have an observable effect, the watcher is queued on the ready ring
+//! user code. On a Rondel loop it *notes* the future as soon as that is done. Only if asyncio's
+//! callback would then have an observable effect, the watcher is queued on the ready ring
 //! (`Kind::Watcher`), once for each such future. It *acts* when its item runs, which is when
 //! asyncio's callback would have run.
 //!
@@ -37,15 +38,17 @@ pub(crate) struct Watcher {
     pub(crate) class: Class,
     /// The name of asyncio's callback, as a future's repr shows it.
     pub(crate) name: fn(watcher: &Object, future: &Object) -> &'static str,
-    /// What stands in the list of callbacks, if that is a method of the watcher.
+    /// The bound method that represents the watcher as a callable, if it has one.
     pub(crate) method: Option<fn(watcher: &Object) -> Res<Owned>>,
-    /// The future is done. `None`: nothing is to be done about it; otherwise what `act` gets.
+    /// Called when a future is done. `None` if nothing more is needed; otherwise the argument of
+    /// `act`.
     pub(crate) note: fn(watcher: &Object, future: &Object) -> Res<Option<bool>>,
-    /// What asyncio's callback does that shows.
+    /// Does what is observable of asyncio's callback.
     pub(crate) act: fn(watcher: &Object, future: &Object, noted: bool) -> Res<()>,
-    /// Whether it may be told of this object, which a program has passed to its callable: anything.
+    /// Whether the watcher accepts this object, which may be anything: user code has passed it to
+    /// the watcher's callable.
     pub(crate) watches: fn(watcher: &Object, object: &Object) -> bool,
-    /// The futures that wait for their turn.
+    /// The futures that were noted and whose items have not run.
     pub(crate) arrived: fn(watcher: &Object) -> &Arrived,
 }
 
@@ -62,7 +65,7 @@ struct KnownKind {
     kind: AtomicPtr<Watcher>,
 }
 
-/// All kinds, in the order in which they were made.
+/// All kinds, in the order of their registration.
 static KINDS: [KnownKind; 5] = [const {
     KnownKind {
         class: AtomicPtr::new(ptr::null_mut()),
@@ -70,7 +73,7 @@ static KINDS: [KnownKind; 5] = [const {
     }
 }; 5];
 
-/// Notes the class of a kind of watchers. Once for each, at import.
+/// Registers a kind and its class. Called once for each kind, at import.
 pub(crate) fn register(kind: &'static Watcher, class: &Object) {
     kind.class.set(class);
     let free = KINDS
@@ -92,7 +95,7 @@ fn of(object: &Object) -> Option<&'static Watcher> {
     let entry = KINDS
         .iter()
         .find(|entry| ptr::eq(entry.class.load(Ordering::Relaxed), class))?;
-    // SAFETY: an entry that has a class has the kind, a static.
+    // SAFETY: an entry with a class also has its kind, which is a static.
     unsafe { entry.kind.load(Ordering::Relaxed).as_ref() }
 }
 
@@ -101,13 +104,13 @@ pub(crate) fn is_watcher(object: &Object) -> bool {
     of(object).is_some()
 }
 
-/// A future that was noted, with what `note` gave.
+/// A future that was noted, and the value that `note` returned.
 type Entry = (Owned, bool);
 
 /// Futures that were noted, in order.
 #[derive(Default)]
 pub(crate) struct Arrived {
-    /// Mostly there is one, which needs no allocation.
+    /// The first entry; usually the only one, so that no allocation is needed.
     first: Slot,
     noted: Cell<bool>,
     #[allow(
@@ -158,8 +161,7 @@ impl Arrived {
     }
 }
 
-/// Tells whoever stands in a future's callbacks without a context that the future is done: a
-/// watcher, or a task.
+/// Notifies a watcher or a task, a callback without a context, that a future is done.
 #[inline]
 pub(crate) fn notify(event_loop: &Object, target: Owned, done: &Object) -> Res<()> {
     if TASK.is_exact(&target) {
@@ -190,7 +192,8 @@ fn tell(watcher: &'static Watcher, event_loop: &Object, target: Owned, done: &Ob
     call_soon(event_loop, &*callable(&target, done)?, &[done], &context)
 }
 
-/// Has a watcher watch a future, whoever's it is. One that is done already is told of at once.
+/// Makes a watcher watch a future of any class. If the future is already done, the watcher is
+/// notified at once.
 #[inline]
 pub(crate) fn add(future: &Object, watcher: &Object) -> Res<()> {
     if is_native(future) {
@@ -202,7 +205,7 @@ pub(crate) fn add(future: &Object, watcher: &Object) -> Res<()> {
         .map(drop)
 }
 
-/// Has it watch no more.
+/// Makes a watcher stop watching a future.
 #[inline]
 pub(crate) fn remove(future: &Object, watcher: &Object) -> Res<()> {
     if is_native(future) {
@@ -215,7 +218,7 @@ pub(crate) fn remove(future: &Object, watcher: &Object) -> Res<()> {
         .map(drop)
 }
 
-/// A watcher's turn.
+/// Runs a watcher's queued item.
 pub(crate) fn run(core: &LoopCore, watcher: &Object) -> ControlFlow<Exit> {
     let Some(kind) = of(watcher) else {
         return ControlFlow::Continue(());
@@ -229,7 +232,7 @@ pub(crate) fn run(core: &LoopCore, watcher: &Object) -> ControlFlow<Exit> {
     }
 }
 
-/// What a callback raises is reported as that of a handle.
+/// Reports an exception that a watcher raised, as that of a handle.
 #[cold]
 fn failed(core: &LoopCore, watcher: &Object, future: &Object) -> ControlFlow<Exit> {
     let exception = crate::cpython::error::take_exception();
@@ -247,8 +250,8 @@ fn failed(core: &LoopCore, watcher: &Object, future: &Object) -> ControlFlow<Exi
 
 // ---- a watcher as a callable ----
 
-/// A watcher as programs, other loops and futures that are not ours see it. Two of the same watcher
-/// are equal.
+/// A watcher as user code, other loops and foreign futures see it. Two callables of the same
+/// watcher are equal.
 #[repr(C)]
 struct Callable {
     vectorcall: Cell<Option<ffi::vectorcallfunc>>,
@@ -261,12 +264,12 @@ static CALLABLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 // SAFETY: all-zero fields are valid.
 unsafe impl Fields for Callable {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Callable {
     slots!(watcher);
 }
 
-/// A callable that tells the watcher of `future`: `callable(future)`.
+/// A callable that notifies the watcher of `future`: `callable(future)`.
 pub(crate) fn callable(watcher: &Object, future: &Object) -> Res<Owned> {
     let kind = of(watcher);
     if let Some(method) = kind.and_then(|kind| kind.method) {
@@ -310,8 +313,8 @@ unsafe extern "C" fn call(
     })
 }
 
-/// A program has called a callable of ours with something else. asyncio's functions ask it how it
-/// ended, and so come to the error that it raises.
+/// User code has called the callable with an object that the watcher does not accept. asyncio's
+/// callbacks ask the object for its outcome, which raises the object's own error; so does this.
 #[cold]
 fn misused(object: &Object) -> Res<Owned> {
     if !object.call_method(&names().cancelled, &[])?.is_true()? {

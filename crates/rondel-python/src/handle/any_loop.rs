@@ -1,5 +1,5 @@
-//! `call_soon` and `call_later` of any loop, and cancelling any handle: directly where the loop is
-//! ours and has its own methods, otherwise by a method.
+//! `call_soon` and `call_later` of any loop, and cancelling any handle. These are direct calls on a
+//! Rondel loop that has its own methods, and method calls otherwise.
 
 use super::{cancel, new_handle, new_timer};
 use crate::cpython::error::runtime_error;
@@ -32,7 +32,7 @@ pub(crate) fn call_soon(
 }
 
 /// `event_loop.call_later(delay, callback, *args)`, with at most three arguments. `is_plain`: the
-/// callback runs no code of a program's.
+/// callback runs no user code.
 pub(crate) fn call_later(
     event_loop: &Object,
     delay: &Object,

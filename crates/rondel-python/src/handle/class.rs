@@ -1,5 +1,5 @@
-//! `Handle` and `TimerHandle` as programs see them: methods, attributes, comparison, and the slots
-//! of the types.
+//! `Handle` and `TimerHandle` as Python sees them: methods, attributes, comparison, and the type
+//! slots.
 
 use std::ffi::c_int;
 use std::ops::ControlFlow;
@@ -41,7 +41,7 @@ pub(crate) fn run_given(_: &Object, object: &Object) -> Res<Owned> {
     run_method(handle)
 }
 
-/// `_run()`, which `python/rondel/_patches.py` puts into the classes as a function.
+/// `_run()`; `python/rondel/_patches.py` adds it to the classes as a Python function.
 pub(super) fn run_method(handle: &Native<Handle>) -> Res<Owned> {
     check_stack()?; // the callback may be another handle's `_run`
     match run_anywhere(handle) {
@@ -79,7 +79,7 @@ fn set_args(this: &Native<Handle>, value: Option<&Object>) -> Res<()> {
     }
     this.nargs.set(0);
     if let Some(value) = value.filter(|value| !value.is_none()) {
-        // SAFETY: a live object; anything that is no sequence raises.
+        // SAFETY: a live object; a non-iterable raises `TypeError`.
         let tuple = unsafe { Owned::steal(ffi::PySequence_Tuple(value.as_ptr()))? };
         this.args[0].set(tuple);
         this.nargs.set(IN_A_TUPLE);
@@ -198,13 +198,13 @@ fn init(
     context: Option<&Object>,
 ) -> Res<()> {
     let event_loop = event_loop.unwrap_or(none());
-    // SAFETY: a live object; anything that is no sequence raises.
+    // SAFETY: a live object; a non-iterable raises `TypeError`.
     let args = unsafe { Owned::steal(ffi::PySequence_Tuple(args.unwrap_or(none()).as_ptr()))? };
     let context = match context {
         Some(context) if !context.is_none() => context.own(),
         _ => context::copy_current()?,
     };
-    // A program may call it again.
+    // User code may call `__init__` again.
     let exact = [&HANDLE, &TIMER_HANDLE]
         .iter()
         .any(|class| class.is_exact(this.object()));
@@ -218,7 +218,7 @@ fn init(
         context,
         flags,
     )?;
-    // The very tuple that was given, which `_args` gives back.
+    // The tuple itself is kept, as `_args` must return the same object.
     this.args[0].set(args);
     this.nargs.set(IN_A_TUPLE);
     if is_debug(event_loop)? {
@@ -227,7 +227,7 @@ fn init(
     Ok(())
 }
 
-// SAFETY: all slots are listed.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Handle {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         see(&self.event_loop);
@@ -282,8 +282,8 @@ fn empty(this: &Handle) {
     this.when_object.clear();
 }
 
-/// Lets go of a handle that has run. Mostly nobody else has it: then it goes to its list without
-/// the way through the interpreter.
+/// Releases a handle that has run. If no other reference exists, it goes to the freelist directly,
+/// without `tp_dealloc`.
 #[inline]
 pub(crate) fn let_go(handle: OwnedNative<Handle>) {
     if cfg!(Py_GIL_DISABLED)
@@ -294,8 +294,8 @@ pub(crate) fn let_go(handle: OwnedNative<Handle>) {
     {
         return drop(handle);
     }
-    // SAFETY: an object of a collected type, exactly of the class of the list, empty and without
-    // weak references by then.
+    // SAFETY: a collected object, exactly a `Handle`, that is untracked, empty and without weak
+    // references when it is kept.
     let left = unsafe {
         ffi::PyObject_GC_UnTrack(handle.as_ptr().cast());
         empty(&handle);
@@ -303,14 +303,14 @@ pub(crate) fn let_go(handle: OwnedNative<Handle>) {
         FREE_HANDLES.with(|list| list.keep_unused(handle.into_owned()))
     };
     if let Some(handle) = left {
-        // SAFETY: as `tp_dealloc` expects it.
+        // SAFETY: it is untracked, and `tp_dealloc` expects a tracked object.
         unsafe { ffi::PyObject_GC_Track(handle.as_ptr().cast()) };
     }
 }
 
-/// Whether the end of a handle may be the end of others that it holds. (A callback that is made for
-/// it is a bound method mostly, which costs nothing here; none leads on but through what the
-/// interpreter ends with care.)
+/// Whether deallocating a handle may deallocate objects that it holds. The callback is not checked:
+/// if only the handle holds it, it is mostly a bound method, and a chain through callbacks contains
+/// types whose nesting the interpreter bounds itself.
 #[inline]
 fn may_end_others(this: &Handle) -> bool {
     may_end(this.args[0].get())
@@ -323,7 +323,7 @@ unsafe extern "C" fn hash_timer(object: *mut ffi::PyObject) -> ffi::Py_hash_t {
     guard(-1, || {
         // SAFETY: the interpreter passes a live instance.
         let when = when(unsafe { Native::from_ptr(object) })?;
-        // SAFETY: a live float.
+        // SAFETY: a live object.
         Ok(unsafe { ffi::PyObject_Hash(when.as_ptr()) })
     })
 }
@@ -384,7 +384,7 @@ fn attributes() -> Vec<GetSet> {
     ]
 }
 
-/// What all classes of handles have.
+/// Adds what all classes of handles share.
 pub(super) fn common(builder: TypeBuilder) -> TypeBuilder {
     builder
         .collected::<Handle>()

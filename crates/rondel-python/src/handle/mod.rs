@@ -2,17 +2,17 @@
 //! cancelled.
 //!
 //! Both derive from asyncio's classes and keep their fields behind the larger of the two, so that
-//! one offset does for both. Up to three arguments stand in the handle itself; more are a tuple.
-//! Dead handles go to a freelist.
+//! they share one offset. Up to three arguments are stored in the handle itself; more are a tuple.
+//! Deallocated handles go to a freelist.
 //!
 //! | file | what it has |
 //! |---|---|
-//! | here | the fields; making and cancelling, which `event_loop/calls.rs` asks for |
-//! | `run.rs` | the call, which `event_loop/host.rs` asks for, and where its exception goes |
+//! | here | the fields; making and cancelling handles, for `event_loop/calls.rs` |
+//! | `run.rs` | running a handle, for `event_loop/host.rs`, and reporting its exception |
 //! | `any_loop.rs` | `call_soon` and `call_later` of any loop |
 //! | `timer.rs` | timer handles in the engine's heap |
-//! | `class.rs` | the two classes: what programs see, and how an instance dies |
-//! | `thread_safe.rs` | the class of what other threads scheduled, from 3.14 on |
+//! | `class.rs` | the two classes: methods, attributes, deallocation |
+//! | `thread_safe.rs` | the class of handles of `call_soon_threadsafe`, from 3.14 on |
 
 mod any_loop;
 mod class;
@@ -44,26 +44,27 @@ use crate::loop_core::{LoopCore, is_debug};
 const CANCELLED: u16 = 1;
 const TIMER: u16 = 2;
 const SCHEDULED: u16 = 4;
-/// `context` is a snapshot that others have too.
+/// `context` is a snapshot shared with other handles.
 const SHARES_CONTEXT: u16 = 8;
-/// The callback runs no code of a program, whatever its arguments.
+/// The callback runs no user code, whatever its arguments.
 const NEEDS_NO_CONTEXT: u16 = 16;
 /// See `thread_safe.rs`.
 const THREAD_SAFE: u16 = 32;
-/// It is of a program's own class, which may have its own `_run`.
+/// The class is a subclass from user code, which may override `_run`.
 const OF_SUBCLASS: u16 = 64;
 
-/// A timer that the program has taken out of the queue of timers, and that still stands in ours.
+/// A timer that user code has removed from the list of timers, but that is still in the engine's
+/// heap.
 const MOVED: u16 = 128;
 
-/// It stands for a handle of another class, which is in `when_object`: a program has put that into
-/// the loop's queues.
+/// The handle stands for a handle of a foreign class, which is in `when_object`: user code has put
+/// that into the loop's queues.
 const FOREIGN: u16 = 256;
 
-/// The number of arguments that says: the first one is a tuple of all of them.
+/// The value of `nargs` that means: `args[0]` is a tuple of all arguments.
 const IN_A_TUPLE: u8 = u8::MAX;
 
-/// What a handle holds. All zero is a valid, empty one.
+/// A handle's fields. All-zero fields are a valid, empty handle.
 #[repr(C)]
 pub(crate) struct Handle {
     event_loop: Slot,
@@ -71,10 +72,10 @@ pub(crate) struct Handle {
     args: [Slot; 3],
     context: Slot,
     source_traceback: Slot,
-    /// Its text from before it was cancelled, in debug mode.
+    /// The repr from before it was cancelled, in debug mode.
     repr: Slot,
     when: Cell<f64>,
-    /// What the program gave for `when`, if it was no float; see [`FOREIGN`] as well.
+    /// The object that was passed as `when`, if it was not a float; see also [`FOREIGN`].
     when_object: Slot,
     nargs: Cell<u8>,
     flags: Cell<u16>,
@@ -105,20 +106,20 @@ unsafe impl Fields for Handle {
     }
 }
 
-// SAFETY: instances of all of the classes have the fields.
+// SAFETY: instances of all these classes have the fields.
 unsafe impl NativeClass for Handle {
     #[inline]
     fn class() -> &'static Class {
         &HANDLE
     }
 
-    /// Whether an object is a handle of ours, and of no class that a program has derived from ours.
+    /// Whether an object is a native handle, and not an instance of a subclass from user code.
     #[inline]
     fn is_exact(object: &Object) -> bool {
         classes().any(|class| class.is_exact(object))
     }
 
-    /// Whether an object is a handle of ours.
+    /// Whether an object is a native handle or an instance of a subclass.
     #[inline]
     fn is_instance(object: &Object) -> bool {
         Self::is_exact(object) || classes().any(|class| class.is_instance(object))
@@ -130,14 +131,14 @@ pub(crate) fn class() -> *mut ffi::PyTypeObject {
     HANDLE.as_ptr()
 }
 
-/// A handle that runs one of another class, as asyncio's loop would.
+/// A handle that runs a handle of a foreign class, as asyncio's loop would.
 pub(crate) fn new_for_foreign(event_loop: &Object, foreign: &Object) -> Res<OwnedNative<Handle>> {
     let handle = new_handle(event_loop, none(), &[], None)?;
     handle.stand_for(foreign);
     Ok(handle)
 }
 
-/// A timer handle for one of another class.
+/// A timer handle that stands for one of a foreign class.
 pub(crate) fn new_timer_for_foreign(
     core: &LoopCore,
     when: f64,
@@ -148,24 +149,24 @@ pub(crate) fn new_timer_for_foreign(
     Ok(handle)
 }
 
-/// Whether a handle of ours stands for this one of another class.
+/// Whether a native handle stands for this foreign one.
 pub(crate) fn stands_for(handle: &Handle, foreign: &Object) -> bool {
     handle.flags.get() & FOREIGN != 0 && handle.when_object.holds(foreign)
 }
 
-/// What a program is shown of a handle.
+/// The object that user code sees for a handle: the foreign handle that it stands for, or itself.
 pub(crate) fn shown(handle: &Native<Handle>) -> Owned {
     foreign_of(handle).unwrap_or_else(|| handle.object().own())
 }
 
-/// The handle of another class that this one stands for.
+/// The foreign handle that this one stands for.
 fn foreign_of(handle: &Handle) -> Option<Owned> {
     (handle.flags.get() & FOREIGN != 0)
         .then(|| handle.when_object.cloned())
         .flatten()
 }
 
-/// A handle that calls `callback(*args)` in `context`, or in a copy of the current context.
+/// Makes a handle that calls `callback(*args)` in `context`, or in a copy of the current context.
 #[inline]
 pub(crate) fn new_handle(
     event_loop: &Object,
@@ -178,7 +179,7 @@ pub(crate) fn new_handle(
     Ok(handle)
 }
 
-/// As [`new_handle`], on a loop of ours.
+/// Like [`new_handle`], on a Rondel loop.
 #[inline]
 pub(crate) fn new_on(
     core: &LoopCore,
@@ -225,7 +226,7 @@ fn fill_new(
     fill(handle, event_loop, callback, args, context, flags | shares)
 }
 
-/// As [`new_handle`], on a loop of ours, to be called at `when` seconds of its time.
+/// Makes a timer handle on a Rondel loop, due at `when` seconds of the loop's time.
 #[inline]
 pub(crate) fn new_timer(
     core: &LoopCore,
@@ -252,7 +253,7 @@ pub(crate) fn new_timer(
     Ok(handle)
 }
 
-/// Fills a handle that is empty.
+/// Fills an empty handle.
 #[inline]
 fn fill(
     this: &Handle,
@@ -278,7 +279,7 @@ fn fill(
     Ok(())
 }
 
-/// Notes where the handle was made, for debug mode.
+/// Records where the handle was made, for debug mode.
 pub(crate) fn note_origin(handle: &Handle) -> Res<()> {
     handle.source_traceback.set(source_traceback()?);
     Ok(())
@@ -296,12 +297,12 @@ impl Handle {
             .set(if scheduled { rest | SCHEDULED } else { rest });
     }
 
-    /// Seconds of the loop's time at which it is due.
+    /// When it is due, in seconds of the loop's time.
     pub(crate) fn when(&self) -> f64 {
         self.when.get()
     }
 
-    /// If it waits in the queue of timers, it is to be dropped from there.
+    /// If it is in the timer heap, marks it to be dropped from there.
     pub(crate) fn note_moved(&self) {
         if self.is_scheduled() {
             self.flags.set(self.flags.get() | MOVED);
@@ -312,17 +313,18 @@ impl Handle {
         self.flags.get() & MOVED != 0
     }
 
-    /// It has left the queue of timers.
+    /// Records that it has left the timer heap.
     pub(crate) fn left_queue(&self) {
         self.flags.set(self.flags.get() & !(SCHEDULED | MOVED));
     }
 
-    /// It need not be run in its context: the callback runs no code of a program.
+    /// Declares that the callback runs no user code, so that it need not run in the handle's
+    /// context.
     pub(crate) fn needs_no_context(&self) {
         self.flags.set(self.flags.get() | NEEDS_NO_CONTEXT);
     }
 
-    /// The context, which is its own from now on.
+    /// The context, which is no longer shared after this call.
     #[inline]
     fn own_context(&self) -> Res<Option<Owned>> {
         if self.flags.get() & SHARES_CONTEXT != 0
@@ -334,7 +336,7 @@ impl Handle {
         Ok(self.context.cloned())
     }
 
-    /// It is to run a handle of another class.
+    /// Makes it run a handle of a foreign class.
     fn stand_for(&self, foreign: &Object) {
         self.when_object.set(foreign.own());
         self.flags
@@ -353,7 +355,7 @@ impl Handle {
         self.nargs.set(0);
     }
 
-    /// The arguments as the tuple that asyncio keeps.
+    /// The arguments as a tuple, as asyncio keeps them.
     fn args_tuple(&self) -> Res<Owned> {
         if self.nargs.get() == IN_A_TUPLE {
             return Ok(self.args[0].or_none());
@@ -366,7 +368,7 @@ impl Handle {
     }
 }
 
-/// Keeps a deadline as the program gave it.
+/// Keeps the deadline object that user code passed, unless it is a float.
 pub(crate) fn note_when(handle: &Handle, when: &Object) {
     // SAFETY: a live object.
     if unsafe { ffi::PyFloat_CheckExact(when.as_ptr()) } == 0 {

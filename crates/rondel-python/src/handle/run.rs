@@ -1,5 +1,5 @@
-//! Running a handle: its callback in its context, and an exception to the loop's handler or out of
-//! the loop.
+//! Running a handle: its callback runs in its context; an exception goes to the loop's exception
+//! handler or out of the loop.
 
 use std::ops::ControlFlow;
 
@@ -18,7 +18,7 @@ use crate::loop_core::item::Exit;
 use crate::loop_core::{LoopCore, is_debug};
 
 impl Handle {
-    /// The call itself.
+    /// Calls the callback.
     #[inline]
     fn call(&self) -> Res<Owned> {
         let Some(callback) = self.callback.cloned() else {
@@ -31,7 +31,7 @@ impl Handle {
                 Owned::steal(ffi::PyObject_CallObject(callback.as_ptr(), args.as_ptr()))
             };
         }
-        // References of our own: the callback may cancel its handle, which empties it.
+        // Owned references: the callback may cancel its handle, which empties it.
         let [first, second, third] =
             [&self.args[0], &self.args[1], &self.args[2]].map(Slot::cloned);
         match (&first, &second, &third) {
@@ -43,8 +43,8 @@ impl Handle {
     }
 }
 
-/// Runs a handle as `Handle._run` does: in its context; an exception goes to the loop's exception
-/// handler, except those that end the program.
+/// Runs a handle in its context, as `Handle._run` does. An exception goes to the loop's exception
+/// handler, except `KeyboardInterrupt` and `SystemExit`, which end the loop.
 #[inline]
 pub(crate) fn run(core: &LoopCore, this: &Native<Handle>) -> ControlFlow<Exit> {
     const SPECIAL: u16 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE | OF_SUBCLASS;
@@ -60,7 +60,7 @@ pub(crate) fn run(core: &LoopCore, this: &Native<Handle>) -> ControlFlow<Exit> {
     }
 }
 
-/// By the `_run` that the program's class may have.
+/// Runs a handle through the `_run` method that a subclass may override.
 #[cold]
 fn run_by_method(this: &Native<Handle>) -> ControlFlow<Exit> {
     if this.is_cancelled() {
@@ -73,7 +73,7 @@ fn run_by_method(this: &Native<Handle>) -> ControlFlow<Exit> {
     }
 }
 
-/// As [`run`], for any loop.
+/// Like [`run`], for any loop, without calling an overridden `_run`.
 pub(super) fn run_anywhere(this: &Native<Handle>) -> ControlFlow<Exit> {
     if this.is_cancelled() {
         return ControlFlow::Continue(());
@@ -89,7 +89,8 @@ fn run_now(this: &Native<Handle>) -> ControlFlow<Exit> {
     let result = if this.flags.get() & NEEDS_NO_CONTEXT != 0 {
         match foreign_of(this) {
             None => this.call(),
-            // It reports exceptions itself; an exception that it raises leaves the loop.
+            // The foreign handle reports exceptions itself; an exception that it raises leaves the
+            // loop.
             Some(foreign) => {
                 return match run_foreign(&foreign) {
                     Ok(()) => ControlFlow::Continue(()),
@@ -113,7 +114,7 @@ fn run_foreign(handle: &Object) -> Res<()> {
     handle.call_method(&names().run_handle, &[]).map(drop)
 }
 
-/// In a copy of the snapshot that the handle has, which is its own while it runs.
+/// Runs the callback in a copy of the handle's snapshot. The copy becomes the handle's context.
 #[inline]
 fn run_in_copy(core: &LoopCore, this: &Native<Handle>) -> Res<Owned> {
     let context = core.contexts.copy(&this.context.or_none())?;
@@ -123,7 +124,7 @@ fn run_in_copy(core: &LoopCore, this: &Native<Handle>) -> Res<Owned> {
     let result = this.call();
     context::exit(&context)?;
     let result = result?;
-    // If somebody else still holds the handle, they may ask for its context.
+    // If another reference to the handle exists, its context may still be read.
     if this.object().refcount() == 1 && this.context.holds(&context) {
         this.context.clear();
         core.contexts.give_back(context);
@@ -142,8 +143,8 @@ fn run_in_context(this: &Handle) -> Res<Owned> {
     context::exit(&context).and(result)
 }
 
-/// The context could not be entered. What is none is asked for its `run` when the callback is due,
-/// as asyncio does.
+/// Handles a context that could not be entered. If it is not a `Context`, its `run` method is
+/// called when the callback is due, as asyncio does.
 #[cold]
 fn run_by_context(this: &Handle, context: &Object) -> Res<Owned> {
     if context::is_context(context) {
@@ -157,7 +158,8 @@ fn run_by_context(this: &Handle, context: &Object) -> Res<Owned> {
     run.call(&all)
 }
 
-/// A handle's callback has raised: the exception that is set goes where it belongs.
+/// Handles the exception, which is set, of a handle's callback: it goes to the exception handler or
+/// out of the loop.
 #[cold]
 pub(crate) fn failed(handle: &Native<Handle>) -> ControlFlow<Exit> {
     let exception = take_exception();
@@ -170,7 +172,8 @@ pub(crate) fn failed(handle: &Native<Handle>) -> ControlFlow<Exit> {
     }
 }
 
-/// The callback as a message has it. Newer versions show the arguments in debug mode only.
+/// The text for the callback in an error message. Newer versions show the arguments in debug mode
+/// only.
 fn source_of(this: &Handle, args: &Object) -> Res<Owned> {
     let format = &imports().format_callback_source;
     let callback = this.callback.or_none();
@@ -186,8 +189,8 @@ fn source_of(this: &Handle, args: &Object) -> Res<Owned> {
 fn report(this: &Native<Handle>, exception: &Object) -> Res<()> {
     let args = this.args_tuple()?;
     let source = source_of(this, &args)?;
-    // SAFETY: a live `str`, as the format says. (The interpreter raises MemoryError where Rust
-    // would end the process.)
+    // SAFETY: a live `str`, as the format requires. (The interpreter raises `MemoryError` where
+    // Rust would abort.)
     let message = unsafe {
         Owned::steal(ffi::PyUnicode_FromFormat(
             c"Exception in callback %S".as_ptr(),

@@ -1,8 +1,8 @@
-//! The handle of `call_soon_threadsafe`, from 3.14 on: while its callback runs, `cancel()` and
-//! `cancelled()` of other threads wait. Once `cancel()` has returned, the callback is not running.
+//! The handle of `call_soon_threadsafe`, from 3.14 on. While its callback runs, `cancel()` and
+//! `cancelled()` block in other threads. Once `cancel()` has returned, the callback is not running.
 //!
-//! asyncio takes a lock for each run. Here a thread that has to wait creates the lock, which is
-//! released when the run is over; without waiters a run costs two stores. All of this relies on the
+//! asyncio takes a lock for each run. Here a thread that must wait creates the lock, which is
+//! released when the run ends; a run without waiters costs two stores. All of this relies on the
 //! GIL, see `lib.rs`.
 
 use std::cell::Cell;
@@ -19,19 +19,20 @@ use crate::cpython::{
 use crate::loop_core::item::Exit;
 use crate::loop_core::this_thread;
 
-/// A handle's fields, and those of such a one behind them. All zero is a valid, empty one.
+/// The fields of a handle, followed by those of this class. All-zero fields are a valid, empty
+/// handle.
 #[repr(C)]
 struct ThreadSafe {
     handle: Handle,
     /// The thread that runs the callback; 0 if none does.
     runner: Cell<u64>,
-    /// A lock that is held until the run is over, if anybody waits for that.
+    /// A lock that is held until the run ends, if a thread waits for that.
     ended: Slot,
 }
 
 pub(super) static CLASS: Class = Class::new();
 
-// SAFETY: the class is made with the fields at this offset, of which the first are a handle's.
+// SAFETY: the class is made with the fields at this offset, the first of which are a handle's.
 unsafe impl Fields for ThreadSafe {
     #[inline]
     fn offset() -> usize {
@@ -48,35 +49,35 @@ unsafe impl NativeClass for ThreadSafe {
 }
 
 impl Native<ThreadSafe> {
-    /// It as a handle.
+    /// The same object as a handle.
     fn as_handle(&self) -> &Native<Handle> {
         // SAFETY: the first of its fields are a handle's.
         unsafe { self.object().known() }
     }
 }
 
-/// A handle with the flag `THREAD_SAFE`, which only instances of the class have.
+/// The fields of a handle with the flag `THREAD_SAFE`, which only instances of this class have.
 #[inline]
 fn thread_safe(handle: &Native<Handle>) -> &Native<ThreadSafe> {
     debug_assert!(handle.flags.get() & THREAD_SAFE != 0);
-    // SAFETY: the flag says so.
+    // SAFETY: the flag is set in instances of this class only.
     unsafe { handle.object().known() }
 }
 
-/// As [`super::new_handle`].
+/// Like [`super::new_handle`].
 pub(crate) fn new(
     event_loop: &Object,
     callback: &Object,
     args: &[&Object],
     context: Option<&Object>,
 ) -> Res<OwnedNative<Handle>> {
-    // SAFETY: all-zero fields are valid, and an instance of the class has a handle's.
+    // SAFETY: all-zero fields are valid, and an instance of the class has a handle's fields.
     let handle: OwnedNative<Handle> = unsafe { OwnedNative::new(allocate(CLASS.as_ptr())?) };
     fill_new(&handle, event_loop, callback, args, context, THREAD_SAFE)?;
     Ok(handle)
 }
 
-/// Has `run` run the callback, unless it was cancelled while another thread ran it.
+/// Runs the callback by `run`, unless it was cancelled while another thread ran it.
 pub(super) fn run(
     handle: &Native<Handle>,
     run: impl FnOnce() -> ControlFlow<Exit>,
@@ -101,7 +102,7 @@ pub(super) fn run(
     }
 }
 
-/// Lets those go on who wait for the run, which may have left an exception.
+/// Releases the threads that wait for the run, and keeps an exception that it has set.
 #[cold]
 fn release(lock: &Object, outcome: ControlFlow<Exit>) -> ControlFlow<Exit> {
     let release = || call(lock, "release");
@@ -128,7 +129,7 @@ fn wait(this: &ThreadSafe) -> Res<()> {
                 let new = import("threading")?.call_method(&*Owned::from_str("Lock")?, &[])?;
                 call(&new, "acquire")?;
                 if this.runner.get() == 0 || !this.ended.is_empty() {
-                    // Other threads have run meanwhile.
+                    // Other threads have run in the meantime.
                     continue;
                 }
                 this.ended.set(new.clone());
@@ -163,19 +164,19 @@ fn methods() -> [Method; 3] {
     ]
 }
 
-/// What an instance holds besides what every handle does: nothing that can be part of a cycle.
+/// Clears what an instance holds besides a handle's fields. It can't be part of a cycle.
 pub(super) fn clear(handle: &Native<Handle>) {
     thread_safe(handle).ended.clear();
 }
 
-/// Makes the class; it is for the loop alone, as asyncio's.
+/// Makes the class. Only the loop can instantiate it, as in asyncio.
 pub(super) fn init_type() -> Res<Owned> {
     let name = Owned::from_str("_ThreadSafeHandle")?;
     // A private name, which a release may lack.
     let base = import("asyncio.events")?.getattr_optional(&name)?;
     let base = base.unwrap_or_else(|| imports().stock_handle.clone());
     let offset = Handle::offset();
-    // Of two methods of a name the first one counts.
+    // If a name occurs twice, the first method counts.
     let builder = TypeBuilder::new::<ThreadSafe>(c"rondel._ThreadSafeHandle", Some(&base), offset)
         .not_instantiable()
         .doc(c"A callback that was scheduled by call_soon_threadsafe().")

@@ -18,7 +18,7 @@ impl TimerRef {
     /// The handle.
     #[inline]
     pub(crate) fn handle(&self) -> &Native<Handle> {
-        // SAFETY: `push_timer` alone makes these, of handles.
+        // SAFETY: only `push_timer` makes these, from handles.
         unsafe { self.object().known() }
     }
 }
@@ -27,7 +27,7 @@ impl LoopCore {
     /// Queues a timer handle.
     #[inline]
     pub(crate) fn push_timer(&self, when: f64, handle: OwnedNative<Handle>) -> Res<()> {
-        // SAFETY: a handle.
+        // SAFETY: the object is a handle.
         let timer = unsafe { TimerRef::new(handle.into_owned()) };
         match self.engine().try_call_at(nanos(when), timer) {
             Ok(()) => Ok(()),

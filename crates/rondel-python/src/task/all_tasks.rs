@@ -1,10 +1,10 @@
-//! Which tasks exist: what `asyncio.all_tasks()` gives.
+//! The registry of tasks: what `asyncio.all_tasks()` returns.
 //!
 //! Up to CPython 3.13 asyncio keeps tasks in a `WeakSet`, and adding to it costs more than running
-//! a task. Tasks on a loop of ours stand in a doubly linked list of that loop instead, and
+//! a task. Tasks on a Rondel loop are in a doubly linked list of that loop instead, and
 //! `python/rondel/_event_loop.py` makes asyncio's set show these too. Tasks on foreign loops are
-//! told to asyncio. From 3.14 on the interpreter has such a list itself, and all tasks stand there
-//! (`future/thread_list.rs`).
+//! registered with asyncio. From 3.14 on the interpreter has such a list itself, and all tasks are
+//! in it (`future/thread_list.rs`).
 
 #[cfg(not(Py_3_14))]
 use super::fields;
@@ -17,9 +17,9 @@ use crate::future::{asyncio_part, thread_list};
 #[cfg(not(Py_3_14))]
 use crate::loop_core::LoopCore;
 
-/// What registers tasks that are not in a list of ours.
+/// asyncio's registries, for tasks that are not in a list of this module.
 struct Register {
-    /// The set of tasks that are taking their first step eagerly.
+    /// The set of tasks that are running their first step eagerly.
     #[cfg(all(Py_3_12, not(Py_3_14)))]
     eager_tasks: Owned,
     #[cfg(Py_3_14)]
@@ -30,7 +30,7 @@ struct Register {
 
 static REGISTER: Table<Register> = Table::new();
 
-/// Fetches what is asked for often. Once, at import.
+/// Fetches the objects that are used often. Called once, at import.
 pub(crate) fn init() -> Res<()> {
     #[cfg(Py_3_12)]
     let get = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
@@ -45,7 +45,7 @@ pub(crate) fn init() -> Res<()> {
     Ok(())
 }
 
-/// `forget_task(task)`: asyncio's `_unregister_task` was called for it.
+/// `forget_task(task)`: called when asyncio's `_unregister_task` is called with the task.
 pub(crate) fn forget(_: &Object, task: &Object) -> Res<Owned> {
     #[cfg(not(Py_3_14))]
     if super::is_ours(task) {
@@ -55,7 +55,7 @@ pub(crate) fn forget(_: &Object, task: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// A task was made.
+/// Registers a new task.
 #[cfg(not(Py_3_14))]
 #[inline]
 pub(super) fn register(task: &Object, event_loop: &Object) -> Res<()> {
@@ -68,7 +68,7 @@ pub(super) fn register(task: &Object, event_loop: &Object) -> Res<()> {
     }
 }
 
-/// A task was made.
+/// Registers a new task.
 #[cfg(Py_3_14)]
 #[inline]
 pub(super) fn register(task: &Object, _: &Object) -> Res<()> {
@@ -78,14 +78,14 @@ pub(super) fn register(task: &Object, _: &Object) -> Res<()> {
     REGISTER.get().register.call(&[task]).map(drop)
 }
 
-/// A task is done, or dies.
+/// Unregisters a task that is done or deallocated.
 #[cfg(not(Py_3_14))]
 #[inline]
 pub(super) fn unregister(task: &Object) {
     fields(task).node.unlink();
 }
 
-/// A task is done, or dies. A program may have registered it itself.
+/// Unregisters a task that is done or deallocated. User code may have registered it itself.
 #[cfg(Py_3_14)]
 #[inline]
 pub(super) fn unregister(task: &Object) {
@@ -97,7 +97,7 @@ pub(super) fn unregister(task: &Object) {
     }
 }
 
-/// An eager task takes its first step.
+/// Registers an eager task for its first step.
 pub(super) fn register_eager(task: &Object) -> Res<()> {
     #[cfg(Py_3_14)]
     return register(task, none());
@@ -110,13 +110,13 @@ pub(super) fn register_eager(task: &Object) -> Res<()> {
     tell_asyncio("_register_eager_task", task)
 }
 
-/// It has taken it, and stays in the one list that there is until it is done.
+/// Does nothing: there is only one list, in which the task stays until it is done.
 #[cfg(Py_3_14)]
 pub(super) fn unregister_eager(_: &Object) -> Res<()> {
     Ok(())
 }
 
-/// It has taken it.
+/// Unregisters an eager task after its first step.
 #[cfg(not(Py_3_14))]
 pub(super) fn unregister_eager(task: &Object) -> Res<()> {
     #[cfg(Py_3_12)]

@@ -1,8 +1,8 @@
 //! asyncio's functions that make tasks: `create_task`, `ensure_future`, `eager_task_factory`.
 //!
-//! What they do on a loop of ours that makes its tasks itself is here. Everything else (another
-//! loop, a replaced `create_task`, a task factory of the program's, a mistake) is left to asyncio's
-//! own function of that name, whose way of passing names and keywords on differs between versions.
+//! This file handles Rondel loops that make their tasks themselves. Everything else (another loop,
+//! a replaced `create_task`, a custom task factory, wrong arguments) is left to asyncio's own
+//! function of the same name, as versions differ in how it passes names and keywords on.
 
 use std::ffi::CStr;
 
@@ -14,25 +14,25 @@ use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
 use crate::task::{self, new_task};
 
-/// Who gives a task that a factory made the name that `create_task` was called with.
+/// Which code sets the name given to `create_task` on a task that a factory made.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Naming {
     /// The factory, which is passed all keywords (3.13.3, and from 3.14 on).
     Factory,
-    /// `create_task` does, if there is a name (up to 3.12).
+    /// `create_task`, if a name was given (up to 3.12).
     IfGiven,
-    /// `create_task` does, and if none was given the name is `'None'` (other releases of 3.13).
+    /// `create_task`; without a name, the task is called `'None'` (other releases of 3.13).
     Always,
 }
 
-/// What the running version has.
+/// Objects and properties of the running version's asyncio.
 struct Stock {
     create_task: Owned,
     ensure_future: Owned,
     eager_task_factory: Owned,
     naming: Naming,
-    /// What `BaseEventLoop.create_task` takes: its signature, and whether it passes all keywords on
-    /// to the task.
+    /// The signature of `BaseEventLoop.create_task`, and whether it passes all keywords on to the
+    /// task.
     loop_create_task: (&'static CStr, bool),
 }
 
@@ -61,7 +61,7 @@ fn naming(code: &Object) -> Res<Naming> {
 
 const VARIABLE_KEYWORDS: isize = 8; // inspect.CO_VARKEYWORDS
 
-/// Patch releases of 3.13 differ in this.
+/// The signature of the loop's `create_task`, which differs between patch releases of 3.13.
 fn loop_create_task(code: &Object) -> Res<(&'static CStr, bool)> {
     let takes_all = get(code, "co_flags")?.to_isize()? & VARIABLE_KEYWORDS != 0;
     let has_named = get(code, "co_kwonlyargcount")?.is_true()?;
@@ -73,19 +73,18 @@ fn loop_create_task(code: &Object) -> Res<(&'static CStr, bool)> {
     Ok((signature, takes_all))
 }
 
-/// How the loop's `create_task` is shown.
+/// The signature that the loop's `create_task` shows.
 pub(crate) fn signature_in_loop() -> &'static CStr {
     STOCK.get().loop_create_task.0
 }
 
-/// Whether the loop's `create_task` takes what tasks take.
+/// Whether the loop's `create_task` accepts all keywords of `Task`.
 #[inline]
 pub(crate) fn loop_takes_all_keywords() -> bool {
     cfg!(Py_3_14) || (cfg!(Py_3_13) && STOCK.get().loop_create_task.1)
 }
 
-/// Keywords of `create_task`. `None` from [`Options::parse`] if there is any that is not known
-/// here.
+/// The keywords of `create_task`. [`Options::parse`] returns `None` if any of them is unknown.
 #[derive(Default)]
 pub(crate) struct Options<'a> {
     name: Option<&'a Object>,
@@ -102,7 +101,7 @@ impl<'a> Options<'a> {
         }
         let names = names();
         for (keyword, value) in args.named() {
-            // Keywords of a call in a program's text are interned.
+            // Keyword names in a call's source text are interned.
             if keyword.is(&names.name) {
                 options.name = Some(value);
             } else if keyword.is(&names.context) {
@@ -117,8 +116,8 @@ impl<'a> Options<'a> {
     }
 }
 
-/// Makes a task as `event_loop.create_task(coroutine, …)` does, without the call; `None` where the
-/// call is needed.
+/// Makes a task as `event_loop.create_task(coroutine, …)` does, without calling that method.
+/// Returns `None` if the call is needed.
 #[inline]
 pub(crate) fn create_directly(
     event_loop: &Object,
@@ -168,8 +167,8 @@ fn ensure_future(_: &Object, args: Args<'_>) -> Res<Owned> {
     STOCK.get().ensure_future.call_all(args)
 }
 
-/// What `loop.create_task` does where `rondel.eager_task_factory` is the loop's factory; `None` if
-/// it is another one.
+/// What `loop.create_task` does if `rondel.eager_task_factory` is the loop's factory; `None` if it
+/// has another one.
 pub(crate) fn create_eagerly(
     event_loop: &Object,
     factory: &Object,
@@ -196,7 +195,7 @@ pub(crate) fn create_eagerly(
     Ok(Some(task))
 }
 
-/// How the version shows it.
+/// The signature that the running version shows.
 pub(crate) const CREATE_TASK: &CStr = if cfg!(Py_3_14) {
     c"create_task(coro, **kwargs)"
 } else {
@@ -206,8 +205,8 @@ pub(crate) const CREATE_TASK: &CStr = if cfg!(Py_3_14) {
 /// The functions, by name.
 pub(crate) fn init(class: &Object) -> Res<Vec<(&'static str, Owned)>> {
     let tasks = import("asyncio.tasks")?;
-    // asyncio's own closure on our class: anyio tells an eager factory by its code, and takes the
-    // class out of the closure.
+    // asyncio's own closure, made for our class: anyio recognizes an eager factory by its code
+    // object, and reads the class from the closure.
     let eager = if cfg!(Py_3_12) {
         get(&tasks, "create_eager_task_factory")?.call(&[class])?
     } else {

@@ -1,4 +1,4 @@
-//! What Python sees of a task: methods, attributes, the class.
+//! `Task` as Python sees it: methods, attributes, the class.
 
 use std::ffi::c_int;
 use std::ptr;
@@ -97,7 +97,7 @@ fn set_log_destroy_pending(task: &Native<Task>, value: Option<&Object>) -> Res<(
     }
 }
 
-// ---- a step and a wake-up as callables, for loops and futures that are not ours ----
+// ---- a step and a wake-up as callables, for foreign loops and foreign futures ----
 
 fn task_step(task: &Native<Task>, args: Args<'_>) -> Res<Owned> {
     let [exception] = args.parse("__step", ["exc"], 1, 0)?;
@@ -112,7 +112,7 @@ fn task_wakeup(task: &Native<Task>, awaited: &Object) -> Res<Owned> {
 
 struct Definition(Method);
 
-// SAFETY: a method definition is never written to after it was made.
+// SAFETY: a method definition is never written to after it is made.
 unsafe impl Sync for Definition {}
 // SAFETY: as above.
 unsafe impl Send for Definition {}
@@ -131,14 +131,14 @@ fn bound(definition: &'static Definition, task: &Object) -> Res<Owned> {
     }
 }
 
-/// A callable that steps the task: `callable(exception=None)`.
+/// A callable that runs a step of the task: `callable(exception=None)`.
 pub(crate) fn step_callable(task: &Object) -> Res<Owned> {
     let definition = STEP
         .get_or_init(|| Definition(method!(fast c"task_step" task_step, c"The task's next step.")));
     bound(definition, task)
 }
 
-/// A callable that wakes the task: `callable(future)`. Two of the same task are equal.
+/// A callable that wakes the task up: `callable(future)`. Two callables of the same task are equal.
 pub(crate) fn wakeup_callable(task: &Object) -> Res<Owned> {
     let definition = WAKEUP.get_or_init(|| {
         Definition(
@@ -170,7 +170,7 @@ unsafe extern "C" fn tp_init(
                 let event_loop = future::loop_or_default(event_loop)?;
                 let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
                 future::check_fresh(task)?;
-                // One of its steps may run, in the context that it has now.
+                // A step may be running in the current context, which must stay alive.
                 future::reset_keeping(task, super::fields(task).context.cloned());
                 init(
                     task,

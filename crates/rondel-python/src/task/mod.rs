@@ -1,15 +1,15 @@
 //! `Task`: a coroutine that the loop runs.
 //!
-//! A task is a future (its fields, and behind them these) that steps its coroutine. While it is
-//! queued, the ready ring owns a reference to the task itself; while it waits for a future of ours,
-//! that future does.
+//! A task is a future (a future's fields, followed by its own) that steps its coroutine. While it
+//! is queued, the ready ring owns a reference to the task itself; while it waits for a native
+//! future, that future does.
 //!
 //! | file | what it has |
 //! |---|---|
-//! | `step.rs` | one step: the coroutine runs, and what it yields decides what comes next |
-//! | `all_tasks.rs` | which tasks `asyncio.all_tasks()` gives |
+//! | `step.rs` | one step: runs the coroutine and handles what it yields |
+//! | `all_tasks.rs` | the registry that `asyncio.all_tasks()` reads |
 //! | `functions.rs` | `create_task`, `ensure_future`, `eager_task_factory` |
-//! | `methods.rs` | what Python sees |
+//! | `methods.rs` | methods, attributes, the class |
 
 pub(crate) mod all_tasks;
 pub(crate) mod functions;
@@ -44,21 +44,21 @@ pub(crate) use methods::init_type;
 pub(crate) use step::step;
 
 const MUST_CANCEL: u8 = 1;
-/// Not to be logged when it is destroyed while it is pending.
+/// Not logged if it is destroyed while it is pending.
 const NO_DESTROY_LOG: u8 = 2;
 
-/// A task's fields behind those of its future. All zero is a valid one that was not initialized.
+/// A task's fields, behind those of its future. All-zero fields are a valid, uninitialized task.
 #[repr(C)]
 pub(crate) struct Task {
     #[cfg(not(Py_3_14))]
     node: Node,
     coroutine: Slot,
     context: Slot,
-    /// The future that it waits for.
+    /// The future that the task waits for.
     waits_for: Slot,
     /// Thrown into the coroutine at the next step.
     pending_exception: Slot,
-    /// Empty as long as it is `Task-<number>` and nobody asked.
+    /// Empty while the name is `Task-<number>` and has not been read.
     name: Slot,
     number: Cell<u64>,
     cancels_requested: Cell<u32>,
@@ -69,19 +69,19 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 free_list!(FREE, 256);
 
-/// Whether this is exactly a `rondel.Task`.
+/// Whether an object is exactly a `rondel.Task`.
 #[inline]
 pub(crate) fn is_exact(object: &Object) -> bool {
     TASK.is_exact(object)
 }
 
-/// Whether this is a task of ours, or of a subclass.
+/// Whether an object is a `rondel.Task` or an instance of a subclass.
 #[cfg(not(Py_3_14))]
 pub(crate) fn is_ours(object: &Object) -> bool {
     TASK.class.is_instance(object)
 }
 
-// SAFETY: the class is made with the fields behind those of a future.
+// SAFETY: the class is made with these fields behind those of a future.
 unsafe impl Fields for Task {
     #[inline]
     fn offset() -> usize {
@@ -101,12 +101,12 @@ impl Native<Task> {
     /// The task as a future.
     #[inline]
     pub(crate) fn as_future(&self) -> &Native<Future> {
-        // SAFETY: a task has the fields of a future before its own.
+        // SAFETY: the fields of a future precede a task's own.
         unsafe { self.object().known() }
     }
 }
 
-/// The fields of a task of ours, which `object` must be.
+/// The fields of `object`, which must be a native task.
 #[inline]
 pub(crate) fn fields(object: &Object) -> &Task {
     Task::of(object)
@@ -184,7 +184,7 @@ fn init(
                 .is_true()?,
         };
         if running {
-            // SAFETY: a task, which is being made.
+            // SAFETY: `task` is a task that is being initialized.
             return step::start_eagerly(unsafe { task.known() }, event_loop);
         }
     }
@@ -215,7 +215,7 @@ fn schedule_step(task: &Object, event_loop: &Object) -> Res<()> {
     call_soon(event_loop, &*methods::step_callable(task)?, &[], &context)
 }
 
-/// A task that is not to be reported when it is destroyed before it is done.
+/// Suppresses the report that a task was destroyed while it was pending.
 pub(crate) fn keep_quiet(task: &Object) {
     fields(task).set(NO_DESTROY_LOG, true);
 }
@@ -244,7 +244,8 @@ pub(crate) fn cancel(task: &Object, message: Option<&Object>) -> Res<bool> {
     if let Some(awaited) = this.waits_for.cloned()
         && future::cancel_any(&awaited, message)?
     {
-        // It stays `waits_for`: it may be a task that ignores this, and has to be cancelled again.
+        // `waits_for` is kept: the awaited task may suppress this cancellation, and must be
+        // cancelled again then.
         return Ok(true);
     }
     this.set(MUST_CANCEL, true);
@@ -264,7 +265,7 @@ pub(crate) fn uncancel(task: &Object) -> u32 {
     let requested = this.cancels_requested.get();
     if requested > 0 {
         this.cancels_requested.set(requested - 1);
-        // From 3.13 on a cancellation that was taken back is not delivered either.
+        // From 3.13 on this also revokes a cancellation that has not been delivered yet.
         if cfg!(Py_3_13) && requested == 1 {
             this.set(MUST_CANCEL, false);
         }
@@ -284,7 +285,7 @@ impl Task {
         self.flags.set(if on { rest | flag } else { rest });
     }
 
-    /// A name, or the number that stands for `Task-<number>`.
+    /// The name, or the number that stands for `Task-<number>`.
     fn name_or_number(&self) -> Res<Owned> {
         match self.name.cloned() {
             Some(name) => Ok(name),
@@ -304,13 +305,13 @@ impl Task {
 
 // ---- life as an object ----
 
-/// `__del__`: a task that is destroyed before it is done is reported.
+/// `__del__`: reports a task that is destroyed while it is pending.
 fn finalize(task: &Object) -> Res<()> {
     let (this, base) = (fields(task), future::fields(task));
     #[cfg(not(Py_3_14))]
     if untracked::is_collecting() {
-        // The collector has cleared weak references by now, by which asyncio's set would know the
-        // task.
+        // The collector has already cleared weak references, so asyncio's `WeakSet` would no longer
+        // contain the task.
         this.node.unlink();
     }
     if !base.is_done()
@@ -331,13 +332,13 @@ fn finalize(task: &Object) -> Res<()> {
     future::finalize(task)
 }
 
-// SAFETY: all that a task holds is shown.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Task {
     const FINALIZED: bool = true;
 
     slots!(coroutine, context, waits_for, pending_exception, name);
 
-    /// An instance may have a dict, which asyncio's class has a place for.
+    /// asyncio's class, whose part of an instance holds the `__dict__`.
     fn base() -> Option<&'static Object> {
         Some(&imports().stock_task)
     }
@@ -392,7 +393,7 @@ unsafe impl Collected for Task {
     }
 }
 
-/// A task that ends while its loop runs may leave its context to the next one.
+/// Gives the context of a deallocated task to its loop, if that runs. The next task may reuse it.
 #[inline]
 fn give_context_back(task: &Object) {
     if let Some(core) = future::fields(task).event_loop().and_then(LoopCore::of)

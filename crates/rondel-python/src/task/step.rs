@@ -1,8 +1,8 @@
-//! One step of a task. This is where a program's own code runs.
+//! One step of a task: resumes the coroutine in the task's context.
 //!
-//! The coroutine is resumed in the task's context. It returns: the task is done. It raises: the
-//! task has failed, or was cancelled. It yields: a future of ours takes the task as its waiter; any
-//! other future gets a callback; `None` queues the task again; anything else is an error that is
+//! If the coroutine returns, the task is done. If it raises, the task has failed or was cancelled.
+//! If it yields a native future, the task becomes the future's waiter; any other future gets a
+//! callback. If it yields `None`, the task is queued again. Anything else is an error that is
 //! thrown into the coroutine.
 
 use std::ops::ControlFlow;
@@ -22,16 +22,16 @@ use crate::future::{self, Outcome, State, asyncio_part};
 use crate::loop_core::item::{Exit, Kind};
 use crate::loop_core::{LoopCore, current_task};
 
-/// What becomes of a task after a step.
+/// The state of a task after a step.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum After {
-    /// It is done, or waits.
+    /// The task is done, or waits.
     Settled,
-    /// It only let the loop make a turn.
+    /// The coroutine yielded `None`: the next step is to be queued.
     Again,
 }
 
-/// A queued step; `woken` if it is because the future that the task waits for, one of ours, is
+/// Runs a queued step. `woken`: it was queued because the native future that the task waits for is
 /// done.
 #[inline]
 pub(crate) fn step(core: &LoopCore, task: OwnedNative<Task>, woken: bool) -> ControlFlow<Exit> {
@@ -54,12 +54,13 @@ fn error_of_awaited(task: &Native<Task>) -> Res<Option<Owned>> {
     if !future::is_native(awaited) {
         return Ok(None);
     }
-    // Asyncio's part is a set at times, whose comparisons may be the program's.
+    // asyncio's `awaited_by` may be a set, whose comparisons may run user code. So the future is
+    // kept alive.
     let kept = cfg!(Py_3_14).then(|| awaited.own());
     let awaited = kept.as_deref().unwrap_or(awaited);
     asyncio_part::discard_awaiter(awaited, task.object())?;
     let awaited = future::fields(awaited);
-    // The common case without touching the result: `await` takes it itself.
+    // The common case need not read the result, as `await` does so itself.
     if awaited.state() == State::Finished && !awaited.has_failed() {
         return Ok(None);
     }
@@ -84,7 +85,7 @@ fn run_on(core: &LoopCore, task: OwnedNative<Task>, exception: Option<Owned>) ->
     }
 }
 
-/// Queues the next step, with the reference that this one had.
+/// Queues the next step, reusing the reference of this one.
 #[inline]
 fn again(core: &LoopCore, task: OwnedNative<Task>) -> ControlFlow<Exit> {
     if core.calls_directly() && !core.is_closed() {
@@ -92,7 +93,7 @@ fn again(core: &LoopCore, task: OwnedNative<Task>) -> ControlFlow<Exit> {
             Ok(()) => ControlFlow::Continue(()),
             Err(task) => match no_memory::<()>() {
                 Ok(()) => ControlFlow::Continue(()),
-                // SAFETY: the task that was not queued.
+                // SAFETY: `task` is the task that was not queued.
                 Err(raised) => failed(core, unsafe { task.known() }, raised),
             },
         };
@@ -103,8 +104,9 @@ fn again(core: &LoopCore, task: OwnedNative<Task>) -> ControlFlow<Exit> {
     }
 }
 
-/// A step (as opposed to its coroutine) raises `KeyboardInterrupt` or `SystemExit`, which end the
-/// loop, or an error of the step itself, which asyncio reports like that of a callback.
+/// Handles an exception that leaves a step. `KeyboardInterrupt` and `SystemExit` end the loop. Any
+/// other one is an error of the step itself, not of its coroutine; asyncio reports it like that of
+/// a callback.
 #[cold]
 fn failed(core: &LoopCore, task: &Native<Task>, Raised: Raised) -> ControlFlow<Exit> {
     let exception = take_exception();
@@ -132,14 +134,14 @@ fn failed(core: &LoopCore, task: &Native<Task>, Raised: Raised) -> ControlFlow<E
 
 #[inline(always)]
 fn run_in_context(task: &Native<Task>, exception: Option<Owned>) -> Res<After> {
-    // The task keeps its context as long as it lives; the caller holds the task.
+    // The task keeps its context alive, and the caller holds the task.
     let context = task.context.get().unwrap_or(none());
     context::enter(context)?;
     let result = run(task, exception);
     context::exit(context).and(result)
 }
 
-/// A step that a foreign loop, or a foreign future, calls for.
+/// Runs a step that a foreign loop or a foreign future has called.
 pub(super) fn step_by_call(task: &Native<Task>, exception: Option<&Object>) -> Res<()> {
     let event_loop = task.as_future().event_loop().map(Object::own);
     let Some(event_loop) = event_loop else {
@@ -178,7 +180,7 @@ fn within_another(task: &Native<Task>, running: &Object) -> Res<()> {
     ))
 }
 
-/// The wake-up as a callback: the future is done, and may be any kind of future.
+/// The wake-up as a callback: `awaited`, a future of any kind, is done.
 pub(super) fn wakeup_by_call(task: &Native<Task>, awaited: &Object) -> Res<()> {
     if asyncio_part::has_awaiters(awaited)? {
         asyncio_part::discard_awaiter(awaited, task.object())?;
@@ -189,7 +191,7 @@ pub(super) fn wakeup_by_call(task: &Native<Task>, awaited: &Object) -> Res<()> {
     }
 }
 
-/// The first step right away, in `Task(eager_start=True)`.
+/// Runs the first step at once, for `Task(eager_start=True)`.
 pub(super) fn start_eagerly(task: &Native<Task>, event_loop: &Object) -> Res<()> {
     check_stack()?;
     all_tasks::register_eager(task.object())?;
@@ -199,11 +201,11 @@ pub(super) fn start_eagerly(task: &Native<Task>, event_loop: &Object) -> Res<()>
             After::Again => schedule_step(task.object(), event_loop),
         }
     })?;
-    // Whatever the step raised must survive the tidying up.
+    // The exception that the step raised must survive the cleanup.
     let raised = result.err().map(|Raised| take_exception());
     all_tasks::unregister_eager(task.object())?;
     if let Some(core) = LoopCore::of(event_loop) {
-        // The step around this one goes on, and may wait for the thread.
+        // The enclosing step goes on, and may block until a worker thread has run its job.
         core.notify_worker();
     }
     if task.as_future().is_done() {
@@ -217,7 +219,7 @@ pub(super) fn start_eagerly(task: &Native<Task>, event_loop: &Object) -> Res<()>
     }
 }
 
-/// Resumes the coroutine, and acts on what comes out.
+/// Resumes the coroutine and handles the result.
 #[inline(always)]
 fn run(task: &Native<Task>, exception: Option<Owned>) -> Res<After> {
     let (this, base): (&Task, _) = (task, task.as_future());
@@ -264,9 +266,10 @@ fn run(task: &Native<Task>, exception: Option<Owned>) -> Res<After> {
     }
 }
 
-/// `throw` reports a return by `StopIteration`, unlike `PyIter_Send`.
+/// `throw` reports a return as `StopIteration`, unlike `PyIter_Send`.
 fn returned_value(result: &mut *mut ffi::PyObject) -> ffi::PySendResult {
-    // SAFETY: a built-in class; exported by every supported version; null stays null on failure.
+    // SAFETY: a built-in class; every supported version exports the function, which leaves null in
+    // `result` on failure.
     unsafe {
         if raised_matches(Object::from_ptr(ffi::PyExc_StopIteration))
             && crate::cpython::private::_PyGen_FetchStopIterationValue(result) == 0
@@ -293,7 +296,7 @@ fn returned(task: &Native<Task>, value: Owned) -> Res<()> {
     let this: &Task = task;
     all_tasks::unregister(task.object());
     if this.has(MUST_CANCEL) {
-        // Cancelled right before the coroutine returned.
+        // The task was cancelled right before the coroutine returned.
         this.set(MUST_CANCEL, false);
         let message = task.as_future().cancel_message();
         return future::cancel(task.object(), message.as_deref()).map(drop);
@@ -305,7 +308,7 @@ fn raised(task: &Native<Task>) -> Res<()> {
     let exception = take_exception();
     all_tasks::unregister(task.object());
     if exception_matches(&exception, &imports().cancelled_error) {
-        // Kept, so that it is raised again, with its traceback, to whoever awaits the task.
+        // The exception is kept, so that awaiting the task raises it with its traceback.
         task.as_future().set_cancelled_error(exception);
         return future::cancel(task.object(), None).map(drop);
     }
@@ -330,7 +333,7 @@ fn yielded(task: &Native<Task>, result: Owned) -> Res<After> {
     Ok(After::Settled)
 }
 
-/// A future or task of ours.
+/// Makes the task wait for a native future or task.
 #[inline(always)]
 fn wait_for(task: &Native<Task>, awaited: Owned) -> Res<()> {
     let (this, other): (&Task, _) = (task, future::fields(&awaited));
@@ -393,7 +396,8 @@ fn not_awaited(task: &Native<Task>, awaited: &Object) -> Res<()> {
     )
 }
 
-/// Anything that is neither a future of ours nor `None`: a foreign future, or a mistake.
+/// Handles a yielded object that is neither a native future nor `None`: a foreign future, or an
+/// error.
 fn yielded_other(task: &Native<Task>, result: Owned, event_loop: &Object) -> Res<()> {
     let names = names();
     let blocking = result.getattr_optional(&names.asyncio_future_blocking)?;
@@ -449,7 +453,7 @@ fn yielded_other(task: &Native<Task>, result: Owned, event_loop: &Object) -> Res
     Ok(())
 }
 
-/// Lets the next step raise `RuntimeError(message)` in the coroutine.
+/// Makes the next step raise `RuntimeError(message)` in the coroutine.
 #[cold]
 fn throw_soon(task: &Native<Task>, message: String) -> Res<()> {
     let error = Builtin::Runtime.instance(&message)?;

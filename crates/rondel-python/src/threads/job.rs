@@ -1,10 +1,10 @@
-//! One call in a thread: what is called, and the future that its outcome goes to.
+//! One call in a thread: the function to call, and the future that gets the outcome.
 //!
 //! A job is made in the loop's thread and waits in a [`queue`](super::queue). A worker runs it and
-//! puts it, the outcome in it, into the loop's inbox; from the ready ring it comes to [`deliver`].
-//! A job whose future is cancelled before it runs is not run. For what `ThreadPoolExecutor` does
-//! with the items of its queue a job has `future`, which is the job itself, with `cancel()` and
-//! `set_exception()`.
+//! posts it, with the outcome, to the loop's inbox. From there it moves to the ready ring, and
+//! [`deliver`] handles it. A job whose future is cancelled before it runs is not run. For
+//! `ThreadPoolExecutor`, which uses the `future` of its queue's items, a job has a `future`
+//! attribute: the job itself, with `cancel()` and `set_exception()`.
 
 use std::cell::Cell;
 use std::ops::ControlFlow;
@@ -29,13 +29,13 @@ use crate::loop_core::item::{Exit, Item, Kind, Remote};
 
 pub(super) type Mailbox = Arc<Inbox<Remote, Wake>>;
 
-/// How a call ended. All zero, before it has, is as good as any: there is no outcome then.
+/// How a call ended. Zeroed memory is valid; the value means nothing while there is no outcome.
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 enum Outcome {
     Returned = 0,
     Raised,
-    /// The executor was shut down, and drops what is queued.
+    /// The executor was shut down and drops its queued items.
     Cancelled,
 }
 
@@ -45,19 +45,19 @@ pub(super) struct Job {
     function: Slot,
     /// A tuple.
     args: Slot,
-    /// A dict, or nothing.
+    /// A dict, or empty.
     kwargs: Slot,
-    /// What to run in; nothing for the thread's own context.
+    /// The context to run in; empty for the thread's own.
     context: Slot,
     /// The result, or the exception.
     outcome: Slot,
     kind: Cell<Outcome>,
 }
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid.
+// SAFETY: the fields are behind the object header; zeroed ones are valid.
 unsafe impl Fields for Job {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Job {
     slots!(future, function, args, kwargs, context, outcome);
 }
@@ -71,7 +71,7 @@ unsafe impl NativeClass for Job {
     }
 }
 
-/// asyncio's translation of `concurrent.futures` exceptions into its own.
+/// asyncio's function that converts `concurrent.futures` exceptions into its own.
 static CONVERT: Table<Option<Owned>> = Table::new();
 
 /// A call to be made.
@@ -82,7 +82,7 @@ pub(crate) struct Call<'a> {
     pub(crate) context: Option<Owned>,
 }
 
-/// A job and the future, of a loop of ours, that it will complete.
+/// Makes a job and the future, of a Rondel loop, that it will complete.
 pub(super) fn new_job(event_loop: &Object, call: Call<'_>) -> Res<(OwnedNative<Job>, Owned)> {
     let future = future::new_future(event_loop)?;
     // SAFETY: all-zero fields are valid.
@@ -95,14 +95,14 @@ pub(super) fn new_job(event_loop: &Object, call: Call<'_>) -> Res<(OwnedNative<J
     Ok((job, future))
 }
 
-/// Runs a job, in a worker's thread. Gives the inbox whose loop is to be woken once this thread
-/// releases the GIL.
+/// Runs a job in a worker thread. Returns the inbox of the loop to wake once this thread releases
+/// the GIL.
 pub(super) fn run(job: &Native<Job>) -> Option<Mailbox> {
     let wanted = |future: &Object| !future::fields(future).is_done();
-    // Kept to the end: releasing them may run code of the program's, which is no part of the call.
+    // Kept until the end: releasing them may run user code, which is not part of the call.
     let held = [&job.function, &job.args, &job.kwargs, &job.context].map(Slot::take);
     let [Some(function), Some(args), kwargs, context] = &held else {
-        return None; // run or cancelled before
+        return None; // already run or cancelled
     };
     if !job.future.get().is_some_and(wanted) {
         return None;
@@ -120,8 +120,8 @@ pub(super) fn run(job: &Native<Job>) -> Option<Mailbox> {
     }
 }
 
-/// Sends the outcome to the loop, unless that is closed. Its wait is not ended: that is for the
-/// caller to do.
+/// Sends the outcome to the loop, unless the loop is closed. Does not wake the loop: the caller
+/// must do so, with the inbox that is returned.
 fn post(job: &Native<Job>, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
     job.outcome.set(outcome);
     job.kind.set(kind);
@@ -133,8 +133,8 @@ fn post(job: &Native<Job>, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
     if core.is_closed() {
         return None;
     }
-    // As in `call_soon_threadsafe`: while nobody runs the loop, the ring is where the collector
-    // sees it.
+    // As in `call_soon_threadsafe`: while the loop does not run, the job goes to the ready ring,
+    // where the collector sees it.
     if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
         core.push_surely(Kind::Job, job.object().own());
         return None;
@@ -144,7 +144,7 @@ fn post(job: &Native<Job>, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
     Some(Arc::clone(inbox))
 }
 
-/// A job that is back: its future gets the outcome, unless it was cancelled meanwhile.
+/// Completes the future of a job that has come back, unless the future has been cancelled.
 pub(crate) fn deliver(core: &LoopCore, job: &Object) -> ControlFlow<Exit> {
     let Some(this) = job.exact::<Job>() else {
         return ControlFlow::Continue(());
@@ -181,8 +181,8 @@ fn complete(job: &Native<Job>) -> Res<()> {
     }
 }
 
-/// What can't be put into the future, as a `StopIteration` in some versions, is an error of a
-/// callback in asyncio.
+/// Reports an outcome that can't be set on the future, such as a `StopIteration` in some versions.
+/// asyncio reports it as an error of a callback.
 #[cold]
 fn report(core: &LoopCore, job: &Object, exception: &Object) -> Res<()> {
     let details = Owned::dict()?;
@@ -194,7 +194,7 @@ fn report(core: &LoopCore, job: &Object, exception: &Object) -> Res<()> {
     Ok(())
 }
 
-// ---- what `ThreadPoolExecutor` does with the items of its queue ----
+// ---- the interface that `ThreadPoolExecutor` expects of its queue's items ----
 
 fn get_future(job: &Object) -> Res<Owned> {
     Ok(job.own())

@@ -1,17 +1,18 @@
-//! The queue that worker threads take their jobs from.
+//! The queue from which worker threads take their jobs.
 //!
 //! It has the methods of `queue.SimpleQueue` that `ThreadPoolExecutor` uses, and two more: `_work`,
-//! which runs jobs until it takes something that is none, and `_has_worker`, which says whether a
-//! thread waits for each item.
+//! which runs items until it takes `None`, and `_has_worker`, which says whether a waiting thread
+//! exists for each item.
 //!
-//! What makes it cheap is when threads are woken. A worker that has a result releases the GIL first
-//! and wakes the loop then; the loop, where it is about to wait, does the same with the worker
-//! ([`Shared::notify`] from `PyHost::park`). So whoever wakes finds the interpreter free, and does
-//! not have to wait for it once more.
+//! It is cheap because threads are woken only when the GIL is free. A worker with a result releases
+//! the GIL first and wakes the loop then. A loop that is about to wait does the same with the
+//! worker ([`Shared::notify`] from `PyHost::park`). So the woken thread need not wait a second
+//! time, for the GIL.
 //!
-//! An item changes hands only between threads that hold the GIL. A detached worker claims one, and
-//! takes it out when it has the interpreter: a collection that runs meanwhile looks into the queue
-//! more than once, and what it saw at first and misses then is garbage to it.
+//! Items are put in and taken out only by threads that hold the GIL. A worker without the GIL only
+//! claims an item, and takes it once it holds the GIL: a collection that runs meanwhile traverses
+//! the queue several times, and would treat an item that it saw at first and misses later as
+//! garbage.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
@@ -28,25 +29,25 @@ use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Class, Fields, Native, NativeClass, Object, Owned, Res, Slot};
 use crate::loop_core::Notify;
 
-/// An item on its way between threads.
+/// An item that is passed between threads.
 struct Parcel(Owned);
 
-// SAFETY: put in and taken out by threads that hold the GIL; a detached one does not touch it.
+// SAFETY: only threads that hold the GIL put it in, take it out or touch it.
 unsafe impl Send for Parcel {}
 
 #[derive(Default)]
 struct State {
     items: VecDeque<Parcel>,
-    /// How many of them workers are about to take.
+    /// The number of items that workers are about to take.
     claimed: usize,
-    /// How many workers wait, or are about to.
+    /// The number of workers that wait or are about to.
     idle: usize,
 }
 
 impl State {
-    /// How many items no worker has claimed.
+    /// The number of items that no worker has claimed.
     fn unclaimed(&self) -> usize {
-        // What is claimed may be gone: `get_nowait` takes whatever there is.
+        // Claimed items may be gone, as `get_nowait` takes any item.
         self.items.len().saturating_sub(self.claimed)
     }
 
@@ -57,7 +58,7 @@ impl State {
     }
 }
 
-/// What the threads share.
+/// The state that the threads share.
 #[derive(Default)]
 pub(crate) struct Shared {
     state: Mutex<State>,
@@ -66,7 +67,7 @@ pub(crate) struct Shared {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // A panic while the lock was held can only be an allocation: the state is whole.
+        // Only an allocation can panic while the lock is held, so the state is consistent.
         self.state
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())
@@ -77,7 +78,7 @@ impl Shared {
         self.notify();
     }
 
-    /// Puts an item in if a worker waits for it, who is not woken yet.
+    /// Puts an item in if a waiting worker is free to take it. Does not wake the worker.
     fn offer(&self, item: &Object) -> bool {
         let mut state = self.lock();
         let free = state.idle > state.unclaimed();
@@ -94,8 +95,8 @@ impl Shared {
     }
 
     /// Takes an item that no worker is about to take. From 3.13 on `queue.SimpleQueue` hands an
-    /// item to a waiting thread at once, so that those for which one waits are not to be had any
-    /// more.
+    /// item to a waiting thread at once, so items for which a thread waits are not available here
+    /// either.
     fn try_take(&self) -> Option<Owned> {
         let mut state = self.lock();
         let promised = match cfg!(Py_3_13) {
@@ -105,8 +106,8 @@ impl Shared {
         state.items.remove(promised).map(|parcel| parcel.0)
     }
 
-    /// Waits for an item, and takes it. Before the thread sleeps, and after it counts as idle,
-    /// `wake` is woken.
+    /// Waits for an item and takes it. Wakes `wake` before the thread sleeps, but after it counts
+    /// as idle.
     fn take(&self, mut wake: Option<Mailbox>) -> Owned {
         loop {
             detached(|| self.wait(wake.take()));
@@ -118,7 +119,7 @@ impl Shared {
         }
     }
 
-    /// Waits until there is an item, detached, and claims it.
+    /// Waits without the GIL until there is an item, and claims it.
     fn wait(&self, wake: Option<Mailbox>) {
         let mut state = self.lock();
         if state.claim() {
@@ -153,20 +154,20 @@ impl Notify for Shared {
 
 #[repr(C)]
 struct WorkQueue {
-    /// From `tp_new` on.
+    /// Set from `tp_new` on.
     shared: Option<Arc<Shared>>,
 }
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid (an empty `Option` of a pointer
-// is null).
+// SAFETY: the fields are behind the object header; zeroed ones are valid (an empty `Option<Arc>` is
+// null).
 unsafe impl Fields for WorkQueue {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for WorkQueue {
     fn for_each_slot(&self, _: &mut dyn FnMut(&Slot)) {}
 
     fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
-        // Nobody who holds the lock waits for the interpreter.
+        // This can't deadlock: no thread that holds the lock waits for the GIL.
         if let Some(shared) = &self.shared {
             let state = shared.lock();
             state.items.iter().for_each(|parcel| see(&parcel.0));
@@ -197,7 +198,7 @@ struct Imports {
 
 static IMPORTS: Table<Imports> = Table::new();
 
-/// What the threads share, of a queue of ours.
+/// The shared state of a `WorkQueue`; `None` for any other object.
 pub(super) fn shared(queue: &Object) -> Option<&Arc<Shared>> {
     queue.exact::<WorkQueue>()?.shared.as_ref()
 }
@@ -211,7 +212,7 @@ impl WorkQueue {
     }
 }
 
-/// Puts a job in if a worker waits for it. It is woken by [`Shared::notify`].
+/// Puts a job in if a waiting worker is free to take it. [`Shared::notify`] wakes the worker.
 pub(super) fn offer(shared: &Shared, job: &Object) -> bool {
     shared.offer(job)
 }
@@ -221,7 +222,7 @@ unsafe extern "C" fn new(
     _: *mut ffi::PyObject,
     _: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
-    // SAFETY: the fields are filled before anyone sees the object.
+    // SAFETY: the fields are initialized before other code sees the object.
     guard_object(|| unsafe {
         let queue = allocate(class)?;
         queue
@@ -272,7 +273,7 @@ fn has_worker(queue: &Native<WorkQueue>) -> Res<Owned> {
     Ok(Owned::from_bool(queue.alive()?.has_worker()))
 }
 
-/// Runs items until `None` is taken. The thread counts as idle while it waits.
+/// Runs items until it takes `None`. The thread counts as idle while it waits.
 fn work(queue: &Native<WorkQueue>) -> Res<Owned> {
     let shared = Arc::clone(queue.alive()?);
     let mut wake: Option<Mailbox> = None;
@@ -288,11 +289,11 @@ fn work(queue: &Native<WorkQueue>) -> Res<Owned> {
     }
 }
 
-/// In the child of a fork no other thread is there to give the lock back.
+/// Makes the queue usable in the child of a fork, where no other thread exists to release the lock.
 fn at_fork_reinit(queue: &Native<WorkQueue>) -> Res<Owned> {
     queue.alive()?;
-    // SAFETY: a queue of ours, in a process with one thread. What it held is given up, not dropped:
-    // whether the lock was held in the middle of a change is not known.
+    // SAFETY: a `WorkQueue`, in a process with one thread. The old state is leaked, not dropped:
+    // the fork may have happened in the middle of a change.
     unsafe {
         queue
             .as_ptr()

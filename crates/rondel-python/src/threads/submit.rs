@@ -1,8 +1,8 @@
-//! `run_in_executor`: whose executor it is, and the way into its queue.
+//! `run_in_executor`: checks the executor and queues the job.
 //!
 //! The loop's default executor is `rondel._executor.LoopExecutor`, made at the first call, as
-//! asyncio makes a `ThreadPoolExecutor`. An executor of the program's own, and a
-//! `ThreadPoolExecutor` that somebody has changed, get their calls from asyncio's own method.
+//! asyncio makes a `ThreadPoolExecutor`. If user code has set its own executor or changed
+//! `ThreadPoolExecutor`, asyncio's own method submits the calls.
 
 use std::sync::Arc;
 
@@ -31,15 +31,15 @@ interned! {
     }
 }
 
-/// What is asked for at each call.
+/// Objects that each call needs.
 struct Stock {
     names: Names,
-    /// `concurrent.futures.thread`, whose `_shutdown` says that the interpreter ends. Asyncio
-    /// imports it at the first call, too: in an interpreter that ends already, that fails.
+    /// `concurrent.futures.thread`, whose `_shutdown` says that the interpreter is finalizing.
+    /// asyncio also imports it at the first call, which fails during finalization.
     module: Owned,
     class: Owned,
     submit: Owned,
-    /// Whether these are the module's own, and not what a program has put there before.
+    /// Whether `class` and `submit` are the module's own: user code had not replaced them before.
     are_own: bool,
     prefix: Owned,
     kw_prefix: Owned,
@@ -69,15 +69,15 @@ fn find() -> Res<Stock> {
     })
 }
 
-/// Whether the program has `ThreadPoolExecutor` as it was: what traces calls into threads replaces
-/// it or its `submit`.
+/// Whether `ThreadPoolExecutor` is unchanged. Tracing tools replace it or its `submit` to follow
+/// calls into threads.
 fn is_untouched(stock: &Stock) -> Res<bool> {
     Ok(stock.are_own
         && stock.class.getattr(&stock.names.submit)?.is(&stock.submit)
         && stock.module.getattr(&stock.names.class)?.is(&stock.class))
 }
 
-/// Runs a call in the loop's default executor. `None` if that is not ours.
+/// Runs a call in the loop's default executor. `None` if that is not a `LoopExecutor`.
 pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Option<Owned>> {
     let stock = STOCK.get_or_fill(find)?;
     let names = &stock.names;
@@ -103,7 +103,7 @@ pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Opti
         return Ok(None);
     };
     let (job, future) = new_job(event_loop, call)?;
-    // With the GIL nothing can come between the look and the offer.
+    // With the GIL, no other thread can run between the check and the offer.
     if cfg!(not(Py_GIL_DISABLED))
         && !executor.getattr(&names.shutdown)?.is_true()?
         && !stock.module.getattr(&names.shutdown)?.is_true()?

@@ -18,12 +18,12 @@ awaitable_class!(CLASS, 64);
 /// `functools.partial`.
 static PARTIAL: Table<Owned> = Table::new();
 
-/// One `to_thread()`.
+/// One `to_thread()` call.
 struct ToThread {
     function: Slot,
     /// A tuple.
     args: Slot,
-    /// A dict, or nothing.
+    /// A dict, or empty.
     kwargs: Slot,
 }
 

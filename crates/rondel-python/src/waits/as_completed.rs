@@ -1,8 +1,8 @@
-//! `as_completed`: several futures, in the order in which they are done.
+//! `as_completed`: gives out several futures in the order in which they finish.
 //!
-//! The iterator watches them and puts each into a queue when its turn comes. What it gives out
-//! waits for the queue's next one: awaitables of the results in plain iteration, and from 3.13 on
-//! the futures themselves in `async for`.
+//! The iterator watches the futures and puts each into a queue when its watcher item runs. It gives
+//! out awaitables of the queue's next item: of its result in plain iteration, and, from 3.13 on, of
+//! the future itself in `async for`.
 
 use std::cell::Cell;
 use std::ptr;
@@ -33,17 +33,17 @@ use crate::{future, handle, sync, task};
 
 // ---- the iterator ----
 
-/// One `as_completed`. It is the watcher of its futures.
+/// One `as_completed` call, the watcher of its futures.
 struct Completed {
-    /// A `Queue` of the futures that are done and were not given out; `None` in it stands for one
-    /// that was too late.
+    /// A `Queue` of futures that are done and not yet given out. `None` in it stands for a future
+    /// that missed the timeout.
     done: NativeSlot<Queue>,
-    /// The set of those that are not done.
+    /// The set of futures that are not done.
     todo: Slot,
     timer: Slot,
-    /// The task, where links between futures are kept.
+    /// The calling task, if links between futures are kept.
     task: Slot,
-    /// How many are still to be given out.
+    /// The number of futures not yet given out.
     left: Cell<usize>,
     arrived: Arrived,
 }
@@ -51,7 +51,7 @@ struct Completed {
 // SAFETY: all-zero fields are valid.
 unsafe impl Fields for Completed {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Completed {
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
         for slot in [self.done.slot(), &self.todo, &self.timer, &self.task] {
@@ -86,7 +86,7 @@ pub(super) static WATCHER: Watcher = Watcher {
 
 impl Completed {
     fn has_todo(&self) -> bool {
-        // SAFETY: a set.
+        // SAFETY: a live object; the C API checks that it is a set.
         self.todo
             .get()
             .is_some_and(|todo| unsafe { ffi::PySet_Size(todo.as_ptr()) > 0 })
@@ -100,16 +100,16 @@ impl Completed {
     }
 }
 
-/// A future is done, and its turn has come.
+/// Handles a future that is done, when the watcher's item runs.
 fn completed(this: &Completed, future: &Object) -> Res<()> {
     if !this.has_todo() {
-        return Ok(()); // time was up before
+        return Ok(()); // the timeout has already passed
     }
     if let Some(task) = this.task.cloned() {
         unlink(future, Some(&task))?;
     }
     let todo = this.todo.or_none();
-    // SAFETY: a set and a live object.
+    // SAFETY: live objects; the C API checks that `todo` is a set.
     truth(unsafe { ffi::PySet_Discard(todo.as_ptr(), future.as_ptr()) })?;
     if let Some(done) = this.done.cloned() {
         sync::put_item(&done, future)?;
@@ -120,7 +120,7 @@ fn completed(this: &Completed, future: &Object) -> Res<()> {
     this.cancel_timer()
 }
 
-/// Time is up: whatever is not done counts as late.
+/// Handles the timeout: each future that is not done gives a `TimeoutError`.
 fn handle_timeout(iterator: &Object) -> Res<Owned> {
     let this = Completed::of(iterator);
     let (todo, done, task) = (this.todo.or_none(), this.done.cloned(), this.task.cloned());
@@ -132,14 +132,14 @@ fn handle_timeout(iterator: &Object) -> Res<Owned> {
             None => Ok(()),
         }
     })?;
-    // SAFETY: a set.
+    // SAFETY: a live object; the C API checks that it is a set.
     check(unsafe { ffi::PySet_Clear(todo.as_ptr()) })?;
     Ok(Owned::none())
 }
 
 /// Calls `f` with each item of an iterable.
 fn for_each(iterable: &Object, mut f: impl FnMut(&Object) -> Res<()>) -> Res<()> {
-    // SAFETY: live objects; null from `PyIter_Next` without an exception is the end.
+    // SAFETY: live objects; `PyIter_Next` returns null without an exception at the end.
     unsafe {
         let iterator = Owned::steal(ffi::PyObject_GetIter(iterable.as_ptr()))?;
         while let Ok(item) = Owned::steal(ffi::PyIter_Next(iterator.as_ptr())) {
@@ -180,7 +180,7 @@ fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
     if waits_imports().quirks.as_completed_links {
         drop(this.task.replace(current_task(event_loop)?));
     }
-    // SAFETY: live objects, or null for an empty set; what is not iterable raises.
+    // SAFETY: live objects, or null for an empty set; a non-iterable raises `TypeError`.
     let (each_once, todo) = unsafe {
         (
             Owned::steal(ffi::PySet_New(passed.as_ptr()))?,
@@ -189,7 +189,7 @@ fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
     };
     for_each(&each_once, |awaitable| {
         let future = ensure_future(event_loop, core, awaitable)?;
-        // SAFETY: a set that nobody else knows, and a live object.
+        // SAFETY: a set that no other code has seen, and a live object.
         check(unsafe { ffi::PySet_Add(todo.as_ptr(), future.as_ptr()) })
     })?;
     let task = this.task.cloned();
@@ -197,7 +197,7 @@ fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
         watch::add(future, &iterator)?;
         link(future, task.as_deref())
     })?;
-    // SAFETY: a set.
+    // SAFETY: `todo` is a set.
     let count = unsafe { ffi::PySet_Size(todo.as_ptr()) } as usize;
     if count > 0 && !timeout.is_none() {
         let late = iterator.getattr(&*Owned::from_str("_handle_timeout")?)?;
@@ -209,14 +209,14 @@ fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
     Ok(iterator)
 }
 
-// ---- what it gives out ----
+// ---- the awaitables ----
 
 awaitable_class!(ONE, 128);
 
-/// Waits for the next future that is done.
+/// Waits for the next future that finishes.
 struct One {
     iterator: Slot,
-    /// Whether it gives the future, in `async for`, or its result.
+    /// Whether it gives the future (`async for`) or the future's result.
     is_async: Cell<bool>,
 }
 
@@ -332,7 +332,7 @@ fn get_timer(iterator: &Object) -> Res<Owned> {
     Ok(Completed::of(iterator).timer.or_none())
 }
 
-/// Refuses one future in place of several.
+/// Raises `TypeError` if a single future or coroutine was passed instead of an iterable.
 fn check_passed(passed: &Object) -> Res<()> {
     // SAFETY: a live object.
     let usual = unsafe {
@@ -357,7 +357,7 @@ fn check_passed(passed: &Object) -> Res<()> {
     Ok(())
 }
 
-/// `as_completed(fs, *, timeout=None)`; up to 3.12 what its generator goes through.
+/// `as_completed(fs, *, timeout=None)`; up to 3.12, a Python generator wraps this function.
 fn as_completed(_: &Object, args: Args<'_>) -> Res<Owned> {
     let [passed, timeout] = parse_one("as_completed", ["fs", "timeout"], args)?;
     let event_loop = running_loop()?;
@@ -369,7 +369,7 @@ fn as_completed(_: &Object, args: Args<'_>) -> Res<Owned> {
     new(core, passed, timeout.unwrap_or(none()))
 }
 
-/// Makes the classes and the function, under the names by which the module exports it.
+/// Makes the classes and the function, which is returned under the names that the module exports.
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let class = TypeBuilder::new::<Completed>(
         c"rondel._rondel._AsCompletedIterator",

@@ -1,13 +1,13 @@
-//! Who waits for what, as `asyncio.print_call_graph` shows it: kept by asyncio itself, from 3.14
-//! on.
+//! The links that `asyncio.print_call_graph` shows: which task awaits which future. asyncio keeps
+//! them from 3.14 on.
 //!
-//! Earlier versions have no such links, and nothing here costs them anything.
+//! Earlier versions have no such links, and these functions cost nothing there.
 
 use super::names::waits_imports;
 use crate::cpython::{Object, Owned, Res};
 use crate::future::{self, asyncio_part};
 
-/// The task that runs in a loop, if links are kept.
+/// The current task of a loop, if links are kept.
 #[inline]
 pub(super) fn current_task(event_loop: &Object) -> Res<Option<Owned>> {
     if cfg!(not(Py_3_14)) {
@@ -21,13 +21,13 @@ pub(super) fn current_task(event_loop: &Object) -> Res<Option<Owned>> {
     Ok((!task.is_none()).then_some(task))
 }
 
-/// Whether the link can be made without asyncio's functions, which look at the class of both first.
+/// Whether the link can be changed without asyncio's functions, which check both classes first.
 #[inline]
 fn are_native(future: &Object, task: &Object) -> bool {
     future::is_native(future) && future::is_native(task)
 }
 
-/// `task` waits for `future` from now on.
+/// Records that `task` awaits `future`.
 #[inline]
 pub(super) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
     match (task, &waits_imports().awaited_by) {
@@ -39,7 +39,7 @@ pub(super) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
     }
 }
 
-/// It does no more.
+/// Removes the record that `task` awaits `future`.
 #[inline]
 pub(super) fn unlink(future: &Object, task: Option<&Object>) -> Res<()> {
     match (task, &waits_imports().awaited_by) {

@@ -1,8 +1,7 @@
-//! `gather`: makes futures of what is passed, and the one that watches them (`gathering.rs`).
+//! `gather`: makes a future of each argument, and the future that watches them (`gathering.rs`).
 //!
-//! That is for coroutines, awaitables of ours, and futures and tasks of ours, on a loop of ours.
-//! With anything else among the arguments, and where no such loop runs, the call is left to
-//! asyncio's own function.
+//! This file handles coroutines, native awaitables, native futures and native tasks on a Rondel
+//! loop. If any other argument is passed, or no such loop runs, asyncio's own function is called.
 
 use std::collections::BTreeMap;
 use std::ptr;
@@ -46,7 +45,7 @@ fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
     match start(&outer, &event_loop, passed, places.as_deref()) {
         Ok(()) => Ok(outer),
         Err(raised) => {
-            // The children that were made go on; what becomes of them is nobody's affair.
+            // The children that were made keep running, and their results are ignored.
             let error = crate::cpython::error::take_exception();
             let _ = raised;
             future::cancel(&outer, None)?;
@@ -55,7 +54,7 @@ fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
     }
 }
 
-/// A future or task of ours on this loop, or what a task can be made of.
+/// Whether the argument is a native future or task of this loop, or can be made a task.
 #[inline]
 fn can_take(arg: &Object, event_loop: &Object) -> bool {
     if ptr::eq(arg.type_ptr(), imports().coroutine_type.as_type_ptr()) {
@@ -69,7 +68,7 @@ fn can_take(arg: &Object, event_loop: &Object) -> bool {
     awaitable::is_awaitable(arg)
 }
 
-/// Makes futures of the arguments, and watches them.
+/// Makes futures of the arguments and watches them.
 fn start(
     outer: &Object,
     event_loop: &Object,
@@ -111,23 +110,22 @@ fn start(
     Ok(())
 }
 
-/// The child that was made of the argument at `place`, which stands before the one that is made
-/// now.
+/// The child made of the argument at index `place`, which precedes the current argument.
 fn made_at(made: &[(usize, Owned)], place: usize) -> &Object {
     let found = made.binary_search_by_key(&place, |(index, _)| *index);
     let index = found.unwrap_or_else(|index| index.min(made.len() - 1));
     &made[index].1
 }
 
-/// If something is passed more than once: for each argument the place where it is passed first.
+/// If an argument is passed more than once: the index of the first occurrence of each argument.
 fn first_places(args: &[&Object]) -> Option<Vec<usize>> {
-    // What has one reference only can't stand in two places. (From 3.14 on the interpreter lends
-    // references, and this says nothing.)
+    // An object with one reference cannot occur twice. (From 3.14 on the interpreter passes
+    // borrowed references, so the count says nothing.)
     let may_repeat = |arg: &Object| cfg!(Py_3_14) || arg.refcount() > 1;
     if args.iter().filter(|arg| may_repeat(arg)).nth(1).is_none() || !repeats(args) {
         return None;
     }
-    let mut first = BTreeMap::new(); // a hash map asks the kernel for random bytes
+    let mut first = BTreeMap::new(); // a `HashMap` would ask the kernel for random bytes
     let places = args.iter().enumerate();
     Some(
         places
@@ -136,12 +134,12 @@ fn first_places(args: &[&Object]) -> Option<Vec<usize>> {
     )
 }
 
-/// Whether any two are the same object.
+/// Whether any object occurs twice.
 fn repeats(args: &[&Object]) -> bool {
     if args.len() <= 12 {
         return (1..args.len()).any(|n| args[..n].iter().any(|other| other.is(args[n])));
     }
-    // Open addressing, at most half full.
+    // A hash table with open addressing, at most half full.
     let mask = (args.len() * 2).next_power_of_two() - 1;
     let mut table: Vec<*mut pyo3::ffi::PyObject> = vec![ptr::null_mut(); mask + 1];
     args.iter().any(|arg| {

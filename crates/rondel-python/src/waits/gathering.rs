@@ -1,8 +1,8 @@
 //! The future that `gather` returns. It watches its children itself, and is done when they are.
 //!
-//! A child that succeeds is counted, and that is all: asyncio's callback does no more that shows.
-//! The last one, and each that fails, gets its turn in the loop, where the results are read or the
-//! exception is passed on.
+//! A child that succeeds is only counted, as asyncio's callback has no other observable effect
+//! then. For the last child, and for each that fails, a watcher item is queued in the loop. When it
+//! runs, the results are read or the exception is passed on.
 
 use std::cell::Cell;
 use std::ptr;
@@ -23,14 +23,14 @@ use crate::future::kinds::GATHERING;
 use crate::future::watch::{self, Arrived, Watcher};
 use crate::future::{self, Future, State};
 
-/// What a gathering future has behind the fields of a future. All zero is a valid one.
+/// The fields of a gathering future, behind those of a future. All-zero fields are valid.
 #[repr(C)]
 pub(super) struct Gathering {
-    /// A list: what was passed, as futures, in order.
+    /// A list of the arguments as futures, in order.
     pub(super) children: Slot,
-    /// The task that called `gather`, where links between futures are kept.
+    /// The task that called `gather`, if links between futures are kept.
     pub(super) task: Slot,
-    /// How many different children there are, and how many of them are done.
+    /// The number of distinct children, and the number of those that are done.
     pub(super) count: Cell<usize>,
     pub(super) done: Cell<usize>,
     pub(super) return_exceptions: Cell<bool>,
@@ -50,7 +50,7 @@ pub(super) static WATCHER: Watcher = Watcher {
 
 free_list!(FREE, 64);
 
-// SAFETY: the class is made with the fields behind those of a future.
+// SAFETY: the class is made with these fields behind those of a future.
 unsafe impl Fields for Gathering {
     #[inline]
     fn offset() -> usize {
@@ -67,10 +67,10 @@ unsafe impl NativeClass for Gathering {
 }
 
 impl Native<Gathering> {
-    /// It as a future.
+    /// The same object as a future.
     #[inline]
     fn as_future(&self) -> &Native<Future> {
-        // SAFETY: it has the fields of a future before its own.
+        // SAFETY: the fields of a future precede this type's own.
         unsafe { self.object().known() }
     }
 }
@@ -80,7 +80,7 @@ pub(super) fn fields(outer: &Object) -> &Gathering {
     Gathering::of(outer)
 }
 
-/// A new one, without children.
+/// Makes a gathering future without children.
 pub(super) fn new(event_loop: &Object) -> Res<Owned> {
     let class = WATCHER.class.as_ptr();
     let outer = match FREE.with(|list| list.revive(class, true)) {
@@ -92,8 +92,8 @@ pub(super) fn new(event_loop: &Object) -> Res<Owned> {
     Ok(outer)
 }
 
-/// Counts a child that is done. It needs a turn if it is the last one, or did not succeed;
-/// `Some(true)` is the last one.
+/// Counts a child that is done. Returns `Some` if it is the last one or did not succeed, which
+/// needs a watcher item; `Some(true)` means the last one.
 fn note(outer: &Object, child: &Object) -> Res<Option<bool>> {
     let this = fields(outer);
     this.done.set(this.done.get() + 1);
@@ -106,7 +106,7 @@ fn note(outer: &Object, child: &Object) -> Res<Option<bool>> {
     Ok((last || !succeeded).then_some(last))
 }
 
-/// A child that was done already when it was passed.
+/// Handles a child that was already done when it was passed.
 pub(super) fn child_was_done(outer: &Object, child: &Object) -> Res<()> {
     match note(outer, child)? {
         Some(last) => child_done(outer, child, last),
@@ -117,7 +117,7 @@ pub(super) fn child_was_done(outer: &Object, child: &Object) -> Res<()> {
 fn child_done(outer: &Object, child: &Object, last: bool) -> Res<()> {
     let (this, base) = (fields(outer), future::fields(child));
     if future::fields(outer).is_done() {
-        // Nobody will ask for it any more: its exception counts as retrieved.
+        // No code will read this exception: it counts as retrieved.
         base.set_log_traceback(false);
         return Ok(());
     }
@@ -135,7 +135,7 @@ fn child_done(outer: &Object, child: &Object, last: bool) -> Res<()> {
     }
     let results = results(this)?;
     if this.cancel_requested.get() {
-        // asyncio raises the error of whichever child stands last.
+        // asyncio raises the error of the child that is last in the list.
         let last = last_child(this).unwrap_or_else(|| child.own());
         return future::fail(outer, &*future::fields(&last).cancelled_error()?);
     }
@@ -156,8 +156,8 @@ fn for_each_child(this: &Gathering, mut f: impl FnMut(&Object) -> Res<()>) -> Re
     let Some(children) = this.children.cloned() else {
         return Ok(());
     };
-    // SAFETY: a list; a program may have changed it, so its length is read each time and a
-    // reference is taken.
+    // SAFETY: `children` is always a list. User code may change it, so its length is read each time
+    // and the item is kept by an owned reference.
     unsafe {
         let mut index = 0;
         while index < ffi::PyList_GET_SIZE(children.as_ptr()) {
@@ -171,7 +171,7 @@ fn for_each_child(this: &Gathering, mut f: impl FnMut(&Object) -> Res<()>) -> Re
 
 fn last_child(this: &Gathering) -> Option<Owned> {
     let children = this.children.get()?;
-    // SAFETY: a list.
+    // SAFETY: `children` is always a list.
     unsafe {
         let count = ffi::PyList_GET_SIZE(children.as_ptr());
         let last = (count > 0).then(|| ffi::PyList_GET_ITEM(children.as_ptr(), count - 1))?;
@@ -180,19 +180,19 @@ fn last_child(this: &Gathering) -> Option<Owned> {
     }
 }
 
-/// The results of all children; those that failed or were cancelled give the exception.
+/// The results of all children; a child that failed or was cancelled gives its exception.
 fn results(this: &Gathering) -> Res<Owned> {
     let children = this.children.or_none();
-    // SAFETY: a list.
+    // SAFETY: `children` is always a list.
     let count = || unsafe { ffi::PyList_GET_SIZE(children.as_ptr()) } as usize;
-    // SAFETY: a list, which has that many.
+    // SAFETY: a list, and the caller checks the index against `count`.
     let child = |index| unsafe {
         Object::from_ptr(ffi::PyList_GET_ITEM(children.as_ptr(), index as isize))
     };
     let expected = count();
     let mut asked = 0;
     let results = Owned::list_of(expected, |index| {
-        // What is asked may change the list.
+        // `result_of` may run user code that changes the list.
         if index >= count() {
             return Ok(Owned::none());
         }
@@ -200,7 +200,7 @@ fn results(this: &Gathering) -> Res<Owned> {
         result_of(child(index))
     })?;
     if asked < expected {
-        // SAFETY: a list.
+        // SAFETY: `results` is a list.
         check(unsafe {
             ffi::PyList_SetSlice(
                 results.as_ptr(),
@@ -217,8 +217,8 @@ fn results(this: &Gathering) -> Res<Owned> {
     Ok(results)
 }
 
-/// A child may stand in nothing but the list. Where it is asked by a call into Python, which may
-/// change the list, it is kept.
+/// The result of a child, which may be referenced by the list alone. Where a call into Python reads
+/// it, which may change the list, an owned reference keeps it alive.
 #[inline]
 fn result_of(child: &Object) -> Res<Owned> {
     if !future::is_native(child) {
@@ -229,7 +229,7 @@ fn result_of(child: &Object) -> Res<Owned> {
         return future::take_result(base);
     }
     if base.state() == State::Pending {
-        // The program has told of more than were done.
+        // User code has called the done callback more often than children have finished.
         return child.own().call_method(&names().exception, &[]);
     }
     if base.state() == State::Cancelled {
@@ -242,7 +242,7 @@ fn result_of(child: &Object) -> Res<Owned> {
     Ok(future::exception(child).unwrap_or_else(Owned::none))
 }
 
-/// Of what the program has put there.
+/// The result of a foreign object that user code has put into the list.
 #[cold]
 fn result_of_foreign(child: &Object) -> Res<Owned> {
     let names = names();
@@ -260,7 +260,7 @@ fn result_of_foreign(child: &Object) -> Res<Owned> {
     }
 }
 
-/// `cancel`: cancels the children; the future itself ends when they have.
+/// `cancel`: cancels the children. The future itself ends when they have ended.
 pub(crate) fn cancel(outer: &Object, message: Option<&Object>) -> Res<bool> {
     if future::fields(outer).is_done() {
         return Ok(false);
@@ -272,7 +272,7 @@ pub(crate) fn cancel(outer: &Object, message: Option<&Object>) -> Res<bool> {
         Ok(())
     })?;
     if requested {
-        // Passed on whatever `return_exceptions` says, once the children are done.
+        // Raised once the children are done, whatever `return_exceptions` is.
         this.cancel_requested.set(true);
     }
     Ok(requested)
@@ -301,13 +301,13 @@ fn set_cancel_requested(outer: &Object, value: Option<&Object>) -> Res<()> {
 
 // ---- life as an object ----
 
-// SAFETY: all that it holds is shown.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Gathering {
     const FINALIZED: bool = true;
 
     slots!(children, task);
 
-    /// An instance may have a dict, which asyncio's class has a place for.
+    /// asyncio's class, whose part of an instance holds the `__dict__`.
     fn base() -> Option<&'static Object> {
         Some(&imports().stock_future)
     }

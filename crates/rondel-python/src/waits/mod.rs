@@ -1,9 +1,9 @@
-//! `gather`, `wait`, `as_completed` and `shield`: what waits for several futures, or for one from a
-//! distance.
+//! `gather`, `wait`, `as_completed` and `shield`: the functions that wait for several futures, or
+//! shield one.
 //!
-//! In asyncio each of them gives its futures a closure to call, by a handle. Here a native object
-//! watches them instead (`future/watch.rs`): it is told when a future is done, and gets a turn on
-//! the ready ring only where the closure would do something that shows.
+//! In asyncio each of them adds a closure to its futures, which is called through a handle. Here a
+//! native object watches the futures instead (`future/watch.rs`): it is notified when a future is
+//! done, and is queued on the ready ring only if the closure would have an observable effect.
 //!
 //! | file | what it has |
 //! |---|---|
@@ -11,8 +11,8 @@
 //! | `wait.rs` | `wait` |
 //! | `as_completed.rs` | `as_completed` |
 //! | `shield.rs` | `shield` |
-//! | `awaited_by.rs` | who waits for what, as 3.14 and later keep it |
-//! | `names.rs` | interned names and library objects, and what differs between patch releases |
+//! | `awaited_by.rs` | which task awaits which future, as 3.14 and later record it |
+//! | `names.rs` | interned names and library objects, and differences between patch releases |
 
 mod as_completed;
 mod awaited_by;
@@ -26,7 +26,8 @@ use crate::cpython::error::type_error;
 use crate::cpython::method::Args;
 use crate::cpython::{Object, Owned, Res};
 
-/// Makes the class of gathering futures: after `Future`, and before that one gets a metaclass.
+/// Makes the class of gathering futures. Called after `Future` is made and before it gets a
+/// metaclass.
 pub(crate) fn init_gathering() -> Res<()> {
     gathering::init_type()
 }
@@ -43,8 +44,7 @@ pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
     Ok(all)
 }
 
-/// The arguments of a function whose first parameter, which is required, may be passed by position,
-/// and no other.
+/// Parses the arguments of a function whose required first parameter is its only positional one.
 fn parse_one<'a, const N: usize>(
     function: &str,
     parameters: [&str; N],

@@ -1,5 +1,5 @@
 //! Library objects that the functions of this folder use, besides those of `cpython/names.rs`, and
-//! what differs between the patch releases of one version. Filled once, at import, before
+//! differences between the patch releases of one version. Filled once, at import, before
 //! `install()` replaces anything.
 
 use crate::cpython::names::{import, import_optional, imported};
@@ -15,7 +15,7 @@ imported! {
         first_completed: "asyncio.tasks" "FIRST_COMPLETED",
         first_exception: "asyncio.tasks" "FIRST_EXCEPTION",
         all_completed: "asyncio.tasks" "ALL_COMPLETED",
-        // asyncio's own functions, for what is not ours.
+        // asyncio's own functions, for arguments that are not native.
         stock_gather: "asyncio.tasks" "gather",
         stock_shield: "asyncio.tasks" "shield",
         stock_as_completed: "asyncio.tasks" "as_completed",
@@ -23,25 +23,25 @@ imported! {
         /// `(future_add_to_awaited_by, future_discard_from_awaited_by)`, from 3.14 on.
         awaited_by: Option<(Owned, Owned)> = import_optional("asyncio.futures", "future_add_to_awaited_by")?
             .zip(import_optional("asyncio.futures", "future_discard_from_awaited_by")?),
-        /// What a shielded future's exception is told to once nobody waits for it; only some
-        /// releases have it.
+        /// The callback that reports a shielded future's exception once nobody waits for it; only
+        /// some releases have it.
         log_on_exception: Option<Owned> = import_optional("asyncio.tasks", "_log_on_exception")?,
         quirks: Quirks = Quirks::new(&*import("asyncio.tasks")?)?,
     }
 }
 
-/// How the running patch release does what others do differently.
+/// Behaviour of the running patch release that differs between patch releases.
 #[derive(Clone, Copy)]
 pub(super) struct Quirks {
-    /// `wait` unlinks its futures from its task when it ends, not just those that are done.
+    /// `wait` unlinks all its futures from its task when it ends, not only those that are done.
     pub(super) wait_unlinks_at_end: bool,
-    /// `gather` unlinks all children when it has failed.
+    /// `gather` unlinks all children when it fails.
     pub(super) gather_unlinks_at_failure: bool,
     /// `as_completed` links its futures to the task.
     pub(super) as_completed_links: bool,
-    /// A wait of `as_completed` that is cancelled takes no place.
+    /// A cancelled wait of `as_completed` does not count as one that gave out a future.
     pub(super) as_completed_gives_back: bool,
-    /// `shield` takes note of the inner exception though the outer future was cancelled.
+    /// `shield` marks the inner exception as retrieved even if the outer future was cancelled.
     pub(super) shield_retrieves: bool,
     /// `shield` unlinks the inner future as soon as the outer one is done.
     pub(super) shield_unlinks_with_outer: bool,
@@ -64,7 +64,7 @@ fn names_in(code: &Object) -> Res<Vec<String>> {
     Ok(all)
 }
 
-/// The names that a function's code uses; those of a function inside of it, if one is named.
+/// The names that a function's code uses, or those of the nested function named `inner`.
 fn names_of(function: &Object, inner: Option<&str>) -> Res<Vec<String>> {
     let code = get(function, "__code__")?;
     let Some(inner) = inner else {
@@ -108,14 +108,14 @@ impl Quirks {
             gather_unlinks_at_failure: tasks.getattr_optional(&unlinks_all)?.is_some(),
             as_completed_links: links,
             as_completed_gives_back: gives_back,
-            // The one that does so asks for the exception before it cancels anything.
+            // Releases that retrieve the exception ask for it before they cancel anything.
             shield_retrieves: place("exception") < place("cancel"),
             shield_unlinks_with_outer: has(&shield_outer, DISCARD),
         })
     }
 }
 
-/// Fills the table. Once, at import, after those of `cpython/names.rs`.
+/// Fills the table. Called once, at import, after `cpython/names.rs` has filled its own.
 pub(super) fn init() -> Res<()> {
     Imports::fill()
 }

@@ -1,7 +1,7 @@
-//! `shield`: a future that ends as another one does, and can be cancelled without it.
+//! `shield`: a future that ends as another one does, and can be cancelled without cancelling it.
 //!
-//! A [`Shield`] watches both. The inner future's end is passed on to the outer one; if the outer
-//! one is done first, the inner one is watched no more.
+//! A [`Shield`] watches both. The inner future's outcome is passed on to the outer one. If the
+//! outer future is done first, the inner one is no longer watched.
 
 use std::ptr;
 
@@ -25,7 +25,7 @@ use crate::task;
 struct Shield {
     inner: Slot,
     outer: Slot,
-    /// The task, where links between futures are kept.
+    /// The calling task, if links between futures are kept.
     task: Slot,
     arrived: Arrived,
 }
@@ -33,7 +33,7 @@ struct Shield {
 // SAFETY: all-zero fields are valid.
 unsafe impl Fields for Shield {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Shield {
     slots!(inner, outer, task);
 
@@ -62,7 +62,8 @@ pub(super) static WATCHER: Watcher = Watcher {
     arrived: |shield| &Shield::of(shield).arrived,
 };
 
-/// `Some(true)`: it is the outer future, and the inner one is pending.
+/// `Some(true)`: the outer future is done and the inner one is pending. `Some(false)`: the inner
+/// future is done.
 fn note(shield: &Object, done: &Object) -> Res<Option<bool>> {
     let this = Shield::of(shield);
     if !this.outer.holds(done) {
@@ -116,20 +117,21 @@ fn outer_done(shield: &Object, inner: &Object) -> Res<()> {
         future::remove_waiter(inner, shield);
         unlink(inner, task.as_deref())?;
     } else {
-        // The link is cut when the inner future is done.
+        // The link is removed when the inner future is done.
         this.outer.clear();
     }
     let Some(log_on_exception) = &imports.log_on_exception else {
         return Ok(());
     };
-    // One is enough, however many shields the future has had.
+    // One callback suffices, however many shields the future has had.
     inner.call_method(&names().remove_done_callback, &[log_on_exception])?;
     inner
         .call_method(&names().add_done_callback, &[log_on_exception])
         .map(drop)
 }
 
-/// The future to shield, if it is one of ours on a loop of ours, or becomes one.
+/// The future to shield: a native future on a Rondel loop, or a task made of `arg`. `None` if
+/// asyncio's own function must handle `arg`.
 fn inner_of(arg: &Object) -> Res<Option<Owned>> {
     if future::is_native(arg) {
         let event_loop = future::fields(arg).event_loop();

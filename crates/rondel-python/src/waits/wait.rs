@@ -1,7 +1,7 @@
-//! `wait`: until all of several futures are done, or one of them is, or one has failed, or time is
-//! up.
+//! `wait`: waits until all of several futures are done, the first one is done, the first one has
+//! failed, or a timeout passes.
 //!
-//! The awaitable holds the futures; a [`Waiting`] watches them and completes the future that the
+//! The awaitable holds the futures. A [`Waiting`] watches them and completes the future that the
 //! task waits on.
 
 use std::cell::Cell;
@@ -32,7 +32,7 @@ use crate::handle;
 use crate::loop_core::running_loop::running_loop;
 use crate::sleep::start_timer;
 
-// ---- who watches ----
+// ---- the watcher ----
 
 /// What ends a wait before all futures are done.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -49,11 +49,11 @@ struct Waiting {
     /// The future that the task waits on.
     waiter: Slot,
     timer: Slot,
-    /// The task, where links between futures are kept.
+    /// The calling task, if links between futures are kept.
     task: Slot,
     left: Cell<usize>,
     until: Cell<Until>,
-    /// The first future is done, and its turn is to come.
+    /// The first future is done, and the watcher's item is queued.
     fired: Cell<bool>,
     arrived: Arrived,
 }
@@ -61,7 +61,7 @@ struct Waiting {
 // SAFETY: all-zero fields are valid.
 unsafe impl Fields for Waiting {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: every object reference is visited.
 unsafe impl Collected for Waiting {
     slots!(waiter, timer, task);
 
@@ -84,7 +84,8 @@ pub(super) static WATCHER: Watcher = Watcher {
     arrived: |waiting| &Waiting::of(waiting).arrived,
 };
 
-/// Counts. `Some(true)`: an exception ends the wait, and counts as retrieved.
+/// Counts a future that is done. `Some(true)`: its exception ends the wait, and counts as
+/// retrieved.
 fn note(waiting: &Object, done: &Object) -> Res<Option<bool>> {
     let this = Waiting::of(waiting);
     this.left.set(this.left.get().saturating_sub(1));
@@ -134,13 +135,13 @@ fn cancel_timer(this: &Waiting) -> Res<()> {
 
 awaitable_class!(WAIT, 64);
 
-/// One `wait()`.
+/// One `wait()` call.
 struct Wait {
-    /// What was passed; then a tuple of it, each once.
+    /// The argument; once the wait has begun, a tuple of its distinct futures.
     futures: Slot,
     timeout: Slot,
     return_when: Slot,
-    /// The set that the tuple was made of.
+    /// The set from which the tuple was made.
     set: Slot,
     waiting: Slot,
 }
@@ -187,9 +188,9 @@ impl Wait {
         let passed = self.futures.or_none();
         check_passed(&passed)?;
         let until = until(&self.return_when.or_none())?;
-        // SAFETY: a live object; what is not iterable raises.
+        // SAFETY: a live object; a non-iterable raises `TypeError`.
         let set = unsafe { Owned::steal(ffi::PySet_New(passed.as_ptr()))? };
-        // SAFETY: a set.
+        // SAFETY: `set` is a live set.
         let futures = unsafe { Owned::steal(ffi::PySequence_Tuple(set.as_ptr()))? };
         self.futures.set(futures.clone());
         self.set.set(set);
@@ -252,12 +253,12 @@ impl Wait {
     /// `(done, pending)`.
     fn outcome(&self) -> Res<Owned> {
         let (futures, set) = (self.futures.or_none(), self.set.or_none());
-        // SAFETY: makes an empty set.
+        // SAFETY: null makes an empty set.
         let pending = unsafe { Owned::steal(ffi::PySet_New(ptr::null_mut()))? };
         for index in 0..tuple_len(&futures) {
             let future = tuple_item(&futures, index);
             if !is_done(future)? {
-                // SAFETY: sets of ours that nobody else knows, and a live object.
+                // SAFETY: sets that no other code has seen, and a live object.
                 unsafe {
                     crate::cpython::object::check(ffi::PySet_Add(
                         pending.as_ptr(),
@@ -274,7 +275,8 @@ impl Wait {
     }
 }
 
-/// Refuses one future in place of several, and nothing.
+/// Raises `TypeError` if a single future or coroutine was passed, and `ValueError` if the argument
+/// is empty.
 fn check_passed(passed: &Object) -> Res<()> {
     // SAFETY: a live object.
     let usual = unsafe {
@@ -295,7 +297,7 @@ fn check_passed(passed: &Object) -> Res<()> {
     Ok(())
 }
 
-/// What `return_when` says.
+/// Translates `return_when`. Raises `ValueError` if it is unknown.
 fn until(return_when: &Object) -> Res<Until> {
     let imports = waits_imports();
     for (constant, until) in [
@@ -307,7 +309,7 @@ fn until(return_when: &Object) -> Res<Until> {
             return Ok(until);
         }
     }
-    // SAFETY: live objects; without a specification, as in an f-string.
+    // SAFETY: live objects; a null specification formats as an f-string without one does.
     let text =
         unsafe { Owned::steal(ffi::PyObject_Format(return_when.as_ptr(), ptr::null_mut()))? };
     value_error(&format!("Invalid return_when value: {}", text.to_text()?))
