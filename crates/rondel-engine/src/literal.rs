@@ -1,10 +1,9 @@
-//! What `getaddrinfo` answers for a literal address, without asking it.
+//! The result of `getaddrinfo` for a literal address, without calling it.
 //!
-//! A host that is an address needs no lookup, and no thread to wait in. [`Literal::parse`] takes
-//! what `inet_pton` takes, with a scope behind an IPv6 address, and [`kinds`] gives the socket
-//! types that `getaddrinfo` would list. Anything unusual (other forms of IPv4 addresses, protocols
-//! besides TCP and UDP, an unknown scope) is answered by None: the caller asks `getaddrinfo` after
-//! all.
+//! A host that is an address needs neither a lookup nor a thread. [`Literal::parse`] accepts what
+//! `inet_pton` accepts, plus a scope after an IPv6 address, and [`kinds`] returns the socket types
+//! that `getaddrinfo` would list. Anything unusual (other forms of IPv4 addresses, protocols
+//! besides TCP and UDP, an unknown scope) gives `None`: the caller must call `getaddrinfo`.
 
 use std::ffi::CString;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -14,16 +13,16 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 pub struct Literal {
     /// The address.
     pub ip: IpAddr,
-    /// The number of the interface, or 0.
+    /// The interface index, or 0.
     pub scope: u32,
 }
 
 impl Literal {
-    /// The address that `host` is the text of.
+    /// Parses `host`; `None` if it is not a plain address.
     #[inline]
     pub fn parse(host: &str) -> Option<Self> {
         let bytes = host.as_bytes();
-        // Most hosts are names, and no name begins like this.
+        // Most hosts are names, which rarely pass this check.
         let first = *bytes.first()?;
         if !first.is_ascii_hexdigit() && first != b':' {
             return None;
@@ -50,13 +49,13 @@ impl Literal {
     }
 }
 
-/// As the C library has it: the name of an interface, for an address that belongs to a link;
-/// otherwise a number.
+/// As in the C library: a link-local address may have an interface name; otherwise the scope is a
+/// number.
 fn scope_number(ip: &Ipv6Addr, scope: &str) -> Option<u32> {
     let of_a_link = ip.is_unicast_link_local() || ip.segments()[0] & 0xff0f == 0xff02;
     if of_a_link {
         let name = CString::new(scope).ok()?;
-        // SAFETY: a text that ends with zero.
+        // SAFETY: a NUL-terminated string.
         let index = unsafe { libc::if_nametoindex(name.as_ptr()) };
         if index != 0 {
             return Some(index);
@@ -72,20 +71,19 @@ const STREAM: (i32, i32) = (libc::SOCK_STREAM, libc::IPPROTO_TCP);
 const DGRAM: (i32, i32) = (libc::SOCK_DGRAM, libc::IPPROTO_UDP);
 const RAW: (i32, i32) = (libc::SOCK_RAW, 0);
 
-/// The pairs of socket type and protocol that `getaddrinfo` lists when it is asked for these, 0
-/// being any.
+/// The pairs of socket type and protocol that `getaddrinfo` lists for these arguments; 0 means any.
 #[inline]
 pub fn kinds(socket_type: i32, protocol: i32) -> Option<&'static [(i32, i32)]> {
     match (socket_type, protocol) {
         (0, 0) => Some(&[STREAM, DGRAM, RAW]),
         (0 | libc::SOCK_STREAM, libc::IPPROTO_TCP) | (libc::SOCK_STREAM, 0) => Some(&[STREAM]),
         (0 | libc::SOCK_DGRAM, libc::IPPROTO_UDP) | (libc::SOCK_DGRAM, 0) => Some(&[DGRAM]),
-        // Raw sockets alone have no ports, and whether one may be given is the C library's to say.
+        // Raw sockets have no ports; the C library decides whether one may be given.
         _ => None,
     }
 }
 
-/// The number that the text of a port is, if it is a plain one.
+/// Parses a decimal port number.
 pub fn port(text: &str) -> Option<u16> {
     match text.bytes().all(|byte| byte.is_ascii_digit()) {
         true => text.parse().ok(),
@@ -130,7 +128,7 @@ mod tests {
 
     #[test]
     fn scopes() {
-        // SAFETY: a text that ends with zero.
+        // SAFETY: a NUL-terminated string.
         let lo = unsafe { libc::if_nametoindex(c"lo".as_ptr()) };
         if lo != 0 {
             for host in ["fe80::1%lo", "ff02::1%lo"] {

@@ -1,11 +1,11 @@
-//! The bytes that have arrived and are not read yet, and what each kind of read makes of them.
+//! The bytes that have arrived and are not read yet, and the result of each kind of read.
 //!
-//! The rules are those of asyncio's `StreamReader`, as pure logic: nothing here waits. A read asks
-//! for a [`Step`]; told to wait, it asks again when something has been fed.
+//! The rules are those of asyncio's `StreamReader`, as pure logic: nothing here waits. A read gets
+//! a [`Step`]; if that is [`Step::Wait`], it asks again after more was fed.
 //!
-//! Usually one chunk arrives and one read takes all of it: then the chunk itself is handed over,
-//! uncopied. Only when more arrives than was read are the bytes put together in a buffer of their
-//! own, which goes when it is empty.
+//! Usually one chunk arrives and one read takes all of it: then the chunk itself is returned,
+//! without a copy. Only when another chunk arrives before that are the bytes joined in a separate
+//! buffer, which is freed when it is empty.
 
 use std::alloc::{Layout, handle_alloc_error};
 use std::collections::TryReserveError;
@@ -13,10 +13,11 @@ use std::fmt;
 
 use memchr::{memchr, memmem};
 
-/// asyncio's default limit, in bytes: twice as much is buffered before the transport is paused.
+/// asyncio's default limit, in bytes; the transport is paused when more than twice as much is
+/// buffered.
 pub const DEFAULT_LIMIT: usize = 64 * 1024;
 
-/// What a read has to do next.
+/// What a read must do next.
 ///
 /// ```
 /// use rondel_engine::read_buffer::{Step, read_exactly};
@@ -27,17 +28,18 @@ pub const DEFAULT_LIMIT: usize = 64 * 1024;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Take so many bytes: they are the result.
+    /// Take this many bytes: they are the result.
     Take(usize),
     /// Wait until something is fed, then ask again.
     Wait,
-    /// The stream has ended before the read was satisfied. What is there is the partial result.
+    /// The stream has ended before the read was satisfied. The buffered bytes are the partial
+    /// result.
     Incomplete,
-    /// More bytes than the limit allows came without a separator, or before it.
+    /// The limit was exceeded without a separator, or before it.
     Overrun(Overrun),
 }
 
-/// A line or record longer than the limit. Its text is asyncio's.
+/// A line or record longer than the limit. The message is asyncio's.
 ///
 /// ```
 /// use rondel_engine::read_buffer::{Overrun, Search, Step};
@@ -48,9 +50,9 @@ pub enum Step {
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Overrun {
-    /// Bytes in front of the separator, or that are known to be free of one.
+    /// The number of bytes before the separator, or known to contain none.
     pub consumed: usize,
-    /// Whether there is a separator at all.
+    /// Whether a separator was found.
     pub found: bool,
 }
 
@@ -87,7 +89,7 @@ pub fn read_exactly(len: usize, eof: bool, n: usize) -> Step {
     }
 }
 
-/// `readuntil`, `readline`: how far the search has come. One search serves one read.
+/// The progress of the search of one `readuntil` or `readline`.
 ///
 /// ```
 /// use rondel_engine::read_buffer::{Search, Step};
@@ -98,7 +100,7 @@ pub fn read_exactly(len: usize, eof: bool, n: usize) -> Step {
 /// ```
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Search {
-    /// No separator starts in so many bytes at the front.
+    /// No separator starts in this many bytes at the front.
     offset: usize,
 }
 
@@ -173,8 +175,8 @@ fn find(bytes: &[u8], separator: &[u8]) -> Option<usize> {
     }
 }
 
-/// How many bytes `readline` throws away at an [`Overrun`]: the line with its separator, if that is
-/// there, or everything.
+/// How many bytes `readline` discards at an [`Overrun`]: the line with its separator if there is
+/// one, otherwise everything.
 pub fn overlong_line(bytes: &[u8], separator: &[u8], overrun: Overrun) -> usize {
     match bytes.get(overrun.consumed..) {
         Some(rest) if rest.starts_with(separator) => overrun.consumed + separator.len(),
@@ -182,7 +184,7 @@ pub fn overlong_line(bytes: &[u8], separator: &[u8], overrun: Overrun) -> usize 
     }
 }
 
-/// Bytes in the order they came, in chunks of type `C` as the transport made them.
+/// Bytes in order of arrival, in chunks of type `C` as the transport made them.
 ///
 /// ```
 /// use rondel_engine::read_buffer::ReadBuffer;
@@ -199,25 +201,26 @@ pub struct ReadBuffer<C>(Held<C>);
 #[derive(Debug)]
 enum Held<C> {
     Nothing,
-    /// One chunk, of which the first `start` bytes have been read; never all of it.
+    /// One chunk of which the first `start` bytes have been read, but never all.
     Chunk {
         chunk: C,
         start: usize,
     },
-    /// What several chunks brought.
+    /// The bytes of several chunks.
     Joined(Box<Joined>),
 }
 
 #[derive(Debug)]
 struct Joined {
     bytes: Vec<u8>,
-    /// How many bytes in front have been read.
+    /// How many bytes at the front have been read.
     start: usize,
 }
 
 impl Joined {
     fn try_extend(&mut self, more: &[u8]) -> Result<(), TryReserveError> {
-        // Keep what was read from growing without bound, at a cost in proportion to what was read.
+        // Removes the bytes that were read, so that they don't accumulate. The cost is amortised
+        // over the reads.
         if self.start > self.bytes.len() / 2 {
             self.bytes.drain(..self.start);
             self.start = 0;
@@ -240,7 +243,7 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         Self::default()
     }
 
-    /// What is there to be read.
+    /// The unread bytes.
     #[inline]
     pub fn as_slice(&self) -> &[u8] {
         match &self.0 {
@@ -250,19 +253,19 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         }
     }
 
-    /// How many bytes there are.
+    /// The number of unread bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.as_slice().len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no unread bytes.
     #[inline]
     pub fn is_empty(&self) -> bool {
         matches!(self.0, Held::Nothing)
     }
 
-    /// Adds a chunk at the end, uncopied if nothing is there.
+    /// Appends a chunk, without a copy if the buffer is empty.
     #[inline(always)]
     pub fn feed(&mut self, chunk: C) {
         if !self.is_empty() {
@@ -272,10 +275,10 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         }
     }
 
-    /// As [`feed`](Self::feed), for a host that has a way to say that there is no memory.
+    /// As [`feed`](Self::feed), but fallible if memory runs out.
     ///
     /// # Errors
-    /// If there is none; then nothing was added.
+    /// If there is no memory; nothing was added then.
     #[inline(always)]
     pub fn try_feed(&mut self, chunk: C) -> Result<(), TryReserveError> {
         if !self.is_empty() {
@@ -287,10 +290,10 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         Ok(())
     }
 
-    /// Adds bytes at the end; `make` makes a chunk of them if nothing is there.
+    /// Appends bytes; `make` makes a chunk of them if the buffer is empty.
     ///
     /// # Errors
-    /// `make`'s; then nothing was added.
+    /// Errors of `make`; nothing was added then.
     #[inline]
     pub fn feed_slice<E>(
         &mut self,
@@ -326,11 +329,11 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         Ok(())
     }
 
-    /// Takes `n` bytes, or all if there are fewer. The chunk that came is handed over if it is just
-    /// these bytes; else `make` makes one.
+    /// Takes `n` bytes, or all if there are fewer. If they are exactly the chunk that arrived, it
+    /// is returned; otherwise `make` makes a new one.
     ///
     /// # Errors
-    /// `make`'s; then nothing was taken.
+    /// Errors of `make`; nothing was taken then.
     #[inline]
     pub fn take<E>(&mut self, n: usize, make: impl FnOnce(&[u8]) -> Result<C, E>) -> Result<C, E> {
         match std::mem::take(self).0 {
@@ -345,7 +348,7 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         }
     }
 
-    /// Throws `n` bytes away, or all if there are fewer.
+    /// Discards `n` bytes, or all if there are fewer.
     #[inline(always)]
     pub fn discard(&mut self, n: usize) {
         if n >= self.len() {
@@ -359,7 +362,7 @@ impl<C: AsRef<[u8]>> ReadBuffer<C> {
         }
     }
 
-    /// The chunk that is held as it came, for a collector's traversal.
+    /// The chunk that is held, if any, for garbage collector traversal.
     pub fn chunk(&self) -> Option<&C> {
         match &self.0 {
             Held::Chunk { chunk, .. } => Some(chunk),
@@ -412,7 +415,7 @@ mod tests {
 
     #[test]
     fn overruns_say_how_much_asyncio_says() {
-        // The separator is there, behind more than the limit.
+        // The separator is there, after more bytes than the limit.
         let step = Search::default().one(b"abcdef\n", false, b"\n", 3);
         let overrun = Overrun {
             consumed: 6,
@@ -420,7 +423,7 @@ mod tests {
         };
         assert_eq!(step, Step::Overrun(overrun));
         assert_eq!(overlong_line(b"abcdef\n", b"\n", overrun), 7);
-        // It may be about to come: the start of one is not consumed.
+        // It may be incomplete: the start of a separator is not consumed.
         let step = Search::default().one(b"abcdeSE", false, b"SEP", 3);
         let overrun = Overrun {
             consumed: 5,
@@ -447,7 +450,7 @@ mod tests {
         );
     }
 
-    /// asyncio's loop over `bytearray.find`, from the start each time.
+    /// asyncio's loop over `bytearray.find`, which starts from the beginning each time.
     fn naive(bytes: &[u8], eof: bool, separators: &[&[u8]], limit: usize) -> Step {
         let longest = separators.last().unwrap().len();
         let ends = separators.iter().filter_map(|separator| {

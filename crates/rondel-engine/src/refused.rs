@@ -1,15 +1,14 @@
 //! System calls that a process may not make.
 //!
-//! A container's filter of system calls, or a kernel that is older than a call, answers with an
-//! errno of its own choice: `ENOSYS`, `EPERM`, `EACCES`, `EINVAL`. Some of these the call itself
-//! may fail with, too. A call on no descriptor (-1) tells the difference, and does nothing: a
-//! kernel that gets to see it says `EBADF`. What was refused once is not tried again, and the older
-//! call that does the same takes its place.
+//! A container's seccomp filter, or a kernel older than a call, fails it with `ENOSYS`, `EPERM`,
+//! `EACCES` or `EINVAL`. The call itself may fail with some of these, too. A call on descriptor -1
+//! tells the difference and has no effect: a kernel that sees it returns `EBADF`. A refused call is
+//! not tried again; the older call that does the same replaces it.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-/// A system call that another one can take the place of.
+/// A system call that another one can replace.
 pub(crate) struct Replaceable {
     refused: AtomicBool,
 }
@@ -21,14 +20,14 @@ impl Replaceable {
         }
     }
 
-    /// Whether this process may not make it, as far as is known.
+    /// Whether the call is known to be refused in this process.
     #[inline]
     pub(crate) fn is_refused(&self) -> bool {
         self.refused.load(Ordering::Relaxed)
     }
 
-    /// Whether the call failed with `error` because it is refused. `probe` makes it with -1 as its
-    /// descriptor. From then on [`is_refused`](Self::is_refused).
+    /// Whether the call failed with `error` because it is refused. `probe` makes the call on
+    /// descriptor -1. If so, [`is_refused`](Self::is_refused) is true from then on.
     #[cold]
     pub(crate) fn was_refused(
         &self,
@@ -46,7 +45,7 @@ impl Replaceable {
     }
 }
 
-/// Whether this may be a filter's answer.
+/// Whether a filter may return this error.
 pub(crate) fn is_refusal(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),
@@ -65,7 +64,7 @@ mod tests {
     #[test]
     fn a_call_that_the_kernel_sees_is_not_refused() {
         let call = Replaceable::new();
-        // SAFETY: a system call without pointers, on no descriptor.
+        // SAFETY: a system call without pointers, on descriptor -1.
         let seen = || unsafe { libc::syscall(libc::SYS_accept4, -1, 0, 0, 0) };
         assert!(!call.was_refused(&error(libc::EPERM), seen));
         assert!(!call.was_refused(&error(libc::EMFILE), || panic!("not in question")));

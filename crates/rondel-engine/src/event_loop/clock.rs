@@ -1,28 +1,28 @@
-//! What time it is, in nanoseconds: the kernel's monotonic clock, or a virtual one.
+//! The loop's time in nanoseconds: the kernel's monotonic clock, or a virtual one.
 //!
 //! The virtual clock stands still while the loop has something to do, and jumps to the next timer's
-//! deadline when the loop would wait for it; tests of hours then take microseconds, and give the
-//! same trace each time. When it may jump is its policy ([`Jump`]).
+//! deadline when the loop would wait for it. Tests of hours then take microseconds and are
+//! reproducible. [`Jump`] says when it may jump.
 
 use std::cell::Cell;
 
 /// Nanoseconds in a second.
 pub const NANOS_PER_SEC: u64 = 1_000_000_000;
 
-/// More than a tick of the coarse clock can be (10 ms at `CONFIG_HZ=100`), in nanoseconds.
+/// An upper bound of the coarse clock's tick (10 ms at `CONFIG_HZ=100`), in nanoseconds.
 pub(super) const COARSE_SLACK: u64 = 16_000_000;
 
 /// When a virtual clock jumps to the next timer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Jump {
-    /// When nothing is under way outside of the loop: no descriptor is watched, no thread works for
-    /// it. As long as something is, the loop waits in real time, and the clock goes along.
+    /// When nothing is pending outside of the loop: no descriptor is watched and no thread works
+    /// for it. Otherwise the loop waits in real time, and the clock advances with it.
     #[default]
     Idle,
-    /// Whenever the loop would wait for a timer: descriptors are looked at, but not waited for, and
-    /// threads overtaken.
+    /// Whenever the loop would wait for a timer. Descriptors are polled without waiting, and
+    /// threads are not waited for.
     Always,
-    /// Never: the program moves it, by [`Clock::advance`].
+    /// Never: the program moves it with [`Clock::advance`].
     Manual,
 }
 
@@ -31,7 +31,7 @@ pub enum Jump {
 pub enum Clock {
     /// `CLOCK_MONOTONIC`: what `time.monotonic()` reads.
     Monotonic,
-    /// Moves only when the loop would wait, or when it is told to.
+    /// Moves only when the loop would wait, or on request.
     Virtual(Cell<u64>, Jump),
 }
 
@@ -41,7 +41,7 @@ impl Clock {
         Self::Virtual(Cell::new(start), jump)
     }
 
-    /// When it jumps; `None` if it is a real one.
+    /// When a virtual clock jumps; `None` for a real one.
     #[inline]
     pub fn jump(&self) -> Option<Jump> {
         match self {
@@ -59,8 +59,8 @@ impl Clock {
         }
     }
 
-    /// Whether a deadline, in nanoseconds, is certain to lie ahead: a cheap look that spares the
-    /// precise one, which is to be taken if the answer is no.
+    /// Whether a deadline, in nanoseconds, is certainly in the future. A cheap check; if it says
+    /// no, read the precise clock.
     #[inline]
     pub fn is_far(&self, deadline: u64) -> bool {
         match self {
@@ -69,7 +69,7 @@ impl Clock {
         }
     }
 
-    /// Moves a virtual clock forward by `nanos`. A real clock takes no orders.
+    /// Moves a virtual clock forward by `nanos`. A real clock ignores it.
     pub fn advance(&self, nanos: u64) {
         if let Self::Virtual(now, _) = self {
             now.set(now.get().saturating_add(nanos));
@@ -83,8 +83,8 @@ impl Clock {
     }
 }
 
-/// The monotonic clock as of the kernel's last tick (1–10 ms ago at most), in nanoseconds: a
-/// quarter of the precise reading's cost.
+/// The monotonic clock at the kernel's last tick (at most 1–10 ms ago), in nanoseconds; a quarter
+/// of the cost of a precise reading.
 #[inline]
 pub fn coarse_now() -> u64 {
     read(libc::CLOCK_MONOTONIC_COARSE)
@@ -96,8 +96,7 @@ fn read(id: libc::clockid_t) -> u64 {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `time` is a valid timespec to write to; both clocks exist on every Linux since
-    // 2.6.32.
+    // SAFETY: `time` is a valid timespec; both clocks exist since Linux 2.6.32.
     unsafe { libc::clock_gettime(id, &mut time) };
     time.tv_sec as u64 * NANOS_PER_SEC + time.tv_nsec as u64
 }

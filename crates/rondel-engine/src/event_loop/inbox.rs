@@ -1,16 +1,15 @@
-//! The inbox: how other threads get something onto the loop.
+//! The inbox: a queue through which other threads send to the loop.
 //!
-//! A locked queue and two flags, and a third that ends it: what is sent to a loop that is closed is
-//! dropped by the sender. Senders push; the loop takes what is there once a turn, or a part of it
-//! if it is very much: senders may be faster than the loop, and timers and descriptors are not to
-//! wait for all of it. The loop is woken by a write to its eventfd only if it sleeps or is about
-//! to, and only by the first sender: `parked` is set by the loop before it looks at the mail for
-//! the last time, and swapped back by whoever wakes it. Either the sender sees `parked`, or the
-//! loop sees the mail; `tests/inbox_loom.rs` checks every interleaving.
+//! It is a locked queue with a closed flag, and two atomic flags. An item sent to a closed loop is
+//! dropped by the sender. The loop takes what is there once a turn, up to a limit: senders may be
+//! faster than the loop, and timers and descriptors must not wait for all of it. The loop is woken
+//! by a write to its eventfd only if it sleeps or is about to, and only by the first sender: the
+//! loop sets `parked` before it checks the mail for the last time, and the thread that wakes it
+//! swaps it back. Either the sender sees `parked`, or the loop sees the mail; `tests/inbox_loom.rs`
+//! checks every interleaving.
 //!
-//! Nothing is allocated or run by the sender while the lock is held but the queue's growth, so
-//! sending from a signal handler of an interpreter (which runs between two instructions of the
-//! program) is safe.
+//! While it holds the lock the sender only grows the queue; it runs no other code. So an
+//! interpreter's signal handler, which runs between two instructions of the program, may send.
 
 use std::collections::VecDeque;
 
@@ -22,10 +21,10 @@ pub trait WakeUp {
     fn wake(&self);
 }
 
-/// A queue that many threads fill and one event loop empties.
+/// A multi-producer queue that one event loop empties.
 pub struct Inbox<T, W> {
     mail: Mutex<Mail<T>>,
-    /// Set while `mail` may hold something: lets the loop look without taking the lock.
+    /// Set while `mail` may hold something: lets the loop check without taking the lock.
     has_mail: AtomicBool,
     /// Set while the loop waits, or is about to.
     parked: AtomicBool,
@@ -38,7 +37,7 @@ struct Mail<T> {
 }
 
 impl<T, W: WakeUp> Inbox<T, W> {
-    /// An empty inbox, whose loop is woken by `wake`.
+    /// An empty inbox; `wake` wakes its loop.
     pub fn new(wake: W) -> Self {
         Self {
             mail: Mutex::new(Mail {
@@ -51,33 +50,33 @@ impl<T, W: WakeUp> Inbox<T, W> {
         }
     }
 
-    /// Sends an item; wakes the loop if it waits. From any thread. If the inbox is closed the item
-    /// is dropped.
+    /// Sends an item from any thread, and wakes the loop if it waits. If the inbox is closed the
+    /// item is dropped.
     pub fn send(&self, item: T) {
         self.post(item);
         self.wake();
     }
 
-    /// As [`send`](Self::send), for who calls [`wake`](Self::wake) itself a little later: a loop
-    /// that waits goes on waiting. Gives how many items wait now: a sender that sees many may let
-    /// the loop come to them.
+    /// As [`send`](Self::send), without waking the loop: the caller calls [`wake`](Self::wake)
+    /// later. Returns how many items wait now, so that a sender can yield to the loop if there are
+    /// many.
     pub fn post(&self, item: T) -> usize {
         let mail = self.lock();
         if mail.closed {
-            drop(mail); // first the lock: the item's destructor may be anything
+            drop(mail); // unlock first: the item's destructor may run any code
             return 0;
         }
         self.deposit(mail, item)
     }
 
-    /// As [`post`](Self::post), for a sender that has a way to say that there is no memory.
+    /// As [`post`](Self::post), but fallible if memory runs out.
     ///
     /// # Errors
-    /// The item, if there is none for one more.
+    /// The item, if there is no memory for it.
     pub fn try_post(&self, item: T) -> Result<usize, T> {
         let mut mail = self.lock();
         if mail.closed {
-            drop(mail); // first the lock: the item's destructor may be anything
+            drop(mail); // unlock first: the item's destructor may run any code
             return Ok(0);
         }
         if mail.items.try_reserve(1).is_err() {
@@ -95,19 +94,19 @@ impl<T, W: WakeUp> Inbox<T, W> {
         waiting
     }
 
-    /// Refuses all that is sent from now on. What is in stays until it is taken.
+    /// Drops all items sent from now on. Items already inside stay until they are taken.
     pub fn close(&self) {
         self.lock().closed = true;
     }
 
-    /// Wakes the loop if it waits. From any thread.
+    /// Wakes the loop if it waits; may be called from any thread.
     pub fn wake(&self) {
         if self.parked.swap(false, Ordering::AcqRel) {
             self.wake.wake();
         }
     }
 
-    /// Whether something has come in. Only for the loop's thread.
+    /// Whether something has arrived. Only for the loop's thread.
     #[inline]
     pub fn has_mail(&self) -> bool {
         self.has_mail.load(Ordering::Acquire)
@@ -123,25 +122,25 @@ impl<T, W: WakeUp> Inbox<T, W> {
         self.len() == 0
     }
 
-    /// Takes what has come in, in the order in which it did, but no more than `most` items.
+    /// Takes at most `most` items, in order of arrival.
     pub fn take(&self, most: usize) -> VecDeque<T> {
-        // The flag is cleared first: mail that arrives in between is taken now and looked for once
-        // more.
+        // The flag is cleared first: mail that arrives in between is taken now, and the loop only
+        // checks once more.
         self.has_mail.store(false, Ordering::Relaxed);
         let mut mail = self.lock();
         if mail.items.len() <= most {
             return std::mem::take(&mut mail.items);
         }
-        self.has_mail.store(true, Ordering::Relaxed); // only the loop's own thread has to see it
+        self.has_mail.store(true, Ordering::Relaxed); // only the loop's own thread reads it
         mail.items.drain(..most).collect()
     }
 
-    /// Announces a wait. If it answers `false` there is mail, and the loop must not block.
+    /// Announces a wait. If it returns `false` there is mail, and the loop must not block.
     #[must_use]
     pub fn prepare_to_park(&self) -> bool {
-        // A read-modify-write, not a store: it either comes before the sender's own in `wake`,
-        // which then sees it, or it reads what that one has written, and with it everything that
-        // the sender did before.
+        // A read-modify-write, not a store: either it precedes the sender's swap in `wake`, which
+        // then sees it, or it reads the value of that swap and so synchronises with everything the
+        // sender did before.
         self.parked.swap(true, Ordering::AcqRel);
         if self.has_mail.load(Ordering::Acquire) {
             self.unpark();
@@ -152,14 +151,13 @@ impl<T, W: WakeUp> Inbox<T, W> {
 
     /// Ends a wait.
     pub fn unpark(&self) {
-        // Again no plain store: it would hide what a sender has just written there from the next
-        // wait.
+        // Not a plain store either: it would hide a sender's last write from the next wait.
         self.parked.swap(false, Ordering::Acquire);
     }
 
     fn lock(&self) -> MutexGuard<'_, Mail<T>> {
-        // A panic while the lock was held can only be the vector's allocation: its contents are
-        // whole.
+        // Only the queue's allocation can panic while the lock is held, and it leaves the contents
+        // intact.
         self.mail
             .lock()
             .unwrap_or_else(|poisoned| poisoned.into_inner())

@@ -1,9 +1,9 @@
-//! The event loop: what it holds, and the contract of its host.
+//! The event loop: its state, and the contract of its host.
 //!
-//! [`EventLoop`] is generic over a [`Host`]: the host says what a queued item is and runs it, the
-//! loop says when. Read `turn.rs` first: it is one iteration, in asyncio's order. Around it stand
-//! `ready.rs` (items that run next), `timers.rs` (items that run later), `inbox.rs` (items from
-//! other threads), `clock.rs` (what time it is) and `../reactor` (descriptors).
+//! [`EventLoop`] is generic over a [`Host`]: the host defines what a queued item is and runs it;
+//! the loop decides when. Read `turn.rs` first: it is one iteration, in asyncio's order. Around it
+//! stand `ready.rs` (items that run next), `timers.rs` (items that run later), `inbox.rs` (items
+//! from other threads), `clock.rs` (the time) and `../reactor` (descriptors).
 //!
 //! All methods take `&self`, because items that run on the loop call back into it. No borrow of the
 //! loop's state is ever held while host code runs.
@@ -26,23 +26,22 @@ use inbox::{Inbox, WakeUp};
 use ready::Ready;
 use timers::{Timer, Timers};
 
-/// What an event loop works for: the items that it queues and the code that runs them.
+/// The user of an event loop: the items that it queues and the code that runs them.
 ///
-/// Nothing is boxed and nothing is dispatched dynamically per item; the loop is compiled once for
-/// each host.
+/// Items are neither boxed nor dispatched dynamically; the loop is compiled once for each host.
 pub trait Host: Sized {
     /// One entry of the ready ring.
     type Item;
-    /// What a descriptor is registered with: turned into an item each time the descriptor is ready.
+    /// What a descriptor is registered with. It yields an item each time the descriptor is ready.
     type Source;
     /// What waits in the timer heap.
     type Timer: Timer;
-    /// What other threads send in.
+    /// What other threads send.
     type Remote: Send;
     /// Why the loop ends before it was told to stop.
     type Exit: From<io::Error>;
 
-    /// Runs one item. `Break` ends the turn at once and leaves the items behind it queued.
+    /// Runs one item. `Break` ends the turn at once and leaves the following items queued.
     fn run(&self, item: Self::Item) -> ControlFlow<Self::Exit>;
     /// The descriptor can be read, or has failed or hung up.
     fn readable(&self, source: &Self::Source) -> Option<Self::Item>;
@@ -50,46 +49,47 @@ pub trait Host: Sized {
     fn writable(&self, source: &Self::Source) -> Option<Self::Item>;
     /// The timer has left the heap because it is due. `None` if it was cancelled meanwhile.
     fn due(&self, timer: Self::Timer) -> Option<Self::Item>;
-    /// Something has come in from another thread.
+    /// Something has arrived from another thread.
     fn received(&self, remote: Self::Remote) -> Option<Self::Item>;
 
-    /// The loop's time in nanoseconds; a host whose users may move the time overrides it.
+    /// The loop's time in nanoseconds; overridden by a host whose users may change the time.
     fn now(&self, clock: &Clock) -> u64 {
         clock.now()
     }
-    /// The time until which timers are due now: [`now`](Self::now), or a little later for a host
-    /// whose clock is coarse.
+    /// Timers with a deadline up to this time are due: [`now`](Self::now), or a little later for a
+    /// host whose clock is coarse.
     fn due_until(&self, clock: &Clock) -> u64 {
         self.now(clock)
     }
-    /// Whether [`now`](Self::now) may differ from the clock. Then it is asked in every turn that
+    /// Whether [`now`](Self::now) may differ from the clock. It is then called in every turn that
     /// has timers.
     fn moves_time(&self) -> bool {
         false
     }
-    /// All items of a turn have run, and none of them broke out.
+    /// Called after all items of a turn have run, unless one returned `Break`.
     fn after_turn(&self) {}
-    /// The loop is about to wait. `Break` ends the run instead.
+    /// Called before the loop waits. `Break` ends the run instead.
     fn before_wait(&self) -> ControlFlow<Self::Exit> {
         ControlFlow::Continue(())
     }
-    /// Whether something is under way outside that will come in by itself, other than by a
-    /// descriptor: a virtual clock is not to overtake it. When that is no longer so without
-    /// anything having come in, the inbox is to be woken.
+    /// Whether an event from outside is pending, other than through a descriptor, that a virtual
+    /// clock must not overtake. If that ends without anything being sent, the host must wake the
+    /// inbox.
     fn is_expecting(&self) -> bool {
         false
     }
-    /// Whether a registered descriptor is the host's own affair, which nothing is expected from.
+    /// Whether a registered descriptor is internal to the host, so that a virtual clock need not
+    /// wait for it.
     fn is_internal(&self, _source: &Self::Source) -> bool {
         false
     }
-    /// Asks the reactor in the loop's stead, by [`EventLoop::select`] and [`EventLoop::report`],
-    /// waiting for so many nanoseconds. Answers whether anything was reported; `None` leaves it to
-    /// the loop. See [`EventLoop::poll_every_turn`].
+    /// Polls the reactor instead of the loop, with [`EventLoop::select`] and [`EventLoop::report`],
+    /// for at most `timeout` nanoseconds. Returns whether anything was reported; `None` leaves it
+    /// to the loop. See [`EventLoop::poll_every_turn`].
     fn select(&self, _timeout: Option<u64>) -> Option<ControlFlow<Self::Exit, bool>> {
         None
     }
-    /// Wraps a wait that may block, e.g. to let other interpreter threads run.
+    /// Wraps a wait that may block, e.g. to release the GIL.
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
         wait()
     }
@@ -101,7 +101,7 @@ pub trait Host: Sized {
 
 /// One thread's event loop.
 pub struct EventLoop<H: Host> {
-    /// The host. Public so that a host can be reached from the loop that it is embedded in.
+    /// The host.
     pub host: H,
     ready: Ready<H::Item>,
     timers: RefCell<Timers<H::Timer>>,
@@ -110,9 +110,9 @@ pub struct EventLoop<H: Host> {
     events: RefCell<Events>,
     clock: Clock,
     stopping: Cell<bool>,
-    /// Turns since the reactor was last asked; see `turn.rs`.
+    /// Turns since the reactor was last polled; see `turn.rs`.
     unpolled_turns: Cell<u32>,
-    /// The reactor is asked in every turn.
+    /// The reactor is polled in every turn.
     every_turn: Cell<bool>,
     /// Coarse clock reading of the last poll, in nanoseconds.
     polled_at: Cell<u64>,
@@ -122,7 +122,7 @@ impl<H: Host> EventLoop<H> {
     /// A loop on the given clock.
     ///
     /// # Errors
-    /// What `epoll_create1` and `eventfd` fail with: `EMFILE`, `ENFILE`, `ENOMEM`.
+    /// Errors of `epoll_create1` and `eventfd`: `EMFILE`, `ENFILE`, `ENOMEM`.
     pub fn new(host: H, clock: Clock) -> io::Result<Self> {
         let reactor = Reactor::new()?;
         let wake = reactor.wake();
@@ -142,31 +142,31 @@ impl<H: Host> EventLoop<H> {
         })
     }
 
-    /// Queues an item behind those that are ready already.
+    /// Queues an item behind all ready items.
     #[inline]
     pub fn call_soon(&self, item: H::Item) {
         self.ready.push(item);
     }
 
-    /// As [`call_soon`](Self::call_soon), for a host that has a way to say that there is no memory.
+    /// As [`call_soon`](Self::call_soon), but fallible if memory runs out.
     ///
     /// # Errors
-    /// The item, if there is none for one more.
+    /// The item, if there is no memory for it.
     #[inline]
     pub fn try_call_soon(&self, item: H::Item) -> Result<(), H::Item> {
         self.ready.try_push(item)
     }
 
-    /// As [`call_at`](Self::call_at), for a host that has a way to say that there is no memory.
+    /// As [`call_at`](Self::call_at), but fallible if memory runs out.
     ///
     /// # Errors
-    /// The timer, if there is none for one more.
+    /// The timer, if there is no memory for it.
     #[inline]
     pub fn try_call_at(&self, deadline: u64, timer: H::Timer) -> Result<(), H::Timer> {
         self.timers.borrow_mut().try_push(deadline, timer)
     }
 
-    /// Queues an item before those that are ready already.
+    /// Queues an item before all ready items.
     pub fn call_first(&self, item: H::Item) {
         self.ready.push_front(item);
     }
@@ -176,8 +176,7 @@ impl<H: Host> EventLoop<H> {
         self.ready.pop()
     }
 
-    /// Has the reactor be asked in every turn, or as always. On a virtual clock it is asked in
-    /// every turn anyway.
+    /// Sets whether the reactor is polled in every turn. With a virtual clock it always is.
     pub fn poll_every_turn(&self, every_turn: bool) {
         self.every_turn.set(every_turn || !self.clock.is_real());
     }
@@ -189,10 +188,10 @@ impl<H: Host> EventLoop<H> {
         self.timers.borrow_mut().push(deadline, timer);
     }
 
-    /// To be called after a queued timer was marked as cancelled. `is_it` recognises it.
+    /// Must be called after a queued timer was marked as cancelled. `is_it` recognises it.
     ///
-    /// Constant time: the newest entry is taken out at once, any other is left until it comes up or
-    /// until cancelled timers are the greater part of the heap.
+    /// Constant time: the newest entry is removed at once, any other when it is due or when
+    /// cancelled timers are more than half of the heap.
     #[inline]
     pub fn timer_cancelled(&self, is_it: impl Fn(&H::Timer) -> bool) {
         let dropped = self.timers.borrow_mut().cancelled(is_it);
@@ -204,37 +203,37 @@ impl<H: Host> EventLoop<H> {
         self.host.now(&self.clock)
     }
 
-    /// The clock this loop was made with.
+    /// The loop's clock.
     pub fn clock(&self) -> &Clock {
         &self.clock
     }
 
-    /// Lets the current turn be the last one of the run.
+    /// Makes the current turn the last one of the run.
     pub fn stop(&self) {
         self.stopping.set(true);
     }
 
-    /// Sets or takes back what [`stop`](Self::stop) sets.
+    /// Sets or clears the flag of [`stop`](Self::stop).
     pub fn set_stopping(&self, stopping: bool) {
         self.stopping.set(stopping);
     }
 
-    /// Whether [`stop`](Self::stop) was called in this run or before it.
+    /// Whether [`stop`](Self::stop) was called during or before this run.
     pub fn is_stopping(&self) -> bool {
         self.stopping.get()
     }
 
-    /// The way in for other threads.
+    /// The queue through which other threads send to the loop.
     pub fn inbox(&self) -> &Arc<Inbox<H::Remote, Wake>> {
         &self.inbox
     }
 
-    /// How many items are ready.
+    /// The number of ready items.
     pub fn ready_len(&self) -> usize {
         self.ready.len()
     }
 
-    /// How many timers wait, cancelled ones that are still in the heap included.
+    /// The number of timers in the heap, including cancelled ones.
     pub fn timers_len(&self) -> usize {
         self.timers.borrow().len()
     }
@@ -249,7 +248,7 @@ impl<H: Host> EventLoop<H> {
         self.timers.borrow().iter().for_each(&mut f);
     }
 
-    /// Takes the timers out that come first, as long as `f` says so of the one that does.
+    /// Removes timers from the front of the heap as long as `f` returns true for the first one.
     pub fn discard_timers(&self, mut f: impl FnMut(&H::Timer) -> bool) {
         loop {
             let mut timers = self.timers.borrow_mut();
@@ -261,7 +260,7 @@ impl<H: Host> EventLoop<H> {
             }
             let timer = timers.pop();
             drop(timers);
-            drop(timer); // with the heap free: a foreign destructor may use it
+            drop(timer); // after the borrow: a foreign destructor may use the heap
         }
     }
 
@@ -270,36 +269,37 @@ impl<H: Host> EventLoop<H> {
         self.reactor.borrow().sources().for_each(&mut f);
     }
 
-    /// Watches `fd` for reading. Gives back the source that was registered before.
+    /// Watches `fd` for reading. Returns the previous source.
     ///
     /// # Errors
-    /// What `epoll_ctl` fails with: `EBADF`, `EPERM` (a regular file), `ENOMEM`, `ENOSPC`.
+    /// Errors of `epoll_ctl`: `EBADF`, `EPERM` (a regular file), `ENOMEM`, `ENOSPC`.
     pub fn add_reader(&self, fd: RawFd, source: H::Source) -> io::Result<Option<H::Source>> {
         self.poll_next_turn();
         self.reactor.borrow_mut().add_reader(fd, source)
     }
 
-    /// Watches `fd` for writing. Errors as [`add_reader`](Self::add_reader).
+    /// Watches `fd` for writing. Returns the previous source.
     ///
     /// # Errors
-    /// What `epoll_ctl` fails with.
+    /// As [`add_reader`](Self::add_reader).
     pub fn add_writer(&self, fd: RawFd, source: H::Source) -> io::Result<Option<H::Source>> {
         self.poll_next_turn();
         self.reactor.borrow_mut().add_writer(fd, source)
     }
 
-    /// Ends watching `fd` for reading; gives the source back.
+    /// Stops watching `fd` for reading; returns the source.
     pub fn remove_reader(&self, fd: RawFd) -> Option<H::Source> {
         self.reactor.borrow_mut().remove_reader(fd)
     }
 
-    /// Ends watching `fd` for writing; gives the source back.
+    /// Stops watching `fd` for writing; returns the source.
     pub fn remove_writer(&self, fd: RawFd) -> Option<H::Source> {
         self.reactor.borrow_mut().remove_writer(fd)
     }
 
-    /// Ends watching `fd` for reading, but tells the kernel only if data does arrive. For the owner
-    /// of the descriptor, who will call [`remove_reader`](Self::remove_reader) before closing it.
+    /// Stops watching `fd` for reading, but tells the kernel only if data does arrive. Only for the
+    /// owner of the descriptor, which must call [`remove_reader`](Self::remove_reader) before it
+    /// closes it.
     pub fn mute_reader(&self, fd: RawFd) -> Option<H::Source> {
         self.reactor.borrow_mut().mute_reader(fd)
     }
@@ -320,54 +320,52 @@ impl<H: Host> EventLoop<H> {
         f(reader, writer)
     }
 
-    /// The descriptor to which a signal handler, in whatever thread, writes a byte to end the
-    /// loop's wait; [`Host::interrupted`] is called then. It is the loop's own.
+    /// The descriptor to which a signal handler, in any thread, writes a byte to end the loop's
+    /// wait; [`Host::interrupted`] is called then. The loop owns it.
     ///
     /// # Errors
-    /// What making a pipe and watching it fail with; `EBADF` if the loop is closed.
+    /// Errors of making a pipe and watching it; `EBADF` if the loop is closed.
     pub fn signal_fd(&self) -> io::Result<RawFd> {
         self.reactor.borrow_mut().signal_fd()
     }
 
-    /// A descriptor that is readable when [`select`](Self::select) has something to report, for who
-    /// waits by other means.
+    /// A descriptor that is readable when [`select`](Self::select) has something to report, for
+    /// callers that wait by other means.
     ///
     /// # Errors
-    /// `EBADF` if the loop is closed; what making a backend fails with, the first time after a
-    /// fork.
+    /// `EBADF` if the loop is closed; the first time after a fork, errors of making a backend.
     pub fn select_fd(&self) -> io::Result<RawFd> {
         Ok(self.reactor.borrow_mut().poller()?.as_raw_fd())
     }
 
-    /// Makes the descriptor of [`select_fd`](Self::select_fd) readable, until the reactor is asked
-    /// next.
+    /// Makes the descriptor of [`select_fd`](Self::select_fd) readable until the next poll of the
+    /// reactor.
     pub fn ring(&self) {
         self.wake().wake();
     }
 
-    /// What makes that descriptor readable, from any thread.
+    /// The wake-up, which makes that descriptor readable from any thread.
     pub fn wake(&self) -> Wake {
         self.reactor.borrow().wake()
     }
 
-    /// To be called in the child of a fork, for each loop: what the parent's loop is registered
-    /// with is left alone from now on. The loop, should the child go on with it, gets descriptors
-    /// of its own.
+    /// Must be called in the child of a fork, for each loop: from then on the parent's epoll
+    /// instance is not touched. If the child uses the loop, it gets its own descriptors.
     pub fn forked(&self) {
-        // Borrowed only by a thread that this process does not have.
+        // If it is borrowed, then by a thread that does not exist in this process.
         if let Ok(mut reactor) = self.reactor.try_borrow_mut() {
             reactor.forked();
         }
     }
 
-    /// Closes the loop's own descriptors. It must not run any more; what is registered is not
-    /// touched.
+    /// Closes the loop's own descriptors; registered ones stay open. The loop must not run any
+    /// more.
     pub fn close(&self) {
         self.reactor.borrow_mut().close();
     }
 
-    /// Takes everything out that is queued, registered or sent in, so that the caller can drop it
-    /// where running foreign destructors is safe.
+    /// Removes everything that is queued, registered or sent, so that the caller can drop it where
+    /// running foreign destructors is safe.
     pub fn drain(&self) -> Drained<H> {
         Drained {
             ready: self.ready.take(),
@@ -378,7 +376,7 @@ impl<H: Host> EventLoop<H> {
     }
 }
 
-/// What a loop held when it was closed; see [`EventLoop::drain`].
+/// The contents of a closed loop; see [`EventLoop::drain`].
 pub struct Drained<H: Host> {
     /// Items that did not run.
     pub ready: Vec<H::Item>,
@@ -386,6 +384,6 @@ pub struct Drained<H: Host> {
     pub timers: Vec<H::Timer>,
     /// Sources of the descriptors that were still registered.
     pub sources: Vec<H::Source>,
-    /// What other threads had sent.
+    /// Items that other threads had sent.
     pub remotes: Vec<H::Remote>,
 }

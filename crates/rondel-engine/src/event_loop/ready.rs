@@ -1,7 +1,7 @@
 //! The ready ring: items that run next, first in, first out.
 //!
-//! A ring buffer behind a `RefCell`. Each borrow lasts for one push or pop, so an item that runs
-//! may queue others.
+//! A ring buffer in a `RefCell`. Each borrow lasts for one push or pop, so a running item may queue
+//! others.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -25,11 +25,10 @@ impl<T> Ready<T> {
         self.ring.borrow_mut().push_back(item);
     }
 
-    /// As [`push`](Self::push), where the host has a way to say that there is no memory for one
-    /// more.
+    /// As [`push`](Self::push), but fallible if memory runs out.
     ///
     /// # Errors
-    /// The item, then.
+    /// The item, if there is no memory for it.
     #[inline(always)]
     pub fn try_push(&self, item: T) -> Result<(), T> {
         if !self.has_room() {
@@ -39,7 +38,7 @@ impl<T> Ready<T> {
         Ok(())
     }
 
-    /// Whether one more fits in, or there is memory for it.
+    /// Whether there is room for one more item, growing the ring if necessary.
     #[inline(always)]
     fn has_room(&self) -> bool {
         let ring = self.ring.borrow();
@@ -65,13 +64,13 @@ impl<T> Ready<T> {
         self.ring.borrow_mut().pop_front()
     }
 
-    /// How many items there are.
+    /// The number of items.
     #[inline]
     pub fn len(&self) -> usize {
         self.ring.borrow().len()
     }
 
-    /// Whether there are none.
+    /// Whether there are no items.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ring.borrow().is_empty()

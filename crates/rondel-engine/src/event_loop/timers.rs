@@ -1,12 +1,12 @@
 //! Timers: a four-way heap keyed by (deadline, sequence number).
 //!
 //! The sequence number makes equal deadlines fire in the order in which they were set. Cancelling
-//! is constant time: the timer is only marked, and leaves the heap when it comes up, or when
-//! cancelled ones are more than half of a heap of over a hundred (asyncio's rule), which bounds the
-//! memory of programs that set and cancel far more timers than ever fire. The newest entry, e.g. of
-//! a timeout that was not needed, goes at once.
+//! is constant time: the timer is only marked, and leaves the heap when it is due, or when more
+//! than a hundred timers and more than half of the heap are cancelled (asyncio's rule). This bounds
+//! the memory of programs that set and cancel far more timers than ever fire. The newest entry,
+//! e.g. a timeout that was not needed, is removed at once.
 
-/// What the heap asks of its entries.
+/// An entry of the heap.
 pub trait Timer {
     /// Whether it was cancelled since it was queued.
     fn is_cancelled(&self) -> bool;
@@ -21,23 +21,25 @@ struct Entry<T> {
 impl<T> Entry<T> {
     #[inline]
     fn key(&self) -> u128 {
-        // One number: two comparisons with a branch between them cost more than the rest of a step
-        // through the heap.
+        // One number: two comparisons with a branch between them would cost more than the rest of a
+        // heap step.
         u128::from(self.deadline) << 64 | u128::from(self.sequence)
     }
 }
 
-/// The heap. Entries leave it by value, never dropped inside, so that destructors may use the loop.
+/// The heap. Entries are returned by value and never dropped inside, so that destructors may use
+/// the loop.
 pub struct Timers<T> {
     heap: Vec<Entry<T>>,
     sequence: u64,
     cancelled: usize,
 }
 
-/// Children of an entry. Four are half as deep as two, and stand next to each other in memory.
+/// Children per entry. A four-way heap is half as deep as a binary one, and siblings are adjacent
+/// in memory.
 const ARITY: usize = 4;
 
-/// Below this many cancelled entries no clean-up is worth its time (asyncio: the same number).
+/// Up to this many cancelled entries there is no clean-up (asyncio's number).
 const MIN_CANCELLED: usize = 100;
 
 impl<T: Timer> Timers<T> {
@@ -50,17 +52,17 @@ impl<T: Timer> Timers<T> {
         }
     }
 
-    /// How many entries there are, cancelled ones included.
+    /// The number of entries, including cancelled ones.
     pub fn len(&self) -> usize {
         self.heap.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.heap.is_empty()
     }
 
-    /// All entries, in no order.
+    /// All entries, in arbitrary order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.heap.iter().map(|entry| &entry.timer)
     }
@@ -78,11 +80,10 @@ impl<T: Timer> Timers<T> {
         self.sift_up(self.heap.len() - 1);
     }
 
-    /// As [`push`](Self::push), where the host has a way to say that there is no memory for one
-    /// more.
+    /// As [`push`](Self::push), but fallible if memory runs out.
     ///
     /// # Errors
-    /// The timer, then.
+    /// The timer, if there is no memory for it.
     #[inline]
     pub fn try_push(&mut self, deadline: u64, timer: T) -> Result<(), T> {
         if self.heap.len() == self.heap.capacity() && self.heap.try_reserve(1).is_err() {
@@ -100,13 +101,13 @@ impl<T: Timer> Timers<T> {
             .map(|entry| (entry.deadline, &entry.timer))
     }
 
-    /// Takes the first entry.
+    /// Removes the first entry.
     pub fn pop(&mut self) -> Option<T> {
         if self.heap.is_empty() {
             return None;
         }
         let entry = self.heap.swap_remove(0);
-        // What was the last one belongs near the bottom, so it is not compared on its way there.
+        // The entry moved from the end belongs near the bottom, so it sinks without comparisons.
         let bottom = self.sink();
         self.sift_up(bottom);
         if entry.timer.is_cancelled() {
@@ -115,7 +116,7 @@ impl<T: Timer> Timers<T> {
         Some(entry.timer)
     }
 
-    /// Takes the first entry if it is due at `now` nanoseconds.
+    /// Removes the first entry if it is due at `now` nanoseconds.
     #[inline]
     pub fn pop_due(&mut self, now: u64) -> Option<T> {
         match self.heap.first() {
@@ -124,8 +125,8 @@ impl<T: Timer> Timers<T> {
         }
     }
 
-    /// Notes that one entry, recognised by `is_it`, was marked as cancelled. Returns what left the
-    /// heap: that entry alone, or many by a clean-up.
+    /// Records that one entry, recognised by `is_it`, was marked as cancelled. Returns the removed
+    /// entries: that entry alone, or those of a clean-up.
     #[inline]
     pub fn cancelled(&mut self, is_it: impl Fn(&T) -> bool) -> (Option<T>, Vec<T>) {
         if let Some(last) = self.heap.last()
@@ -141,7 +142,7 @@ impl<T: Timer> Timers<T> {
         (None, Vec::new())
     }
 
-    /// Takes all entries out.
+    /// Removes all entries.
     pub fn take(&mut self) -> Vec<T> {
         self.cancelled = 0;
         std::mem::take(&mut self.heap)
@@ -174,7 +175,7 @@ impl<T: Timer> Timers<T> {
         }
     }
 
-    /// The first of an entry's children to be due.
+    /// The child of an entry that is due first.
     #[inline]
     fn first_child(&self, index: usize) -> Option<usize> {
         let first = ARITY * index + 1;
@@ -194,8 +195,8 @@ impl<T: Timer> Timers<T> {
         (first..self.heap.len()).min_by_key(|&child| self.heap[child].key())
     }
 
-    /// Moves the first entry down to where it has no children, its path up by one each. Returns
-    /// where it is then.
+    /// Moves the first entry down to a leaf and the entries on its path up by one. Returns its new
+    /// index.
     fn sink(&mut self) -> usize {
         let mut index = 0;
         while let Some(child) = self.first_child(index) {
@@ -241,7 +242,7 @@ mod tests {
         }
     }
 
-    /// The heap beside a sorted map of what should fire.
+    /// The heap next to a sorted map of the timers that should fire.
     #[derive(Default)]
     struct Modelled {
         timers: Timers<Marked>,
@@ -268,7 +269,7 @@ mod tests {
                 timer.cancelled.set(true);
                 let (newest, swept) = self.timers.cancelled(|other| other.id == timer.id);
                 assert!(newest.iter().chain(&swept).all(Timer::is_cancelled));
-                // What is cancelled does not pile up: asyncio's rule.
+                // Cancelled entries are bounded by asyncio's rule.
                 let (there, alive) = (self.timers.len(), self.model.len());
                 assert!(newest.is_some() || there <= (2 * alive).max(alive + MIN_CANCELLED) + 1);
             }

@@ -1,22 +1,20 @@
 //! One iteration of the loop. Read this first.
 //!
-//! The order is asyncio's (`BaseEventLoop._run_once`): ask the reactor, queue what became ready;
-//! queue the timers that are due; queue what other threads sent; then run exactly the items that
-//! were queued at that moment. Items queued by these run in the next turn, so I/O can't starve and
-//! neither can callbacks.
+//! The order is asyncio's (`BaseEventLoop._run_once`): poll the reactor and queue what became
+//! ready; queue the timers that are due; queue what other threads sent; then run exactly the items
+//! that were queued at that moment. Items queued by these run in the next turn, so neither I/O nor
+//! callbacks can starve.
 //!
-//! One thing differs, and can't be seen in the order of anything that is ready: while items or
-//! timers keep coming, the reactor is not asked in *every* turn. `epoll_wait` with a zero timeout
-//! costs more than running a callback does, so it is skipped for at most [`MAX_UNPOLLED_TURNS`]
-//! turns and at most one tick of the coarse clock (1–10 ms, the kernel's `CONFIG_HZ`). The turn
-//! after one in which a descriptor began to be watched, or in which the host says that something
-//! was sent, or may have been, always asks: where both ends of a connection live on one loop, as in
-//! tests of programs, what is sent in one turn arrives in the next, and not some turns later. On a
-//! virtual clock, where real time is to have no influence, the reactor is asked in every turn; and
-//! where the host asks in the loop's stead ([`Host::select`]), it is asked to in every turn.
+//! One thing differs, but does not change the order of ready items: while items or timers keep
+//! coming, the reactor is not polled in *every* turn. `epoll_wait` with a zero timeout costs more
+//! than running a callback, so it is skipped for at most [`MAX_UNPOLLED_TURNS`] turns and at most
+//! one tick of the coarse clock (1–10 ms, the kernel's `CONFIG_HZ`). The turn after one in which a
+//! descriptor began to be watched, or in which the host says that something may have been sent,
+//! always polls: where both ends of a connection are on one loop, as in tests, what is sent in one
+//! turn arrives in the next. With a virtual clock, which real time must not influence, the reactor
+//! is polled in every turn; so it is where the host polls instead of the loop ([`Host::select`]).
 //!
-//! A turn may run within another one, from an item of it: what the inner one has run, the outer one
-//! does not find any more.
+//! An item may run a nested turn. The outer turn then skips the items that the nested one has run.
 
 use std::io;
 use std::ops::ControlFlow;
@@ -27,20 +25,20 @@ use super::timers::Timer;
 use super::{EventLoop, Host};
 use crate::reactor::{Events, Interest};
 
-/// The most items that one turn takes from the inbox: others' threads may send them faster than the
-/// loop runs them.
+/// The most items that one turn takes from the inbox: other threads may send faster than the loop
+/// runs.
 const MAX_MAIL: usize = 1024;
 
-/// How many turns may pass without asking the reactor while there is always something ready.
+/// How many turns may pass without polling the reactor while items are ready.
 const MAX_UNPOLLED_TURNS: u32 = 64;
 
 impl<H: Host> EventLoop<H> {
-    /// Runs turns until [`stop`](Self::stop) is called, or an item breaks out.
+    /// Runs turns until [`stop`](Self::stop) is called or an item returns `Break`.
     ///
     /// # Errors
-    /// The host's reason to end the run; an error of the reactor, converted to it.
+    /// The host's reason to end the run, or an error of the reactor, converted to it.
     pub fn run_forever(&self) -> Result<(), H::Exit> {
-        // The first turn of a run always asks the reactor: programs that run single turns rely on
+        // The first turn of a run always polls the reactor: programs that run single turns rely on
         // it.
         self.poll_next_turn();
         loop {
@@ -52,7 +50,7 @@ impl<H: Host> EventLoop<H> {
         }
     }
 
-    /// One turn.
+    /// Runs one turn.
     ///
     /// # Errors
     /// As [`run_forever`](Self::run_forever).
@@ -65,7 +63,7 @@ impl<H: Host> EventLoop<H> {
         self.run_ready(idle)
     }
 
-    /// One turn that asks the reactor and does not wait, for a loop that another one drives.
+    /// Runs one turn that polls the reactor without waiting, for a loop that another one drives.
     ///
     /// # Errors
     /// As [`run_forever`](Self::run_forever).
@@ -74,8 +72,8 @@ impl<H: Host> EventLoop<H> {
         self.run_ready(true)
     }
 
-    /// The rest of a turn: queues what has come by time and from other threads, and runs what is
-    /// queued.
+    /// The rest of a turn: queues due timers and mail from other threads, and runs the queued
+    /// items.
     #[inline]
     fn run_ready(&self, idle: bool) -> Result<(), H::Exit> {
         self.queue_due_timers(idle);
@@ -107,13 +105,13 @@ impl<H: Host> EventLoop<H> {
         }
     }
 
-    /// Has the next turn ask the reactor: something was done that may make descriptors ready.
+    /// Makes the next turn poll the reactor, because descriptors may become ready.
     #[inline]
     pub fn poll_next_turn(&self) {
         self.unpolled_turns.set(MAX_UNPOLLED_TURNS);
     }
 
-    /// Whether descriptors have waited long enough, though there are items to run.
+    /// Whether the reactor must be polled although there are items to run.
     #[inline]
     fn poll_is_overdue(&self) -> bool {
         let turns = self.unpolled_turns.get();
@@ -124,15 +122,15 @@ impl<H: Host> EventLoop<H> {
         !self.reactor.borrow().is_empty() && coarse_now() != self.polled_at.get()
     }
 
-    /// Asks the reactor, waiting for so many nanoseconds, and queues an item for each side of each
-    /// ready descriptor.
+    /// Polls the reactor, waiting until the next timer is due in `until_due` nanoseconds, and
+    /// queues an item for each side of each ready descriptor.
     fn poll(&self, idle: bool, until_due: Option<u64>) -> Result<(), H::Exit> {
         self.unpolled_turns.set(0);
         if idle && let ControlFlow::Break(exit) = self.host.before_wait() {
             return Err(exit);
         }
         let jump = self.clock.jump();
-        // A clock that only the program moves has no part in how long to wait.
+        // A clock that only the program moves does not limit the wait.
         let until_due = match jump {
             Some(Jump::Manual) if until_due != Some(0) => None,
             _ => until_due,
@@ -147,8 +145,9 @@ impl<H: Host> EventLoop<H> {
                 ControlFlow::Break(exit) => Err(exit),
             };
         }
-        // Virtual time does not pass while the kernel waits: look, and jump if there is nothing.
-        // But nothing that is under way is to be overtaken: then time passes as for everybody.
+        // Virtual time does not pass while the kernel waits: poll without waiting, and jump if
+        // nothing is ready. But pending events must not be overtaken: then the loop waits in real
+        // time.
         let timeout = match (jump, until_due) {
             (Some(Jump::Idle), Some(due)) if due > 0 && self.is_expecting() => Some(due),
             (Some(Jump::Idle | Jump::Always), Some(_)) => Some(0),
@@ -190,17 +189,16 @@ impl<H: Host> EventLoop<H> {
         Ok(())
     }
 
-    /// Moves a virtual clock after a look at the reactor, or a wait.
+    /// Moves a virtual clock after a poll or a wait.
     #[cold]
     fn pass(&self, timeout: Option<u64>, until_due: Option<u64>, began: u64, nothing: bool) {
         let due = until_due.unwrap_or(u64::MAX);
         match (self.clock.jump(), timeout) {
             (None | Some(Jump::Manual), _) => {}
-            // Looked: if nothing is there, and nothing is to come, the next thing to happen is the
-            // timer.
+            // Polled: if nothing is ready and nothing is expected, the timer is the next event.
             (Some(jump), Some(0)) => {
                 if nothing && until_due.is_some() {
-                    // Something may just have come in from the thread that was expected to send it.
+                    // The thread that was expected to send something may just have done so.
                     if jump == Jump::Always || !self.inbox.has_mail() {
                         self.clock.advance(due);
                     }
@@ -214,7 +212,7 @@ impl<H: Host> EventLoop<H> {
         }
     }
 
-    /// Whether something may come that is not the loop's own doing.
+    /// Whether an event from outside the loop is expected.
     fn is_expecting(&self) -> bool {
         self.host.is_expecting()
             || self
@@ -224,16 +222,17 @@ impl<H: Host> EventLoop<H> {
                 .any(|source| !self.host.is_internal(source))
     }
 
-    /// Waits for events, for so many nanoseconds; not at all if the clock may jump and nothing is
-    /// expected any more.
+    /// Waits for events, for at most `timeout` nanoseconds; not at all if the clock may jump and
+    /// nothing is expected any more.
     fn wait(&self, events: &mut Events, timeout: Option<u64>, may_jump: bool) -> io::Result<()> {
-        // No borrow of the reactor is held over the wait: `park` may let other threads of an
-        // interpreter run, and what they register meanwhile is seen by the kernel at once.
+        // No borrow of the reactor is held during the wait: `park` may let other interpreter
+        // threads run, and the kernel sees what they register at once.
         let poller = self.reactor.borrow_mut().poller()?;
         let waited = if timeout == Some(0) {
             poller.wait(events, timeout)
         } else if self.inbox.prepare_to_park() {
-            // Whoever ends without sending anything wakes the inbox, from now on not in vain.
+            // Checked after parking: a thread that ends from now on without sending wakes the
+            // inbox.
             let timeout = match may_jump && !self.is_expecting() {
                 true => Some(0),
                 false => timeout,
@@ -248,13 +247,13 @@ impl<H: Host> EventLoop<H> {
         waited
     }
 
-    /// Asks the reactor, waiting for so many nanoseconds, and returns which descriptors are ready
-    /// for what, and queues nothing: for hosts that do in several steps what a turn does, with
-    /// [`report`](Self::report) and [`queue_mail`](Self::queue_mail). What only ends the wait is
-    /// reported as well, with the descriptor -1.
+    /// Polls the reactor, waiting for at most `timeout` nanoseconds, and returns the ready
+    /// descriptors and sides without queueing anything. For hosts that do a turn in several steps,
+    /// with [`report`](Self::report) and [`queue_mail`](Self::queue_mail). Wake-ups and stale
+    /// events are reported with the descriptor -1.
     ///
     /// # Errors
-    /// The host's reason to end the run; an error of the reactor, converted to it.
+    /// The host's reason to end the run, or an error of the reactor, converted to it.
     pub fn select(&self, timeout: Option<u64>) -> Result<Vec<(RawFd, Interest)>, H::Exit> {
         let mut events = Events::with_capacity(1024);
         match self.wait(&mut events, timeout, false) {
@@ -281,7 +280,7 @@ impl<H: Host> EventLoop<H> {
     }
 
     /// Queues an item for each side of a descriptor that is ready and watched, as a turn does after
-    /// it has asked the reactor.
+    /// polling.
     pub fn report(&self, fd: RawFd, ready: Interest) {
         let reactor = self.reactor.borrow();
         let (reader, writer) = reactor.registered(fd);
@@ -304,8 +303,8 @@ impl<H: Host> EventLoop<H> {
         }
     }
 
-    /// How long the reactor may wait, in nanoseconds: until the first timer that is not cancelled.
-    /// `None`: until something happens.
+    /// How long the reactor may wait, in nanoseconds: until the first timer that is not cancelled
+    /// is due; `None` if there is none.
     fn time_to_wait(&self) -> Option<u64> {
         let deadline = self.next_deadline()?;
         Some(deadline.saturating_sub(self.now()))
@@ -322,17 +321,18 @@ impl<H: Host> EventLoop<H> {
             }
             let cancelled = timers.pop();
             drop(timers);
-            drop(cancelled); // with the heap free: a foreign destructor may use it
+            drop(cancelled); // after the borrow: a foreign destructor may use the heap
         }
     }
 
-    /// Moves the timers whose time has come to the ready ring.
+    /// Moves due timers to the ready ring.
     #[inline]
     fn queue_due_timers(&self, idle: bool) {
         let Some(deadline) = self.timers.borrow().first().map(|(deadline, _)| deadline) else {
             return;
         };
-        // With work at hand turns are short, and reading the precise clock would be much of each.
+        // With items ready, turns are short, and reading the precise clock would be a large part of
+        // each.
         if !idle
             && self.clock.is_real()
             && !self.host.moves_time()

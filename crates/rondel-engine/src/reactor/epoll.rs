@@ -1,8 +1,8 @@
-//! The epoll backend: the system calls, and nothing else.
+//! The epoll backend: only the system calls.
 //!
-//! `epoll_pwait2` (Linux 5.11) takes its timeout in nanoseconds, so a sleep of 0.2 ms is neither
-//! none nor 1.1 ms. Older kernels, and filters of system calls that don't know it, get `epoll_wait`
-//! with the timeout rounded up to a millisecond, or `epoll_pwait`.
+//! `epoll_pwait2` (Linux 5.11) takes its timeout in nanoseconds, so a sleep of 0.2 ms is rounded
+//! neither to 0 nor to 1 ms. Older kernels, and seccomp filters that don't know it, get
+//! `epoll_wait` with the timeout rounded up to a millisecond, or `epoll_pwait`.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -48,8 +48,8 @@ impl Epoll {
         self.poller = None;
     }
 
-    /// An instance of its own, in which nothing is registered, takes the number of the one that the
-    /// parent of a fork has as well.
+    /// After a fork: replaces the instance shared with the parent by an empty one under the same
+    /// descriptor number.
     pub(super) fn renew(&self) -> io::Result<()> {
         match &self.poller {
             Some(poller) => replace(poller.fd.as_raw_fd(), create()?),
@@ -88,14 +88,15 @@ impl Epoll {
             u64: token,
         };
         let epfd = self.poller.as_ref().ok_or_else(closed)?.fd.as_raw_fd();
-        // SAFETY: `event` is a valid epoll_event that outlives the call; bad descriptors give an
+        // SAFETY: `event` is a valid `epoll_event` that outlives the call; a bad descriptor is an
         // error.
         check(unsafe { libc::epoll_ctl(epfd, op, fd, &mut event) }).map(drop)
     }
 }
 
 impl Poller {
-    /// Waits until something is ready, for at most `timeout` nanoseconds, or for ever.
+    /// Waits until something is ready, for at most `timeout` nanoseconds; `None` waits without
+    /// limit.
     ///
     /// # Errors
     /// `EINTR` when a signal was handled.
@@ -108,14 +109,14 @@ impl Poller {
             && self.has_pwait2.load(Ordering::Relaxed)
         {
             let time = libc::timespec {
-                // The type has no name here: for musl the one that libc gives it is deprecated.
+                // The type is inferred: `libc::time_t` is deprecated for musl.
                 tv_sec: (nanos / NANOS_PER_SEC)
                     .try_into()
                     .unwrap_or(i32::MAX.into()),
                 tv_nsec: (nanos % NANOS_PER_SEC) as libc::c_long,
             };
             // SAFETY: the buffer has room for `capacity` events, `time` outlives the call, and no
-            // signal mask is passed. The raw system call, as the C library may be older than the
+            // signal mask is passed. A raw system call, because the C library may be older than the
             // kernel.
             let count = unsafe {
                 libc::syscall(
@@ -134,8 +135,8 @@ impl Poller {
                     return Ok(());
                 }
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
-                // ENOSYS before Linux 5.11; a filter may answer anything. A real failure is the
-                // older call's as well.
+                // ENOSYS before Linux 5.11; a filter may return any errno. A real failure recurs in
+                // the older call.
                 Err(_refused) => self.has_pwait2.store(false, Ordering::Relaxed),
             }
         }
@@ -185,7 +186,7 @@ pub struct Events {
 }
 
 impl Events {
-    /// Room for `capacity` events; descriptors beyond that are reported by the next wait.
+    /// Room for `capacity` events; the next wait reports the others.
     pub fn with_capacity(capacity: usize) -> Self {
         Self {
             buffer: vec![libc::epoll_event { events: 0, u64: 0 }; capacity.max(1)],
@@ -227,7 +228,7 @@ impl Event {
 
 fn create() -> io::Result<OwnedFd> {
     match epoll::create(CreateFlags::CLOEXEC).map_err(io::Error::from) {
-        // SAFETY: system calls without pointers; what the first one made has no other owner.
+        // SAFETY: system calls without pointers; the new descriptor has no other owner.
         Err(error) if is_refusal(&error) => unsafe {
             let fd = check(libc::epoll_create(1))?;
             libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);

@@ -1,10 +1,9 @@
-//! What is registered for each descriptor.
+//! The registrations of each descriptor.
 //!
 //! Descriptors are small integers, so the table is indexed by them: a directory of pages, each made
-//! when the kernel watches one of its descriptors first. A number may be large, or wrong
-//! altogether, without costing what lies below it. A token is the descriptor's number and the
-//! generation of its slot: an event that was reported for a registration which is gone finds no
-//! slot.
+//! when the kernel first watches one of its descriptors. A large or invalid number does not cost
+//! memory for the numbers below it. A token is the descriptor's number and the generation of its
+//! slot, so an event reported for a registration that is gone finds no slot.
 
 use std::io;
 use std::ops::{BitAnd, BitOr, BitOrAssign, Not};
@@ -64,11 +63,11 @@ impl Not for Interest {
 
 /// One descriptor's place in the table.
 pub(super) struct Slot<S> {
-    /// Who reads.
+    /// The source to queue when the descriptor is readable.
     pub(super) reader: Option<S>,
-    /// Who writes.
+    /// The source to queue when the descriptor is writable.
     pub(super) writer: Option<S>,
-    /// What the kernel watches; may be more than the sources above while a reader is muted.
+    /// What the kernel watches. While a reader is muted this is more than the sources above.
     pub(super) registered: Interest,
     generation: u32,
 }
@@ -84,7 +83,7 @@ impl<S> Slot<S> {
     }
 }
 
-/// So many descriptors stand on one page.
+/// Descriptors per page.
 const PAGE: usize = 64;
 
 type Page<S> = Box<[Slot<S>; PAGE]>;
@@ -108,7 +107,7 @@ impl<S> Registry<S> {
         self.watched == 0
     }
 
-    /// Makes room for a descriptor that the kernel knows.
+    /// Makes room for a descriptor that the kernel watches.
     ///
     /// # Errors
     /// `OutOfMemory`.
@@ -159,8 +158,8 @@ impl<S> Registry<S> {
         self.slot(fd).map_or(Interest::NONE, |slot| slot.registered)
     }
 
-    /// Notes what the kernel watches now, of a descriptor that there is room for. The end of a
-    /// registration ends the slot's generation.
+    /// Records what the kernel watches now for a descriptor that has a slot. Ending a registration
+    /// starts a new generation of the slot.
     pub(super) fn set_registered(&mut self, fd: RawFd, interest: Interest) {
         let Some(slot) = self.get(fd) else { return };
         let before = std::mem::replace(&mut slot.registered, interest);
@@ -174,7 +173,7 @@ impl<S> Registry<S> {
         }
     }
 
-    /// Starts a new generation though the old registration was never ended.
+    /// Starts a new generation although the old registration was never removed.
     pub(super) fn renew(&mut self, fd: RawFd) -> u64 {
         self.set_registered(fd, Interest::NONE);
         self.token(fd)
@@ -202,7 +201,7 @@ impl<S> Registry<S> {
             })
     }
 
-    /// The descriptors that the kernel is to watch.
+    /// The descriptors that the kernel should watch.
     pub(super) fn watched(&self) -> Vec<RawFd> {
         self.slots()
             .filter(|(_, slot)| !slot.registered.is_empty())

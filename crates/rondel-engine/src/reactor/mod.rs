@@ -1,26 +1,25 @@
 //! The reactor: which descriptors are ready.
 //!
-//! [`Reactor`] keeps what is registered for each descriptor (`interest.rs`) and tells the kernel
-//! about it through a backend (`epoll.rs`). `wake.rs` ends its wait from another thread,
+//! [`Reactor`] keeps the registrations of each descriptor (`interest.rs`) and passes them to the
+//! kernel through a backend (`epoll.rs`). `wake.rs` ends its wait from another thread,
 //! `signal_pipe.rs` from a signal handler.
 //!
 //! # What a backend must do
-//! * `add`, `modify`, `delete` a descriptor with an [`Interest`] and a `u64` token; errors as
-//!   `epoll_ctl`'s.
+//! * `add`, `modify`, `delete` a descriptor with an [`Interest`] and a `u64` token; errors are
+//!   those of `epoll_ctl`.
 //! * Level-triggered: a descriptor is reported as long as it is ready.
-//! * `wait(events, timeout)`: the timeout in nanoseconds, never shorter than asked; `EINTR` is
+//! * `wait(events, timeout)`: the timeout is in nanoseconds and never ends early; `EINTR` is
 //!   reported.
-//! * Failure and hang-up count as readable *and* writable, as `select.epoll` under Python's
-//!   `selectors` has it.
+//! * Failure and hang-up count as readable *and* writable, as with Python's `selectors` on epoll.
 //!
 //! Nothing outside this folder may assume epoll.
 //!
 //! # Fork
-//! A forked child has the parent's epoll instance and eventfd, not copies of them: what it
-//! registered or removed would be so for the parent. [`Reactor::forked`] marks the reactor; from
-//! then on nothing is asked of the inherited ones, and the first use that needs the kernel makes
-//! new ones, under the same numbers, and registers what the table has. A child that only closes its
-//! loop, or never looks at it, pays nothing.
+//! A forked child shares the parent's epoll instance and eventfd: its registrations and removals
+//! would take effect in the parent. [`Reactor::forked`] marks the reactor; from then on the
+//! inherited instances are not used. The first use that needs the kernel makes new ones, under the
+//! same descriptor numbers, and registers the table's contents. A child that only closes its loop,
+//! or never uses it, pays nothing.
 
 mod epoll;
 mod interest;
@@ -44,20 +43,20 @@ use signal_pipe::SignalPipe;
 
 use crate::refused::is_refusal;
 
-/// The token of the wake-up's descriptor; no descriptor's own token is this large (see
+/// The token of the wake-up's descriptor; no registered descriptor's token is this large (see
 /// `interest.rs`).
 const WAKE_TOKEN: u64 = u64::MAX;
 /// The token of the signal pipe's read end.
 const SIGNAL_TOKEN: u64 = u64::MAX - 1;
 
-/// Descriptors and what is to happen when they are ready.
+/// Watched descriptors and the sources to queue when they are ready.
 pub struct Reactor<S> {
     epoll: Epoll,
     registry: Registry<S>,
     wake: Wake,
-    /// Made when a signal handler is to wake the reactor.
+    /// Made on the first call of [`signal_fd`](Self::signal_fd).
     signal_pipe: Option<SignalPipe>,
-    /// A handler has written there.
+    /// A handler has written to the signal pipe.
     signalled: bool,
     /// The backend and the wake-up are still those of the process that this one was forked from.
     inherited: bool,
@@ -67,7 +66,7 @@ impl<S> Reactor<S> {
     /// A reactor that watches only its own wake-up.
     ///
     /// # Errors
-    /// What making an epoll instance and a wake-up fails with.
+    /// Errors of making an epoll instance and a wake-up.
     pub fn new() -> io::Result<Self> {
         let epoll = Epoll::new()?;
         let wake = Wake::new()?;
@@ -97,7 +96,7 @@ impl<S> Reactor<S> {
     /// reactor.
     ///
     /// # Errors
-    /// What `pipe2` and `epoll_ctl` fail with, `EBADF` if the reactor is closed.
+    /// Errors of `pipe2` and `epoll_ctl`; `EBADF` if the reactor is closed.
     pub fn signal_fd(&mut self) -> io::Result<RawFd> {
         self.own()?;
         if let Some(pipe) = &self.signal_pipe {
@@ -109,7 +108,7 @@ impl<S> Reactor<S> {
         Ok(self.signal_pipe.insert(pipe).write_end())
     }
 
-    /// Whether a signal handler has written since this was last asked.
+    /// Whether a signal handler has written since the last call.
     pub(crate) fn take_signalled(&mut self) -> bool {
         std::mem::take(&mut self.signalled)
     }
@@ -121,16 +120,15 @@ impl<S> Reactor<S> {
         self.signal_pipe = None;
     }
 
-    /// To be called in the child of a fork, before anything else of the reactor is used.
+    /// Must be called in the child of a fork, before the reactor is used otherwise.
     pub fn forked(&mut self) {
         self.inherited = true;
     }
 
-    /// What waits for events, independent of any borrow of the reactor.
+    /// The poller, which can wait for events without a borrow of the reactor.
     ///
     /// # Errors
-    /// `EBADF` if the reactor is closed; what making a backend fails with, the first time after a
-    /// fork.
+    /// `EBADF` if the reactor is closed; the first time after a fork, errors of making a backend.
     pub fn poller(&mut self) -> io::Result<Arc<Poller>> {
         let poller = self.epoll.poller()?;
         self.own()?;
@@ -140,7 +138,7 @@ impl<S> Reactor<S> {
     /// See [`EventLoop::add_reader`](crate::event_loop::EventLoop::add_reader).
     ///
     /// # Errors
-    /// What the backend's registration fails with; then nothing has changed.
+    /// Errors of the backend's registration; nothing has changed then.
     pub fn add_reader(&mut self, fd: RawFd, source: S) -> io::Result<Option<S>> {
         Ok(self.want(fd, Interest::READABLE)?.reader.replace(source))
     }
@@ -148,31 +146,31 @@ impl<S> Reactor<S> {
     /// See [`EventLoop::add_writer`](crate::event_loop::EventLoop::add_writer).
     ///
     /// # Errors
-    /// What the backend's registration fails with; then nothing has changed.
+    /// Errors of the backend's registration; nothing has changed then.
     pub fn add_writer(&mut self, fd: RawFd, source: S) -> io::Result<Option<S>> {
         Ok(self.want(fd, Interest::WRITABLE)?.writer.replace(source))
     }
 
-    /// Ends watching for reading.
+    /// Stops watching for reading.
     pub fn remove_reader(&mut self, fd: RawFd) -> Option<S> {
         let source = self.registry.get(fd)?.reader.take();
         self.unwant(fd, Interest::READABLE);
         source
     }
 
-    /// Ends watching for writing.
+    /// Stops watching for writing.
     pub fn remove_writer(&mut self, fd: RawFd) -> Option<S> {
         let source = self.registry.get(fd)?.writer.take();
         self.unwant(fd, Interest::WRITABLE);
         source
     }
 
-    /// Ends watching for reading without telling the kernel before data arrives.
+    /// Stops watching for reading; the kernel is told only when data arrives.
     pub fn mute_reader(&mut self, fd: RawFd) -> Option<S> {
         self.registry.get(fd)?.reader.take()
     }
 
-    /// What is registered for a descriptor: its reader, its writer.
+    /// The reader and the writer registered for a descriptor.
     pub fn registered(&self, fd: RawFd) -> (Option<&S>, Option<&S>) {
         self.registry.sources_of(fd)
     }
@@ -202,8 +200,8 @@ impl<S> Reactor<S> {
         ))
     }
 
-    /// The descriptor that an event is for, and the sides that are ready. A side that nobody reads
-    /// any more is taken from the kernel's interest.
+    /// The descriptor that an event is for, and the sides that are ready. A side without a source
+    /// is removed from the kernel's interest.
     #[inline]
     pub(crate) fn ready_sides(&mut self, event: Event) -> Option<(RawFd, Interest)> {
         if event.token() == WAKE_TOKEN {
@@ -233,7 +231,7 @@ impl<S> Reactor<S> {
         Some((fd, ready & wanted))
     }
 
-    /// Sees to it that the backend and the wake-up are this process's own.
+    /// Ensures that the backend and the wake-up belong to this process.
     fn own(&mut self) -> io::Result<()> {
         if self.inherited {
             self.renew()?;
@@ -244,7 +242,7 @@ impl<S> Reactor<S> {
     #[cold]
     fn renew(&mut self) -> io::Result<()> {
         self.wake.renew()?;
-        // The handlers of this process write to it no more: it is made anew when it is asked for.
+        // The signal handlers of this process no longer write to it; `signal_fd` makes a new one.
         self.signal_pipe = None;
         self.epoll.renew()?;
         if let Some(fd) = self.wake.fd() {
@@ -253,7 +251,7 @@ impl<S> Reactor<S> {
         for fd in self.registry.watched() {
             let (interest, token) = (self.registry.registered(fd), self.registry.token(fd));
             if self.epoll.add(fd, interest, token).is_err() {
-                // Closed since, which in one process the kernel would have noticed.
+                // Closed since the fork. Without a fork the kernel would have removed it.
                 self.registry.set_registered(fd, Interest::NONE);
             }
         }
@@ -261,8 +259,8 @@ impl<S> Reactor<S> {
         Ok(())
     }
 
-    /// Adds a side to what the kernel watches. The table grows only when the kernel has taken the
-    /// number.
+    /// Adds a side to what the kernel watches. The table grows only after the kernel has accepted
+    /// the descriptor.
     fn want(&mut self, fd: RawFd, side: Interest) -> io::Result<&mut Slot<S>> {
         let before = self.registry.registered(fd);
         if !before.contains(side) {
@@ -284,27 +282,26 @@ impl<S> Reactor<S> {
             self.epoll.modify(fd, after, token)
         };
         match result.as_ref().err().and_then(io::Error::raw_os_error) {
-            // The descriptor was closed without being removed here first, and its number is in use
-            // again.
+            // The descriptor was closed without being removed here, and its number has been reused.
             Some(libc::ENOENT) => {
                 let token = self.registry.renew(fd);
                 self.epoll.add(fd, side, token)?;
                 self.registry.set_registered(fd, side);
                 return Ok(());
             }
-            // Registered through a duplicate that this loop has lost sight of.
+            // Still registered through a duplicate that this table does not know.
             Some(libc::EEXIST) => self.epoll.modify(fd, after, token)?,
             _ => result?,
         }
         if let Err(error) = self.registry.make_room(fd) {
-            let _ = self.epoll.delete(fd); // as if it had not been asked for
+            let _ = self.epoll.delete(fd); // undo the registration
             return Err(error);
         }
         self.registry.set_registered(fd, after);
         Ok(())
     }
 
-    /// Takes a side from what the kernel watches.
+    /// Removes a side from what the kernel watches.
     fn unwant(&mut self, fd: RawFd, side: Interest) {
         let registered = self.registry.registered(fd);
         if registered.contains(side) {
@@ -314,10 +311,9 @@ impl<S> Reactor<S> {
 
     fn settle(&mut self, fd: RawFd, wanted: Interest) {
         let token = self.registry.token(fd);
-        // A failure means that the descriptor is closed, and then the kernel has forgotten it
-        // already.
+        // A failure means that the descriptor is closed; the kernel has removed it then.
         let _ = if self.inherited {
-            Ok(()) // the parent's; `renew` will register what the table has
+            Ok(()) // the parent's epoll; `renew` registers the table
         } else if wanted.is_empty() {
             self.epoll.delete(fd)
         } else {
@@ -327,9 +323,9 @@ impl<S> Reactor<S> {
     }
 }
 
-/// Gives the descriptor `new` the number `fd`; what was there is closed.
+/// Moves the descriptor `new` to the number `fd`, whose old file is closed.
 fn replace(fd: RawFd, new: OwnedFd) -> io::Result<()> {
-    // SAFETY: system calls without pointers. `fd` is its owner's, who wants it replaced.
+    // SAFETY: system calls without pointers. The caller owns `fd` and wants it replaced.
     unsafe {
         let mut result = libc::dup3(new.as_raw_fd(), fd, libc::O_CLOEXEC);
         let mut error = io::Error::last_os_error();
@@ -342,21 +338,21 @@ fn replace(fd: RawFd, new: OwnedFd) -> io::Result<()> {
     }
 }
 
-/// Two connected sockets that don't block. asyncio wakes its loops by such a pair, so wherever
-/// asyncio runs there is one; what does the same for less may be refused.
+/// Two connected non-blocking sockets. asyncio wakes its loops with such a pair, so it is available
+/// wherever asyncio runs; cheaper means (eventfd, pipe) may be refused.
 fn socket_pair() -> io::Result<[OwnedFd; 2]> {
     let kind = Type::STREAM.nonblocking();
     let (one, other) = Socket::pair(Domain::UNIX, kind, None)?;
     Ok([one.into(), other.into()])
 }
 
-/// Reads what is in a pipe or socket, which does not block and is of no interest.
+/// Reads and discards everything in a non-blocking pipe or socket.
 fn drain(fd: RawFd) {
     let mut bytes = [0_u8; 256];
     loop {
-        // SAFETY: room for so many bytes.
+        // SAFETY: the buffer has room for `bytes.len()` bytes.
         let count = unsafe { libc::read(fd, bytes.as_mut_ptr().cast(), bytes.len()) };
-        // What is left after a failure is reported once more.
+        // Whatever is left after a failure is reported again.
         if count < bytes.len() as isize {
             return;
         }

@@ -1,10 +1,10 @@
-//! The signal pipe: how a signal that another thread took, or that came just before the wait, ends
-//! the wait.
+//! The signal pipe: ends the wait for a signal that another thread handled or that arrived just
+//! before the wait.
 //!
-//! A wait ends with `EINTR` only if its own thread runs the handler, and only if it has begun. An
-//! interpreter's handler in C therefore writes a byte to a descriptor that it was given
-//! (`signal.set_wakeup_fd`); that is the pipe's write end. It can't be the wake-up's eventfd, which
-//! takes eight bytes at a time.
+//! A wait ends with `EINTR` only if its own thread runs the handler while it waits. The
+//! interpreter's C handler therefore writes a byte to the descriptor given to
+//! `signal.set_wakeup_fd`, which is the pipe's write end. The wake-up's eventfd can't be used,
+//! because it accepts only writes of eight bytes.
 
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -14,8 +14,7 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use super::{drain, socket_pair};
 use crate::refused::is_refusal;
 
-/// A pipe that does not block, made when it is first asked for; a pair of sockets where pipes are
-/// refused.
+/// A non-blocking pipe, or a pair of sockets where pipes are refused.
 pub(super) struct SignalPipe {
     read: OwnedFd,
     write: OwnedFd,

@@ -1,7 +1,7 @@
-//! The address of a socket's end.
+//! The address of either end of a socket.
 //!
-//! A connection keeps its peer's address, because it must be told even after the connection is
-//! gone. IPv4 addresses stand inline, anything else (IPv6, Unix paths, vsock, …) is boxed.
+//! A connection keeps its peer's address, because the program may ask for it after the connection
+//! is gone. IPv4 addresses are stored inline, all others (IPv6, Unix paths, vsock, …) are boxed.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -35,7 +35,7 @@ impl Address {
     /// The address this end is bound to.
     ///
     /// # Errors
-    /// What `getsockname` fails with.
+    /// Errors of `getsockname`.
     pub fn of_socket(fd: RawFd) -> io::Result<Self> {
         // SAFETY: `fill` passes a buffer of `len` bytes.
         Self::fill(|address, len| unsafe { libc::getsockname(fd, address, len) }).map(|(_, it)| it)
@@ -44,7 +44,7 @@ impl Address {
     /// The address of the other end.
     ///
     /// # Errors
-    /// What `getpeername` fails with, `ENOTCONN` above all.
+    /// Errors of `getpeername`, usually `ENOTCONN`.
     pub fn of_peer(fd: RawFd) -> io::Result<Self> {
         // SAFETY: `fill` passes a buffer of `len` bytes.
         Self::fill(|address, len| unsafe { libc::getpeername(fd, address, len) }).map(|(_, it)| it)
@@ -59,14 +59,14 @@ impl Address {
         }
     }
 
-    /// An IPv4 address without a detour.
+    /// Converts an IPv4 address directly; `None` for any other family.
     #[inline]
     pub(super) fn of_v4(storage: &SockAddrStorage, len: libc::socklen_t) -> Option<Self> {
         if (len as usize) < size_of::<libc::sockaddr_in>() {
             return None;
         }
         // SAFETY: a storage is larger than a `sockaddr_in` and aligned for it, and any bytes are a
-        // valid one.
+        // valid `sockaddr_in`.
         let raw = unsafe { &*std::ptr::from_ref(storage).cast::<libc::sockaddr_in>() };
         if libc::c_int::from(raw.sin_family) != libc::AF_INET {
             return None;
@@ -75,7 +75,7 @@ impl Address {
         Some(Self::V4(SocketAddrV4::new(ip, u16::from_be(raw.sin_port))))
     }
 
-    /// Lets a system call read the address.
+    /// Calls `call` with the address in the kernel's form.
     #[inline]
     pub(super) fn with_raw<R>(
         &self,
@@ -95,7 +95,7 @@ impl Address {
         }
     }
 
-    /// Lets a system call fill in an address; gives its result, too.
+    /// Lets a system call fill in an address; returns the call's result and the address.
     pub(super) fn fill(
         call: impl FnOnce(*mut libc::sockaddr, *mut libc::socklen_t) -> libc::c_int,
     ) -> io::Result<(libc::c_int, Self)> {
@@ -105,8 +105,7 @@ impl Address {
         if result < 0 {
             return Err(io::Error::last_os_error());
         }
-        // A truncated address (only of families whose addresses are longer than any the kernel
-        // gives here).
+        // The address may be truncated, but only in families whose addresses exceed the storage.
         len = len.min(size_of::<SockAddrStorage>() as libc::socklen_t);
         // SAFETY: all-zero is a valid storage, and the kernel has written `len` bytes of it.
         let address = unsafe { SockAddr::new(storage.assume_init(), len) };
@@ -114,7 +113,7 @@ impl Address {
     }
 }
 
-/// As the kernel takes it.
+/// The address in the kernel's form.
 #[inline]
 pub(super) fn raw_v4(address: &SocketAddrV4) -> libc::sockaddr_in {
     libc::sockaddr_in {

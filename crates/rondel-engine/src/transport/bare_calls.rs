@@ -1,8 +1,8 @@
 //! `recv`, `send` and `sendmsg` as bare system calls.
 //!
-//! The C library's functions of these names are cancellation points. In a process that has another
-//! thread (the Python face's monitor is one) each call marks its thread as cancellable and then as
-//! not cancellable, by two atomic operations. Nothing here cancels a thread.
+//! The C library's functions of these names are cancellation points. In a process with several
+//! threads (the Python face has a monitor thread) each call marks its thread as cancellable and
+//! back, with two atomic operations. Rondel never cancels a thread.
 
 use std::mem::MaybeUninit;
 use std::os::fd::RawFd;
@@ -11,7 +11,7 @@ use std::ptr;
 /// As `recv(2)` without flags.
 #[inline]
 pub(super) fn recv(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> isize {
-    // SAFETY: the kernel writes at most `room.len()` bytes there, and no address.
+    // SAFETY: the kernel writes at most `room.len()` bytes to `room`, and no address.
     unsafe {
         libc::syscall(
             libc::SYS_recvfrom,
@@ -45,7 +45,7 @@ pub(super) fn send(fd: RawFd, bytes: &[u8], flags: libc::c_int) -> isize {
 /// As `sendmsg(2)`.
 ///
 /// # Safety
-/// What the message points to is readable.
+/// All memory that the message points to must be readable.
 #[inline]
 pub(super) unsafe fn sendmsg(fd: RawFd, message: &libc::msghdr, flags: libc::c_int) -> isize {
     // SAFETY: guaranteed by the caller.

@@ -1,19 +1,19 @@
 //! A datagram socket: asyncio's `_SelectorDatagramTransport` without its callbacks.
 //!
-//! [`Datagrams`] holds the socket, the datagrams that wait to be sent, the flow control and the
-//! flags that say what may still happen; `recv_batch.rs` receives. As with
-//! [`Stream`](super::stream::Stream), each method says what the host has to do, and the host does
-//! it before it calls the next one.
+//! [`Datagrams`] holds the socket, the queue of datagrams, the flow control and the state flags;
+//! `recv_batch.rs` receives. As with [`Stream`](super::stream::Stream), each method returns what
+//! the host must do, and the host does it before it calls the next one.
 //!
-//! # The way of a datagram out
-//! The first one of a step is sent at once, so that a program which sends one sees its error there
-//! and then, as with asyncio. Those that follow before the host flushes are queued and leave
-//! together by `sendmmsg` then, which takes an eighth less than a system call each. The host
-//! flushes before anything that could tell the difference.
+//! # How a datagram is sent
+//! The first one of a step is sent at once, so that a program which sends one sees its error
+//! immediately, as with asyncio. Those that follow before the host flushes are queued and sent
+//! together by `sendmmsg`, which costs an eighth less than separate system calls. The host flushes
+//! before anything that would make the delay observable.
 //!
 //! # Who sends
-//! Where a datagram goes, the host knows ([`Destination`]). One whose address this crate can't
-//! write down is sent by the host itself: a flush stops there and says so.
+//! The host defines where a datagram goes ([`Destination`]). A datagram whose address this crate
+//! can't represent is sent by the host itself: a flush stops there and returns
+//! [`Flushed::Foreign`].
 
 use std::collections::VecDeque;
 use std::io;
@@ -28,11 +28,11 @@ use crate::refused::Replaceable;
 
 static SENDMMSG: Replaceable = Replaceable::new();
 
-/// The most datagrams that one `sendmmsg` takes.
+/// The most datagrams per `sendmmsg`.
 const BATCH: usize = 32;
-/// This many queued datagrams aren't held back until the host flushes.
+/// This many queued datagrams are flushed at once.
 const FLUSH_AT_ONCE: usize = 64;
-/// This many queued bytes aren't, either.
+/// More queued bytes than this are flushed at once.
 const FLUSH_BYTES: usize = 64 * 1024;
 
 /// Where a datagram goes.
@@ -42,13 +42,13 @@ pub enum Route<'a> {
     Connected,
     /// To this address.
     To(&'a Address),
-    /// The host knows, and sends it.
+    /// The host sends it itself.
     Foreign,
 }
 
-/// What a host keeps of where a queued datagram goes.
+/// A host's representation of a queued datagram's destination.
 pub trait Destination {
-    /// How it is sent.
+    /// How to send the datagram.
     fn route(&self) -> Route<'_>;
 }
 
@@ -57,52 +57,52 @@ pub trait Destination {
 pub struct Datagrams<S, C, D> {
     socket: Option<S>,
     queue: VecDeque<(C, D)>,
-    /// Bytes that wait, with `header` more for each datagram.
+    /// Queued bytes, plus `header` for each datagram.
     size: usize,
     header: usize,
-    /// When the writer is paused; the host passes its edges on.
+    /// When the writer is paused; the host calls the protocol.
     pub flow: FlowControl,
     conn_lost: u32,
-    /// Whether what comes is wanted; the host passes its edges on.
+    /// Whether the transport reads; the host watches the descriptor accordingly.
     pub intake: Intake,
-    /// The kernel took no more: the descriptor is watched for writing.
+    /// The socket's send buffer is full: the descriptor is watched for writing.
     blocked: bool,
-    /// A datagram was sent since the host flushed, which it will do again.
+    /// A step is running at whose end the host flushes; see [`enter_step`](Self::enter_step).
     in_step: bool,
-    /// What early flushes failed with, for the flush that is due.
+    /// Errors of early flushes, reported by the next flush.
     failed_early: VecDeque<io::Error>,
 }
 
-/// What a program that sends a datagram is told to do with it; see [`Datagrams::admit`].
+/// What the host must do with a datagram; see [`Datagrams::admit`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Admitted {
-    /// Send it now, by [`Datagrams::send`] or the host's own way.
+    /// Send it now, with [`Datagrams::send`] or the host's own means.
     Now,
-    /// Queue it by [`Datagrams::push`].
+    /// Queue it with [`Datagrams::push`].
     Queue,
-    /// Throw it away, because the connection is lost.
+    /// Drop it, because the connection is lost.
     Lost {
-        /// Whether the program goes on sending and deserves asyncio's warning.
+        /// Whether to log asyncio's warning, because the program keeps sending.
         warn: bool,
     },
 }
 
-/// How far a flush came; see [`Datagrams::flush`].
+/// The result of a flush; see [`Datagrams::flush`].
 #[derive(Debug)]
 pub enum Flushed {
     /// Nothing is left.
     Drained,
-    /// The kernel takes no more now.
+    /// The socket's send buffer is full.
     Blocked,
-    /// The first that waits is [`Route::Foreign`]: take it, and send it.
+    /// The first queued datagram is [`Route::Foreign`]: take it and send it.
     Foreign,
-    /// The first that waited could not be sent, and is thrown away. Others may be left.
+    /// The first queued datagram could not be sent and was dropped. Others may be left.
     Failed(io::Error),
 }
 
 impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
-    /// A non-blocking socket of which this is the only owner. Each datagram that waits counts for
-    /// `header` bytes more than it has.
+    /// Takes ownership of a non-blocking socket. Each queued datagram counts `header` bytes more
+    /// than its length.
     pub fn new(socket: S, header: usize) -> Self {
         Self {
             socket: Some(socket),
@@ -124,7 +124,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         self.socket.as_ref()
     }
 
-    /// Takes the socket, for good; the host closes it.
+    /// Removes the socket for good; the host closes it.
     pub fn take_socket(&mut self) -> Option<S> {
         self.socket.take()
     }
@@ -140,31 +140,31 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         self.intake.is_closing()
     }
 
-    /// Zero while the transport lives; then one, and one more for each datagram that was thrown
-    /// away.
+    /// Zero while the transport lives; then one, plus one for each dropped datagram.
     #[inline]
     pub fn conn_lost(&self) -> u32 {
         self.conn_lost
     }
 
-    /// How much waits to be sent, in bytes and headers.
+    /// The size of the queue in bytes, including headers.
     #[inline]
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
     }
 
-    /// What waits, in the order in which it will be sent.
+    /// The queued datagrams, in the order in which they will be sent.
     pub fn iter(&self) -> impl Iterator<Item = &(C, D)> {
         self.queue.iter()
     }
 
-    /// Whether datagrams were queued that the kernel was not offered yet.
+    /// Whether a flush is due: datagrams are queued that the kernel was not offered yet, or an
+    /// early flush has failed.
     #[inline]
     pub fn is_dirty(&self) -> bool {
         !self.blocked && !self.queue.is_empty() || !self.failed_early.is_empty()
@@ -174,8 +174,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
 
     // Sending
 
-    /// What to do with a datagram. `connected`: the transport has one peer, so that sending ends
-    /// with its loss.
+    /// What to do with a datagram. `connected`: the transport has one peer, so sending ends when
+    /// the connection is lost.
     #[inline]
     pub fn admit(&mut self, connected: bool) -> Admitted {
         if self.conn_lost > 0 && (connected || self.socket.is_none()) {
@@ -189,16 +189,17 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         }
     }
 
-    /// A step is running, and the host will flush when it ends: what else is sent in it is queued.
+    /// Says that a step is running at whose end the host flushes: further datagrams of it are
+    /// queued.
     #[inline]
     pub fn enter_step(&mut self) {
         self.in_step = true;
     }
 
-    /// Sends one datagram past the queue, which must be empty.
+    /// Sends one datagram directly. The queue must be empty.
     ///
     /// # Errors
-    /// The kernel's, `EAGAIN` and `EINTR` too.
+    /// Errors of `sendto`, including `EAGAIN` and `EINTR`.
     #[inline]
     pub fn send(&self, bytes: &[u8], route: Route<'_>) -> io::Result<()> {
         let (name, len) = match route {
@@ -233,7 +234,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         }
     }
 
-    /// Queues a datagram. True: flush now, it is too much to wait for.
+    /// Queues a datagram. True: flush now, because too much waits or no step is running.
     #[inline]
     pub fn push(&mut self, data: C, to: D) -> bool {
         self.size += data.as_ref().len() + self.header;
@@ -244,42 +245,43 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
                 || self.size > self.flow.high().min(FLUSH_BYTES))
     }
 
-    /// Puts back what [`take_first`](Self::take_first) took.
+    /// Puts back the datagram that [`take_first`](Self::take_first) returned.
     pub fn put_back(&mut self, data: C, to: D) {
         self.size += data.as_ref().len() + self.header;
         self.queue.push_front((data, to));
     }
 
-    /// Takes the first that waits.
+    /// Removes the first queued datagram.
     pub fn take_first(&mut self) -> Option<(C, D)> {
         let first = self.queue.pop_front()?;
         self.size -= first.0.as_ref().len() + self.header;
         Some(first)
     }
 
-    /// The host's steps are over: what is sent now goes at once again.
+    /// Says that the step is over: the next datagram is sent at once again.
     #[inline]
     pub fn leave_step(&mut self) {
         self.in_step = false;
     }
 
-    /// The kernel took no more, and the descriptor is watched for writing. False: that was known.
+    /// Records that the send buffer is full and the descriptor is watched for writing. False if it
+    /// was recorded already.
     pub fn note_blocked(&mut self) -> bool {
         !mem::replace(&mut self.blocked, true)
     }
 
-    /// Nothing is left: the descriptor is watched for writing no more.
+    /// Records that the queue is empty and the descriptor is no longer watched for writing.
     pub fn note_drained(&mut self) {
         self.blocked = false;
     }
 
-    /// Whether the kernel took no more when it was last asked.
+    /// Whether the send buffer was full at the last attempt.
     #[inline]
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Sends what waits, in order, as far as that goes.
+    /// Sends as many queued datagrams as possible, in order.
     pub fn flush(&mut self) -> Flushed {
         match self.failed_early.pop_front() {
             Some(error) => Flushed::Failed(error),
@@ -287,8 +289,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         }
     }
 
-    /// Sends what waits for the flush that is due, where the host can't act on what comes of it:
-    /// that flush will tell.
+    /// Sends queued datagrams before the flush that is due, where the host can't act on the result:
+    /// that flush reports it.
     pub fn flush_early(&mut self) {
         self.in_step = false;
         while !self.blocked
@@ -327,8 +329,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         }
     }
 
-    /// Offers the kernel what stands before the first foreign destination. Gives how many it took,
-    /// at least one.
+    /// Sends the datagrams before the first foreign destination. Returns how many were sent, at
+    /// least one.
     fn send_batch(&self) -> io::Result<usize> {
         let mut known = self.queue.iter().map_while(|(data, to)| match to.route() {
             Route::Foreign => None,
@@ -339,8 +341,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         {
             return self.send(data, route).map(|()| 1);
         }
-        // SAFETY: all-zero is a valid message header without address, data and control data; so is
-        // an empty vector.
+        // SAFETY: an all-zero `mmsghdr` has no address, data or control data; an all-zero `iovec`
+        // is empty.
         let (mut headers, mut vectors): ([libc::mmsghdr; BATCH], [libc::iovec; BATCH]) =
             unsafe { mem::zeroed() };
         // SAFETY: all-zero is a valid address storage.
@@ -363,7 +365,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
                     header.msg_hdr.msg_name = std::ptr::from_mut(name).cast();
                     header.msg_hdr.msg_namelen = size_of::<libc::sockaddr_in>() as libc::socklen_t;
                 }
-                // Rarer, and longer: these go alone.
+                // Other addresses are rarer and longer: these datagrams are sent separately.
                 Route::To(address) if count == 0 => {
                     return address
                         .with_raw(|name, len| self.send_to(data, name, len))
@@ -374,7 +376,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
             count += 1;
         }
         // SAFETY: the first `count` headers point to names and vectors that outlive the call, and
-        // these to data that the queue holds.
+        // the vectors to data that the queue holds.
         let sent = unsafe {
             libc::sendmmsg(
                 self.fd(),
@@ -387,7 +389,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
             return Ok(sent as usize);
         };
         let error = io::Error::last_os_error();
-        // SAFETY: no header is looked at.
+        // SAFETY: the count is 0, so no header is read.
         let probe = || unsafe { libc::sendmmsg(-1, headers.as_mut_ptr(), 0, 0).into() };
         match SENDMMSG.was_refused(&error, probe) {
             true => self.send_batch(),
@@ -397,7 +399,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
 
     // The end
 
-    /// Closes once everything is sent. The host has flushed before.
+    /// Closes once everything is sent. The host must have flushed before.
     pub fn close(&mut self) -> Close {
         if !self.intake.close() {
             return Close::Already;
@@ -410,8 +412,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         Close::Now
     }
 
-    /// Ends the transport without sending what waits, which is given back to be dropped. `Some`:
-    /// watch for nothing any more, and schedule `connection_lost`. `None`: that was done before.
+    /// Ends the transport without sending the queue, which is returned to be dropped. `Some`: stop
+    /// watching the descriptor and schedule `connection_lost`. `None`: that was done before.
     #[must_use]
     pub fn force_close(&mut self) -> Option<VecDeque<(C, D)>> {
         if self.conn_lost > 0 {
@@ -424,7 +426,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
         Some(mem::take(&mut self.queue))
     }
 
-    /// Drops what waits, for an object that is taken apart.
+    /// Removes the queue, for the destruction of the owner.
     #[must_use]
     pub fn take_queue(&mut self) -> VecDeque<(C, D)> {
         self.size = 0;
@@ -596,7 +598,7 @@ mod tests {
             assert_eq!(tested.admit(true), Admitted::Lost { warn: false });
         }
         assert_eq!(tested.admit(true), Admitted::Lost { warn: true });
-        // A transport without a peer sends as long as it has a socket.
+        // An unconnected transport sends as long as it has a socket.
         assert!(!matches!(tested.admit(false), Admitted::Lost { .. }));
         drop(tested.take_socket());
         assert!(matches!(tested.admit(false), Admitted::Lost { .. }));

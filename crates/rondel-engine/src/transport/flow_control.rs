@@ -1,16 +1,16 @@
-//! Write flow control: high and low water.
+//! Write flow control: high-water and low-water marks.
 //!
 //! A program that writes faster than its peer reads is told to pause when more than `high` bytes
 //! wait, and to go on when at most `low` do. The defaults and rules are those of asyncio's
-//! `_FlowControlMixin`; the caller says how much waits (`write_queue.rs`) and passes the edges on
-//! to the protocol.
+//! `_FlowControlMixin`. The caller says how much waits (`write_queue.rs`) and calls the protocol's
+//! `pause_writing` and `resume_writing`.
 
 use std::fmt;
 
 /// asyncio's default high-water mark, in bytes.
 pub const DEFAULT_HIGH_WATER: usize = 64 * 1024;
 
-/// The limits of one transport, and on which side of them it is.
+/// The limits of one transport, and whether its writer is paused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FlowControl {
     high: usize,
@@ -18,7 +18,7 @@ pub struct FlowControl {
     paused: bool,
 }
 
-/// Limits that contradict each other. Its text is asyncio's.
+/// Contradictory limits. The message is asyncio's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidLimits {
     /// The high-water mark that was given or derived, in bytes.
@@ -51,7 +51,7 @@ impl FlowControl {
     /// quarter of `high`.
     ///
     /// # Errors
-    /// Unless `high >= low >= 0`; then nothing has changed.
+    /// Unless `high >= low >= 0`; nothing has changed then.
     pub fn set_limits(&mut self, high: Option<i64>, low: Option<i64>) -> Result<(), InvalidLimits> {
         let high = high
             .unwrap_or_else(|| low.map_or(DEFAULT_HIGH_WATER as i64, |low| low.saturating_mul(4)));
@@ -63,7 +63,7 @@ impl FlowControl {
         Ok(())
     }
 
-    /// The low and the high water mark, in bytes.
+    /// The low-water and the high-water mark, in bytes.
     pub fn limits(&self) -> (usize, usize) {
         (self.low, self.high)
     }
@@ -74,14 +74,14 @@ impl FlowControl {
         self.high
     }
 
-    /// Whether the writer was told to pause and not yet to go on.
+    /// Whether the writer was told to pause and not yet to resume.
     #[inline]
     pub fn is_paused(&self) -> bool {
         self.paused
     }
 
-    /// `size` bytes wait, perhaps more than before. True if the writer has to be told to pause,
-    /// which it is once.
+    /// Must be called when the queue may have grown; `size` is its size in bytes. True if the
+    /// writer must now be told to pause.
     #[inline]
     pub fn pauses_at(&mut self, size: usize) -> bool {
         let edge = size > self.high && !self.paused;
@@ -89,7 +89,8 @@ impl FlowControl {
         edge
     }
 
-    /// `size` bytes wait, perhaps less than before. True if the writer has to be told to go on.
+    /// Must be called when the queue may have shrunk; `size` is its size in bytes. True if the
+    /// writer must now be told to resume.
     #[inline]
     pub fn resumes_at(&mut self, size: usize) -> bool {
         let edge = self.paused && size <= self.low;

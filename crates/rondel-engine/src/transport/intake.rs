@@ -1,6 +1,6 @@
-//! Whether what comes is wanted: the program can pause reading, and the end stops it for good.
+//! Whether a transport reads: the program can pause reading, and closing stops it for good.
 
-/// A transport's half that reads, as far as the program decides about it.
+/// The reading state of a transport.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Intake {
     paused: bool,
@@ -8,7 +8,7 @@ pub struct Intake {
 }
 
 impl Intake {
-    /// Whether what comes is wanted.
+    /// Whether the transport is reading.
     #[inline]
     pub fn is_reading(self) -> bool {
         !self.closing && !self.paused
@@ -20,27 +20,27 @@ impl Intake {
         self.paused
     }
 
-    /// Whether the end is certain.
+    /// Whether the transport is closing.
     #[inline]
     pub fn is_closing(self) -> bool {
         self.closing
     }
 
-    /// Pauses reading. True: watch for reading no more.
+    /// Pauses reading. True: stop watching for reading.
     pub fn pause(&mut self) -> bool {
         let edge = self.is_reading();
         self.paused |= edge;
         edge
     }
 
-    /// Resumes reading. True: watch for reading again.
+    /// Resumes reading. True: start watching for reading.
     pub fn resume(&mut self) -> bool {
         let edge = self.paused && !self.closing;
         self.paused &= !edge;
         edge
     }
 
-    /// The end. False: that was said before.
+    /// Marks the transport as closing. False if it was already.
     pub fn close(&mut self) -> bool {
         !std::mem::replace(&mut self.closing, true)
     }

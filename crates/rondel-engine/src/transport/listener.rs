@@ -1,8 +1,8 @@
 //! Accepting connections.
 //!
-//! One readiness of a listening socket may stand for many connections, so it is emptied in a batch,
-//! as large as the backlog at most, so that other descriptors get their turn. Each connection comes
-//! out non-blocking, close-on-exec and with one owner.
+//! A readable listening socket may have many connections waiting. They are accepted in a batch of
+//! at most the backlog, so that other descriptors are not starved. Accepted sockets are
+//! non-blocking and close-on-exec.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -12,30 +12,29 @@ use crate::refused::Replaceable;
 
 static ACCEPT4: Replaceable = Replaceable::new();
 
-/// asyncio's `ACCEPT_RETRY_DELAY`: how long a host that is out of resources waits before it tries
-/// again, in nanoseconds.
+/// asyncio's `ACCEPT_RETRY_DELAY`: how long a host without resources waits before it retries, in
+/// nanoseconds.
 pub const ACCEPT_RETRY_DELAY: u64 = 1_000_000_000;
 
-/// Why a batch ended with an error.
+/// The error that ended a batch.
 #[derive(Debug)]
 pub enum AcceptError {
-    /// Out of descriptors or memory. The listener would be reported again and again: stop watching
-    /// it for [`ACCEPT_RETRY_DELAY`].
+    /// Out of descriptors or memory. Stop watching the listener for [`ACCEPT_RETRY_DELAY`], because
+    /// it stays readable.
     Exhausted(io::Error),
     /// Anything else: the listener is broken or closed.
     Failed(io::Error),
 }
 
-/// The connections that wait at a listening socket, `backlog` at most; see [`accept_batch`].
+/// Iterator over the connections that wait at a listening socket; see [`accept_batch`].
 #[derive(Debug)]
 pub struct Batch {
     fd: RawFd,
     left: usize,
 }
 
-/// Accepts what waits at `fd`, at most `backlog` connections, each when it is asked for. The batch
-/// is at its end, too, when a peer has given up or a signal came: the listener will be reported
-/// again.
+/// Lazily accepts at most `backlog` connections that wait at `fd`. The batch also ends when a peer
+/// has aborted its connection or a signal interrupts: the listener will be reported again.
 pub fn accept_batch(fd: RawFd, backlog: usize) -> Batch {
     Batch { fd, left: backlog }
 }
@@ -86,7 +85,7 @@ fn accept(fd: RawFd) -> io::Result<(OwnedFd, Address)> {
     }
 }
 
-/// As [`accept`], in three system calls.
+/// As [`accept`], with three system calls.
 #[cold]
 fn accept_plainly(fd: RawFd) -> io::Result<(OwnedFd, Address)> {
     // SAFETY: `fill` passes a buffer of `len` bytes.
@@ -98,7 +97,7 @@ fn accept_plainly(fd: RawFd) -> io::Result<(OwnedFd, Address)> {
         (libc::F_SETFD, libc::FD_CLOEXEC),
         (libc::F_SETFL, libc::O_RDWR | libc::O_NONBLOCK),
     ] {
-        // SAFETY: sets a flag of a descriptor of ours.
+        // SAFETY: sets a flag of our own descriptor.
         if unsafe { libc::fcntl(fd.as_raw_fd(), command, flag) } < 0 {
             return Err(io::Error::last_os_error());
         }

@@ -1,10 +1,10 @@
-//! The ends of a pipe, or of what is used like one: a FIFO, a terminal, a socket, a character
+//! The ends of a pipe, or of something used like one: a FIFO, a terminal, a socket, a character
 //! device.
 //!
 //! [`ReadEnd`] and [`WriteEnd`] are asyncio's `_UnixReadPipeTransport` and
 //! `_UnixWritePipeTransport` without their callbacks. As with [`Stream`](super::stream::Stream),
-//! each method says what the host has to do. What is written goes to the kernel at once: the other
-//! end may be another program's terminal or log, where a step of this loop means nothing.
+//! each method returns what the host must do. Writes go to the kernel at once and are not batched
+//! per step: the other end may be a terminal or another program's log.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -16,7 +16,7 @@ use super::recv_size::{self, Received, RecvSize, Room};
 use super::stream::LOST_WRITES_THRESHOLD;
 use super::write_queue::{self, Flushed, WriteQueue};
 
-/// What a descriptor is, as far as pipes care.
+/// The kind of a pipe transport's descriptor.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A pipe or a FIFO.
@@ -28,13 +28,13 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// What `fd` is; `None` for a regular file and whatever else can't be waited for.
+    /// The kind of `fd`; `None` for a regular file or anything else that can't be polled.
     ///
     /// # Errors
-    /// What `fstat` fails with.
+    /// Errors of `fstat`.
     pub fn of(fd: RawFd) -> io::Result<Option<Self>> {
         let mut status = MaybeUninit::<libc::stat>::zeroed();
-        // SAFETY: an all-zero `stat` is valid, and the call writes to ours alone.
+        // SAFETY: an all-zero `stat` is valid, and the call writes only to it.
         let mode = unsafe {
             if libc::fstat(fd, status.as_mut_ptr()) < 0 {
                 return Err(io::Error::last_os_error());
@@ -49,23 +49,23 @@ impl Kind {
         })
     }
 
-    /// Whether the end that writes is told by the kernel when the one that reads is gone.
+    /// Whether the kernel tells the write end when the read end is closed.
     pub fn tells_of_its_reader(self) -> bool {
         self != Self::Character
     }
 }
 
-/// The end that is read.
+/// The read end.
 #[derive(Debug)]
 pub struct ReadEnd<P> {
     pipe: Option<P>,
     recv_size: RecvSize,
-    /// Whether what comes is wanted; the host passes its edges on.
+    /// Whether the transport reads; the host watches the descriptor accordingly.
     pub intake: Intake,
 }
 
 impl<P: AsRawFd> ReadEnd<P> {
-    /// A non-blocking descriptor of which this is the only owner.
+    /// Takes ownership of a non-blocking descriptor.
     pub fn new(pipe: P) -> Self {
         Self {
             pipe: Some(pipe),
@@ -79,23 +79,23 @@ impl<P: AsRawFd> ReadEnd<P> {
         self.pipe.as_ref()
     }
 
-    /// Takes the pipe, for good; the host closes it.
+    /// Removes the pipe for good; the host closes it.
     pub fn take_pipe(&mut self) -> Option<P> {
         self.pipe.take()
     }
 
-    /// Whether the end is certain.
+    /// Whether the transport is closing.
     #[inline]
     pub fn is_closing(&self) -> bool {
         self.intake.is_closing()
     }
 
-    /// Where the next bytes should go.
+    /// Where to receive the next bytes.
     pub fn room(&self) -> Room {
         self.recv_size.room()
     }
 
-    /// Reads once, into as much room as the host has.
+    /// Reads once into `room`.
     pub fn read(&mut self, room: &mut [MaybeUninit<u8>]) -> Received {
         let fd = self.pipe.as_ref().map_or(-1, AsRawFd::as_raw_fd);
         let received = recv_size::read(fd, room);
@@ -105,49 +105,50 @@ impl<P: AsRawFd> ReadEnd<P> {
         received
     }
 
-    /// The end. True: watch no more, and schedule `connection_lost`. False: that was done before.
+    /// Closes the read end. True: stop watching and schedule `connection_lost`. False: that was
+    /// done before.
     pub fn close(&mut self) -> bool {
         self.intake.close()
     }
 }
 
-/// What became of what was written; see [`WriteEnd::write`].
+/// The result of a write; see [`WriteEnd::write`].
 #[derive(Debug)]
 pub enum Written {
-    /// The kernel has it.
+    /// The kernel took all of it.
     All,
-    /// The kernel took some of it, or nothing: watch for writing, then see whether the writer has
-    /// to pause.
+    /// The kernel took only a part, or nothing: watch for writing, then check whether the writer
+    /// must pause.
     Watch,
-    /// It waits behind other bytes: see whether the writer has to pause.
+    /// It is queued behind other bytes: check whether the writer must pause.
     Waiting,
-    /// Thrown away, because the pipe is closed or its reader is gone.
+    /// Dropped, because the pipe is closed or its reader is gone.
     Lost {
-        /// Whether the program goes on writing and deserves asyncio's warning.
+        /// Whether to log asyncio's warning, because the program keeps writing.
         warn: bool,
     },
     /// The pipe has failed.
     Failed(io::Error),
 }
 
-/// What [`WriteEnd::write_ready`] found.
+/// The result of [`WriteEnd::write_ready`].
 #[derive(Debug)]
 pub enum Sent {
     /// Some is left.
     Some,
-    /// Everything went: watch for writing no more, tell the writer that it may go on, and ask
+    /// Everything was written: stop watching for writing, tell the writer to resume, and check
     /// [`WriteEnd::is_over`].
     All,
-    /// The pipe has failed; what waited is thrown away. Watch for writing no more.
+    /// The pipe has failed and the queue was dropped: stop watching for writing.
     Failed(io::Error),
 }
 
-/// The end that is written.
+/// The write end.
 #[derive(Debug)]
 pub struct WriteEnd<P, C> {
     pipe: Option<P>,
     queue: WriteQueue<C>,
-    /// When the writer is paused; the host passes its edges on.
+    /// When the writer is paused; the host calls the protocol.
     pub flow: FlowControl,
     conn_lost: u32,
     closing: bool,
@@ -156,7 +157,7 @@ pub struct WriteEnd<P, C> {
 }
 
 impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
-    /// A non-blocking descriptor of which this is the only owner.
+    /// Takes ownership of a non-blocking descriptor.
     pub fn new(pipe: P) -> Self {
         Self {
             pipe: Some(pipe),
@@ -173,7 +174,7 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         self.pipe.as_ref()
     }
 
-    /// Takes the pipe, for good; the host closes it.
+    /// Removes the pipe for good; the host closes it.
     pub fn take_pipe(&mut self) -> Option<P> {
         self.pipe.take()
     }
@@ -182,7 +183,7 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         self.pipe.as_ref().map_or(-1, AsRawFd::as_raw_fd)
     }
 
-    /// Whether the program has ended it, or the end is certain.
+    /// Whether the transport is closing.
     pub fn is_closing(&self) -> bool {
         self.closing
     }
@@ -192,21 +193,21 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         self.lost
     }
 
-    /// How often something was written in vain, or writing failed.
+    /// The number of dropped and failed writes.
     pub fn conn_lost(&self) -> u32 {
         self.conn_lost
     }
 
-    /// What waits to be written.
+    /// The data that waits to be written.
     pub fn queue(&self) -> &WriteQueue<C> {
         &self.queue
     }
 
-    /// Writes bytes that should not be empty. What the kernel does not take is queued, as the chunk
-    /// that `make` makes of it.
+    /// Writes bytes, which should not be empty. What the kernel does not take is queued as the
+    /// chunk that `make` returns.
     ///
     /// # Errors
-    /// Those of `make`; the bytes it was to keep are then lost.
+    /// Errors of `make`; the bytes passed to it are lost then.
     pub fn write<E>(
         &mut self,
         bytes: &[u8],
@@ -236,7 +237,7 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         Ok(Written::Watch)
     }
 
-    /// The descriptor can be written.
+    /// Must be called when the descriptor is writable.
     pub fn write_ready(&mut self) -> Sent {
         match self.queue.flush_file(self.fd()) {
             Flushed::Drained => Sent::All,
@@ -249,16 +250,16 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         }
     }
 
-    /// Whether the program has ended it and everything is written, so that `connection_lost` is due
-    /// now.
+    /// Whether the program has closed it and everything is written, so that `connection_lost` is
+    /// due now. True only once.
     pub fn is_over(&mut self) -> bool {
         let over = self.closing && !self.lost && self.queue.is_empty();
         self.lost |= over;
         over
     }
 
-    /// Ends it once everything is written. True: watch for nothing any more, and schedule
-    /// `connection_lost`. False: that follows, or was done before.
+    /// Closes the pipe once everything is written. True: stop watching and schedule
+    /// `connection_lost` now. False: that follows later, or was done before.
     pub fn write_eof(&mut self) -> bool {
         if self.closing {
             return false;
@@ -267,8 +268,8 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
         self.is_over()
     }
 
-    /// Ends it at once, without writing what waits, which is given back to be dropped. `Some`:
-    /// watch for nothing any more, and schedule `connection_lost`. `None`: that was done before.
+    /// Closes the pipe at once, without writing the queue, which is returned to be dropped. `Some`:
+    /// stop watching and schedule `connection_lost`. `None`: that was done before.
     #[must_use]
     pub fn close(&mut self) -> Option<WriteQueue<C>> {
         self.closing = true;
@@ -289,7 +290,7 @@ mod tests {
     type Tested = WriteEnd<PipeWriter, Vec<u8>>;
 
     fn set_nonblocking(fd: &impl AsRawFd) {
-        // SAFETY: a plain call on a descriptor that is open.
+        // SAFETY: sets a flag of an open descriptor.
         unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, libc::O_NONBLOCK) };
     }
 

@@ -1,8 +1,8 @@
-//! Receiving datagrams, several at a time.
+//! Receives several datagrams at a time.
 //!
-//! A socket that is readable may have many datagrams waiting. One `recvmmsg` takes up to [`BATCH`]
-//! of them, and says by giving fewer that there are no more, so that a single datagram costs a
-//! single call. The memory is shared by all sockets of a thread; the host copies what it keeps.
+//! A socket that is readable may have many datagrams waiting. One `recvmmsg` receives up to
+//! [`BATCH`] of them; fewer mean that no more are waiting, so a single datagram costs a single
+//! call. The memory is shared by all sockets of a thread; the host copies what it keeps.
 
 use std::io;
 use std::mem;
@@ -15,35 +15,36 @@ use crate::refused::Replaceable;
 
 static RECVMMSG: Replaceable = Replaceable::new();
 
-/// The most datagrams that one readiness delivers.
+/// The most datagrams that are received per readiness event.
 pub const BATCH: usize = 16;
-/// The largest datagram of IP, and so the room for each in a batch, in bytes.
+/// The size of the largest IP datagram, and so the room for each of a batch, in bytes.
 const SLOT: usize = 64 * 1024;
 /// The room for a datagram of any other family, in bytes; asyncio's `max_size`.
 const MAX_RECV: usize = 256 * 1024;
 
 /// Memory for a batch.
 pub struct RecvBatch {
-    /// `BATCH` times `SLOT` bytes, zeroed by the kernel and touched only as far as datagrams reach.
+    /// `BATCH` times `SLOT` bytes. The kernel zeroes the pages lazily, so memory is used only as
+    /// far as datagrams reach.
     memory: Box<[u8]>,
     names: Box<[SockAddrStorage; BATCH]>,
     vectors: Box<[libc::iovec; BATCH]>,
     headers: Box<[libc::mmsghdr; BATCH]>,
 }
 
-/// What one call brought.
+/// The result of one receive.
 pub enum Received {
-    /// So many datagrams, at least one; see [`RecvBatch::datagram`].
+    /// The number of datagrams received, at least one; see [`RecvBatch::datagram`].
     Datagrams(usize),
-    /// Nothing now.
+    /// Nothing to receive now.
     Blocked,
-    /// The socket has an error to tell, which is not the end of it.
+    /// The socket has reported an error; it may still be used.
     Failed(io::Error),
 }
 
 impl Default for RecvBatch {
     fn default() -> Self {
-        // SAFETY: all-zero names, vectors and headers are valid: no address, no memory, no control
+        // SAFETY: all-zero names, vectors and headers are valid: no address, memory or control
         // data.
         unsafe {
             Self {
@@ -57,8 +58,8 @@ impl Default for RecvBatch {
 }
 
 impl RecvBatch {
-    /// Receives what waits: up to [`BATCH`] datagrams where `several` of at most 64 KiB may come,
-    /// otherwise one.
+    /// Receives waiting datagrams. `several`: up to [`BATCH`] of at most 64 KiB each; otherwise one
+    /// of at most 256 KiB.
     pub fn receive(&mut self, fd: RawFd, several: bool) -> Received {
         let (count, room) = match several {
             true => (BATCH, SLOT),
@@ -101,8 +102,8 @@ impl RecvBatch {
 
     /// Receives into the first `count` headers.
     fn receive_first(&mut self, fd: RawFd, count: usize) -> io::Result<usize> {
-        // SAFETY: the first `count` headers point to names and vectors of ours, and these to memory
-        // that is writable for their lengths. No timeout.
+        // SAFETY: the first `count` headers point to our names and vectors, and the vectors to
+        // memory that is writable for their lengths. There is no timeout.
         let received = unsafe {
             libc::recvmmsg(
                 fd,
@@ -119,7 +120,7 @@ impl RecvBatch {
     #[cold]
     fn receive_one(&mut self, fd: RawFd) -> Received {
         let header = &mut self.headers[0];
-        // SAFETY: the vector's memory and the name are ours, and writable for their lengths.
+        // SAFETY: the vector's memory and the name are our own and writable for their lengths.
         let received = unsafe {
             libc::recvfrom(
                 fd,
@@ -145,7 +146,7 @@ impl RecvBatch {
         }
     }
 
-    /// One of the datagrams of the last call, and where it came from if that was told.
+    /// A datagram of the last call, and its sender's address if the kernel gave one.
     pub fn datagram(&self, index: usize) -> (&[u8], Option<Address>) {
         let (header, vector) = (&self.headers[index], &self.vectors[index]);
         let offset = index * vector.iov_len;
@@ -159,7 +160,7 @@ impl RecvBatch {
             return (bytes, None);
         }
         let from = Address::of_v4(&self.names[index], name_len).unwrap_or_else(|| {
-            // SAFETY: the kernel has written `name_len` bytes of a storage that was valid before.
+            // SAFETY: the kernel has written `name_len` bytes of a valid storage.
             let name = unsafe {
                 let copy = std::ptr::from_ref(&self.names[index]).read();
                 SockAddr::new(copy, name_len)

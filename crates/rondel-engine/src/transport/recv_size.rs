@@ -1,9 +1,9 @@
-//! How much room the next bytes of a peer get.
+//! The buffer size for a peer's next bytes.
 //!
-//! A peer that sends small messages is read into a buffer that all connections share, and the
-//! message is copied out of it: one copy of a few hundred bytes is cheaper than an allocation of
-//! the wrong size. A peer that has been sending large ones is read straight into an object of about
-//! the size it sends.
+//! Small messages are received into a buffer that all connections share, and copied out of it: a
+//! copy of a few hundred bytes is cheaper than an allocation of the wrong size. From a peer that
+//! has been sending large ones, data is received directly into an object of about the size it
+//! sends.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -11,45 +11,45 @@ use std::os::fd::RawFd;
 
 use super::bare_calls;
 
-/// The size of the shared buffer, in bytes.
+/// The size of the shared receive buffer, in bytes.
 pub const SCRATCH_SIZE: usize = 64 * 1024;
-/// The most that one readiness delivers, in bytes; asyncio's `max_size`.
+/// The most that is received per readiness event, in bytes; asyncio's `max_size`.
 pub const MAX_RECV: usize = 256 * 1024;
-/// Below this, in bytes, messages pass through the shared buffer.
+/// Smaller messages, in bytes, pass through the shared buffer.
 const DIRECT_FROM: usize = 4 * 1024;
 
-/// What one peer has been sending.
+/// The message size expected from one peer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RecvSize {
     expected: u32,
-    /// Whether the last message used less than half of the room.
+    /// Whether the last message was smaller than half of `expected`.
     shrinking: bool,
 }
 
-/// Where the next bytes go.
+/// Where to receive the next bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Room {
     /// Into the buffer that all connections share.
     Scratch,
-    /// Into an object with room for as many bytes.
+    /// Into a new object with room for this many bytes.
     Direct(usize),
 }
 
-/// What one receive found.
+/// The result of one receive.
 #[derive(Debug)]
 pub enum Received {
-    /// So many bytes, at least one.
+    /// The number of bytes received, at least one.
     Data(usize),
-    /// The peer sends no more.
+    /// The peer has ended its side.
     Eof,
-    /// Nothing now.
+    /// Nothing to receive now.
     Blocked,
     /// The connection has failed.
     Failed(io::Error),
 }
 
 impl RecvSize {
-    /// Where the next bytes go.
+    /// Where to receive the next bytes.
     #[inline]
     pub fn room(&self) -> Room {
         match self.expected as usize {
@@ -58,8 +58,8 @@ impl RecvSize {
         }
     }
 
-    /// Takes note that `received` bytes came into `room` bytes. Grows at once, shrinks at the
-    /// second hint.
+    /// Records that `received` bytes came into a buffer of `room` bytes. Grows at once; shrinks
+    /// only after two small messages in a row.
     #[inline]
     pub fn note(&mut self, received: usize, room: usize) {
         let expected = self.expected as usize;
@@ -67,8 +67,7 @@ impl RecvSize {
             self.expected = (room * 2).min(MAX_RECV) as u32;
             self.shrinking = false;
         } else if received > expected {
-            // One byte to spare: a message of just this size must not look like part of a larger
-            // one.
+            // One byte more than the message: otherwise it would look like part of a larger one.
             let roomy = match received < DIRECT_FROM {
                 true => received,
                 false => (received + 1).next_multiple_of(DIRECT_FROM),
@@ -86,17 +85,16 @@ impl RecvSize {
     }
 }
 
-/// One `recv`. A call that a signal interrupts counts as blocked: the descriptor will be reported
-/// again.
+/// Calls `recv` once. `EINTR` counts as blocked: the descriptor will be reported again.
 #[inline]
 pub fn recv(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Received {
     received(bare_calls::recv(fd, room))
 }
 
-/// One `read`, for what is no socket.
+/// Calls `read` once, for descriptors that are not sockets.
 #[inline]
 pub fn read(fd: RawFd, room: &mut [MaybeUninit<u8>]) -> Received {
-    // SAFETY: the kernel writes at most `room.len()` bytes there.
+    // SAFETY: the kernel writes at most `room.len()` bytes to `room`.
     received(unsafe { libc::read(fd, room.as_mut_ptr().cast(), room.len()) })
 }
 
@@ -155,8 +153,8 @@ mod tests {
             assert!(room >= 16 * 1024, "{room}");
             assert_eq!(message(&mut size, 16 * 1024), 1);
         }
-        // Some room to spare, so that a message of the usual size doesn't look like a part of a
-        // larger one.
+        // Some spare room, so that a message of the usual size doesn't look like part of a larger
+        // one.
         assert!(size.room() != Room::Direct(16 * 1024));
     }
 

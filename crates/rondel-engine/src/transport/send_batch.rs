@@ -1,13 +1,13 @@
-//! Sending on several sockets with one system call.
+//! Sends on several sockets with one system call.
 //!
-//! A turn in which many connections are answered ends with a `send` for each. [`SendBatch`] hands
-//! them to the kernel together, through an `io_uring` that is used for nothing else. The kernel
-//! works them off before the call returns: each says that it does not want to wait
-//! ([`libc::MSG_DONTWAIT`]), so nothing is left behind in the ring, and a send means what it means
-//! without one. What can be read or written is told by the reactor, as ever.
+//! A turn in which many connections are answered ends with a `send` for each. [`SendBatch`] submits
+//! them to the kernel together, through an `io_uring` that is used for nothing else. Each request
+//! is non-blocking ([`libc::MSG_DONTWAIT`]), so the kernel completes all of them before the call
+//! returns: nothing is left in the ring, and a send behaves as it does without one. Readiness is
+//! still reported by the reactor.
 //!
-//! Where a process may not have a ring (`io_uring_setup` fails in many containers, with old
-//! kernels, or because of a limit), each stream is flushed by itself.
+//! Where a process can't have a ring (`io_uring_setup` fails in many containers, on old kernels, or
+//! because of a limit), each stream is flushed separately.
 
 use std::fmt;
 use std::io;
@@ -19,16 +19,16 @@ use io_uring::{IoUring, Probe, opcode, types};
 
 use super::stream::{Sent, Stream};
 
-/// The most streams that one call flushes.
+/// The most streams per call.
 pub const MAX: usize = 64;
-/// Below this many it does not pay.
+/// Fewer streams than this are flushed separately: the ring would not pay.
 pub const MIN: usize = 4;
-/// Chunks of one stream that are no more than this, in bytes, are copied into one piece. Where they
-/// are more, the stream is flushed by itself: for each request of several pieces the kernel makes
-/// copies of what describes them.
+/// Up to this size, in bytes, the chunks of one stream are copied into one buffer. A stream with
+/// more is flushed separately: for a request of several pieces the kernel would copy their
+/// descriptions.
 const JOINED: usize = 1024;
 
-/// The ring, and memory for what is joined.
+/// The ring, and memory for joined chunks.
 #[derive(Default)]
 pub struct SendBatch {
     ring: Ring,
@@ -43,19 +43,19 @@ enum Ring {
     Refused,
 }
 
-/// What became of a stream's request.
+/// The result of a stream's request.
 #[derive(Clone, Copy)]
 enum Outcome {
-    /// There was none.
+    /// There was no request; flush the stream separately.
     ByItself,
-    /// The kernel took so many bytes.
+    /// The kernel took this many bytes.
     Sent(usize),
-    /// It took none, for this reason (an `errno`).
+    /// The request failed with this `errno`.
     Failed(i32),
 }
 
 impl SendBatch {
-    /// A batch that makes its ring when it is first asked for.
+    /// A batch that makes its ring at the first use.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
@@ -70,7 +70,7 @@ impl SendBatch {
         }
     }
 
-    /// Whether there is a ring. Makes it.
+    /// Whether there is a ring; makes it at the first call.
     pub fn has_ring(&mut self) -> bool {
         if let Ring::Untried = self.ring {
             self.ring = open().map_or(Ring::Refused, |ring| Ring::Open(Box::new(ring)));
@@ -78,16 +78,16 @@ impl SendBatch {
         matches!(self.ring, Ring::Open(_))
     }
 
-    /// Lets go of the ring; another one is made when it is asked for. In the child of a fork the
-    /// parent keeps its own.
+    /// Drops the ring; the next use makes another one. In the child of a fork this does not affect
+    /// the parent's.
     pub fn forget_ring(&mut self) {
         if let Ring::Open(_) = self.ring {
             self.ring = Ring::Untried;
         }
     }
 
-    /// Flushes up to [`MAX`] streams of different sockets, in this order. Adds to `sent` what
-    /// [`Stream::flush`] would have said of each.
+    /// Flushes up to [`MAX`] streams of different sockets, in this order. Appends to `sent` the
+    /// result of [`Stream::flush`] for each.
     ///
     /// # Panics
     /// If there are more.
@@ -106,7 +106,7 @@ impl SendBatch {
                 true => self.send(rest, &mut outcomes[begin..]),
                 false => rest.len(),
             };
-            // The one behind those that went together goes by itself, before others follow.
+            // The stream at which the batch stopped is flushed separately, before the next batch.
             let end = streams.len().min(begin + together + 1);
             for (stream, outcome) in streams[begin..end].iter_mut().zip(&outcomes[begin..end]) {
                 sent.push(match *outcome {
@@ -121,7 +121,7 @@ impl SendBatch {
         }
     }
 
-    /// Sends what can be sent together: the first so many of the streams.
+    /// Sends as many of the first streams as can be sent together; returns how many.
     fn send<S, C, R>(&mut self, streams: &[R], outcomes: &mut [Outcome]) -> usize
     where
         S: AsRawFd,
@@ -136,7 +136,7 @@ impl SendBatch {
             return streams.len();
         };
         joined.clear();
-        // It may not move while requests point into it: there is room for all that can come.
+        // Requests point into this memory, so it must not move: reserve for the largest case.
         joined.reserve(MAX * JOINED);
         let (mut requests, mut together) = (0, streams.len());
         let mut submission = ring.submission();
@@ -159,9 +159,9 @@ impl SendBatch {
                     break;
                 }
             };
-            // SAFETY: the request points to chunks that `streams` borrows, or into memory of
-            // `self`, which stays where it is: all of it lives until this function returns, and
-            // that is after the kernel has answered every request, or the ring is gone.
+            // SAFETY: the request points to chunks that `streams` borrows, or into `joined`, which
+            // is not reallocated. Both live until this function returns, which is after the kernel
+            // has completed every request or the ring is dropped.
             match unsafe { submission.push(&request.user_data(index as u64)) } {
                 Ok(()) => requests += 1,
                 Err(_full) => {
@@ -172,14 +172,14 @@ impl SendBatch {
         }
         drop(submission);
         if !complete(ring, requests, outcomes) {
-            // What the kernel did not take must not be sent later.
+            // Requests that the kernel did not take must not be sent later.
             self.ring = Ring::Refused;
         }
         together
     }
 }
 
-/// A ring for [`MAX`] requests, if the process may have one whose kernel knows them.
+/// Makes a ring for [`MAX`] requests, if the process may and the kernel supports `send` on it.
 fn open() -> io::Result<IoUring> {
     let ring = IoUring::new(MAX as u32)?;
     let mut probe = Probe::new();
@@ -190,19 +190,19 @@ fn open() -> io::Result<IoUring> {
     }
 }
 
-/// A signal for a broken pipe is not wanted, nor is waiting.
+/// No `SIGPIPE`, no waiting.
 const FLAGS: i32 = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
 
 fn send_request(fd: RawFd, bytes: &[u8]) -> Entry {
-    // Of more than that a part is sent, as the kernel may do anyway.
+    // Of a longer chunk only a part is sent, which the kernel may do anyway.
     let len = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
     opcode::Send::new(types::Fd(fd), bytes.as_ptr(), len)
         .flags(FLAGS)
         .build()
 }
 
-/// Has the kernel work off the requests, and notes what became of each. False if it refused some,
-/// which then are still in the ring.
+/// Has the kernel process the requests, and records the outcome of each. False if it refused some,
+/// which are then still in the ring.
 fn complete(ring: &mut IoUring, requests: usize, outcomes: &mut [Outcome]) -> bool {
     let mut left = requests;
     while left > 0 {
@@ -264,7 +264,7 @@ mod tests {
         sent.iter().map(|sent| format!("{sent:?}")).collect()
     }
 
-    /// The batches to test: one without a ring, and one with it, if this process may have one.
+    /// The batches to test: one without a ring, and one with a ring if the process may have one.
     fn batches() -> Vec<SendBatch> {
         let mut batches = vec![SendBatch::without_ring(), SendBatch::new()];
         assert!(!batches[0].has_ring());
@@ -281,7 +281,7 @@ mod tests {
             let (mut streams, mut peers): (Vec<_>, Vec<_>) = (0..MAX).map(|_| pair()).unzip();
             for _ in 0..3 {
                 for (index, stream) in streams.iter_mut().enumerate() {
-                    // One chunk, several small ones, several large ones, more than go together,
+                    // One chunk, several small ones, several large ones, more than can be joined,
                     // none.
                     for _ in 0..[1, 3, 3, 40, 0][index % 5] {
                         stream.write(vec![index as u8; [700, 7, 900, 30, 0][index % 5]]);
@@ -301,7 +301,7 @@ mod tests {
     fn what_blocks_and_what_has_failed_says_so_and_keeps_its_bytes() {
         for mut batch in batches() {
             let (mut streams, mut peers): (Vec<_>, Vec<_>) = (0..8).map(|_| pair()).unzip();
-            // More than the kernel takes, without a flush in between.
+            // More than the send buffer takes, without a flush in between.
             for _ in 0..12 {
                 streams[2].write(vec![2; 60_000]);
             }
@@ -323,7 +323,7 @@ mod tests {
                 720_010
             );
             assert_eq!(streams[5].queue().len(), 10);
-            // A stream that is blocked is flushed by itself.
+            // A blocked stream is flushed separately.
             assert_ne!(flush(&mut batch, &mut streams)[2], "Nothing");
         }
     }

@@ -1,23 +1,23 @@
 //! A connected stream socket: asyncio's `_SelectorSocketTransport` without its callbacks.
 //!
-//! [`Stream`] holds the socket, what waits to be sent (`write_queue.rs`), the flow control
-//! (`flow_control.rs`) and the flags that say what may still happen. Its host owns everything else:
-//! the registrations with the reactor, the protocol, the calls of `connection_lost`. Each method
-//! says what the host has to do now, and the host does it before it calls the next one.
+//! [`Stream`] holds the socket, the write queue (`write_queue.rs`), the flow control
+//! (`flow_control.rs`) and the state flags. Its host owns everything else: the registrations with
+//! the reactor, the protocol, the calls of `connection_lost`. Each method returns what the host
+//! must do now, and the host does it before it calls the next one.
 //!
-//! # The way of a write
-//! [`write`](Stream::write) queues, and tells the host when to [`flush`](Stream::flush): when the
-//! host's step or turn is over, so that all its writes leave together, or at once. asyncio sends at
-//! once; so that no program can tell the difference, the host also flushes before anything that
-//! lets it see how much waits or whether sending fails. Where it can't act on what comes of a
-//! flush, it [flushes early](Stream::flush_early): the bytes leave, and the flush that is due tells
-//! the rest.
+//! # How a write is sent
+//! [`write`](Stream::write) queues, and tells the host when to [`flush`](Stream::flush): at the end
+//! of the step or turn, so that all its writes are sent together, or at once. asyncio always sends
+//! at once. To keep the delay unobservable, the host also flushes before anything that would show
+//! how much waits or whether sending fails. Where it can't act on the result of a flush, it
+//! [flushes early](Stream::flush_early): the bytes are sent, and the flush that is due reports the
+//! result.
 //!
 //! # The end
-//! `conn_lost` counts from 1 on when the call of `connection_lost` is certain: after
-//! [`close`](Stream::close) once the queue is empty, and after [`force_close`](Stream::force_close)
-//! at once. The socket stays open until the host takes it with
-//! [`take_socket`](Stream::take_socket), after the protocol has been told.
+//! `conn_lost` is at least 1 when the call of `connection_lost` is certain: after
+//! [`close`](Stream::close) once the queue is empty, after [`force_close`](Stream::force_close) at
+//! once. The socket stays open until the host takes it with [`take_socket`](Stream::take_socket),
+//! after `connection_lost` was called.
 
 use std::collections::TryReserveError;
 use std::io;
@@ -30,10 +30,10 @@ use super::recv_size::{self, MAX_RECV, Received, RecvSize, Room};
 use super::write_queue::{self, Flushed, WriteQueue};
 
 /// asyncio's `LOG_THRESHOLD_FOR_CONNLOST_WRITES`: from this many writes to a lost connection on,
-/// each is warned of.
+/// each is logged as a warning.
 pub const LOST_WRITES_THRESHOLD: u32 = 5;
 
-/// This much queued, in bytes, isn't held back.
+/// More queued bytes than this are flushed at once.
 pub const FLUSH_AT_ONCE: usize = 64 * 1024;
 
 /// A connected stream socket `S` with chunks of type `C` to send.
@@ -41,49 +41,49 @@ pub const FLUSH_AT_ONCE: usize = 64 * 1024;
 pub struct Stream<S, C> {
     socket: Option<S>,
     queue: WriteQueue<C>,
-    /// When the writer is paused; the host passes its edges on.
+    /// When the writer is paused; the host calls the protocol.
     pub flow: FlowControl,
     recv_size: RecvSize,
     conn_lost: u32,
-    /// Whether what comes is wanted; the host passes its edges on.
+    /// Whether the transport reads; the host watches the descriptor accordingly.
     pub intake: Intake,
     eof: bool,
-    /// The kernel took no more: the descriptor is watched for writing.
+    /// The socket's send buffer is full: the descriptor is watched for writing.
     blocked: bool,
-    /// The host was told to flush later, and has not done it yet.
+    /// The host was told to flush later and has not yet done so.
     dirty: bool,
-    /// What an early flush failed with, for the flush that is due.
+    /// The error of an early flush, reported by the flush that is due.
     failed_early: Option<io::Error>,
 }
 
-/// What became of a chunk; see [`Stream::write`].
+/// The result of a write; see [`Stream::write`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Written {
-    /// Queued, and a flush is due already.
+    /// Queued; a flush is due already.
     Queued,
-    /// Queued: flush when the running step or turn is over.
+    /// Queued: flush at the end of the running step or turn.
     FlushLater,
     /// Queued: flush now.
     FlushNow,
-    /// Queued behind what the kernel does not take yet: see whether the writer has to pause.
+    /// Queued, and the send buffer is full: check whether the writer must pause.
     Waiting,
-    /// Thrown away, because the connection is lost.
+    /// Dropped, because the connection is lost.
     Lost {
-        /// Whether the program goes on writing and deserves asyncio's warning.
+        /// Whether to log asyncio's warning, because the program keeps writing.
         warn: bool,
     },
 }
 
-/// How a flush ended; see [`Stream::flush`].
+/// The result of a flush; see [`Stream::flush`].
 #[derive(Debug)]
 pub enum Sent {
     /// There was nothing to send.
     Nothing,
-    /// Everything went. If the descriptor is watched for writing, tell the writer that it may go
-    /// on, and then ask [`Stream::drained`].
+    /// Everything was sent. If the descriptor is watched for writing, tell the writer to resume,
+    /// and then call [`Stream::drained`].
     All,
-    /// Some is left, and the descriptor is not watched for writing yet: do so, then see whether the
-    /// writer has to pause.
+    /// Some is left, and the descriptor is not watched for writing yet: do so, then check whether
+    /// the writer must pause.
     Watch,
     /// Some is left, and the descriptor is watched already.
     Some,
@@ -91,14 +91,14 @@ pub enum Sent {
     Failed(io::Error),
 }
 
-/// What follows when a queue that had been blocked is empty; see [`Stream::drained`].
+/// What to do when a blocked queue has drained; see [`Stream::drained`].
 #[derive(Debug)]
 pub enum Drained {
     /// Nothing more: the program may write again.
     Open,
-    /// The program has closed the transport: tell the protocol now that the connection is over.
+    /// The program has closed the transport: call `connection_lost` now.
     Close,
-    /// The program has ended its side, and that end has been sent, or not.
+    /// The program has ended its side; the result of `shutdown`.
     Eof(io::Result<()>),
 }
 
@@ -107,14 +107,14 @@ pub enum Drained {
 pub enum Close {
     /// Nothing: it was called before.
     Already,
-    /// Watch for reading no more. The rest follows when the queue has drained.
+    /// Stop watching for reading. The rest follows when the queue has drained.
     WhenDrained,
-    /// Watch for nothing any more, and schedule `connection_lost`.
+    /// Stop watching the descriptor and schedule `connection_lost`.
     Now,
 }
 
 impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
-    /// A connected, non-blocking socket of which this is the only owner.
+    /// Takes ownership of a connected, non-blocking socket.
     pub fn new(socket: S) -> Self {
         Self {
             socket: Some(socket),
@@ -136,19 +136,19 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.socket.as_ref()
     }
 
-    /// Takes the socket, for good; the host closes it.
+    /// Removes the socket for good; the host closes it.
     pub fn take_socket(&mut self) -> Option<S> {
         self.socket.take()
     }
 
-    /// Takes what waits, unsent, of a stream that nobody uses any more; to be dropped where foreign
-    /// destructors may run.
+    /// Removes the unsent queue of a stream that is no longer used, so that it can be dropped where
+    /// foreign destructors may run.
     #[must_use]
     pub fn take_queue(&mut self) -> WriteQueue<C> {
         self.queue.take()
     }
 
-    /// Exchanges the socket for another owner of the same descriptor.
+    /// Replaces the socket by another owner of the same descriptor.
     pub fn replace_socket(&mut self, exchange: impl FnOnce(S) -> S) {
         self.socket = self.socket.take().map(exchange);
     }
@@ -164,7 +164,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.intake.is_closing()
     }
 
-    /// Zero while the connection lives; then one, and one more for each write.
+    /// Zero while the connection lives; then one, plus one for each write.
     #[inline]
     pub fn conn_lost(&self) -> u32 {
         self.conn_lost
@@ -176,21 +176,21 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.eof
     }
 
-    /// Whether the kernel took no more when it was last asked, so that writes wait for the
+    /// Whether the send buffer was full at the last attempt, so that writes wait for the
     /// descriptor.
     #[inline]
     pub fn is_blocked(&self) -> bool {
         self.blocked
     }
 
-    /// Whether a flush was put off until the step or turn is over.
+    /// Whether a flush is due at the end of the step or turn.
     #[inline]
     pub fn is_dirty(&self) -> bool {
         self.dirty
     }
 
-    /// Whether the kernel knows of a failure, so that sending would find it. Costs a system call,
-    /// less than sending does.
+    /// Whether the connection has failed, so that sending would. Costs a system call, which is
+    /// cheaper than a send.
     pub fn has_failed(&self) -> bool {
         if self.failed_early.is_some() {
             return true;
@@ -200,13 +200,12 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
             events: 0,
             revents: 0,
         };
-        // SAFETY: one descriptor is described; a taken socket's is -1, of which nothing is said. It
-        // does not wait.
+        // SAFETY: one valid `pollfd`; `poll` ignores the -1 of a taken socket. The timeout is 0.
         let count = unsafe { libc::poll(&raw mut asked, 1, 0) };
         count != 0
     }
 
-    /// What waits to be sent.
+    /// The queue of unsent data.
     #[inline]
     pub fn queue(&self) -> &WriteQueue<C> {
         &self.queue
@@ -214,15 +213,15 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
 
     // Reading
 
-    /// Where the next bytes should go.
+    /// Where to receive the next bytes.
     #[inline]
     pub fn room(&self) -> Room {
         self.recv_size.room()
     }
 
-    /// Receives once, into as much room as the host has. A host that got as much as it had room for
-    /// may ask again at once, if [`Intake::is_reading`](super::intake::Intake::is_reading) still
-    /// holds and it has delivered less than [`MAX_RECV`] in this readiness.
+    /// Receives once into `room`. If `room` was filled, the host may call again at once, if
+    /// [`Intake::is_reading`](super::intake::Intake::is_reading) still holds and it has received
+    /// less than [`MAX_RECV`] in this readiness event.
     #[inline]
     pub fn recv(&mut self, room: &mut [MaybeUninit<u8>]) -> Received {
         let received = recv_size::recv(self.fd(), room);
@@ -232,30 +231,30 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         received
     }
 
-    /// The most that one readiness delivers, in bytes.
+    /// The most that is received per readiness event, in bytes.
     pub const MAX_RECV: usize = MAX_RECV;
 
     // Writing
 
-    /// Makes room for one more [`write`](Self::write), for a host that has a way to say that there
-    /// is no memory.
+    /// Reserves memory for one more [`write`](Self::write), if the queue holds several chunks
+    /// already.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no memory.
     #[inline]
     pub fn reserve(&mut self) -> Result<(), TryReserveError> {
         self.queue.reserve()
     }
 
-    /// The same for many.
+    /// Reserves memory for `more` writes.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no memory.
     pub fn reserve_many(&mut self, more: usize) -> Result<(), TryReserveError> {
         self.queue.reserve_many(more)
     }
 
-    /// Takes a chunk to send, which should not be empty. Not to be called after
+    /// Queues a chunk, which should not be empty. Must not be called after
     /// [`write_eof`](Self::write_eof).
     #[inline]
     pub fn write(&mut self, chunk: C) -> Written {
@@ -268,14 +267,13 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.queued()
     }
 
-    /// Something was queued.
+    /// What to do after data was queued.
     #[inline]
     fn queued(&mut self) -> Written {
         if self.blocked {
             Written::Waiting
         } else if self.queue.len() > self.flow.high().min(FLUSH_AT_ONCE) {
-            // Only beyond the high-water mark could the writer have to pause, and it has to learn
-            // that now.
+            // Above the high-water mark the writer may have to pause, and must be told now.
             Written::FlushNow
         } else if self.dirty {
             Written::Queued
@@ -285,9 +283,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
     }
 
-    /// As [`write`](Self::write), for bytes that are copied: `extend` puts as many of them as there
-    /// is room for into the last chunk that waits, and says how many; `make` makes a chunk of the
-    /// rest, and is told how many bytes wait before it.
+    /// As [`write`](Self::write), for bytes that are copied: `extend` copies as many of them as fit
+    /// into the last queued chunk and returns how many; `make` makes a chunk of the rest and is
+    /// told how many bytes are queued before it.
     pub fn write_copied(
         &mut self,
         bytes: &[u8],
@@ -302,8 +300,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.write(chunk)
     }
 
-    /// Takes a chunk behind which another follows at once, by [`write`](Self::write), which then
-    /// speaks for both.
+    /// Queues a chunk that is followed at once by a [`write`](Self::write), whose result is for
+    /// both.
     #[inline]
     pub fn write_next(&mut self, chunk: C) {
         if self.conn_lost == 0 {
@@ -311,8 +309,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
     }
 
-    /// Sends what waits. To be called when [`write`](Self::write) says so and when the descriptor
-    /// can be written.
+    /// Sends the queue. Must be called when [`write`](Self::write) says so and when the descriptor
+    /// is writable.
     #[inline]
     pub fn flush(&mut self) -> Sent {
         self.dirty = false;
@@ -329,9 +327,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.after(flushed)
     }
 
-    /// Sends what waits for the flush that is due, where the host can't act on what comes of it. If
-    /// all of it goes, that flush is not due any more. Otherwise it will tell: that the kernel
-    /// takes no more, or that the connection has failed.
+    /// Sends the queue before the flush that is due, where the host can't act on the result. If
+    /// everything is sent, that flush is not due any more. Otherwise it reports that the send
+    /// buffer is full or that the connection has failed.
     pub fn flush_early(&mut self) {
         if !self.dirty || self.blocked || self.conn_lost > 0 || self.failed_early.is_some() {
             return;
@@ -343,14 +341,13 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
     }
 
-    /// Something that should have been sent early is lost: the flush that is due is to fail.
+    /// Makes the flush that is due fail, because data that should have been sent early is lost.
     pub fn fail_early(&mut self, error: io::Error) {
         self.dirty = true;
         self.failed_early = Some(error);
     }
 
-    /// Adds a chunk, and [flushes early](Self::flush_early). The host knows that a flush is due if
-    /// this leaves something.
+    /// Queues a chunk and [flushes early](Self::flush_early). If something is left, a flush is due.
     pub fn write_early(&mut self, chunk: C) {
         if self.conn_lost > 0 {
             return;
@@ -360,8 +357,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         self.flush_early();
     }
 
-    /// The descriptor on which what waits may be sent, if there is something that is not known to
-    /// have to wait.
+    /// The descriptor to send the queue on, if there is data and the send buffer is not known to be
+    /// full.
     #[inline]
     pub(super) fn offers(&self) -> Option<RawFd> {
         let ready = !self.queue.is_empty()
@@ -371,7 +368,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         ready.then(|| self.fd())
     }
 
-    /// All that waits was offered to the kernel, which took so much of it, or has failed.
+    /// Records the result of a send that offered the whole queue to the kernel.
     pub(super) fn flushed(&mut self, result: io::Result<usize>) -> Sent {
         self.dirty = false;
         let flushed = self.queue.flushed(result);
@@ -394,16 +391,16 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         }
     }
 
-    /// Whether nothing waits and nothing is wrong, so that bytes which are sent now are the next
-    /// that the peer gets.
+    /// Whether the queue is empty and the connection not lost, so that bytes sent now are the next
+    /// that the peer receives.
     #[inline]
     pub fn is_clear(&self) -> bool {
         self.queue.is_empty() && !self.blocked && self.conn_lost == 0
     }
 
-    /// Sends bytes that the host itself holds, past the queue. Only if
-    /// [`is_clear`](Self::is_clear). What the kernel does not take is queued, as the chunk that
-    /// `make` makes of it. Never answers [`Sent::Nothing`] or [`Sent::Some`].
+    /// Sends the host's bytes without queueing them. Requires [`is_clear`](Self::is_clear). What
+    /// the kernel does not take is queued as the chunk that `make` returns. Never returns
+    /// [`Sent::Nothing`] or [`Sent::Some`].
     #[inline]
     pub fn send(&mut self, bytes: &[u8], make: impl FnOnce(&[u8]) -> C) -> Sent {
         debug_assert!(self.is_clear());
@@ -420,9 +417,9 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         Sent::Watch
     }
 
-    /// To be called when the descriptor was watched for writing and a flush is over, after the
-    /// writer was told to go on and what it wrote then was flushed. `None`: something is left.
-    /// Otherwise watch for writing no more, and do what the answer says.
+    /// Must be called after a flush if the descriptor was watched for writing, once the writer was
+    /// told to resume and what it then wrote was flushed. `None`: something is left. Otherwise stop
+    /// watching for writing, and do what the result says.
     pub fn drained(&mut self) -> Option<Drained> {
         if !self.queue.is_empty() {
             return None;
@@ -438,10 +435,10 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         })
     }
 
-    /// Ends this side, once everything is sent. The host has flushed before.
+    /// Ends this side once everything is sent. The host must have flushed before.
     ///
     /// # Errors
-    /// What `shutdown` fails with, if nothing waits.
+    /// Errors of `shutdown`, if the queue is empty.
     pub fn write_eof(&mut self) -> io::Result<()> {
         if self.intake.is_closing() || self.eof {
             return Ok(());
@@ -455,7 +452,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
     }
 
     fn shut_down(&self) -> io::Result<()> {
-        // SAFETY: a system call without pointers; a bad descriptor gives an error.
+        // SAFETY: a system call without pointers; a bad descriptor is an error.
         if unsafe { libc::shutdown(self.fd(), libc::SHUT_WR) } < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -464,7 +461,7 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
 
     // The end
 
-    /// Closes once everything is sent. The host has flushed before.
+    /// Closes once everything is sent. The host must have flushed before.
     pub fn close(&mut self) -> Close {
         if !self.intake.close() {
             return Close::Already;
@@ -477,8 +474,8 @@ impl<S: AsRawFd, C: AsRef<[u8]>> Stream<S, C> {
         Close::Now
     }
 
-    /// Ends the connection without sending what waits, which is given back to be dropped. `Some`:
-    /// watch for nothing any more, and schedule `connection_lost`. `None`: that was done before.
+    /// Ends the connection without sending the queue, which is returned to be dropped. `Some`: stop
+    /// watching the descriptor and schedule `connection_lost`. `None`: that was done before.
     #[must_use]
     pub fn force_close(&mut self) -> Option<WriteQueue<C>> {
         if self.conn_lost > 0 {
@@ -507,7 +504,7 @@ mod tests {
         (Stream::new(ours), theirs)
     }
 
-    /// Writes until the kernel takes no more.
+    /// Writes until the send buffer is full.
     fn block(stream: &mut Tested) -> usize {
         let mut written = 0;
         loop {

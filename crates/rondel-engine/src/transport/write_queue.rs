@@ -1,9 +1,8 @@
-//! What a transport has still to send.
+//! The queue of data that a transport still has to send.
 //!
-//! Chunks are kept as the program handed them over, without copying, and leave by one `send` or, if
-//! there are several, one `sendmsg` for as many as the kernel takes. A queue of no or one chunk
-//! owns no memory of its own: an idle connection stays small, and the usual one write per step
-//! allocates nothing.
+//! Chunks are kept as the program passed them, without copying. One chunk is sent with `send`,
+//! several with one `sendmsg`. A queue of at most one chunk owns no memory: an idle connection
+//! stays small, and the usual single write per step does not allocate.
 
 use std::collections::{TryReserveError, VecDeque};
 use std::io;
@@ -16,36 +15,35 @@ use crate::refused::Replaceable;
 static SENDMSG: Replaceable = Replaceable::new();
 static WRITEV: Replaceable = Replaceable::new();
 
-/// The most chunks that one `sendmsg` takes; the kernel's `UIO_MAXIOV`, Python's `SC_IOV_MAX`.
+/// The most chunks per `sendmsg`: the kernel's `UIO_MAXIOV`, Python's `SC_IOV_MAX`.
 const IOV_MAX: usize = 1024;
-/// As many as are described on the stack; more are described in a vector.
+/// Up to this many chunks are described on the stack, more in a `Vec`.
 const IOV_INLINE: usize = 16;
 
-/// Chunks in the order they will be sent.
+/// Chunks in the order in which they will be sent.
 #[derive(Debug)]
 pub struct WriteQueue<C> {
     first: Option<C>,
-    /// Bytes of `first` that are sent already.
+    /// How many bytes of `first` have been sent.
     sent: usize,
-    /// What follows `first`. Boxed and made when a second chunk comes, dropped when the queue
-    /// drains.
+    /// The chunks after `first`. Allocated for the second chunk, dropped when the queue drains.
     #[allow(
         clippy::box_collection,
         reason = "most queues never have a second chunk"
     )]
     rest: Option<Box<VecDeque<C>>>,
-    /// Bytes that are still to be sent.
+    /// How many bytes are still to be sent.
     len: usize,
 }
 
-/// How far [`WriteQueue::flush`] came.
+/// The result of [`WriteQueue::flush`].
 #[derive(Debug)]
 pub enum Flushed {
-    /// Everything is with the kernel.
+    /// The kernel took everything.
     Drained,
-    /// The kernel takes no more now. Go on when the descriptor can be written.
+    /// The kernel takes no more now. Continue when the descriptor is writable.
     Blocked,
-    /// The connection has failed; what was not sent is still queued.
+    /// The connection has failed; unsent data is still queued.
     Failed(io::Error),
 }
 
@@ -66,19 +64,19 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         Self::default()
     }
 
-    /// Bytes that wait.
+    /// The number of queued bytes.
     #[inline]
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing waits.
+    /// Whether the queue is empty.
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
-    /// Adds a chunk behind all others. An empty one is dropped: it has nothing to send.
+    /// Appends a chunk. An empty one is dropped.
     #[inline]
     pub fn push(&mut self, chunk: C) {
         let len = chunk.as_ref().len();
@@ -93,10 +91,10 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         }
     }
 
-    /// Makes room for one more chunk, for a host that has a way to say that there is no memory.
+    /// Reserves memory for one more chunk, if the queue holds several already.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no memory.
     #[inline]
     pub fn reserve(&mut self) -> Result<(), TryReserveError> {
         match &mut self.rest {
@@ -105,16 +103,16 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         }
     }
 
-    /// The same for many.
+    /// Reserves memory for `more` chunks.
     ///
     /// # Errors
-    /// If there is none.
+    /// If there is no memory.
     pub fn reserve_many(&mut self, more: usize) -> Result<(), TryReserveError> {
         self.rest.get_or_insert_default().try_reserve(more)
     }
 
-    /// Has `extend` put more bytes into the last chunk, where it has room for them. Gives how many
-    /// it says it has put there.
+    /// Calls `extend` to add bytes to the last chunk, if there is one. Returns how many bytes
+    /// `extend` says it has added.
     #[inline]
     pub fn extend_last(&mut self, extend: impl FnOnce(&mut C) -> usize) -> usize {
         let last = match &mut self.rest {
@@ -126,14 +124,15 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         more
     }
 
-    /// Takes everything out unsent. The chunks come back to be dropped where foreign destructors
-    /// may run.
+    /// Removes everything unsent. The chunks are returned so that they can be dropped where foreign
+    /// destructors may run.
     #[must_use]
     pub fn take(&mut self) -> Self {
         mem::take(self)
     }
 
-    /// The chunks, as they will be sent; the first without what is sent of it already.
+    /// The bytes of the chunks in the order in which they will be sent; the first chunk without its
+    /// sent part.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let first = self.first.iter().map(|chunk| &chunk.as_ref()[self.sent..]);
         let (rest, more) = match &self.rest {
@@ -143,31 +142,31 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         first.chain(rest.iter().chain(more).map(AsRef::as_ref))
     }
 
-    /// How many chunks there are.
+    /// The number of chunks.
     pub(super) fn count(&self) -> usize {
         usize::from(self.first.is_some()) + self.rest.as_ref().map_or(0, |rest| rest.len())
     }
 
-    /// The chunks themselves, for a collector's traversal.
+    /// The chunks themselves, for garbage collector traversal.
     pub fn chunks(&self) -> impl Iterator<Item = &C> {
         self.first
             .iter()
             .chain(self.rest.iter().flat_map(|rest| rest.iter()))
     }
 
-    /// Sends as much as the socket takes now. A descriptor that is interrupted by a signal counts
-    /// as blocked: it will be reported writable again.
+    /// Sends as much as the socket takes now. `EINTR` counts as blocked: the descriptor will be
+    /// reported writable again.
     pub fn flush(&mut self, fd: RawFd) -> Flushed {
         self.flush_by(fd, &SOCKET)
     }
 
-    /// As [`flush`](Self::flush), for what is no socket. Whether a broken pipe is a signal is the
-    /// program's choice.
+    /// As [`flush`](Self::flush), for descriptors that are not sockets. Whether a broken pipe
+    /// raises `SIGPIPE` is the program's choice.
     pub fn flush_file(&mut self, fd: RawFd) -> Flushed {
         self.flush_by(fd, &FILE)
     }
 
-    /// All of it was offered to the kernel, which took so many bytes, or has failed.
+    /// Records the result of a send that offered the whole queue to the kernel.
     pub(super) fn flushed(&mut self, result: io::Result<usize>) -> Flushed {
         match result {
             Ok(sent) => {
@@ -196,7 +195,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         Flushed::Drained
     }
 
-    /// One system call. Gives how many bytes went, and how many it was offered.
+    /// Makes one system call. Returns how many bytes were sent, and how many were offered.
     fn send(&self, fd: RawFd, calls: &Calls) -> io::Result<(usize, usize)> {
         match (&self.first, &self.rest) {
             (Some(first), rest) if rest.is_none() || calls.several_refused.is_refused() => {
@@ -219,7 +218,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
                 };
                 let mut offered = 0;
                 let mut free = vectors.iter_mut();
-                // Not `for`: what is chained is quicker from within.
+                // Not `for`: internal iteration is faster for chained iterators.
                 let _all_or_full = self.iter().try_for_each(|bytes| {
                     let vector = free.next()?;
                     vector.iov_base = bytes.as_ptr().cast_mut().cast();
@@ -236,7 +235,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         }
     }
 
-    /// Forgets the first `sent` bytes.
+    /// Removes the first `sent` bytes.
     fn advance(&mut self, mut sent: usize) {
         self.len -= sent;
         while let Some(first) = &self.first {
@@ -261,11 +260,11 @@ fn blocked_or_failed(error: io::Error) -> Flushed {
     }
 }
 
-/// How a kind of descriptor is written.
+/// The system calls that write to a kind of descriptor.
 struct Calls {
-    /// One system call for one piece.
+    /// Writes one chunk.
     one: fn(RawFd, &[u8]) -> io::Result<usize>,
-    /// One for several, described by vectors that point to memory which outlives the call.
+    /// Writes several chunks, described by vectors that point to memory which outlives the call.
     several: fn(RawFd, &mut [libc::iovec]) -> io::Result<usize>,
     several_refused: &'static Replaceable,
 }
@@ -283,7 +282,7 @@ static FILE: Calls = Calls {
 };
 
 impl Calls {
-    /// Whether `several` has failed because the process may not make that call.
+    /// Whether `several` has failed because the call is refused.
     #[cold]
     fn were_refused(&self, error: &io::Error) -> bool {
         let probe = || match (self.several)(-1, &mut []) {
@@ -308,23 +307,23 @@ fn write_vectors(fd: RawFd, vectors: &mut [libc::iovec]) -> io::Result<usize> {
     count(unsafe { libc::writev(fd, vectors.as_ptr(), vectors.len() as libc::c_int) })
 }
 
-/// One `write`, for what is no socket. Gives how many bytes went.
+/// Calls `write` once, for descriptors that are not sockets. Returns how many bytes were written.
 ///
 /// # Errors
-/// `write`'s own: `EAGAIN` and `EINTR` too.
+/// Errors of `write`, including `EAGAIN` and `EINTR`.
 #[inline]
 pub fn write(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
     // SAFETY: `bytes` is readable for its length.
     count(unsafe { libc::write(fd, bytes.as_ptr().cast(), bytes.len()) })
 }
 
-/// One `send`. Gives how many bytes went.
+/// Calls `send` once. Returns how many bytes were sent.
 ///
 /// # Errors
-/// `send`'s own: `EAGAIN` and `EINTR` too.
+/// Errors of `send`, including `EAGAIN` and `EINTR`.
 #[inline]
 pub fn send(fd: RawFd, bytes: &[u8]) -> io::Result<usize> {
-    // A signal for a broken pipe is not wanted.
+    // No `SIGPIPE`.
     count(bare_calls::send(fd, bytes, libc::MSG_NOSIGNAL))
 }
 
