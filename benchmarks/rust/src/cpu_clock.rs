@@ -1,10 +1,10 @@
-//! CPU time of a process, read from outside it.
+//! CPU time of a process, read by another process.
 //!
-//! The kernel names the CPU clocks of a process by a number made of its pid, so that the load
-//! generator can read the server's CPU time at the very moments its own counting begins and ends.
-//! The server holds no measuring code at all, and every loop is measured by the same clock. The sum
-//! is the scheduler's, exact to nanoseconds; how it divides into user and system is the kernel's
-//! estimate, the same one that `getrusage` gives.
+//! The kernel derives the ids of a process's CPU clocks from its pid, so the load generator can
+//! read the server's CPU time exactly when its own measurement begins and ends. The server contains
+//! no measuring code, and every loop is measured by the same clock. The total is the scheduler's,
+//! exact to nanoseconds; its division into user and system time is the kernel's estimate, as in
+//! `getrusage`.
 
 use std::io;
 use std::time::Duration;
@@ -14,17 +14,17 @@ const USER_AND_SYSTEM: i32 = 0;
 const USER: i32 = 1;
 const SCHEDULER: i32 = 2;
 
-/// CPU time a process has used.
+/// The CPU time that a process has used.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CpuTime {
-    /// User and system together, as the scheduler counted it.
+    /// User and system time together, as counted by the scheduler.
     pub total: Duration,
     user: Duration,
     user_and_system: Duration,
 }
 
 impl CpuTime {
-    /// The CPU time the process `pid` has used until now.
+    /// The CPU time that the process `pid` has used so far.
     pub fn of_process(pid: u32) -> io::Result<Self> {
         Ok(Self {
             total: read(pid, SCHEDULER)?,
@@ -33,12 +33,12 @@ impl CpuTime {
         })
     }
 
-    /// The CPU time this process has used until now.
+    /// The CPU time that this process has used so far.
     pub fn of_this_process() -> io::Result<Self> {
         Self::of_process(std::process::id())
     }
 
-    /// What was used since `earlier`.
+    /// The CPU time used since `earlier`.
     pub fn since(&self, earlier: &Self) -> Self {
         Self {
             total: self.total.saturating_sub(earlier.total),
@@ -47,8 +47,7 @@ impl CpuTime {
         }
     }
 
-    /// The part of the total spent in user space: the total divided as the kernel's sampling
-    /// divides it.
+    /// The part of the total spent in user space, by the kernel's sampled ratio.
     pub fn user(&self) -> Duration {
         if self.user_and_system.is_zero() {
             return Duration::ZERO;
@@ -69,8 +68,7 @@ fn read(pid: u32, which: i32) -> io::Result<Duration> {
         tv_sec: 0,
         tv_nsec: 0,
     };
-    // SAFETY: `value` is a timespec of ours that outlives the call, and the kernel checks the
-    // clock's number.
+    // SAFETY: `value` is a valid timespec, and the kernel checks the clock id.
     if unsafe { libc::clock_gettime(clock, &raw mut value) } != 0 {
         return Err(io::Error::last_os_error());
     }
@@ -109,7 +107,7 @@ mod tests {
 
     fn rusage() -> Duration {
         let mut usage = std::mem::MaybeUninit::<libc::rusage>::zeroed();
-        // SAFETY: a rusage of zeros is valid, and the call writes to ours alone.
+        // SAFETY: an all-zero `rusage` is valid, and the call writes only to it.
         let usage = unsafe {
             assert_eq!(libc::getrusage(libc::RUSAGE_SELF, usage.as_mut_ptr()), 0);
             usage.assume_init()

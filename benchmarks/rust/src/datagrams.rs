@@ -1,8 +1,8 @@
 //! The load of `bench-load datagrams`: UDP sockets with one message in flight on each, every echoed
-//! byte compared.
+//! byte checked.
 //!
-//! A lost datagram is a stall, which ends the measurement without figures: on the loopback none is
-//! lost as long as the server's receive buffer holds all that are in flight.
+//! A lost datagram is a stall, which ends the measurement without figures. On loopback none is lost
+//! as long as the server's receive buffer holds all datagrams in flight.
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
@@ -21,7 +21,7 @@ struct Peer {
     since: Instant,
 }
 
-/// The sockets and what they exchange with the server.
+/// The sockets and their messages.
 pub struct Datagrams {
     messages: Messages,
     peers: Vec<Peer>,
@@ -30,8 +30,8 @@ pub struct Datagrams {
 }
 
 impl Datagrams {
-    /// Opens `count` sockets, with one whole exchange on each, so that each is known to be answered
-    /// before anything is measured.
+    /// Opens `count` sockets and completes one exchange on each, so that all are known to work
+    /// before the measurement.
     pub fn open(address: SocketAddr, count: usize, messages: Messages) -> Result<Self, String> {
         let size = messages.size();
         let mut load = Self {
@@ -60,7 +60,7 @@ impl Datagrams {
         Ok(load)
     }
 
-    /// Receives one datagram, which has to be the whole reply.
+    /// Receives one datagram, which must be the whole reply.
     fn verify(&mut self, index: usize) -> Result<(), String> {
         let peer = &self.peers[index];
         let count = peer

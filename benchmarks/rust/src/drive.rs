@@ -1,5 +1,5 @@
-//! Drives a load: waits for what is ready, has the load go on there, and ends when the time that
-//! counts is over.
+//! Drives a load: waits for ready connections, lets the load continue on them, and ends after the
+//! measured time.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -7,24 +7,24 @@ use std::time::{Duration, Instant};
 use crate::epoll::Epoll;
 use crate::meter::{Meter, Tick};
 
-/// How long a load runs, and whose CPU time counts.
+/// How long a load runs, and which process's CPU time is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Span {
-    /// Before anything is measured.
+    /// The time before the measurement.
     pub warm_up: Duration,
-    /// While it is measured.
+    /// The measured time.
     pub seconds: Duration,
-    /// The process of the server.
+    /// The server's process id.
     pub server: Option<u32>,
 }
 
-/// What is exchanged with a server, on connections that are known by their numbers.
+/// The exchange with a server, on numbered connections.
 pub trait Load {
-    /// Registers the connections, and begins something on each.
+    /// Registers the connections and begins an operation on each.
     fn begin(&mut self, epoll: &Epoll) -> Result<(), String>;
 
-    /// A connection is ready for something. What is done by then goes to the meter, and is begun
-    /// anew.
+    /// Called when a connection is ready. A completed operation is recorded in the meter, and the
+    /// next one begins.
     fn ready(
         &mut self,
         index: usize,
@@ -33,7 +33,7 @@ pub trait Load {
         meter: &mut Meter,
     ) -> Result<(), String>;
 
-    /// Nothing has come for too long: what is missing.
+    /// Describes what is missing, when nothing has arrived for too long.
     fn stalled(&self) -> String;
 }
 

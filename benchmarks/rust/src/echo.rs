@@ -12,7 +12,7 @@ use crate::message::Messages;
 use crate::meter::{Meter, PATIENCE};
 use crate::stream::{Stream, Tls};
 
-/// Connections opened from one source address; a few addresses together are not short of ports.
+/// Connections per source address; several addresses avoid a shortage of ports.
 const PER_SOURCE: usize = 8_192;
 const RECEIVE: usize = 64 * 1024;
 
@@ -20,9 +20,9 @@ struct Connection {
     stream: Stream,
     /// Number of the message in flight.
     sequence: u64,
-    /// How much of it was sent.
+    /// How many bytes of it were sent.
     sent: usize,
-    /// How much of the reply has come and was as it should be.
+    /// How many bytes of the reply have arrived and were correct.
     received: usize,
     since: Instant,
 }
@@ -30,7 +30,7 @@ struct Connection {
 /// The connections to an echo server.
 pub struct Echo {
     messages: Messages,
-    /// How often a server answers with each message.
+    /// How many copies of each message a server returns.
     copies: usize,
     connections: Vec<Connection>,
     send: Vec<u8>,
@@ -38,8 +38,8 @@ pub struct Echo {
 }
 
 impl Echo {
-    /// Opens `count` connections, and has one whole exchange on each. A server answers with
-    /// `copies` of each message.
+    /// Opens `count` connections and completes one exchange on each. The server returns `copies`
+    /// copies of each message.
     pub fn open(
         address: SocketAddr,
         count: usize,
@@ -59,8 +59,8 @@ impl Echo {
         Ok(load)
     }
 
-    /// Opens `count` connections one by one, with one whole exchange on each, so that no accept
-    /// queue overflows and each is known to be served before anything is measured.
+    /// Opens `count` connections one by one and completes one exchange on each, so that no accept
+    /// queue overflows and all are known to work before the measurement.
     fn connect(&mut self, address: SocketAddr, count: usize, tls: &Tls) -> Result<(), String> {
         for index in 0..count {
             let stream = connect_from(index / PER_SOURCE, address)
@@ -77,7 +77,7 @@ impl Echo {
         Ok(())
     }
 
-    /// One message and its whole reply on a connection that is in blocking mode.
+    /// Sends one message and receives its whole reply on a connection in blocking mode.
     fn exchange(&mut self, index: usize) -> Result<(), String> {
         let text = |error: io::Error| format!("connection {index}: {error}");
         let connection = &mut self.connections[index];
@@ -97,7 +97,7 @@ impl Echo {
         }
     }
 
-    /// Compares `count` received bytes with what they have to be; true when the reply is whole.
+    /// Checks `count` received bytes; true when the reply is complete.
     fn verify(&mut self, index: usize, count: usize) -> Result<bool, String> {
         let connection = &mut self.connections[index];
         let size = self.messages.size();
@@ -133,8 +133,8 @@ impl Echo {
         Ok(connection.received == size * self.copies)
     }
 
-    /// Says that the connections are there, leaves them alone until the standard input ends, and
-    /// has one more exchange on each.
+    /// Prints that the connections exist, leaves them idle until standard input ends, and completes
+    /// one more exchange on each.
     pub fn idle(mut self) -> Result<(), String> {
         println!("{{\"connections\": {}}}", self.connections.len());
         io::copy(&mut io::stdin(), &mut io::sink()).map_err(|error| error.to_string())?;

@@ -1,4 +1,4 @@
-//! Level-triggered epoll, as little of it as the load generator and the floor need.
+//! Level-triggered epoll: only what the load generator and the floor need.
 
 use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
@@ -9,7 +9,7 @@ pub const READABLE: u32 = libc::EPOLLIN as u32;
 /// Writable.
 pub const WRITABLE: u32 = libc::EPOLLOUT as u32;
 
-/// An epoll instance and the space its events are written to.
+/// An epoll instance and a buffer for its events.
 #[derive(Debug)]
 pub struct Epoll {
     fd: OwnedFd,
@@ -17,12 +17,12 @@ pub struct Epoll {
 }
 
 impl Epoll {
-    /// A new instance that reports up to `capacity` events a wait.
+    /// A new instance that reports up to `capacity` events per wait.
     pub fn new(capacity: usize) -> io::Result<Self> {
         // SAFETY: the call takes no pointer.
         let fd = check(unsafe { libc::epoll_create1(libc::EPOLL_CLOEXEC) })?;
         Ok(Self {
-            // SAFETY: the descriptor was made just now and nobody else has it.
+            // SAFETY: the descriptor is new and has no other owner.
             fd: unsafe { OwnedFd::from_raw_fd(fd) },
             events: vec![libc::epoll_event { events: 0, u64: 0 }; capacity],
         })
@@ -33,7 +33,7 @@ impl Epoll {
         self.control(libc::EPOLL_CTL_ADD, fd, interest, key)
     }
 
-    /// Changes what `fd` is registered for.
+    /// Changes the interest of `fd`.
     pub fn modify(&self, fd: RawFd, interest: u32, key: u64) -> io::Result<()> {
         self.control(libc::EPOLL_CTL_MOD, fd, interest, key)
     }
@@ -42,7 +42,7 @@ impl Epoll {
     pub fn wait(&mut self, timeout: Option<Duration>) -> io::Result<usize> {
         let milliseconds = timeout.map_or(-1, |timeout| timeout.as_millis() as i32);
         let capacity = self.events.len() as i32;
-        // SAFETY: `events` has room for `capacity` events and is ours for the length of the call.
+        // SAFETY: `events` has room for `capacity` events and is borrowed mutably during the call.
         let count = unsafe {
             libc::epoll_wait(
                 self.fd.as_raw_fd(),
@@ -68,7 +68,7 @@ impl Epoll {
             events: interest,
             u64: key,
         };
-        // SAFETY: `event` outlives the call; a bad descriptor is an error, not undefined.
+        // SAFETY: `event` outlives the call; a bad descriptor is an error.
         check(unsafe { libc::epoll_ctl(self.fd.as_raw_fd(), operation, fd, &raw mut event) })?;
         Ok(())
     }

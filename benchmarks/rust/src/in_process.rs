@@ -1,5 +1,5 @@
-//! Drives the cases that need no socket: finds out how many operations fill the time wanted, then
-//! runs that many and prints the CPU time they took, in the same form as the Python programs do.
+//! Drives the cases that need no socket: determines how many operations fill the requested time,
+//! then runs that many and prints their CPU time, in the same form as the Python programs.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -8,8 +8,8 @@ use crate::cpu_clock::CpuTime;
 
 /// Runs `body(operations)` for about `seconds` and prints the result as a line of JSON.
 ///
-/// `body` performs exactly the number of operations it is given, verifies them, and returns how
-/// many it did (which may be rounded up to a whole batch).
+/// `body` performs the given number of operations, verifies them, and returns how many it did,
+/// which may be rounded up to a whole batch.
 pub fn measure(
     seconds: f64,
     mut body: impl FnMut(u64) -> Result<u64, String>,

@@ -1,15 +1,15 @@
-//! What the benchmark programs share. Nothing here is part of Rondel.
+//! Shared code of the benchmark programs. It is not part of Rondel.
 //!
-//! The programs are in `bin/`: `load` drives an echo server and checks what comes back, `floor` is
-//! the cheapest correct echo server, and one program for each Rust runtime holds its echo server
-//! and its in-process cases. `benchmarks/run.py` starts them and puts their figures side by side.
+//! The programs are in `bin/`: `load` drives a server and checks its replies, `floor` is the
+//! cheapest correct echo server, and one program per Rust runtime contains its echo server and
+//! in-process cases. `benchmarks/run.py` starts them and compares their figures.
 //!
-//! * [`message`] — what is sent, computed from (connection, sequence), so that a reply can be
+//! * [`message`] — the messages, computed from (connection, sequence), so that a reply can be
 //!   checked without a copy.
-//! * [`drive`] — the load generator's loop; [`meter`] — when it measures.
+//! * [`drive`] — the load generator's loop; [`meter`] — its measurement.
 //! * [`echo`], [`datagrams`], [`one_shot`], [`requests`] — the loads.
 //! * [`cpu_clock`] — CPU time of this process and of another one.
-//! * [`epoll`] — the four calls of epoll the load generator and the floor need.
+//! * [`epoll`] — the epoll calls that the load generator and the floor need.
 //! * [`in_process`] — the driver of the cases that need no socket.
 //! * [`options`] — the command line.
 

@@ -1,13 +1,13 @@
-//! The messages of the load generator: each one differs from every other, and none is stored.
+//! The messages of the load generator: all differ, and none is stored.
 //!
-//! Message `(connection, sequence)` is a 16-byte header naming both, then bytes of a fixed pool
-//! starting where the header says. A server that loses, repeats, reorders or mixes up bytes, or
-//! answers one connection with another's bytes, gives a reply that differs from what
-//! [`Messages::matches`] computes.
+//! Message `(connection, sequence)` is a 16-byte header with both numbers, then bytes of a fixed
+//! pool from an offset that depends on them. If a server loses, repeats, reorders or mixes up
+//! bytes, or sends one connection's bytes to another, the reply does not match in
+//! [`Messages::matches`].
 
-/// Bytes of the header that names the connection and the sequence number.
+/// Length of the header with the connection and the sequence number, in bytes.
 const HEADER: usize = 16;
-/// Bytes of varying start positions in the pool.
+/// Number of start positions in the pool.
 const OFFSETS: usize = 4096;
 
 /// All messages of one size.
@@ -23,7 +23,7 @@ impl Messages {
         if size < HEADER {
             return None;
         }
-        // xorshift64*: any generator does whose bytes do not repeat within a message.
+        // xorshift64*: any generator will do whose bytes do not repeat within a message.
         let mut state = 0x9e37_79b9_7f4a_7c15_u64;
         let pool = std::iter::repeat_with(|| {
             state ^= state >> 12;
@@ -36,12 +36,12 @@ impl Messages {
         Some(Self { size, pool })
     }
 
-    /// Bytes of one message.
+    /// The length of one message in bytes.
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Writes message `(connection, sequence)` over `out`, from the message's byte `from` on.
+    /// Fills `out` with message `(connection, sequence)`, from the message's byte `from` on.
     pub fn write(&self, connection: usize, sequence: u64, from: usize, out: &mut [u8]) {
         let (header, body) = self.parts(connection, sequence);
         let split = HEADER.saturating_sub(from).min(out.len());

@@ -1,5 +1,5 @@
-//! When a load generator measures: a warm-up, then the time that counts, with both processes' CPU
-//! clocks read at its ends.
+//! The measurement of a load generator: a warm-up, then the measured time, with both processes' CPU
+//! clocks read at its beginning and end.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -9,22 +9,22 @@ use hdrhistogram::Histogram;
 use crate::cpu_clock::CpuTime;
 use crate::drive::Span;
 
-/// Nothing for this long on any connection: the server has stalled.
+/// If nothing arrives on any connection for this long, the server has stalled.
 pub const PATIENCE: Duration = Duration::from_secs(10);
 
-/// Latencies up to this many nanoseconds are told apart; 2^40 are 18 minutes.
+/// The largest latency that is distinguished, in nanoseconds; 2^40 are 18 minutes.
 const MOST: u64 = 1 << 40;
-/// Decimal digits that they are told apart by.
+/// Significant decimal digits of the latencies.
 const DIGITS: u8 = 2;
 
-/// What a load generator does after it was told that time has passed.
+/// What a load generator does after [`Meter::tick`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Tick {
-    /// Go on.
+    /// Continue.
     GoOn,
     /// The figures are printed: end.
     Over,
-    /// Nothing has come for too long: end with an error.
+    /// Nothing has arrived for too long: end with an error.
     Stalled,
 }
 
@@ -35,7 +35,7 @@ pub struct Meter {
     begin: Instant,
     deadline: Instant,
     last_event: Instant,
-    /// The server's and this process's CPU time at the end of the warm-up, once that is over.
+    /// The server's and this process's CPU time at the end of the warm-up; `None` during it.
     measuring: Option<(CpuTime, CpuTime)>,
     latencies: Histogram<u64>,
 }
@@ -55,13 +55,13 @@ impl Meter {
         })
     }
 
-    /// An operation that began at `since` is done, and was as it should be.
+    /// Records that an operation that began at `since` has completed correctly.
     pub fn record(&mut self, now: Instant, since: Instant) {
         let nanoseconds = (now - since).as_nanos() as u64;
         self.latencies.saturating_record(nanoseconds);
     }
 
-    /// Looks at the clock. `events`: how many descriptors were ready at `now`.
+    /// Checks the clock. `events`: how many descriptors were ready at `now`.
     pub fn tick(&mut self, now: Instant, events: usize) -> Result<Tick, String> {
         let text = |error: io::Error| error.to_string();
         if now >= self.deadline {

@@ -1,8 +1,8 @@
 //! The load of `bench-load one-shot`: connections that carry one message and its echo, after which
 //! the server closes them.
 //!
-//! A fixed number of them is under way at any time; the end of one is the beginning of the next.
-//! Each reply is compared, and the server's end of the connection has to follow it.
+//! A fixed number of them is open at any time; when one ends, the next begins. Each reply is
+//! checked, and the server must then close the connection.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -24,7 +24,7 @@ struct Exchange {
     since: Instant,
 }
 
-/// The connections that are under way.
+/// The open connections.
 pub struct OneShot {
     address: SocketAddr,
     messages: Messages,
@@ -35,7 +35,7 @@ pub struct OneShot {
 }
 
 impl OneShot {
-    /// So many connections at a time, none of them opened yet.
+    /// `count` connections at a time; none is opened yet.
     pub fn new(address: SocketAddr, count: usize, messages: Messages) -> Self {
         let size = messages.size();
         Self {
@@ -51,8 +51,7 @@ impl OneShot {
     fn open(&mut self, index: usize, epoll: &Epoll) -> io::Result<()> {
         let since = Instant::now();
         let socket = Socket::new(Domain::IPV4, Type::STREAM.nonblocking(), None)?;
-        // It is the server that closes first; without this its ends would wait for late packets by
-        // the thousand.
+        // The server closes first; without this thousands of its sockets would stay in TIME_WAIT.
         socket.set_linger(Some(Duration::ZERO))?;
         socket.set_tcp_nodelay(true)?;
         match socket.connect(&self.address.into()) {
@@ -71,7 +70,7 @@ impl OneShot {
         Ok(())
     }
 
-    /// The connection is established, or has failed.
+    /// Called when the connection is established or has failed: sends the message.
     fn send(&mut self, index: usize, epoll: &Epoll) -> io::Result<()> {
         let Some(exchange) = self.exchanges[index].as_mut().filter(|it| !it.sent) else {
             return Ok(());
@@ -86,8 +85,7 @@ impl OneShot {
         epoll.modify(exchange.stream.as_raw_fd(), READABLE, index as u64)
     }
 
-    /// Something has come. When it is the end of a whole reply, gives the moment at which the
-    /// exchange began.
+    /// Receives data. At the end of a complete reply, returns when the exchange began.
     fn receive(&mut self, index: usize) -> Result<Option<Instant>, String> {
         let size = self.messages.size();
         let Some(exchange) = self.exchanges[index].as_mut() else {

@@ -13,7 +13,7 @@ pub struct Options {
 }
 
 impl Options {
-    /// Parses this process's arguments; `known` are the names that may occur.
+    /// Parses this process's arguments; `known` are the allowed names.
     pub fn from_command_line(known: &[&str]) -> Result<Self, String> {
         Self::parse(std::env::args().skip(1), known)
     }
@@ -34,7 +34,7 @@ impl Options {
         Ok(Self { mode, values })
     }
 
-    /// The value of `name`, or an error that says it is missing or unreadable.
+    /// The value of `name`, or an error if it is missing or invalid.
     pub fn get<T: FromStr>(&self, name: &str) -> Result<T, String> {
         self.find(name)?
             .ok_or_else(|| format!("--{name} is needed"))

@@ -1,9 +1,9 @@
-//! The loads of `bench-load http` and `bench-load websocket`: requests to whole programs, one in
+//! The loads of `bench-load http` and `bench-load websocket`: requests to complete programs, one in
 //! flight on each connection.
 //!
-//! An HTTP request asks for a path that no other request asks for, and the reply's body has the
-//! path in it; a websocket's message is one of [`Messages`]. Each reply is compared whole, head and
-//! framing included, as far as the protocol says what they have to be.
+//! Each HTTP request has a unique path, which the reply's body contains; a websocket message is one
+//! of [`Messages`]. Each reply is checked completely, including head and framing, as far as the
+//! protocol defines them.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -16,35 +16,35 @@ use crate::message::Messages;
 use crate::meter::{Meter, PATIENCE};
 use crate::stream::{Stream, Tls};
 
-/// Longest head of a reply.
+/// The longest head of a reply, in bytes.
 const HEAD: usize = 8 * 1024;
 const MASK: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 
-/// What is spoken.
+/// The protocol of the load.
 pub enum Protocol {
-    /// HTTP/1.1 over a connection that is kept; the body is this long, or as short as it can be
-    /// with 0.
+    /// HTTP/1.1 over a persistent connection. The body has this many bytes, or with 0 as few as
+    /// possible.
     Http(usize),
-    /// Binary messages over a websocket, sent back as they are.
+    /// Binary messages over a websocket, echoed unchanged.
     WebSocket(Messages),
 }
 
 struct Connection {
     stream: Stream,
     sequence: u64,
-    /// What has come of the reply.
+    /// The part of the reply that has arrived.
     reply: Vec<u8>,
     since: Instant,
 }
 
-/// What a read found.
+/// The result of a read.
 #[derive(PartialEq, Eq)]
 enum Received {
-    /// No bytes have come.
+    /// No bytes have arrived.
     Nothing,
-    /// The reply is not whole yet.
+    /// The reply is not complete yet.
     Part,
-    /// The reply is whole.
+    /// The reply is complete.
     Whole,
 }
 
@@ -54,13 +54,13 @@ pub struct Requests {
     connections: Vec<Connection>,
     request: Vec<u8>,
     receive: Vec<u8>,
-    /// Whether the connections are in epoll, and no longer in blocking mode.
+    /// Whether the connections are registered with epoll and non-blocking.
     watched: bool,
 }
 
 impl Requests {
-    /// Connects, shakes hands where the protocol does, and has one reply on each connection, so
-    /// that each is known to be served before anything is measured.
+    /// Connects, performs the protocol's handshake, and completes one request on each connection,
+    /// so that all are known to work before the measurement.
     pub fn open(
         address: SocketAddr,
         count: usize,
@@ -116,18 +116,18 @@ impl Requests {
                 }
             }
         }
-        // Nothing else is under way on the connection, so that it fits.
+        // Nothing else is in flight on the connection, so the request fits into the send buffer.
         connection.stream.write_all(&self.request)?;
         connection.stream.flush()
     }
 
-    /// Reads once; it is an error if the reply isn't what it has to be.
+    /// Reads once; a wrong reply is an error.
     fn receive(&mut self, index: usize) -> Result<Received, String> {
         let connection = &mut self.connections[index];
         match connection.stream.read(&mut self.receive) {
             Ok(0) => return Err("closed by the server".to_owned()),
             Ok(count) => connection.reply.extend_from_slice(&self.receive[..count]),
-            // Before the descriptor is watched, this means that nothing has come for too long.
+            // Before the descriptor is watched, this means that nothing has arrived for too long.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && self.watched => {
                 return Ok(Received::Nothing);
             }
@@ -206,7 +206,7 @@ fn path(index: usize, sequence: u64) -> String {
     format!("/{index:05}-{sequence:010}")
 }
 
-/// The body that a server has to give for `path`: the programs in `programs/` make the same.
+/// The expected body for `path`; the programs in `programs/` make the same one.
 fn body(path: &str, size: usize) -> Vec<u8> {
     if size == 0 {
         return format!("Hello from {path}").into_bytes();

@@ -1,5 +1,5 @@
-//! A connection of the load generator: TCP, or TLS over it by rustls. The server's certificate is
-//! not looked at: what is measured is the server.
+//! A connection of the load generator: TCP, or TLS over TCP with rustls. The server's certificate
+//! is not verified, because only the server is measured.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
@@ -11,10 +11,10 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme};
 
-/// How connections speak TLS, if they do.
+/// The TLS configuration of connections, if they use TLS.
 pub type Tls = Option<Arc<ClientConfig>>;
 
-/// What all TLS connections of a run share.
+/// The TLS configuration shared by all connections of a run.
 pub fn tls() -> Result<Tls, String> {
     let provider = Arc::new(ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider.clone())
@@ -42,7 +42,7 @@ impl Stream {
                 let name = ServerName::try_from("localhost").map_err(|error| error.to_string())?;
                 let mut connection = ClientConnection::new(config.clone(), name)
                     .map_err(|error| error.to_string())?;
-                // A message is taken whole, and leaves as the socket takes it.
+                // A message is accepted whole, and sent as the socket permits.
                 connection.set_buffer_limit(None);
                 Some(Box::new(connection))
             }
@@ -50,22 +50,22 @@ impl Stream {
         Ok(Self { tcp, tls })
     }
 
-    /// Whether reads and writes return `WouldBlock` rather than wait.
+    /// Sets whether reads and writes return `WouldBlock` rather than wait.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
         self.tcp.set_nonblocking(nonblocking)
     }
 
-    /// Whether something was written that the socket has not taken.
+    /// Whether written data has not yet been sent.
     pub fn has_more_to_send(&self) -> bool {
         self.tls.as_ref().is_some_and(|tls| tls.wants_write())
     }
 
-    /// Whether there may be bytes that have come already: the descriptor would not tell of them.
+    /// Whether received bytes may be buffered, which the descriptor's readiness would not show.
     pub fn reads_ahead(&self) -> bool {
         self.tls.is_some()
     }
 
-    /// Sends what was written and the socket had not taken.
+    /// Sends written data that the socket had not accepted.
     pub fn send_more(&mut self) -> io::Result<()> {
         if let Some(tls) = &mut self.tls {
             while tls.wants_write() {

@@ -1,7 +1,7 @@
-//! What the engine's parts cost, each alone: `cargo bench -p rondel-engine`. The time is that of
-//! one run of a function; where several things happen in it, `items` says what one of them takes.
+//! Measures the engine's parts separately: `cargo bench -p rondel-engine`. The time is that of one
+//! call of a function; where it processes several items, `items` gives the rate per item.
 //!
-//! Whole programs are measured by `make bench`.
+//! `make bench` measures whole programs.
 
 use std::cell::Cell;
 use std::fs::File;
@@ -21,7 +21,7 @@ fn main() {
 
 const ITEMS: usize = 1_000;
 
-/// So many items wait, and each that runs queues itself again.
+/// With `waiting` items in the ring, each that runs queues itself again.
 #[divan::bench(args = [1, 100, 10_000])]
 fn ready_ring(bencher: Bencher, waiting: usize) {
     let ready = Ready::new();
@@ -47,12 +47,12 @@ impl Timer for Timeout {
     }
 }
 
-/// Deadlines within a second, in no order.
+/// Deadlines within about a second, in pseudorandom order.
 fn deadlines() -> impl Iterator<Item = u64> {
     (0_u64..).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 34)
 }
 
-/// All are set, and all are due.
+/// Sets all timers, then fires all.
 #[divan::bench(args = [100, 10_000])]
 fn timers_that_fire(bencher: Bencher, count: usize) {
     bencher
@@ -69,7 +69,7 @@ fn timers_that_fire(bencher: Bencher, count: usize) {
         });
 }
 
-/// So many others are pending; each is cancelled before the next one is set.
+/// With `pending` other timers, each is cancelled before the next one is set.
 #[divan::bench(args = [0, 1_000])]
 fn timers_that_are_cancelled(bencher: Bencher, pending: usize) {
     let mut timers = Timers::new();
@@ -93,7 +93,7 @@ impl WakeUp for Nobody {
     fn wake(&self) {}
 }
 
-/// Items that come while the loop does not wait, and are taken together.
+/// Items that arrive while the loop does not wait, and are taken together.
 #[divan::bench(args = [1, 100])]
 fn inbox(bencher: Bencher, together: usize) {
     let inbox = Inbox::new(Nobody);
@@ -105,7 +105,7 @@ fn inbox(bencher: Bencher, together: usize) {
     });
 }
 
-/// The loop is about to wait each time.
+/// Each item arrives while the loop is about to wait.
 #[divan::bench]
 fn inbox_of_a_loop_that_waits(bencher: Bencher) {
     let inbox = Inbox::new(Nobody);
@@ -121,7 +121,7 @@ fn copied(bytes: &[u8]) -> Result<Vec<u8>, ()> {
     Ok(bytes.to_vec())
 }
 
-/// What arrives is read as it is.
+/// Each chunk is read whole.
 #[divan::bench(args = [64, 65_536])]
 fn read_buffer_of_one_chunk(bencher: Bencher, size: usize) {
     let mut buffer = ReadBuffer::new();
@@ -133,7 +133,7 @@ fn read_buffer_of_one_chunk(bencher: Bencher, size: usize) {
         });
 }
 
-/// A chunk that has many lines in it.
+/// A chunk of many lines.
 #[divan::bench]
 fn read_buffer_of_lines(bencher: Bencher) {
     let chunk = b"a line of so many bytes\r\n".repeat(100);
@@ -151,7 +151,7 @@ fn read_buffer_of_lines(bencher: Bencher) {
         });
 }
 
-/// Chunks that are written in one turn and leave by one system call, which takes them all.
+/// Chunks that are written in one turn and sent with one system call.
 #[divan::bench(args = [1, 16])]
 fn write_queue(bencher: Bencher, chunks: usize) {
     let sink = File::create("/dev/null").expect("/dev/null is there");

@@ -1,8 +1,8 @@
-//! Every interleaving of the inbox and its wake, by loom:
-//! `RUSTFLAGS="--cfg loom" cargo test -p rondel-engine --test inbox_loom --release`.
+//! Checks every interleaving of the inbox and its wake-up with loom: `RUSTFLAGS="--cfg loom" cargo
+//! test -p rondel-engine --test inbox_loom --release`.
 //!
-//! The loop's side is written as `event_loop/turn.rs` has it. A lost wake shows as a deadlock: the
-//! loop sleeps on a condition that nobody will ever set.
+//! The loop's side is written as in `event_loop/turn.rs`. A lost wake-up shows as a deadlock: the
+//! loop waits for a condition that is never set.
 #![cfg(loom)]
 
 use loom::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +10,7 @@ use loom::sync::{Arc, Condvar, Mutex};
 use loom::thread;
 use rondel_engine::event_loop::inbox::{Inbox, WakeUp};
 
-/// An eventfd: a wake before the wait counts.
+/// Models an eventfd: a wake-up before the wait is not lost.
 #[derive(Clone)]
 struct Event(Arc<(Mutex<usize>, Condvar)>);
 
@@ -35,7 +35,7 @@ impl WakeUp for Event {
     }
 }
 
-/// Turns of a loop that has nothing else to do, until so many items have come.
+/// Runs turns of an otherwise idle loop until `expected` items have arrived.
 fn receive(inbox: &Inbox<usize, Event>, event: &Event, expected: usize) -> Vec<usize> {
     let mut received = Vec::new();
     while received.len() < expected {
@@ -67,8 +67,8 @@ fn no_wake_is_lost_with_one_sender() {
 
 #[test]
 fn no_wake_is_lost_with_two_senders() {
-    // All interleavings of three threads are too many: those with up to two preemptions, where bugs
-    // show.
+    // Three threads have too many interleavings: check those with up to two preemptions, which
+    // reveal most bugs.
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(2);
     model.check(|| {
@@ -100,8 +100,8 @@ fn a_bare_wake_ends_a_wait() {
             raised.store(1, Ordering::SeqCst);
             sender.wake();
         });
-        // As a host does that is told by a flag of its own, e.g. to stop: the flag is looked at
-        // after the wait was announced.
+        // As in a host with its own flag, e.g. to stop: it checks the flag after it has announced
+        // the wait.
         while flag.load(Ordering::SeqCst) == 0 {
             if inbox.prepare_to_park() {
                 if flag.load(Ordering::SeqCst) == 0 {
@@ -116,7 +116,7 @@ fn a_bare_wake_ends_a_wait() {
 
 #[test]
 fn nothing_stays_behind_in_a_closed_inbox() {
-    /// Counts how many of it are alive.
+    /// Counts its live instances.
     struct Item(Arc<AtomicUsize>);
     impl Drop for Item {
         fn drop(&mut self) {

@@ -14,7 +14,7 @@ use rondel_engine::event_loop::clock::Clock;
 use rondel_engine::event_loop::timers::Timer;
 use rondel_engine::event_loop::{EventLoop, Host};
 
-/// Notes what is reported. Its timers only end a wait.
+/// Records the reports. Its timers only end a wait.
 #[derive(Default)]
 struct Reports(RefCell<Vec<String>>);
 
@@ -57,16 +57,16 @@ fn new_loop() -> Loop {
     EventLoop::new(Reports::default(), Clock::Monotonic).unwrap()
 }
 
-/// What one look at the descriptors reports. The first turn of a run always looks, and a stopped
-/// one does not wait.
+/// The reports of one poll of the descriptors. The first turn of a run always polls, and a stopped
+/// loop does not wait.
 fn look(event_loop: &Loop) -> Vec<String> {
     event_loop.stop();
     event_loop.run_forever().unwrap();
-    // Items queued by the turn's look are run by that same turn.
+    // Items queued by the poll are run in the same turn.
     event_loop.host.0.take()
 }
 
-/// How many times the loop wakes in 20 ms in which it has nothing to report.
+/// How many times the loop wakes in 20 ms without anything to report.
 fn spins(event_loop: &Loop) -> usize {
     let end = event_loop.now() + 20_000_000;
     let mut turns = 0;
@@ -120,7 +120,7 @@ fn a_hang_up_is_readable_and_writable() {
 fn the_writing_end_of_a_pipe_learns_that_nobody_reads() {
     let event_loop = new_loop();
     let (reader, writer) = io::pipe().unwrap();
-    // Only for reading, as a transport of a pipe does to see the other end close.
+    // Only for reading, as a pipe transport does to detect that the other end is closed.
     event_loop.add_reader(writer.as_raw_fd(), "closed").unwrap();
     assert!(look(&event_loop).is_empty());
     drop(reader);
@@ -137,7 +137,7 @@ fn a_hang_up_on_a_muted_reader_does_not_spin() {
     assert!(spins(&event_loop) <= 3);
     drop(theirs);
     assert!(spins(&event_loop) <= 3);
-    // What was missed is found when it is watched again.
+    // Missed events are found when it is watched again.
     event_loop.add_reader(ours.as_raw_fd(), "again").unwrap();
     assert_eq!(look(&event_loop), ["again in"]);
 }
@@ -192,9 +192,9 @@ fn regular_files_and_bad_descriptors_are_refused_and_leave_nothing() {
     event_loop.for_each_source(|source| panic!("{source} is still there"));
 }
 
-/// Makes `from` another name of what `to` is, closing what that was.
+/// Makes `to` a duplicate of `from`, closing the file it was.
 fn replace(to: &OwnedFd, from: &OwnedFd) {
-    // SAFETY: both are open.
+    // SAFETY: both descriptors are open.
     assert!(unsafe { libc::dup2(from.as_raw_fd(), to.as_raw_fd()) } >= 0);
 }
 
@@ -210,7 +210,7 @@ fn a_number_that_is_closed_and_used_again_starts_afresh() {
     // Closed behind the loop's back: the kernel forgets the registration, the loop does not.
     replace(&ours, &OwnedFd::from(other));
     assert!(look(&event_loop).is_empty());
-    // The new owner watches for more than the old one did, and the kernel knows neither.
+    // The new owner watches another side than the old one, and the kernel has neither registration.
     event_loop.add_writer(fd, "second").unwrap();
     assert_eq!(look(&event_loop), ["second out"]);
     assert_eq!(event_loop.add_reader(fd, "second").unwrap(), Some("first"));
@@ -228,8 +228,7 @@ fn a_registration_that_lives_on_in_a_duplicate_is_reported_to_nobody() {
     event_loop.add_reader(fd, "first").unwrap();
     theirs.write_all(b"x").unwrap();
     assert_eq!(look(&event_loop), ["first in"]);
-    // Removed, closed and used again. The duplicate keeps the socket open, but not the
-    // registration.
+    // Removed, closed and reused. The duplicate keeps the socket open, but not the registration.
     event_loop.remove_reader(fd);
     let (next, mut nexts) = pair();
     replace(&ours, &OwnedFd::from(next));
@@ -267,24 +266,24 @@ fn more_descriptors_than_one_wait_reports_all_come() {
         event_loop.add_reader(ours.as_raw_fd(), "x").unwrap();
         (&mut &*theirs).write_all(b"x").unwrap();
     }
-    // Edge: the first wait reports 1,024, and the kernel goes round.
+    // The first wait reports 1,024 events; the kernel reports the others next.
     let reports = look(&event_loop).len() + look(&event_loop).len();
     assert!(reports >= pairs.len(), "{reports} of {}", pairs.len());
 }
 
-/// Runs `child` in a forked process; it has to answer true.
+/// Runs `child` in a forked process; it must return true.
 fn in_a_fork(child: impl FnOnce() -> bool) {
-    // SAFETY: the child only uses what the forking thread has, and ends without running anything of
-    // the parent's.
+    // SAFETY: the child uses only state of the forking thread, and exits without running the
+    // parent's code.
     let pid = unsafe { libc::fork() };
     assert!(pid >= 0);
     if pid == 0 {
         let answer = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child));
-        // SAFETY: ends the process.
+        // SAFETY: no preconditions; ends the process.
         unsafe { libc::_exit(i32::from(!matches!(answer, Ok(true)))) };
     }
     let mut status = 0;
-    // SAFETY: our own child, and room for its status.
+    // SAFETY: our own child, and a valid pointer for its status.
     assert_eq!(unsafe { libc::waitpid(pid, &mut status, 0) }, pid);
     assert_eq!(status, 0);
 }
@@ -341,7 +340,7 @@ fn a_forked_child_goes_on_with_what_was_registered_and_is_woken_itself() {
         let kept = look(&event_loop) == ["kept in"];
         let mut byte = [0];
         (&ours).read_exact(&mut byte).unwrap();
-        // Woken by a thread of the child's, through the child's own eventfd.
+        // Woken by a thread of the child, through the child's own eventfd.
         let inbox = std::sync::Arc::clone(event_loop.inbox());
         let thread = std::thread::spawn(move || {
             std::thread::sleep(Duration::from_millis(5));
@@ -351,7 +350,7 @@ fn a_forked_child_goes_on_with_what_was_registered_and_is_woken_itself() {
         thread.join().unwrap();
         kept && event_loop.host.0.take().is_empty()
     });
-    // Neither the bytes nor the wake-up came here.
+    // Neither the bytes nor the wake-up arrived in the parent.
     assert!(look(&event_loop).is_empty());
     assert!(spins(&event_loop) <= 3);
 }
@@ -365,7 +364,7 @@ fn waking_and_closing_at_once_never_writes_to_a_descriptor_that_is_closed() {
         event_loop.call_at(event_loop.now() + 100_000, Tick);
         event_loop.turn().unwrap();
         event_loop.close();
-        // Whoever takes the eventfd's number next must get no bytes.
+        // The next owner of the eventfd's number must not receive bytes.
         let (ours, theirs) = pair();
         sender.join().unwrap();
         for mut end in [&ours, &theirs] {

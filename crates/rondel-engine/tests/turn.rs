@@ -1,5 +1,5 @@
-//! One turn of the loop: what runs in which order, and how long it waits. By a host whose items are
-//! letters.
+//! One turn of the loop: what runs in which order, and how long it waits. Tested with a host whose
+//! items are strings.
 
 use std::cell::{Cell, RefCell};
 use std::convert::Infallible;
@@ -19,12 +19,12 @@ use rondel_engine::event_loop::{EventLoop, Host};
 type Loop = EventLoop<Letters>;
 type Action = Box<dyn Fn(&Loop)>;
 
-/// Runs an item by noting its name and doing what is to be done under that name.
+/// Runs an item by recording its name and performing the action registered under it.
 #[derive(Default)]
 struct Letters {
     trace: RefCell<Vec<String>>,
     actions: RefCell<Vec<(String, Action)>>,
-    /// The loop that this is embedded in, while it runs.
+    /// The loop that contains this host, while it runs.
     this: Cell<Option<*const Loop>>,
     /// The time of a clock that the program has replaced.
     patched: Cell<Option<u64>>,
@@ -125,7 +125,7 @@ fn soon(event_loop: &Loop, what: &str) {
     event_loop.call_soon(what.to_owned());
 }
 
-/// When the item of this name runs, this is done. Once.
+/// Registers an action that is performed once, when the item of this name runs.
 fn on(event_loop: &Loop, what: &str, action: impl Fn(&Loop) + 'static) {
     let action = (what.to_owned(), Box::new(action) as Action);
     event_loop.host.actions.borrow_mut().push(action);
@@ -172,7 +172,7 @@ fn io_comes_before_timers_and_timers_before_the_inbox_but_all_behind_what_is_rea
     soon(&event_loop, "ready");
     soon(&event_loop, "stop");
     on(&event_loop, "stop", Loop::stop);
-    // The first turn of a run asks the reactor even though something is ready.
+    // The first turn of a run polls the reactor even though something is ready.
     run(&event_loop).unwrap();
     assert_eq!(
         trace(&event_loop),
@@ -198,7 +198,7 @@ fn stopping_finishes_the_batch_and_keeps_what_it_queued() {
     soon(&event_loop, "b");
     run(&event_loop).unwrap();
     assert_eq!(trace(&event_loop), ["a", "b"]);
-    // Stopped before it runs: one turn, as asyncio's `stop(); run_forever()`.
+    // Stopped before it runs: one turn, as in asyncio's `stop(); run_forever()`.
     event_loop.stop();
     run(&event_loop).unwrap();
     assert_eq!(trace(&event_loop), ["later"]);
@@ -269,7 +269,8 @@ fn timers_follow_a_clock_that_the_program_has_replaced() {
     assert_eq!(turn(&event_loop), ["far"]);
 }
 
-/// Items that requeue themselves for as many turns, while a descriptor is ready.
+/// Runs up to `turns` busy turns while a descriptor is ready. Returns after how many it was
+/// reported.
 fn turns_until_io(event_loop: &Loop, turns: usize) -> Option<usize> {
     let (ours, mut theirs) = UnixStream::pair().unwrap();
     event_loop
@@ -309,7 +310,7 @@ fn io_is_looked_for_in_slow_turns_too() {
     soon(&event_loop, "busy");
     turn(&event_loop);
     theirs.write_all(b"x").unwrap();
-    // Longer than any tick of the coarse clock, which is what the bound in time is made of.
+    // Longer than any tick of the coarse clock, which bounds the time without a poll.
     thread::sleep(Duration::from_millis(11));
     soon(&event_loop, "busy");
     assert_eq!(turn(&event_loop), ["busy", "io readable"]);
@@ -340,7 +341,7 @@ fn due_timers_run_though_there_is_always_work() {
 fn a_wait_is_neither_shorter_than_asked_nor_a_millisecond_longer() {
     let event_loop = real_loop();
     let mut shortest = u64::MAX;
-    // The shortest of many: a busy machine only ever makes waits longer.
+    // The shortest of many: a busy machine only makes waits longer.
     for _ in 0..50 {
         let start = event_loop.now();
         event_loop.call_at(start + 200_000, name("timer"));
@@ -363,7 +364,7 @@ fn mail_ends_a_wait_and_keeps_its_order() {
     });
     let mut received = Vec::new();
     while received.len() < 100 {
-        // Without a timer: only the mail can end the wait.
+        // There is no timer, so only the mail can end the wait.
         received.extend(turn(&event_loop));
     }
     let expected: Vec<_> = (0..100).map(|number: i32| number.to_string()).collect();
@@ -384,7 +385,7 @@ fn very_much_mail_does_not_hold_up_a_timer() {
     received.retain(|item| item != "ready" && item != "timer");
     let first = received.len();
     while received.len() < 5000 {
-        // Without anything else that is ready, and without waiting.
+        // Nothing else is ready, and the turn does not wait.
         received.extend(turn(&event_loop));
     }
     assert!(first > 0 && !event_loop.inbox().has_mail());
@@ -417,7 +418,7 @@ fn what_a_closed_loop_held_comes_out() {
     assert!(event_loop.drain().remotes.is_empty());
 }
 
-/// A program for the loop, made at random.
+/// A step of a random program for the loop.
 #[derive(Clone, Debug)]
 enum Step {
     Soon,
@@ -457,7 +458,7 @@ fn trace_of(steps: &[Step]) -> Vec<String> {
             }
             Step::Cancel(_) => {}
             Step::Mail => event_loop.inbox().send(format!("mail {number}")),
-            // With nothing to wait for a turn would wait for ever.
+            // With nothing to wait for, a turn would wait without limit.
             Step::Turn => {
                 soon(&event_loop, "turn");
                 whole.extend(turn(&event_loop));

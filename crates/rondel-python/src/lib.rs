@@ -1,7 +1,7 @@
-//! The extension module `rondel._rondel`: nothing here but its contents.
+//! The extension module `rondel._rondel`: the list of its contents.
 //!
-//! Python imports the package `rondel`, which re-exports what is made here. See `ARCHITECTURE.md`
-//! for the map.
+//! Python imports the package `rondel`, which re-exports these objects. See `ARCHITECTURE.md` for
+//! an overview.
 
 mod awaitable;
 mod cpython;
@@ -134,12 +134,11 @@ fn fill(module: &cpython::Object) -> Res<()> {
 }
 
 /// The native part of the package `rondel`.
-// Objects that threads share (a future that one completes and another looks at) have no locks of
-// their own: a build without the GIL is to turn it on for us, which it does with a warning.
+// Objects that threads share (e.g. a future) have no locks of their own. So a free-threaded build
+// must enable the GIL for this module, which it does with a warning.
 #[pymodule(gil_used = true)]
 fn _rondel(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    // The classes and names that are found at import are kept once for the process.
-    // SAFETY: the GIL is held.
+    // The classes and names found at import are stored once per process. SAFETY: the GIL is held.
     if unsafe { ffi::PyInterpreterState_Get() != ffi::PyInterpreterState_Main() } {
         return Err(PyImportError::new_err(
             "rondel can't be imported in a subinterpreter, only in the main interpreter",

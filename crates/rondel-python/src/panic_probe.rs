@@ -1,9 +1,8 @@
 //! Panics on purpose, for `tests/robustness/test_panics.py`. Only built with the feature
 //! `panic-probe`.
 //!
-//! A panic that nobody planned would be a bug to be fixed, so there is none to test with: these
-//! stand for it, one below a function that Python calls, one in the loop itself, with no Python
-//! frame between it and `run_forever`.
+//! There is no known panic to test with, so these simulate one: one in a function called from
+//! Python, one in the loop itself, with no Python frame between it and `run_forever`.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -23,7 +22,7 @@ fn arm(_: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// What the loop calls before each item that it runs.
+/// Called by the loop before each item.
 pub(crate) fn fire() {
     if ARMED.swap(false, Ordering::Relaxed) {
         panic!("in a step");

@@ -1,7 +1,7 @@
-//! Which probes of the interpreter have found what they look for: `_rondel.probes()`.
+//! `_rondel.probes()`: which probes of the interpreter have succeeded.
 //!
-//! Each falls back if it has not, and nothing but time tells. So a test asks here
-//! (`docs/new-cpython.md`).
+//! A failed probe selects a slower fallback and has no other visible effect. So a test checks the
+//! result (`docs/new-cpython.md`).
 
 use crate::cpython::method::{function, method};
 use crate::cpython::{Object, Owned, Res, context, dispatch, kwdefaults};
@@ -24,7 +24,7 @@ fn probes(_: &Object) -> Res<Owned> {
     Ok(found)
 }
 
-/// What the module exports.
+/// The function that the module exports.
 pub(crate) fn init() -> Res<Owned> {
     function(
         method!(noargs c"probes" probes, c"Which probes of the interpreter have found what they look for."),

@@ -1,6 +1,5 @@
-//! The floor: what the kernel alone charges for echoing. Level-triggered epoll, one `recv`, one
-//! `send`, one thread, and nothing else: no tasks, no timers, no buffers, no flow control beyond
-//! not losing bytes.
+//! The floor: the kernel's cost of echoing. Level-triggered epoll, one `recv`, one `send` and one
+//! thread: no tasks, no timers, no buffers, and only as much flow control as loses no bytes.
 //!
 //! `bench-floor echo` prints `{"port": N}` and serves 127.0.0.1 until it is killed.
 
@@ -12,12 +11,12 @@ use std::process::ExitCode;
 use rondel_bench::epoll::{Epoll, READABLE, WRITABLE};
 use rondel_bench::options::Options;
 
-/// Bytes one `recv` may take; the streams of the other servers read as much.
+/// The most bytes per `recv`, as in the streams of the other servers.
 const RECEIVE: usize = 64 * 1024;
 
 struct Connection {
     stream: TcpStream,
-    /// What a full socket buffer left over. Nothing is read until it is gone.
+    /// Bytes that did not fit into the send buffer. Nothing is read until they are sent.
     unsent: Vec<u8>,
 }
 
@@ -94,7 +93,7 @@ fn accept(
     }
 }
 
-/// One readiness of one connection; false when it is finished.
+/// Handles one readiness event of a connection; false when the connection is finished.
 fn echo(connection: &mut Connection, epoll: &Epoll, buffer: &mut [u8]) -> bool {
     if !connection.unsent.is_empty() {
         return resume(connection, epoll).is_ok();

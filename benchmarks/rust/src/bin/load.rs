@@ -1,17 +1,16 @@
 //! The load generator: one thread, epoll, one message in flight on each connection, every echoed
 //! byte compared with what was sent.
 //!
-//! * `bench-load echo` keeps all connections busy for a time and prints messages, latencies, and
-//!   the CPU time the server used between the end of the warm-up and the end, read by the same
-//!   process at the same moments.
+//! * `bench-load echo` keeps all connections busy for a time and prints the number of messages, the
+//!   latencies, and the server's CPU time during the measured time.
 //! * `bench-load datagrams` does the same with UDP sockets, `bench-load one-shot` with a new
 //!   connection for each message, `bench-load http` and `bench-load websocket` with requests to
-//!   whole programs.
+//!   complete programs.
 //! * `bench-load idle` opens connections, exchanges one message on each, prints a line, leaves them
-//!   idle until its standard input ends, and then exchanges one more message on each: a server that
-//!   dropped some is found out.
+//!   idle until its standard input ends, and then exchanges one more message on each, which detects
+//!   dropped connections.
 //!
-//! Anything but the exact echo ends the program with an error and no figures.
+//! Any wrong reply ends the program with an error and no figures.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::process::ExitCode;

@@ -15,9 +15,9 @@ use rondel::{ServerOptions, StreamReader, StreamWriter};
 use rondel_bench::in_process::measure;
 use rondel_bench::options::Options;
 
-/// Timers that run at the same time in the timer cases.
+/// The number of concurrent timers in the timer cases.
 const BATCH: u64 = 5_000;
-/// Tasks that are alive at the same time in the task cases.
+/// The number of live tasks in the task cases.
 const TASKS: u64 = 100;
 
 fn main() -> ExitCode {
@@ -47,7 +47,7 @@ fn run() -> Result<(), String> {
     }
 }
 
-/// Runs a case as a task, as tokio's are run.
+/// Runs a case as a task, as in `tokio.rs`.
 fn in_a_task(case: impl Future<Output = Result<u64, String>> + 'static) -> Result<u64, String> {
     rondel::run(async move {
         rondel::create_task(case)
@@ -77,7 +77,7 @@ async fn echo(mut reader: StreamReader, writer: StreamWriter) -> std::io::Result
     }
 }
 
-/// A hundred tasks created, then each awaited.
+/// Creates a hundred tasks, then awaits each.
 async fn spawn_join(count: u64) -> Result<u64, String> {
     let batches = count.div_ceil(TASKS);
     let mut sum = 0;
@@ -95,8 +95,8 @@ async fn spawn_join(count: u64) -> Result<u64, String> {
     Ok(batches * TASKS)
 }
 
-/// A hundred tasks yield to each other, and each turn notes whose turn it was before: a yield that
-/// lets nobody else run is not counted as one.
+/// A hundred tasks yield to each other. Each checks which task ran before it: a yield that lets no
+/// other task run is not counted.
 async fn yield_now(count: u64) -> Result<u64, String> {
     let each = count.div_ceil(TASKS);
     let last = Rc::new(Cell::new(TASKS));
@@ -147,7 +147,7 @@ async fn timers_fired(count: u64) -> Result<u64, String> {
         let start = rondel::Instant::now();
         let timers: Vec<_> = (0..BATCH)
             .map(|number| {
-                // 1 to 10 ms, in no order.
+                // 1 to 10 ms, unordered.
                 let delay = Duration::from_millis(1 + number * 7 % 10);
                 rondel::create_task(async move {
                     rondel::sleep(delay).await;

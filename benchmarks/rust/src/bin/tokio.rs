@@ -1,8 +1,8 @@
-//! tokio's current-thread runtime, the measure for the Rust face.
+//! tokio's current-thread runtime, with which the Rust face is compared.
 //!
 //! `bench-tokio echo` is the echo server; `bench-tokio
-//! spawn-join|yield|timers-cancelled|timers-fired` are the in-process cases. `rondel.rs` holds the
-//! same programs on Rondel.
+//! spawn-join|yield|timers-cancelled|timers-fired` are the in-process cases. `rondel.rs` has the
+//! same programs for Rondel.
 
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -18,9 +18,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::runtime::Runtime;
 
-/// Timers that run at the same time in the timer cases.
+/// The number of concurrent timers in the timer cases.
 const BATCH: u64 = 5_000;
-/// Tasks that are alive at the same time in the task cases.
+/// The number of live tasks in the task cases.
 const TASKS: u64 = 100;
 
 fn main() -> ExitCode {
@@ -54,7 +54,7 @@ fn run() -> Result<(), String> {
     }
 }
 
-/// Runs a case as a task: the future given to `block_on` itself is polled on a slower way.
+/// Runs a case as a task: the future given to `block_on` is polled on a slower path.
 fn in_a_task(
     runtime: &Runtime,
     case: impl Future<Output = Result<u64, String>> + Send + 'static,
@@ -77,11 +77,9 @@ async fn serve() -> std::io::Result<()> {
 }
 
 async fn echo(mut stream: TcpStream) {
-    // Room for the largest message; 64 KiB for each of 1,000 connections would cost tokio memory
-    // that it need not have.
+    // Room for the largest message; 64 KiB for each of 1,000 connections would waste memory.
     let mut buffer = vec![0; 16 * 1024];
-    // An error ends the connection as the end of the stream does: the load generator notices and
-    // says so.
+    // An error ends the connection, like the end of the stream; the load generator reports it.
     while let Ok(count @ 1..) = stream.read(&mut buffer).await {
         if stream.write_all(&buffer[..count]).await.is_err() {
             break;
@@ -89,7 +87,7 @@ async fn echo(mut stream: TcpStream) {
     }
 }
 
-/// A hundred tasks spawned, then each joined.
+/// Spawns a hundred tasks, then joins each.
 async fn spawn_join(count: u64) -> Result<u64, String> {
     let batches = count.div_ceil(TASKS);
     let mut sum = 0;
@@ -107,8 +105,8 @@ async fn spawn_join(count: u64) -> Result<u64, String> {
     Ok(batches * TASKS)
 }
 
-/// A hundred tasks yield to each other, and each turn notes whose turn it was before: a yield that
-/// lets nobody else run is not counted as one.
+/// A hundred tasks yield to each other. Each checks which task ran before it: a yield that lets no
+/// other task run is not counted.
 async fn yield_now(count: u64) -> Result<u64, String> {
     let each = count.div_ceil(TASKS);
     let last = Arc::new(AtomicU64::new(TASKS));
@@ -140,8 +138,8 @@ async fn yield_now(count: u64) -> Result<u64, String> {
 }
 
 async fn timers_cancelled(count: u64) -> Result<u64, String> {
-    // With an earlier timer pending, a new one does not have to interrupt the driver's wait.
-    // Programs have one.
+    // With an earlier timer pending, a new one need not interrupt the driver's wait. Real programs
+    // usually have one.
     let earlier = tokio::spawn(tokio::time::sleep(Duration::from_secs(5)));
     tokio::task::yield_now().await;
     for _ in 0..count {
@@ -161,7 +159,7 @@ async fn timers_fired(count: u64) -> Result<u64, String> {
         let start = tokio::time::Instant::now();
         let timers: Vec<_> = (0..BATCH)
             .map(|number| {
-                // 1 to 10 ms, in no order.
+                // 1 to 10 ms, unordered.
                 let delay = Duration::from_millis(1 + number * 7 % 10);
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;

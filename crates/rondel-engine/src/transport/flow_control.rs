@@ -1,7 +1,7 @@
 //! Write flow control: high-water and low-water marks.
 //!
 //! A program that writes faster than its peer reads is told to pause when more than `high` bytes
-//! wait, and to go on when at most `low` do. The defaults and rules are those of asyncio's
+//! wait, and to resume when at most `low` do. The defaults and rules are those of asyncio's
 //! `_FlowControlMixin`. The caller says how much waits (`write_queue.rs`) and calls the protocol's
 //! `pause_writing` and `resume_writing`.
 

@@ -1,11 +1,10 @@
-//! Where asyncio's own code keeps its attributes on a loop of ours.
+//! The attributes that asyncio's own code sets on a Rondel loop.
 //!
-//! The interpreter caches `loop.call_soon` at the place of the call only for objects whose
-//! `__dict__` was never made; a method call then takes 40 ns less, which is a fifth of all that
-//! `call_soon` takes. But asyncio's `__init__` sets some twenty attributes.
-//! `python/rondel/_event_loop.py` puts a [`LoopAttribute`] into the class for each of these: a data
-//! descriptor that keeps the value in a dict of the core. A program that sets attributes of its own
-//! loses only speed.
+//! The interpreter's inline cache for `loop.call_soon` works only if the object's `__dict__` was
+//! never made; a method call then takes 40 ns less, a fifth of the cost of `call_soon`. But
+//! asyncio's `__init__` sets some twenty attributes. `python/rondel/_event_loop.py` puts a
+//! [`LoopAttribute`] into the class for each of these: a data descriptor that keeps the value in a
+//! dict of the core. A program that sets other attributes loses only this speed.
 
 use std::ffi::c_int;
 
@@ -24,7 +23,7 @@ struct LoopAttribute {
     name: Slot,
 }
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid.
+// SAFETY: the fields follow the header, and zeroed fields are valid.
 unsafe impl Fields for LoopAttribute {}
 
 // SAFETY: all slots are listed.
@@ -67,8 +66,8 @@ unsafe extern "C" fn get(
         };
         let name = LoopAttribute::of(this).name.or_none();
         if let Some(values) = core.attributes.cloned() {
-            // SAFETY: a dict and a live key; a borrowed reference, or null without an exception for
-            // a missing key.
+            // SAFETY: a dict and a live key; the result is a borrowed reference, or null without an
+            // exception for a missing key.
             let value = unsafe {
                 Object::from_nullable(ffi::PyDict_GetItemWithError(values.as_ptr(), name.as_ptr()))
             };

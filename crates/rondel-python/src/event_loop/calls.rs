@@ -1,4 +1,5 @@
-//! Scheduling: `call_soon` and its kin, `create_future`, `create_task`, `run_in_executor`.
+//! Scheduling: `call_soon`, `call_later` and variants, `create_future`, `create_task`,
+//! `run_in_executor`.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -44,18 +45,18 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     if core.is_debug() {
         handle::note_origin(&handle)?;
     }
-    // In the loop's own thread, and where the GIL orders everything, it keeps its place among
-    // what `call_soon` queues.
+    // In the loop's own thread, or with the GIL while the loop does not run, it is queued directly,
+    // in order with `call_soon`.
     if core.thread.get() == this_thread() {
         core.push(Kind::Handle, handle.clone().into_owned())?;
     } else if cfg!(not(Py_GIL_DISABLED)) && !core.is_running() {
         core.push(Kind::Handle, handle.clone().into_owned())?;
-        // A program's own `_run_once` or selector may be waiting all the same.
+        // A program's own `_run_once` or selector may be waiting nevertheless.
         core.is_woken.set(true);
         core.engine().inbox().wake();
         if is_crowd(core.engine().ready_len()) {
             // Otherwise the thread that is about to run the loop would wait for the GIL, and then
-            // run all of them in the first turn.
+            // run all these calls in the first turn.
             detached(|| std::thread::sleep(PAUSE));
         }
     } else {
@@ -75,24 +76,24 @@ fn call_soon_threadsafe(this: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(handle.into_owned())
 }
 
-/// Above this number of waiting calls from other threads, they come faster than the loop runs them.
+/// Above this number of waiting calls, other threads send faster than the loop runs.
 const CROWDED: usize = 4096;
-/// Above that, every such call makes its sender give way.
+/// Above that, the sender of every `CROWD`th call yields.
 const CROWD: usize = 256;
-/// The longest that a sender gives way: the loop may be blocked by something else.
+/// The longest time that a sender yields: the loop may be blocked by something else.
 const PATIENCE: Duration = Duration::from_millis(5);
-/// How often a sender that gives way looks at the inbox.
+/// How often a yielding sender checks the inbox.
 const PAUSE: Duration = Duration::from_micros(100);
 
-/// Whether the sender of the last of these waiting calls gives way.
+/// Whether the sender of the last of these waiting calls must yield.
 #[inline]
 fn is_crowd(waiting: usize) -> bool {
     waiting > CROWDED && waiting.is_multiple_of(CROWD)
 }
 
-/// Releases the GIL until the loop has caught up. Otherwise threads that only send would pass the
-/// GIL among themselves, 5 ms each, and the loop's timers would be late. (asyncio makes a system
-/// call for each call, during which others may take the GIL.)
+/// Releases the GIL until the loop has caught up. Otherwise sending threads would pass the GIL
+/// among themselves, 5 ms each, and the loop's timers would be late. (asyncio makes a system call
+/// for each call, during which other threads may take the GIL.)
 #[cold]
 fn give_way(core: &LoopCore) {
     let inbox = Arc::clone(core.engine().inbox());
@@ -110,8 +111,7 @@ fn call_later(this: &Object, args: Args<'_>) -> Res<Owned> {
     if delay.is_none() {
         return type_error("delay must not be None");
     }
-    // A replaced `time` or `call_at` is honoured by asking for it, as asyncio's own `call_later`
-    // does.
+    // A replaced `time` is called, as in asyncio's own `call_later`.
     let now = if core.is_time_overridden() {
         this.call_method(&names().time, &[])?.to_f64()?
     } else {
@@ -199,7 +199,7 @@ fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
         if let Some(task) = task::functions::create_eagerly(this, &factory, args)? {
             return Ok(task);
         }
-        // How a factory is called differs between versions: asyncio's own method knows.
+        // How a factory is called differs between versions, so asyncio's own method does it.
         return run::base_method(this, c"create_task", args);
     }
     let (mut name, mut context, mut eager_start) = (None, None, None);
@@ -208,7 +208,7 @@ fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
     };
     let names = names();
     for (keyword, value) in args.named() {
-        // Keywords of a call in a program's text are interned.
+        // Keyword names in source code are interned.
         if keyword.is(&names.name) {
             name = Some(value);
         } else if keyword.is(&names.context) {
@@ -224,7 +224,7 @@ fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
     task::new_task(this, coroutine, name, context, eager_start)
 }
 
-/// Any call that does not pass just the coroutine by position.
+/// Handles calls that do not pass exactly the coroutine by position, or with other keywords.
 #[cold]
 fn create_task_by_keyword(this: &Object, args: Args<'_>) -> Res<Owned> {
     let [coroutine, name, context, eager_start] = if loop_takes_all_keywords() {
@@ -271,7 +271,7 @@ fn run_in_executor(event_loop: &Object, args: Args<'_>) -> Res<Owned> {
     };
     match submit_to_default(event_loop, call)? {
         Some(future) => {
-            // What the program does next in this step may be to wait for the thread.
+            // The program may block on the thread's result in this step.
             core.notify_worker();
             Ok(future)
         }

@@ -1,5 +1,4 @@
-//! The class `rondel._rondel.LoopCore`: how a loop is made, what the collector sees of it, how it
-//! dies.
+//! The class `rondel._rondel.LoopCore`: construction, garbage collection and deallocation of loops.
 
 use std::cell::{Cell, RefCell};
 use std::ffi::c_int;
@@ -41,8 +40,8 @@ unsafe extern "C" fn new(
                 }
             })?
         };
-        // SAFETY: the object is not seen by anyone before the core is whole; should making the
-        // engine fail, the zeroed object is freed without its destructor.
+        // SAFETY: no other code sees the object before the core is initialised; if making the
+        // engine fails, the zeroed object is untracked and freed without its destructor.
         unsafe {
             kernel_calls::init()?;
             let object = allocate(class)?;
@@ -87,11 +86,11 @@ unsafe extern "C" fn new(
     })
 }
 
-// SAFETY: the core stands behind the header, from `tp_new` on.
+// SAFETY: the core follows the header and is initialised by `tp_new`.
 unsafe impl Fields for LoopCore {}
 
-// SAFETY: all that the core holds is shown, but for `waiters`: nobody else holds these, and they
-// hold the loop alone.
+// SAFETY: all references of the core are visited except `waiters`, which have no other references
+// and refer only to the loop.
 unsafe impl Collected for LoopCore {
     slots!(task_factory, attributes);
 
@@ -159,7 +158,7 @@ pub(crate) fn init_type() -> Res<Owned> {
     Ok(class)
 }
 
-/// `_rondel.bind_methods(cls)`: puts the hot methods into a subclass as its own.
+/// `_rondel.bind_methods(cls)`: copies the hot methods into a subclass.
 pub(crate) fn bind_methods(_: &Object, class: &Object) -> Res<Owned> {
     if !class.derives_from(&CLASS) {
         return type_error("bind_methods() takes a class that derives from LoopCore");

@@ -1,4 +1,4 @@
-//! `add_reader`, `add_writer` and their removal, and the book of the file objects they were given.
+//! `add_reader`, `add_writer` and their removal.
 
 use std::os::fd::RawFd;
 
@@ -26,8 +26,8 @@ fn is_int(object: &Object) -> bool {
     unsafe { ffi::PyLong_Check(object.as_ptr()) != 0 }
 }
 
-/// A descriptor's number, valid or not: an `int`, or what has `fileno()`, as `selectors` takes
-/// them. What is too large for any is the largest.
+/// A descriptor's number, valid or not: from an `int` or an object with `fileno()`, as in
+/// `selectors`. Numbers that are too large saturate.
 fn number(object: &Object) -> Res<isize> {
     if is_int(object) {
         return object.to_count();
@@ -38,7 +38,8 @@ fn number(object: &Object) -> Res<isize> {
         // SAFETY: a live object.
         .and_then(|fd| unsafe { Owned::steal(ffi::PyNumber_Long(fd.as_ptr())) })
         .and_then(|fd| fd.to_count());
-    // SAFETY: the GIL is held, with built-in classes; an exception is raised where it is looked at.
+    // SAFETY: the GIL is held; the classes are built-in, and an exception is set if `given` is an
+    // error.
     let refused = given.is_err()
         && unsafe {
             [
@@ -59,7 +60,7 @@ fn number(object: &Object) -> Res<isize> {
     ))
 }
 
-/// `None`: there is no such descriptor, as the number is too large.
+/// Converts to a descriptor. `None` if the number is too large for one.
 fn valid(number: isize) -> Res<Option<RawFd>> {
     match number < 0 {
         true => value_error(&format!("Invalid file descriptor: {number}")),
@@ -74,7 +75,7 @@ fn add(this: &Object, args: Args<'_>, side: Side, function: &str, is_public: boo
         match name.to_text()?.as_str() {
             "fd" => fd = Some(value),
             "callback" => callback = Some(value),
-            // asyncio's own transports give theirs from 3.15 on, by the private methods.
+            // From 3.15 on asyncio's own transports pass a context to the private methods.
             "context" if cfg!(Py_3_15) && !is_public => context = Some(value),
             other => {
                 return type_error(&format!(
@@ -165,7 +166,8 @@ fn remove(this: &Object, file: &Object, side: Side, is_public: bool) -> Res<Owne
     Ok(Owned::from_bool(cancel(before)?))
 }
 
-/// A program has opened a closed loop again, by its attribute. Its selector stays closed.
+/// Handles a program that has reopened a closed loop by setting `_closed`: the selector stays
+/// closed.
 #[cold]
 fn check_selector(core: &LoopCore) -> Res<()> {
     let selector = core.object().getattr(&*Owned::from_str("_selector")?)?;
@@ -217,7 +219,7 @@ fn remove_writer_unchecked(this: &Object, fd: &Object) -> Res<Owned> {
     remove(this, fd, Side::Write, false)
 }
 
-/// What is watched, in the bits of `selectors.EVENT_READ` and `EVENT_WRITE`.
+/// The watched sides, as bits of `selectors.EVENT_READ` and `EVENT_WRITE`.
 fn watched(this: &Object, fd: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let Some(fd) = valid(number(fd)?)? else {
@@ -234,13 +236,13 @@ fn ensure_fd_no_transport(this: &Object, fd: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// What the program's transports that are asyncio's own have registered themselves in: a
-/// `WeakValueDictionary`, asked only if there is one.
+/// Looks for one of asyncio's own transports in `_transports`, a `WeakValueDictionary`, unless that
+/// is empty.
 fn find_foreign_transport(this: &Object, fd: isize) -> Res<Option<Owned>> {
     let names = names();
     let transports = this.getattr(&names.transports)?;
     if let Some(data) = transports.getattr_optional(&names.data)? {
-        // SAFETY: live objects; the first is a dict where its length is asked.
+        // SAFETY: a live object that is checked to be a dict before its size is read.
         let is_empty = unsafe {
             ffi::PyDict_Check(data.as_ptr()) != 0 && ffi::PyDict_Size(data.as_ptr()) == 0
         };
@@ -253,7 +255,7 @@ fn find_foreign_transport(this: &Object, fd: isize) -> Res<Option<Owned>> {
     Ok((!found.is_none()).then_some(found))
 }
 
-/// A descriptor that a transport has must be left alone.
+/// Raises `RuntimeError` if a transport that is not closing uses the descriptor.
 fn refuse_transports(this: &Object, fd: &Object, number: isize) -> Res<()> {
     let core = LoopCore::of_loop(this);
     let ours = match RawFd::try_from(number) {

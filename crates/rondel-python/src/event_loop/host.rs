@@ -1,7 +1,7 @@
-//! How each kind of item runs that the engine queues for Python (`loop_core/item.rs`).
+//! How each kind of queued item runs (`loop_core/item.rs`).
 //!
-//! This is the way of a callback: `Item` → [`PyHost::run`](Host::run) → `task::step`, `handle::run`
-//! or one of a transport's entry points → the writes of the turn are flushed.
+//! A callback runs as follows: `Item` → [`PyHost::run`](Host::run) → `task::step`, `handle::run` or
+//! a transport's entry point → the turn's writes are flushed.
 
 use std::ops::ControlFlow;
 
@@ -22,7 +22,8 @@ use crate::transport::ways;
 use crate::{handle, task};
 
 impl PyHost {
-    /// It will probably send or receive, and the peer may be a descriptor of this loop.
+    /// Makes an item of a descriptor's callback. It will probably send or receive, and the peer may
+    /// be on this loop, so the next turn polls.
     fn callback_of_descriptor(&self, handle: &Owned) -> Item {
         self.core().engine().poll_next_turn();
         Item::new(Kind::Handle, handle.clone())
@@ -113,13 +114,14 @@ impl Host for PyHost {
     fn before_wait(&self) -> ControlFlow<Exit> {
         self.core().leave_task();
         self.core().forget_kept();
-        // A signal that came while no Python code ran would otherwise wait for the next event.
+        // Otherwise a signal that arrived while no Python code ran would be handled only after the
+        // next event.
         self.interrupted()
     }
 
     fn park<R>(&self, wait: impl FnOnce() -> R) -> R {
         let queue = self.core().worker_to_notify();
-        // `wait` is the reactor's system call. A worker that is woken here finds the GIL free.
+        // `wait` is the reactor's system call. A worker woken here can take the GIL at once.
         detached(|| {
             if let Some(queue) = queue {
                 queue.notify();
@@ -129,7 +131,7 @@ impl Host for PyHost {
     }
 
     fn interrupted(&self) -> ControlFlow<Exit> {
-        // SAFETY: the GIL is held. Runs the Python-level signal handlers, on the main thread.
+        // SAFETY: the GIL is held. The call runs Python signal handlers, on the main thread only.
         let result = unsafe { ffi::PyErr_CheckSignals() };
         self.core().flush_written();
         if result < 0 {
@@ -143,18 +145,18 @@ impl Host for PyHost {
 pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     #[cfg(feature = "panic-probe")]
     crate::panic_probe::fire();
-    // The loop goes on without releasing the GIL, so the worker is woken now.
+    // The loop continues without releasing the GIL, so the worker is woken now.
     core.notify_worker();
     let (kind, object) = item.into_parts();
     let flow = match kind {
         Kind::Step | Kind::Wakeup => {
-            // SAFETY: what is queued as a step is a task.
+            // SAFETY: items of kind `Step` and `Wakeup` hold tasks.
             let task = unsafe { OwnedNative::new(object) };
             task::step(core, task, kind == Kind::Wakeup)
         }
         Kind::Watcher => watch::run(core, &object),
         kind => {
-            // Code that is no task's step must not see the last step's task as the current one.
+            // Code that is not a task's step must not see the last step's task as the current one.
             core.leave_task();
             match kind {
                 Kind::Readable => ways::readable(&object),
@@ -162,7 +164,7 @@ pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
                 Kind::Deferred => ways::deferred(&object),
                 Kind::Job => job::deliver(core, &object),
                 _ => {
-                    // SAFETY: what is queued as a handle is one.
+                    // SAFETY: items of kind `Handle` hold handles.
                     let handle = unsafe { OwnedNative::new(object) };
                     let flow = handle::run(core, &handle);
                     handle::let_go(handle);
@@ -175,7 +177,7 @@ pub(crate) fn run_item(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     flow
 }
 
-/// An item of a loop in debug mode, or while the program has replaced `Handle._run`.
+/// Runs an item in debug mode, or while the program has replaced `Handle._run`.
 #[cold]
 fn run_watched(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     if core.is_debug() {
@@ -184,7 +186,7 @@ fn run_watched(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     run_as_handle(core, item)
 }
 
-/// Runs an item, by the program's `Handle._run` if there is one.
+/// Runs an item, with the program's `Handle._run` if there is one.
 fn run_as_handle(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     let Some(run) = patches::handle_run() else {
         return run_item(core, item);
@@ -206,7 +208,7 @@ fn run_as_handle(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     }
 }
 
-/// Debug mode: what takes longer than `slow_callback_duration` is logged, as
+/// Debug mode: logs items that take longer than `slow_callback_duration`, as
 /// `BaseEventLoop._run_once` does.
 #[cold]
 fn run_timed(core: &LoopCore, item: Item) -> ControlFlow<Exit> {

@@ -1,9 +1,9 @@
 //! Wraps a queued item in the handle that asyncio would have queued, for programs that inspect or
-//! run what is ready.
+//! run ready items.
 //!
-//! The ready ring holds tasks and transports themselves, without a handle (`event_loop/host.rs`).
-//! If a program asks for a handle, it gets one that calls an [`ItemCall`], whose `__self__` is the
-//! task or the transport, as with asyncio's own callbacks.
+//! The ready ring holds tasks and transports themselves, without a handle (`event_loop/host.rs`). A
+//! program that asks for a handle gets one whose callback is an [`ItemCall`], whose `__self__` is
+//! the task or the transport, as with asyncio's own callbacks.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -32,21 +32,21 @@ struct ItemCall {
     kind: Cell<u8>,
 }
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid.
+// SAFETY: the fields follow the header, and zeroed fields are valid.
 unsafe impl Fields for ItemCall {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: all slots are listed.
 unsafe impl Collected for ItemCall {
     slots!(event_loop, about);
 }
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
-/// The item as a handle of the loop.
+/// Converts an item to a handle of the loop.
 pub(super) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
     let (kind, about) = item.into_parts();
     if kind == Kind::Handle {
-        // SAFETY: what is queued as a handle is one.
+        // SAFETY: items of kind `Handle` hold handles.
         return Ok(shown(unsafe { about.known() }));
     }
     // SAFETY: all-zero fields are valid.
@@ -57,14 +57,14 @@ pub(super) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
     let context = matches!(kind, Kind::Step | Kind::Wakeup).then(|| task::context_of(&about));
     this.about.set(about);
     let handle = new_handle(core.object(), &call, &[], context.as_deref())?;
-    // The item enters what it needs.
+    // The item enters its context itself.
     handle.needs_no_context();
     Ok(handle.into_owned())
 }
 
 fn run(this: &ItemCall) -> ControlFlow<Exit> {
     let (Some(event_loop), Some(about)) = (this.event_loop.cloned(), this.about.cloned()) else {
-        return ControlFlow::Continue(()); // the collector has been here
+        return ControlFlow::Continue(()); // cleared by the garbage collector
     };
     let Some(core) = LoopCore::of(&event_loop) else {
         return ControlFlow::Continue(());

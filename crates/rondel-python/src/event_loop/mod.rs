@@ -3,19 +3,19 @@
 //!
 //! | file | what it has |
 //! |---|---|
-//! | `class.rs` | the class: how a loop is made and how it dies |
+//! | `class.rs` | the class: construction, garbage collection, deallocation |
 //! | `host.rs` | how each kind of item runs |
 //! | `item_call.rs` | a handle for a queued item that has none |
-//! | `calls.rs` | `call_soon`, `call_later` and their kin; `create_future`, `create_task`, `run_in_executor` |
-//! | `descriptors.rs` | `add_reader` and its kin |
-//! | `attributes.rs` | where asyncio's own code keeps its attributes |
+//! | `calls.rs` | `call_soon`, `call_later` and variants; `create_future`, `create_task`, `run_in_executor` |
+//! | `descriptors.rs` | `add_reader`, `add_writer` and their removal |
+//! | `attributes.rs` | the attributes that asyncio's own code sets |
 //! | `run.rs` | running, stopping, closing; the attributes that asyncio's own code reads |
-//! | `overrides.rs` | which methods of a loop the program has replaced |
-//! | `patches.rs` | what it has replaced in asyncio's own classes |
-//! | `steps.rs` | the loop taken apart, for programs that have a turn or a selector of their own |
+//! | `overrides.rs` | methods of a loop that the program has replaced |
+//! | `patches.rs` | methods of asyncio's own classes that the program has replaced |
+//! | `steps.rs` | the parts of a turn, for programs with their own `_run_once` or selector |
 //!
-//! A loop's state is `loop_core/`. `python/rondel/_event_loop.py` derives `EventLoop` from this and
-//! from asyncio's selector loop: whatever is not here works through asyncio's own code.
+//! A loop's state is in `loop_core/`. `python/rondel/_event_loop.py` derives `EventLoop` from this
+//! class and from asyncio's selector loop: anything not defined here is asyncio's own code.
 
 pub(crate) mod attributes;
 pub(crate) mod calls;

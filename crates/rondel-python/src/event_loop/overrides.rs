@@ -1,10 +1,10 @@
-//! Which methods of a loop a program has replaced: on the instance, by a subclass, or on our own
-//! class. Internal calls then go there.
+//! Methods of a loop that the program has replaced: on the instance, in a subclass, or on Rondel's
+//! class. Internal calls then call the replacement.
 //!
-//! It is noted when it is done, as asking at each call would cost what native calls save: an
-//! attribute that is set on a loop comes by here, and the loop's class is looked at when it is
-//! made, when it gets another class, when a run begins, and when the reactor is asked if the
-//! interpreter has given the class a new version since.
+//! Looking methods up at each call would cost what native calls save. So replacements are recorded
+//! when they happen: setting an attribute of a loop is intercepted, and the loop's class is checked
+//! when the loop is made, when its `__class__` is set, when a run begins, and before a poll of the
+//! reactor if the class has a new version tag.
 
 use std::ptr;
 use std::sync::atomic::{AtomicPtr, Ordering};
@@ -71,7 +71,7 @@ impl LoopCore {
         self.overridden.set(if on { rest | bit } else { rest });
     }
 
-    /// Whether an item is run with more around it than usual.
+    /// Whether items take the slower path of debug mode or a replaced `Handle._run`.
     #[inline]
     pub(super) fn watches_items(&self) -> bool {
         self.watches_items.get()
@@ -82,15 +82,16 @@ impl LoopCore {
         self.note_patches();
     }
 
-    /// Looks whether the program has replaced what the loop would call if it were asyncio's.
+    /// Checks whether the program has replaced methods of asyncio's classes that asyncio's loop
+    /// would call.
     pub(super) fn note_patches(&self) {
         patches::look();
         self.watches_items
             .set(self.debug.get() || patches::handle_run().is_some());
     }
 
-    /// Looks whether something was set in the loop's class, or in a base of it. Between two turns
-    /// only: the program's `_run_once` takes over.
+    /// Checks whether an attribute of the loop's class or a base class was set. Only called between
+    /// turns: the program's `_run_once` may take over.
     pub(super) fn look_at_class(&self) {
         let version = patches::version(self.object().type_ptr());
         if version == 0 || version != self.class_version.get() {
@@ -109,7 +110,7 @@ impl LoopCore {
         }
     }
 
-    /// The program's `_run_once` runs what follows.
+    /// Continues the run with the program's `_run_once`.
     fn hand_over(&self) {
         if self.is_running() && !self.engine().is_stopping() {
             self.handed_over.set(true);
@@ -117,15 +118,15 @@ impl LoopCore {
         }
     }
 
-    /// What a `time` that was replaced says, in nanoseconds.
+    /// The result of a replaced `time()`, in nanoseconds.
     pub(crate) fn overridden_time(&self) -> Res<u64> {
         Ok(nanos(
             self.object().call_method(&names().time, &[])?.to_f64()?,
         ))
     }
 
-    /// The same, and as much later as asyncio's timers may be early: clocks that programs move are
-    /// as coarse as they say.
+    /// The time until which timers are due with a replaced `time()`: asyncio's timers may be early
+    /// by `_clock_resolution`, which the program may have set.
     pub(super) fn overridden_due_until(&self) -> Res<u64> {
         let now = self.object().call_method(&names().time, &[])?.to_f64()?;
         let resolution = self.object().getattr(&names().clock_resolution)?.to_f64()?;
@@ -166,8 +167,7 @@ impl LoopCore {
         }
     }
 
-    /// Looks for methods that a class replaced: a subclass, or what the program has done to our
-    /// own.
+    /// Checks which methods were replaced in a subclass or in Rondel's own class.
     pub(super) fn note_class(&self) -> Res<()> {
         let class = self.object().class();
         let names = names();
@@ -187,7 +187,7 @@ impl LoopCore {
                 bits |= Self::watched_bit(name);
             }
         }
-        // Looking methods up has given the class a version, if it had none.
+        // The lookups above have given the class a version tag, if it had none.
         self.class_version
             .set(patches::version(class.as_type_ptr()));
         let before = self.overridden_by_class.replace(bits);
@@ -195,12 +195,12 @@ impl LoopCore {
         Ok(())
     }
 
-    /// An attribute was set that says more than which method was replaced.
+    /// Handles the setting of `__class__` and `_selector`.
     pub(super) fn note_attribute(&self, name: &Object) -> Res<()> {
         if name.equals(&names().class)? {
             self.note_class()?;
         } else if name.equals(&names().selector)? {
-            self.note_selector(false); // until it says that it is ours
+            self.note_selector(false); // until `_selector_changed` says it is ours
         }
         Ok(())
     }
@@ -211,8 +211,7 @@ impl LoopCore {
     }
 }
 
-/// The methods of loops that are looked for, as they are unless somebody replaces them: a dict by
-/// name.
+/// The original methods of loops, by name: a dict.
 static NATIVE: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 fn native_method(name: &Object) -> Res<Option<Owned>> {
@@ -220,16 +219,16 @@ fn native_method(name: &Object) -> Res<Option<Owned>> {
     if methods.is_null() {
         return Ok(None);
     }
-    // SAFETY: a live dict and key; a borrowed reference, or null without an exception for a missing
-    // key.
+    // SAFETY: a live dict and key; the result is a borrowed reference, or null without an exception
+    // for a missing key.
     unsafe {
         let method = ffi::PyDict_GetItemWithError(methods, name.as_ptr());
         Ok(Object::from_nullable(method).map(Object::own))
     }
 }
 
-/// `_rondel.note_methods(cls)`: notes them, of a class that is whole and that nobody has touched
-/// yet.
+/// `_rondel.note_methods(cls)`: records the original methods of the finished class, before any
+/// program can replace them.
 pub(crate) fn note_methods(_: &Object, class: &Object) -> Res<Owned> {
     let (methods, names) = (Owned::dict()?, names());
     for name in [

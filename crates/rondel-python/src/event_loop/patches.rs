@@ -1,10 +1,10 @@
-//! What programs have replaced in asyncio's own classes, and a loop of asyncio's would call:
-//! `Handle._run`.
+//! Methods that the program has replaced in asyncio's own classes and that asyncio's loop would
+//! call: `Handle._run`.
 //!
-//! Profilers and tracers put a function of theirs in its place. `python/rondel/_patches.py` finds
-//! out, and says so by [`set_handle_run`]. It is asked when a run begins, and when the reactor is
-//! asked if the classes have changed since: the interpreter gives a class a new version when an
-//! attribute of it is set.
+//! Profilers and tracers replace it. `python/rondel/_patches.py` detects this and calls
+//! [`set_handle_run`]. It is called when a run begins and before a poll of the reactor, but only if
+//! the classes have changed: the interpreter gives a class a new version tag when an attribute of
+//! it is set.
 
 use std::cell::Cell;
 use std::ptr;
@@ -16,13 +16,13 @@ use crate::cpython::error::write_unraisable;
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Raised, Res, imports, names};
 
-/// The function that runs handles; null while it is ours.
+/// The program's function that runs handles; null if it is not replaced.
 static HANDLE_RUN: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
-/// What looks for patches; null until the package is whole.
+/// `rondel._patches.look`; null until it is first needed.
 static LOOK: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 
 thread_local! {
-    /// The versions of the classes when this thread last looked.
+    /// The version tags of the classes at this thread's last check.
     static SEEN: Cell<[u32; 2]> = const { Cell::new([0; 2]) };
 }
 
@@ -30,7 +30,7 @@ thread_local! {
 #[inline]
 pub(super) fn handle_run() -> Option<&'static Object> {
     let run = HANDLE_RUN.load(Ordering::Relaxed);
-    // SAFETY: what was stored there is never given up.
+    // SAFETY: a stored function is never released.
     (!run.is_null()).then(|| unsafe { Object::from_ptr(run) })
 }
 
@@ -38,7 +38,7 @@ pub(super) fn handle_run() -> Option<&'static Object> {
 pub(crate) fn set_handle_run(_: &Object, run: &Object) -> Res<Owned> {
     let run = match run.is_none() {
         true => ptr::null_mut(),
-        // Kept forever: another thread may be about to call it.
+        // Never released: another thread may be about to call it.
         false => run.own().into_ptr(),
     };
     HANDLE_RUN.store(run, Ordering::Relaxed);
@@ -46,22 +46,21 @@ pub(crate) fn set_handle_run(_: &Object, run: &Object) -> Res<Owned> {
 }
 
 pub(super) fn version(class: *mut ffi::PyTypeObject) -> u32 {
-    // SAFETY: a live type; the field is written by the interpreter while this thread does not run,
-    // or is a number that is read whole.
+    // SAFETY: a live type, and the GIL is held, so the field is not written concurrently.
     unsafe { (*class).tp_version_tag }
 }
 
-/// Looks whether something was replaced, if the classes have changed.
+/// Checks for replaced methods, if the classes have changed.
 #[inline]
 pub(super) fn look() {
     let seen = [
         version(imports().stock_handle.as_ptr().cast()),
         version(crate::handle::class()),
     ];
-    // A class without a version is one that nobody has looked at since it changed.
+    // A class without a version tag has changed since the last attribute lookup.
     if SEEN.get() != seen || seen.contains(&0) {
         look_closely();
-        // As it is now: looking an attribute up may give a class its first version.
+        // Read again, because attribute lookups may give a class a new version tag.
         SEEN.set([
             version(imports().stock_handle.as_ptr().cast()),
             version(crate::handle::class()),
@@ -82,7 +81,7 @@ fn look_closely() {
             Err(Raised) => return write_unraisable(None),
         }
     }
-    // SAFETY: a live function, kept forever.
+    // SAFETY: a live function that is never released.
     if let Err(Raised) = unsafe { Object::from_ptr(look) }.call(&[]) {
         write_unraisable(None);
     }

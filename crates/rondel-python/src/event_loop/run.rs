@@ -10,14 +10,13 @@ use crate::cpython::{Object, Owned, Res};
 use crate::handle;
 use crate::loop_core::{LoopCore, check_closed, this_thread};
 
-/// Whether this is the thread that the process began with, which the interpreter's pending calls
-/// run in.
+/// Whether this is the process's main thread, which runs the interpreter's pending calls.
 fn is_main_thread() -> bool {
-    // SAFETY: take nothing.
+    // SAFETY: no preconditions.
     unsafe { libc::gettid() == libc::getpid() }
 }
 
-/// Calls asyncio's own method of that name.
+/// Calls the method of `asyncio.BaseEventLoop` of that name.
 pub(crate) fn base_method(this: &Object, name: &CStr, args: Args<'_>) -> Res<Owned> {
     let base = import("asyncio.base_events")?.getattr(&*Owned::from_str("BaseEventLoop")?)?;
     let method = base.getattr(&*Owned::from_str(&name.to_string_lossy())?)?;
@@ -29,11 +28,11 @@ pub(crate) fn base_method(this: &Object, name: &CStr, args: Args<'_>) -> Res<Own
     method.call_with(&items, Some(&names))
 }
 
-/// The loop runs in this thread; not any more when this is dropped, even by a panic: it can be
-/// closed then.
+/// Marks the loop as running in this thread until it is dropped, even by a panic, so that the loop
+/// can be closed then.
 struct Running<'a> {
     core: &'a LoopCore,
-    /// The thread that ran it before: this one, where a program has the loop run within itself.
+    /// The thread that ran the loop before: this one for a nested run, otherwise 0.
     before: u64,
 }
 
@@ -54,9 +53,9 @@ impl LoopCore {
     }
 }
 
-/// Runs turns until `stop()`. `run_forever` in `python/rondel/_event_loop.py` is around it, and
-/// refuses a loop that runs already; a program that has replaced `_check_running` has it run within
-/// a step of its own.
+/// Runs turns until `stop()`. Called by `run_forever` in `python/rondel/_event_loop.py`, which
+/// refuses a running loop; a program that has replaced `_check_running` may run the loop within one
+/// of its own steps.
 fn run(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     check_closed(core)?;
@@ -88,7 +87,7 @@ fn run_turns(core: &LoopCore) -> Res<()> {
         if let Err(exit) = core.engine().run_forever() {
             return exit.raise();
         }
-        // Stopped, unless only because the program's own `_run_once` is to go on.
+        // Stopped, unless the run only changes over to the program's own `_run_once`.
         if !core.handed_over.replace(false) {
             return Ok(());
         }
@@ -102,7 +101,7 @@ fn stop(this: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// The native part of `close()`: everything queued is dropped, the descriptors are closed.
+/// The native part of `close()`: drops everything queued and closes the loop's descriptors.
 fn close_core(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     core.closed.set(true);
@@ -113,13 +112,13 @@ fn close_core(this: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// Sends what the running turn has written.
+/// Sends the writes of the running turn.
 fn flush_written(this: &Object) -> Res<Owned> {
     LoopCore::of_loop(this).flush_written();
     Ok(Owned::none())
 }
 
-/// In the child of a fork: the parent's registrations are left alone from now on.
+/// In the child of a fork: from now on the parent's registrations are not touched.
 fn forked(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     core.engine().forked();
@@ -127,7 +126,7 @@ fn forked(this: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// The descriptor that wakes the loop when a signal handler in C writes to it.
+/// The descriptor that wakes the loop when the interpreter's C signal handler writes to it.
 fn signal_fd(this: &Object) -> Res<Owned> {
     match LoopCore::of_loop(this).engine().signal_fd() {
         Ok(fd) => Owned::from_i64(fd.into()),
@@ -171,8 +170,8 @@ fn thread_id(this: &Object) -> Res<Owned> {
     }
 }
 
-/// A program with a `run_forever` of its own says so which thread runs the loop, and that none does
-/// any more.
+/// A program with its own `run_forever` sets the thread that runs the loop, and `None` when the run
+/// ends.
 fn set_thread_id(this: &Object, value: Option<&Object>) -> Res<()> {
     let core = LoopCore::of_loop(this);
     let thread = match value.filter(|value| !value.is_none()) {
@@ -220,7 +219,7 @@ fn set_task_factory(this: &Object, factory: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// asyncio's `BaseEventLoop.__init__` fills it with an empty list, which is not used.
+/// Ignores the empty list that asyncio's `BaseEventLoop.__init__` sets.
 fn ignore(_: &Object, _: Option<&Object>) -> Res<()> {
     Ok(())
 }
@@ -234,15 +233,15 @@ fn tasks(this: &Object) -> Res<Owned> {
     Ok(list)
 }
 
-/// Whether `run_in_executor` is ours, and not replaced by the program.
+/// Whether `run_in_executor` was not replaced by the program.
 fn runs_in_executor_directly(this: &Object) -> Res<Owned> {
     Ok(Owned::from_bool(
         LoopCore::of_loop(this).runs_in_executor_directly(),
     ))
 }
 
-/// Our own timer handles tell the heap directly; what calls this is none of them, and may have one
-/// of ours that stands for it.
+/// Called when a foreign timer handle is cancelled: cancels the Rondel handle that stands for it,
+/// if there is one. Rondel's own handles tell the heap directly.
 fn timer_handle_cancelled(this: &Object, foreign: &Object) -> Res<Owned> {
     let mut ours = None;
     LoopCore::of_loop(this).engine().for_each_timer(|timer| {

@@ -1,11 +1,10 @@
-//! The loop taken apart: what asyncio's `_run_once` does, as the single steps that programs call,
-//! patch or replace.
+//! The parts of a turn: the steps of asyncio's `_run_once` that programs call, patch or replace.
 //!
-//! nest_asyncio has a `_run_once` of its own, which works on `_ready`, `_scheduled` and
-//! `_selector`; virtual clocks put a function of theirs in the place of `_selector.select`.
-//! `python/rondel/_selector.py` and `_ready.py` are the objects that they find there; here is what
-//! these do. Nothing of it is on the way of a callback: a turn is the engine's unless the program
-//! has replaced a part of it, which [`LoopCore`] notes when it is done.
+//! nest_asyncio has its own `_run_once`, which uses `_ready`, `_scheduled` and `_selector`; virtual
+//! clocks replace `_selector.select`. `python/rondel/_selector.py` and `_ready.py` define these
+//! objects, on top of the functions here. The normal path of a callback uses none of this: the
+//! engine runs the turn unless the program has replaced a part of it, which [`LoopCore`] records
+//! when it happens.
 
 use std::ops::ControlFlow;
 use std::os::fd::RawFd;
@@ -26,11 +25,11 @@ use crate::loop_core::check_closed;
 use crate::loop_core::item::{Exit, Item, Kind, Source};
 use crate::loop_core::{LoopCore, nanos};
 
-/// What stands for a wait that nothing but the loop itself has ended.
+/// The descriptor reported when only a wake-up of the loop has ended the wait.
 const WAKE: RawFd = -1;
 
 impl LoopCore {
-    /// Asks the reactor by the `_selector.select` that the program has put there, if it has.
+    /// Polls the reactor with the program's `_selector.select`, if it has replaced it.
     pub(super) fn select_by_method(
         &self,
         until_due: Option<u64>,
@@ -59,8 +58,8 @@ impl LoopCore {
         })
     }
 
-    /// As asyncio computes it: rounding to nanoseconds could let a clock that is moved by the
-    /// result stop just before the timer.
+    /// Computed as in asyncio: with rounding to nanoseconds, a clock that is advanced by the result
+    /// could stop just before the timer.
     fn seconds_to_first_timer(&self, nanos: u64) -> Res<f64> {
         let mut first = f64::INFINITY;
         self.engine().for_each_timer(|timer| {
@@ -76,8 +75,7 @@ impl LoopCore {
         Ok((first - now).max(0.0))
     }
 
-    /// Runs turns by the `_run_once` that the program has put there, until `stop()` or until it is
-    /// gone.
+    /// Runs turns with the program's `_run_once`, until `stop()` or until it is removed.
     pub(super) fn run_by_method(&self) -> Res<ControlFlow<()>> {
         while self.has_overridden(RUN_ONCE) {
             self.object().call_method(&names().run_once, &[])?;
@@ -90,7 +88,7 @@ impl LoopCore {
     }
 }
 
-/// One turn, of a loop that may run or not.
+/// Runs one turn, whether the loop runs or not.
 fn run_once(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     check_closed(core)?;
@@ -128,7 +126,7 @@ fn key(core: &LoopCore, fd: RawFd) -> Res<Owned> {
     imports().selector_key.call(&[&*fd, &*fd, &*mask, &*data])
 }
 
-/// What `select()` of the loop's selector returns: keys with the events that have come.
+/// `select()` of the loop's selector: a list of keys and event masks.
 fn select(this: &Object, timeout: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     check_closed(core)?;
@@ -146,8 +144,8 @@ fn select(this: &Object, timeout: &Object) -> Res<Owned> {
         Ok(found) => found,
         Err(exit) => return exit.raise(),
     };
-    // asyncio's self-pipe can be read until that is done, which a program that asks twice before it
-    // goes on relies on.
+    // asyncio's self-pipe stays readable until `_process_events()` reads it; a program that calls
+    // `select()` twice before that relies on this.
     let is_woken = core.is_woken.get() || core.engine().inbox().has_mail();
     if found.iter().any(|&(fd, _)| fd == WAKE) {
         core.is_woken.set(true);
@@ -170,19 +168,19 @@ fn select(this: &Object, timeout: &Object) -> Res<Owned> {
             ])?)?;
         }
     }
-    // What other threads have sent stands in asyncio's queue already.
+    // In asyncio, calls from other threads are in `_ready` at this point.
     core.engine().queue_mail();
     Ok(list)
 }
 
-/// Queues what is watched of the descriptors that `select()` has reported.
+/// Queues the callbacks of the descriptors that `select()` has reported.
 fn process_events(this: &Object, events: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     core.is_woken.set(false);
-    // SAFETY: a live object; anything that is no sequence raises.
+    // SAFETY: a live object; the call raises if it is not a sequence.
     let events = unsafe { Owned::steal(ffi::PySequence_Tuple(events.as_ptr()))? };
     for index in 0..crate::cpython::object::tuple_len(&events) {
-        // SAFETY: a live object; anything that is no sequence raises.
+        // SAFETY: a live object; the call raises if it is not a sequence.
         let event = unsafe {
             let event = crate::cpython::object::tuple_item(&events, index);
             Owned::steal(ffi::PySequence_Tuple(event.as_ptr()))?
@@ -212,7 +210,7 @@ fn process_events(this: &Object, events: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// A descriptor's key.
+/// The `SelectorKey` of a descriptor, or `None`.
 fn selector_key(this: &Object, fd: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     match RawFd::try_from(fd.to_isize()?) {
@@ -229,7 +227,7 @@ fn watched_files(this: &Object) -> Res<Owned> {
     Ok(list)
 }
 
-/// Watches one side of a descriptor (1 to read, 2 to write) with a handle, or with none any more.
+/// Watches one side of a descriptor (1: read, 2: write) with a handle; `None` stops watching.
 fn watch(this: &Object, args: Args<'_>) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let [fd, side, handle] = args.positional() else {
@@ -259,7 +257,7 @@ fn watch(this: &Object, args: Args<'_>) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// What can be read when `_select()` has something to report.
+/// The descriptor that is readable when `_select()` has something to report.
 fn select_fd(this: &Object) -> Res<Owned> {
     match LoopCore::of_loop(this).engine().select_fd() {
         Ok(fd) => Owned::from_i64(fd.into()),
@@ -271,7 +269,7 @@ fn ready_len(this: &Object) -> Res<Owned> {
     Owned::from_i64(LoopCore::of_loop(this).engine().ready_len() as i64)
 }
 
-/// Takes the first of what is ready, as a handle; `None` if there is nothing.
+/// Takes the first ready item, as a handle; `None` if there is none.
 fn take_ready(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     match core.engine().take_ready() {
@@ -281,19 +279,19 @@ fn take_ready(this: &Object) -> Res<Owned> {
 }
 
 impl LoopCore {
-    /// A handle of ours that runs what a program has put into the loop's queues itself: the very
-    /// handle, unless its class is the program's.
+    /// A Rondel handle for an object that the program has put into the loop's queues: the object
+    /// itself if it is a Rondel handle, otherwise a new handle that runs it.
     pub(super) fn handle_for(&self, object: &Object) -> Res<OwnedNative<Handle>> {
         if let Some(handle) = object.exact::<Handle>() {
             return Ok(handle.own());
         }
-        object.getattr(&names().run_handle)?; // raises for what is no handle
+        object.getattr(&names().run_handle)?; // raises if it is not a handle
         handle::new_for_foreign(self.object(), object)
     }
 }
 
 impl LoopCore {
-    /// Has a timer handle that the program, or asyncio's own code, has made run when it is due.
+    /// Schedules a timer handle that was made by the program or by asyncio's own code.
     fn schedule(&self, timer: &Object) -> Res<()> {
         let when = timer
             .call_method(&*Owned::from_str("when")?, &[])?
@@ -307,18 +305,18 @@ impl LoopCore {
     }
 }
 
-/// Queues a handle behind what is ready.
+/// Queues a handle behind all ready items.
 fn put_ready(this: &Object, handle: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let handle = core.handle_for(handle)?;
-    // It may be one that `_scheduled` has shown, and that the program has taken out of the list.
+    // It may be a timer that the program has moved here from the list `_scheduled`.
     handle.note_moved();
     core.engine()
         .call_soon(Item::new(Kind::Handle, handle.into_owned()));
     Ok(Owned::none())
 }
 
-/// Queues a handle before what is ready.
+/// Queues a handle before all ready items.
 fn put_ready_first(this: &Object, handle: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let handle = core.handle_for(handle)?;
@@ -328,10 +326,10 @@ fn put_ready_first(this: &Object, handle: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// The timer handles that wait, as a list that is a heap: the first is due first. A copy; a timer
-/// that a program takes out of it and appends to `_ready`, as its own `_run_once` would, leaves the
-/// native heap as well. What asyncio's own `call_at`, called on its class, is about to put into the
-/// list goes into the native heap.
+/// The pending timer handles, as a sorted list, which is a valid heap. It is a copy: a timer that
+/// the program moves from it to `_ready`, as its own `_run_once` would, is removed from the native
+/// heap as well. A timer that `asyncio.BaseEventLoop.call_at` is about to push to the list is added
+/// to the native heap.
 pub(super) fn scheduled(this: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     let engine = core.engine();
@@ -351,15 +349,15 @@ pub(super) fn scheduled(this: &Object) -> Res<Owned> {
     Owned::list_of(timers.len(), |index| Ok(timers[index].1.clone()))
 }
 
-/// The timer that the code which asks for `_scheduled` has made, if that is the code of asyncio's
-/// `call_at`.
+/// If the caller that reads `_scheduled` is asyncio's `call_at`, the timer that it has made.
 fn timer_of_stock_call_at() -> Res<Option<Owned>> {
     let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
     let Some(frame) = current_frame() else {
         return Ok(None);
     };
     let running = get(&frame, "f_code")?;
-    // Nothing can be imported when the interpreter ends and its last loops are closed.
+    // Checked before the import below, which fails during finalization, when the last loops are
+    // closed.
     if get(&running, "co_name")?.to_text()? != "call_at" {
         return Ok(None);
     }
@@ -374,13 +372,12 @@ fn timer_of_stock_call_at() -> Res<Option<Owned>> {
     Ok((!timer.is_none()).then_some(timer))
 }
 
-/// The bits of what the program has replaced.
+/// The bits of the methods that the program has replaced.
 fn overridden(this: &Object) -> Res<Owned> {
     Owned::from_i64(LoopCore::of_loop(this).overridden.get().into())
 }
 
-/// The program has put something in the place of the selector, or of its `select`, or has taken it
-/// away.
+/// Records whether the selector and its `select` are Rondel's own or the program's.
 fn selector_changed(this: &Object, is_ours: &Object) -> Res<Owned> {
     let core = LoopCore::of_loop(this);
     core.note_selector(is_ours.is_true()?);

@@ -1,7 +1,7 @@
 //! The loop object: the engine and the loop's state.
 //!
-//! `LoopCore` is directly behind the object header of `rondel._rondel.LoopCore` and of every
-//! subclass. It is made by `tp_new` and never moves, so the engine's host may point back to it.
+//! `LoopCore` directly follows the object header of `rondel._rondel.LoopCore` and its subclasses.
+//! It is made by `tp_new` and never moves, so the engine's host may point back to it.
 
 use std::cell::{Cell, RefCell};
 use std::ptr;
@@ -21,65 +21,64 @@ use crate::cpython::error::{no_memory, runtime_error};
 use crate::cpython::native::Native;
 use crate::cpython::{Object, Owned, Res, Slot, names};
 
-/// What a loop wakes other threads by.
+/// Wakes worker threads.
 pub(crate) trait Notify: Send + Sync {
-    /// Wakes one of the threads that wait.
+    /// Wakes one of the waiting threads.
     fn notify(&self);
 }
 
-/// A loop's state behind the object header.
+/// A loop's state; follows the object header.
 #[repr(C)]
 pub(crate) struct LoopCore {
     pub(crate) engine: Engine,
-    /// The thread that runs the loop, as `threading.get_ident()` has it; 0 if none does.
+    /// The `threading.get_ident()` of the thread that runs the loop; 0 if none does.
     pub(crate) thread: Cell<u64>,
     pub(crate) closed: Cell<bool>,
     pub(crate) debug: Cell<bool>,
-    /// Items are not just run: debug mode times them, or the program has replaced `Handle._run`.
+    /// Items take a slower path: debug mode times them, or the program has replaced `Handle._run`.
     pub(crate) watches_items: Cell<bool>,
-    /// `select()` has reported that something woke the loop, and `_process_events()` was not called
-    /// since.
+    /// `select()` has reported a wake-up of the loop, and `_process_events()` was not called since.
     pub(crate) is_woken: Cell<bool>,
-    /// The run goes on by the program's own `_run_once`, which it has put there meanwhile.
+    /// The run continues with the program's own `_run_once`, which was set during the run.
     pub(crate) handed_over: Cell<bool>,
-    /// Which methods were replaced on the instance or by a class: internal calls then go there.
+    /// Bits of the methods replaced on the instance or by a class: internal calls then call these.
     pub(crate) overridden: Cell<u8>,
-    /// Like `overridden`, but by a class.
+    /// As `overridden`, but only those replaced by a class.
     pub(crate) overridden_by_class: Cell<u8>,
-    /// The version of the loop's class when it was last looked at.
+    /// The version tag of the loop's class when it was last checked.
     pub(crate) class_version: Cell<u32>,
     pub(crate) task_factory: Slot,
-    /// What `event_loop/attributes.rs` keeps: a dict, once there is something.
+    /// The dict of `event_loop/attributes.rs`, made for the first attribute.
     pub(crate) attributes: Slot,
-    /// The contexts of what is scheduled.
+    /// The contexts of scheduled callbacks.
     pub(crate) contexts: Contexts,
-    /// Futures of this loop, pending and with no callbacks, that nobody else holds.
+    /// Reusable futures of this loop: pending, without callbacks or other references.
     pub(crate) waiters: RefCell<Vec<Owned>>,
-    /// Which task `asyncio.current_task()` gives.
+    /// The result of `asyncio.current_task()`.
     pub(crate) current: CurrentTask,
     /// All tasks of this loop that are not done.
     pub(crate) tasks: TaskList,
-    /// What `add_reader` and `add_writer` were given.
+    /// The file objects passed to `add_reader` and `add_writer`.
     pub(crate) files: Files,
-    /// What the running turn has written.
+    /// The unsent writes of the running turn.
     pub(crate) writes: TurnWrites,
-    /// The queue of an executor that got a job in the running step, and whose worker is not woken
-    /// yet.
+    /// The queue of an executor that got a job in the running step and whose worker has not been
+    /// woken yet.
     pub(crate) to_notify: Cell<Option<Arc<dyn Notify>>>,
 }
 
 pub(crate) static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-/// The class that `bind_methods` was called for, which lives forever; `CLASS` before that. Nearly
-/// all loops are of it.
+/// The immortal class that `bind_methods` was called for, and the class of nearly all loops;
+/// `CLASS` before that.
 pub(crate) static BOUND: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 const OFFSET: usize = size_of::<ffi::PyObject>();
 
-/// How many futures are kept.
+/// How many reusable futures are kept.
 const MAX_WAITERS: usize = 64;
 
 impl LoopCore {
-    /// The core of a loop, if it is one of ours.
+    /// The core of a loop, if it is a Rondel loop.
     #[inline]
     pub(crate) fn of(object: &Object) -> Option<&Self> {
         let class = object.type_ptr();
@@ -92,17 +91,17 @@ impl LoopCore {
         Some(Self::of_loop(object))
     }
 
-    /// The core of an object that is known to be a loop of ours.
+    /// The core of an object that is known to be a Rondel loop.
     #[inline]
     pub(crate) fn of_loop(object: &Object) -> &Self {
-        // SAFETY: instances of our class have the core behind the header, filled by `tp_new`.
+        // SAFETY: in instances of our class the core follows the header, initialised by `tp_new`.
         unsafe { &*object.as_ptr().byte_add(OFFSET).cast::<Self>() }
     }
 
     /// The loop object.
     #[inline]
     pub(crate) fn object(&self) -> &Object {
-        // SAFETY: the core stands behind its object's header and dies with it.
+        // SAFETY: the core follows its object's header and lives as long as the object.
         unsafe {
             Object::from_ptr(
                 ptr::from_ref(self)
@@ -132,7 +131,7 @@ impl LoopCore {
         self.thread.get() != 0
     }
 
-    /// Queues a task's step, or whatever else runs next.
+    /// Queues an item of this kind.
     #[inline]
     pub(crate) fn push(&self, kind: Kind, object: Owned) -> Res<()> {
         match self.engine.try_call_soon(Item::new(kind, object)) {
@@ -141,19 +140,19 @@ impl LoopCore {
         }
     }
 
-    /// As [`push`](Self::push); without memory the object comes back.
+    /// As [`push`](Self::push), but returns the object if memory runs out.
     #[inline]
     pub(crate) fn try_push(&self, kind: Kind, object: Owned) -> Result<(), Owned> {
         let queued = self.engine.try_call_soon(Item::new(kind, object));
         queued.map_err(|item| item.into_parts().1)
     }
 
-    /// As [`push`](Self::push), for callers that cannot report a lack of memory.
+    /// As [`push`](Self::push), for callers that can't report a `MemoryError`.
     pub(crate) fn push_surely(&self, kind: Kind, object: Owned) {
         self.engine.call_soon(Item::new(kind, object));
     }
 
-    /// A timer handle was marked as cancelled.
+    /// Must be called after a timer handle was marked as cancelled.
     pub(crate) fn timer_cancelled(&self, handle: &Object) {
         self.engine
             .timer_cancelled(|timer| timer.object().is(handle));
@@ -165,7 +164,7 @@ impl LoopCore {
         self.engine.clock().now() as f64 / NANOS_PER_SEC as f64
     }
 
-    /// `seconds <= self.time()`, with a look at the precise clock only where it may matter.
+    /// `seconds <= self.time()`, but reads the precise clock only if necessary.
     #[inline]
     pub(crate) fn has_come(&self, seconds: f64) -> bool {
         !self.engine.clock().is_far(nanos(seconds)) && seconds <= self.time()
@@ -173,16 +172,16 @@ impl LoopCore {
 
     // ---- the current task ----
 
-    /// No task is the current one any more.
+    /// Resets the current task to none.
     #[inline]
     pub(crate) fn leave_task(&self) {
         self.current.leave(self.object());
     }
 
-    // ---- what is kept for the next one who needs it ----
+    // ---- reusable objects ----
 
-    /// A future to wait on, if there is one. In debug mode each is new, and knows where it was
-    /// made.
+    /// A reusable future, if there is one. In debug mode there is none, because each future records
+    /// where it was made.
     #[inline]
     pub(crate) fn take_waiter(&self) -> Option<Owned> {
         if self.is_debug() {
@@ -191,7 +190,7 @@ impl LoopCore {
         self.waiters.borrow_mut().pop()
     }
 
-    /// Keeps a future that is as good as new.
+    /// Keeps a future in its initial state for reuse.
     #[inline(always)]
     pub(crate) fn keep_waiter(&self, future: Owned) {
         let mut waiters = self.waiters.borrow_mut();
@@ -200,7 +199,7 @@ impl LoopCore {
         }
     }
 
-    /// Lets go of what is kept, as the loop is about to wait or has stopped.
+    /// Drops the reusable objects when the loop is about to wait or has stopped.
     #[inline]
     pub(crate) fn forget_kept(&self) {
         self.contexts.forget();
@@ -211,25 +210,25 @@ impl LoopCore {
 
     // ---- workers of an executor ----
 
-    /// A worker of this queue has a job. It is woken when the loop releases the GIL, as it could
-    /// not begin earlier; at the latest when the next step begins.
+    /// Records that a worker of this queue has a job. It is woken when the loop releases the GIL,
+    /// because it can't run earlier; at the latest when the next step begins.
     pub(crate) fn notify_later(&self, queue: Arc<dyn Notify>) {
         if let Some(before) = self.to_notify.replace(Some(queue)) {
             before.notify();
         }
     }
 
-    /// The queue whose worker has something to do, if there is one. The caller wakes it.
+    /// Takes the queue whose worker has a job, if there is one. The caller must wake it.
     #[inline]
     pub(crate) fn worker_to_notify(&self) -> Option<Arc<dyn Notify>> {
         self.to_notify.take()
     }
 
-    /// Wakes the worker that has something to do, if there is one.
+    /// Wakes the worker that has a job, if there is one.
     #[inline]
     pub(crate) fn notify_worker(&self) {
-        // SAFETY: looked at, and nothing else happens meanwhile. (Asked for each item, so without a
-        // store.)
+        // SAFETY: only this thread uses the cell, and the borrow ends here. (Called for each item,
+        // so it avoids a store.)
         let any = unsafe { (*self.to_notify.as_ptr()).is_some() };
         if any && let Some(queue) = self.worker_to_notify() {
             queue.notify();
@@ -238,11 +237,11 @@ impl LoopCore {
 
     // ---- writes of a turn: see `written.rs` ----
 
-    /// A transport has something to send when the running turn ends. Answers whether a step is
-    /// running that may wait; otherwise the transport must send at once.
+    /// Records that a transport has data to send at the end of the running turn. If it returns
+    /// false, the write can't wait, and the transport must send at once.
     #[inline]
     pub(crate) fn note_written<T: Sends>(&self, transport: &Native<T>) -> bool {
-        // From another thread, too: the loop may be waiting, and nobody would tell it.
+        // A write from another thread can't wait: the loop may be waiting and would not send it.
         let noted = self.thread.get() == this_thread() && self.writes.note(transport);
         if !noted {
             self.flush_in_order();
@@ -250,8 +249,8 @@ impl LoopCore {
         noted
     }
 
-    /// To be asked before more is written to a transport that waits already: sends all, unless this
-    /// may wait with the rest.
+    /// Must be called before more is written to a transport that is on the list: sends everything
+    /// unless the write may join the list.
     #[inline]
     pub(crate) fn before_more(&self, transport: &Object) {
         if !self.writes.may_follow(transport) {
@@ -259,7 +258,7 @@ impl LoopCore {
         }
     }
 
-    /// A step is over.
+    /// Must be called after each step.
     #[inline]
     pub(crate) fn after_step(&self) {
         if self.writes.after_step() {
@@ -267,7 +266,7 @@ impl LoopCore {
         }
     }
 
-    /// Sends what was written.
+    /// Sends the turn's writes.
     #[inline]
     pub(crate) fn flush_written(&self) {
         if self.writes.flush() {
@@ -275,8 +274,8 @@ impl LoopCore {
         }
     }
 
-    /// Sends what was written, before this transport sends: what it has itself, too, unless nobody
-    /// else has anything.
+    /// Sends the turn's writes before this transport sends. If it is the only transport with data,
+    /// it is only taken off the list.
     #[inline]
     pub(crate) fn flush_before(&self, transport: &Object) {
         if !self.writes.any() {
@@ -289,7 +288,7 @@ impl LoopCore {
         }
     }
 
-    /// Sends what was written, before something else reaches the kernel.
+    /// Sends the turn's writes before another operation reaches the kernel.
     #[inline]
     pub(crate) fn flush_in_order(&self) {
         if !self.writes.any() {
@@ -297,32 +296,32 @@ impl LoopCore {
         }
         match self.thread.get() == this_thread() {
             true => self.flush_written(),
-            // What comes of it is told in the loop's own thread.
+            // The result is reported in the loop's thread.
             false => self.writes.send_early(),
         }
     }
 
-    /// Lets go of what the kernel keeps for sending.
+    /// Closes the `io_uring`, if there is one.
     pub(crate) fn forget_send_ring(&self) {
         self.writes.forget_ring();
     }
 }
 
-/// There is no memory to queue one more.
+/// Drops the item and raises `MemoryError`.
 #[cold]
 pub(crate) fn not_queued<T>(item: T) -> Res<()> {
     drop(item);
     no_memory()
 }
 
-/// Seconds as nanoseconds: what is before zero is zero, what is too late is never.
+/// Converts seconds to nanoseconds, saturating at 0 and `u64::MAX`.
 #[inline]
 pub(crate) fn nanos(seconds: f64) -> u64 {
-    // A float's conversion saturates, and gives 0 for NaN.
+    // The conversion of a float saturates, and maps NaN to 0.
     (seconds * NANOS_PER_SEC as f64) as u64
 }
 
-/// `loop.get_debug()`, of any loop.
+/// `loop.get_debug()` of any loop.
 pub(crate) fn is_debug(event_loop: &Object) -> Res<bool> {
     match LoopCore::of(event_loop) {
         Some(core) => Ok(core.is_debug()),
@@ -331,7 +330,7 @@ pub(crate) fn is_debug(event_loop: &Object) -> Res<bool> {
 }
 
 impl LoopCore {
-    /// Drops whatever the loop holds, with no borrow of it held while destructors run.
+    /// Drops everything the loop holds. No borrow is held while destructors run.
     pub(crate) fn release(&self) {
         drop(self.engine.drain());
         self.task_factory.clear();
@@ -356,7 +355,7 @@ pub(crate) fn check_closed(core: &LoopCore) -> Res<()> {
     Ok(())
 }
 
-/// Whether a step may be queued without `call_soon`, which would ask the same.
+/// The checks of `call_soon`, for a step that is queued without it.
 #[inline]
 pub(crate) fn check_step(core: &LoopCore) -> Res<()> {
     if core.is_closed() || core.is_debug() {

@@ -1,4 +1,4 @@
-//! The book of the file objects that `add_reader` and `add_writer` were given.
+//! The file objects that were passed to `add_reader` and `add_writer`.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -6,15 +6,15 @@ use std::os::fd::RawFd;
 
 use crate::cpython::{Object, Owned};
 
-/// The file objects that descriptors are watched by, by their numbers. A program may remove one
-/// that it has closed meanwhile, which asyncio's selector finds by its identity.
+/// The file objects of watched descriptors, by descriptor number. A program may remove a file
+/// object that it has closed meanwhile; asyncio's selector finds it by identity.
 #[derive(Default)]
 pub(crate) struct Files(RefCell<BTreeMap<RawFd, Owned>>);
 
 impl Files {
     pub(crate) fn note(&self, fd: RawFd, file: &Object) {
         let before = self.0.borrow_mut().insert(fd, file.own());
-        // Its destructor is the program's: the borrow is over.
+        // Dropped after the borrow, because its destructor may run any code.
         drop(before);
     }
 
@@ -34,7 +34,7 @@ impl Files {
         drop(self.0.take());
     }
 
-    /// For the collector.
+    /// For garbage collector traversal.
     pub(crate) fn for_each(&self, see: impl FnMut(&Object)) {
         if let Ok(files) = self.0.try_borrow() {
             files.values().map(|file| &**file).for_each(see);

@@ -1,7 +1,7 @@
-//! What the engine queues for Python, and the types that it is compiled for.
+//! The items that the engine queues for Python, and the engine's type parameters.
 //!
-//! An [`Item`] is one word: an owned pointer with its kind in the low bits. A task's step is the
-//! task itself, with no handle around it. How each kind runs is `event_loop/host.rs`.
+//! An [`Item`] is one word: an owned reference with its kind in the low bits. A task's step is the
+//! task itself, without a handle. `event_loop/host.rs` runs each kind.
 
 use std::io;
 use std::mem::ManuallyDrop;
@@ -16,7 +16,7 @@ use crate::cpython::{Object, Owned, Res};
 /// The engine as it is compiled for Python.
 pub(crate) type Engine = EventLoop<PyHost>;
 
-/// The kinds of items. At most eight: objects are aligned to eight bytes or more.
+/// The kinds of items. At most eight, because objects are aligned to eight bytes.
 #[repr(usize)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Kind {
@@ -26,13 +26,13 @@ pub(crate) enum Kind {
     Wakeup = 1,
     /// A handle runs.
     Handle = 2,
-    /// A transport's descriptor can be read.
+    /// A transport's descriptor is readable.
     Readable = 3,
-    /// A transport's descriptor can be written.
+    /// A transport's descriptor is writable.
     Writable = 4,
-    /// A transport has something to do that asyncio would do by `call_soon`; it knows what.
+    /// A transport does something that asyncio would schedule with `call_soon`.
     Deferred = 5,
-    /// A watcher acts, because a future that it watches is done.
+    /// A watcher runs, because a future that it watches is done.
     Watcher = 6,
     /// A function that ran in a thread has ended.
     Job = 7,
@@ -48,7 +48,7 @@ impl Item {
     pub(crate) fn new(kind: Kind, object: Owned) -> Self {
         let ptr = object.into_ptr().cast::<u8>();
         debug_assert_eq!(ptr.addr() & KIND_MASK, 0);
-        // SAFETY: an object's address is not null, and setting low bits keeps it so.
+        // SAFETY: an object's address is not null, and stays so when low bits are set.
         Self(unsafe { NonNull::new_unchecked(ptr.map_addr(|addr| addr | kind as usize)) })
     }
 
@@ -59,7 +59,7 @@ impl Item {
 }
 
 impl Kind {
-    /// The kind that these low bits say.
+    /// The kind encoded in the low bits.
     #[inline]
     pub(crate) fn from_bits(bits: usize) -> Self {
         match bits & KIND_MASK {
@@ -76,18 +76,18 @@ impl Kind {
 }
 
 impl Item {
-    /// The object that it is about.
+    /// The item's object.
     #[inline]
     pub(crate) fn object(&self) -> &Object {
         let ptr = self.0.as_ptr().map_addr(|addr| addr & !KIND_MASK);
-        // SAFETY: the item owns a reference to it.
+        // SAFETY: the item owns a reference to the object.
         unsafe { Object::from_ptr(ptr.cast()) }
     }
 
     #[inline]
     pub(crate) fn into_parts(self) -> (Kind, Owned) {
         let this = ManuallyDrop::new(self);
-        // SAFETY: the item's reference goes over to the result.
+        // SAFETY: the item's reference moves to the result.
         (this.kind(), unsafe {
             Owned::steal_unchecked(this.object().as_ptr())
         })
@@ -96,7 +96,7 @@ impl Item {
 
 impl Drop for Item {
     fn drop(&mut self) {
-        // SAFETY: the item owns a reference, given up here.
+        // SAFETY: the item owns a reference, which is released here.
         drop(unsafe { Owned::steal_unchecked(self.object().as_ptr()) });
     }
 }
@@ -105,7 +105,7 @@ impl Drop for Item {
 pub(crate) enum Source {
     /// `add_reader`, `add_writer`: a handle.
     Callback(Owned),
-    /// A transport of ours.
+    /// A Rondel transport.
     Transport(Owned),
 }
 
@@ -117,12 +117,12 @@ impl Source {
     }
 }
 
-/// An entry of the timer heap: a `TimerHandle`. (`handle/timer.rs` says whether it is cancelled.)
+/// An entry of the timer heap: a `TimerHandle`. (`handle/timer.rs` implements `Timer` for it.)
 pub(crate) struct TimerRef(Owned);
 
 impl TimerRef {
     /// # Safety
-    /// The object is a handle of ours.
+    /// The object must be a Rondel handle.
     #[inline]
     pub(crate) unsafe fn new(handle: Owned) -> Self {
         Self(handle)
@@ -139,15 +139,15 @@ impl TimerRef {
     }
 }
 
-/// An item on its way from another thread.
+/// An item sent from another thread.
 pub(crate) struct Remote(pub(crate) Item);
 
-// SAFETY: made and received by threads that hold the GIL; in between nobody touches it.
+// SAFETY: made and received by threads that hold the GIL, and not accessed in between.
 unsafe impl Send for Remote {}
 
 /// Why a run of the loop ends early.
 pub(crate) enum Exit {
-    /// An exception that must leave `run_forever` is set.
+    /// An exception is set that must propagate from `run_forever`.
     Raised(Raised),
     /// The reactor failed.
     Os(io::Error),
@@ -168,21 +168,21 @@ impl From<io::Error> for Exit {
     }
 }
 
-/// The host: a way back to the loop object that the engine is embedded in.
+/// The host: a pointer to the loop that the engine is embedded in.
 pub(crate) struct PyHost {
     core: NonNull<LoopCore>,
 }
 
 impl PyHost {
     /// # Safety
-    /// `core` outlives the engine, and does not move.
+    /// `core` must outlive the engine and must not move.
     pub(crate) unsafe fn new(core: NonNull<LoopCore>) -> Self {
         Self { core }
     }
 
     #[inline]
     pub(crate) fn core(&self) -> &LoopCore {
-        // SAFETY: as `new` was promised.
+        // SAFETY: guaranteed by the caller of `new`.
         unsafe { self.core.as_ref() }
     }
 }

@@ -1,16 +1,16 @@
-//! A loop's state, what it queues, and which loop runs.
+//! A loop's state, its queue items, and the running loop.
 //!
 //! | file | what it has |
 //! |---|---|
 //! | `core.rs` | the object: the engine and the loop's state |
-//! | `item.rs` | what the engine queues for Python |
-//! | `current_task/` | which task `asyncio.current_task()` gives |
+//! | `item.rs` | the items that the engine queues for Python |
+//! | `current_task/` | the result of `asyncio.current_task()` |
 //! | `task_list.rs` | the tasks that are not done |
-//! | `files.rs` | the file objects that `add_reader` was given |
-//! | `written.rs` | what a turn has written, until it is sent |
-//! | `running_loop.rs` | which loop runs in this thread |
+//! | `files.rs` | the file objects passed to `add_reader` and `add_writer` |
+//! | `written.rs` | the writes of a turn until they are sent |
+//! | `running_loop.rs` | the loop that runs in this thread |
 //!
-//! How items run, and the methods that programs call, are in `event_loop/`, above.
+//! How items run, and the loop's methods, are in `event_loop/`.
 
 pub(crate) mod core;
 pub(crate) mod current_task;

@@ -1,8 +1,8 @@
-//! Which loop runs in this thread: what `asyncio.get_running_loop()` gives.
+//! The loop that runs in this thread: the result of `asyncio.get_running_loop()`.
 //!
-//! It is asked for at each task, timeout and waiter, so asyncio's own C function is called without
-//! the way to it. That of 3.11 makes a system call each time, to see whether the process has
-//! forked; there its record is read directly.
+//! It is needed for each task, timeout and waiter, so asyncio's C function is called directly,
+//! without a Python call. In CPython 3.11 that function makes a system call each time, to detect a
+//! fork; there its record is read directly.
 
 use std::ptr;
 
@@ -11,7 +11,7 @@ use pyo3::ffi;
 use crate::cpython::names::{Table, import, intern};
 use crate::cpython::{Owned, Res, imports};
 
-/// asyncio's `_get_running_loop`, taken apart: the C function and its module.
+/// The C function of asyncio's `_get_running_loop`, and its module.
 struct GetRunningLoop {
     function: ffi::PyCFunction,
     module: *mut ffi::PyObject,
@@ -19,11 +19,11 @@ struct GetRunningLoop {
 
 static GET_RUNNING_LOOP: Table<Option<GetRunningLoop>> = Table::new();
 
-/// Looks at what `_get_running_loop` is. Once, at import.
+/// Checks what `_get_running_loop` is. Called once, at import.
 pub(crate) fn init() -> Res<()> {
     let function = &imports().get_running_loop;
-    // SAFETY: a live object, checked for its type before it is read; it and its module live as long
-    // as the process.
+    // SAFETY: a live object whose type is checked before it is read; it and its module are
+    // immortal.
     let parts = unsafe {
         let is_plain = ffi::PyCFunction_CheckExact(function.as_ptr()) != 0
             && ffi::PyCFunction_GetFlags(function.as_ptr()) == ffi::METH_NOARGS;
@@ -41,7 +41,7 @@ pub(crate) fn init() -> Res<()> {
     Ok(())
 }
 
-/// Whether asyncio's function is called without the way to it; on 3.11, whether its record is read.
+/// Whether asyncio's C function is called directly; on 3.11, whether its record is read.
 pub(crate) fn is_known() -> bool {
     #[cfg(not(Py_3_12))]
     return record::is_known();
@@ -59,7 +59,7 @@ pub(crate) fn running_loop() -> Res<Owned> {
         return Ok(event_loop);
     }
     let event_loop = match GET_RUNNING_LOOP.get() {
-        // SAFETY: a function without parameters, called as the interpreter calls it.
+        // SAFETY: a `METH_NOARGS` function, called as the interpreter calls it.
         Some(get) => unsafe { Owned::steal((get.function)(get.module, ptr::null_mut()))? },
         None => imports().get_running_loop.call(&[])?,
     };
@@ -69,8 +69,8 @@ pub(crate) fn running_loop() -> Res<Owned> {
     }
 }
 
-/// What a library says that has put a function of its own in place of asyncio's, as trio-asyncio
-/// does. It is asked only where asyncio knows of no loop.
+/// Asks a library that has replaced asyncio's function, as trio-asyncio does. Only called where
+/// asyncio knows no running loop.
 #[cold]
 fn of_another(none: Owned) -> Res<Owned> {
     let get = import("asyncio.events")?.getattr(&*intern("_get_running_loop")?)?;
@@ -92,7 +92,7 @@ mod record {
     use crate::cpython::names::{Table, import, intern};
     use crate::cpython::{Object, Owned, Res, imports};
 
-    /// As `_asynciomodule.c` of 3.11 has it.
+    /// The layout in `_asynciomodule.c` of 3.11.
     #[repr(C)]
     struct Record {
         head: ffi::PyObject,
@@ -101,19 +101,19 @@ mod record {
     }
 
     struct Known {
-        /// Its key in the thread's dict.
+        /// The record's key in the thread's dict.
         name: Owned,
         class: *mut ffi::PyTypeObject,
     }
 
-    /// `None` if the record is not what it is known to be.
+    /// `None` if the record does not have the known layout.
     static KNOWN: Table<Option<Known>> = Table::new();
 
     pub(super) fn is_known() -> bool {
         KNOWN.get().is_some()
     }
 
-    /// This process. A child that was forked by the C library's means knows its own.
+    /// The process id. A child of a fork through the C library updates it.
     static PROCESS: AtomicI32 = AtomicI32::new(0);
 
     extern "C" fn note_process() {
@@ -121,17 +121,16 @@ mod record {
         PROCESS.store(unsafe { libc::getpid() }, Ordering::Relaxed);
     }
 
-    /// Finds out about the record. Once, at import.
+    /// Checks the record's layout. Called once, at import.
     pub(super) fn init(is_stock: bool) -> Res<()> {
         note_process();
-        // SAFETY: the handler makes one system call and stores a number, and lives as long as the
-        // process.
+        // SAFETY: the handler is a static function that makes one system call and stores a number.
         let is_told = unsafe { libc::pthread_atfork(None, None, Some(note_process)) } == 0;
         KNOWN.fill(if is_stock && is_told { probe()? } else { None });
         Ok(())
     }
 
-    /// Has asyncio make a record, and looks at what is in it.
+    /// Has asyncio make a record, and checks its contents.
     fn probe() -> Res<Option<Known>> {
         let set = import("asyncio.events")?.getattr(&*intern("_set_running_loop")?)?;
         let before = imports().get_running_loop.call(&[])?;
@@ -139,7 +138,7 @@ mod record {
         let name = intern("__asyncio_running_event_loop__")?;
         set.call(&[&sample])?;
         let known = record(&name).and_then(|record| {
-            // SAFETY: a live object, whose memory is read only if it has as much.
+            // SAFETY: a live object; its fields are read only if it has the expected size.
             unsafe {
                 let class = ffi::Py_TYPE(record);
                 let is_known = usize::try_from((*class).tp_basicsize) == Ok(size_of::<Record>())
@@ -155,11 +154,11 @@ mod record {
         Ok(known.map(|class| Known { name, class }))
     }
 
-    /// What stands in the thread's dict; borrowed from it.
+    /// The record in the thread's dict, as a borrowed reference.
     #[inline]
     fn record(name: &Object) -> Option<*mut ffi::PyObject> {
-        // SAFETY: the thread runs Python code; a dict or null, and an interned `str`, whose
-        // comparison can't fail.
+        // SAFETY: the GIL is held; a dict or null, and an interned `str`, whose comparison can't
+        // fail.
         let record = unsafe {
             let dict = ffi::PyThreadState_GetDict();
             if dict.is_null() {
@@ -170,13 +169,13 @@ mod record {
         (!record.is_null()).then_some(record)
     }
 
-    /// The loop that this thread has set in this process. `None` leaves the question to asyncio's
-    /// function.
+    /// The loop that this thread has set in this process. `None`: call asyncio's function instead.
     #[inline]
     pub(super) fn running_loop() -> Option<Owned> {
         let known = KNOWN.get().as_ref()?;
         let record = record(&known.name)?;
-        // SAFETY: a live object, read as what its type says it is; a live loop, or `None`.
+        // SAFETY: a live object whose type is checked before it is read; it holds a live loop or
+        // `None`.
         unsafe {
             if !ptr::eq(ffi::Py_TYPE(record), known.class) {
                 return None;

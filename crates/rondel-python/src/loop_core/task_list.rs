@@ -1,24 +1,24 @@
 //! The tasks of a loop that are not done, in a doubly linked list through the tasks themselves.
 //!
-//! Up to CPython 3.13 this is what `asyncio.all_tasks()` gives (`task/all_tasks.rs`).
+//! Up to CPython 3.13 it is the source of `asyncio.all_tasks()` (`task/all_tasks.rs`).
 
 use std::cell::Cell;
 use std::ptr;
 
 use crate::cpython::{Object, Owned};
 
-/// A task's place in its loop's list. All zero: in none.
+/// A task's node in its loop's list. All zero: not in a list.
 #[repr(C)]
 pub(crate) struct Node {
-    /// The task object; null while it is in no list.
+    /// The task object; null before it is first linked.
     task: Cell<*const Object>,
     list: Cell<*const TaskList>,
     previous: Cell<*const Node>,
     next: Cell<*const Node>,
 }
 
-/// The tasks of one loop that are not done. Borrows them: a task unlinks itself when it is done or
-/// dies.
+/// The tasks of one loop that are not done. It holds borrowed references: a task unlinks itself
+/// when it is done or deallocated.
 #[derive(Default)]
 pub(crate) struct TaskList {
     first: Cell<*const Node>,
@@ -42,11 +42,12 @@ impl TaskList {
         self.first.set(node);
     }
 
-    /// References to all of them.
+    /// Owned references to all tasks.
     pub(crate) fn snapshot(&self) -> Vec<Owned> {
         let mut tasks = Vec::new();
         let mut next = self.first.get();
-        // SAFETY: linked nodes are part of live tasks, and taking references runs no foreign code.
+        // SAFETY: linked nodes are part of live tasks, and incrementing reference counts runs no
+        // foreign code.
         while let Some(node) = unsafe { next.as_ref() } {
             // SAFETY: as above.
             let task = unsafe { &*node.task.get() };
@@ -58,7 +59,7 @@ impl TaskList {
         tasks
     }
 
-    /// Unlinks all of them, as the list is about to die.
+    /// Unlinks all tasks before the list is dropped.
     pub(crate) fn orphan(&self) {
         // SAFETY: linked nodes are part of live tasks.
         while let Some(node) = unsafe { self.first.get().as_ref() } {
@@ -68,11 +69,11 @@ impl TaskList {
 }
 
 impl Node {
-    /// Takes it out of its list, if it is in one.
+    /// Removes the node from its list, if it is in one.
     #[inline]
     pub(crate) fn unlink(&self) {
-        // SAFETY: the list outlives its nodes' links (`orphan`), and neighbours are parts of live
-        // tasks.
+        // SAFETY: the list unlinks all nodes before it is dropped (`orphan`), and neighbours are
+        // part of live tasks.
         unsafe {
             let Some(list) = self.list.replace(ptr::null()).as_ref() else {
                 return;

@@ -1,9 +1,9 @@
-//! The send queue of a turn: which transports were written to in the running turn, and when that is
+//! The send queue of a turn: the transports written to in the running turn, and when their data is
 //! sent.
 //!
 //! Consecutive sends cost less than sends with Python code in between: the kernel's code and data
 //! stay in the CPU's caches, and a peer on the same machine is still awake when the next message
-//! comes. So a transport that is written to puts itself on a list ([`TurnWrites::note`]), and all
+//! arrives. So a transport that is written to adds itself to a list ([`TurnWrites::note`]), and all
 //! of them send at the end of the turn ([`TurnWrites::flush`]).
 //!
 //! asyncio sends at once. Programs see no difference, because:
@@ -13,10 +13,10 @@
 //! - long steps do not delay data. When a step is over ([`TurnWrites::after_step`]) and the
 //!   kernel's clock has ticked, everything is sent. While a step blocks or computes, the monitor
 //!   sends *early* ([`TurnWrites::send_early`]), and later writes of that step are sent at once;
-//! - before a Python function that reaches the kernel, or ends the process, everything is sent
-//!   early (`kernel_calls.rs`).
+//! - before a Python function makes a system call or ends the process, everything is sent early
+//!   (`kernel_calls.rs`).
 //!
-//! An early send runs no Python code. Its result (the kernel takes no more, the connection has
+//! An early send runs no Python code. Its result (the send buffer is full, the connection has
 //! failed) is reported at the end of the turn.
 
 use std::cell::{Cell, RefCell};
@@ -31,7 +31,7 @@ use crate::cpython::native::{Native, NativeClass};
 use crate::cpython::{Object, Owned};
 use crate::monitor::Watch;
 
-/// When this many transports were written to, they send before the end of the turn.
+/// When this many transports were written to, everything is sent before the end of the turn.
 const MAX_WRITTEN: usize = 64;
 /// The same for this many bytes in total. More would be evicted from the CPU's caches before the
 /// kernel reads them, and the C library would return their memory to the kernel after each turn,
@@ -39,27 +39,26 @@ const MAX_WRITTEN: usize = 64;
 /// one by one, with a poll for each.
 const MAX_WRITTEN_LEN: usize = 256 * 1024;
 
-/// Flushes several instances of a class by one system call.
+/// Flushes several instances of a class with one system call.
 pub(crate) type FlushTogether = fn(&[Owned], &RefCell<SendBatch>);
 
-/// A class whose instances send at the end of the turn what was written to them: transports, and
-/// TLS.
+/// A class whose instances send their writes at the end of the turn: transports, and TLS.
 pub(crate) trait Sends: NativeClass {
-    /// Flushes several instances by one system call, if the class can do that.
+    /// Flushes several instances with one system call, if the class supports that.
     const TOGETHER: Option<FlushTogether> = None;
 
-    /// Sends what was written in the turn. An exception may be set, of the last step.
+    /// Sends the writes of the turn. An exception of the last step may be set.
     fn flush(this: &Native<Self>);
 
-    /// Sends what was written so far, without Python code. The result is reported by
-    /// [`flush`](Self::flush).
+    /// Sends the writes so far, without running Python code. [`flush`](Self::flush) reports the
+    /// result.
     fn flush_early(this: &Native<Self>);
 
     /// How many bytes wait to be sent; 0 if there are always few.
     fn waiting_len(this: &Native<Self>) -> usize;
 }
 
-/// The same functions, for an object that is of such a class.
+/// The vtable of such a class.
 struct Ways {
     together: Option<FlushTogether>,
     flush: unsafe fn(&Object),
@@ -67,12 +66,11 @@ struct Ways {
     waiting_len: unsafe fn(&Object) -> usize,
 }
 
-/// The functions of each class.
+/// Gives each class its vtable.
 trait HasWays: Sends {
     const WAYS: &'static Ways = &Ways {
         together: Self::TOGETHER,
-        // SAFETY: guaranteed by whoever calls these: `Written` has made them for an object of the
-        // class.
+        // SAFETY: guaranteed by the caller: `Written` pairs the vtable with an object of its class.
         flush: |object| Self::flush(unsafe { object.known() }),
         // SAFETY: as above.
         flush_early: |object| Self::flush_early(unsafe { object.known() }),
@@ -83,7 +81,7 @@ trait HasWays: Sends {
 
 impl<T: Sends> HasWays for T {}
 
-/// An object that was written to, and the functions of its class.
+/// An object that was written to, and its class's vtable.
 struct Written {
     object: Owned,
     ways: &'static Ways,
@@ -100,7 +98,7 @@ impl Written {
 
     #[inline]
     fn flush(&self) {
-        // SAFETY: the functions are those of the object's class.
+        // SAFETY: the vtable is that of the object's class.
         unsafe { (self.ways.flush)(&self.object) };
     }
 
@@ -116,34 +114,34 @@ impl Written {
     }
 }
 
-/// What one loop's turn has written.
+/// The unsent writes of one loop's turn.
 pub(crate) struct TurnWrites {
     /// Transports that were written to, in the order of their first write.
     transports: RefCell<VecDeque<Written>>,
-    /// Whether there are any.
+    /// Whether the list is not empty.
     any: Cell<bool>,
-    /// Whether some may be of a class that is not flushed together.
+    /// Whether some may be of a class without [`Sends::TOGETHER`].
     mixed: Cell<bool>,
-    /// The last one; only to be compared.
+    /// The last transport of the list; only compared.
     last: Cell<*mut ffi::PyObject>,
-    /// The coarse clock's reading when the first of them was written to.
+    /// The coarse clock when the first of them was written to, in nanoseconds.
     since: Cell<u64>,
-    /// How many of them were counted, and how many bytes these have to send.
+    /// How many transports were counted so far, and how many bytes they have to send.
     len: Cell<(usize, usize)>,
     /// The running step has lasted too long: its writes are sent at once.
     late: Cell<bool>,
-    /// Sends for several of them.
+    /// Sends on several sockets with one system call.
     batch: RefCell<SendBatch>,
-    /// Armed while something may wait.
+    /// Armed while unsent writes exist.
     watch: Watch,
 }
 
 impl TurnWrites {
     /// # Safety
-    /// The loop's core holds this at that place, and drops it with the GIL held.
+    /// The loop's core must store this at `place` and drop it with the GIL held.
     pub(crate) unsafe fn new(place: NonNull<Self>) -> Self {
         unsafe fn act(writes: NonNull<()>, overdue: bool) {
-            // SAFETY: the watch's owner, which lives: it holds the watch.
+            // SAFETY: `writes` owns the watch, so it is alive.
             let writes = unsafe { writes.cast::<TurnWrites>().as_ref() };
             if overdue {
                 writes.late.set(true);
@@ -164,7 +162,7 @@ impl TurnWrites {
         }
     }
 
-    /// Puts a transport on the list. Returns false if it has to send at once, after all others.
+    /// Adds a transport to the list. Returns false if it must send at once, after all others.
     #[inline]
     pub(crate) fn note<T: Sends>(&self, transport: &Native<T>) -> bool {
         if self.late.get() {
@@ -187,14 +185,14 @@ impl TurnWrites {
     }
 
     /// Whether more data of this transport, which is on the list, may wait too: it was the last to
-    /// write, and the step has not lasted too long. Otherwise everything has to be sent first.
+    /// write, and the step has not lasted too long. Otherwise everything must be sent first.
     #[inline]
     pub(crate) fn may_follow(&self, transport: &Object) -> bool {
         ptr::eq(self.last.get(), transport.as_ptr()) && !self.late.get()
     }
 
-    /// A step is over. Its writes wait for those of the following steps, unless it took long or
-    /// much waits. Returns whether something was sent.
+    /// Must be called after each step. Its writes wait for those of the following steps, unless it
+    /// took long or much waits. Returns whether something was sent.
     #[inline]
     pub(crate) fn after_step(&self) -> bool {
         let over = self.any.get()
@@ -218,13 +216,13 @@ impl TurnWrites {
         transports.len() >= MAX_WRITTEN || len >= MAX_WRITTEN_LEN
     }
 
-    /// Whether something was written.
+    /// Whether unsent writes exist.
     #[inline]
     pub(crate) fn any(&self) -> bool {
         self.any.get()
     }
 
-    /// Sends what was written. Returns whether there was anything.
+    /// Sends all unsent writes. Returns whether there were any.
     #[inline]
     pub(crate) fn flush(&self) -> bool {
         let any = self.any.get();
@@ -234,8 +232,8 @@ impl TurnWrites {
         any
     }
 
-    /// Takes a transport off the list if it is the only one; the caller flushes it. Returns whether
-    /// it was.
+    /// Removes a transport from the list if it is the only one; the caller flushes it. Returns
+    /// whether it was removed.
     #[inline]
     pub(crate) fn leave_alone(&self, transport: &Object) -> bool {
         let mut transports = self.transports.borrow_mut();
@@ -250,7 +248,7 @@ impl TurnWrites {
         true
     }
 
-    /// Nothing waits any more.
+    /// Resets the state when the list is empty.
     #[inline]
     fn all_sent(&self) {
         self.any.set(false);
@@ -287,10 +285,11 @@ impl TurnWrites {
         }
     }
 
-    /// Sends what was written, without Python code. The result is reported later.
+    /// Sends all unsent writes without running Python code. The result is reported at the end of
+    /// the turn.
     #[cold]
     pub(crate) fn send_early(&self) {
-        // Whoever has it borrowed is about to send.
+        // If it is borrowed, a flush is already in progress.
         let Ok(transports) = self.transports.try_borrow() else {
             return;
         };
@@ -300,7 +299,7 @@ impl TurnWrites {
         self.watch.disarm();
     }
 
-    /// Whether the loop's next steps run in the main thread.
+    /// Sets whether the loop's next steps run in the main thread.
     pub(crate) fn of_main_thread(&self, is: bool) {
         self.watch.of_main_thread(is);
     }
@@ -310,7 +309,7 @@ impl TurnWrites {
         self.batch.borrow_mut().forget_ring();
     }
 
-    /// Shows each transport, for the collector.
+    /// For garbage collector traversal.
     pub(crate) fn for_each(&self, see: &mut dyn FnMut(&Object)) {
         if let Ok(transports) = self.transports.try_borrow() {
             transports
@@ -326,7 +325,8 @@ impl TurnWrites {
     }
 }
 
-/// How many of the first may be flushed by one call: those of the same class as the first.
+/// How many transports at the front can be flushed with one call: those of the same class as the
+/// first.
 fn together(transports: &VecDeque<Written>) -> usize {
     let Some(first) = transports.front() else {
         return 0;
@@ -342,7 +342,7 @@ fn together(transports: &VecDeque<Written>) -> usize {
     same.count()
 }
 
-/// A turn's data is sent by `io_uring`, unless the environment forbids it.
+/// Uses `io_uring` unless the environment variable `RONDEL_IO_URING` is `0`.
 fn new_batch() -> SendBatch {
     match std::env::var_os("RONDEL_IO_URING").is_some_and(|way| way == "0") {
         true => SendBatch::without_ring(),

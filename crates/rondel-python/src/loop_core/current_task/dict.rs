@@ -4,11 +4,11 @@
 //! bookkeeping of a step. Here the entry is made once for each run of the loop, and its key is an
 //! object with the loop's hash ([`LoopKey`]). A lookup of the loop makes the dict compare this key
 //! with the loop, and the comparison stores the running task in the entry. So a step only sets a
-//! field, and every lookup finds the current task: by `asyncio.current_task`, by `_enter_task` and
-//! its kin, and by programs that read `asyncio.tasks._current_tasks[loop]`.
+//! field, and every lookup finds the current task: `asyncio.current_task`, `_enter_task` and
+//! related functions, and programs that read `asyncio.tasks._current_tasks[loop]`.
 //!
-//! Others may change the entry as well. A task that they store counts as the current task from then
-//! on; if they delete the entry, the dict is left alone until the step ends.
+//! Other code may change the entry as well. A task that it stores is the current task from then on;
+//! if it deletes the entry, no new one is made until the step ends.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -32,7 +32,7 @@ use crate::cpython::{Object, Owned, Res, Slot, none};
 static DICT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static KEY_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
-/// Finds the dict, and makes the class of keys. Once, at import.
+/// Finds the dict and makes the class of keys. Called once, at import.
 pub(crate) fn init() -> Res<()> {
     let dict = import("_asyncio")?.getattr(&*Owned::from_str("_current_tasks")?)?;
     DICT.store(dict.into_ptr(), Ordering::Release);
@@ -53,22 +53,22 @@ fn dict() -> *mut ffi::PyObject {
 
 // ---- the key ----
 
-/// The key of a loop's entry. The dict has the only reference.
+/// The key of a loop's entry. The dict holds the only reference.
 struct LoopKey {
     /// Null once the loop is gone.
     current: Cell<*const CurrentTask>,
 }
 
-// SAFETY: the fields stand behind the header; zeroed ones are valid.
+// SAFETY: the fields follow the header, and zeroed fields are valid.
 unsafe impl Fields for LoopKey {}
 
-// SAFETY: it shows all that it holds.
+// SAFETY: it holds no references.
 unsafe impl Collected for LoopKey {
     const FINALIZED: bool = true;
 
     fn for_each_slot(&self, _see: &mut dyn FnMut(&Slot)) {}
 
-    /// Somebody has deleted the entry.
+    /// The entry was deleted.
     fn finalize(key: &Native<Self>) -> Res<()> {
         if let Some(current) = current_of(key.object()) {
             current.lost();
@@ -78,7 +78,7 @@ unsafe impl Collected for LoopKey {
 }
 
 fn current_of(key: &Object) -> Option<&CurrentTask> {
-    // SAFETY: it is part of a loop, and takes its address out of the key before that dies.
+    // SAFETY: `CurrentTask` is part of a loop and clears the key's pointer before it is dropped.
     unsafe { LoopKey::of(key).current.get().as_ref() }
 }
 
@@ -87,7 +87,7 @@ unsafe extern "C" fn hash(key: *mut ffi::PyObject) -> ffi::Py_hash_t {
     current_of(unsafe { Object::from_ptr(key) }).map_or(0, |current| current.hash.get())
 }
 
-/// The dict compares the key with what is looked up.
+/// Called by the dict when an object with the same hash is looked up.
 unsafe extern "C" fn compare(
     key: *mut ffi::PyObject,
     other: *mut ffi::PyObject,
@@ -115,24 +115,24 @@ unsafe extern "C" fn compare(
 
 /// A loop's current task.
 pub(crate) struct CurrentTask {
-    /// The loop that this is a part of. Only ever compared.
+    /// The loop that this is part of. Only compared.
     event_loop: Cell<*mut ffi::PyObject>,
     /// The loop's hash.
     hash: Cell<ffi::Py_hash_t>,
-    /// The task that takes a step; null when none does. Who runs the step holds it.
+    /// The task whose step runs, or null. The caller of the step holds a reference.
     task: Cell<*mut ffi::PyObject>,
-    /// What was put into the entry last, null for `None`. Only ever compared.
+    /// The last value stored in the entry; null for `None`. Only compared.
     shown: Cell<*mut ffi::PyObject>,
     /// The entry's key; null when there is no entry.
     key: Cell<*mut ffi::PyObject>,
-    /// The entry was deleted by somebody during a step.
+    /// The entry was deleted by other code during a step.
     disturbed: Cell<bool>,
 }
 
-/// What there was before, for when the step that begins is over.
+/// The state before a step, to be restored after it.
 pub(crate) struct Entered {
     task: *mut ffi::PyObject,
-    /// The value of an entry that is the program's own; `None` if there was none.
+    /// The value of the program's own entry; `None` if there was none.
     displaced: Option<Owned>,
 }
 
@@ -150,7 +150,7 @@ impl Default for CurrentTask {
 }
 
 impl CurrentTask {
-    /// To be called once the loop object exists.
+    /// Must be called once the loop object exists.
     pub(crate) fn init(&self, event_loop: &Object) -> Res<()> {
         self.event_loop.set(event_loop.as_ptr());
         // SAFETY: a live object.
@@ -163,7 +163,7 @@ impl CurrentTask {
         }
     }
 
-    /// A task's step begins. The caller holds the task until the step ends.
+    /// Begins a task's step. The caller holds a reference to the task until the step ends.
     #[inline]
     pub(crate) fn enter(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
         let displaced = if self.key.get().is_null() {
@@ -175,12 +175,12 @@ impl CurrentTask {
         Ok(Entered { task, displaced })
     }
 
-    /// A task's step begins within another one.
+    /// Begins a task's step within another one.
     pub(crate) fn enter_within(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
         self.enter(event_loop, task)
     }
 
-    /// It ends. An exception that is set stays set.
+    /// Ends the step. A pending exception stays set.
     #[inline]
     pub(crate) fn exit(&self, event_loop: &Object, entered: Entered) {
         self.task.set(entered.task);
@@ -191,38 +191,38 @@ impl CurrentTask {
         }
     }
 
-    /// It ends, and the step that it ran in goes on. An exception that is set stays set.
+    /// Ends a step within another one, which continues. A pending exception stays set.
     pub(crate) fn resume(&self, event_loop: &Object, entered: Entered) {
         self.exit(event_loop, entered);
     }
 
-    /// Runs something in the middle of a step, or outside of any, that may be a task's step itself.
+    /// Runs something that may itself be a task's step, within or outside of a step.
     pub(crate) fn aside<R>(&self, _event_loop: &Object, run: impl FnOnce() -> R) -> R {
-        run() // each step brings back what was there before
+        run() // each step restores the previous task
     }
 
-    /// Runs the loop within a step of its own.
+    /// Runs the loop within one of its own steps.
     pub(crate) fn nested<R>(&self, event_loop: &Object, run: impl FnOnce() -> R) -> R {
         self.aside(event_loop, run)
     }
 
-    /// What is no task's step is about to run.
+    /// Must be called before code runs that is not a task's step.
     #[inline]
     pub(crate) fn leave(&self, _event_loop: &Object) {}
 
-    /// The task that runs now.
+    /// The current task.
     #[inline]
     pub(crate) fn get(&self, event_loop: &Object) -> Res<Option<Owned>> {
         let task = self.task.get();
-        // Where no step of ours runs, somebody else's may.
+        // If no step of Rondel's runs, another task implementation's may.
         if !task.is_null() && self.shown.get().is_null() && !self.disturbed.get() {
-            // SAFETY: the task of a step that runs, which holds it.
+            // SAFETY: the task of the running step, whose caller holds a reference.
             return Ok(Some(unsafe { Object::from_ptr(task) }.own()));
         }
         self.look_up(event_loop)
     }
 
-    /// The loop has stopped, or is gone: there is no entry any more.
+    /// Deletes the entry, because the loop has stopped or is being deallocated.
     pub(crate) fn end(&self) {
         self.task.set(ptr::null_mut());
         self.disturbed.set(false);
@@ -237,7 +237,7 @@ impl CurrentTask {
         quietly(|| self.delete(&key));
     }
 
-    /// The entry was deleted in this very step, or there was none yet.
+    /// Enters a step when there is no entry: none was made yet, or it was deleted in this step.
     #[cold]
     fn enter_without_entry(&self, event_loop: &Object, task: &Object) -> Res<Option<Owned>> {
         if !self.disturbed.get() {
@@ -261,7 +261,7 @@ impl CurrentTask {
     }
 
     fn look_up(&self, event_loop: &Object) -> Res<Option<Owned>> {
-        // SAFETY: a dict and a live key; what comes back is borrowed from the dict.
+        // SAFETY: a dict and a live key; the result is a borrowed reference.
         unsafe {
             let task = _PyDict_GetItem_KnownHash(dict(), event_loop.as_ptr(), self.hash.get());
             if task.is_null() {
@@ -285,16 +285,16 @@ impl CurrentTask {
         Ok(())
     }
 
-    /// Brings the entry up to date. Answers whether a task is running.
+    /// Updates the entry. Returns whether a task is running.
     fn update(&self, key: &Object) -> Res<bool> {
         let shown = match self.shown.get() {
             shown if shown.is_null() => none().as_ptr(),
             shown => shown,
         };
-        // SAFETY: a dict and the entry's key, which is found by its identity.
+        // SAFETY: a dict and the entry's key, which is found by identity.
         let there = unsafe { _PyDict_GetItem_KnownHash(dict(), key.as_ptr(), self.hash.get()) };
         if !there.is_null() && there != shown {
-            // Somebody else has stored it, such as `_swap_current_task`. The dict holds it.
+            // Other code, such as `_swap_current_task`, has stored it. The dict holds a reference.
             self.task.set(there);
             self.shown.set(there);
             return Ok(there != none().as_ptr());
@@ -304,7 +304,7 @@ impl CurrentTask {
             return Ok(false);
         }
         if task != there {
-            // SAFETY: the task of a step that runs.
+            // SAFETY: the task of the running step.
             self.store(key, unsafe { Object::from_ptr(task) })?;
             self.shown.set(task);
         }
@@ -323,7 +323,7 @@ impl CurrentTask {
         check(unsafe { _PyDict_DelItem_KnownHash(dict(), key.as_ptr(), self.hash.get()) })
     }
 
-    /// The entry was deleted; its key dies.
+    /// The entry was deleted, and its key is being deallocated.
     fn lost(&self) {
         self.key.set(ptr::null_mut());
         self.shown.set(ptr::null_mut());
@@ -331,19 +331,19 @@ impl CurrentTask {
         self.disturbed.set(true);
     }
 
-    /// After a step in which somebody has asked, or has changed the entry.
+    /// Cleans up after a step in which the entry was read or changed.
     #[cold]
     fn tidy_up(&self, event_loop: &Object) {
         if self.disturbed.replace(false) {
-            // What the program has put into the dict itself, as `_leave_task` would delete it now.
+            // Delete the program's own entry, as `_leave_task` would now.
             quietly(|| self.delete(event_loop));
         }
         let key = self.key.get();
         if self.shown.replace(ptr::null_mut()).is_null() || key.is_null() {
             return;
         }
-        // So that the dict does not keep the task alive.
-        // SAFETY: the entry is there, so its key is alive.
+        // Reset the entry, so that the dict does not keep the task alive. SAFETY: the entry is
+        // there, so its key is alive.
         let key = unsafe { Object::from_ptr(key) }.own();
         quietly(|| self.store(&key, none()));
     }

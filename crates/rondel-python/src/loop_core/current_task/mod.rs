@@ -1,10 +1,10 @@
-//! Which task is running: what `asyncio.current_task()` gives.
+//! The current task: the result of `asyncio.current_task()`.
 //!
 //! | file | for |
 //! |---|---|
 //! | `dict.rs` | CPython up to 3.13, where asyncio keeps a dict from loop to task |
-//! | `thread_state.rs` | 3.14 and later, where it is a field of the thread's state |
-//! | here | loops that are not ours |
+//! | `thread_state.rs` | CPython 3.14 and later, where it is a field of the thread state |
+//! | here | loops of other implementations |
 
 #[cfg(not(Py_3_14))]
 mod dict;
@@ -21,7 +21,7 @@ use crate::cpython::error::{quietly, restore, take_exception};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Raised, Res};
 
-/// The task that runs in `event_loop`, on any loop.
+/// The current task of `event_loop`, which may be any loop.
 pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {
     if let Some(core) = LoopCore::of(event_loop) {
         return core.current.get(event_loop);
@@ -30,7 +30,7 @@ pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {
     Ok((!task.is_none()).then_some(task))
 }
 
-/// Makes `task` the current one of any loop while `run` runs, as an eager start does.
+/// Makes `task` the current task of any loop while `run` runs, e.g. for an eager start.
 pub(crate) fn within<R>(event_loop: &Object, task: &Object, run: impl FnOnce() -> R) -> Res<R> {
     if let Some(core) = LoopCore::of(event_loop) {
         let entered = core.current.enter_within(event_loop, task)?;
@@ -45,12 +45,12 @@ pub(crate) fn within<R>(event_loop: &Object, task: &Object, run: impl FnOnce() -
     Ok(result)
 }
 
-/// A step begins on a loop that is not ours.
+/// Begins a step on another implementation's loop.
 pub(crate) fn enter_foreign(event_loop: &Object, task: &Object) -> Res<()> {
     asyncio("_enter_task")?.call(&[event_loop, task]).map(drop)
 }
 
-/// It ends, with `result`.
+/// Ends a step on another implementation's loop; returns `result`.
 pub(crate) fn leave_foreign(event_loop: &Object, task: &Object, result: Res<()>) -> Res<()> {
     let raised = result.err().map(|Raised| take_exception());
     asyncio("_leave_task")?.call(&[event_loop, task])?;
@@ -60,7 +60,7 @@ pub(crate) fn leave_foreign(event_loop: &Object, task: &Object, result: Res<()>)
     }
 }
 
-/// A function of `asyncio.tasks`, as it is there now.
+/// Looks up a function of `asyncio.tasks`, which the program may have replaced.
 fn asyncio(name: &str) -> Res<Owned> {
     import("asyncio.tasks")?.getattr(&*Owned::from_str(name)?)
 }

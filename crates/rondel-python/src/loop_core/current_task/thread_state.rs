@@ -1,8 +1,8 @@
-//! The current task from CPython 3.14 on: a field of the thread's state, swapped by
+//! The current task from CPython 3.14 on: a field of the thread state, swapped by
 //! `_asyncio._swap_current_task`.
 //!
-//! asyncio swaps it before and after each step. Here a step only sets it, and it is reset before
-//! something runs that is no task's step, and before the loop waits.
+//! asyncio swaps it before and after each step. Here a step only sets it; it is reset before code
+//! runs that is not a task's step, and before the loop waits.
 
 use std::cell::Cell;
 
@@ -10,7 +10,7 @@ use crate::cpython::error::quietly;
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Res, none};
 
-/// asyncio's functions in C.
+/// asyncio's C functions.
 struct Register {
     swap: Owned,
     current: Owned,
@@ -18,7 +18,7 @@ struct Register {
 
 static REGISTER: Table<Register> = Table::new();
 
-/// Fetches them. Once, at import.
+/// Fetches the functions. Called once, at import.
 pub(crate) fn init() -> Res<()> {
     let asyncio = import("_asyncio")?;
     REGISTER.fill(Register {
@@ -28,41 +28,41 @@ pub(crate) fn init() -> Res<()> {
     Ok(())
 }
 
-/// A loop's part in it.
+/// Whether a loop has set the current task.
 #[derive(Default)]
 pub(crate) struct CurrentTask {
     entered: Cell<bool>,
 }
 
-/// The task before, for when a step that runs within another one is over.
+/// The previous task, to be restored after a step within another one.
 pub(crate) struct Entered(Option<Owned>);
 
 impl CurrentTask {
-    /// To be called once the loop object exists.
+    /// Must be called once the loop object exists.
     pub(crate) fn init(&self, _event_loop: &Object) -> Res<()> {
         Ok(())
     }
 
-    /// A task's step begins.
+    /// Begins a task's step.
     #[inline]
     pub(crate) fn enter(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
-        // What was there is the task of a step that is over, which nobody is to keep alive.
+        // The previous value is the task of a finished step, which must not be kept alive.
         drop(self.enter_within(event_loop, task)?);
         Ok(Entered(None))
     }
 
-    /// A task's step begins within another one.
+    /// Begins a task's step within another one.
     pub(crate) fn enter_within(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
         self.entered.set(true);
         let before = REGISTER.get().swap.call(&[event_loop, task])?;
         Ok(Entered((!before.is_none()).then_some(before)))
     }
 
-    /// It ends.
+    /// Ends the step.
     #[inline]
     pub(crate) fn exit(&self, _event_loop: &Object, _entered: Entered) {}
 
-    /// It ends, and the step that it ran in goes on. An exception that is set stays set.
+    /// Ends a step within another one, which continues. A pending exception stays set.
     pub(crate) fn resume(&self, event_loop: &Object, entered: Entered) {
         quietly(|| {
             let before = entered.0.as_deref().unwrap_or(none());
@@ -70,12 +70,12 @@ impl CurrentTask {
         });
     }
 
-    /// The task that runs now.
+    /// The current task.
     pub(crate) fn get(&self, event_loop: &Object) -> Res<Option<Owned>> {
         let mut task = REGISTER.get().current.call(&[event_loop])?;
         if task.is_none() {
-            // Tasks of asyncio's in pure Python are known to its function in pure Python, if that
-            // stands there.
+            // Tasks of asyncio's pure Python implementation are known only to its pure Python
+            // function, which the program may have installed.
             task = import("asyncio.tasks")?
                 .getattr(&*Owned::from_str("current_task")?)?
                 .call(&[event_loop])?;
@@ -83,7 +83,7 @@ impl CurrentTask {
         Ok((!task.is_none()).then_some(task))
     }
 
-    /// Runs something in the middle of a step, or outside of any, that may be a task's step itself.
+    /// Runs something that may itself be a task's step, within or outside of a step.
     pub(crate) fn aside<R>(&self, event_loop: &Object, run: impl FnOnce() -> R) -> R {
         let swap = |task: &Object| REGISTER.get().swap.call(&[event_loop, task]);
         let Ok(before) = swap(none()) else {
@@ -96,16 +96,16 @@ impl CurrentTask {
         result
     }
 
-    /// Runs the loop within a step of its own.
+    /// Runs the loop within one of its own steps.
     pub(crate) fn nested<R>(&self, event_loop: &Object, run: impl FnOnce() -> R) -> R {
         let entered = self.entered.get();
         let result = self.aside(event_loop, run);
-        // The program may have taken the step's task away before, and puts it back behind us.
+        // The program may have reset the step's task before this call, and restores it after it.
         self.entered.set(entered);
         result
     }
 
-    /// What is no task's step is about to run.
+    /// Must be called before code runs that is not a task's step.
     #[inline]
     pub(crate) fn leave(&self, event_loop: &Object) {
         if self.entered.replace(false) {
@@ -113,6 +113,6 @@ impl CurrentTask {
         }
     }
 
-    /// The loop has stopped, or is gone.
+    /// Called when the loop has stopped or is being deallocated.
     pub(crate) fn end(&self) {}
 }
