@@ -36,7 +36,7 @@ pub enum Clock {
 }
 
 impl Clock {
-    /// A virtual clock that stands at `start` nanoseconds.
+    /// A virtual clock that starts at `start` nanoseconds.
     pub fn at(start: u64, jump: Jump) -> Self {
         Self::Virtual(Cell::new(start), jump)
     }
@@ -50,7 +50,7 @@ impl Clock {
         }
     }
 
-    /// Now, in nanoseconds.
+    /// The current time, in nanoseconds.
     #[inline]
     pub fn now(&self) -> u64 {
         match self {
@@ -76,7 +76,7 @@ impl Clock {
         }
     }
 
-    /// Whether time passes by itself.
+    /// Whether this is the real clock.
     #[inline]
     pub fn is_real(&self) -> bool {
         matches!(self, Self::Monotonic)

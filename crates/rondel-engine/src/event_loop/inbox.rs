@@ -112,12 +112,12 @@ impl<T, W: WakeUp> Inbox<T, W> {
         self.has_mail.load(Ordering::Acquire)
     }
 
-    /// How many items wait.
+    /// The number of waiting items.
     pub fn len(&self) -> usize {
         self.lock().items.len()
     }
 
-    /// Whether none waits.
+    /// Whether no items wait.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }

@@ -34,18 +34,18 @@ pub trait Host: Sized {
     type Item;
     /// What a descriptor is registered with. It yields an item each time the descriptor is ready.
     type Source;
-    /// What waits in the timer heap.
+    /// One entry of the timer heap.
     type Timer: Timer;
     /// What other threads send.
     type Remote: Send;
-    /// Why the loop ends before it was told to stop.
+    /// Why a run ends other than by [`EventLoop::stop`].
     type Exit: From<io::Error>;
 
     /// Runs one item. `Break` ends the turn at once and leaves the following items queued.
     fn run(&self, item: Self::Item) -> ControlFlow<Self::Exit>;
-    /// The descriptor can be read, or has failed or hung up.
+    /// The descriptor is readable, or has failed or hung up. `None` queues nothing.
     fn readable(&self, source: &Self::Source) -> Option<Self::Item>;
-    /// The descriptor can be written, or has failed or hung up.
+    /// The descriptor is writable, or has failed or hung up. `None` queues nothing.
     fn writable(&self, source: &Self::Source) -> Option<Self::Item>;
     /// The timer has left the heap because it is due. `None` if it was cancelled meanwhile.
     fn due(&self, timer: Self::Timer) -> Option<Self::Item>;
@@ -171,7 +171,7 @@ impl<H: Host> EventLoop<H> {
         self.ready.push_front(item);
     }
 
-    /// Takes the item that would run next.
+    /// Removes the item that would run next.
     pub fn take_ready(&self) -> Option<H::Item> {
         self.ready.pop()
     }

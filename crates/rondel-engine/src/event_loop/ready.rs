@@ -58,7 +58,7 @@ impl<T> Ready<T> {
         self.ring.borrow_mut().push_front(item);
     }
 
-    /// Takes the first item.
+    /// Removes the first item.
     #[inline]
     pub fn pop(&self) -> Option<T> {
         self.ring.borrow_mut().pop_front()
@@ -81,7 +81,7 @@ impl<T> Ready<T> {
         self.ring.borrow().iter().for_each(f);
     }
 
-    /// Takes all items out.
+    /// Removes all items.
     pub fn take(&self) -> Vec<T> {
         self.ring.take().into()
     }

@@ -204,7 +204,7 @@ impl<H: Host> EventLoop<H> {
                     }
                 }
             }
-            // Waited.
+            // Waited in real time.
             (Some(_), _) => {
                 let passed = Clock::Monotonic.now().saturating_sub(began);
                 self.clock.advance(passed.min(due));

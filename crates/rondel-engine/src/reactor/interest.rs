@@ -21,13 +21,13 @@ impl Interest {
     /// Writing.
     pub const WRITABLE: Self = Self(2);
 
-    /// Whether all sides of `other` are in.
+    /// Whether all sides of `other` are included.
     #[inline]
     pub fn contains(self, other: Self) -> bool {
         self.0 & other.0 == other.0
     }
 
-    /// Whether no side is in.
+    /// Whether no side is included.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.0 == 0
@@ -61,7 +61,7 @@ impl Not for Interest {
     }
 }
 
-/// One descriptor's place in the table.
+/// One descriptor's entry in the table.
 pub(super) struct Slot<S> {
     /// The source to queue when the descriptor is readable.
     pub(super) reader: Option<S>,

@@ -58,7 +58,7 @@ pub struct Reactor<S> {
     signal_pipe: Option<SignalPipe>,
     /// A handler has written to the signal pipe.
     signalled: bool,
-    /// The backend and the wake-up are still those of the process that this one was forked from.
+    /// After a fork: the backend and the wake-up are still shared with the parent.
     inherited: bool,
 }
 
@@ -185,7 +185,7 @@ impl<S> Reactor<S> {
         self.registry.iter()
     }
 
-    /// Forgets all descriptors without telling the kernel, and gives their sources back.
+    /// Removes all descriptors without telling the kernel, and returns their sources.
     pub fn take_sources(&mut self) -> Vec<S> {
         self.registry.take()
     }

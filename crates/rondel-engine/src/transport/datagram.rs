@@ -10,7 +10,7 @@
 //! together by `sendmmsg`, which costs an eighth less than separate system calls. The host flushes
 //! before anything that would make the delay observable.
 //!
-//! # Who sends
+//! # Foreign destinations
 //! The host defines where a datagram goes ([`Destination`]). A datagram whose address this crate
 //! can't represent is sent by the host itself: a flush stops there and returns
 //! [`Flushed::Foreign`].
@@ -169,8 +169,6 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
     pub fn is_dirty(&self) -> bool {
         !self.blocked && !self.queue.is_empty() || !self.failed_early.is_empty()
     }
-
-    // Reading
 
     // Sending
 

@@ -214,7 +214,7 @@ fn run_as_handle(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
 fn run_timed(core: &LoopCore, item: Item) -> ControlFlow<Exit> {
     let object = item.object().own();
     let (kind, begin) = (item.kind(), core.engine().clock().now());
-    // Its text must be made before it runs: a handle that cancels itself would lose it.
+    // A handle that cancels itself has saved its text for the warning (`_repr`).
     let flow = run_as_handle(core, item);
     let seconds = (core.engine().clock().now() - begin) as f64 / 1e9;
     if let ControlFlow::Continue(()) = flow
