@@ -1,7 +1,8 @@
 //! `#[rondel::main]` and `#[rondel::test]`, which are documented in the crate `rondel`.
 //!
-//! Both keep the async function, put it into one of the same name that is not, and have that run it on a loop. No more
-//! of Rust's grammar has to be understood for this than where a function's body, name and parameters stand.
+//! Both keep the async function, put it into one of the same name that is not, and have that run it
+//! on a loop. No more of Rust's grammar has to be understood for this than where a function's body,
+//! name and parameters stand.
 
 use proc_macro::{Delimiter, Group, Ident, Span, TokenStream, TokenTree};
 

@@ -1,7 +1,8 @@
-//! A chat: what somebody writes, everybody else reads. Try it with `nc 127.0.0.1 8889`, twice; a port can be given as argument.
+//! A chat: what somebody writes, everybody else reads. Try it with `nc 127.0.0.1 8889`, twice; a
+//! port can be given as argument.
 //!
-//! Tasks share what one thread has: the room is an `Rc`, the writers are used by whoever has something to say. A client that does
-//! not keep up is sent away, so that it holds nobody up.
+//! Tasks share what one thread has: the room is an `Rc`, the writers are used by whoever has
+//! something to say. A client that does not keep up is sent away, so that it holds nobody up.
 
 use std::cell::RefCell;
 use std::collections::HashMap;

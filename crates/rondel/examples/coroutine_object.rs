@@ -1,4 +1,5 @@
-//! Calling an `async fn` does not run it: it makes a future. The twin of `examples/coroutine_object.py`.
+//! Calling an `async fn` does not run it: it makes a future. The twin of
+//! `examples/coroutine_object.py`.
 
 use std::time::Duration;
 

@@ -1,5 +1,5 @@
-//! A crawler: fetches 1,000 pages from a local server over 1,000 connections at once, each read to its end.
-//! The twin of `examples/crawler.py`.
+//! A crawler: fetches 1,000 pages from a local server over 1,000 connections at once, each read to
+//! its end. The twin of `examples/crawler.py`.
 
 use std::cell::RefCell;
 use std::io;

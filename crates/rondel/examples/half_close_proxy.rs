@@ -1,7 +1,9 @@
-//! A proxy: `half_close_proxy PORT HOST PORT` listens on the first port and connects each client to the host.
+//! A proxy: `half_close_proxy PORT HOST PORT` listens on the first port and connects each client to
+//! the host.
 //!
-//! The end of either direction is passed on by itself: a client that has sent everything still gets its answer. That takes no code: each
-//! direction owns a reader of one connection and a writer of the other, and dropping a writer ends its direction only.
+//! The end of either direction is passed on by itself: a client that has sent everything still gets
+//! its answer. That takes no code: each direction owns a reader of one connection and a writer of
+//! the other, and dropping a writer ends its direction only.
 
 use std::io;
 

@@ -1,7 +1,7 @@
 //! Which ports of a host are open: `port_scanner HOST FIRST LAST`.
 //!
-//! A semaphore bounds how many connections are tried at a time, a timeout how long each may take. A connect that is given up
-//! leaves nothing behind.
+//! A semaphore bounds how many connections are tried at a time, a timeout how long each may take. A
+//! connect that is given up leaves nothing behind.
 
 use std::io;
 use std::rc::Rc;

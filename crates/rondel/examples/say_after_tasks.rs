@@ -1,4 +1,5 @@
-//! Two tasks that wait at the same time: 2 seconds in all, not 3. The twin of `examples/say_after_tasks.py`.
+//! Two tasks that wait at the same time: 2 seconds in all, not 3. The twin of
+//! `examples/say_after_tasks.py`.
 
 use std::time::Duration;
 

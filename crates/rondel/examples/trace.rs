@@ -1,9 +1,10 @@
-//! Runs a program of tasks, locks, queues, timeouts and cancellations that is given on standard input, and writes down what
-//! happens. `tests/differential/test_rust_traces.py` runs the same programs on asyncio, and compares.
+//! Runs a program of tasks, locks, queues, timeouts and cancellations that is given on standard
+//! input, and writes down what happens. `tests/differential/test_rust_traces.py` runs the same
+//! programs on asyncio, and compares.
 //!
-//! A program is words. `locks 2`, `events 1`, `conditions 1`, `semaphores 2 1 3` (two, of one and three permits), `queues 1 0` and
-//! `barriers 1 2` say what there is; each `task { … }` is a list of operations; those of `roots 2` begin at once. Times are
-//! milliseconds.
+//! A program is words. `locks 2`, `events 1`, `conditions 1`, `semaphores 2 1 3` (two, of one and
+//! three permits), `queues 1 0` and `barriers 1 2` say what there is; each `task { … }` is a list
+//! of operations; those of `roots 2` begin at once. Times are milliseconds.
 
 use std::cell::{Cell, RefCell};
 use std::future::Future;

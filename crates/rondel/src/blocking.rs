@@ -1,8 +1,8 @@
 //! Work that blocks, on threads of its own, so that the loop doesn't.
 //!
-//! A [`Pool`] starts threads as jobs come, up to a limit, and lets them go when they have been idle for a while.
-//! A job and its [`BlockingTask`] share a slot: the thread puts the result in and wakes the waiting task,
-//! through the loop's inbox.
+//! A [`Pool`] starts threads as jobs come, up to a limit, and lets them go when they have been idle
+//! for a while. A job and its [`BlockingTask`] share a slot: the thread puts the result in and
+//! wakes the waiting task, through the loop's inbox.
 
 #[cfg(all(test, loom))]
 mod interleavings;
@@ -94,7 +94,8 @@ impl Pool {
         self.in_flight.fetch_add(1, Ordering::Relaxed);
         let in_flight = InFlight {
             count: Arc::clone(&self.in_flight),
-            // A virtual clock may be going in real time for this job, also if nobody waits for it any more.
+            // A virtual clock may be going in real time for this job, also if nobody waits for it
+            // any more.
             wake: (!runtime.event_loop.clock().is_real()).then(|| Arc::clone(&inbox)),
         };
         let job = move || {
@@ -141,8 +142,9 @@ impl Pool {
         Ok(())
     }
 
-    /// Waits until all jobs that were not cancelled are done and all threads have ended; no longer than `limit`, if there is one.
-    /// Jobs that have not begun then never do. `false`: some are still running.
+    /// Waits until all jobs that were not cancelled are done and all threads have ended; no longer
+    /// than `limit`, if there is one. Jobs that have not begun then never do. `false`: some are
+    /// still running.
     pub(crate) fn join(&self, limit: Option<Duration>) -> bool {
         // No deadline at all, if it is further away than time goes.
         let deadline = limit.and_then(|limit| Instant::now().checked_add(limit));
@@ -202,8 +204,8 @@ impl Shared {
         loop {
             if let Some(job) = state.jobs.pop_front() {
                 drop(state);
-                // The work's own panics are caught in the job. What is left are destructors, of a result that
-                // nobody wants, and wakers that aren't a task's.
+                // The work's own panics are caught in the job. What is left are destructors, of a
+                // result that nobody wants, and wakers that aren't a task's.
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
                     report_panic("Exception ignored in a thread of spawn_blocking", &*panic);
                 }
@@ -301,11 +303,12 @@ fn send_lost(inbox: &LoopInbox, panic: Box<dyn Any + Send>) {
 
 /// Runs a function that blocks on a thread of a small pool; the future gives its result.
 ///
-/// The pool has as many threads as asyncio's default executor: five to thirty-two. The function starts as soon as
-/// a thread is free, whether or not the future is awaited. If the future is dropped while it is being awaited (by
-/// a [`timeout`](crate::timeout), say) a function that has not begun never runs. In all other cases it runs to
-/// its end, also if the future is dropped at once, as with asyncio's `run_in_executor`; at its end
-/// [`run`](crate::run) waits for it, for as long as [`Builder::shutdown_timeout`](crate::Builder::shutdown_timeout) says.
+/// The pool has as many threads as asyncio's default executor: five to thirty-two. The function
+/// starts as soon as a thread is free, whether or not the future is awaited. If the future is
+/// dropped while it is being awaited (by a [`timeout`](crate::timeout), say) a function that has
+/// not begun never runs. In all other cases it runs to its end, also if the future is dropped at
+/// once, as with asyncio's `run_in_executor`; at its end [`run`](crate::run) waits for it, for as
+/// long as [`Builder::shutdown_timeout`](crate::Builder::shutdown_timeout) says.
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -407,7 +410,8 @@ impl<T> Drop for BlockingTask<T> {
         drop(stage);
         match before {
             Stage::Done(Err(panic)) => report_panic(NEVER_RETRIEVED, &*panic),
-            // The result's destructor is to harm the program as little as it would have harmed the thread.
+            // The result's destructor is to harm the program as little as it would have harmed the
+            // thread.
             Stage::Done(Ok(result)) => {
                 if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(result))) {
                     report_panic("Exception ignored in the result of spawn_blocking", &*panic);

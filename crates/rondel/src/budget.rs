@@ -57,7 +57,8 @@ impl Budget {
     }
 }
 
-/// Takes a unit of the budget of the step that runs, for what belongs to no loop; without a loop there is no limit.
+/// Takes a unit of the budget of the step that runs, for what belongs to no loop; without a loop
+/// there is no limit.
 #[inline]
 pub(crate) async fn taken() {
     if runtime::try_current(|runtime| runtime.budget.take()) == Some(false) {

@@ -1,6 +1,7 @@
 //! `call_soon`, `call_later`, `call_at`: functions that the loop calls.
 //!
-//! A call stands in the same ring, and in the same heap of timers, as tasks do, so its order among them is asyncio's.
+//! A call stands in the same ring, and in the same heap of timers, as tasks do, so its order among
+//! them is asyncio's.
 
 use std::cell::Cell;
 use std::fmt;
@@ -58,7 +59,8 @@ impl Call {
 
 /// Has the running loop call `function` in its next turn, after all that is ready already.
 ///
-/// It gets the [context](crate::ContextVar) that is current now. A panic is told to the loop's exception handler.
+/// It gets the [context](crate::ContextVar) that is current now. A panic is told to the loop's
+/// exception handler.
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -105,7 +107,8 @@ pub fn call_later(delay: Duration, function: impl FnOnce() + 'static) -> TimerHa
     call_at(Instant::now() + delay, function)
 }
 
-/// Has the running loop call `function` at that time. Of equal times the one that was set first comes first.
+/// Has the running loop call `function` at that time. Of equal times the one that was set first
+/// comes first.
 ///
 /// # Panics
 /// If no loop runs on this thread.

@@ -1,8 +1,9 @@
 //! Context variables: what belongs to a task and to those that it creates, without being handed on.
 //!
-//! A context is a short list of values, shared until it is changed. A task gets its creator's as it is at that moment, and what it sets
-//! is its own. A task without one (its creator had none) costs nothing; a scheduled call has that of who scheduled it. Outside of
-//! any loop the thread has one, which the main task of a run gets.
+//! A context is a short list of values, shared until it is changed. A task gets its creator's as it
+//! is at that moment, and what it sets is its own. A task without one (its creator had none) costs
+//! nothing; a scheduled call has that of who scheduled it. Outside of any loop the thread has one,
+//! which the main task of a run gets.
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -18,7 +19,8 @@ thread_local! {
     static OUTSIDE: RefCell<Context> = const { RefCell::new(Context(None)) };
 }
 
-/// The values of all context variables at some moment: asyncio's `contextvars.Context`. Clones are cheap.
+/// The values of all context variables at some moment: asyncio's `contextvars.Context`. Clones are
+/// cheap.
 ///
 /// ```
 /// static USER: rondel::ContextVar<&str> = rondel::ContextVar::new("user");
@@ -115,10 +117,11 @@ pub fn copy_context() -> Context {
     with(|context| context.clone())
 }
 
-/// A variable with a value for each task: asyncio's `contextvars.ContextVar`, which other runtimes call a task-local.
+/// A variable with a value for each task: asyncio's `contextvars.ContextVar`, which other runtimes
+/// call a task-local.
 ///
-/// A task begins with the values that its creator has at that moment. What it sets it sees itself, and so do tasks and calls that it
-/// schedules after that.
+/// A task begins with the values that its creator has at that moment. What it sets it sees itself,
+/// and so do tasks and calls that it schedules after that.
 ///
 /// ```
 /// use rondel::ContextVar;

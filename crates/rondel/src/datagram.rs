@@ -1,4 +1,5 @@
-//! Datagrams: [`DatagramEndpoint`], what asyncio's `create_datagram_endpoint` makes, without the protocol.
+//! Datagrams: [`DatagramEndpoint`], what asyncio's `create_datagram_endpoint` makes, without the
+//! protocol.
 
 use std::fmt;
 use std::io;
@@ -13,7 +14,8 @@ use crate::resolver::HostPort;
 /// The most bytes that a datagram has.
 const LARGEST: usize = 64 * 1024;
 
-/// Makes an endpoint for UDP: bound to a local address, or to any; connected to a remote one, or not.
+/// Makes an endpoint for UDP: bound to a local address, or to any; connected to a remote one, or
+/// not.
 ///
 /// Names are looked up, and their first address of a common family is taken.
 ///
@@ -98,8 +100,8 @@ fn open(local: Option<SocketAddr>, remote: Option<SocketAddr>) -> io::Result<Udp
 
 /// A UDP socket. Tasks may share it: all methods take `&self`, and a datagram is one task's.
 ///
-/// A datagram is received or sent whole by one call: a future that is dropped before it is ready has received
-/// none, and sent none.
+/// A datagram is received or sent whole by one call: a future that is dropped before it is ready
+/// has received none, and sent none.
 pub struct DatagramEndpoint {
     socket: AsyncFd<UdpSocket>,
 }
@@ -167,7 +169,8 @@ impl DatagramEndpoint {
     /// Receives a datagram, and whom it is from.
     ///
     /// # Errors
-    /// What `recvfrom` fails with: `ConnectionRefused` if what was sent from a connected endpoint had nobody to receive it.
+    /// What `recvfrom` fails with: `ConnectionRefused` if what was sent from a connected endpoint
+    /// had nobody to receive it.
     pub async fn recv_from(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
         let mut memory = Vec::new();
         let receive = |socket: &UdpSocket| {
@@ -180,7 +183,8 @@ impl DatagramEndpoint {
         Ok((memory, from))
     }
 
-    /// Receives a datagram into the program's own memory; how much it was, and whom it is from. What there is no room for is lost.
+    /// Receives a datagram into the program's own memory; how much it was, and whom it is from.
+    /// What there is no room for is lost.
     ///
     /// # Errors
     /// As [`recv_from`](Self::recv_from).

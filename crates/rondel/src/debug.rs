@@ -37,7 +37,8 @@ impl Debug {
         drop(reporter);
     }
 
-    /// A step whose time is taken. In real time, whatever the loop's clock: it is the thread that is kept.
+    /// A step whose time is taken. In real time, whatever the loop's clock: it is the thread that
+    /// is kept.
     #[cold]
     pub(crate) fn step(&self, runtime: &Runtime, task: &TaskRef) {
         let began = Instant::now();
@@ -59,7 +60,8 @@ impl Debug {
     }
 }
 
-/// Has the running loop's debug mode tell `reporter` of slow steps, instead of standard error. See [`Builder::debug`](crate::Builder::debug).
+/// Has the running loop's debug mode tell `reporter` of slow steps, instead of standard error. See
+/// [`Builder::debug`](crate::Builder::debug).
 ///
 /// # Panics
 /// If no loop runs on this thread.

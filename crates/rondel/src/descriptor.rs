@@ -1,10 +1,10 @@
 //! Descriptors that the loop watches for a program: [`AsyncFd`].
 //!
 //! The reactor is level-triggered: it reports a descriptor as long as it is ready. A [`Watched`] is
-//! registered when somebody first waits, and stays so while somebody is told by each report; a report
-//! that finds nobody mutes it. So nothing is registered anew for each wait, no readiness can be
-//! lost (there is no flag to be cleared too early or too late), and a descriptor that is ready and of no
-//! interest costs nothing.
+//! registered when somebody first waits, and stays so while somebody is told by each report; a
+//! report that finds nobody mutes it. So nothing is registered anew for each wait, no readiness can
+//! be lost (there is no flag to be cleared too early or too late), and a descriptor that is ready
+//! and of no interest costs nothing.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -118,14 +118,17 @@ impl Watched {
     }
 }
 
-/// A file descriptor of the program's own, to be waited for: a device, an inotify instance, a socket of a C library.
+/// A file descriptor of the program's own, to be waited for: a device, an inotify instance, a
+/// socket of a C library.
 ///
-/// It owns `inner`, which must not block: its `O_NONBLOCK` flag is set by who makes it. Regular files cannot be waited for
-/// (`PermissionDenied`), and of one descriptor there can be one `AsyncFd` only (`AlreadyExists`). Any
-/// number of tasks may wait; each is woken by what follows its call.
+/// It owns `inner`, which must not block: its `O_NONBLOCK` flag is set by who makes it. Regular
+/// files cannot be waited for (`PermissionDenied`), and of one descriptor there can be one
+/// `AsyncFd` only (`AlreadyExists`). Any number of tasks may wait; each is woken by what follows
+/// its call.
 ///
-/// Waiting takes nothing from the descriptor, so dropping a future that waits loses nothing. There is no readiness to be
-/// cleared, as tokio's `AsyncFd` has it: what is ready is reported again as long as it is.
+/// Waiting takes nothing from the descriptor, so dropping a future that waits loses nothing. There
+/// is no readiness to be cleared, as tokio's `AsyncFd` has it: what is ready is reported again as
+/// long as it is.
 ///
 /// ```
 /// use std::io::{Read, Write};
@@ -198,7 +201,8 @@ impl<T: AsFd> AsyncFd<T> {
         inner
     }
 
-    /// Waits until the descriptor is reported readable: also at its end, and when it has failed. Takes nothing.
+    /// Waits until the descriptor is reported readable: also at its end, and when it has failed.
+    /// Takes nothing.
     ///
     /// # Errors
     /// What registering fails with; that the loop is closed.
@@ -214,8 +218,9 @@ impl<T: AsFd> AsyncFd<T> {
         self.wait(Side::Writing).await
     }
 
-    /// Calls `f` until it no longer fails with `WouldBlock`, each time when there is something to read. The first time at
-    /// once. Dropped before it is ready, it has taken nothing: `f` has done nothing but refuse.
+    /// Calls `f` until it no longer fails with `WouldBlock`, each time when there is something to
+    /// read. The first time at once. Dropped before it is ready, it has taken nothing: `f` has done
+    /// nothing but refuse.
     ///
     /// # Errors
     /// What `f` fails with; what waiting fails with.

@@ -1,8 +1,8 @@
-//! Both halves of a connection as one value, and the traits by which other crates read and write: those of `futures-io`, of
-//! tokio and of hyper, each if the feature of its name is on.
+//! Both halves of a connection as one value, and the traits by which other crates read and write:
+//! those of `futures-io`, of tokio and of hyper, each if the feature of its name is on.
 //!
-//! What is written this way leaves when the step is over, or with a flush; a write waits while the peer does not keep up.
-//! Shutting down ends the writing side behind what was written.
+//! What is written this way leaves when the step is over, or with a flush; a write waits while the
+//! peer does not keep up. Shutting down ends the writing side behind what was written.
 
 use std::io;
 use std::task::{Context, Poll};
@@ -11,7 +11,8 @@ use crate::streams::{StreamReader, StreamWriter};
 
 /// A reader and a writer together: for crates that want one value which reads and writes.
 ///
-/// With the features `futures-io`, `tokio-io` and `hyper` it has their traits, and so have the halves, for their own side.
+/// With the features `futures-io`, `tokio-io` and `hyper` it has their traits, and so have the
+/// halves, for their own side.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -49,7 +50,8 @@ impl From<(StreamReader, StreamWriter)> for Duplex {
     }
 }
 
-/// One poll of each operation. Public to the crate alone: programs have the async functions, and the traits of others.
+/// One poll of each operation. Public to the crate alone: programs have the async functions, and
+/// the traits of others.
 #[allow(dead_code, reason = "without features nobody asks")]
 impl StreamReader {
     /// Reads into `memory` what has come, by `put`.

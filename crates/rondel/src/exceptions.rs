@@ -1,12 +1,12 @@
 //! Failures that reach nobody, and who is told of them: asyncio's exception handler.
 //!
-//! A panic that no one awaited, a connection's handler that failed, a listening socket out of descriptors: the loop
-//! goes on, and its exception handler hears of it. Whatever that does, the loop goes on, too: a panic of the
-//! handler is itself reported by [`default_exception_handler`], which writes to standard error and
-//! does not mind if that is closed.
+//! A panic that no one awaited, a connection's handler that failed, a listening socket out of
+//! descriptors: the loop goes on, and its exception handler hears of it. Whatever that does, the
+//! loop goes on, too: a panic of the handler is itself reported by [`default_exception_handler`],
+//! which writes to standard error and does not mind if that is closed.
 //!
-//! The handler belongs to its loop's thread. What fails in a thread of `spawn_blocking` when its future is gone comes
-//! through the loop's inbox ([`LostPanic`]).
+//! The handler belongs to its loop's thread. What fails in a thread of `spawn_blocking` when its
+//! future is gone comes through the loop's inbox ([`LostPanic`]).
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -84,8 +84,9 @@ impl ExceptionHandler {
     }
 }
 
-/// Has the running loop call `handler`, instead of [`default_exception_handler`], for failures that reach nobody:
-/// asyncio's `loop.set_exception_handler`. It is the loop's until the end of [`run`](crate::run).
+/// Has the running loop call `handler`, instead of [`default_exception_handler`], for failures that
+/// reach nobody: asyncio's `loop.set_exception_handler`. It is the loop's until the end of
+/// [`run`](crate::run).
 ///
 /// A handler that panics harms nothing: both failures are then reported on standard error.
 ///
@@ -116,7 +117,8 @@ pub fn default_exception_handler(context: &ExceptionContext<'_>) {
     write(&text);
 }
 
-/// Tells the running loop's exception handler of a failure; the default one if no loop runs on this thread.
+/// Tells the running loop's exception handler of a failure; the default one if no loop runs on this
+/// thread.
 ///
 /// ```
 /// rondel::run(async {
@@ -133,7 +135,8 @@ pub fn call_exception_handler(message: &str, exception: &dyn fmt::Display) {
         default_exception_handler(&context);
         return;
     };
-    // The handler itself goes within, too: it may just have been replaced, and this is the last there is of it.
+    // The handler itself goes within, too: it may just have been replaced, and this is the last
+    // there is of it.
     if let Err(panic) = catch_unwind(AssertUnwindSafe(move || handler(&context))) {
         default_exception_handler(&context);
         default_exception_handler(&ExceptionContext {
@@ -174,7 +177,8 @@ impl LostPanic {
 }
 
 impl Drop for LostPanic {
-    /// Where it is dropped it is reported: by the loop, or, if that is closed, by the thread that sent it.
+    /// Where it is dropped it is reported: by the loop, or, if that is closed, by the thread that
+    /// sent it.
     fn drop(&mut self) {
         if let Some(panic) = self.panic.take() {
             report_panic(self.message, &*panic);

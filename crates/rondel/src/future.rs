@@ -26,10 +26,11 @@ pub fn create_future<T>() -> Future<T> {
     }))
 }
 
-/// asyncio's `Future`: a result that is set once, and awaited by as many as want it. Clones are the same future.
+/// asyncio's `Future`: a result that is set once, and awaited by as many as want it. Clones are the
+/// same future.
 ///
-/// Awaiting it gives a copy of the result. As in asyncio, who awaits it and is cancelled (dropped) cancels it for all; await
-/// [`Future::shielded`] where that is not meant.
+/// Awaiting it gives a copy of the result. As in asyncio, who awaits it and is cancelled (dropped)
+/// cancels it for all; await [`Future::shielded`] where that is not meant.
 ///
 /// ```
 /// rondel::run(async {

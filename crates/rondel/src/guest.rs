@@ -33,12 +33,12 @@ const MAX_TURNS: usize = 16;
 ///
 /// Everything of this crate works in it: tasks, timers, streams, servers, threads. The host does
 /// two things: it watches the guest's descriptor for reading, level-triggered, and calls
-/// [`turn`](Self::turn) when it is readable. Code that creates tasks, or polls futures of this crate
-/// itself, runs in [`enter`](Self::enter).
+/// [`turn`](Self::turn) when it is readable. Code that creates tasks, or polls futures of this
+/// crate itself, runs in [`enter`](Self::enter).
 ///
 /// Dropping the guest drops its tasks and closes its connections, without waiting for anything.
-/// What its tasks have left behind (a [`Task`](crate::Task), a stream) may be dropped later; dropped
-/// outside of `enter` it cancels nothing that still runs.
+/// What its tasks have left behind (a [`Task`](crate::Task), a stream) may be dropped later;
+/// dropped outside of `enter` it cancels nothing that still runs.
 ///
 /// ```
 /// use std::os::fd::AsRawFd;
@@ -129,10 +129,10 @@ impl Guest {
         result
     }
 
-    /// Calls `f` with this guest as the thread's running loop: it may create tasks, and poll futures
-    /// of this crate. May be called within itself, and from what runs in [`turn`](Self::turn). The
-    /// outermost call counts as one step: what it has written is sent when it ends, and operations
-    /// that are ready at once give way after 128 of them.
+    /// Calls `f` with this guest as the thread's running loop: it may create tasks, and poll
+    /// futures of this crate. May be called within itself, and from what runs in
+    /// [`turn`](Self::turn). The outermost call counts as one step: what it has written is sent
+    /// when it ends, and operations that are ready at once give way after 128 of them.
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         let _inside = self.inside();
         if self.depth.get() == 1 {
@@ -141,8 +141,8 @@ impl Guest {
         f()
     }
 
-    /// What makes the guest's descriptor readable, from any thread: for a host that has something of
-    /// its own to be done in its thread. It does nothing once the guest is gone.
+    /// What makes the guest's descriptor readable, from any thread: for a host that has something
+    /// of its own to be done in its thread. It does nothing once the guest is gone.
     pub fn waker(&self) -> Waker {
         Waker::from(Arc::new(Ring(self.runtime.event_loop.wake())))
     }
@@ -165,8 +165,8 @@ impl Guest {
         }
     }
 
-    /// The outermost call ends: sends what was written, and sees to it that the host hears of what is
-    /// left to do.
+    /// The outermost call ends: sends what was written, and sees to it that the host hears of what
+    /// is left to do.
     fn leave(&self) {
         let event_loop = &self.runtime.event_loop;
         self.runtime.budget.end_step();
@@ -249,8 +249,8 @@ impl fmt::Debug for Guest {
     }
 }
 
-/// A timer of the kernel's, which makes the reactor's descriptor readable when the loop's next timer
-/// is due.
+/// A timer of the kernel's, which makes the reactor's descriptor readable when the loop's next
+/// timer is due.
 struct TimerFd {
     fd: OwnedFd,
     /// What it is set to, in nanoseconds of the monotonic clock.

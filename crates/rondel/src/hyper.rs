@@ -1,4 +1,5 @@
-//! What hyper asks a runtime for: [`RondelExecutor`], [`RondelTimer`], and its traits for reading and writing.
+//! What hyper asks a runtime for: [`RondelExecutor`], [`RondelTimer`], and its traits for reading
+//! and writing.
 
 use std::fmt;
 use std::future::Future;
@@ -37,8 +38,9 @@ impl<F: Future<Output: 'static> + 'static> Executor<F> for RondelExecutor {
 
 /// Has hyper's timeouts kept by the running loop.
 ///
-/// hyper wants sleeps that may be sent to other threads. These may, but they belong to the loop's thread: polled by another one they
-/// panic, and dropped by another one they leave a few bytes behind.
+/// hyper wants sleeps that may be sent to other threads. These may, but they belong to the loop's
+/// thread: polled by another one they panic, and dropped by another one they leave a few bytes
+/// behind.
 ///
 /// ```
 /// use std::time::Duration;
@@ -73,8 +75,8 @@ struct BoundSleep {
     thread: ThreadId,
 }
 
-// SAFETY: what is in it is used by the thread that has made it alone: `poll` and `drop` see to that, and there is
-// nothing else that can be done with it.
+// SAFETY: what is in it is used by the thread that has made it alone: `poll` and `drop` see to
+// that, and there is nothing else that can be done with it.
 unsafe impl Send for BoundSleep {}
 // SAFETY: as above. Nothing can be done with a shared reference to it.
 unsafe impl Sync for BoundSleep {}

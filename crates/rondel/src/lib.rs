@@ -1,7 +1,8 @@
 //! asyncio, in Rust.
 //!
-//! asyncio's vocabulary for Rust programs ([`run`], [`create_task`], [`gather`], [`sleep`], …), on the engine that
-//! the Python package `rondel` runs on, too. The engine is a crate of its own, `rondel-engine`.
+//! asyncio's vocabulary for Rust programs ([`run`], [`create_task`], [`gather`], [`sleep`], …), on
+//! the engine that the Python package `rondel` runs on, too. The engine is a crate of its own,
+//! `rondel-engine`.
 //!
 //! # A program
 //! ```
@@ -30,8 +31,8 @@
 //! }
 //! ```
 //!
-//! One thread runs a loop; its futures need not be `Send`, and wakers work from any thread. Names, order and rules
-//! are asyncio's wherever Rust allows it. What differs:
+//! One thread runs a loop; its futures need not be `Send`, and wakers work from any thread. Names,
+//! order and rules are asyncio's wherever Rust allows it. What differs:
 //!
 //! | asyncio | here |
 //! |---|---|
@@ -131,8 +132,9 @@ pub use loop_handle::{
 pub use process::{Process, create_subprocess_exec, create_subprocess_shell, shell};
 pub use resolver::{HostPort, getaddrinfo, getnameinfo};
 pub use rondel_engine::event_loop::clock::Jump;
-/// Makes a program's `main` of an async function: it is [`run`]. What it gives is nothing, or a `Result` whose error can be made of
-/// a [`RunError`], as `std::io::Error` and `Box<dyn Error>` can.
+/// Makes a program's `main` of an async function: it is [`run`]. What it gives is nothing, or a
+/// `Result` whose error can be made of a [`RunError`], as `std::io::Error` and `Box<dyn Error>`
+/// can.
 ///
 /// ```
 /// #[rondel::main]
@@ -142,8 +144,8 @@ pub use rondel_engine::event_loop::clock::Jump;
 /// }
 /// ```
 pub use rondel_macros::main;
-/// Makes a test of an async function. It has a [virtual clock](Builder::virtual_clock), so that sleeping takes no time, unless it is
-/// `#[rondel::test(real_clock)]`.
+/// Makes a test of an async function. It has a [virtual clock](Builder::virtual_clock), so that
+/// sleeping takes no time, unless it is `#[rondel::test(real_clock)]`.
 ///
 /// ```
 /// #[rondel::test]

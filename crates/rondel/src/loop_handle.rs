@@ -36,8 +36,9 @@ pub fn get_running_loop() -> LoopHandle {
     runtime::with_current(LoopHandle::new)
 }
 
-/// Lets the current turn of the running loop be the last of this run. If the main future is not done then, [`run`](crate::run) gives
-/// [`RunError::Stopped`](crate::RunError::Stopped), and the future is dropped.
+/// Lets the current turn of the running loop be the last of this run. If the main future is not
+/// done then, [`run`](crate::run) gives [`RunError::Stopped`](crate::RunError::Stopped), and the
+/// future is dropped.
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -111,7 +112,8 @@ impl LoopHandle {
         }
     }
 
-    /// Makes a future on the loop's thread and runs it there, as a task. The future need not be `Send`; its output has to.
+    /// Makes a future on the loop's thread and runs it there, as a task. The future need not be
+    /// `Send`; its output has to.
     ///
     /// If the loop is closed, or ends before the task does, the task counts as cancelled.
     pub fn run_coroutine_threadsafe<C, F>(&self, coroutine: C) -> ConcurrentFuture<F::Output>
@@ -270,8 +272,8 @@ impl<T> Drop for Promise<T> {
     }
 }
 
-/// The result of a task of another thread's loop: asyncio's `concurrent.futures.Future`. It can be waited for, by blocking the thread or
-/// by awaiting it on any loop. Dropping it cancels nothing.
+/// The result of a task of another thread's loop: asyncio's `concurrent.futures.Future`. It can be
+/// waited for, by blocking the thread or by awaiting it on any loop. Dropping it cancels nothing.
 ///
 /// ```
 /// rondel::run(async {
@@ -286,7 +288,8 @@ impl<T> Drop for Promise<T> {
 pub struct ConcurrentFuture<T>(Arc<Shared<T>>);
 
 impl<T> ConcurrentFuture<T> {
-    /// Waits for the result by blocking the thread, for so long at most. Not on the loop's own thread: it would wait for itself.
+    /// Waits for the result by blocking the thread, for so long at most. Not on the loop's own
+    /// thread: it would wait for itself.
     ///
     /// # Errors
     /// If the task was cancelled or has panicked, or the time is over; the result is lost then.

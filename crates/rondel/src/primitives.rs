@@ -1,5 +1,6 @@
-//! The synchronisation primitives that cross-thread parts use: the standard library's, or loom's under `--cfg loom`, so that
-//! tasks' references and the pool of threads are model-checked as they stand (`make test-loom`).
+//! The synchronisation primitives that cross-thread parts use: the standard library's, or loom's
+//! under `--cfg loom`, so that tasks' references and the pool of threads are model-checked as they
+//! stand (`make test-loom`).
 
 #[cfg(loom)]
 pub(crate) use loom::{

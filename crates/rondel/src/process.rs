@@ -1,8 +1,9 @@
 //! Child processes, in asyncio's words: [`create_subprocess_exec`].
 //!
-//! A child is a pidfd in the reactor: no thread, no signal handler, and nobody else's child is ever collected. Where a process may not
-//! have one, a thread of the pool waits, without collecting the child either; that is done here, so that a signal is never sent
-//! to a number that is somebody else's by now.
+//! A child is a pidfd in the reactor: no thread, no signal handler, and nobody else's child is ever
+//! collected. Where a process may not have one, a thread of the pool waits, without collecting the
+//! child either; that is done here, so that a signal is never sent to a number that is somebody
+//! else's by now.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -20,8 +21,9 @@ use crate::runtime;
 use crate::streams::{StreamReader, StreamWriter, open_read_pipe, open_write_pipe};
 use crate::task::create_task;
 
-/// Starts a program. How (its arguments, environment, directory, and what its standard streams are) is said by the standard library's
-/// `Command`; a stream that is `Stdio::piped()` is a [`StreamWriter`] or [`StreamReader`] of the [`Process`].
+/// Starts a program. How (its arguments, environment, directory, and what its standard streams are)
+/// is said by the standard library's `Command`; a stream that is `Stdio::piped()` is a
+/// [`StreamWriter`] or [`StreamReader`] of the [`Process`].
 ///
 /// # Errors
 /// What starting it fails with, `NotFound` above all.
@@ -88,8 +90,9 @@ pub fn shell(text: &str) -> Command {
 
 /// A child process, as [`create_subprocess_exec`] gives it.
 ///
-/// Dropping it leaves it running, as the standard library does (see [`kill_on_drop`](Self::kill_on_drop)); when it
-/// ends it is collected, as long as the loop runs, so that no zombie is left.
+/// Dropping it leaves it running, as the standard library does (see
+/// [`kill_on_drop`](Self::kill_on_drop)); when it ends it is collected, as long as the loop runs,
+/// so that no zombie is left.
 pub struct Process {
     child: Option<Reaped>,
     pid: u32,
@@ -171,8 +174,9 @@ impl Process {
         self.pid
     }
 
-    /// How it has ended, if that is known by [`wait`](Self::wait) or [`communicate`](Self::communicate): the code it has exited with, or
-    /// the number of the signal that has ended it, negated.
+    /// How it has ended, if that is known by [`wait`](Self::wait) or
+    /// [`communicate`](Self::communicate): the code it has exited with, or the number of the signal
+    /// that has ended it, negated.
     pub fn returncode(&self) -> Option<i32> {
         let status = self.status?;
         status
@@ -180,8 +184,8 @@ impl Process {
             .or_else(|| status.signal().map(|signal| -signal))
     }
 
-    /// Waits until it has ended. It may be asked again. Its output should be read meanwhile: a child whose pipe is full waits.
-    /// Dropped before it is ready, it has changed nothing.
+    /// Waits until it has ended. It may be asked again. Its output should be read meanwhile: a
+    /// child whose pipe is full waits. Dropped before it is ready, it has changed nothing.
     ///
     /// # Errors
     /// What the kernel's wait fails with, `ECHILD` if somebody else has collected the child.
@@ -198,11 +202,12 @@ impl Process {
         Ok(status)
     }
 
-    /// Writes `input` to its standard input and ends that, reads its output and errors to their ends, and waits for it. What is not
-    /// piped is empty. That it does not read all of the input is no failure.
+    /// Writes `input` to its standard input and ends that, reads its output and errors to their
+    /// ends, and waits for it. What is not piped is empty. That it does not read all of the input
+    /// is no failure.
     ///
-    /// Dropped before it is ready, it has lost nothing: the input is on its way, and called again, with no input, it gives all
-    /// of the output.
+    /// Dropped before it is ready, it has lost nothing: the input is on its way, and called again,
+    /// with no input, it gives all of the output.
     ///
     /// # Errors
     /// What reading or waiting fails with.
@@ -258,7 +263,8 @@ impl Process {
             return Ok(());
         }
         let pid = libc::pid_t::try_from(self.pid).unwrap_or(libc::pid_t::MAX);
-        // SAFETY: a system call without pointers. The child was not collected, so the number is still its own.
+        // SAFETY: a system call without pointers. The child was not collected, so the number is
+        // still its own.
         if unsafe { libc::kill(pid, signal) } < 0 {
             return Err(io::Error::last_os_error());
         }
@@ -281,7 +287,8 @@ impl Process {
         self.send_signal(libc::SIGKILL)
     }
 
-    /// Whether it is killed when this is dropped, so that a future that is cancelled leaves no child: no, if nothing is said.
+    /// Whether it is killed when this is dropped, so that a future that is cancelled leaves no
+    /// child: no, if nothing is said.
     pub fn kill_on_drop(&mut self, kill: bool) {
         self.kill_on_drop = kill;
     }

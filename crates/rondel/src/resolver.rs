@@ -1,7 +1,7 @@
 //! Names to addresses.
 //!
-//! Literal addresses are answered at once. Anything else is a blocking `getaddrinfo` on threads of its own, so that
-//! slow names hold up neither the loop nor `spawn_blocking`.
+//! Literal addresses are answered at once. Anything else is a blocking `getaddrinfo` on threads of
+//! its own, so that slow names hold up neither the loop nor `spawn_blocking`.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs};
@@ -143,7 +143,8 @@ impl HostPort {
         }
     }
 
-    /// The addresses to listen on: as [`resolve`](Self::resolve), but no host at all is every interface.
+    /// The addresses to listen on: as [`resolve`](Self::resolve), but no host at all is every
+    /// interface.
     pub(crate) async fn resolve_passive(&self) -> io::Result<Vec<SocketAddr>> {
         match &self.0 {
             Kind::Name(host, port) if host.is_empty() => Ok(vec![
@@ -155,8 +156,8 @@ impl HostPort {
     }
 }
 
-/// Looks a name up, as the system does it, without blocking the loop: the addresses of `host`, with `port`, in
-/// the order of preference. Literal addresses are given back at once.
+/// Looks a name up, as the system does it, without blocking the loop: the addresses of `host`, with
+/// `port`, in the order of preference. Literal addresses are given back at once.
 ///
 /// # Errors
 /// What the system's resolver says, e.g. that the name isn't known.
@@ -194,8 +195,9 @@ pub async fn getaddrinfo(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
     Ok(found)
 }
 
-/// Looks up the name of an address, and that of the service at its port, without blocking the loop: asyncio's `loop.getnameinfo`.
-/// What has no name is given as a number, unless `flags` (`libc::NI_NAMEREQD`, …) say otherwise.
+/// Looks up the name of an address, and that of the service at its port, without blocking the loop:
+/// asyncio's `loop.getnameinfo`. What has no name is given as a number, unless `flags`
+/// (`libc::NI_NAMEREQD`, …) say otherwise.
 ///
 /// # Errors
 /// What the system's resolver says.

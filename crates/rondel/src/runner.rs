@@ -12,8 +12,9 @@ use crate::task::{self, CancelledError, JoinError, Task};
 
 /// A loop that runs one future after the other: asyncio's `Runner`.
 ///
-/// Tasks that one run leaves go on in the next. Between runs nothing runs; what belongs to the loop (streams, servers, tasks) may be kept,
-/// but not used. Dropping the runner ends the loop as the end of [`run`](crate::run) does.
+/// Tasks that one run leaves go on in the next. Between runs nothing runs; what belongs to the loop
+/// (streams, servers, tasks) may be kept, but not used. Dropping the runner ends the loop as the
+/// end of [`run`](crate::run) does.
 ///
 /// ```
 /// let runner = rondel::Runner::new()?;

@@ -1,8 +1,9 @@
-//! The Rust face's host: what the event loop queues for Rust programs, and how a program is run on it.
+//! The Rust face's host: what the event loop queues for Rust programs, and how a program is run on
+//! it.
 //!
-//! A [`Runtime`] is one event loop with its tasks. [`run`] makes one, runs the main task on it, and takes
-//! everything down again. While it runs, the thread's [`current`] runtime is this one; that is how
-//! `create_task`, `sleep` and the streams find it.
+//! A [`Runtime`] is one event loop with its tasks. [`run`] makes one, runs the main task on it, and
+//! takes everything down again. While it runs, the thread's [`current`] runtime is this one; that
+//! is how `create_task`, `sleep` and the streams find it.
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::error::Error;
@@ -349,8 +350,8 @@ impl Runtime {
         }
     }
 
-    /// Drops the futures of all tasks, then everything that is queued or registered. Only while this is the current
-    /// runtime.
+    /// Drops the futures of all tasks, then everything that is queued or registered. Only while
+    /// this is the current runtime.
     pub(crate) fn close(&self) {
         self.closing.set(true);
         task::cancel_all(self);
@@ -379,15 +380,16 @@ impl Runtime {
 
 /// Runs a future and all the tasks that it creates; returns its output.
 ///
-/// As `asyncio.run`: makes a loop of its own, and when `main` is done it cancels the tasks that are left. What they
-/// have written and nobody has taken yet is sent, for as long as [`Builder::linger`] says; then connections are closed. On
-/// the program's main thread, Ctrl-C cancels `main` (unless the program handles SIGINT by itself), and the
-/// answer is [`RunError::KeyboardInterrupt`]; a second Ctrl-C that finds the first one not yet
-/// taken notice of kills the process.
+/// As `asyncio.run`: makes a loop of its own, and when `main` is done it cancels the tasks that are
+/// left. What they have written and nobody has taken yet is sent, for as long as
+/// [`Builder::linger`] says; then connections are closed. On the program's main thread, Ctrl-C
+/// cancels `main` (unless the program handles SIGINT by itself), and the answer is
+/// [`RunError::KeyboardInterrupt`]; a second Ctrl-C that finds the first one not yet taken notice
+/// of kills the process.
 ///
 /// # Errors
-/// See [`RunError`]. If the output is a `Result` itself, both are unpacked by `rondel::run(main())??`, or by one
-/// `?` where the function returns that type.
+/// See [`RunError`]. If the output is a `Result` itself, both are unpacked by
+/// `rondel::run(main())??`, or by one `?` where the function returns that type.
 ///
 /// # Panics
 /// With the panic of `main`, if it panics, after everything is taken down.
@@ -452,10 +454,10 @@ impl Builder {
         }
     }
 
-    /// Time stands still while there is anything to run, and jumps to the next timer when there is not: for
-    /// tests. It does not overtake what is under way outside: as long as a function of
-    /// [`spawn_blocking`](crate::spawn_blocking) runs, a name is looked up, or a connection or a server is open, the
-    /// loop waits in real time, and its clock goes along.
+    /// Time stands still while there is anything to run, and jumps to the next timer when there is
+    /// not: for tests. It does not overtake what is under way outside: as long as a function of
+    /// [`spawn_blocking`](crate::spawn_blocking) runs, a name is looked up, or a connection or a
+    /// server is open, the loop waits in real time, and its clock goes along.
     pub fn virtual_clock(self) -> Self {
         self.virtual_clock_with(Jump::Idle)
     }
@@ -481,18 +483,20 @@ impl Builder {
         self
     }
 
-    /// Whether Ctrl-C cancels the main future (the default). Only ever on the program's main thread, and only
-    /// if SIGINT has no handler yet.
+    /// Whether Ctrl-C cancels the main future (the default). Only ever on the program's main
+    /// thread, and only if SIGINT has no handler yet.
     pub fn handle_interrupts(mut self, handle: bool) -> Self {
         self.handle_interrupts = handle;
         self
     }
 
-    /// How long what was written may wait to be sent when nobody waits for it: ten seconds, if nothing else is said.
+    /// How long what was written may wait to be sent when nobody waits for it: ten seconds, if
+    /// nothing else is said.
     ///
-    /// The end of [`run`] sends what is unsent, and takes so long at most; Ctrl-C ends that. While the loop runs, a
-    /// connection of which both halves are dropped (a handler's that has returned, say) goes on sending
-    /// by itself as long as the peer takes something within each linger time. What is given up is reported.
+    /// The end of [`run`] sends what is unsent, and takes so long at most; Ctrl-C ends that. While
+    /// the loop runs, a connection of which both halves are dropped (a handler's that has returned,
+    /// say) goes on sending by itself as long as the peer takes something within each linger time.
+    /// What is given up is reported.
     ///
     /// ```
     /// use std::io::Read;
@@ -519,8 +523,9 @@ impl Builder {
         self
     }
 
-    /// How long the end of [`run`] waits for functions of [`spawn_blocking`](crate::spawn_blocking) that have begun; without this, until they
-    /// end. Those that have not begun by then never run, and the others are left to their threads, which is reported.
+    /// How long the end of [`run`] waits for functions of [`spawn_blocking`](crate::spawn_blocking)
+    /// that have begun; without this, until they end. Those that have not begun by then never run,
+    /// and the others are left to their threads, which is reported.
     ///
     /// ```
     /// use std::time::{Duration, Instant};
@@ -570,8 +575,8 @@ impl Builder {
     }
 
     /// asyncio's debug mode: tasks know where they were created, and a step that lasts longer than
-    /// [`slow_callback_duration`](Self::slow_callback_duration) is reported, with the task's name and that place. Reading the clock
-    /// twice for each step costs something.
+    /// [`slow_callback_duration`](Self::slow_callback_duration) is reported, with the task's name
+    /// and that place. Reading the clock twice for each step costs something.
     pub fn debug(mut self, debug: bool) -> Self {
         self.debug = debug;
         self

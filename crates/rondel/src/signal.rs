@@ -1,12 +1,13 @@
 //! Ctrl-C while a program runs, as `asyncio.run` has it since Python 3.11.
 //!
-//! The handler does the two things that a signal handler may: it sets a flag and writes to an eventfd. The
-//! eventfd is in the reactor of the one loop that runs on the main thread, whose turn then cancels the main
-//! task. A second SIGINT that finds the flag still set means that the loop is stuck: then the default action is
-//! restored and taken, as Python's second KeyboardInterrupt breaks through.
+//! The handler does the two things that a signal handler may: it sets a flag and writes to an
+//! eventfd. The eventfd is in the reactor of the one loop that runs on the main thread, whose turn
+//! then cancels the main task. A second SIGINT that finds the flag still set means that the loop is
+//! stuck: then the default action is restored and taken, as Python's second KeyboardInterrupt
+//! breaks through.
 //!
-//! The eventfd is made once and stays open as long as the process: the handler may be running in any thread at
-//! the moment when a loop ends.
+//! The eventfd is made once and stays open as long as the process: the handler may be running in
+//! any thread at the moment when a loop ends.
 
 use std::io;
 use std::mem::MaybeUninit;
@@ -33,8 +34,8 @@ static ACTIVE: AtomicBool = AtomicBool::new(false);
 pub(crate) struct Interrupts(());
 
 impl Interrupts {
-    /// Handles SIGINT for a loop; `None` on any thread but the main one, and if SIGINT has a handler already
-    /// or is ignored.
+    /// Handles SIGINT for a loop; `None` on any thread but the main one, and if SIGINT has a
+    /// handler already or is ignored.
     pub(crate) fn install(event_loop: &EventLoop<RustHost>) -> io::Result<Option<Self>> {
         // SAFETY: two system calls without arguments.
         if unsafe { libc::gettid() != libc::getpid() } || !has_default_action()? {
@@ -123,10 +124,12 @@ fn set_action(handler: libc::sighandler_t) -> io::Result<()> {
 }
 
 extern "C" fn on_interrupt(_: libc::c_int) {
-    // SAFETY: errno's address is valid in every thread; what the handler interrupted may be about to read it.
+    // SAFETY: errno's address is valid in every thread; what the handler interrupted may be about
+    // to read it.
     let errno = unsafe { *libc::__errno_location() };
     if !ACTIVE.load(Ordering::SeqCst) {
-        // Called by a handler that has taken this one's place and goes on to the one before it: no loop is there.
+        // Called by a handler that has taken this one's place and goes on to the one before it: no
+        // loop is there.
     } else if PENDING.swap(true, Ordering::SeqCst) {
         // Likewise: then the program has heard of it already.
         if is_ours() {

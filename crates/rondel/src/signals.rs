@@ -1,8 +1,9 @@
-//! Signals that a program wants to hear of: [`signal`], [`add_signal_handler`]. Ctrl-C as such is `signal.rs`'s.
+//! Signals that a program wants to hear of: [`signal`], [`add_signal_handler`]. Ctrl-C as such is
+//! `signal.rs`'s.
 //!
-//! The handler of all of them writes to the eventfds of those who listen to the signal. Who listens is said by a table that the handler
-//! can read at any moment: its entries are numbers, and an eventfd that was made stays open as long as the process, for the next
-//! one who listens.
+//! The handler of all of them writes to the eventfds of those who listen to the signal. Who listens
+//! is said by a table that the handler can read at any moment: its entries are numbers, and an
+//! eventfd that was made stays open as long as the process, for the next one who listens.
 
 use std::fmt;
 use std::io;
@@ -37,7 +38,8 @@ static TABLE: [Entry; ENTRIES] = [const {
 static BEFORE: Mutex<Vec<(i32, usize, libc::sigaction)>> = Mutex::new(Vec::new());
 
 extern "C" fn on_signal(signal: libc::c_int) {
-    // SAFETY: errno's address is valid in every thread; what the handler interrupted may be about to read it.
+    // SAFETY: errno's address is valid in every thread; what the handler interrupted may be about
+    // to read it.
     let errno = unsafe { *libc::__errno_location() };
     for entry in &TABLE {
         if entry.signal.load(Ordering::SeqCst) == signal {
@@ -51,11 +53,13 @@ extern "C" fn on_signal(signal: libc::c_int) {
     unsafe { *libc::__errno_location() = errno };
 }
 
-/// Listens to a signal, from now on until what this gives is dropped. It no longer does then what it did before: `SIGTERM` does
-/// not end the process, Ctrl-C (`SIGINT`) does not cancel the main future.
+/// Listens to a signal, from now on until what this gives is dropped. It no longer does then what
+/// it did before: `SIGTERM` does not end the process, Ctrl-C (`SIGINT`) does not cancel the main
+/// future.
 ///
 /// # Errors
-/// `InvalidInput` for a signal that cannot be handled (`SIGKILL`, `SIGSTOP`), or that a program can't go on after (`SIGSEGV`, …).
+/// `InvalidInput` for a signal that cannot be handled (`SIGKILL`, `SIGSTOP`), or that a program
+/// can't go on after (`SIGSEGV`, …).
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -110,8 +114,8 @@ pub fn signal(signal: i32) -> io::Result<Signals> {
     })
 }
 
-/// Waits for Ctrl-C, which does not cancel the main future as long as somebody waits: for programs that have something to do
-/// before they end which they have to wait for.
+/// Waits for Ctrl-C, which does not cancel the main future as long as somebody waits: for programs
+/// that have something to do before they end which they have to wait for.
 ///
 /// Dropped before it is ready, it has taken nothing, and Ctrl-C does again what it did before.
 ///
@@ -134,8 +138,8 @@ pub async fn ctrl_c() -> io::Result<()> {
     signal(libc::SIGINT)?.recv().await
 }
 
-/// Calls `callback` whenever a signal has come, in the loop, until what this gives is dropped: asyncio's `loop.add_signal_handler`. A handler
-/// whose loop has ended is called no more.
+/// Calls `callback` whenever a signal has come, in the loop, until what this gives is dropped:
+/// asyncio's `loop.add_signal_handler`. A handler whose loop has ended is called no more.
 ///
 /// # Errors
 /// As [`signal`].
@@ -188,8 +192,8 @@ impl Drop for SignalHandler {
     }
 }
 
-/// Somebody who listens to a signal, of [`signal`]. Each hears of it, if several do. Dropping the last one of a signal gives it the
-/// action that it had before.
+/// Somebody who listens to a signal, of [`signal`]. Each hears of it, if several do. Dropping the
+/// last one of a signal gives it the action that it had before.
 pub struct Signals {
     event: AsyncFd<BorrowedFd<'static>>,
     entry: &'static Entry,
@@ -197,8 +201,8 @@ pub struct Signals {
 }
 
 impl Signals {
-    /// Waits until the signal has come since the last time. Several that come before this is asked are one. Dropped before it is
-    /// ready, it has taken nothing.
+    /// Waits until the signal has come since the last time. Several that come before this is asked
+    /// are one. Dropped before it is ready, it has taken nothing.
     ///
     /// # Errors
     /// That the loop is closed.

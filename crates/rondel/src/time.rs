@@ -1,8 +1,8 @@
 //! Time: the loop's clock as programs see it, `sleep`, `timeout`.
 //!
-//! A sleeping future shares one small entry with the loop's timer heap. The heap's side marks it as fired and
-//! wakes the sleeper; the future's side marks it as cancelled when it is dropped first, and the heap forgets
-//! it (at once if it is the newest, see `event_loop/timers.rs`).
+//! A sleeping future shares one small entry with the loop's timer heap. The heap's side marks it as
+//! fired and wakes the sleeper; the future's side marks it as cancelled when it is dropped first,
+//! and the heap forgets it (at once if it is the newest, see `event_loop/timers.rs`).
 
 use std::cell::Cell;
 use std::fmt;
@@ -17,7 +17,8 @@ use crate::runtime::{self, Item, Runtime};
 use crate::task::{TimeoutError, Waiter};
 use rondel_engine::event_loop::timers::Timer;
 
-/// A point of the running loop's time: nanoseconds of a clock that never goes back, or of the virtual clock.
+/// A point of the running loop's time: nanoseconds of a clock that never goes back, or of the
+/// virtual clock.
 ///
 /// ```
 /// use std::time::Duration;
@@ -42,8 +43,8 @@ impl Instant {
         )
     }
 
-    /// This point as the standard library has it, as exactly as two clocks can be compared. On a virtual clock as much ahead as it
-    /// is here.
+    /// This point as the standard library has it, as exactly as two clocks can be compared. On a
+    /// virtual clock as much ahead as it is here.
     ///
     /// ```
     /// use std::time::Duration;
@@ -130,8 +131,9 @@ impl fmt::Debug for Instant {
     }
 }
 
-/// Moves the running loop's virtual clock forward, whatever its policy; the timers that are due then fire in the
-/// next turn. See [`Builder::virtual_clock_with`](crate::Builder::virtual_clock_with).
+/// Moves the running loop's virtual clock forward, whatever its policy; the timers that are due
+/// then fire in the next turn. See
+/// [`Builder::virtual_clock_with`](crate::Builder::virtual_clock_with).
 ///
 /// # Panics
 /// If no loop runs on this thread, or its clock is the real one.
@@ -232,8 +234,8 @@ impl Alarm {
     }
 }
 
-/// Waits for `duration`, by the loop's clock, from when it is first awaited. Zero lets all others that are
-/// ready run once, as [`yield_now`].
+/// Waits for `duration`, by the loop's clock, from when it is first awaited. Zero lets all others
+/// that are ready run once, as [`yield_now`].
 ///
 /// ```
 /// use std::time::Duration;
@@ -448,7 +450,8 @@ impl<F: Future> Future for Timeout<F> {
     type Output = Result<F::Output, TimeoutError>;
 
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: `future` is pinned as `self` is: never moved, dropped in place. `sleep` is `Unpin`.
+        // SAFETY: `future` is pinned as `self` is: never moved, dropped in place. `sleep` is
+        // `Unpin`.
         let this = unsafe { self.get_unchecked_mut() };
         // SAFETY: the same.
         let mut future = unsafe { Pin::new_unchecked(&mut this.future) };
@@ -460,7 +463,8 @@ impl<F: Future> Future for Timeout<F> {
         match Pin::new(&mut this.sleep).poll(context) {
             Poll::Pending => Poll::Pending,
             Poll::Ready(()) => {
-                // The future is gone before whoever waits for it goes on, as a cancelled task is in asyncio.
+                // The future is gone before whoever waits for it goes on, as a cancelled task is in
+                // asyncio.
                 future.set(None);
                 Poll::Ready(Err(TimeoutError))
             }

@@ -1,5 +1,5 @@
-//! Cancel safety: what a future has taken that is dropped before it is ready. One generated test for each function, which drops it
-//! at every one of its polls.
+//! Cancel safety: what a future has taken that is dropped before it is ready. One generated test
+//! for each function, which drops it at every one of its polls.
 
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
@@ -50,11 +50,13 @@ fn connected() -> io::Result<(StreamReader, StreamWriter, UnixStream)> {
     Ok((reader, writer, theirs))
 }
 
-// Reading: a byte comes, the read is begun and dropped, and so on. In the end all bytes have been given out, once.
+// Reading: a byte comes, the read is begun and dropped, and so on. In the end all bytes have been
+// given out, once.
 
 const STREAM: &[u8] = b"0123456789|line\n|the rest of it";
 
-/// Reads the whole stream by a function that is dropped after so many polls, each time when a byte more has come.
+/// Reads the whole stream by a function that is dropped after so many polls, each time when a byte
+/// more has come.
 async fn read_all(
     polls: usize,
     piece: impl AsyncFn(&mut StreamReader) -> io::Result<Vec<u8>>,

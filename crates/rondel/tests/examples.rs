@@ -194,8 +194,8 @@ fn echo_server_with_5000_clients_at_once() {
     let clients = std::thread::spawn(move || {
         rondel::run(async move {
             let mut clients = Vec::with_capacity(CLIENTS);
-            // No more at a time than the server's backlog: the kernel drops what exceeds it, and TCP tries again
-            // only after a second.
+            // No more at a time than the server's backlog: the kernel drops what exceeds it, and
+            // TCP tries again only after a second.
             while clients.len() < CLIENTS {
                 let wave: Vec<_> = (0..50)
                     .map(|_| async move {

@@ -95,7 +95,8 @@ fn an_exception_handler_that_panics_or_is_replaced_while_it_runs_harms_nothing()
     assert_eq!(told.take(), ["Task exception was never retrieved: third"]);
 }
 
-/// Runs a test of this file once more, with a standard error that nobody reads; `false` in that process.
+/// Runs a test of this file once more, with a standard error that nobody reads; `false` in that
+/// process.
 fn with_closed_stderr(test: &str) -> bool {
     const CHILD: &str = "RONDEL_TEST_CLOSED_STDERR";
     if std::env::var_os(CHILD).is_some() {

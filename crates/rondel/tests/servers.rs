@@ -1,4 +1,5 @@
-//! Servers over real sockets: how they end, what handlers may do, errors in asyncio's words, descriptors.
+//! Servers over real sockets: how they end, what handlers may do, errors in asyncio's words,
+//! descriptors.
 
 use std::cell::{Cell, RefCell};
 use std::fs::File;
@@ -345,7 +346,8 @@ fn a_port_in_use_and_a_refused_connection_say_so_in_asyncios_words() {
 #[test]
 fn hosts_that_do_not_resolve_are_errors_and_literals_need_no_thread() {
     test(async || {
-        // No dot, no digits, and longer than any label may be: the resolver refuses it without asking the network.
+        // No dot, no digits, and longer than any label may be: the resolver refuses it without
+        // asking the network.
         let unknown = "x".repeat(80);
         let error = open_connection((&*unknown, 80)).await.unwrap_err();
         assert_ne!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
@@ -499,7 +501,8 @@ fn nothing_keeps_a_descriptor() {
                     writer.write(request);
                     let _ = reader.read_to_end().await?;
                 }
-                // A reset by the peer, a handler that is cancelled by the end of the loop, a refused connection.
+                // A reset by the peer, a handler that is cancelled by the end of the loop, a
+                // refused connection.
                 reset(TcpStream::connect(address)?);
                 let unix = start_unix_server(echo, &path).await?;
                 let (_reader, writer) = open_unix_connection(&path).await?;

@@ -1,5 +1,5 @@
-//! Ctrl-C and the handlers of a program. Each test forks: `run` handles SIGINT on a process' main thread alone, which
-//! in the child is the one that has forked.
+//! Ctrl-C and the handlers of a program. Each test forks: `run` handles SIGINT on a process' main
+//! thread alone, which in the child is the one that has forked.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,8 +8,9 @@ use rondel::{RunError, sleep};
 
 /// Runs `child` in a child; its status.
 fn in_child(child: impl FnOnce()) -> libc::c_int {
-    // SAFETY: the child uses nothing that another thread of its parent may have held but the allocator, which
-    // glibc and musl make usable; it leaves without running what the parent has registered for its end.
+    // SAFETY: the child uses nothing that another thread of its parent may have held but the
+    // allocator, which glibc and musl make usable; it leaves without running what the parent has
+    // registered for its end.
     match unsafe { libc::fork() } {
         0 => {
             let well = std::panic::catch_unwind(std::panic::AssertUnwindSafe(child)).is_ok();

@@ -1,4 +1,5 @@
-//! Sockets around the streams: their addresses, those of others, listeners, and which of several addresses is taken.
+//! Sockets around the streams: their addresses, those of others, listeners, and which of several
+//! addresses is taken.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -194,7 +195,8 @@ fn listeners_of_the_standard_library_serve() {
     });
 }
 
-/// A service manager gives the listening socket as descriptor 3 and says for whom; this test is run once more as the service.
+/// A service manager gives the listening socket as descriptor 3 and says for whom; this test is run
+/// once more as the service.
 #[test]
 fn a_service_manager_s_sockets_are_taken_once() {
     if std::env::var("RONDEL_TEST_ACTIVATED").is_ok() {

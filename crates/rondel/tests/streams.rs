@@ -238,7 +238,8 @@ fn writes_to_several_connections_in_one_step_keep_each_ones_order() {
     test(async || {
         let (_one, one, mut one_peer) = connected().await?;
         let (_two, two, mut two_peer) = connected().await?;
-        // More than is held back until the step is over, in pieces that are and a last one that isn't.
+        // More than is held back until the step is over, in pieces that are and a last one that
+        // isn't.
         let large = vec![b'x'; 60 * 1024];
         for (writer, number) in [(&one, 1), (&two, 2)] {
             writer.write(format!("a{number}"));
@@ -454,7 +455,8 @@ fn close_and_drop_let_what_was_written_go_first() {
             } else {
                 writer.close();
                 assert!(writer.is_closing());
-                // What is written now is queued behind nothing that anybody waits for: asyncio takes it, too.
+                // What is written now is queued behind nothing that anybody waits for: asyncio
+                // takes it, too.
                 assert_eq!(reader.read(1).await?, b"");
             }
             let received = spawn_blocking(move || {

@@ -1,7 +1,7 @@
 //! Who uses something that any thread may use, and one closes: the last one releases it.
 //!
-//! A word counts the users, and says whether it is closed. Once it is, nobody comes in, so that the count gets to zero exactly
-//! once.
+//! A word counts the users, and says whether it is closed. Once it is, nobody comes in, so that the
+//! count gets to zero exactly once.
 
 use crate::sync::{AtomicU32, Ordering};
 
@@ -57,7 +57,8 @@ mod interleavings {
 
     use super::Uses;
 
-    /// Something that may be used until it is released. Loom finds a use that does not come before that.
+    /// Something that may be used until it is released. Loom finds a use that does not come before
+    /// that.
     struct Used {
         uses: Uses,
         releases: UnsafeCell<u32>,

@@ -1,7 +1,8 @@
-//! The wake-up: an eventfd that other threads write to, or a pair of sockets where eventfds are refused.
+//! The wake-up: an eventfd that other threads write to, or a pair of sockets where eventfds are
+//! refused.
 //!
-//! There is no lock, because one that a thread holds while another one forks is held for ever in the child. Who closes the
-//! descriptor is found by a word (`uses.rs`).
+//! There is no lock, because one that a thread holds while another one forks is held for ever in
+//! the child. Who closes the descriptor is found by a word (`uses.rs`).
 
 use std::io;
 use std::os::fd::{IntoRawFd, OwnedFd, RawFd};
@@ -14,8 +15,8 @@ use super::{drain, replace, socket_pair};
 use crate::event_loop::inbox::WakeUp;
 use crate::refused::is_refusal;
 
-/// Ends the reactor's wait from another thread. Clones share one eventfd, which is closed when nobody writes to it any
-/// more: its number may come into other hands then.
+/// Ends the reactor's wait from another thread. Clones share one eventfd, which is closed when
+/// nobody writes to it any more: its number may come into other hands then.
 #[derive(Clone)]
 pub struct Wake(Arc<Eventfd>);
 
@@ -70,7 +71,8 @@ impl Wake {
         });
     }
 
-    /// In the child of a fork: an eventfd of its own takes the number of the one that the parent has as well.
+    /// In the child of a fork: an eventfd of its own takes the number of the one that the parent
+    /// has as well.
     pub(super) fn renew(&self) -> io::Result<()> {
         if self.0.uses.is_closed() {
             return Ok(());
@@ -92,7 +94,8 @@ impl WakeUp for Wake {
     fn wake(&self) {
         self.0.with(|_| {
             let one = 1_u64;
-            // SAFETY: eight readable bytes. The only failure is EAGAIN, with many unread wake-ups, of which the first wakes.
+            // SAFETY: eight readable bytes. The only failure is EAGAIN, with many unread wake-ups,
+            // of which the first wakes.
             unsafe { libc::write(self.0.write_fd, (&raw const one).cast(), size_of::<u64>()) };
         });
     }

@@ -1,33 +1,35 @@
-//! The monitor: a thread that gets to act when something of a loop's has lasted too long.
+//! The monitor: a thread that acts when something of a loop's has lasted too long.
 //!
-//! Who has something that must not wait for the running step's end holds a [`Watch`] and
-//! [arms](Watch::arm) it; who is done with it in time [disarms](Watch::disarm) it. Both cost a few
-//! nanoseconds and no system call, so that they may be done in every turn. A watch that stays armed
-//! for [`LIMIT`] is *overdue*: at the latest when it has been armed for [`PERIOD`] the owner's
-//! function is called, with the GIL held, and then once in each limit until the watch
-//! is disarmed. It is called
+//! An owner of something that must not wait for the end of the running step holds a [`Watch`] and
+//! [arms](Watch::arm) it. When the reason is gone in time, the owner [disarms](Watch::disarm) it.
+//! Both take a few nanoseconds and no system call, so that they can be done in every turn. A watch
+//! that stays armed for [`LIMIT`] is *overdue*. At most [`PERIOD`] after it was armed, the owner's
+//! function is called with the GIL held, and then once per [`LIMIT`] until the watch is disarmed.
+//! The function is called
 //!
-//! - from the monitor, if the interpreter can be had: the owner's thread waits for the kernel, or
-//!   computes without it;
-//! - from whichever thread runs Python code, between two instructions: sooner than it would let go,
-//!   which takes its switch interval. On 3.11 only from the main thread, if that owns the watch;
-//! - from whoever asks for it by [`act_now`].
+//! - by the monitor, if it can take the GIL: the owner's thread waits for the kernel, or computes
+//!   with the GIL released;
+//! - by whichever thread runs Python code, as a pending call between two instructions. That is
+//!   sooner than the thread would release the GIL, after its switch interval. On 3.11 only the main
+//!   thread makes pending calls, and only for watches that it owns;
+//! - by any caller of [`act_now`].
 //!
-//! The function runs no Python code, drops nothing that has a finalizer, and finds the owner
-//! between any two of its native steps, as a finalizer would: what is borrowed then is left alone.
+//! The function runs no Python code and drops nothing that has a finalizer. Like a finalizer, it
+//! may run between any two native steps of the owner: what is borrowed at that point is left alone.
 //!
 //! # The thread
-//! One for the process, made when a watch is first armed. It has all signals blocked, takes the
-//! interpreter only to act, and holds no lock while it waits for that. While watches are armed now
-//! and then it wakes once in a period and looks at each: at its number, which is odd while it is
-//! armed, and at when that was. For one that is armed, but not for long, it comes back when the
-//! limit is reached. After [`QUIET`] looks without any it sleeps until it is woken by the next
-//! watch that is armed. To wake costs some ten microseconds of the process's time, so it is done as
-//! rarely as the period allows.
+//! There is one per process, started when a watch is first armed. It blocks all signals, takes the
+//! GIL only to act, and holds no lock while it waits for the GIL. While watches are armed now and
+//! then, it wakes once per period and looks at each watch: at its turn number, which is odd while
+//! it is armed, and at the time when it was armed. If a watch has been armed for less than the
+//! limit, the thread wakes again when the limit is reached. After [`QUIET`] looks without an armed
+//! watch it sleeps until the next one is armed. A wake-up costs the process about ten microseconds,
+//! so there are as few as the period allows.
 //!
-//! Before a fork it [stops](stop): the child has none, and the interpreter warns of forks with
-//! several threads. The next watch that is armed starts another. When the interpreter ends it stops
-//! for good. Where no thread can be had, `arm` says no, and the owner must not wait.
+//! Before a fork the thread [stops](stop): the child has no such thread, and the interpreter warns
+//! of forks with several threads. The next watch that is armed starts another. On finalization of
+//! the interpreter it stops for good. If no thread can be started, `arm` returns false, and the
+//! owner must not wait.
 
 mod thread;
 
@@ -43,44 +45,44 @@ use crate::cpython::{Object, Owned, Res};
 
 /// How often the monitor looks.
 const PERIOD: Duration = Duration::from_micros(4400);
-/// How long a watch may be armed, if the monitor sees it.
+/// How long a watch may be armed before it is overdue.
 const LIMIT: Duration = Duration::from_millis(2);
-/// After so many looks at which nothing had been armed, the monitor sleeps.
+/// The monitor sleeps after this many looks at which nothing had been armed.
 const QUIET: u32 = 4;
 
 /// How many watches are armed. Changed with the GIL held.
 static ARMED: AtomicUsize = AtomicUsize::new(0);
 
-/// Something of an owner's that must not last.
+/// Watches over something of its owner's that must not last.
 pub(crate) struct Watch(Arc<Watched>);
 
 struct Watched {
-    /// Odd while it is armed. Changed with the GIL held.
+    /// Turn number, odd while the watch is armed. Changed with the GIL held.
     turn: AtomicU32,
-    /// When it was armed last, in nanoseconds of the monotonic clock.
+    /// When the watch was last armed, in nanoseconds of the monotonic clock.
     since: AtomicU64,
-    /// What `turn` was when the monitor last looked. The monitor's own.
+    /// `turn` at the monitor's last look. Used by the monitor only.
     seen: AtomicU32,
-    /// The state of the monitor that knows of it and is awake; see [`thread::STATE`].
+    /// The state of the awake monitor that lists this watch; see [`thread::STATE`].
     listed: AtomicU32,
-    /// The main thread owns it.
+    /// Whether the main thread owns it.
     of_main_thread: AtomicBool,
-    /// A thread was asked to act, and has not come to it yet.
+    /// A pending call was added and has not run yet.
     asked: AtomicBool,
-    /// What `act` gets; null once it is gone. Used with the GIL held.
+    /// The argument of `act`; null once the owner is gone. Used with the GIL held.
     owner: AtomicPtr<()>,
     act: Act,
 }
 
-/// What is called when it is time: with the owner, and whether the watch is overdue.
+/// The owner's function. Its arguments are the owner and whether the watch is overdue.
 pub(crate) type Act = unsafe fn(NonNull<()>, bool);
 
 impl Watch {
     /// A watch that is not armed.
     ///
     /// # Safety
-    /// `act` may be called with `owner`, by any thread with the GIL held, until the
-    /// watch is dropped, and that happens with the GIL held.
+    /// Until the watch is dropped, `act` may be called with `owner` by any thread that holds the
+    /// GIL. The watch is dropped with the GIL held.
     pub(crate) unsafe fn new(owner: NonNull<()>, act: Act) -> Self {
         Self(Arc::new(Watched {
             turn: AtomicU32::new(0),
@@ -94,7 +96,7 @@ impl Watch {
         }))
     }
 
-    /// Whose thread the next steps run in.
+    /// Sets whether the next steps run in the main thread.
     pub(crate) fn of_main_thread(&self, is: bool) {
         self.0.of_main_thread.store(is, Ordering::Relaxed);
     }
@@ -104,7 +106,8 @@ impl Watch {
         self.0.is_armed()
     }
 
-    /// From now on it must not last. False: nobody can watch, and the owner must not wait.
+    /// Arms the watch. Returns false if there is no monitor and none can be started; the owner must
+    /// not wait then.
     #[inline]
     pub(crate) fn arm(&self) -> bool {
         if self.is_armed() {
@@ -114,14 +117,14 @@ impl Watch {
         self.0
             .since
             .store(Clock::Monotonic.now(), Ordering::Relaxed);
-        // Either the monitor that goes to sleep sees this, or it is seen here that it sleeps.
+        // SeqCst: either the monitor that falls asleep sees this turn, or its sleep is seen below.
         self.0.turn.swap(turn.wrapping_add(1), Ordering::SeqCst);
         ARMED.store(ARMED.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         thread::STATE.load(Ordering::SeqCst) == self.0.listed.load(Ordering::Relaxed)
             || self.begin()
     }
 
-    /// The monitor sleeps, or does not know of this watch, or is not there.
+    /// The slow path: the monitor sleeps, does not list this watch, or does not run.
     #[cold]
     fn begin(&self) -> bool {
         let watched = thread::watch(&self.0);
@@ -131,7 +134,7 @@ impl Watch {
         watched
     }
 
-    /// What it was armed for is over.
+    /// Disarms the watch: the reason for it is gone.
     #[inline]
     pub(crate) fn disarm(&self) {
         self.0.disarm();
@@ -164,22 +167,22 @@ impl Watched {
         self.owner.load(Ordering::Relaxed).is_null()
     }
 
-    /// Has the owner act. The GIL is held.
+    /// Calls the owner's function. The GIL is held.
     fn act(&self, overdue: bool) {
         if let Some(owner) = NonNull::new(self.owner.load(Ordering::Relaxed)) {
-            // SAFETY: by the word of who made the watch, as it is not dropped.
+            // SAFETY: guaranteed by the creator of the watch, which has not been dropped.
             crate::cpython::error::guard_quiet(|| unsafe { (self.act)(owner, overdue) });
         }
     }
 }
 
-/// Whether a watch is armed. The GIL is held.
+/// Whether any watch is armed. The GIL is held.
 #[inline]
 pub(crate) fn any_armed() -> bool {
     ARMED.load(Ordering::Relaxed) != 0
 }
 
-/// Has the owners of all armed watches act. The GIL is held.
+/// Calls the owners' functions of all armed watches. The GIL is held.
 #[cold]
 pub(crate) fn act_now() {
     for watched in thread::armed() {
@@ -187,9 +190,9 @@ pub(crate) fn act_now() {
     }
 }
 
-/// Ends the monitor's thread, until it is needed again.
+/// Stops the monitor's thread until it is needed again.
 pub(crate) fn pause() {
-    // Nobody watches what is armed now.
+    // Nothing watches what is armed now.
     act_now();
     thread::stop();
 }
@@ -204,7 +207,7 @@ fn end(_: &Object) -> Res<Owned> {
     Ok(Owned::none())
 }
 
-/// What the module exports, by name.
+/// The functions that the module exports, by name.
 pub(crate) fn functions() -> Res<Vec<(&'static str, Owned)>> {
     Ok(vec![
         (

@@ -1,6 +1,7 @@
 //! Every interleaving of the pool's threads and who gives them work, by loom: `make test-loom`.
 //!
-//! Loom has no time: a thread that is idle waits for ever, so that a job which nobody is told of shows as a deadlock.
+//! Loom has no time: a thread that is idle waits for ever, so that a job which nobody is told of
+//! shows as a deadlock.
 
 use std::sync::atomic::AtomicUsize as PlainUsize;
 use std::task::Wake;
@@ -11,7 +12,8 @@ use super::*;
 
 fn model(check: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
-    // All interleavings of pool threads, their locks and their end are too many: those with up to two preemptions, where bugs show.
+    // All interleavings of pool threads, their locks and their end are too many: those with up to
+    // two preemptions, where bugs show.
     model.preemption_bound = Some(2);
     model.check(check);
 }

@@ -1,7 +1,7 @@
 //! Each value to each receiver.
 //!
-//! A value stays until all receivers have taken it, or until there are too many: who is that slow misses the oldest ones, and
-//! is told how many.
+//! A value stays until all receivers have taken it, or until there are too many: who is that slow
+//! misses the oldest ones, and is told how many.
 //!
 //! ```
 //! rondel::run(async {
@@ -219,7 +219,8 @@ impl<T: Clone> Receiver<T> {
         }
     }
 
-    /// The value before `next`, which this receiver was the last to take while older ones are still there.
+    /// The value before `next`, which this receiver was the last to take while older ones are still
+    /// there.
     fn take_behind(&self) -> Result<T, TryRecvError> {
         let mut values = self.shared.values.borrow_mut();
         match values.get_mut(self.next - 1) {

@@ -7,9 +7,10 @@
 //! | [`broadcast`] | many | many | each value to each receiver |
 //! | [`watch`] | many | many | the newest value |
 //!
-//! asyncio has none of them (it has [`Queue`](crate::Queue)); names and rules are those of tokio's `sync`, which programs know.
-//! They are made of the same lists of waiters as the primitives (`sync/wait_list.rs`): one thread, no atomics, first come, first served. What comes from another thread
-//! comes by [`LoopHandle`](crate::LoopHandle).
+//! asyncio has none of them (it has [`Queue`](crate::Queue)); names and rules are those of tokio's
+//! `sync`, which programs know. They are made of the same lists of waiters as the primitives
+//! (`sync/wait_list.rs`): one thread, no atomics, first come, first served. What comes from another
+//! thread comes by [`LoopHandle`](crate::LoopHandle).
 
 pub mod broadcast;
 pub mod mpsc;

@@ -68,8 +68,8 @@ impl<T> Sender<T> {
     /// The value, if the receiver is gone.
     ///
     /// # Cancel safety
-    /// A future that is dropped has sent nothing, and the value goes with it. Where that may happen, as in a `select!`, wait for
-    /// [`reserve`](Self::reserve), and send then.
+    /// A future that is dropped has sent nothing, and the value goes with it. Where that may
+    /// happen, as in a `select!`, wait for [`reserve`](Self::reserve), and send then.
     pub async fn send(&self, value: T) -> Result<(), SendError<T>> {
         let sent = self.0.channel.put(value).await;
         sent.map_err(|error| SendError(error.0))
@@ -161,7 +161,8 @@ impl<T> Permit<'_, T> {
 pub struct Receiver<T>(Rc<Shared<T>>);
 
 impl<T> Receiver<T> {
-    /// The next value; `None` when there is none, and all senders are gone or the channel is closed.
+    /// The next value; `None` when there is none, and all senders are gone or the channel is
+    /// closed.
     ///
     /// # Cancel safety
     /// A future that is dropped has taken nothing.

@@ -106,7 +106,8 @@ impl<T> Drop for Sender<T> {
 /// Gives the value when it is awaited.
 ///
 /// # Cancel safety
-/// `&mut receiver` can be awaited, dropped, and awaited again: the value is taken only when it is given.
+/// `&mut receiver` can be awaited, dropped, and awaited again: the value is taken only when it is
+/// given.
 ///
 /// ```
 /// use std::time::Duration;

@@ -1,4 +1,5 @@
-//! Sockets that a service manager has opened for this process: `LISTEN_FDS`, as systemd passes them.
+//! Sockets that a service manager has opened for this process: `LISTEN_FDS`, as systemd passes
+//! them.
 
 use std::io;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
@@ -9,12 +10,13 @@ const FIRST: RawFd = 3;
 
 static TAKEN: AtomicBool = AtomicBool::new(false);
 
-/// The sockets that the service manager has passed to this process (socket activation), in its order: for
-/// [`start_server_on`](crate::start_server_on) or [`StreamListener::from_std`](crate::StreamListener::from_std). Empty if there are none.
+/// The sockets that the service manager has passed to this process (socket activation), in its
+/// order: for [`start_server_on`](crate::start_server_on) or
+/// [`StreamListener::from_std`](crate::StreamListener::from_std). Empty if there are none.
 ///
-/// To be called once, as they are yours then: every further call gives none. They are closed when the process
-/// executes another program. The variables `LISTEN_PID` and `LISTEN_FDS` stay as they are: changing them is safe only while there is
-/// one thread.
+/// To be called once, as they are yours then: every further call gives none. They are closed when
+/// the process executes another program. The variables `LISTEN_PID` and `LISTEN_FDS` stay as they
+/// are: changing them is safe only while there is one thread.
 ///
 /// # Errors
 /// `InvalidData` if `LISTEN_FDS` is no number, `EBADF` if a descriptor is not open.
@@ -59,7 +61,8 @@ pub fn listen_fds() -> io::Result<Vec<OwnedFd>> {
     if TAKEN.swap(true, Ordering::Relaxed) {
         return Ok(Vec::new());
     }
-    // SAFETY: open, as the calls above have found; passed to this process for it to own, and given out here once.
+    // SAFETY: open, as the calls above have found; passed to this process for it to own, and given
+    // out here once.
     let own = |fd| unsafe { OwnedFd::from_raw_fd(fd) };
     Ok((FIRST..count).map(own).collect())
 }

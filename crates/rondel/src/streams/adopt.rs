@@ -11,8 +11,8 @@ use crate::runtime;
 use rondel_engine::read_buffer::DEFAULT_LIMIT;
 use rondel_engine::transport::address::Address;
 
-/// The streams of a socket that is connected already: a `TcpStream` or `UnixStream` of the standard library, or anything else
-/// that owns such a socket. asyncio's `open_connection(sock=…)`.
+/// The streams of a socket that is connected already: a `TcpStream` or `UnixStream` of the standard
+/// library, or anything else that owns such a socket. asyncio's `open_connection(sock=…)`.
 ///
 /// The socket is made non-blocking, for everybody who has a duplicate of it.
 ///
@@ -61,11 +61,13 @@ impl fmt::Debug for Adopted {
     }
 }
 
-/// Gives the socket of a connection back, when everything that was written is sent, with what was received and not read.
-/// Dropped before it is ready, it closes the connection, as dropping the two halves does.
+/// Gives the socket of a connection back, when everything that was written is sent, with what was
+/// received and not read. Dropped before it is ready, it closes the connection, as dropping the two
+/// halves does.
 ///
 /// # Errors
-/// What has broken the connection. `InvalidInput` if the halves are of two connections, or encrypt what they carry.
+/// What has broken the connection. `InvalidInput` if the halves are of two connections, or encrypt
+/// what they carry.
 ///
 /// ```
 /// use std::io::{Read, Write};

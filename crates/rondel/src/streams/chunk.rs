@@ -1,8 +1,8 @@
 //! Buffers that go round: the chunks that the Rust face receives into and sends from.
 //!
-//! A connection holds a chunk only while it has unread or unsent bytes; then it goes back to its thread's pool.
-//! So a server that answers message by message allocates nothing per message, and an idle connection holds
-//! no buffer at all.
+//! A connection holds a chunk only while it has unread or unsent bytes; then it goes back to its
+//! thread's pool. So a server that answers message by message allocates nothing per message, and an
+//! idle connection holds no buffer at all.
 
 use std::cell::{Cell, RefCell};
 use std::io;
@@ -63,8 +63,8 @@ impl Chunk {
         chunk
     }
 
-    /// A copy of `bytes` with room for more behind it: as much in all as waits already, but no more than
-    /// what is small.
+    /// A copy of `bytes` with room for more behind it: as much in all as waits already, but no more
+    /// than what is small.
     pub(crate) fn growing_copy_of(bytes: &[u8], waiting: usize) -> Self {
         let mut chunk = Self::with_capacity(bytes.len().max(waiting.min(MAX_POOLED)));
         chunk.0.extend_from_slice(bytes);

@@ -1,7 +1,8 @@
 //! Making connections.
 //!
-//! The addresses of a name are tried side by side (`race.rs`), or one after the other, as asyncio does without
-//! `happy_eyeballs_delay`. A connect that can't be done at once is finished when the descriptor can be written.
+//! The addresses of a name are tried side by side (`race.rs`), or one after the other, as asyncio
+//! does without `happy_eyeballs_delay`. A connect that can't be done at once is finished when the
+//! descriptor can be written.
 
 use std::cell::Cell;
 use std::fmt;
@@ -27,7 +28,8 @@ use crate::task::Waiter;
 use rondel_engine::read_buffer::DEFAULT_LIMIT;
 
 /// Connects to a TCP server. The addresses of a name are tried by happy eyeballs: see
-/// [`ConnectionOptions::happy_eyeballs_delay`]. Dropped before it is ready, it leaves no connection.
+/// [`ConnectionOptions::happy_eyeballs_delay`]. Dropped before it is ready, it leaves no
+/// connection.
 ///
 /// # Errors
 /// If the name is not known; if no address can be connected to: then the kind is the system's
@@ -52,8 +54,8 @@ pub async fn open_connection(
     open_connection_with_limit(address, DEFAULT_LIMIT).await
 }
 
-/// As [`open_connection`], with the reader's limit in bytes: the longest line, and half of what is buffered
-/// before the peer has to wait.
+/// As [`open_connection`], with the reader's limit in bytes: the longest line, and half of what is
+/// buffered before the peer has to wait.
 ///
 /// # Errors
 /// As [`open_connection`].
@@ -78,15 +80,17 @@ pub async fn open_connection_with_limit(
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct ConnectionOptions {
-    /// The reader's limit, in bytes: 64 KiB. The longest line, and half of what is buffered before the peer has to wait.
+    /// The reader's limit, in bytes: 64 KiB. The longest line, and half of what is buffered before
+    /// the peer has to wait.
     pub limit: usize,
-    /// How long an address of a name that has several is tried before the next one is tried beside it, families in turn: 250 ms, as RFC
-    /// 8305 recommends. `None`: one after the other, as asyncio does unless it is told otherwise.
+    /// How long an address of a name that has several is tried before the next one is tried beside
+    /// it, families in turn: 250 ms, as RFC 8305 recommends. `None`: one after the other, as
+    /// asyncio does unless it is told otherwise.
     pub happy_eyeballs_delay: Option<Duration>,
     /// What the own end is bound to: nothing. Addresses of another family are not tried then.
     pub local_addr: Option<SocketAddr>,
-    /// How the connection is encrypted: not at all. The certificate is checked for the host's name, unless there is a
-    /// [`server_hostname`](Self::server_hostname).
+    /// How the connection is encrypted: not at all. The certificate is checked for the host's name,
+    /// unless there is a [`server_hostname`](Self::server_hostname).
     #[cfg(feature = "rustls")]
     pub ssl: Option<Arc<rustls::ClientConfig>>,
     /// Whom the server's certificate has to be for, if not for the host that is connected to.

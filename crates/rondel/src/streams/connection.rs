@@ -1,14 +1,15 @@
 //! A connection as the Rust face has it: what a `StreamReader` and a `StreamWriter` share.
 //!
-//! [`Connection`] is the host of one [`Stream`] (`transport/stream.rs`): it registers with the reactor what the
-//! stream wants watched, wakes who waits, and closes the socket.
+//! [`Connection`] is the host of one [`Stream`] (`transport/stream.rs`): it registers with the
+//! reactor what the stream wants watched, wakes who waits, and closes the socket.
 //!
 //! # The way of a byte
-//! In: the reactor reports the descriptor. If a task waits to read, it is woken and receives by itself, straight
-//! into the reader's own buffer. If nobody waits, the bytes are received here, into `arrived`, where the reader
-//! finds them, until there is twice the limit of them; then the descriptor is muted (asyncio pauses its transport
-//! there). Out: a write stages its bytes (`outbox.rs`) or queues a chunk; both are sent by `drain`, or when the step of
-//! the task is over, and a queue goes on when the descriptor can be written again.
+//! In: the reactor reports the descriptor. If a task waits to read, it is woken and receives by
+//! itself, straight into the reader's own buffer. If nobody waits, the bytes are received here,
+//! into `arrived`, where the reader finds them, until there is twice the limit of them; then the
+//! descriptor is muted (asyncio pauses its transport there). Out: a write stages its bytes
+//! (`outbox.rs`) or queues a chunk; both are sent by `drain`, or when the step of the task is over,
+//! and a queue goes on when the descriptor can be written again.
 
 mod ending;
 #[cfg(feature = "rustls")]
@@ -164,7 +165,8 @@ impl Connection {
         Ok(())
     }
 
-    // What the reactor reports. It is borrowed meanwhile, so nothing is done here but noting and waking.
+    // What the reactor reports. It is borrowed meanwhile, so nothing is done here but noting and
+    // waking.
 
     #[inline]
     pub(crate) fn readable(self: &Rc<Self>) -> Option<Item> {
@@ -205,8 +207,9 @@ impl Connection {
         }
     }
 
-    /// Receives once into `buffer`, and again as long as it fills all the room there is and a readiness may deliver
-    /// more. `true`: bytes or the end came. A failure that comes behind bytes is for the next one who looks.
+    /// Receives once into `buffer`, and again as long as it fills all the room there is and a
+    /// readiness may deliver more. `true`: bytes or the end came. A failure that comes behind bytes
+    /// is for the next one who looks.
     #[inline]
     fn receive(self: &Rc<Self>, buffer: &mut ReadBuffer<Chunk>) -> bool {
         let mut total = 0;
@@ -228,8 +231,9 @@ impl Connection {
                     if count == size && total < Stream::<OwnedFd, Chunk>::MAX_RECV {
                         continue;
                     }
-                    // Either a recv would only say that there is no more, or this was enough for one readiness: the
-                    // reactor, which others are waiting for, too, is to say that it goes on.
+                    // Either a recv would only say that there is no more, or this was enough for
+                    // one readiness: the reactor, which others are waiting for, too, is to say that
+                    // it goes on.
                     self.note(READABLE, false);
                     return true;
                 }
@@ -239,7 +243,8 @@ impl Connection {
                 }
                 Received::Eof => {
                     self.note(READABLE, false);
-                    // asyncio leaves the writing side open; the kernel would report the end for ever.
+                    // asyncio leaves the writing side open; the kernel would report the end for
+                    // ever.
                     drop(self.runtime.event_loop.remove_reader(self.fd));
                     if self.is(SECURED) {
                         return self.end_of_secured();
@@ -255,11 +260,11 @@ impl Connection {
         }
     }
 
-    /// Moves what has arrived to the reader's buffer; receives if that is promising. `false`: there is nothing,
-    /// and whoever polls will be woken.
+    /// Moves what has arrived to the reader's buffer; receives if that is promising. `false`: there
+    /// is nothing, and whoever polls will be woken.
     ///
-    /// A waiter that stays behind because its read was given up is harmless: it is woken for nothing once, and the
-    /// bytes, still there, are reported again.
+    /// A waiter that stays behind because its read was given up is harmless: it is woken for
+    /// nothing once, and the bytes, still there, are reported again.
     #[inline]
     pub(crate) fn fill(
         self: &Rc<Self>,
@@ -472,8 +477,8 @@ impl Connection {
         Poll::Pending
     }
 
-    /// As [`ready`](Self::ready), for what makes a system call each time: a step full of these is long enough for the
-    /// reactor to be asked after it. `false`: the task has to give way.
+    /// As [`ready`](Self::ready), for what makes a system call each time: a step full of these is
+    /// long enough for the reactor to be asked after it. `false`: the task has to give way.
     #[inline(always)]
     pub(crate) fn has_sent(&self) -> bool {
         let taken = self.runtime.budget.take();

@@ -38,7 +38,8 @@ impl fmt::Display for IncompleteReadError {
 
 impl Error for IncompleteReadError {}
 
-/// A line or record is longer than the reader's limit. It is still in the buffer, to be read otherwise.
+/// A line or record is longer than the reader's limit. It is still in the buffer, to be read
+/// otherwise.
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {

@@ -18,8 +18,8 @@ use crate::time::{Instant, sleep_until};
 use rondel_engine::transport::address::Address;
 use rondel_engine::transport::listener::{ACCEPT_RETRY_DELAY, AcceptError, accept_batch};
 
-/// Listens on a TCP address; who wants a connection [accepts](StreamListener::accept) it. [`start_server`](crate::start_server) has a
-/// loop around that.
+/// Listens on a TCP address; who wants a connection [accepts](StreamListener::accept) it.
+/// [`start_server`](crate::start_server) has a loop around that.
 ///
 /// A name may have several addresses: this listens on the first that can be bound.
 ///
@@ -53,7 +53,8 @@ pub async fn listen(
     Err(failure.unwrap_or_else(|| io::ErrorKind::AddrNotAvailable.into()))
 }
 
-/// As [`listen`], on a Unix socket; see [`start_unix_server`](crate::start_unix_server) for its path.
+/// As [`listen`], on a Unix socket; see [`start_unix_server`](crate::start_unix_server) for its
+/// path.
 ///
 /// # Errors
 /// As [`start_unix_server`](crate::start_unix_server).
@@ -62,7 +63,8 @@ pub fn listen_unix(path: impl AsRef<Path>, options: ServerOptions) -> io::Result
     Ok(StreamListener::new(socket.into(), &options, unlink))
 }
 
-/// A listening socket, of [`listen`] or [`from_std`](Self::from_std). Dropping it ends the listening.
+/// A listening socket, of [`listen`] or [`from_std`](Self::from_std). Dropping it ends the
+/// listening.
 pub struct StreamListener {
     socket: AsyncFd<OwnedFd>,
     limit: usize,
@@ -81,8 +83,8 @@ impl StreamListener {
         }
     }
 
-    /// Takes over a socket that listens: a `TcpListener` or `UnixListener` of the standard library, or one of
-    /// [`listen_fds`](crate::listen_fds).
+    /// Takes over a socket that listens: a `TcpListener` or `UnixListener` of the standard library,
+    /// or one of [`listen_fds`](crate::listen_fds).
     ///
     /// # Errors
     /// What making it non-blocking fails with.
@@ -94,8 +96,9 @@ impl StreamListener {
     /// Waits for a connection. Dropped before it is ready, it has accepted none.
     ///
     /// # Errors
-    /// What `accept` fails with. When descriptors or memory are used up (`EMFILE`, `ENFILE`, …), the call after that first waits for a
-    /// second, so that a loop which only reports errors does not spin.
+    /// What `accept` fails with. When descriptors or memory are used up (`EMFILE`, `ENFILE`, …),
+    /// the call after that first waits for a second, so that a loop which only reports errors does
+    /// not spin.
     pub async fn accept(&self) -> io::Result<(StreamReader, StreamWriter)> {
         if let Some(at) = self.retry_at.get() {
             sleep_until(at).await;

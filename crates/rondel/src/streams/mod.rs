@@ -1,14 +1,17 @@
-//! Streams: bytes with asyncio's reads and writes. What each kind of read makes of the bytes that have arrived is the
-//! engine's `read_buffer.rs`.
+//! Streams: bytes with asyncio's reads and writes. What each kind of read makes of the bytes that
+//! have arrived is the engine's `read_buffer.rs`.
 //!
-//! * `connection.rs`: what a reader and a writer share: a transport's stream, driven by the reactor.
+//! * `connection.rs`: what a reader and a writer share: a transport's stream, driven by the
+//!   reactor.
 //! * `chunk.rs`: the buffers that go round.
-//! * `connection/ending.rs`: how a connection ends; `linger.rs`: what is still to be sent when nobody waits for it.
+//! * `connection/ending.rs`: how a connection ends; `linger.rs`: what is still to be sent when
+//!   nobody waits for it.
 //! * `outbox.rs`: what the running step has written and not sent yet.
 //! * `reader.rs`, `writer.rs`: the two halves that programs have.
-//! * `connect.rs`: connections that are made, `race.rs`: to several addresses at once. `adopt.rs`: sockets of others, and back.
-//! * `server.rs`: connections that are accepted, `listener.rs`: one by one; `binding.rs`: the sockets that listen for
-//!   them, `activation.rs`: those of a service manager.
+//! * `connect.rs`: connections that are made, `race.rs`: to several addresses at once. `adopt.rs`:
+//!   sockets of others, and back.
+//! * `server.rs`: connections that are accepted, `listener.rs`: one by one; `binding.rs`: the
+//!   sockets that listen for them, `activation.rs`: those of a service manager.
 //! * `pipe.rs`: readers and writers of what is no socket.
 //! * `sendfile.rs`: files to sockets.
 //! * `tls.rs`: handshakes; `connection/secured.rs`: connections that are encrypted.

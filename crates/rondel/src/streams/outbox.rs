@@ -1,10 +1,11 @@
 //! What the running step has written and not sent yet.
 //!
-//! The first connection that a step writes to has its bytes *staged*: put one after the other in a buffer that the
-//! whole loop shares, and sent from there by one call, without a chunk or a queue of its own. That is nearly
-//! always all there is. Connections that are written to while another one's bytes are staged, or that have
-//! something waiting already, or write much, queue chunks (`transport/write_queue.rs`) and are *listed* here.
-//! Both leave at the latest when the step is over, in the order in which they were first written to.
+//! The first connection that a step writes to has its bytes *staged*: put one after the other in a
+//! buffer that the whole loop shares, and sent from there by one call, without a chunk or a queue
+//! of its own. That is nearly always all there is. Connections that are written to while another
+//! one's bytes are staged, or that have something waiting already, or write much, queue chunks
+//! (`transport/write_queue.rs`) and are *listed* here. Both leave at the latest when the step is
+//! over, in the order in which they were first written to.
 
 use std::cell::RefCell;
 use std::mem;
@@ -28,8 +29,9 @@ struct Waiting {
 }
 
 impl Outbox {
-    /// Adds bytes, of which there is at least one, to what `connection` has staged. `false` if that would be more than
-    /// `limit` bytes, or if it isn't this connection's turn: then nothing was added.
+    /// Adds bytes, of which there is at least one, to what `connection` has staged. `false` if that
+    /// would be more than `limit` bytes, or if it isn't this connection's turn: then nothing was
+    /// added.
     #[inline]
     pub(super) fn stage(&self, connection: &Rc<Connection>, bytes: &[u8], limit: usize) -> bool {
         let mut waiting = self.0.borrow_mut();
@@ -48,7 +50,8 @@ impl Outbox {
         true
     }
 
-    /// Applies `f` to the staged bytes, which are gone then. Only for the connection that has staged them.
+    /// Applies `f` to the staged bytes, which are gone then. Only for the connection that has
+    /// staged them.
     #[inline]
     pub(super) fn unstage<R>(&self, f: impl FnOnce(&[u8]) -> R) -> R {
         let mut waiting = self.0.borrow_mut();

@@ -1,9 +1,10 @@
-//! Pipes as streams: what a [`StreamReader`] reads from and a [`StreamWriter`] writes to when it is no socket but a pipe, a FIFO, a
-//! terminal or a file.
+//! Pipes as streams: what a [`StreamReader`] reads from and a [`StreamWriter`] writes to when it is
+//! no socket but a pipe, a FIFO, a terminal or a file.
 //!
-//! Nothing is received before a read asks for it: the kernel's buffer is the limit. What is written goes to the kernel at
-//! once, as with asyncio, because the other end may be another program's terminal or log. What it does not take waits here, and goes
-//! on when somebody waits for it, or by itself when the writer is dropped.
+//! Nothing is received before a read asks for it: the kernel's buffer is the limit. What is written
+//! goes to the kernel at once, as with asyncio, because the other end may be another program's
+//! terminal or log. What it does not take waits here, and goes on when somebody waits for it, or by
+//! itself when the writer is dropped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -29,8 +30,9 @@ const READ_SIZE: usize = 64 * 1024;
 /// The limits of a writer, as those of a socket's.
 const HIGH_WATER: usize = 64 * 1024;
 
-/// Reads from the end of a pipe, FIFO, terminal or character device: asyncio's `connect_read_pipe` with a `StreamReader`. It is made
-/// non-blocking, for everybody who shares it; dropping the reader closes it.
+/// Reads from the end of a pipe, FIFO, terminal or character device: asyncio's `connect_read_pipe`
+/// with a `StreamReader`. It is made non-blocking, for everybody who shares it; dropping the reader
+/// closes it.
 ///
 /// # Errors
 /// What making it non-blocking fails with.
@@ -63,8 +65,9 @@ pub fn open_read_pipe(pipe: impl Into<OwnedFd>) -> io::Result<StreamReader> {
     }))
 }
 
-/// Writes to the end of a pipe, FIFO, terminal or character device: asyncio's `connect_write_pipe` with a `StreamWriter`. It is made
-/// non-blocking, for everybody who shares it. It is closed when the writer is, or is dropped, and everything is written.
+/// Writes to the end of a pipe, FIFO, terminal or character device: asyncio's `connect_write_pipe`
+/// with a `StreamWriter`. It is made non-blocking, for everybody who shares it. It is closed when
+/// the writer is, or is dropped, and everything is written.
 ///
 /// # Errors
 /// What making it non-blocking fails with.
@@ -103,8 +106,8 @@ pub fn open_write_pipe(pipe: impl Into<OwnedFd>) -> io::Result<StreamWriter> {
     })))
 }
 
-/// The program's standard input. A pipe, FIFO or terminal is opened anew, so that it stays a blocking one for whoever shares
-/// it; of a file it is read at once.
+/// The program's standard input. A pipe, FIFO or terminal is opened anew, so that it stays a
+/// blocking one for whoever shares it; of a file it is read at once.
 ///
 /// # Errors
 /// What opening it fails with.
@@ -147,8 +150,9 @@ pub fn stderr() -> io::Result<StreamWriter> {
     open_write_pipe(own(io::stderr().as_fd(), libc::O_WRONLY)?)
 }
 
-/// A descriptor with an open file description of its own, whose flags nobody shares, where that can be had: not of a
-/// socket, nor of a file that is appended to or written by others at the same offset.
+/// A descriptor with an open file description of its own, whose flags nobody shares, where that can
+/// be had: not of a socket, nor of a file that is appended to or written by others at the same
+/// offset.
 fn own(shared: std::os::fd::BorrowedFd<'_>, access: libc::c_int) -> io::Result<OwnedFd> {
     use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
     let copy = File::from(shared.try_clone_to_owned()?);
@@ -432,7 +436,8 @@ impl PipeSink {
 }
 
 impl Drop for PipeSink {
-    /// The end of the run: nobody goes on any more, so what is left is written here, for one linger time at most.
+    /// The end of the run: nobody goes on any more, so what is left is written here, for one linger
+    /// time at most.
     fn drop(&mut self) {
         let Some(fd) = self.fd.take() else { return };
         let linger = crate::runtime::try_current(Runtime::linger).unwrap_or_default();

@@ -1,8 +1,8 @@
 //! Happy eyeballs (RFC 8305): several addresses of a name, tried side by side.
 //!
 //! The first attempt is given a head start; when it has failed, or the delay is over, the next one
-//! starts beside it. The first that succeeds wins; dropping the others closes their sockets. Families
-//! take turns, so that a network that swallows one of them costs one delay.
+//! starts beside it. The first that succeeds wins; dropping the others closes their sockets.
+//! Families take turns, so that a network that swallows one of them costs one delay.
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -12,7 +12,8 @@ use std::time::Duration;
 
 use crate::time::{Sleep, sleep};
 
-/// The addresses in the order in which they are tried: families in turn, beginning with that of the first.
+/// The addresses in the order in which they are tried: families in turn, beginning with that of the
+/// first.
 pub(super) fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     let Some(first) = addresses.first().map(SocketAddr::is_ipv6) else {
         return addresses;
@@ -32,8 +33,9 @@ pub(super) fn interleaved(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
     }
 }
 
-/// Runs attempts until one succeeds, a next one whenever one has failed and whenever `delay` has passed. The errors of all, in the
-/// order of the attempts, if none does. Dropped, it drops all attempts.
+/// Runs attempts until one succeeds, a next one whenever one has failed and whenever `delay` has
+/// passed. The errors of all, in the order of the attempts, if none does. Dropped, it drops all
+/// attempts.
 pub(super) async fn race<A, T, E, F>(
     attempts: impl IntoIterator<Item = A>,
     delay: Duration,

@@ -1,8 +1,8 @@
 //! `StreamReader`: the receiving half of a connection.
 //!
-//! What a read makes of the bytes is `read_buffer.rs`'s; where they come from is `connection.rs`'s. A read gives
-//! a slice of the reader's own buffer: nothing is copied or allocated for it. The bytes leave the buffer when
-//! the next read begins.
+//! What a read makes of the bytes is `read_buffer.rs`'s; where they come from is `connection.rs`'s.
+//! A read gives a slice of the reader's own buffer: nothing is copied or allocated for it. The
+//! bytes leave the buffer when the next read begins.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -17,16 +17,19 @@ use super::errors::{IncompleteReadError, ReadError};
 use super::pipe::PipeSource;
 use rondel_engine::read_buffer::{self, ReadBuffer, Search, Step};
 
-/// Reads from a connection, in asyncio's ways. Comes in a pair with a [`StreamWriter`](crate::StreamWriter), or
-/// alone, if it reads from a [pipe](crate::open_read_pipe).
+/// Reads from a connection, in asyncio's ways. Comes in a pair with a
+/// [`StreamWriter`](crate::StreamWriter), or alone, if it reads from a
+/// [pipe](crate::open_read_pipe).
 ///
-/// A read that is dropped before it is ready (cancelled, timed out) has taken nothing from the stream.
+/// A read that is dropped before it is ready (cancelled, timed out) has taken nothing from the
+/// stream.
 ///
-/// If the connection fails, also when something is written, reads give first what has arrived, and then the error, each time. A read
-/// that finds less than it needs leaves it in the buffer: [`read`](Self::read) gives it.
-/// Reads that never have to wait let other tasks run now and then.
+/// If the connection fails, also when something is written, reads give first what has arrived, and
+/// then the error, each time. A read that finds less than it needs leaves it in the buffer:
+/// [`read`](Self::read) gives it. Reads that never have to wait let other tasks run now and then.
 ///
-/// Dropping the reader while there is a writer leaves the connection open; what comes is not received any more.
+/// Dropping the reader while there is a writer leaves the connection open; what comes is not
+/// received any more.
 ///
 /// ```
 /// # use rondel::{open_connection, start_server};
@@ -165,8 +168,8 @@ impl StreamReader {
         self.connection()?.local_addr()
     }
 
-    /// Reads up to `n` bytes: waits until there is at least one, then takes what there is. Empty at the end of the stream, and for
-    /// `n == 0`.
+    /// Reads up to `n` bytes: waits until there is at least one, then takes what there is. Empty at
+    /// the end of the stream, and for `n == 0`.
     ///
     /// # Errors
     /// What has broken the connection, `ECONNRESET` above all.
@@ -201,8 +204,9 @@ impl StreamReader {
         Ok(given)
     }
 
-    /// As [`read`](Self::read), into the program's own memory, as much as there is room for. Gives how many bytes that are;
-    /// none at the end of the stream, or if there is no room. Dropped before it is ready, it has taken nothing.
+    /// As [`read`](Self::read), into the program's own memory, as much as there is room for. Gives
+    /// how many bytes that are; none at the end of the stream, or if there is no room. Dropped
+    /// before it is ready, it has taken nothing.
     ///
     /// # Errors
     /// What has broken the connection.
@@ -227,8 +231,9 @@ impl StreamReader {
         Ok(data.len())
     }
 
-    /// As [`read`](Self::read), to the end of a vector, as much as it has spare capacity for; if it has none, it is given some. Gives how many
-    /// bytes that are; none at the end of the stream. Dropped before it is ready, it has taken nothing.
+    /// As [`read`](Self::read), to the end of a vector, as much as it has spare capacity for; if it
+    /// has none, it is given some. Gives how many bytes that are; none at the end of the stream.
+    /// Dropped before it is ready, it has taken nothing.
     ///
     /// # Errors
     /// What has broken the connection.
@@ -256,8 +261,9 @@ impl StreamReader {
         Ok(data.len())
     }
 
-    /// What has arrived, without taking it: waits until there is something, and gives all of it. Empty at the end of the stream. What
-    /// was used is then [consumed](Self::consume). As `BufRead` has it.
+    /// What has arrived, without taking it: waits until there is something, and gives all of it.
+    /// Empty at the end of the stream. What was used is then [consumed](Self::consume). As
+    /// `BufRead` has it.
     ///
     /// # Errors
     /// What has broken the connection.
@@ -316,7 +322,8 @@ impl StreamReader {
         self.buffer.discard(n);
     }
 
-    /// Reads until the end of the stream: asyncio's `read()` without a number. Dropped before it is ready, it has taken nothing.
+    /// Reads until the end of the stream: asyncio's `read()` without a number. Dropped before it is
+    /// ready, it has taken nothing.
     ///
     /// # Errors
     /// What has broken the connection.
@@ -328,12 +335,13 @@ impl StreamReader {
         Ok(self.give(all))
     }
 
-    /// Reads a line with its `\n`. At the end of the stream: what is left, without one, or nothing. Dropped before it is ready, it has taken
-    /// nothing: the part of the line that has come is there for the next read.
+    /// Reads a line with its `\n`. At the end of the stream: what is left, without one, or nothing.
+    /// Dropped before it is ready, it has taken nothing: the part of the line that has come is
+    /// there for the next read.
     ///
     /// # Errors
-    /// `InvalidData` if the line is longer than the limit; it is thrown away then, as asyncio does. What has
-    /// broken the connection.
+    /// `InvalidData` if the line is longer than the limit; it is thrown away then, as asyncio does.
+    /// What has broken the connection.
     pub async fn readline(&mut self) -> io::Result<&[u8]> {
         const NEWLINE: &[u8] = b"\n";
         self.begin();
@@ -359,7 +367,8 @@ impl StreamReader {
     /// Reads exactly `n` bytes. Dropped before it is ready, it has taken nothing.
     ///
     /// # Errors
-    /// [`ReadError::Incomplete`], with what there was, if the stream ends before; the stream is at its end then.
+    /// [`ReadError::Incomplete`], with what there was, if the stream ends before; the stream is at
+    /// its end then.
     pub async fn readexactly(&mut self, n: usize) -> Result<&[u8], ReadError> {
         self.begin();
         match self
@@ -371,11 +380,12 @@ impl StreamReader {
         }
     }
 
-    /// Reads until `separator` has come, and gives it with what is before it. Dropped before it is ready, it has taken nothing.
+    /// Reads until `separator` has come, and gives it with what is before it. Dropped before it is
+    /// ready, it has taken nothing.
     ///
     /// # Errors
-    /// [`ReadError::Incomplete`] if the stream ends before, [`ReadError::LimitOverrun`] if more than the limit
-    /// comes without it; what came is left in the buffer then.
+    /// [`ReadError::Incomplete`] if the stream ends before, [`ReadError::LimitOverrun`] if more
+    /// than the limit comes without it; what came is left in the buffer then.
     ///
     /// # Panics
     /// If the separator is empty.
@@ -397,7 +407,8 @@ impl StreamReader {
         }
     }
 
-    /// As [`readuntil`](Self::readuntil), until any of several separators has come: of those that match first, the shortest.
+    /// As [`readuntil`](Self::readuntil), until any of several separators has come: of those that
+    /// match first, the shortest.
     ///
     /// # Errors
     /// As [`readuntil`](Self::readuntil).
@@ -460,7 +471,8 @@ impl StreamReader {
         ReadError::Incomplete(IncompleteReadError { partial, expected })
     }
 
-    /// Asks what to do with the bytes there are, and waits for more as long as the answer is to wait.
+    /// Asks what to do with the bytes there are, and waits for more as long as the answer is to
+    /// wait.
     async fn step(&mut self, mut ask: impl FnMut(&[u8], bool) -> Step) -> io::Result<Step> {
         let this = &mut *self;
         poll_fn(|context| this.poll_step(context, &mut ask)).await

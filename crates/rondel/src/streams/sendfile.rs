@@ -15,11 +15,13 @@ const PIECE: u64 = 1 << 20;
 const READ: u64 = 256 * 1024;
 
 impl StreamWriter {
-    /// Sends a part of a file, behind what was written: from `offset` on, `count` bytes, or all that follow. Gives how many bytes that were,
-    /// which is less if the file ends. asyncio's `loop.sendfile`. The kernel copies them by itself where it can; over an encrypted
+    /// Sends a part of a file, behind what was written: from `offset` on, `count` bytes, or all
+    /// that follow. Gives how many bytes that were, which is less if the file ends. asyncio's
+    /// `loop.sendfile`. The kernel copies them by itself where it can; over an encrypted
     /// connection, or to a pipe, a thread reads them.
     ///
-    /// Nothing else should be written meanwhile. Dropped before it is ready, it has sent a part, and nothing says which.
+    /// Nothing else should be written meanwhile. Dropped before it is ready, it has sent a part,
+    /// and nothing says which.
     ///
     /// # Errors
     /// What reading the file fails with; what has broken the connection.
@@ -84,7 +86,8 @@ impl StreamWriter {
     }
 }
 
-/// The file, or what it is sent to, is nothing that `sendfile` is for. Told before anything was sent.
+/// The file, or what it is sent to, is nothing that `sendfile` is for. Told before anything was
+/// sent.
 fn is_unsupported(error: &io::Error) -> bool {
     matches!(
         error.raw_os_error(),

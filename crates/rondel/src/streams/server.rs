@@ -1,8 +1,9 @@
 //! Servers: listening sockets, and the handlers of what they accept.
 //!
-//! A [`Listener`] is registered with the reactor as long as its server listens. When it is reported, what waits there
-//! is accepted in a batch, and each connection's handler becomes a task. [`Serving`] is what the handle, the
-//! listeners and the connections share: it counts the connections, so that `wait_closed` can wait for the last.
+//! A [`Listener`] is registered with the reactor as long as its server listens. When it is
+//! reported, what waits there is accepted in a batch, and each connection's handler becomes a task.
+//! [`Serving`] is what the handle, the listeners and the connections share: it counts the
+//! connections, so that `wait_closed` can wait for the last.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -44,13 +45,13 @@ use rondel_engine::transport::listener::{ACCEPT_RETRY_DELAY, AcceptError, accept
 pub struct ServerOptions {
     /// How many connections may wait to be accepted: 100.
     pub backlog: i32,
-    /// The limit of the handlers' readers, in bytes: 64 KiB. The longest line, and half of what is buffered
-    /// before the peer has to wait.
+    /// The limit of the handlers' readers, in bytes: 64 KiB. The longest line, and half of what is
+    /// buffered before the peer has to wait.
     pub limit: usize,
     /// Whether other sockets may listen on the same port and share its connections: no.
     pub reuse_port: bool,
-    /// How connections are encrypted: not at all. The handshake is done before the handler runs; a peer that fails it
-    /// is sent away without anybody's being told.
+    /// How connections are encrypted: not at all. The handshake is done before the handler runs; a
+    /// peer that fails it is sent away without anybody's being told.
     #[cfg(feature = "rustls")]
     pub ssl: Option<Arc<rustls::ServerConfig>>,
     /// How long a handshake may take: a minute, as with asyncio.
@@ -72,9 +73,10 @@ impl Default for ServerOptions {
     }
 }
 
-/// What a handler may give: nothing, or a `Result` whose error the loop's
-/// [exception handler](crate::set_exception_handler) is told of. That the peer has reset this connection, or has
-/// closed it before everything was sent, is no news to anyone: an error that says just that is not reported.
+/// What a handler may give: nothing, or a `Result` whose error the loop's [exception
+/// handler](crate::set_exception_handler) is told of. That the peer has reset this connection, or
+/// has closed it before everything was sent, is no news to anyone: an error that says just that is
+/// not reported.
 ///
 /// ```
 /// use rondel::{StreamReader, StreamWriter};
@@ -112,12 +114,12 @@ impl<E: fmt::Display> HandlerOutput for Result<(), E> {
 
 /// Listens on a TCP address and runs `handler` in a new task for each connection.
 ///
-/// The handler is an `async fn(StreamReader, StreamWriter)` or a closure like it, which may capture: what it has is
-/// there for all connections. A name may have several addresses: the server listens on all of them. Port 0 is a
-/// free port: see [`Server::addresses`].
-/// If a handler fails or panics, the loop's [exception handler](crate::set_exception_handler) is told, unless all
-/// that has happened is that the peer is gone; its connection is closed when the handler's streams go, once
-/// everything is sent.
+/// The handler is an `async fn(StreamReader, StreamWriter)` or a closure like it, which may
+/// capture: what it has is there for all connections. A name may have several addresses: the server
+/// listens on all of them. Port 0 is a free port: see [`Server::addresses`]. If a handler fails or
+/// panics, the loop's [exception handler](crate::set_exception_handler) is told, unless all that
+/// has happened is that the peer is gone; its connection is closed when the handler's streams go,
+/// once everything is sent.
 ///
 /// # Errors
 /// `AddrInUse` and others, with asyncio's text; a name that is not known.
@@ -197,9 +199,9 @@ where
     serve(handler, sockets, options, None)
 }
 
-/// Listens on a Unix socket, and removes it from the file system when it is closed. A socket that someone has left
-/// there is replaced. A path that begins with a zero byte is an abstract address: a name that is in no file
-/// system, and gone with the server.
+/// Listens on a Unix socket, and removes it from the file system when it is closed. A socket that
+/// someone has left there is replaced. A path that begins with a zero byte is an abstract address:
+/// a name that is in no file system, and gone with the server.
 ///
 /// # Errors
 /// What `bind` fails with, `AddrInUse` if the path is something else than a socket.
@@ -255,9 +257,9 @@ where
     serve(handler, vec![socket], options, unlink)
 }
 
-/// Serves on a socket that listens already: a `TcpListener` or `UnixListener` of the standard library, or one of
-/// [`listen_fds`](crate::listen_fds). asyncio's `start_server(sock=…)`. Of the options, the backlog is how many connections are
-/// accepted at a time.
+/// Serves on a socket that listens already: a `TcpListener` or `UnixListener` of the standard
+/// library, or one of [`listen_fds`](crate::listen_fds). asyncio's `start_server(sock=…)`. Of the
+/// options, the backlog is how many connections are accepted at a time.
 ///
 /// # Errors
 /// What making it non-blocking fails with; what registering it fails with.
@@ -322,7 +324,8 @@ where
         let ssl = ssl.clone();
         let connection = writer.connection().ok().map(Rc::clone);
         create_task(async move {
-            // Called in the task, so that whatever it does first is the task's, too. So is what its error's text does.
+            // Called in the task, so that whatever it does first is the task's, too. So is what its
+            // error's text does.
             let handled = async move {
                 #[cfg(feature = "rustls")]
                 let (reader, writer) = match ssl {
@@ -391,7 +394,8 @@ impl Listener {
     /// Accepts what waits.
     pub(crate) fn accept(self: &Rc<Self>) {
         for accepted in accept_batch(self.socket.as_raw_fd(), self.backlog) {
-            // A handler, started by an earlier one of the batch, can't have closed the server: it has not run yet.
+            // A handler, started by an earlier one of the batch, can't have closed the server: it
+            // has not run yet.
             let Some(serving) = self.serving.upgrade() else {
                 return;
             };
@@ -557,7 +561,8 @@ pub struct Server {
 }
 
 impl Server {
-    /// The addresses it was bound to; asyncio's `[s.getsockname() for s in server.sockets]`. Empty for a Unix server.
+    /// The addresses it was bound to; asyncio's `[s.getsockname() for s in server.sockets]`. Empty
+    /// for a Unix server.
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
@@ -567,8 +572,8 @@ impl Server {
         self.serving.is_serving()
     }
 
-    /// Serves until the task is cancelled (by Ctrl-C, say), which closes the server, or until somebody
-    /// [closes](Self::close) it and its connections are over.
+    /// Serves until the task is cancelled (by Ctrl-C, say), which closes the server, or until
+    /// somebody [closes](Self::close) it and its connections are over.
     pub async fn serve_forever(&self) {
         struct CloseOnDrop<'a>(&'a Serving);
         impl Drop for CloseOnDrop<'_> {

@@ -35,17 +35,18 @@ impl Tls {
     }
 }
 
-/// Encrypts a connection that is open, as `STARTTLS` of mail servers and the like ask for; asyncio's `StreamWriter.start_tls`.
-/// [`ConnectionOptions::ssl`](crate::ConnectionOptions::ssl) and [`ServerOptions::ssl`](crate::ServerOptions::ssl) do it from the beginning.
+/// Encrypts a connection that is open, as `STARTTLS` of mail servers and the like ask for;
+/// asyncio's `StreamWriter.start_tls`. [`ConnectionOptions::ssl`](crate::ConnectionOptions::ssl)
+/// and [`ServerOptions::ssl`](crate::ServerOptions::ssl) do it from the beginning.
 ///
-/// What was written before leaves as it is. What has arrived and was not read counts as the handshake's: nothing
-/// that was slipped in before it can pass for the peer's.
+/// What was written before leaves as it is. What has arrived and was not read counts as the
+/// handshake's: nothing that was slipped in before it can pass for the peer's.
 ///
 /// Dropped before it is ready, it closes the connection, which could not be used any more.
 ///
 /// # Errors
-/// What the handshake fails with: `InvalidData` if the certificate is not good, with rustls's text; `UnexpectedEof`
-/// if the peer has gone; `TimedOut` after a minute. The connection is closed then.
+/// What the handshake fails with: `InvalidData` if the certificate is not good, with rustls's text;
+/// `UnexpectedEof` if the peer has gone; `TimedOut` after a minute. The connection is closed then.
 ///
 /// # Panics
 /// If the halves are of two connections.

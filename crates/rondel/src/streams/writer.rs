@@ -1,7 +1,7 @@
 //! `StreamWriter`: the sending half of a connection.
 //!
-//! Writing queues; what is written in one step of a task leaves together, at the latest when the step is over.
-//! All methods take `&self`, so that tasks may share a writer.
+//! Writing queues; what is written in one step of a task leaves together, at the latest when the
+//! step is over. All methods take `&self`, so that tasks may share a writer.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -15,12 +15,13 @@ use super::connection::Connection;
 use super::pipe::PipeSink;
 use crate::time::yield_now;
 
-/// Writes to a connection, in asyncio's ways. Comes in a pair with a [`StreamReader`](crate::StreamReader), or
-/// alone, if it writes to a [pipe](crate::open_write_pipe).
+/// Writes to a connection, in asyncio's ways. Comes in a pair with a
+/// [`StreamReader`](crate::StreamReader), or alone, if it writes to a
+/// [pipe](crate::open_write_pipe).
 ///
-/// Dropping it ends its direction, once everything that was written is sent: the peer reads the end of the stream, and
-/// what it sends can still be read. When the reader is gone, too, the connection is closed. For a peer that takes
-/// nothing, see [`Builder::linger`](crate::Builder::linger).
+/// Dropping it ends its direction, once everything that was written is sent: the peer reads the end
+/// of the stream, and what it sends can still be read. When the reader is gone, too, the connection
+/// is closed. For a peer that takes nothing, see [`Builder::linger`](crate::Builder::linger).
 ///
 /// ```
 /// # fn main() -> std::io::Result<()> {
@@ -81,10 +82,12 @@ impl StreamWriter {
         }
     }
 
-    /// Writes bytes. They are copied; [`drain`](Self::drain) waits if too many are on the way. A write is atomic: as it does not wait, it
-    /// can't be cancelled, and what tasks that share the writer write does not mix.
+    /// Writes bytes. They are copied; [`drain`](Self::drain) waits if too many are on the way. A
+    /// write is atomic: as it does not wait, it can't be cancelled, and what tasks that share the
+    /// writer write does not mix.
     ///
-    /// After the connection is lost nothing happens, but a warning on standard error after a few times.
+    /// After the connection is lost nothing happens, but a warning on standard error after a few
+    /// times.
     ///
     /// # Panics
     /// After [`write_eof`](Self::write_eof).
@@ -102,7 +105,8 @@ impl StreamWriter {
         }
     }
 
-    /// As [`writelines`](Self::writelines), of slices as `std::io::Write::write_vectored` takes them. All of it is written.
+    /// As [`writelines`](Self::writelines), of slices as `std::io::Write::write_vectored` takes
+    /// them. All of it is written.
     ///
     /// # Panics
     /// As [`write`](Self::write).
@@ -112,7 +116,8 @@ impl StreamWriter {
         }
     }
 
-    /// As [`write`](Self::write), for bytes that are the program's to give: they are not copied if there are many.
+    /// As [`write`](Self::write), for bytes that are the program's to give: they are not copied if
+    /// there are many.
     ///
     /// # Panics
     /// As [`write`](Self::write).
@@ -136,9 +141,10 @@ impl StreamWriter {
         }
     }
 
-    /// Writes a lot, piece by piece, and waits whenever the peer does not keep up: no more than the buffer's limit is held.
-    /// Everything is written when it is ready. Dropped before, it has written a part, and nothing says which: use
-    /// [`write`](Self::write), which is atomic, and [`drain`](Self::drain) where that matters.
+    /// Writes a lot, piece by piece, and waits whenever the peer does not keep up: no more than the
+    /// buffer's limit is held. Everything is written when it is ready. Dropped before, it has
+    /// written a part, and nothing says which: use [`write`](Self::write), which is atomic, and
+    /// [`drain`](Self::drain) where that matters.
     ///
     /// # Errors
     /// As [`drain`](Self::drain).
@@ -154,9 +160,10 @@ impl StreamWriter {
         Ok(())
     }
 
-    /// Sends what was written, and waits until it is appropriate to write more: that is at once as long as the
-    /// connection takes it, and when less than a quarter of the buffer's limit is left, if it does not. Now and then
-    /// it lets other tasks run first. Dropped before it is ready, it takes back nothing: what was written leaves all the same.
+    /// Sends what was written, and waits until it is appropriate to write more: that is at once as
+    /// long as the connection takes it, and when less than a quarter of the buffer's limit is left,
+    /// if it does not. Now and then it lets other tasks run first. Dropped before it is ready, it
+    /// takes back nothing: what was written leaves all the same.
     ///
     /// # Errors
     /// What has broken the connection; `ConnectionReset` if it is closed.
@@ -184,8 +191,9 @@ impl StreamWriter {
         .await
     }
 
-    /// Waits until everything that was written is sent: with the kernel, which goes on by itself, also when the program ends.
-    /// [`drain`](Self::drain) waits only until it is appropriate to write more. Dropping the future changes nothing.
+    /// Waits until everything that was written is sent: with the kernel, which goes on by itself,
+    /// also when the program ends. [`drain`](Self::drain) waits only until it is appropriate to
+    /// write more. Dropping the future changes nothing.
     ///
     /// # Errors
     /// What has broken the connection.
@@ -218,7 +226,8 @@ impl StreamWriter {
         .await
     }
 
-    /// Ends this side of the connection, after what was written. The peer can go on writing. A pipe is closed.
+    /// Ends this side of the connection, after what was written. The peer can go on writing. A pipe
+    /// is closed.
     ///
     /// # Errors
     /// What `shutdown` fails with.
@@ -232,8 +241,8 @@ impl StreamWriter {
         }
     }
 
-    /// Closes the connection, both directions, after what was written is sent. Nothing is received any more; what was can
-    /// be read.
+    /// Closes the connection, both directions, after what was written is sent. Nothing is received
+    /// any more; what was can be read.
     pub fn close(&self) {
         match &self.target {
             Target::Socket(connection) => connection.close(),
@@ -257,7 +266,8 @@ impl StreamWriter {
         }
     }
 
-    /// Waits until the connection is closed, which somebody has to ask for: [`close`](Self::close). Dropping the future changes nothing.
+    /// Waits until the connection is closed, which somebody has to ask for: [`close`](Self::close).
+    /// Dropping the future changes nothing.
     ///
     /// # Errors
     /// What has broken the connection.
@@ -284,7 +294,8 @@ impl StreamWriter {
         self.local_addr().ok()
     }
 
-    /// `get_extra_info("socket")`: lends the socket, e.g. to set an option. `None` once it is closed.
+    /// `get_extra_info("socket")`: lends the socket, e.g. to set an option. `None` once it is
+    /// closed.
     ///
     /// # Panics
     /// If `f` itself uses the connection.
@@ -311,8 +322,8 @@ impl StreamWriter {
         self.connection()?.local_addr()
     }
 
-    /// `get_extra_info("ssl_object")`: lends the session, to ask for the protocol that was agreed on (ALPN), the peer's certificates and the
-    /// like. `None` if the connection is not encrypted.
+    /// `get_extra_info("ssl_object")`: lends the session, to ask for the protocol that was agreed
+    /// on (ALPN), the peer's certificates and the like. `None` if the connection is not encrypted.
     ///
     /// # Panics
     /// If `f` itself uses the connection.
@@ -329,8 +340,8 @@ impl StreamWriter {
         }
     }
 
-    /// Sets between which numbers of unsent bytes [`drain`](Self::drain) waits: from more than `high` on, until
-    /// at most `low`. To begin with: 64 KiB and 16 KiB.
+    /// Sets between which numbers of unsent bytes [`drain`](Self::drain) waits: from more than
+    /// `high` on, until at most `low`. To begin with: 64 KiB and 16 KiB.
     ///
     /// # Errors
     /// `InvalidInput` if `high < low`.

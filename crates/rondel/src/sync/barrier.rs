@@ -1,7 +1,7 @@
 //! `Barrier`: tasks that go on together.
 //!
-//! The lock of its condition gives the order in which tasks come and go, as in asyncio. What is counted is not behind it, as a
-//! task whose future is dropped goes without the lock.
+//! The lock of its condition gives the order in which tasks come and go, as in asyncio. What is
+//! counted is not behind it, as a task whose future is dropped goes without the lock.
 
 use std::cell::Cell;
 use std::error::Error;
@@ -17,7 +17,8 @@ enum State {
     Broken,
 }
 
-/// asyncio's `Barrier`: tasks wait until there are so many of them, and go on together. It can be used again and again.
+/// asyncio's `Barrier`: tasks wait until there are so many of them, and go on together. It can be
+/// used again and again.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -53,14 +54,15 @@ impl Barrier {
         }
     }
 
-    /// Waits until all parties wait. Gives each one its number, from 0 on in the order in which they came.
+    /// Waits until all parties wait. Gives each one its number, from 0 on in the order in which
+    /// they came.
     ///
     /// # Errors
     /// If the barrier is broken, or is reset meanwhile.
     ///
     /// # Cancel safety
-    /// A future that is dropped no longer counts: the barrier waits for one more. If it is dropped after the barrier has
-    /// opened, the others go on without it.
+    /// A future that is dropped no longer counts: the barrier waits for one more. If it is dropped
+    /// after the barrier has opened, the others go on without it.
     pub async fn wait(&self) -> Result<usize, BrokenBarrierError> {
         let mut guard = self.condition.acquire().await;
         guard = self
@@ -128,7 +130,8 @@ impl Barrier {
         guard.notify_all();
     }
 
-    /// Breaks the barrier: who waits, or will wait, gets [`BrokenBarrierError`], until it is [`reset`](Self::reset).
+    /// Breaks the barrier: who waits, or will wait, gets [`BrokenBarrierError`], until it is
+    /// [`reset`](Self::reset).
     ///
     /// # Cancel safety
     /// A future that is dropped has changed nothing.

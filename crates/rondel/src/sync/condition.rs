@@ -7,10 +7,11 @@ use std::rc::Rc;
 use super::lock::{Lock, LockGuard};
 use super::wait_list::{Wait, WaitList};
 
-/// asyncio's `Condition`: a [`Lock`], and tasks that wait until another one says that the value has changed.
+/// asyncio's `Condition`: a [`Lock`], and tasks that wait until another one says that the value has
+/// changed.
 ///
-/// [`wait`](ConditionGuard::wait) and [`notify`](ConditionGuard::notify) are methods of the guard, so that nobody can call them without the
-/// lock, which asyncio answers with a `RuntimeError`.
+/// [`wait`](ConditionGuard::wait) and [`notify`](ConditionGuard::notify) are methods of the guard,
+/// so that nobody can call them without the lock, which asyncio answers with a `RuntimeError`.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -115,12 +116,13 @@ pub struct ConditionGuard<'a, T: ?Sized> {
 impl<'a, T: ?Sized> ConditionGuard<'a, T> {
     /// Lets go of the lock, waits until someone notifies, and takes the lock again.
     ///
-    /// It may be for nothing: someone else may have had the lock between the notification and now, so look at the value
-    /// again, or use [`wait_for`](Self::wait_for).
+    /// It may be for nothing: someone else may have had the lock between the notification and now,
+    /// so look at the value again, or use [`wait_for`](Self::wait_for).
     ///
     /// # Cancel safety
-    /// The guard goes with a future that is dropped: unlike in asyncio, who waits in vain (by a [`timeout`](crate::timeout)) has the lock no
-    /// more. If there had been a notification, the next one gets it.
+    /// The guard goes with a future that is dropped: unlike in asyncio, who waits in vain (by a
+    /// [`timeout`](crate::timeout)) has the lock no more. If there had been a notification, the
+    /// next one gets it.
     ///
     /// ```
     /// use std::time::Duration;

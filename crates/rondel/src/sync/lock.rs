@@ -8,15 +8,19 @@ use std::ops::{Deref, DerefMut};
 use super::wait_list::{Wait, WaitList};
 use crate::budget;
 
-/// asyncio's `Lock`, with the value that it protects: only one task has the guard at a time, also over its `await`s.
+/// asyncio's `Lock`, with the value that it protects: only one task has the guard at a time, also
+/// over its `await`s.
 ///
-/// Who waits is served in the order of the first polls. The lock is free again when the guard is dropped.
+/// Who waits is served in the order of the first polls. The lock is free again when the guard is
+/// dropped.
 ///
-/// What is not held over an `await` needs no lock: a `Cell` or `RefCell` will do, as there is only one thread.
+/// What is not held over an `await` needs no lock: a `Cell` or `RefCell` will do, as there is only
+/// one thread.
 ///
-/// **Two of them in one task.** A future that was polled and is kept, but not polled any more (in an arm of a `select!`
-/// that has gone on with another one, say) keeps its place in the queue, and the lock may be given to it. Whoever then awaits the lock
-/// in the same task waits for ever. Drop such a future, or go on polling it.
+/// **Two of them in one task.** A future that was polled and is kept, but not polled any more (in
+/// an arm of a `select!` that has gone on with another one, say) keeps its place in the queue, and
+/// the lock may be given to it. Whoever then awaits the lock in the same task waits for ever. Drop
+/// such a future, or go on polling it.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -63,8 +67,8 @@ impl<T: ?Sized> Lock<T> {
     /// Waits until the lock is free and all who came before have had it; takes it.
     ///
     /// # Cancel safety
-    /// A future that is dropped has not taken the lock, and has lost its place in the queue. If it was its turn, the
-    /// next one is woken.
+    /// A future that is dropped has not taken the lock, and has lost its place in the queue. If it
+    /// was its turn, the next one is woken.
     ///
     /// ```
     /// use std::time::Duration;

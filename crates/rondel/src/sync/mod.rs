@@ -6,9 +6,10 @@
 //! | `lock.rs`, `event.rs`, `condition.rs`, `semaphore.rs`, `barrier.rs` | the primitives of these names |
 //! | `queue.rs` | `Queue`, `PriorityQueue`, `LifoQueue`: one implementation; `order.rs` is what they differ in |
 //!
-//! They live on one thread: no atomics, not `Send`. Who is served first, and in which turn of the loop, is as in asyncio,
-//! whose code they follow line by line. Where asyncio has `except CancelledError`, there is a destructor here: a future
-//! that is dropped passes on what it was given and can't use (a wake-up, a permit), so that nothing is lost at any await.
+//! They live on one thread: no atomics, not `Send`. Who is served first, and in which turn of the
+//! loop, is as in asyncio, whose code they follow line by line. Where asyncio has `except
+//! CancelledError`, there is a destructor here: a future that is dropped passes on what it was
+//! given and can't use (a wake-up, a permit), so that nothing is lost at any await.
 
 mod barrier;
 mod condition;

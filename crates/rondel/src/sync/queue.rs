@@ -1,6 +1,7 @@
 //! `Queue`, `PriorityQueue`, `LifoQueue`: items from tasks to tasks.
 //!
-//! One implementation, [`Core`], with asyncio's rules; the three types differ in the order of their items (`order.rs`).
+//! One implementation, [`Core`], with asyncio's rules; the three types differ in the order of their
+//! items (`order.rs`).
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -236,8 +237,8 @@ macro_rules! queue {
             /// If the queue was [shut down](Self::shutdown). The item is in the error.
             ///
             /// # Cancel safety
-            /// A future that is dropped has put nothing: the item goes with it. If there was just room for it, the next
-            /// who waits for room is woken.
+            /// A future that is dropped has put nothing: the item goes with it. If there was just
+            /// room for it, the next who waits for room is woken.
             pub async fn put(&self, item: T) -> Result<(), PutError<T>> {
                 self.0.put(item).await
             }
@@ -245,7 +246,8 @@ macro_rules! queue {
             /// Adds an item if there is room.
             ///
             /// # Errors
-            /// If there is none, or the queue was [shut down](Self::shutdown). The item is in the error.
+            /// If there is none, or the queue was [shut down](Self::shutdown). The item is in the
+            /// error.
             pub fn put_nowait(&self, item: T) -> Result<(), PutNowaitError<T>> {
                 self.0.put_nowait(item)
             }
@@ -256,8 +258,8 @@ macro_rules! queue {
             /// If the queue is empty and was [shut down](Self::shutdown).
             ///
             /// # Cancel safety
-            /// A future that is dropped has taken nothing. If there was just an item for it, the next who waits for one
-            /// is woken.
+            /// A future that is dropped has taken nothing. If there was just an item for it, the
+            /// next who waits for one is woken.
             pub async fn get(&self) -> Result<T, QueueShutDown> {
                 self.0.get().await
             }
@@ -270,7 +272,8 @@ macro_rules! queue {
                 self.0.get_nowait()
             }
 
-            /// Says that what was taken by one [`get`](Self::get) has been worked off; see [`join`](Self::join).
+            /// Says that what was taken by one [`get`](Self::get) has been worked off; see
+            /// [`join`](Self::join).
             ///
             /// # Errors
             /// If it was called more often than items were put.
@@ -286,8 +289,9 @@ macro_rules! queue {
                 self.0.join().await;
             }
 
-            /// Ends the queue: nothing can be put any more. What is in it can still be taken, or, with `immediate`, is
-            /// dropped, as if it had been worked off. Who waits for room is woken, and who waits for an item that will not come.
+            /// Ends the queue: nothing can be put any more. What is in it can still be taken, or,
+            /// with `immediate`, is dropped, as if it had been worked off. Who waits for room is
+            /// woken, and who waits for an item that will not come.
             pub fn shutdown(&self, immediate: bool) {
                 self.0.shutdown(immediate);
             }
@@ -359,7 +363,8 @@ queue! {
 }
 
 queue! {
-    /// asyncio's `PriorityQueue`: a [`Queue`] that gives the least item first, and of equal ones the one that came first.
+    /// asyncio's `PriorityQueue`: a [`Queue`] that gives the least item first, and of equal ones
+    /// the one that came first.
     ///
     /// ```
     /// let queue = rondel::PriorityQueue::new(0);
@@ -404,7 +409,8 @@ impl fmt::Display for QueueShutDown {
 
 impl Error for QueueShutDown {}
 
-/// [`put`](Queue::put) found the queue shut down; the item comes back. `QueueShutDown::from` drops it.
+/// [`put`](Queue::put) found the queue shut down; the item comes back. `QueueShutDown::from` drops
+/// it.
 ///
 /// ```
 /// rondel::run(async {
@@ -512,7 +518,8 @@ impl fmt::Display for GetNowaitError {
 
 impl Error for GetNowaitError {}
 
-/// [`task_done`](Queue::task_done) was called more often than items were put: asyncio's `ValueError`.
+/// [`task_done`](Queue::task_done) was called more often than items were put: asyncio's
+/// `ValueError`.
 ///
 /// ```
 /// let error = rondel::Queue::<i32>::new(0).task_done().unwrap_err();

@@ -14,10 +14,12 @@ use crate::exceptions::call_exception_handler;
 
 /// asyncio's `Semaphore`: a count of permits. Tasks take one each, and wait if there is none.
 ///
-/// Who waits is served in the order of the first polls, and before any newcomer. A permit goes back when it is dropped; or it
-/// is [forgotten](SemaphorePermit::forget), and given back by hand with [`release`](Self::release).
+/// Who waits is served in the order of the first polls, and before any newcomer. A permit goes back
+/// when it is dropped; or it is [forgotten](SemaphorePermit::forget), and given back by hand with
+/// [`release`](Self::release).
 ///
-/// As with [`Lock`](crate::Lock), a future that was polled and is kept without being polled may hold a permit that it was given.
+/// As with [`Lock`](crate::Lock), a future that was polled and is kept without being polled may
+/// hold a permit that it was given.
 ///
 /// ```
 /// use std::rc::Rc;
@@ -50,8 +52,8 @@ impl Semaphore {
     /// Waits for a permit.
     ///
     /// # Cancel safety
-    /// A future that is dropped has taken no permit, and has lost its place in the queue. If it had just been given one, that
-    /// goes to the next.
+    /// A future that is dropped has taken no permit, and has lost its place in the queue. If it had
+    /// just been given one, that goes to the next.
     pub async fn acquire(&self) -> SemaphorePermit<&Self> {
         self.acquired().await;
         SemaphorePermit(self)

@@ -1,11 +1,13 @@
 //! Who waits for a primitive, in the order in which they came.
 //!
-//! Each waiting future has an entry until it is polled after its wake-up, or dropped. So an entry that was woken stands
-//! in the list until its task has run, as asyncio's futures do: that is how newcomers see that someone is before them.
-//! Entries are linked through a slab, so coming and going take constant time wherever in the list it happens, and a
-//! list that is used again allocates nothing.
+//! Each waiting future has an entry until it is polled after its wake-up, or dropped. So an entry
+//! that was woken stands in the list until its task has run, as asyncio's futures do: that is how
+//! newcomers see that someone is before them. Entries are linked through a slab, so coming and
+//! going take constant time wherever in the list it happens, and a list that is used again
+//! allocates nothing.
 //!
-//! Waking runs no code of the program for tasks of this loop. Other wakers may do anything, so no borrow is held.
+//! Waking runs no code of the program for tasks of this loop. Other wakers may do anything, so no
+//! borrow is held.
 
 use std::cell::RefCell;
 use std::future::Future;
@@ -135,7 +137,8 @@ impl WaitList {
         self.wake_next_if(|waiter| !waiter.is_cancelled())
     }
 
-    /// Wakes the first that was not woken before, be it cancelled: when it goes it will pass the wake-up on.
+    /// Wakes the first that was not woken before, be it cancelled: when it goes it will pass the
+    /// wake-up on.
     pub(crate) fn wake_next_or_cancelled(&self) -> bool {
         self.wake_next_if(|_| true)
     }
@@ -175,8 +178,8 @@ pub(crate) struct Wait<'a> {
 }
 
 impl Wait<'_> {
-    /// Polls; before it says that it has to wait it has `retry` wake whoever may go on, itself included: a task
-    /// whose cancellation was taken back was passed over meanwhile.
+    /// Polls; before it says that it has to wait it has `retry` wake whoever may go on, itself
+    /// included: a task whose cancellation was taken back was passed over meanwhile.
     pub(crate) fn poll_with(&mut self, context: &Context<'_>, retry: impl FnOnce()) -> Poll<()> {
         let Some(key) = self.key else {
             let waiter = Waiter::new(context);

@@ -9,7 +9,8 @@ use crate::context::Context;
 use crate::runtime;
 use crate::task::header::HANDLE;
 
-/// How a task is to be made, where there is more to say than [`create_task`](crate::create_task) takes.
+/// How a task is to be made, where there is more to say than [`create_task`](crate::create_task)
+/// takes.
 ///
 /// ```
 /// rondel::run(async {
@@ -50,8 +51,9 @@ impl TaskBuilder {
         self
     }
 
-    /// Whether its first step runs within [`create`](Self::create), as asyncio's eager tasks: what never has to wait is done
-    /// when that returns, and costs no turn of the loop. What it does comes before what is ready already.
+    /// Whether its first step runs within [`create`](Self::create), as asyncio's eager tasks: what
+    /// never has to wait is done when that returns, and costs no turn of the loop. What it does
+    /// comes before what is ready already.
     ///
     /// Eager tasks that create eager tasks that … start as others do from some depth on.
     ///
@@ -80,7 +82,8 @@ impl TaskBuilder {
         self
     }
 
-    /// The values of its [context variables](crate::ContextVar), instead of those of whoever creates it.
+    /// The values of its [context variables](crate::ContextVar), instead of those of whoever
+    /// creates it.
     ///
     /// ```
     /// static USER: rondel::ContextVar<&str> = rondel::ContextVar::new("user");

@@ -1,9 +1,9 @@
 //! A task's memory: the header, and the future or its output.
 //!
-//! The functions here are the only ones that know the future's type; the header's table points to them. All
-//! but `free` run on the loop's thread. The stage is touched by one of them at a time: a step can't start
-//! within a step of the same task, since steps are started by the loop alone, and the output is taken or
-//! dropped only after `COMPLETE`, when no step will come.
+//! The functions here are the only ones that know the future's type; the header's table points to
+//! them. All but `free` run on the loop's thread. The stage is touched by one of them at a time: a
+//! step can't start within a step of the same task, since steps are started by the loop alone, and
+//! the output is taken or dropped only after `COMPLETE`, when no step will come.
 
 use std::any::Any;
 use std::cell::UnsafeCell;
@@ -44,7 +44,8 @@ pub(super) fn allocate<F: Future>(future: F, inbox: *const LoopInbox, state: u8)
     unsafe { TaskRef::from_raw(header) }
 }
 
-/// Allocates a task that is complete, as one that was cancelled. Its future is neither run nor dropped.
+/// Allocates a task that is complete, as one that was cancelled. Its future is neither run nor
+/// dropped.
 pub(super) fn allocate_leaking<F: Future>(future: F, inbox: *const LoopInbox) -> TaskRef {
     mem::forget(future);
     let cell = Box::new(TaskCell::<F> {
@@ -105,7 +106,8 @@ unsafe fn poll<F: Future>(header: NonNull<Header>) -> bool {
     // SAFETY: the waker borrows the caller's reference and is not dropped.
     let waker = ManuallyDrop::new(unsafe { Waker::from_raw(waker::raw(header)) });
     let polled = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: see the module's text. The future is never moved: its place is overwritten after its drop.
+        // SAFETY: see the module's text. The future is never moved: its place is overwritten after
+        // its drop.
         let stage = unsafe { stage::<F>(header) };
         let Stage::Running(future) = stage else {
             return Poll::Pending;
@@ -177,8 +179,8 @@ unsafe fn drop_stage<F: Future>(header: NonNull<Header>) -> Option<Box<dyn Any +
     catch_unwind(AssertUnwindSafe(|| unsafe { clear::<F>(header) })).err()
 }
 
-/// Drops what is in the cell where it lies, as a pinned future must be, and leaves `Consumed` even if a
-/// destructor panics.
+/// Drops what is in the cell where it lies, as a pinned future must be, and leaves `Consumed` even
+/// if a destructor panics.
 ///
 /// # Safety
 /// As `stage`.
@@ -186,8 +188,8 @@ unsafe fn clear<F: Future>(header: NonNull<Header>) {
     struct Overwrite<F: Future>(*mut Stage<F>);
     impl<F: Future> Drop for Overwrite<F> {
         fn drop(&mut self) {
-            // SAFETY: the place's old content was dropped, or was left half-dropped by a panic: either way it
-            // must not be dropped again.
+            // SAFETY: the place's old content was dropped, or was left half-dropped by a panic:
+            // either way it must not be dropped again.
             unsafe { self.0.write(Stage::Consumed) };
         }
     }

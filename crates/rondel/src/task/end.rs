@@ -1,17 +1,19 @@
 //! How tasks end that don't end by themselves.
 //!
-//! [`cancel`](super::Task::cancel) leaves it to the task's next step to drop the future. Who *drops* what waits for a
-//! task (a handle that was awaited, a gathering, a task group) is promised more: when the drop is over the
-//! task's future is gone, as in asyncio the one who awaits a cancelled task goes on only when that has ended. So a
-//! `timeout` that is over, or a task that was cancelled, leaves nothing running behind it.
+//! [`cancel`](super::Task::cancel) leaves it to the task's next step to drop the future. Who
+//! *drops* what waits for a task (a handle that was awaited, a gathering, a task group) is promised
+//! more: when the drop is over the task's future is gone, as in asyncio the one who awaits a
+//! cancelled task goes on only when that has ended. So a `timeout` that is over, or a task that was
+//! cancelled, leaves nothing running behind it.
 //!
 //! Dropping one task's future may drop handles of others, and so on. That is a recursion as far as
 //! [`MAX_DEPTH`]; what lies deeper waits in a queue for the outermost of these drops.
 //!
-//! An eager task's first step runs within the step of another task. That one runs all the while, so it is not to be dropped either.
+//! An eager task's first step runs within the step of another task. That one runs all the while, so
+//! it is not to be dropped either.
 //!
-//! At the end of the loop all tasks go, and those that destructors create meanwhile, sweep by sweep. A program whose
-//! destructors create tasks for ever is stopped by [`MAX_SWEEPS`].
+//! At the end of the loop all tasks go, and those that destructors create meanwhile, sweep by
+//! sweep. A program whose destructors create tasks for ever is stopped by [`MAX_SWEEPS`].
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -26,14 +28,15 @@ use crate::runtime::{self, Runtime};
 /// How deep futures are dropped within the dropping of others: little stack, whatever they are.
 const MAX_DEPTH: u32 = 32;
 
-/// How many generations of tasks may be created by the destructors of the one before, at the end of a loop.
+/// How many generations of tasks may be created by the destructors of the one before, at the end of
+/// a loop.
 const MAX_SWEEPS: u32 = 100;
 
 /// A loop's state of dropping futures.
 #[derive(Default)]
 pub(crate) struct Ending {
-    /// The tasks in whose step or destructors another one's future is being dropped. The innermost is not here, but
-    /// the current task.
+    /// The tasks in whose step or destructors another one's future is being dropped. The innermost
+    /// is not here, but the current task.
     interrupted: RefCell<Vec<NonNull<Header>>>,
     /// How many first steps are going on within each other.
     nested: Cell<u32>,
@@ -53,7 +56,8 @@ impl Ending {
         runtime.current_task.get() == Some(task) || self.interrupted.borrow().contains(&task)
     }
 
-    /// Lets a task's first step run within another's, which is running all the while. `None`: there are too many of these.
+    /// Lets a task's first step run within another's, which is running all the while. `None`: there
+    /// are too many of these.
     pub(super) fn begin_nested<'a>(
         &'a self,
         runtime: &'a Runtime,
@@ -77,7 +81,8 @@ impl Ending {
     }
 }
 
-/// Whether a step of the task is going on, or its future is being dropped, further out on the stack.
+/// Whether a step of the task is going on, or its future is being dropped, further out on the
+/// stack.
 pub(super) fn is_running(task: &TaskRef) -> bool {
     runtime::try_current(|runtime| runtime.ending.is_running(runtime, task)).unwrap_or(false)
 }
@@ -103,8 +108,8 @@ pub(super) fn cancel_now(runtime: &Runtime, task: &TaskRef) {
     if let Some(outer) = outer {
         runtime.ending.interrupted.borrow_mut().push(outer);
     }
-    // SAFETY: the table is the cell's, this is its thread, and `task` is a reference. Nobody else is at the future:
-    // the task was taken from the ring, or is not running, as the caller knows.
+    // SAFETY: the table is the cell's, this is its thread, and `task` is a reference. Nobody else
+    // is at the future: the task was taken from the ring, or is not running, as the caller knows.
     unsafe { (task.header().vtable.cancel)(task.as_ptr()) };
     if outer.is_some() {
         runtime.ending.interrupted.borrow_mut().pop();
@@ -115,8 +120,9 @@ pub(super) fn cancel_now(runtime: &Runtime, task: &TaskRef) {
 
 /// Cancels a task whose waiter is being dropped: its future is gone when this returns.
 ///
-/// There are two exceptions. A task that is running, further out on the stack, can only be cancelled as by
-/// [`cancel`](super::Task::cancel). And from [`MAX_DEPTH`] on it is the outermost call of this that keeps the promise.
+/// There are two exceptions. A task that is running, further out on the stack, can only be
+/// cancelled as by [`cancel`](super::Task::cancel). And from [`MAX_DEPTH`] on it is the outermost
+/// call of this that keeps the promise.
 pub(super) fn cancel_at_once(task: &TaskRef) {
     struct Deeper<'a>(&'a Cell<u32>);
     impl Drop for Deeper<'_> {

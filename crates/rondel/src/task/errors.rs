@@ -57,7 +57,8 @@ impl From<TimeoutError> for std::io::Error {
 
 /// What a panic was raised with.
 ///
-/// It can be looked at by one thread only, but sent and shared between threads, as errors have to be.
+/// It can be looked at by one thread only, but sent and shared between threads, as errors have to
+/// be.
 ///
 /// ```
 /// let panic = rondel::Panic::new("out of cheese");
@@ -66,8 +67,8 @@ impl From<TimeoutError> for std::io::Error {
 /// ```
 pub struct Panic(Box<dyn Any + Send>);
 
-// SAFETY: through a shared reference only `message` gets at the payload, and it reads nothing but a `&str` or a
-// `String`, which are `Sync`.
+// SAFETY: through a shared reference only `message` gets at the payload, and it reads nothing but a
+// `&str` or a `String`, which are `Sync`.
 unsafe impl Sync for Panic {}
 
 impl Panic {

@@ -1,7 +1,9 @@
-//! What few tasks have, so that the others pay a word for it: a name, a context, the place of their creation.
+//! What few tasks have, so that the others pay a word for it: a name, a context, the place of their
+//! creation.
 //!
-//! It is freed with the task's memory, by whatever thread does that; so there is nothing in it then but plain data: the
-//! context, which belongs to the loop's thread, is taken out when the task is complete.
+//! It is freed with the task's memory, by whatever thread does that; so there is nothing in it then
+//! but plain data: the context, which belongs to the loop's thread, is taken out when the task is
+//! complete.
 
 use std::cell::Cell;
 use std::fmt::Write as _;

@@ -1,7 +1,7 @@
 //! `gather`: many futures at once, their outputs in order.
 //!
-//! Each future becomes a task. The tasks count down a shared counter as they end, and whoever awaits the
-//! gathering is woken once: by the last of them, or by the first that fails.
+//! Each future becomes a task. The tasks count down a shared counter as they end, and whoever
+//! awaits the gathering is woken once: by the last of them, or by the first that fails.
 
 use std::cell::Cell;
 use std::fmt;
@@ -17,9 +17,10 @@ use super::waiter::Waiter;
 
 /// Runs futures concurrently, each as a task; gives all outputs, in the order of the futures.
 ///
-/// Takes anything that can be iterated over, or a tuple of up to twelve futures of different types. As `asyncio.gather`: the tasks
-/// start when this is called; if one of them panics or is cancelled that is the result at once, and the
-/// others run on; who is cancelled while awaiting this cancels all of them: their futures are gone when this is.
+/// Takes anything that can be iterated over, or a tuple of up to twelve futures of different types.
+/// As `asyncio.gather`: the tasks start when this is called; if one of them panics or is cancelled
+/// that is the result at once, and the others run on; who is cancelled while awaiting this cancels
+/// all of them: their futures are gone when this is.
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -198,8 +199,8 @@ impl<K, G: Gather<K>> fmt::Debug for GatherResults<K, G> {
     }
 }
 
-/// Runs futures concurrently, each as a task; gives the values of all, or the first error as soon as it is there. The others
-/// run on then, as in asyncio.
+/// Runs futures concurrently, each as a task; gives the values of all, or the first error as soon
+/// as it is there. The others run on then, as in asyncio.
 ///
 /// # Errors
 /// The first of the futures' own errors; that a task has panicked or was cancelled.
@@ -208,7 +209,8 @@ impl<K, G: Gather<K>> fmt::Debug for GatherResults<K, G> {
 /// If no loop runs on this thread.
 ///
 /// # Cancel safety
-/// If it is dropped after it was awaited, the tasks are cancelled: their futures are gone when this is.
+/// If it is dropped after it was awaited, the tasks are cancelled: their futures are gone when this
+/// is.
 ///
 /// ```
 /// rondel::run(async {

@@ -1,8 +1,8 @@
 //! Task groups: tasks that end together.
 //!
-//! The group counts its tasks. Each holds a membership in its future, which goes when the future does, however
-//! that comes about. The first failure cancels the other tasks and drops the body; the group is over when
-//! the count is zero.
+//! The group counts its tasks. Each holds a membership in its future, which goes when the future
+//! does, however that comes about. The first failure cancels the other tasks and drops the body;
+//! the group is over when the count is zero.
 
 use std::cell::{Cell, RefCell};
 use std::error::Error;
@@ -22,11 +22,13 @@ use super::{create_task, end};
 
 /// Runs `body` and all tasks that are created in the group; ends when all of them have ended.
 ///
-/// As asyncio's `async with TaskGroup()`: when the body or a task fails (its output is an `Err`, or a task
-/// panics, be it in a destructor) the body is dropped, the other tasks are cancelled, and when they are gone all failures come out in one
-/// [`ExceptionGroup`]. A task that is cancelled by someone else is no failure.
+/// As asyncio's `async with TaskGroup()`: when the body or a task fails (its output is an `Err`, or
+/// a task panics, be it in a destructor) the body is dropped, the other tasks are cancelled, and
+/// when they are gone all failures come out in one [`ExceptionGroup`]. A task that is cancelled by
+/// someone else is no failure.
 ///
-/// If the future of this function is dropped, the group's tasks are cancelled, and their futures gone when it is.
+/// If the future of this function is dropped, the group's tasks are cancelled, and their futures
+/// gone when it is.
 ///
 /// ```
 /// rondel::run(async {
@@ -103,8 +105,8 @@ where
     }
 }
 
-/// Where tasks of a [`task_group`] are created. Clones are the same group: a task can take one along to create
-/// others.
+/// Where tasks of a [`task_group`] are created. Clones are the same group: a task can take one
+/// along to create others.
 ///
 /// ```
 /// let sum = std::rc::Rc::new(std::cell::Cell::new(0));
@@ -130,8 +132,8 @@ pub struct TaskGroup<E> {
 }
 
 impl<E: 'static> TaskGroup<E> {
-    /// Creates a task in the group. Its handle gives the value of a future that ends well; a failure goes to the
-    /// group, and the handle says that the task was cancelled.
+    /// Creates a task in the group. Its handle gives the value of a future that ends well; a
+    /// failure goes to the group, and the handle says that the task was cancelled.
     ///
     /// In a group that is over or has failed the task is cancelled before it starts.
     ///

@@ -1,24 +1,28 @@
 //! What every task has, whatever its future: references, state, links, the function table.
 //!
-//! A task is one allocation: this header, then the future, whose place the output takes (`cell.rs`). Who may
-//! touch which field:
+//! A task is one allocation: this header, then the future, whose place the output takes
+//! (`cell.rs`). Who may touch which field:
 //!
-//! * **Any thread**: `refs`, `sent`, `inbox`, `vtable`. The first two are atomic, the others never change.
-//! * **The loop's thread alone**: everything else. [`TaskRef`], `Task` and the ready ring's items are `!Send`,
-//!   and wakers look at the fields only after [`Header::is_local`] has found that they are on that thread.
+//! * **Any thread**: `refs`, `sent`, `inbox`, `vtable`. The first two are atomic, the others never
+//!   change.
+//! * **The loop's thread alone**: everything else. [`TaskRef`], `Task` and the ready ring's items
+//!   are `!Send`, and wakers look at the fields only after [`Header::is_local`] has found that they
+//!   are on that thread.
 //!
 //! # References
-//! Most references are held on the loop's thread: by the list of all tasks, the ready ring, the `Task` handle,
-//! whoever waits for the task. They are counted in `local`, without atomics, and hold **one** share of `refs`
-//! together. Wakers that were cloned hold one share each, as they may go anywhere. So a task that is spawned,
-//! run, joined and freed by its own thread costs no atomic read-modify-write at all.
+//! Most references are held on the loop's thread: by the list of all tasks, the ready ring, the
+//! `Task` handle, whoever waits for the task. They are counted in `local`, without atomics, and
+//! hold **one** share of `refs` together. Wakers that were cloned hold one share each, as they may
+//! go anywhere. So a task that is spawned, run, joined and freed by its own thread costs no atomic
+//! read-modify-write at all.
 //!
-//! Why freeing is sound on any thread: while a future or an output is in the cell there is a local reference
-//! (the list of all tasks holds one until the future is gone, the handle holds one until the output is). When
-//! the last local reference goes, what is left in the cell is plain memory.
+//! Why freeing is sound on any thread: while a future or an output is in the cell there is a local
+//! reference (the list of all tasks holds one until the future is gone, the handle holds one until
+//! the output is). When the last local reference goes, what is left in the cell is plain memory.
 //!
-//! The inbox's count is not taken for each task either: the first waker that is cloned takes it on the task's
-//! behalf ([`SHARED`]). Before that all wakers are borrowed from a step, and the loop outlives its steps.
+//! The inbox's count is not taken for each task either: the first waker that is cloned takes it on
+//! the task's behalf ([`SHARED`]). Before that all wakers are borrowed from a step, and the loop
+//! outlives its steps.
 
 use std::cell::{Cell, UnsafeCell};
 use std::panic::Location;
@@ -121,7 +125,8 @@ impl Header {
         if before & SHARED == 0 {
             self.share_inbox();
         }
-        // As `Arc`: from here on to where it wraps there is room for every thread that may be adding, too.
+        // As `Arc`: from here on to where it wraps there is room for every thread that may be
+        // adding, too.
         if before > usize::MAX / 2 {
             std::process::abort();
         }
@@ -132,7 +137,8 @@ impl Header {
     fn retain_local(&self) {
         let count = self.local.get().wrapping_add(1);
         self.local.set(count);
-        // As `Rc`: a count that wraps, by handles that were leaked, would free a task that is in use.
+        // As `Rc`: a count that wraps, by handles that were leaked, would free a task that is in
+        // use.
         if count == 0 {
             std::process::abort();
         }
@@ -140,8 +146,8 @@ impl Header {
 
     #[cold]
     fn share_inbox(&self) {
-        // SAFETY: the pointer came from the loop's `Arc`, and the loop lives: without SHARED, the waker that
-        // is being cloned is borrowed from a step.
+        // SAFETY: the pointer came from the loop's `Arc`, and the loop lives: without SHARED, the
+        // waker that is being cloned is borrowed from a step.
         unsafe { Arc::increment_strong_count(self.inbox) };
         if self.refs.fetch_or(SHARED, Ordering::Relaxed) & SHARED != 0 {
             // SAFETY: gives back the count just taken: another clone was faster.
@@ -192,7 +198,8 @@ impl Header {
         }
     }
 
-    /// Puts the task into the ready ring, unless it is there or complete. Only on the loop's thread.
+    /// Puts the task into the ready ring, unless it is there or complete. Only on the loop's
+    /// thread.
     #[inline]
     pub(super) fn schedule(&self) {
         if let Some(task) = self.queue() {
@@ -218,8 +225,8 @@ impl Header {
             return;
         }
         self.retain();
-        // SAFETY: the waker in use is a clone, then SHARED keeps the inbox alive, or borrowed from a step,
-        // then the loop does.
+        // SAFETY: the waker in use is a clone, then SHARED keeps the inbox alive, or borrowed from
+        // a step, then the loop does.
         let inbox = unsafe { &*self.inbox };
         inbox.send(Remote::Wake(SentWake(NonNull::from(self))));
     }
@@ -236,7 +243,8 @@ impl Header {
         self.state.set(self.state.get() & !bits);
     }
 
-    /// Applies `f` to what few tasks have; it is made if it is not there. Only on the loop's thread.
+    /// Applies `f` to what few tasks have; it is made if it is not there. Only on the loop's
+    /// thread.
     pub(super) fn with_extra<R>(&self, f: impl FnOnce(&mut Extra) -> R) -> R {
         let mut extra = self.extra.take().unwrap_or_default();
         let result = f(&mut extra);
@@ -246,8 +254,8 @@ impl Header {
 
     /// Replaces who is woken when the task is complete. Only on the loop's thread.
     pub(super) fn set_joiner(&self, waiter: Option<Waiter>) -> Option<Waiter> {
-        // SAFETY: only this function and `joined_by` touch the field, on one thread, and neither runs foreign
-        // code while the reference lives.
+        // SAFETY: only this function and `joined_by` touch the field, on one thread, and neither
+        // runs foreign code while the reference lives.
         std::mem::replace(unsafe { &mut *self.joiner.get() }, waiter)
     }
 
@@ -280,7 +288,8 @@ impl TaskRef {
         Self(header)
     }
 
-    /// Marks the task as queued and becomes the ring's reference; `None` if it is queued already, or complete.
+    /// Marks the task as queued and becomes the ring's reference; `None` if it is queued already,
+    /// or complete.
     #[inline(always)]
     pub(super) fn into_queued(self) -> Option<Self> {
         let state = self.header().state.get();
@@ -352,7 +361,8 @@ impl Drop for TaskRef {
 /// A wake on its way through the inbox; holds a share of the task.
 pub(crate) struct SentWake(NonNull<Header>);
 
-// SAFETY: it touches nothing but the fields that are for any thread, until `receive`, which says more.
+// SAFETY: it touches nothing but the fields that are for any thread, until `receive`, which says
+// more.
 unsafe impl Send for SentWake {}
 
 impl SentWake {
@@ -360,7 +370,8 @@ impl SentWake {
     pub(crate) fn receive(self) -> Option<Item> {
         // SAFETY: `self` holds a share.
         let header = unsafe { self.0.as_ref() };
-        // A read-modify-write, so that what any of the coalesced senders wrote before is seen by the step.
+        // A read-modify-write, so that what any of the coalesced senders wrote before is seen by
+        // the step.
         header.sent.swap(false, Ordering::AcqRel);
         header.queue().map(Item::Task)
     }

@@ -1,8 +1,9 @@
 //! Every interleaving of what threads do with a task, by loom: `make test-loom`.
 //!
-//! The header is the one that programs use, in a cell that has no future. Loom runs its threads one at a time on a single thread, where
-//! no runtime is current: so no waker takes itself for one on the loop's thread, and the first thread of each model, which is to
-//! be the loop's, does what the loop does by hand.
+//! The header is the one that programs use, in a cell that has no future. Loom runs its threads one
+//! at a time on a single thread, where no runtime is current: so no waker takes itself for one on
+//! the loop's thread, and the first thread of each model, which is to be the loop's, does what the
+//! loop does by hand.
 
 use std::mem::ManuallyDrop;
 use std::ptr::NonNull;
@@ -104,7 +105,8 @@ impl Model {
     }
 }
 
-/// All interleavings of three threads are too many: those with up to three preemptions, where bugs show.
+/// All interleavings of three threads are too many: those with up to three preemptions, where bugs
+/// show.
 fn bounded(check: impl Fn() + Send + Sync + 'static) {
     let mut model = loom::model::Builder::new();
     model.preemption_bound = Some(3);
@@ -161,7 +163,8 @@ fn a_step_that_follows_a_wake_sees_what_was_written_before_it() {
         });
         let mut seen = 0;
         let mut step = || seen = written.iter().map(|it| it.load(Ordering::Relaxed)).sum();
-        // Both wakes may come now, one now and one later, or the second while the first is on its way.
+        // Both wakes may come now, one now and one later, or the second while the first is on its
+        // way.
         model.turn(&mut step);
         for thread in threads {
             thread.join().unwrap();

@@ -15,15 +15,16 @@ use crate::runtime;
 
 /// A running task, as [`create_task`](crate::create_task) gives it.
 ///
-/// Awaiting it gives the future's output, or a [`JoinError`] if the task was cancelled or panicked. A panic
-/// that nobody awaits is reported on standard error when the task and the handle are gone.
+/// Awaiting it gives the future's output, or a [`JoinError`] if the task was cancelled or panicked.
+/// A panic that nobody awaits is reported on standard error when the task and the handle are gone.
 ///
-/// **Cancelling.** [`cancel`](Self::cancel) drops the future at the task's next step, which is what Rust has
-/// for asyncio's `CancelledError` at an `await`: destructors run, the code after the `await` does not.
-/// Who cancels a task that awaits another one cancels that one too, as in asyncio: a handle that is being
-/// awaited and is dropped before its task is done (by a cancelled task, by a [`timeout`](crate::timeout))
-/// cancels it, and the task's future is gone when the drop is over. A handle that was never awaited lets its task run on when it is dropped; so does one that was
-/// [detached](Self::detach).
+/// **Cancelling.** [`cancel`](Self::cancel) drops the future at the task's next step, which is what
+/// Rust has for asyncio's `CancelledError` at an `await`: destructors run, the code after the
+/// `await` does not. Who cancels a task that awaits another one cancels that one too, as in
+/// asyncio: a handle that is being awaited and is dropped before its task is done (by a cancelled
+/// task, by a [`timeout`](crate::timeout)) cancels it, and the task's future is gone when the drop
+/// is over. A handle that was never awaited lets its task run on when it is dropped; so does one
+/// that was [detached](Self::detach).
 ///
 /// ```
 /// use std::time::Duration;
@@ -62,9 +63,11 @@ impl<T> Task<T> {
         }
     }
 
-    /// Asks for the task to be cancelled: its future is dropped at its next step. `false` if it is done.
+    /// Asks for the task to be cancelled: its future is dropped at its next step. `false` if it is
+    /// done.
     ///
-    /// A task may cancel itself; it then ends at its next `await` that has to wait, or when it returns.
+    /// A task may cancel itself; it then ends at its next `await` that has to wait, or when it
+    /// returns.
     pub fn cancel(&self) -> bool {
         cancel(&self.task)
     }
@@ -163,8 +166,8 @@ impl<T> Task<T> {
         let header = self.task.header();
         // SAFETY: complete, and the handle's own thread.
         let output = unsafe { (header.vtable.output)(self.task.as_ptr()) };
-        // SAFETY: the output is of the type that the handle says. It stays where it is: `is_it` is one of this crate's
-        // functions, which does nothing with the task.
+        // SAFETY: the output is of the type that the handle says. It stays where it is: `is_it` is
+        // one of this crate's functions, which does nothing with the task.
         unsafe { output.cast::<Result<T, JoinError>>().as_ref() }.is_some_and(is_it)
     }
 
@@ -240,13 +243,15 @@ impl CancelHandle {
         self.0.header().is_complete()
     }
 
-    /// How often the task was asked to be [cancelled](Self::cancel), less what was [taken back](Self::uncancel).
+    /// How often the task was asked to be [cancelled](Self::cancel), less what was [taken
+    /// back](Self::uncancel).
     pub fn cancelling(&self) -> usize {
         self.0.header().cancelling.get().into()
     }
 
-    /// Takes one request to [`cancel`](Self::cancel) back; says how many are left. With the last of them gone the task goes on, as
-    /// long as its future was not dropped yet, which happens at its next step.
+    /// Takes one request to [`cancel`](Self::cancel) back; says how many are left. With the last of
+    /// them gone the task goes on, as long as its future was not dropped yet, which happens at its
+    /// next step.
     ///
     /// ```
     /// rondel::run(async {
@@ -354,7 +359,8 @@ fn cancel(task: &TaskRef) -> bool {
         .cancelling
         .set(header.cancelling.get().saturating_add(1));
     header.set(CANCEL);
-    // A task that runs and cancels itself goes to the end of the ring when its step ends, and not now.
+    // A task that runs and cancels itself goes to the end of the ring when its step ends, and not
+    // now.
     if !end::is_running(task) {
         header.wake();
     }

@@ -1,11 +1,12 @@
 //! Tasks: Rust futures that the event loop runs.
 //!
-//! A task is one allocation (`header.rs`, `cell.rs`). Its way: [`create_task`] puts it into the loop's list of
-//! tasks (`list.rs`) and into the ready ring; [`step`] polls it; whoever is to wake it holds a waker
-//! (`waker.rs`) or, on the loop's own thread, a [`Waiter`] (`waiter.rs`), both of which lead to the ready ring
-//! again, from other threads through the inbox. When its future is done the output takes the future's place,
-//! and the one who awaits the handle (`join.rs`) is woken. `gather.rs` and `group.rs` await many; `end.rs` is how tasks
-//! end that don't end by themselves.
+//! A task is one allocation (`header.rs`, `cell.rs`). Its way: [`create_task`] puts it into the
+//! loop's list of tasks (`list.rs`) and into the ready ring; [`step`] polls it; whoever is to wake
+//! it holds a waker (`waker.rs`) or, on the loop's own thread, a [`Waiter`] (`waiter.rs`), both of
+//! which lead to the ready ring again, from other threads through the inbox. When its future is
+//! done the output takes the future's place, and the one who awaits the handle (`join.rs`) is
+//! woken. `gather.rs` and `group.rs` await many; `end.rs` is how tasks end that don't end by
+//! themselves.
 
 mod builder;
 mod catch;
@@ -53,9 +54,9 @@ pub(crate) use waiter::Waiter;
 
 /// Schedules a future to run on the current loop, soon, concurrently with whoever called.
 ///
-/// The future need not be `Send`. It starts in the loop's next turn, after all that is ready already. It runs
-/// to its end even if the handle is dropped, as long as the loop runs; [`run`](crate::run) drops what is left
-/// at its end.
+/// The future need not be `Send`. It starts in the loop's next turn, after all that is ready
+/// already. It runs to its end even if the handle is dropped, as long as the loop runs;
+/// [`run`](crate::run) drops what is left at its end.
 ///
 /// # Panics
 /// If no loop runs on this thread.
@@ -105,7 +106,8 @@ pub(crate) fn current_header(runtime: &Runtime) -> Option<TaskRef> {
     Some(unsafe { TaskRef::borrow_raw(task) })
 }
 
-/// Gives a new task what it gets from whoever creates it: its context; in debug mode the place where that is.
+/// Gives a new task what it gets from whoever creates it: its context; in debug mode the place
+/// where that is.
 #[inline]
 #[track_caller]
 fn inherit(runtime: &Runtime, task: &TaskRef) {
@@ -144,7 +146,8 @@ pub(crate) fn step(runtime: &Runtime, task: &TaskRef) {
         return;
     }
     let outer = runtime.current_task.replace(Some(task.as_ptr()));
-    // SAFETY: the table is the cell's, this is its thread, `task` is a reference, and steps don't nest.
+    // SAFETY: the table is the cell's, this is its thread, `task` is a reference, and steps don't
+    // nest.
     let done = unsafe { (header.vtable.poll)(task.as_ptr()) };
     runtime.current_task.set(outer);
     if done {
@@ -158,7 +161,8 @@ pub(crate) fn step(runtime: &Runtime, task: &TaskRef) {
 /// How deep eager tasks start within the steps of others.
 const MAX_EAGER_DEPTH: u32 = 16;
 
-/// Runs the first step of a new task within the step that runs now, if there are not too many of these already.
+/// Runs the first step of a new task within the step that runs now, if there are not too many of
+/// these already.
 fn step_eagerly(runtime: &Runtime, task: &TaskRef) {
     let Some(_deeper) = runtime.ending.begin_nested(runtime, MAX_EAGER_DEPTH) else {
         start(runtime, task);

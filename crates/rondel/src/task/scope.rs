@@ -1,12 +1,13 @@
 //! Task groups that borrow: children that live inside the group's own future.
 //!
-//! A child is not a task of the loop but a future that the scope owns and polls, so it may borrow whatever outlives the
-//! scope. Nothing here is unsafe, and nothing could be made so by leaking: a scope that is forgotten takes its children along, and
-//! they are never polled again. That is what a task of the loop's own, with a borrow in it, could not promise.
+//! A child is not a task of the loop but a future that the scope owns and polls, so it may borrow
+//! whatever outlives the scope. Nothing here is unsafe, and nothing could be made so by leaking: a
+//! scope that is forgotten takes its children along, and they are never polled again. That is what
+//! a task of the loop's own, with a borrow in it, could not promise.
 //!
-//! Each child has a waker of its own ([`Bell`]), which puts its number into a queue and wakes whoever polls the scope; only the children in
-//! the queue are polled. A child that is being polled is out of its place meanwhile, so it may create others, or fail
-//! and have all others dropped.
+//! Each child has a waker of its own ([`Bell`]), which puts its number into a queue and wakes
+//! whoever polls the scope; only the children in the queue are polled. A child that is being polled
+//! is out of its place meanwhile, so it may create others, or fail and have all others dropped.
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -29,11 +30,13 @@ use super::waiter::Waiter;
 /// The number of the scope's body in the queue.
 const BODY: usize = usize::MAX;
 
-/// Runs `body` and the children that are created in the scope, which may borrow; ends when all of them have ended.
+/// Runs `body` and the children that are created in the scope, which may borrow; ends when all of
+/// them have ended.
 ///
-/// As [`task_group`](crate::task_group), but the children are no tasks of the loop: they run within the future of this
-/// function, whenever it is polled, and all of them are the same [`current_task`](crate::current_task). When the body or a child
-/// fails (its output is an `Err`, or it panics) all others are dropped, and the failures come out in an [`ExceptionGroup`].
+/// As [`task_group`](crate::task_group), but the children are no tasks of the loop: they run within
+/// the future of this function, whenever it is polled, and all of them are the same
+/// [`current_task`](crate::current_task). When the body or a child fails (its output is an `Err`,
+/// or it panics) all others are dropped, and the failures come out in an [`ExceptionGroup`].
 ///
 /// # Errors
 /// What has failed.
@@ -160,7 +163,8 @@ where
     }
 }
 
-/// Where the children of a [`task_scope`] are created. Clones are the same scope: a child can take one along to create others.
+/// Where the children of a [`task_scope`] are created. Clones are the same scope: a child can take
+/// one along to create others.
 ///
 /// ```
 /// rondel::run(async {
@@ -185,7 +189,8 @@ pub struct TaskScope<'env, E> {
 }
 
 impl<'env, E: 'env> TaskScope<'env, E> {
-    /// Runs a future in the scope. An error, as a panic, is the scope's: it ends all others. The handle gives the value.
+    /// Runs a future in the scope. An error, as a panic, is the scope's: it ends all others. The
+    /// handle gives the value.
     ///
     /// In a scope that is over or has failed the future is dropped at once.
     pub fn create_task<T, F>(&self, future: F) -> ScopedTask<T>
@@ -354,7 +359,8 @@ impl Bells {
         drop(rung);
         drop(before); // with the lock free: a foreign waker may be anything
         bells.into_iter().map(|bell| {
-            // A read-modify-write: what whoever rang it, then or since, wrote before is seen by the poll.
+            // A read-modify-write: what whoever rang it, then or since, wrote before is seen by the
+            // poll.
             bell.is_rung.swap(false, Ordering::AcqRel);
             bell.number
         })
@@ -430,7 +436,8 @@ impl<T> Slot<T> {
     }
 }
 
-/// A child of a [`task_scope`], to be awaited within it. If the child fails so does the scope, and this is never ready.
+/// A child of a [`task_scope`], to be awaited within it. If the child fails so does the scope, and
+/// this is never ready.
 ///
 /// Dropping it does nothing: the child belongs to the scope.
 ///
@@ -465,8 +472,8 @@ impl<T> fmt::Debug for ScopedTask<T> {
     }
 }
 
-/// Awaits futures concurrently, which may borrow, and gives their outputs in order: [`gather`](crate::gather) within this future. They begin
-/// when it is first polled.
+/// Awaits futures concurrently, which may borrow, and gives their outputs in order:
+/// [`gather`](crate::gather) within this future. They begin when it is first polled.
 ///
 /// # Panics
 /// With the first panic of one of them; the others are dropped.
@@ -496,7 +503,8 @@ where
     }
 }
 
-/// As [`gather_scoped`], for futures that may fail: the first error drops the others and is the result.
+/// As [`gather_scoped`], for futures that may fail: the first error drops the others and is the
+/// result.
 ///
 /// # Errors
 /// The first of the futures' errors.

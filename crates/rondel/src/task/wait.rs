@@ -14,8 +14,8 @@ use super::errors::JoinError;
 use super::join::Task;
 use crate::time::{Sleep, sleep};
 
-/// What [`wait`], [`as_completed`] and [`shield`] take: a [`Task`], or `&mut` one, which is still yours if the waiting is given up.
-/// Not to be implemented elsewhere.
+/// What [`wait`], [`as_completed`] and [`shield`] take: a [`Task`], or `&mut` one, which is still
+/// yours if the waiting is given up. Not to be implemented elsewhere.
 ///
 /// ```
 /// async fn both<W: rondel::Awaitable>(one: W, other: W) -> usize {
@@ -88,14 +88,16 @@ pub enum ReturnWhen {
     AllCompleted,
 }
 
-/// Waits for several tasks; gives those that are done and those that are not, each in the order of `tasks`.
+/// Waits for several tasks; gives those that are done and those that are not, each in the order of
+/// `tasks`.
 ///
-/// As `asyncio.wait`: nothing is cancelled, neither by the timeout nor by dropping this. Results are in the tasks. Without tasks there
-/// is nothing to wait for, where asyncio raises a `ValueError`.
+/// As `asyncio.wait`: nothing is cancelled, neither by the timeout nor by dropping this. Results
+/// are in the tasks. Without tasks there is nothing to wait for, where asyncio raises a
+/// `ValueError`.
 ///
 /// # Cancel safety
-/// A future that is dropped has taken no results. Tasks that were given to it run on without a handle; those of which it
-/// has `&mut` are still yours.
+/// A future that is dropped has taken no results. Tasks that were given to it run on without a
+/// handle; those of which it has `&mut` are still yours.
 ///
 /// ```
 /// use std::time::Duration;
@@ -391,8 +393,8 @@ impl<W: Awaitable> fmt::Debug for AsCompleted<W> {
 
 /// Awaits a task that is not to be cancelled by that: asyncio's `shield`.
 ///
-/// Whoever awaits a [`Task`] and is dropped cancels it; whoever awaits its shield does not. With `&mut` the task can be
-/// awaited again.
+/// Whoever awaits a [`Task`] and is dropped cancels it; whoever awaits its shield does not. With
+/// `&mut` the task can be awaited again.
 ///
 /// # Cancel safety
 /// A future that is dropped has taken nothing; the task runs on.

@@ -1,8 +1,8 @@
 //! Who waits for something that happens on the loop's thread.
 //!
-//! Nearly always a task of the same loop: then this is a plain local reference, and waking is a push onto the
-//! ready ring. Otherwise (an adapter between the task and us that brings its own waker) it is a clone of that, boxed, so that
-//! every task and every timer is a word smaller.
+//! Nearly always a task of the same loop: then this is a plain local reference, and waking is a
+//! push onto the ready ring. Otherwise (an adapter between the task and us that brings its own
+//! waker) it is a clone of that, boxed, so that every task and every timer is a word smaller.
 
 use std::rc::Rc;
 use std::task::{Context, Waker};
@@ -34,7 +34,8 @@ impl Waiter {
         }
     }
 
-    /// Whoever polls with `context`, through its waker: for what may be woken by another loop than its own.
+    /// Whoever polls with `context`, through its waker: for what may be woken by another loop than
+    /// its own.
     pub(crate) fn foreign(context: &Context<'_>) -> Self {
         Self::Foreign(Box::new(context.waker().clone()))
     }

@@ -1,7 +1,8 @@
 //! The waker of a task, as the standard library wants it: a header's address and four functions.
 //!
-//! A step's waker is borrowed: it costs nothing to make. A clone holds a share of the task. Waking looks at
-//! which thread it is on: the loop's own goes straight to the ready ring, any other through the inbox.
+//! A step's waker is borrowed: it costs nothing to make. A clone holds a share of the task. Waking
+//! looks at which thread it is on: the loop's own goes straight to the ready ring, any other
+//! through the inbox.
 
 use std::ptr::NonNull;
 use std::task::{RawWaker, RawWakerVTable, Waker};

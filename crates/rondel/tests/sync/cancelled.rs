@@ -1,4 +1,5 @@
-//! Each function that waits is cancelled at every poll, among others that wait before it and behind it: nothing is lost.
+//! Each function that waits is cancelled at every poll, among others that wait before it and behind
+//! it: nothing is lost.
 
 use std::cell::Cell;
 use std::collections::BTreeSet;
@@ -87,7 +88,8 @@ fn condition_wait() {
                 .map(|_| create_task(wait(Rc::clone(&condition), Rc::clone(&served))))
                 .map(Some);
             turns(4).await;
-            // Two notifications while the lock is held, so that who was notified has to wait for it.
+            // Two notifications while the lock is held, so that who was notified has to wait for
+            // it.
             let mut guard = condition.acquire().await;
             *guard += 2;
             guard.notify(1);

@@ -1,4 +1,5 @@
-//! Channels: each function that waits is cancelled at every poll; what is sent arrives, once and in order.
+//! Channels: each function that waits is cancelled at every poll; what is sent arrives, once and in
+//! order.
 
 use std::collections::VecDeque;
 use std::rc::Rc;

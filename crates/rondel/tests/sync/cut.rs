@@ -68,8 +68,9 @@ impl Knife {
     }
 }
 
-/// Runs a scenario again and again, cutting later each time, until its future comes to its end. `least` is how often it
-/// has to be cut at least, so that a scenario in which nothing has to wait is noticed.
+/// Runs a scenario again and again, cutting later each time, until its future comes to its end.
+/// `least` is how often it has to be cut at least, so that a scenario in which nothing has to wait
+/// is noticed.
 pub fn at_every_poll(least: usize, scenario: impl AsyncFn(Knife)) {
     for way in [When::Asleep, When::Woken, When::Cancelled] {
         let mut cuts = 0;
@@ -79,7 +80,8 @@ pub fn at_every_poll(least: usize, scenario: impl AsyncFn(Knife)) {
                 was_used: Rc::default(),
             };
             virtually(scenario(knife.clone()));
-            // No time passes while turns are counted: a future that waits for the clock does not come to its end here.
+            // No time passes while turns are counted: a future that waits for the clock does not
+            // come to its end here.
             if !knife.was_used.get() || matches!(knife.when, When::Cancelled(MOST_TURNS)) {
                 break;
             }

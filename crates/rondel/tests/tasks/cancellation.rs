@@ -133,7 +133,8 @@ fn a_timeout_drops_its_future_before_it_answers() {
         assert_eq!(timed.await, Err(rondel::TimeoutError));
         log.add("timed out");
         assert_eq!(start.elapsed(), SECOND);
-        // What is ready at the deadline is in time; a deadline that has passed still lets the future try.
+        // What is ready at the deadline is in time; a deadline that has passed still lets the
+        // future try.
         assert_eq!(timeout_at(start, async { 3 }).await, Ok(3));
         assert!(timeout_at(start, pending::<()>()).await.is_err());
     });
@@ -206,7 +207,8 @@ fn who_awaits_a_cancelled_task_goes_on_when_all_it_waited_for_is_gone() {
 
 #[test]
 fn a_task_may_drop_the_handle_of_a_task_that_runs() {
-    // A handle that was awaited by someone else, which the task finds, and drops, in its own step and destructor.
+    // A handle that was awaited by someone else, which the task finds, and drops, in its own step
+    // and destructor.
     let log = Log::default();
     virtually(async {
         let shelf = std::rc::Rc::new(std::cell::RefCell::new(None));

@@ -35,7 +35,8 @@ fn panicking_destructors_take_nothing_down() {
         }
     }
     virtually(async {
-        // Of the future, when it is cancelled; of the future, when it has ended; of an output nobody wants.
+        // Of the future, when it is cancelled; of the future, when it has ended; of an output
+        // nobody wants.
         let bomb = Bomb;
         let cancelled = create_task(async move {
             let _bomb = bomb;

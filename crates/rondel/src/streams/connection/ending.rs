@@ -47,7 +47,8 @@ impl Connection {
         self.end_at_once(None);
     }
 
-    /// A handshake has failed, or was given up: what it has still to say is sent, as far as the kernel takes it.
+    /// A handshake has failed, or was given up: what it has still to say is sent, as far as the
+    /// kernel takes it.
     #[cfg(feature = "rustls")]
     pub(crate) fn close_failed(self: &Rc<Self>) {
         if !self.is(LOST) {
@@ -56,8 +57,8 @@ impl Connection {
         self.abort();
     }
 
-    /// Gives the socket away: the connection is over without anything having happened to it. What has arrived is added to
-    /// `unread`.
+    /// Gives the socket away: the connection is over without anything having happened to it. What
+    /// has arrived is added to `unread`.
     pub(crate) fn detach(self: &Rc<Self>, unread: &mut Vec<u8>) -> io::Result<OwnedFd> {
         self.check()?;
         if self.is(SECURED) {
@@ -141,7 +142,8 @@ impl Connection {
             left = None;
             match received {
                 Received::Data(count) => {
-                    // What is encrypted ends here: the failure is told in place of what is behind it.
+                    // What is encrypted ends here: the failure is told in place of what is behind
+                    // it.
                     if !self.is(SECURED) {
                         arrived.feed(chunk);
                     }
@@ -196,8 +198,8 @@ impl Connection {
         }
     }
 
-    /// What the peer, or the way to it, has ended the connection with, if it is how peers come and go: a reset, or
-    /// an end that came while there was something to send.
+    /// What the peer, or the way to it, has ended the connection with, if it is how peers come and
+    /// go: a reset, or an end that came while there was something to send.
     pub(in super::super) fn ordinary_loss(&self) -> Option<String> {
         let failure = self.failure.borrow();
         let failure = failure.as_ref().filter(|failure| {

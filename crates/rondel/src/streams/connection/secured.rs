@@ -1,11 +1,12 @@
 //! A connection whose bytes are encrypted.
 //!
-//! rustls works on bytes that it is given. This stands between the socket and the connection's buffers: what is received
-//! is decrypted into them, and what is written waits, as plain text, until the step is over, and is encrypted then, in as few
-//! records as can be. Readers, writers, flow control and the ways a connection ends know nothing of it.
+//! rustls works on bytes that it is given. This stands between the socket and the connection's
+//! buffers: what is received is decrypted into them, and what is written waits, as plain text,
+//! until the step is over, and is encrypted then, in as few records as can be. Readers, writers,
+//! flow control and the ways a connection ends know nothing of it.
 //!
-//! The end of an encrypted stream is a message of its own (`close_notify`). A connection that just ends was cut off, by
-//! whomever: reads say so, after what has arrived.
+//! The end of an encrypted stream is a message of its own (`close_notify`). A connection that just
+//! ends was cut off, by whomever: reads say so, after what has arrived.
 
 use std::io;
 use std::mem;
@@ -28,8 +29,9 @@ pub(super) struct Secured {
 }
 
 impl Connection {
-    /// From now on what goes over the socket is encrypted. What has arrived, and `early`, which was read before
-    /// that, belong to the handshake: text that somebody has slipped in before it is not taken for the peer's.
+    /// From now on what goes over the socket is encrypted. What has arrived, and `early`, which was
+    /// read before that, belong to the handshake: text that somebody has slipped in before it is
+    /// not taken for the peer's.
     pub(crate) fn secure(
         self: &Rc<Self>,
         mut session: Session,
@@ -65,7 +67,8 @@ impl Connection {
         self.check()
     }
 
-    /// One poll of the handshake. Application data that comes with its last message goes into `buffer`.
+    /// One poll of the handshake. Application data that comes with its last message goes into
+    /// `buffer`.
     pub(crate) fn poll_handshake(
         self: &Rc<Self>,
         buffer: &mut ReadBuffer<Chunk>,
