@@ -13,7 +13,7 @@ BUILD  := target/python-$(TAG)
 
 # What the extension module is built from.
 SOURCES := Cargo.toml Cargo.lock pyproject.toml $(shell find crates/rondel-engine/src crates/rondel-python -name target -prune -o -type f -print)
-RUST    := --workspace --exclude rondel-python --exclude rondel-pyo3 --exclude rondel-pyo3-testing
+RUST    := --workspace --exclude rondel-python --exclude rondel-pyo3 --exclude rondel-pyo3-testing --all-features
 
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
