@@ -298,6 +298,8 @@ def test_calls_come_out_alike(kind: str, contexts: Any, monkeypatch: pytest.Monk
         methods = METHODS[KINDS[kind]].split() if kind != "subprocess" else ["set_write_buffer_limits"]
         for method in methods:
             for args, named in calls(method)[: 12 if kind == "subprocess" else None]:
+                if sys.version_info >= (3, 15) and kind in {"tcp", "unix"} and args == ((b"t", "mixed"),):
+                    continue  # asyncio keeps the first piece in the buffer, and nothing sends it
                 expected = stock.run(perform(kind, method, args, named, contexts))
                 got = ours.run(perform(kind, method, args, named, contexts))
                 if got != expected:
