@@ -18,7 +18,7 @@ RUST    := --workspace --exclude rondel-python --exclude rondel-pyo3 --exclude r
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-loom test-python test-extension test-conformance test-panic test-asan test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows lint-shell lint-words check-msrv deny fmt docs wheel wheels clean tools
+.PHONY: help run test test-rust test-loom test-python test-traces test-extension test-conformance test-panic test-asan test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows lint-shell lint-words check-msrv deny fmt docs wheel wheels clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
@@ -27,7 +27,7 @@ help: ## List what can be made
 run: build ## Build everything and take the tour of the example programs
 	@$(PY) examples/tour.py $(ARGS)
 
-test: test-rust test-loom test-python test-extension test-conformance test-panic test-bench ## Build and run every test, Rust and Python
+test: test-rust test-loom test-python test-traces test-extension test-conformance test-panic test-bench ## Build and run every test, Rust and Python
 
 test-rust: tools ## Run the tests of the Rust crates
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \
@@ -39,6 +39,11 @@ test-rust: tools ## Run the tests of the Rust crates
 
 test-python: build ## Run the Python tests; ARGS go to pytest
 	$(PY) -m pytest -o cache_dir=$(abspath $(VENV))/pytest-cache $(ARGS)
+
+# The same random programs on asyncio and in the Rust face, whose program for it has a folder of its own.
+test-traces: build
+	$(CARGO) build --package rondel --example trace --target-dir $(BUILD)
+	$(PY) -m pytest -o cache_dir=$(abspath $(VENV))/pytest-cache tests/differential/test_rust_traces.py --rust-trace $(BUILD)/debug/examples/trace $(ARGS)
 
 # An extension module made with rondel-pyo3, awaited on each loop that is installed.
 test-extension: build $(VENV)/extension/.built ## Test Rust futures on Python's loops; ARGS go to pytest

@@ -46,6 +46,9 @@ class Implementation:
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--impl", default="asyncio,rondel,factory", help="which implementations to test, with commas")
     parser.addoption("--panic-probe", help="the folder of a build with the feature panic-probe, for test_panics.py")
+    parser.addoption(
+        "--rust-trace", help="the program built from crates/rondel/examples/trace.rs, for test_rust_traces.py"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

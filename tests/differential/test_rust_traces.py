@@ -1,8 +1,9 @@
 """Random programs leave the same trace on asyncio as, translated, in the Rust face.
 
-A program is words, which `crates/rondel/examples/trace.rs` runs: tasks with locks, semaphores, queues, events, timeouts, and
-cancellations of each other. Here they are made up, and run on asyncio with a virtual clock. Each event is noted with its time,
-and the order within one moment counts as well.
+A program is words, which `crates/rondel/examples/trace.rs` runs (`make test-traces` builds it):
+tasks with locks, semaphores, queues, events, timeouts, and cancellations of each other. Here they
+are made up, and run on asyncio with a virtual clock. Each event is noted with its time, and the
+order within one moment counts as well.
 
 Two things are not compared. Timers that are due at the same moment: asyncio leaves their order open, so each duration is another
 one. And a condition whose waiter is cancelled: a Rust future that is dropped has no lock to take again, so programs with
@@ -10,25 +11,18 @@ conditions and barriers have no cancellations.
 """
 
 import asyncio
-import json
 import random
-import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from clocks import START, JumpingLoop
 
-ROOT = Path(__file__).parents[2]
 #: In seconds. Much later, and the time as a float is not exact enough for asyncio to find its timer due.
 END = 1_000_000
 PROGRAMS = 400
 
-pytestmark = [
-    pytest.mark.skipif(sys.version_info < (3, 13), reason="queues can be shut down from 3.13 on"),
-    pytest.mark.skipif(shutil.which("cargo") is None, reason="without cargo there is no Rust program"),
-]
+pytestmark = pytest.mark.skipif(sys.version_info < (3, 13), reason="queues can be shut down from 3.13 on")
 
 
 class Maker:
@@ -255,18 +249,12 @@ def on_asyncio(words):
         return runner.run(main())
 
 
-@pytest.fixture(scope="module")
-def interpreter():
-    command = ["cargo", "build", "--quiet", "-p", "rondel", "--example", "trace"]
-    subprocess.run(command, cwd=ROOT, check=True)
-    target = subprocess.run(
-        ["cargo", "metadata", "--no-deps", "--format-version", "1"],
-        cwd=ROOT,
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    return Path(json.loads(target.stdout)["target_directory"]) / "debug" / "examples" / "trace"
+@pytest.fixture
+def interpreter(request):
+    path = request.config.getoption("--rust-trace")
+    if not path:
+        pytest.skip("make test-traces builds the program that this needs")
+    return path
 
 
 @pytest.mark.parametrize("cancels", [False, True], ids=["calm", "cancelling"])

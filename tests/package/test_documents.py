@@ -52,7 +52,8 @@ def times_in(text):
 
 def blocks_of(document):
     text = document.read_text()
-    for block in re.finditer(r"^```(\w*)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
+    # What follows the language says how rustdoc is to run the block.
+    for block in re.finditer(r"^```(\w*)(?:,no_run)?\n(.*?)^```$", text, re.MULTILINE | re.DOTALL):
         yield text.count("\n", 0, block.start()) + 1, block[1], block[2]
 
 

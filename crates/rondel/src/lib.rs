@@ -184,8 +184,8 @@ pub use time::{
     Instant, Sleep, Timeout, advance, sleep, sleep_until, timeout, timeout_at, yield_now,
 };
 
-/// Runs the Rust programs of README and documentation.
-#[cfg(doctest)]
+/// Runs the Rust programs of README and documentation. Some show what features give.
+#[cfg(all(doctest, feature = "hyper", feature = "rustls"))]
 #[doc = include_str!("../../../README.md")]
 #[doc = include_str!("../../../docs/rust.md")]
 struct Documents;
