@@ -3,46 +3,13 @@
 import asyncio
 import contextvars
 import gc
-import importlib.util
 import os
 import threading
 import warnings
-from collections.abc import Callable, Coroutine, Iterator
-from typing import Any
 
 import pytest
 
 rust = pytest.importorskip("rondel_pyo3_testing", reason="make test-extension builds it")
-
-
-def factories() -> Iterator[Any]:
-    yield pytest.param(asyncio.SelectorEventLoop, id="asyncio")
-    if importlib.util.find_spec("rondel"):
-        import rondel
-
-        yield pytest.param(rondel.new_event_loop, id="rondel")
-    if importlib.util.find_spec("uvloop"):
-        import uvloop
-
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(asyncio.sleep(0))  # opens what uvloop keeps open
-        yield pytest.param(uvloop.new_event_loop, id="uvloop")
-
-
-@pytest.fixture(params=factories())
-def run(request: pytest.FixtureRequest) -> Callable[[Coroutine[Any, Any, Any]], Any]:
-    def run(main: Coroutine[Any, Any, Any]) -> Any:
-        with asyncio.Runner(loop_factory=request.param) as runner:
-            return runner.run(main)
-
-    return run
-
-
-@pytest.fixture(autouse=True)
-def everything_is_dropped() -> Iterator[None]:
-    yield
-    gc.collect()
-    assert rust.alive() == 0
 
 
 def test_a_future_that_is_ready_gives_its_value(run) -> None:
@@ -225,49 +192,6 @@ def test_sockets_of_rust_work_beside_those_of_python(run) -> None:
             await rust.request("127.0.0.1", 1, b"")
         server.close()
         await server.wait_closed()
-
-    run(main())
-
-
-def test_rust_awaits_what_python_has(run) -> None:
-    async def add(a: int, b: int) -> int:
-        await asyncio.sleep(0.01)
-        return a + b
-
-    async def fails() -> None:
-        await asyncio.sleep(0)
-        raise ValueError("no")
-
-    async def main() -> None:
-        assert await rust.awaited(add(1, 2)) == 3
-        assert await rust.awaited(rust.awaited(add(1, 2))) == 3
-        future = asyncio.get_running_loop().create_future()
-        future.set_result("set")
-        assert await rust.awaited(future) == "set"
-        with pytest.raises(ValueError, match="no"):
-            await rust.awaited(fails())
-        with pytest.raises(TypeError):
-            await rust.awaited(1)
-
-    run(main())
-
-
-def test_a_cancellation_reaches_what_rust_awaits(run) -> None:
-    async def main() -> None:
-        ended = asyncio.Event()
-
-        async def waits() -> None:
-            try:
-                await asyncio.sleep(60)
-            finally:
-                ended.set()
-
-        task = asyncio.create_task(rust.awaited(waits()))
-        await asyncio.sleep(0.01)
-        task.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await task
-        await asyncio.wait_for(ended.wait(), 5)
 
     run(main())
 

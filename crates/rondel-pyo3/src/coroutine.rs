@@ -3,7 +3,8 @@
 //! It is polled by the step of the Python task that awaits it: `current_task()`, context variables
 //! and tracebacks are that task's. While it is pending, the task waits for a future of its loop,
 //! which the waker completes. An exception that is thrown in, a cancellation above all, drops the
-//! Rust future first and is raised then.
+//! Rust future first and is raised then. While the future waits for a Python awaitable alone, what
+//! the task sends and throws goes to that one (`delegate.rs`).
 
 use std::any::Any;
 use std::cell::RefCell;
@@ -16,12 +17,15 @@ use std::task::{Context, Poll};
 use std::thread::{self, ThreadId};
 
 use pyo3::exceptions::{
-    PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
+    PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
 };
+use pyo3::gc::{PyTraverseError, PyVisit};
 use pyo3::intern;
 use pyo3::prelude::*;
 
-use crate::local::{Local, WakeParts};
+use crate::delegate::step::Step;
+use crate::delegate::{Awaited, End, Input};
+use crate::local::{Local, OWN_WAKERS, WakeParts};
 
 /// The future behind a coroutine.
 type Boxed = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
@@ -50,6 +54,19 @@ struct Started {
     future: Option<Boxed>,
     local: Rc<Local>,
     wake: Option<WakeParts>,
+    /// The awaitable of Python's that it waits for, and for nothing else.
+    delegate: Option<Rc<Awaited>>,
+    /// The awaitables of Python's that it waits for beside other things.
+    awaited: Vec<Rc<Awaited>>,
+    /// What was thrown into these.
+    thrown: Option<Thrown>,
+}
+
+/// An exception that was thrown into awaitables of Python's. If it ends them all, but not the
+/// future that awaits them, it ends the future as well.
+struct Thrown {
+    error: PyErr,
+    into: Vec<Rc<Awaited>>,
 }
 
 impl Started {
@@ -63,6 +80,9 @@ impl Started {
             future: Some(future),
             local,
             wake: Some(wake),
+            delegate: None,
+            awaited: Vec::new(),
+            thrown: None,
         }))
     }
 }
@@ -97,7 +117,7 @@ impl Coroutine {
 
     /// Goes on: to what the task is to wait for, or to the end. `None` is the end with the result
     /// `None`, which the interpreter takes without an exception; any other is a `StopIteration`.
-    fn resume(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+    fn resume(&self, py: Python<'_>, input: Input<'_, '_>) -> PyResult<Option<Py<PyAny>>> {
         let state = self.state.get()?;
         let before = state.replace(State::Running);
         let mut started = match before {
@@ -118,26 +138,23 @@ impl Coroutine {
                 ));
             }
         };
-        let polled = {
-            // A panic leaves it done: the future is not polled again.
-            let ended = EndedByPanic(state);
-            let started = &mut *started;
-            let polled = match (&mut started.future, &started.wake) {
-                (Some(future), Some(wake)) => {
-                    drop(started.local.take_future(wake.number));
-                    wake.wakeup.reset();
-                    let mut context = Context::from_waker(&wake.waker);
-                    started
-                        .local
-                        .enter(py, || future.as_mut().poll(&mut context))
-                }
-                _ => Poll::Pending,
-            };
-            mem::forget(ended);
-            polled
+        // A panic leaves it done: the future is not polled again.
+        let ended = EndedByPanic(state);
+        let yielded = match (&started.delegate, input) {
+            (Some(delegate), input) => delegate.resume(py, input),
+            (None, Input::Value(_)) => None,
+            (None, Input::Exception(error)) => {
+                started.interrupt(py, error);
+                None
+            }
         };
-        match polled {
-            Poll::Ready(result) => {
+        let outcome = match yielded {
+            Some(yielded) => Outcome::Yielded(Ok(yielded)),
+            None => started.poll(py),
+        };
+        mem::forget(ended);
+        match outcome {
+            Outcome::Ended(result) => {
                 state.replace(State::Done);
                 drop(started);
                 match result {
@@ -146,28 +163,108 @@ impl Coroutine {
                     Err(error) => Err(error),
                 }
             }
-            Poll::Pending => {
-                let yielded = started.wait(py);
+            Outcome::Yielded(yielded) => {
                 state.replace(State::Suspended(started));
                 yielded.map(Some)
             }
         }
     }
 
-    /// Ends the coroutine: the future is dropped when this returns.
-    fn end(&self) -> PyResult<()> {
+    /// Whether what is thrown in goes to awaitables of Python's.
+    fn delegates(&self) -> PyResult<bool> {
+        let state = self.state.get()?.borrow();
+        Ok(match &*state {
+            State::Suspended(started) => started.delegate.is_some() || !started.awaited.is_empty(),
+            _ => false,
+        })
+    }
+
+    /// Ends the coroutine: the future is dropped when this returns. What it delegates to is closed
+    /// first, as by a coroutine of Python's.
+    fn end(&self, py: Python<'_>) -> PyResult<()> {
         let state = self.state.get()?;
-        let before = state.replace(State::Done);
+        let before = state.replace(State::Running);
         if let State::Running = before {
-            state.replace(State::Running);
             return Err(PyValueError::new_err("coroutine already executing"));
         }
+        let closed = match &before {
+            State::Suspended(started) => match &started.delegate {
+                Some(delegate) => delegate.close(py),
+                None => Ok(()),
+            },
+            _ => Ok(()),
+        };
+        state.replace(State::Done);
         drop(before);
-        Ok(())
+        closed
     }
 }
 
+/// What a step has come to.
+enum Outcome {
+    /// What the task is to wait for, or an exception that says why it cannot.
+    Yielded(PyResult<Py<PyAny>>),
+    Ended(PyResult<Py<PyAny>>),
+}
+
 impl Started {
+    /// Throws into the awaitables that the future waits for beside other things.
+    fn interrupt(&mut self, py: Python<'_>, error: PyErr) {
+        let Some(wake) = &self.wake else { return };
+        let into = mem::take(&mut self.awaited);
+        for awaited in &into {
+            awaited.interrupt(py, &error, &wake.waker);
+        }
+        self.thrown = Some(Thrown { error, into });
+    }
+
+    /// The future is pending. What was thrown, if it has ended all that it was thrown into.
+    fn take_thrown(&mut self) -> Option<PyErr> {
+        let thrown = self.thrown.as_ref()?;
+        let mut ends = thrown.into.iter().map(|awaited| awaited.end());
+        if ends.clone().any(|end| end.is_none()) {
+            return None;
+        }
+        let cancelled = ends.all(|end| end == Some(End::Cancelled));
+        let thrown = self.thrown.take()?;
+        cancelled.then_some(thrown.error)
+    }
+
+    /// Polls the future.
+    fn poll(&mut self, py: Python<'_>) -> Outcome {
+        self.delegate = None;
+        let (Some(future), Some(wake)) = (&mut self.future, &self.wake) else {
+            return Outcome::Yielded(Ok(py.None()));
+        };
+        drop(self.local.take_future(wake.number));
+        wake.wakeup.reset();
+        let mut context = Context::from_waker(&wake.waker);
+        let step = Step::begin(&wake.waker);
+        let polled = self.local.enter(py, || future.as_mut().poll(&mut context));
+        let pending = step.pending();
+        drop(step);
+        if let Poll::Ready(result) = polled {
+            return Outcome::Ended(result);
+        }
+        // Nobody else has a waker of the future's: it waits for nothing else.
+        let alone = !wake.wakeup.is_woken() && Arc::strong_count(&wake.wakeup) == OWN_WAKERS;
+        if let [awaited] = &*pending
+            && alone
+            && let Some(yielded) = awaited.delegate()
+        {
+            self.delegate = pending.into_iter().next();
+            return Outcome::Yielded(Ok(yielded));
+        }
+        for awaited in &pending {
+            awaited.wait(py, &wake.waker);
+        }
+        self.awaited = pending;
+        if let Some(error) = self.take_thrown() {
+            return Outcome::Ended(Err(error));
+        }
+        Outcome::Yielded(self.wait(py))
+    }
+
     /// What the task is to wait for: a future of the loop, or nothing if it was woken meanwhile.
     fn wait(&self, py: Python<'_>) -> PyResult<Py<PyAny>> {
         let Some(wake) = self.wake.as_ref().filter(|wake| !wake.wakeup.is_woken()) else {
@@ -186,8 +283,7 @@ impl Started {
 #[pymethods]
 impl Coroutine {
     fn send(&self, py: Python<'_>, value: &Bound<'_, PyAny>) -> PyResult<Py<PyAny>> {
-        let _ = value; // what asyncio's futures give is always `None`
-        match self.resume(py)? {
+        match self.resume(py, Input::Value(value))? {
             Some(yielded) => Ok(yielded),
             None => Err(PyStopIteration::new_err(())),
         }
@@ -196,6 +292,7 @@ impl Coroutine {
     #[pyo3(signature = (kind, value=None, traceback=None, /))]
     fn throw(
         &self,
+        py: Python<'_>,
         kind: &Bound<'_, PyAny>,
         value: Option<&Bound<'_, PyAny>>,
         traceback: Option<&Bound<'_, PyAny>>,
@@ -212,12 +309,20 @@ impl Coroutine {
                 "exceptions must be classes or instances deriving from BaseException",
             ));
         }
-        self.end()?;
-        Err(PyErr::from_value(exception))
+        let closes = exception.is_instance_of::<PyGeneratorExit>();
+        let error = PyErr::from_value(exception);
+        if !closes && self.delegates()? {
+            return match self.resume(py, Input::Exception(error))? {
+                Some(yielded) => Ok(yielded),
+                None => Err(PyStopIteration::new_err(())),
+            };
+        }
+        self.end(py)?;
+        Err(error)
     }
 
-    fn close(&self) -> PyResult<()> {
-        self.end()
+    fn close(&self, py: Python<'_>) -> PyResult<()> {
+        self.end(py)
     }
 
     fn __await__(this: Bound<'_, Self>) -> Bound<'_, Self> {
@@ -229,7 +334,7 @@ impl Coroutine {
     }
 
     fn __next__(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
-        self.resume(py)
+        self.resume(py, Input::Value(py.None().bind(py)))
     }
 
     #[getter]
@@ -248,8 +353,25 @@ impl Coroutine {
     }
 
     #[getter]
-    fn cr_await(&self) -> Option<Py<PyAny>> {
-        None
+    fn cr_await(&self, py: Python<'_>) -> PyResult<Option<Py<PyAny>>> {
+        let state = self.state.get()?.borrow();
+        let State::Suspended(started) = &*state else {
+            return Ok(None);
+        };
+        let delegate = started.delegate.as_ref();
+        Ok(delegate.and_then(|delegate| delegate.iterator(py)))
+    }
+
+    fn __traverse__(&self, visit: PyVisit<'_>) -> Result<(), PyTraverseError> {
+        // In another thread it counts as in use.
+        if let Ok(state) = self.state.get()
+            && let Ok(state) = state.try_borrow()
+            && let State::Suspended(started) = &*state
+            && let Some(delegate) = &started.delegate
+        {
+            delegate.traverse(&visit)?;
+        }
+        Ok(())
     }
 
     fn __repr__(&self) -> String {

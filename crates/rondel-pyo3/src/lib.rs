@@ -26,20 +26,24 @@
 //! # How it works
 //! For each loop there is a [`rondel::Guest`]: an executor and a reactor whose descriptor the loop
 //! watches (`local.rs`). A [`Coroutine`] polls its future within it (`coroutine.rs`). A waker, on
-//! whatever thread, leads back to the loop (`wakeup.rs`). All of the crate `rondel` works in such a
-//! future: sockets, timers, tasks, threads for what blocks.
+//! whatever thread, leads back to the loop (`wakeup.rs`). A Python awaitable is advanced in the same
+//! step (`delegate.rs`). All of the crate `rondel` works in such a future: sockets, timers, tasks,
+//! threads for what blocks.
 //!
 //! # Cancellation
 //! A cancelled task drops the future at its `await`, on the loop's thread, before the coroutine
-//! that awaits it sees `CancelledError`.
+//! that awaits it sees `CancelledError`. If the future waits for a Python awaitable alone, that one
+//! sees the cancellation first, and the future goes on with what comes of it.
 
 mod bridge;
 mod coroutine;
+mod delegate;
 mod local;
 mod wakeup;
 
 pub use bridge::{future_into_py, into_future, local_future_into_py, spawn};
 pub use coroutine::Coroutine;
+pub use delegate::{AwaitPy, await_py};
 pub use rondel_pyo3_macros::function;
 
 use std::any::TypeId;
@@ -77,7 +81,7 @@ where
 }
 
 /// Has asyncio take our class for one of coroutines. Once.
-fn register(py: Python<'_>) -> PyResult<()> {
+pub(crate) fn register(py: Python<'_>) -> PyResult<()> {
     static REGISTERED: PyOnceLock<()> = PyOnceLock::new();
     REGISTERED
         .get_or_try_init(py, || {

@@ -50,6 +50,9 @@ pub(crate) struct WakeParts {
     pub(crate) waker: Waker,
 }
 
+/// How many references to a [`Wakeup`] there are if nobody has a waker of it.
+pub(crate) const OWN_WAKERS: usize = 2;
+
 /// How many of them are kept.
 const MAX_SPARE: usize = 64;
 
@@ -178,7 +181,7 @@ impl Local {
         drop(self.take_future(parts.number));
         let mut spare = self.spare.borrow_mut();
         // A waker that somebody has kept does not know of the next owner's state.
-        if spare.len() < MAX_SPARE && Arc::strong_count(&parts.wakeup) == 2 {
+        if spare.len() < MAX_SPARE && Arc::strong_count(&parts.wakeup) == OWN_WAKERS {
             spare.push(parts);
         } else {
             drop(spare);
@@ -321,12 +324,13 @@ impl Turn {
 ///
 /// # Errors
 /// `RuntimeError` if none does.
-fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+pub(crate) fn running_loop(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    get_running_loop(py)?.ok_or_else(|| PyRuntimeError::new_err("no running event loop"))
+}
+
+/// The loop that runs in this thread, if one does.
+pub(crate) fn get_running_loop(py: Python<'_>) -> PyResult<Option<Bound<'_, PyAny>>> {
     static GET: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let get = GET.import(py, "asyncio", "_get_running_loop")?;
-    let event_loop = get.call0()?;
-    if event_loop.is_none() {
-        return Err(PyRuntimeError::new_err("no running event loop"));
-    }
-    Ok(event_loop)
+    let event_loop = GET.import(py, "asyncio", "_get_running_loop")?.call0()?;
+    Ok((!event_loop.is_none()).then_some(event_loop))
 }

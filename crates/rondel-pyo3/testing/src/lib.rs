@@ -143,11 +143,127 @@ async fn request(host: String, port: u16, line: Vec<u8>) -> PyResult<Vec<u8>> {
     Ok(reader.readline().await?.to_vec())
 }
 
+/// Awaits something of Python's, as a task of the loop.
+#[rondel_pyo3::function]
+async fn awaited_as_task(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    let _alive = Alive::new();
+    Python::attach(|py| rondel_pyo3::into_future(awaitable.into_bound(py)))?.await
+}
+
 /// Awaits something of Python's.
 #[rondel_pyo3::function]
 async fn awaited(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
     let _alive = Alive::new();
-    Python::attach(|py| rondel_pyo3::into_future(awaitable.into_bound(py)))?.await
+    rondel_pyo3::await_py(awaitable).await
+}
+
+/// Awaits one after the other.
+#[rondel_pyo3::function]
+async fn awaited_in_turn(awaitables: Vec<Py<PyAny>>) -> PyResult<Vec<Py<PyAny>>> {
+    let _alive = Alive::new();
+    let mut results = Vec::new();
+    for awaitable in awaitables {
+        results.push(rondel_pyo3::await_py(awaitable).await?);
+        rondel::yield_now().await;
+    }
+    Ok(results)
+}
+
+/// Awaits something of Python's, and gives the name of the exception's class if it fails.
+#[rondel_pyo3::function]
+async fn outcome(awaitable: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    let _alive = Alive::new();
+    match rondel_pyo3::await_py(awaitable).await {
+        Ok(value) => Ok(value),
+        Err(error) => Python::attach(|py| Ok(error.get_type(py).name()?.into_any().unbind())),
+    }
+}
+
+/// Awaits something of Python's for so many seconds: `None` if that was not enough.
+#[rondel_pyo3::function]
+async fn awaited_within(seconds: f64, awaitable: Py<PyAny>) -> PyResult<Option<Py<PyAny>>> {
+    let _alive = Alive::new();
+    let awaited = rondel_pyo3::await_py(awaitable);
+    match rondel::timeout(Duration::from_secs_f64(seconds), awaited).await {
+        Ok(result) => result.map(Some),
+        Err(_) => Ok(None),
+    }
+}
+
+/// Awaits several at once, polling each with the task's own waker or with one of its own.
+#[rondel_pyo3::function]
+async fn joined(awaitables: Vec<Py<PyAny>>, own_wakers: bool) -> PyResult<Vec<Py<PyAny>>> {
+    let _alive = Alive::new();
+    let mut futures: Vec<_> = awaitables
+        .into_iter()
+        .map(|awaitable| Some(Box::pin(rondel_pyo3::await_py(awaitable))))
+        .collect();
+    let mut results: Vec<Option<PyResult<_>>> = futures.iter().map(|_| None).collect();
+    poll_fn(|context| {
+        let own = std::task::Waker::from(std::sync::Arc::new(Forward(context.waker().clone())));
+        let mut context = match own_wakers {
+            true => std::task::Context::from_waker(&own),
+            false => std::task::Context::from_waker(context.waker()),
+        };
+        for (future, result) in futures.iter_mut().zip(&mut results) {
+            if let Some(pending) = future
+                && let Poll::Ready(output) = pending.as_mut().poll(&mut context)
+            {
+                *future = None;
+                *result = Some(output);
+            }
+        }
+        match futures.iter().all(Option::is_none) {
+            true => Poll::Ready(()),
+            false => Poll::Pending,
+        }
+    })
+    .await;
+    results.into_iter().flatten().collect()
+}
+
+/// Awaits something of Python's, and something that never comes.
+#[rondel_pyo3::function]
+async fn awaited_beside_nothing(awaitable: Py<PyAny>) -> PyResult<()> {
+    let _alive = Alive::new();
+    let mut awaited = Some(Box::pin(rondel_pyo3::await_py(awaitable)));
+    let mut waker = None;
+    poll_fn(|context| {
+        // As join! does.
+        if let Some(future) = &mut awaited
+            && future.as_mut().poll(context).is_ready()
+        {
+            awaited = None;
+        }
+        waker = Some(context.waker().clone());
+        Poll::<()>::Pending
+    })
+    .await;
+    drop(waker);
+    Ok(())
+}
+
+/// A waker that wakes another.
+struct Forward(std::task::Waker);
+
+impl std::task::Wake for Forward {
+    fn wake(self: std::sync::Arc<Self>) {
+        self.0.wake_by_ref();
+    }
+}
+
+/// Begins to await something of Python's, and goes on in a task of Rust's.
+#[rondel_pyo3::function]
+async fn awaited_elsewhere(awaitable: Py<PyAny>, begin_here: bool) -> PyResult<Py<PyAny>> {
+    let _alive = Alive::new();
+    let mut future = Box::pin(rondel_pyo3::await_py(awaitable));
+    if begin_here {
+        let polled = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await;
+        assert!(polled.is_pending());
+    }
+    rondel::create_task(future)
+        .await
+        .map_err(|error| PyOSError::new_err(error.to_string()))?
 }
 
 /// The task that runs now, as asyncio sees it, before and after a wait.
@@ -198,6 +314,13 @@ fn rondel_pyo3_testing(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(add_in_thread, module)?)?;
     module.add_function(wrap_pyfunction!(request, module)?)?;
     module.add_function(wrap_pyfunction!(awaited, module)?)?;
+    module.add_function(wrap_pyfunction!(awaited_as_task, module)?)?;
+    module.add_function(wrap_pyfunction!(awaited_in_turn, module)?)?;
+    module.add_function(wrap_pyfunction!(outcome, module)?)?;
+    module.add_function(wrap_pyfunction!(awaited_within, module)?)?;
+    module.add_function(wrap_pyfunction!(joined, module)?)?;
+    module.add_function(wrap_pyfunction!(awaited_beside_nothing, module)?)?;
+    module.add_function(wrap_pyfunction!(awaited_elsewhere, module)?)?;
     module.add_function(wrap_pyfunction!(current_task, module)?)?;
     module.add_function(wrap_pyfunction!(sleep_as_future, module)?)?;
     module.add_function(wrap_pyfunction!(fail_as_future, module)?)?;
