@@ -1,8 +1,10 @@
-//! The attribute macro of the crate `rondel-pyo3`, which exports and documents it.
+//! The attribute macros of the crate `rondel-pyo3`, which exports them.
+
+mod methods;
 
 use proc_macro::TokenStream;
 use quote::quote;
-use syn::{FnArg, ItemFn, Pat, ReturnType, parse_macro_input};
+use syn::{FnArg, ItemFn, ItemImpl, Pat, ReturnType, parse_macro_input};
 
 /// Makes a function of a Python module from an `async fn`: called from Python it gives a coroutine,
 /// which runs the body on the thread of the loop that awaits it. What is in the parentheses goes to
@@ -14,6 +16,37 @@ pub fn function(options: TokenStream, item: TokenStream) -> TokenStream {
     let options = proc_macro2::TokenStream::from(options);
     let function = parse_macro_input!(item as ItemFn);
     match expand(&options, function) {
+        Ok(tokens) => tokens.into(),
+        Err(error) => error.to_compile_error().into(),
+    }
+}
+
+/// Makes methods of a Python class from an `impl` block, as PyO3's `#[pymethods]` does, in which
+/// methods may be `async fn`s: those give coroutines, as with [`macro@function`].
+///
+/// An async method owns what it works on as long as its coroutine lives. It takes
+///
+/// - `&self`, of a class that is `frozen`,
+/// - `slf: Py<Self>`, of any class: what it borrows of it, it borrows between two awaits,
+/// - `cls: Py<PyType>` as a `#[classmethod]`, and nothing as a `#[staticmethod]`.
+///
+/// What `#[pymethods]` takes beside, methods that are not async and attributes as
+/// `#[pyo3(signature = …)]`, is left as it is.
+///
+/// ```ignore
+/// #[rondel_pyo3::methods]
+/// impl Client {
+///     #[pyo3(signature = (key, *, default=None))]
+///     async fn get(&self, key: String, default: Option<Py<PyAny>>) -> PyResult<Py<PyAny>> {
+///         …
+///     }
+/// }
+/// ```
+#[proc_macro_attribute]
+pub fn methods(options: TokenStream, item: TokenStream) -> TokenStream {
+    let options = proc_macro2::TokenStream::from(options);
+    let block = parse_macro_input!(item as ItemImpl);
+    match methods::expand(&options, block) {
         Ok(tokens) => tokens.into(),
         Err(error) => error.to_compile_error().into(),
     }
@@ -53,7 +86,7 @@ fn expand(
         }
     }
     let (name, inputs) = (&sig.ident, &sig.inputs);
-    let text = name.to_string();
+    let text = name.to_string().replace("r#", "");
     Ok(quote! {
         #(#attrs)*
         #[::pyo3::pyfunction(#options)]

@@ -36,6 +36,7 @@ type Boxed = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
 /// `wait_for`. It begins when it is awaited first, and belongs to the loop that runs then.
 #[pyclass(frozen, weakref, module = "rondel_pyo3")]
 pub struct Coroutine {
+    /// The function's, with that of the class before it if it is a method.
     name: &'static str,
     state: ThreadBound,
 }
@@ -339,7 +340,7 @@ impl Coroutine {
 
     #[getter]
     fn __name__(&self) -> &'static str {
-        self.name
+        self.name.rsplit('.').next().unwrap_or(self.name)
     }
 
     #[getter]

@@ -44,7 +44,7 @@ mod wakeup;
 pub use bridge::{future_into_py, into_future, local_future_into_py, spawn};
 pub use coroutine::Coroutine;
 pub use delegate::{AwaitPy, await_py};
-pub use rondel_pyo3_macros::function;
+pub use rondel_pyo3_macros::{function, methods};
 
 use std::any::TypeId;
 

@@ -299,6 +299,95 @@ fn fail_as_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     })
 }
 
+/// Counts, with async methods of each kind.
+#[pyclass(frozen)]
+struct Counter {
+    count: AtomicUsize,
+    _alive: Alive,
+}
+
+#[rondel_pyo3::methods]
+impl Counter {
+    #[new]
+    fn new() -> Self {
+        Self {
+            count: AtomicUsize::new(0),
+            _alive: Alive::new(),
+        }
+    }
+
+    /// Adds to it, in so many steps.
+    #[pyo3(signature = (amount, *, steps=1))]
+    async fn add(&self, amount: usize, steps: usize) -> PyResult<usize> {
+        for _ in 0..steps {
+            rondel::yield_now().await;
+            self.count.fetch_add(amount, Ordering::Relaxed);
+        }
+        Ok(self.count())
+    }
+
+    /// What it has counted.
+    #[getter]
+    fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    async fn itself(slf: Py<Self>) -> PyResult<Py<Self>> {
+        rondel::yield_now().await;
+        Ok(slf)
+    }
+
+    #[classmethod]
+    async fn name_of(cls: Py<pyo3::types::PyType>, mut after: String) -> PyResult<String> {
+        rondel::yield_now().await;
+        after.insert_str(
+            0,
+            &Python::attach(|py| cls.bind(py).name()?.extract::<String>())?,
+        );
+        Ok(after)
+    }
+
+    #[staticmethod]
+    #[pyo3(name = "double")]
+    async fn twice(number: usize) -> PyResult<usize> {
+        rondel::yield_now().await;
+        Ok(2 * number)
+    }
+
+    async fn __aenter__(slf: Py<Self>) -> PyResult<Py<Self>> {
+        Ok(slf)
+    }
+
+    #[pyo3(signature = (*_details))]
+    async fn __aexit__(&self, _details: Py<pyo3::types::PyTuple>) -> PyResult<()> {
+        rondel::yield_now().await;
+        self.count.store(0, Ordering::Relaxed);
+        Ok(())
+    }
+}
+
+/// A class that changes.
+#[pyclass]
+struct Changing {
+    value: i64,
+}
+
+#[rondel_pyo3::methods]
+impl Changing {
+    #[new]
+    fn new(value: i64) -> Self {
+        Self { value }
+    }
+
+    async fn swap(slf: Py<Self>, value: i64) -> PyResult<i64> {
+        rondel::yield_now().await;
+        Python::attach(|py| {
+            let mut own = slf.try_borrow_mut(py)?;
+            Ok(std::mem::replace(&mut own.value, value))
+        })
+    }
+}
+
 #[pymodule]
 fn rondel_pyo3_testing(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(alive, module)?)?;
@@ -324,5 +413,7 @@ fn rondel_pyo3_testing(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(current_task, module)?)?;
     module.add_function(wrap_pyfunction!(sleep_as_future, module)?)?;
     module.add_function(wrap_pyfunction!(fail_as_future, module)?)?;
+    module.add_class::<Counter>()?;
+    module.add_class::<Changing>()?;
     Ok(())
 }
