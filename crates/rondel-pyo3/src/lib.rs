@@ -39,11 +39,18 @@ mod bridge;
 mod coroutine;
 mod delegate;
 mod local;
+mod locals;
 mod wakeup;
 
-pub use bridge::{future_into_py, into_future, local_future_into_py, spawn};
+pub use bridge::{
+    future_into_py, future_into_py_with_locals, into_future, into_future_with_locals,
+    local_future_into_py, local_future_into_py_with_locals, run, run_until_complete, spawn,
+};
 pub use coroutine::Coroutine;
 pub use delegate::{AwaitPy, await_py};
+pub use locals::{
+    Scope, TaskLocals, get_current_locals, get_current_loop, get_running_loop, scope, scope_local,
+};
 pub use rondel_pyo3_macros::{function, methods};
 
 use std::any::TypeId;

@@ -10,7 +10,6 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Wake, Waker};
-use std::thread::{self, ThreadId};
 
 /// What is sent to the loop's thread.
 pub(crate) enum Mail {
@@ -32,8 +31,6 @@ pub(crate) struct Mailbox {
     state: Mutex<State>,
     /// Makes the guest's descriptor readable.
     ring: Waker,
-    /// The loop's thread.
-    thread: ThreadId,
 }
 
 #[derive(Default)]
@@ -49,7 +46,6 @@ impl Mailbox {
         Self {
             state: Mutex::default(),
             ring,
-            thread: thread::current().id(),
         }
     }
 
@@ -95,11 +91,6 @@ impl Mailbox {
     /// `garbage` was made in the loop's thread.
     pub(crate) unsafe fn send_garbage(&self, garbage: Box<dyn Any>) {
         self.send(Mail::Garbage(Garbage(garbage)));
-    }
-
-    /// Whether this is the loop's thread.
-    pub(crate) fn is_own_thread(&self) -> bool {
-        thread::current().id() == self.thread
     }
 
     /// Takes nothing from now on.

@@ -299,6 +299,97 @@ fn fail_as_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     })
 }
 
+/// Gives the values of a context variable before and after a wait, as a task of Rust's.
+#[pyfunction]
+fn variable_as_future(variable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let py = variable.py();
+    let variable = variable.unbind();
+    rondel_pyo3::local_future_into_py(py, async move {
+        let get = || Python::attach(|py| variable.call_method0(py, "get"));
+        let before = get()?;
+        rondel::sleep(Duration::from_millis(1)).await;
+        Python::attach(|py| variable.call_method1(py, "set", ("set within",)))?;
+        Ok((before, get()?))
+    })
+}
+
+/// Awaits what a function returns, in a task of Rust's.
+#[pyfunction]
+fn call_as_future(function: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let py = function.py();
+    let function = function.unbind();
+    rondel_pyo3::local_future_into_py(py, async move {
+        rondel::yield_now().await;
+        rondel_pyo3::await_py(Python::attach(|py| function.call0(py))?).await
+    })
+}
+
+/// In another thread, awaits what a function returns, on the loop of the caller.
+#[rondel_pyo3::function]
+async fn awaited_from_a_thread(function: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    let locals = Python::attach(rondel_pyo3::get_current_locals)?;
+    rondel::spawn_blocking(move || {
+        let future = Python::attach(|py| {
+            let awaitable = function.call0(py)?.into_bound(py);
+            rondel_pyo3::into_future_with_locals(&locals, awaitable)
+        })?;
+        rondel::run(future).map_err(|error| PyOSError::new_err(error.to_string()))?
+    })
+    .await
+    .map_err(|error| PyOSError::new_err(error.to_string()))?
+}
+
+/// Begins to await what a function returns on the loop of the caller, in another thread, and drops
+/// the future at once.
+#[rondel_pyo3::function]
+async fn dropped_in_a_thread(function: Py<PyAny>) -> PyResult<()> {
+    let locals = Python::attach(rondel_pyo3::get_current_locals)?;
+    let future = Python::attach(|py| {
+        let awaitable = function.call0(py)?.into_bound(py);
+        rondel_pyo3::into_future_with_locals(&locals, awaitable)
+    })?;
+    rondel::sleep(Duration::from_millis(5)).await;
+    rondel::spawn_blocking(move || drop(future))
+        .await
+        .map_err(|error| PyOSError::new_err(error.to_string()))
+}
+
+/// Runs on a loop that another thread runs, and gives that loop.
+#[pyfunction]
+fn loop_of(event_loop: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
+    let py = event_loop.py();
+    let locals = rondel_pyo3::TaskLocals::new(event_loop);
+    rondel_pyo3::future_into_py_with_locals(py, locals, async {
+        let mut woken = false;
+        poll_fn(|context| {
+            context.waker().wake_by_ref();
+            match std::mem::replace(&mut woken, true) {
+                true => Poll::Ready(()),
+                false => Poll::Pending,
+            }
+        })
+        .await;
+        Python::attach(|py| rondel_pyo3::get_current_loop(py).map(Bound::unbind))
+    })
+}
+
+/// Runs a loop until a future of Rust's has ended.
+#[pyfunction]
+fn run_until_slept(event_loop: Bound<'_, PyAny>) -> PyResult<String> {
+    rondel_pyo3::run_until_complete(event_loop, async {
+        rondel::sleep(Duration::from_millis(1)).await;
+        Ok("slept".to_owned())
+    })
+}
+
+/// As `asyncio.run` does, with a future of Rust's that awaits something.
+#[pyfunction]
+fn run_awaiting(py: Python<'_>, function: Py<PyAny>) -> PyResult<Py<PyAny>> {
+    rondel_pyo3::run(py, async move {
+        rondel_pyo3::await_py(Python::attach(|py| function.call0(py))?).await
+    })
+}
+
 /// Counts, with async methods of each kind.
 #[pyclass(frozen)]
 struct Counter {
@@ -413,6 +504,13 @@ fn rondel_pyo3_testing(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(current_task, module)?)?;
     module.add_function(wrap_pyfunction!(sleep_as_future, module)?)?;
     module.add_function(wrap_pyfunction!(fail_as_future, module)?)?;
+    module.add_function(wrap_pyfunction!(variable_as_future, module)?)?;
+    module.add_function(wrap_pyfunction!(call_as_future, module)?)?;
+    module.add_function(wrap_pyfunction!(awaited_from_a_thread, module)?)?;
+    module.add_function(wrap_pyfunction!(dropped_in_a_thread, module)?)?;
+    module.add_function(wrap_pyfunction!(loop_of, module)?)?;
+    module.add_function(wrap_pyfunction!(run_until_slept, module)?)?;
+    module.add_function(wrap_pyfunction!(run_awaiting, module)?)?;
     module.add_class::<Counter>()?;
     module.add_class::<Changing>()?;
     Ok(())
