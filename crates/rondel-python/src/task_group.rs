@@ -20,17 +20,17 @@ use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
 use crate::cpython::names::{Table, import, interned};
-use crate::cpython::native::Class;
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, NativeClass};
 use crate::cpython::object::{check, truth};
 use crate::cpython::python_class::make_class;
 use crate::cpython::types::{TypeBuilder, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot};
+use crate::cpython::{Native, Object, Owned, OwnedNative, Res, Slot};
+use crate::future::kinds::Waiter;
 use crate::future::watch::{self, Arrived, Watcher};
-use crate::future::{self, State, any, asyncio_part};
+use crate::future::{self, Future, State, any, asyncio_part};
 use crate::loop_core::LoopCore;
-use crate::task;
 use crate::task::functions::CREATE_TASK;
+use crate::task::{self, Task};
 
 /// The fields of a group, under asyncio's names.
 #[repr(C)]
@@ -97,21 +97,50 @@ struct Stock {
 
 static STOCK: Table<Stock> = Table::new();
 
-/// The group as a watcher of its tasks; the class is the one that user code sees.
-pub(crate) static WATCHER: Watcher = Watcher {
-    class: Class::new(),
-    name: |_, _| "TaskGroup._on_task_done",
-    method: Some(callback_of),
-    note: |_, _| Ok(Some(true)),
-    act: |group, child, _| child_done(group, child),
-    watches: |_, _| true,
-    arrived: |group| &TaskGroup::of(group).arrived,
-};
+/// The native base of the class that user code sees.
+static BASE: Class = Class::new();
+/// The class that user code sees.
+static CLASS: Class = Class::new();
 
-/// The bound method `_on_task_done`, which does the same as [`child_done`]. Foreign loops call it,
-/// and it is what `_callbacks` shows.
-fn callback_of(group: &Object) -> Res<Owned> {
-    group.getattr(&STOCK.get().names.on_task_done)
+// SAFETY: the base is made for these fields, and all other classes derive from it. (`is_exact` is
+// for the class that user code sees: nothing is overridden in its instances.)
+unsafe impl NativeClass for TaskGroup {
+    fn class() -> &'static Class {
+        &BASE
+    }
+
+    #[inline]
+    fn is_exact(object: &Object) -> bool {
+        CLASS.is_exact(object)
+    }
+}
+
+// SAFETY: a class of watchers.
+unsafe impl Waiter for TaskGroup {}
+
+/// The group as a watcher of its tasks.
+impl Watcher for Native<TaskGroup> {
+    fn name(&self, _: &Object) -> &'static str {
+        "TaskGroup._on_task_done"
+    }
+
+    /// The bound method `_on_task_done`, which does the same as [`child_done`]. Foreign loops call
+    /// it, and it is what `_callbacks` shows.
+    fn method(&self) -> Option<Res<Owned>> {
+        Some(self.object().getattr(&STOCK.get().names.on_task_done))
+    }
+
+    fn note(&self, _: &Object) -> Res<Option<bool>> {
+        Ok(Some(true))
+    }
+
+    fn act(&self, child: &Object, _: bool) -> Res<()> {
+        child_done(self, child)
+    }
+
+    fn arrived(&self) -> &Arrived {
+        &self.arrived
+    }
 }
 
 unsafe extern "C" fn init(
@@ -126,9 +155,9 @@ unsafe extern "C" fn init(
                 let [] = args.parse("TaskGroup.__init__", [], 0, 0)?;
                 Ok(())
             })?;
-            Object::from_ptr(group)
+            Native::<TaskGroup>::from_ptr(group)
         };
-        let this = TaskGroup::of(group);
+        let this: &TaskGroup = group;
         for flag in [
             &this.entered,
             &this.exiting,
@@ -150,7 +179,7 @@ unsafe extern "C" fn init(
             .set(unsafe { Owned::steal(ffi::PySet_New(ptr::null_mut()))? });
         this.errors.set(Owned::list()?);
         if STOCK.get().inits_more {
-            STOCK.get().init.call(&[group])?;
+            STOCK.get().init.call(&[group.object()])?;
         }
         Ok(0)
     })
@@ -173,11 +202,11 @@ fn set_len(set: &Object) -> isize {
 }
 
 /// `create_task(coro, *, name=None, context=None)`.
-fn create_task(group: &Object, args: Args<'_>) -> Res<Owned> {
+fn create_task(group: &Native<TaskGroup>, args: Args<'_>) -> Res<Owned> {
     match create_plainly(group, args)? {
-        Some(task) => Ok(task),
+        Some(task) => Ok(task.into_owned()),
         None => {
-            let (items, kwnames) = args.behind(group);
+            let (items, kwnames) = args.behind(group.object());
             STOCK.get().create_task.call_with(&items, kwnames)
         }
     }
@@ -186,8 +215,8 @@ fn create_task(group: &Object, args: Args<'_>) -> Res<Owned> {
 /// Handles the common case: an active group, on a Rondel loop that makes its tasks itself. Returns
 /// `None` otherwise.
 #[inline]
-fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
-    let this = TaskGroup::of(group);
+fn create_plainly(group: &Native<TaskGroup>, args: Args<'_>) -> Res<Option<OwnedNative<Task>>> {
+    let this: &TaskGroup = group;
     let ([coroutine], Some(options)) = (args.positional(), task::functions::Options::parse(args))
     else {
         return Ok(None);
@@ -198,7 +227,7 @@ fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
     if !this.entered.get()
         || this.aborting.get()
         || (this.exiting.get() && set_len(&tasks) == 0)
-        || !WATCHER.is_exact(group)
+        || !TaskGroup::is_exact(group.object())
         || this.patched.get()
         || options.eager_start.is_some()
     {
@@ -211,48 +240,51 @@ fn create_plainly(group: &Object, args: Args<'_>) -> Res<Option<Owned>> {
     check(unsafe { ffi::PySet_Add(tasks.as_ptr(), task.as_ptr()) })?;
     if let Some((add, _)) = &STOCK.get().awaited_by {
         let parent = this.parent_task.or_none();
-        if future::is_native(&parent) {
-            asyncio_part::add_awaiter(&task, &parent)?;
-        } else {
-            add.call(&[&task, &parent])?;
+        match parent.exact::<Future>() {
+            Some(parent) => {
+                asyncio_part::add_awaiter(task.asyncio_part(), parent.asyncio_part())?;
+            }
+            None => drop(add.call(&[task.object(), &parent])?),
         }
     }
-    future::add_waiter(&task, group)?;
+    future::add_waiter(task.as_future(), group)?;
     Ok(Some(task))
 }
 
 /// `_on_task_done(task)`.
-fn on_task_done(group: &Object, child: &Object) -> Res<Owned> {
+fn on_task_done(group: &Native<TaskGroup>, child: &Object) -> Res<Owned> {
     child_done(group, child)?;
     Ok(Owned::none())
 }
 
 /// Handles a child that is done. Calls asyncio's own method except in the common case.
 #[inline]
-fn child_done(group: &Object, child: &Object) -> Res<()> {
-    let this = TaskGroup::of(group);
+fn child_done(group: &Native<TaskGroup>, child: &Object) -> Res<()> {
+    let this: &TaskGroup = group;
     let stock = STOCK.get();
-    let plain = task::is_exact(child) && {
-        let base = future::fields(child);
+    let succeeded = |task: &&Native<Task>| {
+        let base = task.as_future();
         base.state() == State::Cancelled || (base.is_done() && !base.has_failed())
     };
-    let (true, Some(tasks)) = (plain, this.set_of_tasks()) else {
+    let task = child.exact::<Task>().filter(succeeded);
+    let (Some(task), Some(tasks)) = (task, this.set_of_tasks()) else {
         // This is a callback, not a task's step, and it runs user code, which must see no current
         // task.
         if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
             core.leave_task();
         }
-        return stock.on_task_done.call(&[group, child]).map(drop);
+        return stock.on_task_done.call(&[group.object(), child]).map(drop);
     };
     // SAFETY: `set_of_tasks` checks that it is a set; the child is alive.
     truth(unsafe { ffi::PySet_Discard(tasks.as_ptr(), child.as_ptr()) })?;
     let left = set_len(&tasks);
     if let Some((_, discard)) = &stock.awaited_by {
         let parent = this.parent_task.or_none();
-        if future::is_native(&parent) {
-            asyncio_part::discard_awaiter(child, &parent)?;
-        } else {
-            discard.call(&[child, &parent])?;
+        match parent.exact::<Future>() {
+            Some(parent) => {
+                asyncio_part::discard_awaiter(task.asyncio_part(), parent.asyncio_part())?;
+            }
+            None => drop(discard.call(&[child, &parent])?),
         }
     }
     if left != 0 {
@@ -261,9 +293,9 @@ fn child_done(group: &Object, child: &Object) -> Res<()> {
     let Some(completed) = this.on_completed.cloned() else {
         return Ok(());
     };
-    if future::is_exact(&completed) {
-        if !future::fields(&completed).is_done() {
-            future::finish(&completed, Owned::from_bool(true))?;
+    if let Some(completed) = future::plain(&completed) {
+        if !completed.is_done() {
+            future::finish(completed, Owned::from_bool(true))?;
         }
         return Ok(());
     }
@@ -284,14 +316,14 @@ unsafe extern "C" fn setattro(
         let (result, group, name) = unsafe {
             (
                 ffi::PyObject_GenericSetAttr(group, name, value),
-                Object::from_ptr(group),
+                Native::<TaskGroup>::from_ptr(group),
                 Object::from_ptr(name),
             )
         };
         let names = &STOCK.get().names;
         let called: [&Object; 3] = [&names.abort, &names.is_base_error, &names.on_task_done];
         if called.iter().any(|method| method.is(name)) {
-            TaskGroup::of(group).patched.set(true);
+            group.patched.set(true);
         }
         Ok(result)
     })
@@ -301,13 +333,13 @@ unsafe extern "C" fn setattro(
 
 macro_rules! flag {
     ($field:ident, $get:ident, $set:ident) => {
-        fn $get(group: &Object) -> Res<Owned> {
-            Ok(Owned::from_bool(TaskGroup::of(group).$field.get()))
+        fn $get(group: &Native<TaskGroup>) -> Res<Owned> {
+            Ok(Owned::from_bool(group.$field.get()))
         }
 
-        fn $set(group: &Object, value: Option<&Object>) -> Res<()> {
+        fn $set(group: &Native<TaskGroup>, value: Option<&Object>) -> Res<()> {
             let on = value.map_or(Ok(false), Object::is_true)?;
-            TaskGroup::of(group).$field.set(on);
+            group.$field.set(on);
             Ok(())
         }
     };
@@ -315,13 +347,13 @@ macro_rules! flag {
 
 macro_rules! field {
     ($field:ident, $get:ident, $set:ident) => {
-        fn $get(group: &Object) -> Res<Owned> {
-            Ok(TaskGroup::of(group).$field.or_none())
+        fn $get(group: &Native<TaskGroup>) -> Res<Owned> {
+            Ok(group.$field.or_none())
         }
 
-        fn $set(group: &Object, value: Option<&Object>) -> Res<()> {
+        fn $set(group: &Native<TaskGroup>, value: Option<&Object>) -> Res<()> {
             let value = value.filter(|value| !value.is_none()).map(Object::own);
-            drop(TaskGroup::of(group).$field.replace(value));
+            drop(group.$field.replace(value));
             Ok(())
         }
     };
@@ -418,12 +450,15 @@ pub(crate) fn init_type() -> Res<Owned> {
         .methods(methods())
         .getset(attributes())
         .build()?;
+    BASE.set(&native);
     let class = make_class(
         "TaskGroup()",
         "Waits for a group of tasks, as asyncio.TaskGroup.",
         &[&native, &stock],
         &methods(),
     )?;
-    watch::register(&WATCHER, &class);
+    CLASS.set(&class);
+    // SAFETY: the class derives from the native one.
+    unsafe { watch::register::<TaskGroup>(&class) };
     Ok(class)
 }

@@ -19,9 +19,9 @@ use crate::future;
 /// Sends a value into the awaited object.
 #[inline]
 pub(super) fn poll(inner: &Object, value: &Object) -> Res<Progress> {
-    if future::is_exact(inner) {
+    if let Some(future) = future::plain(inner) {
         // The most common case, without a call through the type's slot.
-        return Ok(match future::advance(inner)? {
+        return Ok(match future::advance(future)? {
             future::Step::Yield(value) => Progress::Yielded(value),
             future::Step::Return(value) => Progress::Returned(value),
         });

@@ -28,7 +28,8 @@ use pyo3::ffi;
 
 use crate::cpython::collected::Collected;
 use crate::cpython::types::{TypeBuilder, allocate};
-use crate::cpython::{Fields, Native, Object, Owned, Res, Slot};
+use crate::cpython::{Fields, Native, Object, Owned, OwnedNative, Res, Slot};
+use crate::future::Future;
 use crate::untracked;
 
 /// The result of a step.
@@ -39,7 +40,7 @@ pub(crate) enum Next {
     Await(Owned),
     /// This native future must be awaited first. It was just made: it is pending, and no other code
     /// awaits it.
-    Wait(Owned),
+    Wait(OwnedNative<Future>),
     /// A bare yield: let the loop make a turn first, as `sleep(0)` does.
     Yield,
 }

@@ -8,8 +8,8 @@ use crate::cpython::error::{
     raise_instance, raised_matches, restore, runtime_error, take_exception, type_error, value_error,
 };
 use crate::cpython::stack::check_stack;
-use crate::cpython::{Object, Owned, Raised, Res, names, none};
-use crate::future;
+use crate::cpython::{Object, Owned, OwnedNative, Raised, Res, names, none};
+use crate::future::{self, Future};
 use crate::untracked;
 
 /// The result of a `send` or `throw`.
@@ -141,10 +141,10 @@ impl<T: Steps> This<T> {
 
     /// Waits for a future that was just made. Returns what must be yielded for it.
     #[inline]
-    fn wait_for(&self, future: Owned) -> Owned {
-        future::begin_wait(&future);
-        let yielded = future.clone();
-        self.inner.fill(future);
+    fn wait_for(&self, future: OwnedNative<Future>) -> Owned {
+        future.set_blocking(true);
+        let yielded = future.object().own();
+        self.inner.fill(future.into_owned());
         self.suspend();
         yielded
     }

@@ -248,6 +248,18 @@ impl Object {
     }
 }
 
+impl Owned {
+    /// This reference as one to an instance of `T`'s class itself; any other is given back.
+    #[inline]
+    pub(crate) fn into_exact<T: NativeClass>(self) -> Result<OwnedNative<T>, Self> {
+        match T::is_exact(&self) {
+            // SAFETY: the class was compared.
+            true => Ok(unsafe { OwnedNative::new(self) }),
+            false => Err(self),
+        }
+    }
+}
+
 /// A field that holds a reference to an object that holds `T`, or nothing. All zero bytes are a
 /// valid empty one. As with [`Slot::get`], what is borrowed from it lasts until the slot is filled
 /// anew.

@@ -189,7 +189,7 @@ fn time(this: &Object) -> Res<Owned> {
 }
 
 fn create_future(this: &Object) -> Res<Owned> {
-    future::new_future(this)
+    future::new_future(this).map(OwnedNative::into_owned)
 }
 
 fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
@@ -197,7 +197,7 @@ fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
     if let Some(factory) = core.task_factory.cloned() {
         check_closed(core)?;
         if let Some(task) = task::functions::create_eagerly(this, &factory, args)? {
-            return Ok(task);
+            return Ok(task.into_owned());
         }
         // How a factory is called differs between versions, so asyncio's own method does it.
         return run::base_method(this, c"create_task", args);
@@ -221,7 +221,7 @@ fn create_task(this: &Object, args: Args<'_>) -> Res<Owned> {
     }
     check_closed(core)?;
     let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
-    task::new_task(this, coroutine, name, context, eager_start)
+    task::new_task(this, coroutine, name, context, eager_start).map(OwnedNative::into_owned)
 }
 
 /// Handles calls that do not pass exactly the coroutine by position, or with other keywords.
@@ -248,6 +248,7 @@ fn create_task_by_keyword(this: &Object, args: Args<'_>) -> Res<Owned> {
         context,
         eager_start,
     )
+    .map(OwnedNative::into_owned)
 }
 
 /// `run_in_executor(executor, func, *args)`.

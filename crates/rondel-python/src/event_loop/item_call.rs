@@ -19,11 +19,11 @@ use crate::cpython::error::guard_object;
 use crate::cpython::method::attribute;
 use crate::cpython::native::Fields;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{Object, Owned, Res, Slot, context};
+use crate::cpython::{Native, Object, Owned, Res, Slot, context};
 use crate::handle::{new_handle, shown};
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Item, Kind};
-use crate::task;
+use crate::task::{self, Task};
 
 #[repr(C)]
 struct ItemCall {
@@ -42,6 +42,12 @@ unsafe impl Collected for ItemCall {
 
 static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
+/// The task whose step an item is.
+fn task_of(kind: Kind, about: &Object) -> Option<&Native<Task>> {
+    // SAFETY: items of kind `Step` and `Wakeup` hold tasks.
+    matches!(kind, Kind::Step | Kind::Wakeup).then(|| unsafe { about.known() })
+}
+
 /// Converts an item to a handle of the loop.
 pub(super) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
     let (kind, about) = item.into_parts();
@@ -54,7 +60,7 @@ pub(super) fn handle_of(core: &LoopCore, item: Item) -> Res<Owned> {
     let this = ItemCall::of(&call);
     this.event_loop.set(core.object().own());
     this.kind.set(kind as u8);
-    let context = matches!(kind, Kind::Step | Kind::Wakeup).then(|| task::context_of(&about));
+    let context = task_of(kind, &about).map(|task| task::context_of(task));
     this.about.set(about);
     let handle = new_handle(core.object(), &call, &[], context.as_deref())?;
     // The item enters its context itself.
@@ -72,8 +78,8 @@ fn run(this: &ItemCall) -> ControlFlow<Exit> {
     let kind = Kind::from_bits(this.kind.get().into());
     // asyncio's `Handle._run` calls the callback in the handle's context, and a step enters it
     // itself.
-    let entered = matches!(kind, Kind::Step | Kind::Wakeup)
-        .then(|| task::context_of(&about))
+    let entered = task_of(kind, &about)
+        .map(|task| task::context_of(task))
         .filter(|context| context::is_current(context));
     let flow = core.current.aside(&event_loop, || {
         if let Some(entered) = &entered

@@ -4,14 +4,14 @@
 //! Exact instances of the native classes are read and completed directly, all others through their
 //! methods.
 
-use super::{State, fail, fields, finish, is_native, new_future};
-use crate::cpython::{Object, Owned, Res, names};
+use super::{Future, State, fail, finish, new_future};
+use crate::cpython::{Object, Owned, OwnedNative, Res, names};
 use crate::loop_core::LoopCore;
 
 /// `event_loop.create_future()`.
 pub(crate) fn create_future(event_loop: &Object) -> Res<Owned> {
     match LoopCore::of(event_loop) {
-        Some(_) => new_future(event_loop),
+        Some(_) => new_future(event_loop).map(OwnedNative::into_owned),
         None => event_loop.call_method(&names().create_future, &[]),
     }
 }
@@ -19,8 +19,8 @@ pub(crate) fn create_future(event_loop: &Object) -> Res<Owned> {
 /// `future.done()`.
 #[inline]
 pub(crate) fn is_done(future: &Object) -> Res<bool> {
-    if is_native(future) {
-        return Ok(fields(future).is_done());
+    if let Some(future) = future.exact::<Future>() {
+        return Ok(future.is_done());
     }
     future.call_method(&names().done, &[])?.is_true()
 }
@@ -28,8 +28,8 @@ pub(crate) fn is_done(future: &Object) -> Res<bool> {
 /// `future.cancelled()`.
 #[inline]
 pub(crate) fn is_cancelled(future: &Object) -> Res<bool> {
-    if is_native(future) {
-        return Ok(fields(future).state() == State::Cancelled);
+    if let Some(future) = future.exact::<Future>() {
+        return Ok(future.state() == State::Cancelled);
     }
     future.call_method(&names().cancelled, &[])?.is_true()
 }
@@ -37,8 +37,7 @@ pub(crate) fn is_cancelled(future: &Object) -> Res<bool> {
 /// Whether a future that is done has an exception. On a foreign future this marks the exception as
 /// retrieved.
 pub(crate) fn has_failed(future: &Object) -> Res<bool> {
-    if is_native(future) {
-        let future = fields(future);
+    if let Some(future) = future.exact::<Future>() {
         return Ok(future.state() == State::Finished && future.has_failed());
     }
     if is_cancelled(future)? {
@@ -50,7 +49,7 @@ pub(crate) fn has_failed(future: &Object) -> Res<bool> {
 /// `future.set_result(value)`.
 #[inline]
 pub(crate) fn set_result(future: &Object, value: &Object) -> Res<()> {
-    if is_native(future) {
+    if let Some(future) = future.exact::<Future>() {
         return finish(future, value.own());
     }
     future.call_method(&names().set_result, &[value]).map(drop)
@@ -70,7 +69,7 @@ pub(crate) fn set_exception_unless_cancelled(future: &Object, exception: &Object
     if is_cancelled(future)? {
         return Ok(());
     }
-    if is_native(future) {
+    if let Some(future) = future.exact::<Future>() {
         return fail(future, exception);
     }
     let set_exception = &names().set_exception;

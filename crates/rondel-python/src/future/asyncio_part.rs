@@ -17,12 +17,13 @@ use std::ptr;
 
 use pyo3::ffi;
 
+use super::Future;
 #[cfg(Py_3_14)]
 use super::thread_list::{self, Node};
 use crate::cpython::error::{runtime_error, take_unless_exit};
 use crate::cpython::layout::{WORD, bytes, holder_of};
 use crate::cpython::names::{Table, import};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports};
+use crate::cpython::{Fields, Native, Object, Owned, OwnedNative, Raised, Res, Slot, imports};
 
 /// Offsets in bytes, and asyncio's functions that change the fields.
 struct Part {
@@ -55,112 +56,140 @@ pub(crate) fn is_found() -> bool {
     part().is_some()
 }
 
-/// The object's slot at an offset.
-#[inline]
-fn slot(object: &Object, offset: usize) -> &Slot {
-    // SAFETY: `object` is an instance of one of asyncio's classes, with a `PyObject *` at this
-    // offset.
-    unsafe { &*object.as_ptr().byte_add(offset).cast::<Slot>() }
+/// What an instance of `_asyncio.Future` or `_asyncio.Task` has, and of a class derived from one,
+/// as ours are.
+pub(crate) struct AsyncioPart;
+
+// SAFETY: no fields, as their offsets are found at import.
+unsafe impl Fields for AsyncioPart {}
+
+impl Native<AsyncioPart> {
+    /// The slot at an offset.
+    #[inline]
+    fn slot(&self, offset: usize) -> &Slot {
+        // SAFETY: `find` has seen that instances have a `PyObject *` at this offset.
+        unsafe { &*self.as_ptr().byte_add(offset).cast::<Slot>() }
+    }
+
+    /// The one-byte flag at an offset.
+    #[inline]
+    fn flag(&self, offset: usize) -> &Cell<u8> {
+        // SAFETY: `find` has seen that instances have a `char` at this offset.
+        unsafe { &*self.as_ptr().byte_add(offset).cast::<Cell<u8>>() }
+    }
 }
 
-/// The object's one-byte flag at an offset.
-#[inline]
-fn flag(object: &Object, offset: usize) -> &Cell<u8> {
-    // SAFETY: `object` is an instance of one of asyncio's classes, with a `char` at this offset.
-    unsafe { &*object.as_ptr().byte_add(offset).cast::<Cell<u8>>() }
+impl Native<Future> {
+    /// Asyncio's part of the future.
+    #[inline]
+    pub(crate) fn asyncio_part(&self) -> &Native<AsyncioPart> {
+        // SAFETY: all classes of futures derive from asyncio's.
+        unsafe { self.object().known() }
+    }
 }
 
-/// Records that `waiter` awaits `future`. Both must be instances of asyncio's classes.
+/// Records that `waiter` awaits `future`.
 #[inline]
-pub(crate) fn add_awaiter(future: &Object, waiter: &Object) -> Res<()> {
+pub(crate) fn add_awaiter(future: &Native<AsyncioPart>, waiter: &Native<AsyncioPart>) -> Res<()> {
     let Some(part) = part() else {
         return Ok(());
     };
-    let awaited_by = slot(future, part.awaited_by);
+    let awaited_by = future.slot(part.awaited_by);
     if awaited_by.is_empty() {
-        awaited_by.set(waiter.own());
+        awaited_by.set(waiter.object().own());
         return Ok(());
     }
-    part.add_to_awaited_by.call(&[future, waiter]).map(drop)
+    part.add_to_awaited_by
+        .call(&[future.object(), waiter.object()])
+        .map(drop)
 }
 
 /// Removes the record that `waiter` awaits `future`.
 #[inline]
-pub(crate) fn discard_awaiter(future: &Object, waiter: &Object) -> Res<()> {
+pub(crate) fn discard_awaiter(
+    future: &Native<AsyncioPart>,
+    waiter: &Native<AsyncioPart>,
+) -> Res<()> {
     let Some(part) = part() else {
         return Ok(());
     };
-    let awaited_by = slot(future, part.awaited_by);
-    if awaited_by.holds(waiter) {
+    let awaited_by = future.slot(part.awaited_by);
+    if awaited_by.holds(waiter.object()) {
         awaited_by.clear();
     } else if !awaited_by.is_empty() {
         part.discard_from_awaited_by
-            .call(&[future, waiter])
+            .call(&[future.object(), waiter.object()])
             .map(drop)?;
     }
     Ok(())
 }
 
-/// Whether asyncio keeps awaiters for this object, which may be of any type.
-pub(crate) fn has_awaiters(object: &Object) -> Res<bool> {
-    Ok(cfg!(Py_3_14)
-        && (object.is_instance(&imports().stock_future)?
-            || object.is_instance(&imports().stock_task)?))
+/// Asyncio's part of an object of any type, if asyncio keeps awaiters in it.
+pub(crate) fn with_awaiters(object: &Object) -> Option<&Native<AsyncioPart>> {
+    let is_one_of = |class: &Object| {
+        // SAFETY: a live object, and a class of asyncio's. What the object says of its class, as a
+        // mock may do, does not count.
+        unsafe { ffi::PyObject_TypeCheck(object.as_ptr(), class.as_type_ptr()) != 0 }
+    };
+    let imports = imports();
+    (cfg!(Py_3_14) && (is_one_of(&imports.stock_future) || is_one_of(&imports.stock_task)))
+        // SAFETY: the class was compared.
+        .then(|| unsafe { object.known() })
 }
 
 /// Makes the coroutine and the name of a new task visible to external tools. `name` may be the
 /// task's number.
 #[inline]
-pub(crate) fn show_task(task: &Object, coroutine: &Object, name: Owned) {
+pub(crate) fn show_task(task: &Native<AsyncioPart>, coroutine: &Object, name: Owned) {
     let Some(part) = part() else {
         return;
     };
-    flag(task, part.is_task).set(1);
-    slot(task, part.name).set(name);
+    task.flag(part.is_task).set(1);
+    task.slot(part.name).set(name);
     // Only the interpreter's own coroutines have a frame that such tools can find.
     if ptr::eq(coroutine.type_ptr(), imports().coroutine_type.as_type_ptr()) {
-        slot(task, part.coroutine).set(coroutine.own());
+        task.slot(part.coroutine).set(coroutine.own());
     }
 }
 
 /// Records the new name of a task.
-pub(crate) fn show_name(task: &Object, name: &Object) {
+pub(crate) fn show_name(task: &Native<AsyncioPart>, name: &Object) {
     if let Some(part) = part() {
-        slot(task, part.name).set(name.own());
+        task.slot(part.name).set(name.own());
     }
 }
 
 /// Whether asyncio's list may contain the task.
 #[cfg(Py_3_14)]
 #[inline]
-pub(crate) fn is_listed(task: &Object) -> bool {
-    part().is_none_or(|part| !slot(task, part.node).is_empty())
+pub(crate) fn is_listed(task: &Native<AsyncioPart>) -> bool {
+    part().is_none_or(|part| !task.slot(part.node).is_empty())
 }
 
 /// The task's node in that list.
 #[cfg(Py_3_14)]
 #[inline]
-pub(crate) fn node(task: &Object) -> Option<&Node> {
+pub(crate) fn node(task: &Native<AsyncioPart>) -> Option<&Node> {
     let part = part()?;
-    // SAFETY: a task of asyncio's classes, with its node at this offset.
+    // SAFETY: `find` has seen that tasks have their node at this offset.
     Some(unsafe { &*task.as_ptr().byte_add(part.node).cast::<Node>() })
 }
 
 /// Clears the fields of a future before it is deallocated.
 #[inline]
-pub(crate) fn clear_future(future: &Object) {
+pub(crate) fn clear_future(future: &Native<AsyncioPart>) {
     if let Some(part) = part() {
-        slot(future, part.awaited_by).clear();
-        flag(future, part.awaited_by_is_set).set(0);
+        future.slot(part.awaited_by).clear();
+        future.flag(part.awaited_by_is_set).set(0);
     }
 }
 
 /// Clears the fields of a task before it is deallocated.
 #[inline]
-pub(crate) fn clear_task(task: &Object) {
+pub(crate) fn clear_task(task: &Native<AsyncioPart>) {
     if let Some(part) = part() {
-        slot(task, part.coroutine).clear();
-        slot(task, part.name).clear();
+        task.slot(part.coroutine).clear();
+        task.slot(part.name).clear();
         clear_future(task);
     }
 }
@@ -207,10 +236,10 @@ fn find(coroutine: &Object, name: &Object) -> Res<Part> {
     let awaited_by_is_set =
         found((awaited_by + WORD..before.len()).find(|&at| (before[at], after[at]) == (0, 1)))?;
     let task = new_task(coroutine, name)?;
-    let listed = bytes(&task);
-    get("_unregister_task")?.call(&[&task])?;
+    let listed = bytes(task.object());
+    get("_unregister_task")?.call(&[task.object()])?;
     #[cfg(Py_3_14)]
-    let unlisted = bytes(&task);
+    let unlisted = bytes(task.object());
     // The `is_task` flag directly precedes the other flag. It is set in tasks and clear in futures.
     let is_task = awaited_by_is_set - 1;
     found((listed[is_task] == 1 && after[is_task] == 0).then_some(()))?;
@@ -218,8 +247,8 @@ fn find(coroutine: &Object, name: &Object) -> Res<Part> {
         awaited_by,
         awaited_by_is_set,
         is_task,
-        coroutine: found(holder_of(&task, coroutine))?,
-        name: found(holder_of(&task, name))?,
+        coroutine: found(holder_of(task.object(), coroutine))?,
+        name: found(holder_of(task.object(), name))?,
         #[cfg(Py_3_14)]
         node: found((0..listed.len()).find(|&at| listed[at] != unlisted[at]))? / WORD * WORD,
         add_to_awaited_by,
@@ -253,7 +282,7 @@ fn new_coroutine() -> Res<Owned> {
 }
 
 /// A stock task on a stub loop that ignores the calls it gets.
-fn new_task(coroutine: &Object, name: &Object) -> Res<Owned> {
+fn new_task(coroutine: &Object, name: &Object) -> Res<OwnedNative<AsyncioPart>> {
     let attribute = |module: &str, name: &str| import(module)?.getattr(&*Owned::from_str(name)?);
     let event_loop = attribute("types", "SimpleNamespace")?.call(&[])?;
     event_loop.setattr(
@@ -272,5 +301,6 @@ fn new_task(coroutine: &Object, name: &Object) -> Res<Owned> {
         &*Owned::from_str("_log_destroy_pending")?,
         &Owned::from_bool(false),
     )?;
-    Ok(task)
+    // SAFETY: an instance of `_asyncio.Task`.
+    Ok(unsafe { OwnedNative::new(task) })
 }

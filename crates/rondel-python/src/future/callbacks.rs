@@ -6,26 +6,26 @@
 //! ([`Kind::Wakeup`](crate::loop_core::item::Kind)), and a watcher is notified at once
 //! (`watch.rs`). Any other callback gets a handle.
 
-use super::kinds::{TASK, TASK_WAITING};
+use super::kinds::{AnyTask, TASK, Waiter};
 use super::watch;
-use super::{Future, fields, uninitialized};
+use super::{Future, uninitialized};
 use crate::cpython::error::{no_memory, restore, take_exception};
-use crate::cpython::{Object, Owned, Raised, Res};
+use crate::cpython::{Native, Object, Owned, OwnedNative, Raised, Res};
 use crate::handle::call_soon;
 use crate::loop_core::item::Kind;
 use crate::loop_core::{LoopCore, check_step};
 
 /// One callback of a future.
 pub(super) struct Callback {
-    /// A native task or a watcher if there is no context; otherwise a callable.
+    /// A [`Waiter`] if there is no context; otherwise a callable.
     pub(super) target: Owned,
     pub(super) context: Option<Owned>,
 }
 
 /// Queues all callbacks, in the order in which they were added.
 #[inline]
-pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
-    let this = fields(future);
+pub(super) fn schedule_callbacks(future: &Native<Future>) -> Res<()> {
+    let this: &Future = future;
     // In the common case, the only callback is one waiting task.
     if this.context.is_empty()
         && this.has_no_rare()
@@ -35,13 +35,15 @@ pub(super) fn schedule_callbacks(future: &Object) -> Res<()> {
             .is_some_and(|target| TASK.is_exact(target))
         && let (Some(event_loop), Some(task)) = (this.event_loop.get(), this.callback.take())
     {
+        // SAFETY: the class was compared.
+        let task = unsafe { OwnedNative::new(task) };
         return wake(event_loop, task, future);
     }
     schedule_all(future)
 }
 
-fn schedule_all(future: &Object) -> Res<()> {
-    let this = fields(future);
+fn schedule_all(future: &Native<Future>) -> Res<()> {
+    let this: &Future = future;
     if let Some(target) = this.callback.take() {
         let context = this.context.take();
         if let Err(Raised) = schedule(future, Callback { target, context }) {
@@ -59,33 +61,37 @@ fn schedule_all(future: &Object) -> Res<()> {
     Ok(())
 }
 
-pub(super) fn schedule(future: &Object, callback: Callback) -> Res<()> {
-    let Some(event_loop) = fields(future).event_loop.cloned() else {
+pub(super) fn schedule(future: &Native<Future>, callback: Callback) -> Res<()> {
+    let Some(event_loop) = future.event_loop.cloned() else {
         return uninitialized();
     };
     match callback.context {
-        None => watch::notify(&event_loop, callback.target, future),
-        Some(context) => call_soon(&event_loop, &callback.target, &[future], &context),
+        // SAFETY: without a context it is a waiter.
+        None => unsafe { watch::notify(&event_loop, callback.target, future) },
+        Some(context) => call_soon(&event_loop, &callback.target, &[future.object()], &context),
     }
 }
 
 /// Queues the next step of a task whose awaited future `done` is done.
 #[inline(always)]
-pub(super) fn wake(event_loop: &Object, task: Owned, done: &Object) -> Res<()> {
+pub(super) fn wake(
+    event_loop: &Object,
+    task: OwnedNative<AnyTask>,
+    done: &Native<Future>,
+) -> Res<()> {
     if let Some(core) = LoopCore::of(event_loop)
         && core.calls_directly()
     {
         check_step(core)?;
-        return core.push(Kind::Wakeup, task);
+        return core.push(Kind::Wakeup, task.into_owned());
     }
-    let waiting = TASK_WAITING.get();
     // Owned references: the calls may run user code that reinitializes the future, which holds the
     // loop.
-    let (event_loop, context) = (event_loop.own(), (waiting.context_of)(&task));
+    let (event_loop, context) = (event_loop.own(), task.context());
     call_soon(
         &event_loop,
-        &*(waiting.wakeup_callable)(&task)?,
-        &[done],
+        &*task.wakeup_callable()?,
+        &[done.object()],
         &context,
     )
 }
@@ -93,8 +99,8 @@ pub(super) fn wake(event_loop: &Object, task: Owned, done: &Object) -> Res<()> {
 /// Makes a native task or a watcher wait for a native future. If the future is already done, the
 /// task is queued or the watcher notified at once.
 #[inline]
-pub(crate) fn add_waiter(future: &Object, waiter: &Object) -> Res<()> {
-    let this = fields(future);
+pub(crate) fn add_waiter<T: Waiter>(future: &Native<Future>, waiter: &Native<T>) -> Res<()> {
+    let (this, waiter): (&Future, _) = (future, waiter.object());
     // In the common case, no other callback is registered.
     if !this.is_done() && this.callback.is_empty() && this.has_no_rare() {
         this.callback.fill(waiter.own());
@@ -110,7 +116,11 @@ pub(crate) fn add_waiter(future: &Object, waiter: &Object) -> Res<()> {
 
 /// `add_done_callback(callable, context=context)`.
 #[cfg(not(Py_3_12))]
-pub(crate) fn add_callback(future: &Object, callable: &Object, context: &Object) -> Res<()> {
+pub(crate) fn add_callback(
+    future: &Native<Future>,
+    callable: &Object,
+    context: &Object,
+) -> Res<()> {
     let callback = Callback {
         target: callable.own(),
         context: Some(context.own()),
@@ -119,8 +129,8 @@ pub(crate) fn add_callback(future: &Object, callable: &Object, context: &Object)
 }
 
 /// Reverts [`add_waiter`].
-pub(crate) fn remove_waiter(future: &Object, waiter: &Object) {
-    let this = fields(future);
+pub(crate) fn remove_waiter<T: Waiter>(this: &Future, waiter: &Native<T>) {
+    let waiter = waiter.object();
     if this.context.is_empty() && this.callback.holds(waiter) {
         this.callback.clear();
     }
@@ -133,8 +143,8 @@ pub(crate) fn remove_waiter(future: &Object, waiter: &Object) {
     drop(removed);
 }
 
-pub(super) fn add(future: &Object, callback: Callback) -> Res<()> {
-    let this = fields(future);
+pub(super) fn add(future: &Native<Future>, callback: Callback) -> Res<()> {
+    let this: &Future = future;
     if this.is_done() {
         return schedule(future, callback);
     }

@@ -10,19 +10,17 @@
 //! the interpreter does, treat it as an iterator without `throw`.
 
 use std::cell::Cell;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::{Outcome, State, fields, is_exact, outcome, uninitialized};
-use crate::cpython::collected::{Collected, slots};
+use super::{Future, Outcome, State, outcome, plain, uninitialized};
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{guard_object, raise_instance, runtime_error, type_error};
 use crate::cpython::method::{Args, Method, method};
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, NativeClass};
 use crate::cpython::stop_iteration::{complete_stop_iteration, stop_iteration};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{Object, Owned, Raised, Res, Slot};
+use crate::cpython::{Native, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot};
 
 /// One step of an iteration.
 pub(crate) enum Step {
@@ -31,8 +29,8 @@ pub(crate) enum Step {
 }
 
 #[inline]
-pub(crate) fn advance(future: &Object) -> Res<Step> {
-    let this = fields(future);
+pub(crate) fn advance(future: &Native<Future>) -> Res<Step> {
+    let this: &Future = future;
     if this.is_done() {
         return match outcome(this)? {
             Outcome::Value(value) => Ok(Step::Return(value)),
@@ -46,23 +44,14 @@ pub(crate) fn advance(future: &Object) -> Res<Step> {
         return runtime_error("await wasn't used with future");
     }
     this.set_blocking(true);
-    Ok(Step::Yield(future.own()))
+    Ok(Step::Yield(future.object().own()))
 }
 
 /// The result of an exact `rondel.Future` that finished without an exception; otherwise `None`.
 #[inline]
 pub(crate) fn value_if_done(object: &Object) -> Option<Owned> {
-    if !is_exact(object) {
-        return None;
-    }
-    let this = fields(object);
+    let this = plain(object)?;
     (this.state() == State::Finished && !this.has_failed()).then(|| this.result.or_none())
-}
-
-/// What `await` does first with a pending future that no other code awaits.
-#[inline]
-pub(crate) fn begin_wait(future: &Object) {
-    fields(future).set_blocking(true);
 }
 
 #[inline]
@@ -82,8 +71,8 @@ pub(super) unsafe extern "C" fn am_await(future: *mut ffi::PyObject) -> *mut ffi
 }
 
 pub(super) unsafe extern "C" fn tp_iternext(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let future = unsafe { Object::from_ptr(future) };
+    // SAFETY: the interpreter passes an instance of the class.
+    let future = unsafe { Native::from_ptr(future) };
     guard_object(|| next_of(advance(future)?))
 }
 
@@ -92,8 +81,8 @@ pub(super) unsafe extern "C" fn am_send(
     _: *mut ffi::PyObject,
     result: *mut *mut ffi::PyObject,
 ) -> ffi::PySendResult {
-    // SAFETY: the interpreter passes a live instance.
-    let future = unsafe { Object::from_ptr(future) };
+    // SAFETY: the interpreter passes an instance of the class.
+    let future = unsafe { Native::from_ptr(future) };
     let mut status = ffi::PySendResult::PYGEN_ERROR;
     let value = guard_object(|| {
         Ok(match advance(future)? {
@@ -116,73 +105,74 @@ pub(super) unsafe extern "C" fn am_send(
 #[repr(C)]
 struct FutureIter {
     /// Empty once the iteration is over.
-    future: Slot,
+    future: NativeSlot<Future>,
     started: Cell<bool>,
 }
 
-static CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
-const OFFSET: usize = size_of::<ffi::PyObject>();
+static CLASS: Class = Class::new();
 
 // SAFETY: the fields are behind the object header; zeroed ones are valid.
 unsafe impl Fields for FutureIter {}
 
 // SAFETY: every object reference is visited.
 unsafe impl Collected for FutureIter {
-    slots!(future);
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(self.future.slot());
+    }
 }
 
-#[inline]
-fn iter_fields(object: &Object) -> &FutureIter {
-    FutureIter::of(object)
+// SAFETY: the class is made for these fields, and can't be subclassed.
+unsafe impl NativeClass for FutureIter {
+    fn class() -> &'static Class {
+        &CLASS
+    }
 }
 
-pub(super) fn new_iter(future: &Object) -> Res<Owned> {
-    if fields(future).event_loop().is_none() {
+pub(super) fn new_iter(future: &Native<Future>) -> Res<Owned> {
+    if future.event_loop().is_none() {
         return uninitialized();
     }
     // SAFETY: all-zero fields are valid.
-    let iter = unsafe { allocate(CLASS.load(Ordering::Relaxed))? };
-    iter_fields(&iter).future.set(future.own());
-    Ok(iter)
+    let iter = unsafe { OwnedNative::<FutureIter>::new(allocate(CLASS.as_ptr())?) };
+    iter.future.set(future.own());
+    Ok(iter.into_owned())
 }
 
-fn iter_next(iter: &Object) -> Res<Owned> {
-    let this = iter_fields(iter);
-    let Some(future) = this.future.cloned() else {
+fn iter_next(iter: &Native<FutureIter>) -> Res<Owned> {
+    let Some(future) = iter.future.cloned() else {
         return Err(Raised); // exhausted: no exception, no value
     };
-    let inner = fields(&future);
-    if !inner.is_done() {
-        if this.started.replace(true) {
+    if !future.is_done() {
+        if iter.started.replace(true) {
             return runtime_error("await wasn't used with future");
         }
-        inner.set_blocking(true);
-        return Ok(future);
+        future.set_blocking(true);
+        return Ok(future.into_owned());
     }
-    this.future.clear();
-    match outcome(inner)? {
+    iter.future.clear();
+    match outcome(&future)? {
         Outcome::Value(value) => Err(stop_iteration(value)),
         Outcome::Error(error) => raise_instance(error),
     }
 }
 
 unsafe extern "C" fn iter_iternext(iter: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let iter = unsafe { Object::from_ptr(iter) };
+    // SAFETY: the interpreter passes an instance of the class.
+    let iter = unsafe { Native::from_ptr(iter) };
     guard_object(|| iter_next(iter))
 }
 
 /// `send`, called by user code: a result is raised as a full `StopIteration`.
-fn iter_send(iter: &Object, _: &Object) -> Res<Owned> {
+fn iter_send(iter: &Native<FutureIter>, _: &Object) -> Res<Owned> {
     iter_next(iter).map_err(complete_stop_iteration)
 }
 
-fn iter_throw(iter: &Object, args: Args<'_>) -> Res<Owned> {
+fn iter_throw(iter: &Native<FutureIter>, args: Args<'_>) -> Res<Owned> {
     let (first, rest) = match args.positional() {
         [first, rest @ ..] if rest.len() <= 2 => (*first, rest),
         _ => return type_error("throw expected 1 to 3 arguments"),
     };
-    iter_fields(iter).future.clear();
+    iter.future.clear();
     if cfg!(Py_3_12) && !rest.is_empty() {
         let text = c"the (type, exc, tb) signature of throw() is deprecated, use the single-arg signature instead.";
         // SAFETY: a built-in class and a C string.
@@ -220,8 +210,8 @@ fn iter_throw(iter: &Object, args: Args<'_>) -> Res<Owned> {
     }
 }
 
-fn iter_close(iter: &Object) -> Res<Owned> {
-    iter_fields(iter).future.clear();
+fn iter_close(iter: &Native<FutureIter>) -> Res<Owned> {
+    iter.future.clear();
     Ok(Owned::none())
 }
 
@@ -234,7 +224,7 @@ fn iter_methods() -> Vec<Method> {
 }
 
 pub(super) fn init_type() -> Res<()> {
-    let class = TypeBuilder::new::<FutureIter>(c"rondel.FutureIter", None, OFFSET)
+    let class = TypeBuilder::new::<FutureIter>(c"rondel.FutureIter", None, FutureIter::offset())
         .not_instantiable()
         .slot(
             ffi::Py_tp_iter,
@@ -247,6 +237,6 @@ pub(super) fn init_type() -> Res<()> {
         .collected::<FutureIter>()
         .methods(iter_methods())
         .build()?;
-    CLASS.store(class.into_ptr().cast(), Ordering::Relaxed);
+    CLASS.set(&class);
     Ok(())
 }

@@ -6,8 +6,8 @@
 
 use super::is_exact;
 use crate::cpython::names::Table;
-use crate::cpython::native::Class;
-use crate::cpython::{Object, Owned, Res};
+use crate::cpython::native::{Class, Fields, NativeClass};
+use crate::cpython::{Native, Object, Owned, Res};
 
 /// A class that derives from the native future class, or has its fields at the same offset.
 pub(crate) struct Kind {
@@ -15,8 +15,14 @@ pub(crate) struct Kind {
     cancel: Table<Cancel>,
 }
 
-/// `cancel(msg=…)`.
-type Cancel = fn(&Object, Option<&Object>) -> Res<bool>;
+/// [`Cancellable::cancel`] of an object that must be an instance.
+type Cancel = unsafe fn(&Object, Option<&Object>) -> Res<bool>;
+
+/// A class of such a kind.
+pub(crate) trait Cancellable: NativeClass {
+    /// `cancel(msg=…)`.
+    fn cancel(this: &Native<Self>, message: Option<&Object>) -> Res<bool>;
+}
 
 impl Kind {
     const fn new() -> Self {
@@ -26,9 +32,12 @@ impl Kind {
         }
     }
 
-    /// Sets the class and its `cancel` function. Called once, at import.
-    pub(crate) fn fill(&self, class: &Object, cancel: Cancel) {
-        self.cancel.fill(cancel);
+    /// Sets the class, which is that of `T`. Called once, at import.
+    pub(crate) fn fill<T: Cancellable>(&'static self, class: &Object) {
+        debug_assert!(std::ptr::eq(T::class(), &raw const self.class));
+        // SAFETY: guaranteed by the caller: the object holds a `T`.
+        self.cancel
+            .fill(|object, message| T::cancel(unsafe { object.known() }, message));
         self.class.set(class);
     }
 
@@ -38,9 +47,11 @@ impl Kind {
         self.class.is_exact(object)
     }
 
-    /// Cancels an instance of the class.
-    pub(super) fn cancel(&self, object: &Object, message: Option<&Object>) -> Res<bool> {
-        (self.cancel.get())(object, message)
+    /// Cancels an object that is exactly of this class; `None` for any other.
+    pub(super) fn cancel(&self, object: &Object, message: Option<&Object>) -> Option<Res<bool>> {
+        // SAFETY: the class was compared.
+        self.is_exact(object)
+            .then(|| unsafe { (self.cancel.get())(object, message) })
     }
 }
 
@@ -56,13 +67,56 @@ pub(crate) fn is_native(object: &Object) -> bool {
     is_exact(object) || TASK.is_exact(object) || GATHERING.is_exact(object)
 }
 
-/// How a task that waits for a future appears among the future's callbacks.
-pub(crate) struct Waiting {
-    /// The callable that represents the task.
-    pub(crate) wakeup_callable: fn(&Object) -> Res<Owned>,
+/// What may stand among a future's callbacks without a context.
+///
+/// # Safety
+/// It is the class of tasks, or one of watchers, which was registered (`watch.rs`).
+pub(crate) unsafe trait Waiter: Fields {}
+
+/// A class of tasks, which wait for futures.
+pub(crate) trait TaskClass: NativeClass {
+    /// The callable that represents the task among a future's callbacks.
+    fn wakeup_callable(this: &Native<Self>) -> Res<Owned>;
     /// The context in which the task runs.
-    pub(crate) context_of: fn(&Object) -> Owned,
+    fn context(this: &Native<Self>) -> Owned;
 }
 
-/// Filled once, at import.
-pub(crate) static TASK_WAITING: Table<Waiting> = Table::new();
+/// A task, as futures know it: one of the class that [`AnyTask::set_class`] got.
+pub(crate) struct AnyTask;
+
+// SAFETY: no fields.
+unsafe impl Fields for AnyTask {}
+
+/// The functions of [`TaskClass`].
+struct TaskFunctions {
+    wakeup_callable: unsafe fn(&Object) -> Res<Owned>,
+    context: unsafe fn(&Object) -> Owned,
+}
+
+static TASK_FUNCTIONS: Table<TaskFunctions> = Table::new();
+
+impl AnyTask {
+    /// Says what tasks are. Called once, at import.
+    pub(crate) fn set_class<T: TaskClass>() {
+        TASK_FUNCTIONS.fill(TaskFunctions {
+            // SAFETY: guaranteed by the caller: the object holds a `T`.
+            wakeup_callable: |task| T::wakeup_callable(unsafe { task.known() }),
+            // SAFETY: as above.
+            context: |task| T::context(unsafe { task.known() }),
+        });
+    }
+}
+
+impl Native<AnyTask> {
+    /// The callable that represents the task.
+    pub(super) fn wakeup_callable(&self) -> Res<Owned> {
+        // SAFETY: a task.
+        unsafe { (TASK_FUNCTIONS.get().wakeup_callable)(self.object()) }
+    }
+
+    /// The context in which the task runs.
+    pub(super) fn context(&self) -> Owned {
+        // SAFETY: a task.
+        unsafe { (TASK_FUNCTIONS.get().context)(self.object()) }
+    }
+}

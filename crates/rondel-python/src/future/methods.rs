@@ -6,11 +6,9 @@ use std::ffi::c_int;
 use pyo3::ffi;
 
 use super::callbacks::{Callback, add, callbacks, nth, set_callbacks};
-use super::kinds::TASK_WAITING;
+use super::kinds::AnyTask;
 use super::watch;
-use super::{
-    CLASS, Future, State, cancel, fail, fields, finish, init, iter, take_result, uninitialized,
-};
+use super::{CLASS, Future, State, cancel, fail, finish, init, iter, take_result, uninitialized};
 use crate::cpython::error::{
     guard, guard_object, not_deletable, raise, raise_instance, runtime_error, type_error,
     value_error,
@@ -62,13 +60,13 @@ fn exception(future: &Native<Future>) -> Res<Owned> {
 
 fn set_result(future: &Native<Future>, value: &Object) -> Res<Owned> {
     alive(future)?;
-    finish(future.object(), value.own())?;
+    finish(future, value.own())?;
     Ok(Owned::none())
 }
 
 fn set_exception(future: &Native<Future>, exception: &Object) -> Res<Owned> {
     alive(future)?;
-    fail(future.object(), exception)?;
+    fail(future, exception)?;
     Ok(Owned::none())
 }
 
@@ -83,7 +81,7 @@ pub(crate) fn message_of<'a>(args: Args<'a>, function: &str) -> Res<Option<&'a O
 fn cancel_method(future: &Native<Future>, args: Args<'_>) -> Res<Owned> {
     let message = message_of(args, "cancel")?;
     alive(future)?;
-    Ok(Owned::from_bool(cancel(future.object(), message)?))
+    Ok(Owned::from_bool(cancel(future, message)?))
 }
 
 fn cancelled(future: &Native<Future>) -> Res<Owned> {
@@ -110,7 +108,7 @@ fn add_done_callback(future: &Native<Future>, args: Args<'_>) -> Res<Owned> {
         None => context::copy_current()?,
     };
     add(
-        future.object(),
+        future,
         Callback {
             target: (*callback).own(),
             context: Some(context),
@@ -131,7 +129,7 @@ impl Callback {
         match self.context {
             Some(_) => Ok(self.target.clone()),
             None if watch::is_watcher(&self.target) => watch::callable(&self.target, future),
-            None => (TASK_WAITING.get().wakeup_callable)(&self.target),
+            None => self.task().wakeup_callable(),
         }
     }
 
@@ -139,8 +137,14 @@ impl Callback {
         match &self.context {
             Some(context) => Ok(context.clone()),
             None if watch::is_watcher(&self.target) => context::copy_current(),
-            None => Ok((TASK_WAITING.get().context_of)(&self.target)),
+            None => Ok(self.task().context()),
         }
+    }
+
+    /// The target of a callback that has no context and is no watcher.
+    fn task(&self) -> &Native<AnyTask> {
+        // SAFETY: what has no context is a waiter: a watcher or a task.
+        unsafe { self.target.known() }
     }
 }
 
@@ -273,18 +277,14 @@ fn set_cancel_message(future: &Native<Future>, value: Option<&Object>) -> Res<()
     }
 }
 
-fn new_iter(future: &Native<Future>) -> Res<Owned> {
-    iter::new_iter(future.object())
-}
-
 unsafe extern "C" fn tp_iter(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let future = unsafe { Object::from_ptr(future) };
+    // SAFETY: the interpreter passes an instance of the class.
+    let future = unsafe { Native::from_ptr(future) };
     guard_object(|| iter::new_iter(future))
 }
 
 unsafe extern "C" fn tp_repr(future: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
+    // SAFETY: the interpreter passes an instance of the class.
     let future = unsafe { Native::<Future>::from_ptr(future) };
     guard_object(|| {
         alive(future)?;
@@ -300,7 +300,7 @@ unsafe extern "C" fn tp_init(
     guard(-1, || {
         // SAFETY: the slot's contract.
         unsafe {
-            let future = Object::from_ptr(future);
+            let future = Native::from_ptr(future);
             with_tuple_and_dict(args, kwargs, |args| {
                 let [event_loop] = args.parse("Future", ["loop"], 0, 0)?;
                 check_fresh(future)?;
@@ -313,9 +313,10 @@ unsafe extern "C" fn tp_init(
 }
 
 /// From 3.15 on, a second call of `__init__` raises `RuntimeError`.
-pub(crate) fn check_fresh(future: &Object) -> Res<()> {
-    if cfg!(Py_3_15) && fields(future).event_loop().is_some() {
-        let get = |name: &str| future.class().getattr(&*Owned::from_str(name)?)?.to_text();
+pub(crate) fn check_fresh(future: &Native<Future>) -> Res<()> {
+    if cfg!(Py_3_15) && future.event_loop().is_some() {
+        let class = future.object().class();
+        let get = |name: &str| class.getattr(&*Owned::from_str(name)?)?.to_text();
         let (module, class) = (get("__module__")?, get("__qualname__")?);
         return runtime_error(&format!("{module}.{class} object is already initialized"));
     }
@@ -323,21 +324,18 @@ pub(crate) fn check_fresh(future: &Object) -> Res<()> {
 }
 
 /// Reverts everything that an earlier `__init__` did.
-pub(crate) fn reset(future: &Object) {
-    // SAFETY: `future` is a future or a task.
-    let this = unsafe { future.known::<Future>() };
-    super::release(this);
-    this.renew();
+pub(crate) fn reset(future: &Native<Future>) {
+    super::release(future);
+    future.renew();
 }
 
 /// Like [`reset`], but keeps an object alive as long as the future.
-pub(crate) fn reset_keeping(future: &Object, object: Option<Owned>) {
-    let this = fields(future);
-    let kept = this.if_rare(|rare| Some(rare.kept.take()));
+pub(crate) fn reset_keeping(future: &Native<Future>, object: Option<Owned>) {
+    let kept = future.if_rare(|rare| Some(rare.kept.take()));
     reset(future);
     let kept: Vec<Owned> = kept.into_iter().flatten().chain(object).collect();
     if !kept.is_empty() {
-        drop(this.with_rare(|rare| rare.kept.replace(kept)));
+        drop(future.with_rare(|rare| rare.kept.replace(kept)));
     }
 }
 
@@ -391,7 +389,9 @@ pub(crate) fn build_iterable(builder: TypeBuilder) -> Res<Owned> {
             ffi::Py_tp_iternext,
             slot_fn!(iter::tp_iternext, ffi::iternextfunc),
         )
-        .methods([method!(noargs c"__await__" new_iter, c"An iterator for await.").over_slot()])
+        .methods([
+            method!(noargs c"__await__" iter::new_iter, c"An iterator for await.").over_slot(),
+        ])
         .build()?;
     hide_slot(&class, "__next__")?;
     Ok(class)

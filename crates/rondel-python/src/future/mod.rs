@@ -38,14 +38,16 @@ use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::stack::recurse;
 use crate::cpython::types::allocate;
-use crate::cpython::{Class, Fields, NativeClass, Object, Owned, Res, Slot, imports, names};
+use crate::cpython::{
+    Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Res, Slot, imports, names,
+};
 use crate::loop_core::{LoopCore, is_debug};
 
 #[cfg(not(Py_3_12))]
 pub(crate) use callbacks::add_callback;
 use callbacks::{Callback, schedule_callbacks};
 pub(crate) use callbacks::{add_waiter, remove_waiter};
-pub(crate) use iter::{Step, advance, begin_wait, value_if_done};
+pub(crate) use iter::{Step, advance, value_if_done};
 pub(crate) use kinds::is_native;
 pub(crate) use methods::{
     build_iterable, check_fresh, init_types, loop_or_default, message_of, reset_keeping,
@@ -139,39 +141,52 @@ pub(crate) fn is_exact(object: &Object) -> bool {
     CLASS.is_exact(object)
 }
 
-/// The fields of `object`, which must be a native future or task.
+/// An object that is exactly a `rondel.Future`, as one.
 #[inline]
-pub(crate) fn fields(object: &Object) -> &Future {
-    Future::of(object)
+pub(crate) fn plain(object: &Object) -> Option<&Native<Future>> {
+    // SAFETY: the class was compared.
+    is_exact(object).then(|| unsafe { object.known() })
+}
+
+/// Like [`plain`], for a reference; any other one is given back.
+#[inline]
+pub(crate) fn into_plain(object: Owned) -> Result<OwnedNative<Future>, Owned> {
+    match is_exact(&object) {
+        // SAFETY: the class was compared.
+        true => Ok(unsafe { OwnedNative::new(object) }),
+        false => Err(object),
+    }
 }
 
 /// `Future(loop=event_loop)`.
 #[inline]
-pub(crate) fn new_future(event_loop: &Object) -> Res<Owned> {
+pub(crate) fn new_future(event_loop: &Object) -> Res<OwnedNative<Future>> {
     let class = CLASS.as_ptr();
-    let future = match FREE.with(|list| list.revive(class, true)) {
-        Some(future) => future,
+    let object = match FREE.with(|list| list.revive(class, true)) {
+        Some(object) => object,
         // SAFETY: all-zero fields are valid.
         None => unsafe { allocate(class)? },
     };
+    // SAFETY: an instance of the class.
+    let future = unsafe { OwnedNative::new(object) };
     init(&future, event_loop)?;
     Ok(future)
 }
 
 /// A future for one task to wait on, on a Rondel loop. Pass it to [`give_back`] afterwards.
 #[inline]
-pub(crate) fn new_waiter(core: &LoopCore) -> Res<Owned> {
+pub(crate) fn new_waiter(core: &LoopCore) -> Res<OwnedNative<Future>> {
     match core.take_waiter() {
-        Some(future) => Ok(future),
+        // SAFETY: the loop keeps what `give_back` has given it.
+        Some(future) => Ok(unsafe { OwnedNative::new(future) }),
         None => new_future(core.object()),
     }
 }
 
 /// What `__init__` does for futures and tasks.
 #[inline]
-pub(crate) fn init(future: &Object, event_loop: &Object) -> Res<()> {
-    let this = fields(future);
-    this.event_loop.set(event_loop.own());
+pub(crate) fn init(future: &Future, event_loop: &Object) -> Res<()> {
+    future.event_loop.set(event_loop.own());
     if is_debug(event_loop)? {
         note_origin(future)?;
     }
@@ -179,9 +194,9 @@ pub(crate) fn init(future: &Object, event_loop: &Object) -> Res<()> {
 }
 
 #[cold]
-fn note_origin(future: &Object) -> Res<()> {
+fn note_origin(future: &Future) -> Res<()> {
     let stack = source_traceback()?;
-    fields(future).with_rare(|rare| rare.source_traceback.set(stack));
+    future.with_rare(|rare| rare.source_traceback.set(stack));
     Ok(())
 }
 
@@ -335,8 +350,7 @@ pub(crate) fn outcome(this: &Future) -> Res<Outcome> {
 }
 
 /// The exception of a future, if it has failed. Marks it as retrieved.
-pub(crate) fn exception(future: &Object) -> Option<Owned> {
-    let this = fields(future);
+pub(crate) fn exception(this: &Future) -> Option<Owned> {
     this.set_log_traceback(false);
     if this.has_failed() {
         this.result.cloned()
@@ -362,20 +376,19 @@ fn check_pending(this: &Future) -> Res<()> {
 
 /// Completes a future with a result. Raises `InvalidStateError` if it is done.
 #[inline]
-pub(crate) fn finish(future: &Object, value: Owned) -> Res<()> {
-    let this = fields(future);
-    check_pending(this)?;
-    this.result.set(value);
-    this.state.set(2);
+pub(crate) fn finish(future: &Native<Future>, value: Owned) -> Res<()> {
+    check_pending(future)?;
+    future.result.set(value);
+    future.state.set(2);
     schedule_callbacks(future)
 }
 
 /// Completes a future with an exception, or a class of exceptions. Raises `InvalidStateError` if it
 /// is done.
-pub(crate) fn fail(future: &Object, exception: &Object) -> Res<()> {
-    let this = fields(future);
+pub(crate) fn fail(future: &Native<Future>, exception: &Object) -> Res<()> {
+    let this: &Future = future;
     check_pending(this)?;
-    let exception = exception_instance(future, exception)?;
+    let exception = exception_instance(this, exception)?;
     check_pending(this)?; // the exception's constructor may have completed it
     // SAFETY: an exception instance.
     let traceback = unsafe { Owned::steal(ffi::PyException_GetTraceback(exception.as_ptr())).ok() };
@@ -390,7 +403,7 @@ pub(crate) fn fail(future: &Object, exception: &Object) -> Res<()> {
     Ok(())
 }
 
-fn exception_instance(future: &Object, exception: &Object) -> Res<Owned> {
+fn exception_instance(future: &Future, exception: &Object) -> Res<Owned> {
     // SAFETY: live objects throughout.
     unsafe {
         let exception = if ffi::PyExceptionClass_Check(exception.as_ptr()) != 0 {
@@ -411,8 +424,8 @@ fn exception_instance(future: &Object, exception: &Object) -> Res<Owned> {
 /// `StopIteration` can't be raised into a future. Patch releases differ in what they raise or set
 /// instead (`TypeError`, or a `RuntimeError` in its place), so a stock asyncio future decides.
 #[cold]
-fn stop_iteration_as_stock(future: &Object, exception: &Object) -> Res<Owned> {
-    let event_loop = fields(future).event_loop.or_none();
+fn stop_iteration_as_stock(future: &Future, exception: &Object) -> Res<Owned> {
+    let event_loop = future.event_loop.or_none();
     let stock = imports()
         .stock_future
         .call_with(&[&event_loop], Some(&imports().kw_loop))?;
@@ -421,8 +434,8 @@ fn stop_iteration_as_stock(future: &Object, exception: &Object) -> Res<Owned> {
 }
 
 /// `Future.cancel`: false if the future is already done.
-pub(crate) fn cancel(future: &Object, message: Option<&Object>) -> Res<bool> {
-    let this = fields(future);
+pub(crate) fn cancel(future: &Native<Future>, message: Option<&Object>) -> Res<bool> {
+    let this: &Future = future;
     this.set_log_traceback(false);
     if this.is_done() {
         return Ok(false);
@@ -435,14 +448,14 @@ pub(crate) fn cancel(future: &Object, message: Option<&Object>) -> Res<bool> {
 
 /// Cancels what a task waits for: a native future, or any object with `cancel(msg=…)`.
 pub(crate) fn cancel_any(future: &Object, message: Option<&Object>) -> Res<bool> {
-    if is_exact(future) {
+    if let Some(future) = plain(future) {
         return cancel(future, message);
     }
     // Tasks may wait for each other in a long chain or a cycle, so the recursion is bounded.
     recurse(|| {
         for kind in [&kinds::TASK, &kinds::GATHERING] {
-            if kind.is_exact(future) {
-                return kind.cancel(future, message);
+            if let Some(done) = kind.cancel(future, message) {
+                return done;
             }
         }
         let message = message.map_or_else(Owned::none, Object::own);

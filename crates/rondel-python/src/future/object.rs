@@ -2,7 +2,7 @@
 
 use pyo3::ffi;
 
-use super::{FREE, Future, Rare, State, asyncio_part, fields, is_exact};
+use super::{FREE, Future, Rare, State, asyncio_part, is_exact, plain};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::instance_dict::has_dict;
 use crate::cpython::nesting::may_end;
@@ -11,8 +11,8 @@ use crate::cpython::{Native, Object, Owned, Res, Slot, imports, names};
 use crate::loop_core::LoopCore;
 
 /// `__del__`: reports an exception that was never retrieved.
-pub(crate) fn finalize(future: &Object) -> Res<()> {
-    let this = fields(future);
+pub(crate) fn finalize(future: &Native<Future>) -> Res<()> {
+    let this: &Future = future;
     if !this.logs_traceback() {
         return Ok(());
     }
@@ -20,12 +20,12 @@ pub(crate) fn finalize(future: &Object) -> Res<()> {
     let Some(event_loop) = this.event_loop.cloned() else {
         return Ok(());
     };
-    let name = future.class_name()?;
+    let name = future.object().class_name()?;
     let context = Owned::dict()?;
     let message = format!("{name} exception was never retrieved");
     context.set_item(c"message", &*Owned::from_str(&message)?)?;
     context.set_item(c"exception", &this.result.or_none())?;
-    context.set_item(c"future", future)?;
+    context.set_item(c"future", future.object())?;
     if let Some(traceback) = this.source_traceback() {
         context.set_item(c"source_traceback", &traceback)?;
     }
@@ -59,7 +59,7 @@ unsafe impl Collected for Future {
 
     #[inline]
     fn release_inherited(this: &Native<Self>) {
-        asyncio_part::clear_future(this.object());
+        asyncio_part::clear_future(this.asyncio_part());
     }
 
     #[inline]
@@ -83,7 +83,7 @@ unsafe impl Collected for Future {
     }
 
     fn finalize(future: &Native<Self>) -> Res<()> {
-        finalize(future.object())
+        finalize(future)
     }
 }
 
@@ -144,10 +144,12 @@ pub(crate) fn release(this: &Native<Future>) {
 pub(crate) fn give_back(future: Owned) {
     // Without the GIL, a reference count of one does not rule out that another thread is taking a
     // reference.
-    if cfg!(Py_GIL_DISABLED) || future.refcount() != 1 || !is_exact(&future) {
+    if cfg!(Py_GIL_DISABLED) || future.refcount() != 1 {
         return;
     }
-    let this = fields(&future);
+    let Some(this) = plain(&future) else {
+        return;
+    };
     // SAFETY: a live native future.
     let plain = this.state() == State::Finished
         && !this.has_failed()
@@ -165,7 +167,7 @@ pub(crate) fn give_back(future: Owned) {
     let Some(core) = core.filter(|core| core.is_running()) else {
         return;
     };
-    asyncio_part::clear_future(&future);
+    asyncio_part::clear_future(this.asyncio_part());
     this.result.clear();
     this.renew();
     core.keep_waiter(future);

@@ -12,8 +12,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use pyo3::ffi;
 
-use super::asyncio_part;
-use crate::cpython::{Object, Owned};
+use super::asyncio_part::{self, AsyncioPart};
+use crate::cpython::{Native, OwnedNative};
 
 /// The interpreter's `struct llist_node`. Null in a task that is in no list.
 #[repr(C)]
@@ -47,7 +47,7 @@ fn head() -> Option<&'static Node> {
 /// Appends a native task to this thread's list, unless it is already in a list. Returns false if
 /// the offset is unknown.
 #[inline]
-pub(crate) fn link(task: &Object) -> bool {
+pub(crate) fn link(task: &Native<AsyncioPart>) -> bool {
     let (Some(head), Some(node)) = (head(), asyncio_part::node(task)) else {
         return false;
     };
@@ -64,7 +64,7 @@ pub(crate) fn link(task: &Object) -> bool {
 
 /// Removes a task from the list that it is in. Returns false if the offset is unknown.
 #[inline]
-pub(crate) fn unlink(task: &Object) -> bool {
+pub(crate) fn unlink(task: &Native<AsyncioPart>) -> bool {
     let (Some(_), Some(node)) = (head(), asyncio_part::node(task)) else {
         return false;
     };
@@ -81,7 +81,7 @@ pub(crate) fn unlink(task: &Object) -> bool {
 
 /// Finds the head by means of the last two tasks in this thread's list, which are stock asyncio
 /// tasks. Called once, at import.
-pub(crate) fn find(tasks: &[Owned; 2]) {
+pub(crate) fn find(tasks: &[OwnedNative<AsyncioPart>; 2]) {
     let [Some(before), Some(last)] = tasks.each_ref().map(|task| asyncio_part::node(task)) else {
         return;
     };

@@ -14,89 +14,83 @@ use std::cell::Cell;
 use std::collections::VecDeque;
 use std::ffi::c_int;
 use std::ops::ControlFlow;
-use std::ptr;
-use std::sync::atomic::{AtomicPtr, Ordering};
+use std::sync::OnceLock;
 
 use pyo3::ffi;
 
 use super::callbacks::wake;
-use super::kinds::TASK;
-use super::{add_waiter, is_native, remove_waiter};
+use super::kinds::{TASK, Waiter};
+use super::{Future, add_waiter, remove_waiter};
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{guard, guard_object, runtime_error, type_error};
 use crate::cpython::method::{Args, attribute};
-use crate::cpython::native::Class;
-use crate::cpython::native::Fields;
+use crate::cpython::native::{Class, Fields, NativeClass};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names};
+use crate::cpython::{Native, Object, Owned, OwnedNative, Raised, Res, Slot, context, names};
 use crate::handle::{self, call_soon};
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Kind};
 
-/// A kind of watcher: its class, and what it does.
-pub(crate) struct Watcher {
-    pub(crate) class: Class,
-    /// The name of asyncio's callback, as a future's repr shows it.
-    pub(crate) name: fn(watcher: &Object, future: &Object) -> &'static str,
+/// What a watcher does: an instance of a class that was [registered](register).
+pub(crate) trait Watcher {
+    /// The name of asyncio's callback, as the repr of `future` shows it.
+    fn name(&self, future: &Object) -> &'static str;
     /// The bound method that represents the watcher as a callable, if it has one.
-    pub(crate) method: Option<fn(watcher: &Object) -> Res<Owned>>,
+    fn method(&self) -> Option<Res<Owned>> {
+        None
+    }
     /// Called when a future is done. `None` if nothing more is needed; otherwise the argument of
-    /// `act`.
-    pub(crate) note: fn(watcher: &Object, future: &Object) -> Res<Option<bool>>,
+    /// [`act`](Self::act).
+    fn note(&self, future: &Object) -> Res<Option<bool>>;
     /// Does what is observable of asyncio's callback.
-    pub(crate) act: fn(watcher: &Object, future: &Object, noted: bool) -> Res<()>,
+    fn act(&self, future: &Object, noted: bool) -> Res<()>;
     /// Whether the watcher accepts this object, which may be anything: user code has passed it to
     /// the watcher's callable.
-    pub(crate) watches: fn(watcher: &Object, object: &Object) -> bool,
-    /// The futures that were noted and whose items have not run.
-    pub(crate) arrived: fn(watcher: &Object) -> &Arrived,
-}
-
-impl Watcher {
-    #[inline]
-    pub(crate) fn is_exact(&self, object: &Object) -> bool {
-        self.class.is_exact(object)
+    fn watches(&self, _: &Object) -> bool {
+        true
     }
+    /// The futures that were noted and whose items have not run.
+    fn arrived(&self) -> &Arrived;
 }
 
 /// An entry of the table of kinds.
 struct KnownKind {
-    class: AtomicPtr<ffi::PyTypeObject>,
-    kind: AtomicPtr<Watcher>,
+    class: Class,
+    /// An instance of the class, as a watcher.
+    view: unsafe fn(&Object) -> &dyn Watcher,
 }
 
 /// All kinds, in the order of their registration.
-static KINDS: [KnownKind; 5] = [const {
-    KnownKind {
-        class: AtomicPtr::new(ptr::null_mut()),
-        kind: AtomicPtr::new(ptr::null_mut()),
-    }
-}; 5];
+static KINDS: [OnceLock<KnownKind>; 5] = [const { OnceLock::new() }; 5];
 
-/// Registers a kind and its class. Called once for each kind, at import.
-pub(crate) fn register(kind: &'static Watcher, class: &Object) {
-    kind.class.set(class);
-    let free = KINDS
-        .iter()
-        .find(|entry| entry.class.load(Ordering::Relaxed).is_null());
+/// Registers the class of watchers that hold a `T`. Called once for each kind, at import.
+///
+/// # Safety
+/// The instances of exactly `class` hold a `T`.
+pub(crate) unsafe fn register<T: Waiter + 'static>(class: &Object)
+where
+    Native<T>: Watcher,
+{
+    let known = KnownKind {
+        class: Class::new(),
+        // SAFETY: guaranteed by the caller: an instance of the class.
+        view: |object| unsafe { object.known::<T>() },
+    };
+    known.class.set(class);
+    let free = KINDS.iter().find(|entry| entry.get().is_none());
     debug_assert!(free.is_some(), "as many entries as there are kinds");
     if let Some(entry) = free {
-        entry
-            .kind
-            .store(ptr::from_ref(kind).cast_mut(), Ordering::Relaxed);
-        entry.class.store(kind.class.as_ptr(), Ordering::Relaxed);
+        entry.get_or_init(|| known);
     }
 }
 
-/// The kind of a watcher; `None` for anything else.
+/// An object as a watcher; `None` for anything else.
 #[inline]
-fn of(object: &Object) -> Option<&'static Watcher> {
-    let class = object.type_ptr();
-    let entry = KINDS
-        .iter()
-        .find(|entry| ptr::eq(entry.class.load(Ordering::Relaxed), class))?;
-    // SAFETY: an entry with a class also has its kind, which is a static.
-    unsafe { entry.kind.load(Ordering::Relaxed).as_ref() }
+fn of(object: &Object) -> Option<&dyn Watcher> {
+    let mut known = KINDS.iter().map_while(OnceLock::get);
+    let kind = known.find(|kind| kind.class.is_exact(object))?;
+    // SAFETY: the class was compared.
+    Some(unsafe { (kind.view)(object) })
 }
 
 /// Whether an object is a watcher.
@@ -161,20 +155,34 @@ impl Arrived {
     }
 }
 
-/// Notifies a watcher or a task, a callback without a context, that a future is done.
+/// Notifies a watcher or a task that a future is done.
+///
+/// # Safety
+/// `target` is a [`Waiter`].
 #[inline]
-pub(crate) fn notify(event_loop: &Object, target: Owned, done: &Object) -> Res<()> {
-    if TASK.is_exact(&target) {
-        return wake(event_loop, target, done);
+pub(super) unsafe fn notify(event_loop: &Object, target: Owned, done: &Native<Future>) -> Res<()> {
+    if !TASK.is_exact(&target)
+        && let Some(watcher) = of(&target)
+    {
+        let queued = tell(event_loop, watcher, &target, done.object())?;
+        return match queued {
+            Some(core) => core.push(Kind::Watcher, target),
+            None => Ok(()),
+        };
     }
-    match of(&target) {
-        Some(watcher) => tell(watcher, event_loop, target, done),
-        None => wake(event_loop, target, done),
-    }
+    // SAFETY: a waiter that is no watcher is a task.
+    wake(event_loop, unsafe { OwnedNative::new(target) }, done)
 }
 
+/// Notifies a watcher. Gives the loop in which the watcher's item is to be queued, if that is
+/// needed.
 #[inline]
-fn tell(watcher: &'static Watcher, event_loop: &Object, target: Owned, done: &Object) -> Res<()> {
+fn tell<'a>(
+    event_loop: &'a Object,
+    watcher: &dyn Watcher,
+    target: &Object,
+    done: &Object,
+) -> Res<Option<&'a LoopCore>> {
     if let Some(core) = LoopCore::of(event_loop)
         && core.calls_directly()
         && !core.is_debug()
@@ -182,24 +190,25 @@ fn tell(watcher: &'static Watcher, event_loop: &Object, target: Owned, done: &Ob
         if core.is_closed() {
             return runtime_error("Event loop is closed");
         }
-        if let Some(noted) = (watcher.note)(&target, done)? {
-            (watcher.arrived)(&target).push(done, noted);
-            core.push(Kind::Watcher, target)?;
-        }
-        return Ok(());
+        let noted = watcher.note(done)?;
+        return Ok(noted.map(|noted| {
+            watcher.arrived().push(done, noted);
+            core
+        }));
     }
     let context = context::copy_current()?;
-    call_soon(event_loop, &*callable(&target, done)?, &[done], &context)
+    call_soon(event_loop, &*callable(target, done)?, &[done], &context)?;
+    Ok(None)
 }
 
 /// Makes a watcher watch a future of any class. If the future is already done, the watcher is
 /// notified at once.
 #[inline]
-pub(crate) fn add(future: &Object, watcher: &Object) -> Res<()> {
-    if is_native(future) {
+pub(crate) fn add<T: Waiter>(future: &Object, watcher: &Native<T>) -> Res<()> {
+    if let Some(future) = future.exact::<Future>() {
         return add_waiter(future, watcher);
     }
-    let callable = callable(watcher, future)?;
+    let callable = callable(watcher.object(), future)?;
     future
         .call_method(&names().add_done_callback, &[&callable])
         .map(drop)
@@ -207,28 +216,28 @@ pub(crate) fn add(future: &Object, watcher: &Object) -> Res<()> {
 
 /// Makes a watcher stop watching a future.
 #[inline]
-pub(crate) fn remove(future: &Object, watcher: &Object) -> Res<()> {
-    if is_native(future) {
+pub(crate) fn remove<T: Waiter>(future: &Object, watcher: &Native<T>) -> Res<()> {
+    if let Some(future) = future.exact::<Future>() {
         remove_waiter(future, watcher);
         return Ok(());
     }
-    let callable = callable(watcher, future)?;
+    let callable = callable(watcher.object(), future)?;
     future
         .call_method(&names().remove_done_callback, &[&callable])
         .map(drop)
 }
 
 /// Runs a watcher's queued item.
-pub(crate) fn run(core: &LoopCore, watcher: &Object) -> ControlFlow<Exit> {
-    let Some(kind) = of(watcher) else {
+pub(crate) fn run(core: &LoopCore, object: &Object) -> ControlFlow<Exit> {
+    let Some(watcher) = of(object) else {
         return ControlFlow::Continue(());
     };
-    let Some((future, noted)) = (kind.arrived)(watcher).pop() else {
+    let Some((future, noted)) = watcher.arrived().pop() else {
         return ControlFlow::Continue(());
     };
-    match (kind.act)(watcher, &future, noted) {
+    match watcher.act(&future, noted) {
         Ok(()) => ControlFlow::Continue(()),
-        Err(Raised) => failed(core, watcher, &future),
+        Err(Raised) => failed(core, object, &future),
     }
 }
 
@@ -259,7 +268,7 @@ struct Callable {
     name: Cell<Option<&'static str>>,
 }
 
-static CALLABLE: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
+static CALLABLE: Class = Class::new();
 
 // SAFETY: all-zero fields are valid.
 unsafe impl Fields for Callable {}
@@ -269,19 +278,27 @@ unsafe impl Collected for Callable {
     slots!(watcher);
 }
 
+// SAFETY: the class is made for these fields, and can't be subclassed.
+unsafe impl NativeClass for Callable {
+    fn class() -> &'static Class {
+        &CALLABLE
+    }
+}
+
 /// A callable that notifies the watcher of `future`: `callable(future)`.
-pub(crate) fn callable(watcher: &Object, future: &Object) -> Res<Owned> {
-    let kind = of(watcher);
-    if let Some(method) = kind.and_then(|kind| kind.method) {
-        return method(watcher);
+pub(crate) fn callable(object: &Object, future: &Object) -> Res<Owned> {
+    let watcher = of(object);
+    if let Some(method) = watcher.and_then(Watcher::method) {
+        return method;
     }
     // SAFETY: all-zero fields are valid.
-    let callable = unsafe { allocate(CALLABLE.load(Ordering::Relaxed))? };
-    let this = Callable::of(&callable);
-    this.vectorcall.set(Some(call));
-    this.watcher.set(watcher.own());
-    this.name.set(kind.map(|kind| (kind.name)(watcher, future)));
-    Ok(callable)
+    let callable = unsafe { OwnedNative::<Callable>::new(allocate(CALLABLE.as_ptr())?) };
+    callable.vectorcall.set(Some(call));
+    callable.watcher.set(object.own());
+    callable
+        .name
+        .set(watcher.map(|watcher| watcher.name(future)));
+    Ok(callable.into_owned())
 }
 
 unsafe extern "C" fn call(
@@ -291,22 +308,25 @@ unsafe extern "C" fn call(
     kwnames: *mut ffi::PyObject,
 ) -> *mut ffi::PyObject {
     guard_object(|| {
-        // SAFETY: the vectorcall protocol.
+        // SAFETY: the vectorcall protocol, for an instance of the class.
         let (this, args) = unsafe {
             let count = ffi::PyVectorcall_NARGS(nargs) as usize;
-            (Object::from_ptr(this), Args::new(args, count, kwnames))
+            (
+                Native::<Callable>::from_ptr(this),
+                Args::new(args, count, kwnames),
+            )
         };
         let [future] = args.positional() else {
             return type_error("one future was expected");
         };
-        if let Some(watcher) = Callable::of(this).watcher.cloned()
-            && let Some(kind) = of(&watcher)
+        if let Some(watcher) = this.watcher.cloned()
+            && let Some(watcher) = of(&watcher)
         {
-            if !(kind.watches)(&watcher, future) {
+            if !watcher.watches(future) {
                 return misused(future);
             }
-            if let Some(noted) = (kind.note)(&watcher, future)? {
-                (kind.act)(&watcher, future, noted)?;
+            if let Some(noted) = watcher.note(future)? {
+                watcher.act(future, noted)?;
             }
         }
         Ok(Owned::none())
@@ -323,8 +343,8 @@ fn misused(object: &Object) -> Res<Owned> {
     type_error("a future that is watched was expected")
 }
 
-fn qualified_name(callable: &Object) -> Res<Owned> {
-    Owned::from_str(Callable::of(callable).name.get().unwrap_or_default())
+fn qualified_name(callable: &Native<Callable>) -> Res<Owned> {
+    Owned::from_str(callable.name.get().unwrap_or_default())
 }
 
 unsafe extern "C" fn compare(
@@ -333,16 +353,16 @@ unsafe extern "C" fn compare(
     operation: c_int,
 ) -> *mut ffi::PyObject {
     guard_object(|| {
-        // SAFETY: the interpreter passes live objects.
-        let (this, other) = unsafe { (Object::from_ptr(this), Object::from_ptr(other)) };
-        if !ptr::eq(this.type_ptr(), other.type_ptr())
-            || !matches!(operation, ffi::Py_EQ | ffi::Py_NE)
-        {
+        // SAFETY: the interpreter passes live objects; the first is an instance of the class.
+        let (this, other) =
+            unsafe { (Native::<Callable>::from_ptr(this), Object::from_ptr(other)) };
+        let other = other.exact::<Callable>();
+        let (Some(other), ffi::Py_EQ | ffi::Py_NE) = (other, operation) else {
             // SAFETY: the singleton lives as long as the interpreter.
             return Ok(unsafe { Object::from_ptr(ffi::Py_NotImplemented()) }.own());
-        }
-        let same = match Callable::of(other).watcher.get() {
-            Some(watcher) => Callable::of(this).watcher.holds(watcher),
+        };
+        let same = match other.watcher.get() {
+            Some(watcher) => this.watcher.holds(watcher),
             None => false,
         };
         Ok(Owned::from_bool(same == (operation == ffi::Py_EQ)))
@@ -351,11 +371,12 @@ unsafe extern "C" fn compare(
 
 unsafe extern "C" fn hash(this: *mut ffi::PyObject) -> ffi::Py_hash_t {
     guard(-1, || {
-        // SAFETY: the interpreter passes a live instance.
-        let watcher = Callable::of(unsafe { Object::from_ptr(this) })
+        // SAFETY: the interpreter passes an instance of the class.
+        let this = unsafe { Native::<Callable>::from_ptr(this) };
+        let address = this
             .watcher
-            .get();
-        let address = watcher.map_or(0, |watcher| watcher.as_ptr().addr());
+            .get()
+            .map_or(0, |watcher| watcher.as_ptr().addr());
         Ok((address >> 4) as ffi::Py_hash_t)
     })
 }
@@ -374,6 +395,6 @@ pub(crate) fn init() -> Res<()> {
             ])
             .collected::<Callable>()
             .build()?;
-    CALLABLE.store(class.into_ptr().cast(), Ordering::Relaxed);
+    CALLABLE.set(&class);
     Ok(())
 }

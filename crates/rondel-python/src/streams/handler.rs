@@ -11,7 +11,7 @@ use pyo3::ffi;
 use crate::cpython::error::{Builtin, raised_matches, take_exception};
 use crate::cpython::method::method;
 use crate::cpython::{self, Object, Owned, Raised, Res, names};
-use crate::task;
+use crate::task::{self, Task};
 use crate::transport::loop_calls::{call_exception_handler, create_task};
 use crate::transport::names::imports;
 
@@ -36,14 +36,14 @@ pub(super) fn start(
     }
     let task = create_task(event_loop, &result)?;
     let done = task_done_callback(transport)?;
-    match task::is_exact(&task) {
+    match task.exact::<Task>() {
         // In the task's own context, to save a copy of the current one.
-        true => task.call_method_with(
+        Some(native) => task.call_method_with(
             &names().add_done_callback,
-            &[&done, &task::context_of(&task)],
+            &[&done, &task::context_of(native)],
             Some(&cpython::imports().kw_context),
         )?,
-        false => task.call_method(&names().add_done_callback, &[&done])?,
+        None => task.call_method(&names().add_done_callback, &[&done])?,
     };
     Ok(Some(task))
 }

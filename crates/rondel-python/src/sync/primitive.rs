@@ -142,7 +142,7 @@ fn wrong_loop<T>(object: &Object) -> Res<T> {
 pub(super) fn new_waiter<T: Primitive>(this: &Native<T>) -> Res<Owned> {
     let event_loop = get_loop(this)?;
     match LoopCore::of(&event_loop) {
-        Some(core) => future::new_waiter(core),
+        Some(core) => future::new_waiter(core).map(OwnedNative::into_owned),
         None => event_loop.call_method(&names().create_future, &[]),
     }
 }
@@ -150,10 +150,11 @@ pub(super) fn new_waiter<T: Primitive>(this: &Native<T>) -> Res<Owned> {
 /// Waits for a future from [`new_waiter`].
 #[inline]
 pub(super) fn wait_on(waiter: Owned) -> Res<Next> {
-    if future::is_exact(&waiter) && !future::fields(&waiter).is_done() {
-        return Ok(Next::Wait(waiter));
+    match future::into_plain(waiter) {
+        Ok(waiter) if !waiter.is_done() => Ok(Next::Wait(waiter)),
+        Ok(waiter) => iterator_of(waiter.object()).map(Next::Await),
+        Err(waiter) => iterator_of(&waiter).map(Next::Await),
     }
-    iterator_of(&waiter).map(Next::Await)
 }
 
 unsafe extern "C" fn get_loop_attribute<T: Primitive>(

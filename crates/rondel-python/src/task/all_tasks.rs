@@ -6,12 +6,11 @@
 //! registered with asyncio. From 3.14 on the interpreter has such a list itself, and all tasks are
 //! in it (`future/thread_list.rs`).
 
-#[cfg(not(Py_3_14))]
-use super::fields;
+use super::Task;
 use crate::cpython::names::{Table, import};
 #[cfg(Py_3_14)]
 use crate::cpython::none;
-use crate::cpython::{Object, Owned, Res};
+use crate::cpython::{Native, Object, Owned, Res};
 #[cfg(Py_3_14)]
 use crate::future::{asyncio_part, thread_list};
 #[cfg(not(Py_3_14))]
@@ -48,8 +47,8 @@ pub(crate) fn init() -> Res<()> {
 /// `forget_task(task)`: called when asyncio's `_unregister_task` is called with the task.
 pub(crate) fn forget(_: &Object, task: &Object) -> Res<Owned> {
     #[cfg(not(Py_3_14))]
-    if super::is_ours(task) {
-        fields(task).node.unlink();
+    if let Some(task) = task.instance::<Task>() {
+        task.node.unlink();
     }
     let _ = task;
     Ok(Owned::none())
@@ -58,10 +57,10 @@ pub(crate) fn forget(_: &Object, task: &Object) -> Res<Owned> {
 /// Registers a new task.
 #[cfg(not(Py_3_14))]
 #[inline]
-pub(super) fn register(task: &Object, event_loop: &Object) -> Res<()> {
+pub(super) fn register(task: &Native<Task>, event_loop: &Object) -> Res<()> {
     match LoopCore::of(event_loop) {
         Some(core) => {
-            core.tasks.link(&fields(task).node, task);
+            core.tasks.link(&task.node, task.object());
             Ok(())
         }
         None => tell_asyncio("_register_task", task),
@@ -71,34 +70,35 @@ pub(super) fn register(task: &Object, event_loop: &Object) -> Res<()> {
 /// Registers a new task.
 #[cfg(Py_3_14)]
 #[inline]
-pub(super) fn register(task: &Object, _: &Object) -> Res<()> {
-    if thread_list::link(task) {
+pub(super) fn register(task: &Native<Task>, _: &Object) -> Res<()> {
+    if thread_list::link(task.asyncio_part()) {
         return Ok(());
     }
-    REGISTER.get().register.call(&[task]).map(drop)
+    REGISTER.get().register.call(&[task.object()]).map(drop)
 }
 
 /// Unregisters a task that is done or deallocated.
 #[cfg(not(Py_3_14))]
 #[inline]
-pub(super) fn unregister(task: &Object) {
-    fields(task).node.unlink();
+pub(super) fn unregister(task: &Native<Task>) {
+    task.node.unlink();
 }
 
 /// Unregisters a task that is done or deallocated. User code may have registered it itself.
 #[cfg(Py_3_14)]
 #[inline]
-pub(super) fn unregister(task: &Object) {
-    if asyncio_part::is_listed(task)
-        && !thread_list::unlink(task)
-        && REGISTER.get().unregister.call(&[task]).is_err()
+pub(super) fn unregister(task: &Native<Task>) {
+    let part = task.asyncio_part();
+    if asyncio_part::is_listed(part)
+        && !thread_list::unlink(part)
+        && REGISTER.get().unregister.call(&[task.object()]).is_err()
     {
-        crate::cpython::error::write_unraisable(Some(task));
+        crate::cpython::error::write_unraisable(Some(task.object()));
     }
 }
 
 /// Registers an eager task for its first step.
-pub(super) fn register_eager(task: &Object) -> Res<()> {
+pub(super) fn register_eager(task: &Native<Task>) -> Res<()> {
     #[cfg(Py_3_14)]
     return register(task, none());
     #[cfg(all(Py_3_12, not(Py_3_14)))]
@@ -112,13 +112,13 @@ pub(super) fn register_eager(task: &Object) -> Res<()> {
 
 /// Does nothing: there is only one list, in which the task stays until it is done.
 #[cfg(Py_3_14)]
-pub(super) fn unregister_eager(_: &Object) -> Res<()> {
+pub(super) fn unregister_eager(_: &Native<Task>) -> Res<()> {
     Ok(())
 }
 
 /// Unregisters an eager task after its first step.
 #[cfg(not(Py_3_14))]
-pub(super) fn unregister_eager(task: &Object) -> Res<()> {
+pub(super) fn unregister_eager(task: &Native<Task>) -> Res<()> {
     #[cfg(Py_3_12)]
     // SAFETY: live objects; the C API checks that the first one is a set.
     return crate::cpython::object::check(unsafe {
@@ -130,9 +130,9 @@ pub(super) fn unregister_eager(task: &Object) -> Res<()> {
 
 #[cfg(not(Py_3_14))]
 #[cold]
-fn tell_asyncio(function: &str, task: &Object) -> Res<()> {
+fn tell_asyncio(function: &str, task: &Native<Task>) -> Res<()> {
     import("asyncio.tasks")?
         .getattr(&*Owned::from_str(function)?)?
-        .call(&[task])?;
+        .call(&[task.object()])?;
     Ok(())
 }

@@ -8,11 +8,11 @@ use std::ffi::CStr;
 
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
-use crate::cpython::{Object, Owned, Res, imports, names, none};
+use crate::cpython::{Object, Owned, OwnedNative, Res, imports, names, none};
 use crate::future;
 use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
-use crate::task::{self, new_task};
+use crate::task::{self, Task, new_task};
 
 /// Which code sets the name given to `create_task` on a task that a factory made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -123,7 +123,7 @@ pub(crate) fn create_directly(
     event_loop: &Object,
     coroutine: &Object,
     options: &Options<'_>,
-) -> Res<Option<Owned>> {
+) -> Res<Option<OwnedNative<Task>>> {
     let Some(core) = LoopCore::of(event_loop) else {
         return Ok(None);
     };
@@ -140,12 +140,12 @@ fn create_task(_: &Object, args: Args<'_>) -> Res<Owned> {
     if let ([coroutine], Some(options)) = (args.positional(), Options::parse(args)) {
         let event_loop = running_loop()?;
         if let Some(task) = create_directly(&event_loop, coroutine, &options)? {
-            return Ok(task);
+            return Ok(task.into_owned());
         }
         if let Some(factory) = LoopCore::of(&event_loop).and_then(LoopCore::direct_factory)
             && let Some(task) = create_eagerly(&event_loop, &factory, args)?
         {
-            return Ok(task);
+            return Ok(task.into_owned());
         }
     }
     STOCK.get().create_task.call_all(args)
@@ -160,7 +160,7 @@ fn ensure_future(_: &Object, args: Args<'_>) -> Res<Owned> {
         if std::ptr::eq(awaitable.type_ptr(), imports().coroutine_type.as_type_ptr()) {
             let event_loop = running_loop()?;
             if let Some(task) = create_directly(&event_loop, awaitable, &Options::default())? {
-                return Ok(task);
+                return Ok(task.into_owned());
             }
         }
     }
@@ -173,7 +173,7 @@ pub(crate) fn create_eagerly(
     event_loop: &Object,
     factory: &Object,
     args: Args<'_>,
-) -> Res<Option<Owned>> {
+) -> Res<Option<OwnedNative<Task>>> {
     if !factory.is(&STOCK.get().eager_task_factory) {
         return Ok(None);
     }

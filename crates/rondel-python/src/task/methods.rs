@@ -14,20 +14,20 @@ use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple
 use crate::cpython::names::names;
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Object, Owned, Res, imports, none};
-use crate::future::kinds::{TASK, TASK_WAITING, Waiting};
+use crate::future::kinds::{AnyTask, TASK};
 use crate::future::{self, Future};
 
 fn cancel_method(task: &Native<Task>, args: Args<'_>) -> Res<Owned> {
     let message = future::message_of(args, "cancel")?;
-    Ok(Owned::from_bool(cancel(task.object(), message)?))
+    Ok(Owned::from_bool(cancel(task, message)?))
 }
 
 fn cancelling(task: &Native<Task>) -> Res<Owned> {
-    Owned::from_u64(super::cancelling(task.object()).into())
+    Owned::from_u64(super::cancelling(task).into())
 }
 
 fn uncancel(task: &Native<Task>) -> Res<Owned> {
-    Owned::from_u64(super::uncancel(task.object()).into())
+    Owned::from_u64(super::uncancel(task).into())
 }
 
 fn set_result(_: &Object, _: &Object) -> Res<Owned> {
@@ -46,7 +46,7 @@ fn get_name(task: &Native<Task>) -> Res<Owned> {
 }
 
 fn set_name(task: &Native<Task>, name: &Object) -> Res<Owned> {
-    super::set_name(task.object(), name)?;
+    super::set_name(task, name)?;
     Ok(Owned::none())
 }
 
@@ -120,7 +120,7 @@ unsafe impl Send for Definition {}
 static STEP: OnceLock<Definition> = OnceLock::new();
 static WAKEUP: OnceLock<Definition> = OnceLock::new();
 
-fn bound(definition: &'static Definition, task: &Object) -> Res<Owned> {
+fn bound(definition: &'static Definition, task: &Native<Task>) -> Res<Owned> {
     // SAFETY: the definition lives forever, and the C API only reads it.
     unsafe {
         Owned::steal(ffi::PyCFunction_NewEx(
@@ -132,14 +132,14 @@ fn bound(definition: &'static Definition, task: &Object) -> Res<Owned> {
 }
 
 /// A callable that runs a step of the task: `callable(exception=None)`.
-pub(crate) fn step_callable(task: &Object) -> Res<Owned> {
+pub(super) fn step_callable(task: &Native<Task>) -> Res<Owned> {
     let definition = STEP
         .get_or_init(|| Definition(method!(fast c"task_step" task_step, c"The task's next step.")));
     bound(definition, task)
 }
 
 /// A callable that wakes the task up: `callable(future)`. Two callables of the same task are equal.
-pub(crate) fn wakeup_callable(task: &Object) -> Res<Owned> {
+pub(super) fn wakeup_callable(task: &Native<Task>) -> Res<Owned> {
     let definition = WAKEUP.get_or_init(|| {
         Definition(
             method!(onearg c"task_wakeup" task_wakeup, c"The task's next step, after a future."),
@@ -158,7 +158,7 @@ unsafe extern "C" fn tp_init(
     guard(-1, || {
         // SAFETY: the slot's contract.
         unsafe {
-            let task = Object::from_ptr(task);
+            let task = Native::<Task>::from_ptr(task);
             with_tuple_and_dict(args, kwargs, |args| {
                 let known = ["coro", "loop", "name", "context", "eager_start"];
                 if cfg!(not(Py_3_12)) && args.named().any(|(name, _)| name.is(&names().eager_start))
@@ -169,9 +169,9 @@ unsafe extern "C" fn tp_init(
                     args.parse("Task", known, 1, 1)?;
                 let event_loop = future::loop_or_default(event_loop)?;
                 let eager_start = eager_start.map_or(Ok(false), Object::is_true)?;
-                future::check_fresh(task)?;
+                future::check_fresh(task.as_future())?;
                 // A step may be running in the current context, which must stay alive.
-                future::reset_keeping(task, super::fields(task).context.cloned());
+                future::reset_keeping(task.as_future(), task.context.cloned());
                 init(
                     task,
                     &event_loop,
@@ -236,10 +236,7 @@ pub(crate) fn init_type() -> Res<Owned> {
         .getset(future::shared_attributes())
         .getset(attributes());
     let class = future::build_iterable(builder)?;
-    TASK.fill(&class, cancel);
-    TASK_WAITING.fill(Waiting {
-        wakeup_callable,
-        context_of: super::context_of,
-    });
+    TASK.fill::<Task>(&class);
+    AnyTask::set_class::<Task>();
     Ok(class)
 }

@@ -27,10 +27,12 @@ use crate::cpython::error::type_error;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::{allocate, is_fresh};
 use crate::cpython::{
-    Class, Fields, Native, NativeClass, Object, Owned, Res, Slot, context, imports, names,
+    Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Res, Slot, context, imports,
+    names,
 };
-use crate::future::kinds::TASK;
-use crate::future::{self, Future, asyncio_part};
+use crate::future::asyncio_part::{self, AsyncioPart};
+use crate::future::kinds::{Cancellable, TASK, TaskClass, Waiter};
+use crate::future::{self, Future};
 use crate::handle::call_soon;
 use crate::loop_core::LoopCore;
 use crate::loop_core::check_step;
@@ -69,18 +71,6 @@ static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
 
 free_list!(FREE, 256);
 
-/// Whether an object is exactly a `rondel.Task`.
-#[inline]
-pub(crate) fn is_exact(object: &Object) -> bool {
-    TASK.is_exact(object)
-}
-
-/// Whether an object is a `rondel.Task` or an instance of a subclass.
-#[cfg(not(Py_3_14))]
-pub(crate) fn is_ours(object: &Object) -> bool {
-    TASK.class.is_instance(object)
-}
-
 // SAFETY: the class is made with these fields behind those of a future.
 unsafe impl Fields for Task {
     #[inline]
@@ -97,6 +87,25 @@ unsafe impl NativeClass for Task {
     }
 }
 
+// SAFETY: the class of tasks.
+unsafe impl Waiter for Task {}
+
+impl Cancellable for Task {
+    fn cancel(task: &Native<Self>, message: Option<&Object>) -> Res<bool> {
+        cancel(task, message)
+    }
+}
+
+impl TaskClass for Task {
+    fn wakeup_callable(task: &Native<Self>) -> Res<Owned> {
+        methods::wakeup_callable(task)
+    }
+
+    fn context(task: &Native<Self>) -> Owned {
+        context_of(task)
+    }
+}
+
 impl Native<Task> {
     /// The task as a future.
     #[inline]
@@ -104,12 +113,21 @@ impl Native<Task> {
         // SAFETY: the fields of a future precede a task's own.
         unsafe { self.object().known() }
     }
+
+    /// asyncio's part of the task.
+    #[inline]
+    pub(crate) fn asyncio_part(&self) -> &Native<AsyncioPart> {
+        self.as_future().asyncio_part()
+    }
 }
 
-/// The fields of `object`, which must be a native task.
-#[inline]
-pub(crate) fn fields(object: &Object) -> &Task {
-    Task::of(object)
+impl OwnedNative<Task> {
+    /// The task as a future.
+    #[inline]
+    pub(crate) fn into_future(self) -> OwnedNative<Future> {
+        // SAFETY: as in `as_future`.
+        unsafe { OwnedNative::new(self.into_owned()) }
+    }
 }
 
 /// `Task(coroutine, loop=event_loop, name=name, context=context, eager_start=eager_start)`.
@@ -120,13 +138,15 @@ pub(crate) fn new_task(
     name: Option<&Object>,
     context: Option<&Object>,
     eager_start: bool,
-) -> Res<Owned> {
+) -> Res<OwnedNative<Task>> {
     let class = TASK.class.as_ptr();
-    let task = match FREE.with(|list| list.revive(class, true)) {
-        Some(task) => task,
+    let object = match FREE.with(|list| list.revive(class, true)) {
+        Some(object) => object,
         // SAFETY: all-zero fields are valid.
         None => unsafe { allocate(class)? },
     };
+    // SAFETY: an instance of the class.
+    let task = unsafe { OwnedNative::new(object) };
     init(&task, event_loop, coroutine, name, context, eager_start)?;
     Ok(task)
 }
@@ -134,15 +154,15 @@ pub(crate) fn new_task(
 /// What `__init__` does.
 #[inline]
 fn init(
-    task: &Object,
+    task: &Native<Task>,
     event_loop: &Object,
     coroutine: &Object,
     name: Option<&Object>,
     context: Option<&Object>,
     eager_start: bool,
 ) -> Res<()> {
-    future::init(task, event_loop)?;
-    let this = fields(task);
+    future::init(task.as_future(), event_loop)?;
+    let this: &Task = task;
     this.flags.set(NO_DESTROY_LOG);
     if !is_coroutine(coroutine)? {
         let text = coroutine.repr()?.to_text()?;
@@ -170,7 +190,7 @@ fn init(
     this.context.set(context);
     this.coroutine.set(coroutine.own());
     if cfg!(Py_3_14) {
-        asyncio_part::show_task(task, coroutine, this.name_or_number()?);
+        asyncio_part::show_task(task.asyncio_part(), coroutine, this.name_or_number()?);
     }
     this.waits_for.clear();
     this.pending_exception.clear();
@@ -184,8 +204,7 @@ fn init(
                 .is_true()?,
         };
         if running {
-            // SAFETY: `task` is a task that is being initialized.
-            return step::start_eagerly(unsafe { task.known() }, event_loop);
+            return step::start_eagerly(task, event_loop);
         }
     }
     schedule_step(task, event_loop)?;
@@ -204,38 +223,38 @@ fn is_coroutine(object: &Object) -> Res<bool> {
 
 /// Queues the next step.
 #[inline]
-fn schedule_step(task: &Object, event_loop: &Object) -> Res<()> {
+fn schedule_step(task: &Native<Task>, event_loop: &Object) -> Res<()> {
     if let Some(core) = LoopCore::of(event_loop)
         && core.calls_directly()
     {
         check_step(core)?;
-        return core.push(Kind::Step, task.own());
+        return core.push(Kind::Step, task.object().own());
     }
-    let context = fields(task).context.or_none();
+    let context = context_of(task);
     call_soon(event_loop, &*methods::step_callable(task)?, &[], &context)
 }
 
 /// Suppresses the report that a task was destroyed while it was pending.
-pub(crate) fn keep_quiet(task: &Object) {
-    fields(task).set(NO_DESTROY_LOG, true);
+pub(crate) fn keep_quiet(task: &Task) {
+    task.set(NO_DESTROY_LOG, true);
 }
 
 /// `Task.set_name`.
-pub(crate) fn set_name(task: &Object, name: &Object) -> Res<()> {
+pub(crate) fn set_name(task: &Native<Task>, name: &Object) -> Res<()> {
     let name = name.str()?;
-    asyncio_part::show_name(task, &name);
-    fields(task).name.set(name);
+    asyncio_part::show_name(task.asyncio_part(), &name);
+    task.name.set(name);
     Ok(())
 }
 
 /// The context that a task runs in.
-pub(crate) fn context_of(task: &Object) -> Owned {
-    fields(task).context.or_none()
+pub(crate) fn context_of(task: &Task) -> Owned {
+    task.context.or_none()
 }
 
 /// `Task.cancel`.
-pub(crate) fn cancel(task: &Object, message: Option<&Object>) -> Res<bool> {
-    let (this, base) = (fields(task), future::fields(task));
+pub(crate) fn cancel(task: &Native<Task>, message: Option<&Object>) -> Res<bool> {
+    let (this, base): (&Task, &Future) = (task, task.as_future());
     base.set_log_traceback(false);
     if base.is_done() {
         return Ok(false);
@@ -255,13 +274,12 @@ pub(crate) fn cancel(task: &Object, message: Option<&Object>) -> Res<bool> {
 
 /// `Task.cancelling`.
 #[inline]
-pub(crate) fn cancelling(task: &Object) -> u32 {
-    fields(task).cancels_requested.get()
+pub(crate) fn cancelling(task: &Task) -> u32 {
+    task.cancels_requested.get()
 }
 
 /// `Task.uncancel`.
-pub(crate) fn uncancel(task: &Object) -> u32 {
-    let this = fields(task);
+pub(crate) fn uncancel(this: &Task) -> u32 {
     let requested = this.cancels_requested.get();
     if requested > 0 {
         this.cancels_requested.set(requested - 1);
@@ -306,8 +324,8 @@ impl Task {
 // ---- life as an object ----
 
 /// `__del__`: reports a task that is destroyed while it is pending.
-fn finalize(task: &Object) -> Res<()> {
-    let (this, base) = (fields(task), future::fields(task));
+fn finalize(task: &Native<Task>) -> Res<()> {
+    let (this, base): (&Task, _) = (task, task.as_future());
     #[cfg(not(Py_3_14))]
     if untracked::is_collecting() {
         // The collector has already cleared weak references, so asyncio's `WeakSet` would no longer
@@ -319,7 +337,7 @@ fn finalize(task: &Object) -> Res<()> {
         && let Some(event_loop) = base.event_loop().map(Object::own)
     {
         let context = Owned::dict()?;
-        context.set_item(c"task", task)?;
+        context.set_item(c"task", task.object())?;
         context.set_item(
             c"message",
             &*Owned::from_str("Task was destroyed but it is pending!")?,
@@ -329,7 +347,7 @@ fn finalize(task: &Object) -> Res<()> {
         }
         event_loop.call_method(&names().call_exception_handler, &[&*context])?;
     }
-    future::finalize(task)
+    future::finalize(base)
 }
 
 // SAFETY: every object reference is visited.
@@ -355,7 +373,7 @@ unsafe impl Collected for Task {
 
     #[inline]
     fn release_inherited(this: &Native<Self>) {
-        asyncio_part::clear_task(this.object());
+        asyncio_part::clear_task(this.asyncio_part());
         future::release(this.as_future());
     }
 
@@ -368,13 +386,13 @@ unsafe impl Collected for Task {
     #[inline]
     fn needs_finalizer(this: &Native<Self>) -> bool {
         let base = this.as_future();
-        !is_exact(this.object()) || !base.is_done() || base.logs_traceback()
+        !TASK.is_exact(this.object()) || !base.is_done() || base.logs_traceback()
     }
 
     #[inline]
     fn dies(this: &Native<Self>) {
-        all_tasks::unregister(this.object());
-        give_context_back(this.object());
+        all_tasks::unregister(this);
+        give_context_back(this);
     }
 
     #[inline]
@@ -384,21 +402,21 @@ unsafe impl Collected for Task {
             let this = Native::<Self>::from_ptr(object);
             this.as_future().renew();
             this.flags.set(0);
-            is_exact(this.object()) && is_fresh(object) && FREE.with(|list| list.keep(object))
+            TASK.is_exact(this.object()) && is_fresh(object) && FREE.with(|list| list.keep(object))
         }
     }
 
     fn finalize(task: &Native<Self>) -> Res<()> {
-        finalize(task.object())
+        finalize(task)
     }
 }
 
 /// Gives the context of a deallocated task to its loop, if that runs. The next task may reuse it.
 #[inline]
-fn give_context_back(task: &Object) {
-    if let Some(core) = future::fields(task).event_loop().and_then(LoopCore::of)
+fn give_context_back(task: &Native<Task>) {
+    if let Some(core) = task.as_future().event_loop().and_then(LoopCore::of)
         && core.is_running()
-        && let Some(context) = fields(task).context.take()
+        && let Some(context) = task.context.take()
     {
         core.contexts.give_back_dying(context);
     }

@@ -18,7 +18,7 @@ use crate::cpython::error::{
 };
 use crate::cpython::stack::check_stack;
 use crate::cpython::{Native, Object, Owned, OwnedNative, Res, context, imports, names, none};
-use crate::future::{self, Outcome, State, asyncio_part};
+use crate::future::{self, Future, Outcome, State, asyncio_part};
 use crate::loop_core::item::{Exit, Kind};
 use crate::loop_core::{LoopCore, current_task};
 
@@ -51,15 +51,14 @@ fn error_of_awaited(task: &Native<Task>) -> Res<Option<Owned>> {
     let Some(awaited) = task.waits_for.get() else {
         return Ok(None);
     };
-    if !future::is_native(awaited) {
+    let Some(awaited) = awaited.exact::<Future>() else {
         return Ok(None);
-    }
+    };
     // asyncio's `awaited_by` may be a set, whose comparisons may run user code. So the future is
     // kept alive.
     let kept = cfg!(Py_3_14).then(|| awaited.own());
     let awaited = kept.as_deref().unwrap_or(awaited);
-    asyncio_part::discard_awaiter(awaited, task.object())?;
-    let awaited = future::fields(awaited);
+    asyncio_part::discard_awaiter(awaited.asyncio_part(), task.asyncio_part())?;
     // The common case need not read the result, as `await` does so itself.
     if awaited.state() == State::Finished && !awaited.has_failed() {
         return Ok(None);
@@ -98,7 +97,7 @@ fn again(core: &LoopCore, task: OwnedNative<Task>) -> ControlFlow<Exit> {
             },
         };
     }
-    match schedule_step(task.object(), core.object()) {
+    match schedule_step(&task, core.object()) {
         Ok(()) => ControlFlow::Continue(()),
         Err(raised) => failed(core, &task, raised),
     }
@@ -117,7 +116,7 @@ fn failed(core: &LoopCore, task: &Native<Task>, Raised: Raised) -> ControlFlow<E
         let context = Owned::dict()?;
         let text = format!(
             "Exception in callback {}",
-            methods::step_callable(task.object())?.repr()?.to_text()?
+            methods::step_callable(task)?.repr()?.to_text()?
         );
         context.set_item(c"message", &*Owned::from_str(&text)?)?;
         context.set_item(c"exception", &exception)?;
@@ -168,7 +167,7 @@ pub(super) fn step_by_call(task: &Native<Task>, exception: Option<&Object>) -> R
 fn run_and_schedule(task: &Native<Task>, exception: Option<Owned>, event_loop: &Object) -> Res<()> {
     match run(task, exception)? {
         After::Settled => Ok(()),
-        After::Again => schedule_step(task.object(), event_loop),
+        After::Again => schedule_step(task, event_loop),
     }
 }
 
@@ -182,8 +181,8 @@ fn within_another(task: &Native<Task>, running: &Object) -> Res<()> {
 
 /// The wake-up as a callback: `awaited`, a future of any kind, is done.
 pub(super) fn wakeup_by_call(task: &Native<Task>, awaited: &Object) -> Res<()> {
-    if asyncio_part::has_awaiters(awaited)? {
-        asyncio_part::discard_awaiter(awaited, task.object())?;
+    if let Some(awaited) = asyncio_part::with_awaiters(awaited) {
+        asyncio_part::discard_awaiter(awaited, task.asyncio_part())?;
     }
     match awaited.call_method(&names().result, &[]) {
         Ok(_) => step_by_call(task, None),
@@ -194,16 +193,16 @@ pub(super) fn wakeup_by_call(task: &Native<Task>, awaited: &Object) -> Res<()> {
 /// Runs the first step at once, for `Task(eager_start=True)`.
 pub(super) fn start_eagerly(task: &Native<Task>, event_loop: &Object) -> Res<()> {
     check_stack()?;
-    all_tasks::register_eager(task.object())?;
+    all_tasks::register_eager(task)?;
     let result = current_task::within(event_loop, task.object(), || {
         match run_in_context(task, None)? {
             After::Settled => Ok(()),
-            After::Again => schedule_step(task.object(), event_loop),
+            After::Again => schedule_step(task, event_loop),
         }
     })?;
     // The exception that the step raised must survive the cleanup.
     let raised = result.err().map(|Raised| take_exception());
-    all_tasks::unregister_eager(task.object())?;
+    all_tasks::unregister_eager(task)?;
     if let Some(core) = LoopCore::of(event_loop) {
         // The enclosing step goes on, and may block until a worker thread has run its job.
         core.notify_worker();
@@ -211,7 +210,7 @@ pub(super) fn start_eagerly(task: &Native<Task>, event_loop: &Object) -> Res<()>
     if task.as_future().is_done() {
         task.coroutine.clear();
     } else {
-        all_tasks::register(task.object(), event_loop)?;
+        all_tasks::register(task, event_loop)?;
     }
     match raised {
         None => Ok(()),
@@ -294,25 +293,25 @@ fn already_done(task: &Native<Task>, exception: Option<&Object>) -> Res<After> {
 #[inline]
 fn returned(task: &Native<Task>, value: Owned) -> Res<()> {
     let this: &Task = task;
-    all_tasks::unregister(task.object());
+    all_tasks::unregister(task);
     if this.has(MUST_CANCEL) {
         // The task was cancelled right before the coroutine returned.
         this.set(MUST_CANCEL, false);
         let message = task.as_future().cancel_message();
-        return future::cancel(task.object(), message.as_deref()).map(drop);
+        return future::cancel(task.as_future(), message.as_deref()).map(drop);
     }
-    future::finish(task.object(), value)
+    future::finish(task.as_future(), value)
 }
 
 fn raised(task: &Native<Task>) -> Res<()> {
     let exception = take_exception();
-    all_tasks::unregister(task.object());
+    all_tasks::unregister(task);
     if exception_matches(&exception, &imports().cancelled_error) {
         // The exception is kept, so that awaiting the task raises it with its traceback.
         task.as_future().set_cancelled_error(exception);
-        return future::cancel(task.object(), None).map(drop);
+        return future::cancel(task.as_future(), None).map(drop);
     }
-    future::fail(task.object(), &exception)?;
+    future::fail(task.as_future(), &exception)?;
     if is_exit(&exception) {
         return Err(restore(exception));
     }
@@ -324,19 +323,20 @@ fn yielded(task: &Native<Task>, result: Owned) -> Res<After> {
     if result.is_none() {
         return Ok(After::Again);
     }
-    if future::is_native(&result) {
-        wait_for(task, result)?;
-    } else {
-        let event_loop = task.as_future().event_loop().unwrap_or(none()).own();
-        yielded_other(task, result, &event_loop)?;
+    match result.into_exact::<Future>() {
+        Ok(awaited) => wait_for(task, awaited)?,
+        Err(result) => {
+            let event_loop = task.as_future().event_loop().unwrap_or(none()).own();
+            yielded_other(task, result, &event_loop)?;
+        }
     }
     Ok(After::Settled)
 }
 
 /// Makes the task wait for a native future or task.
 #[inline(always)]
-fn wait_for(task: &Native<Task>, awaited: Owned) -> Res<()> {
-    let (this, other): (&Task, _) = (task, future::fields(&awaited));
+fn wait_for(task: &Native<Task>, awaited: OwnedNative<Future>) -> Res<()> {
+    let this: &Task = task;
     if awaited.is(task.object()) {
         return throw_soon(
             task,
@@ -346,20 +346,20 @@ fn wait_for(task: &Native<Task>, awaited: Owned) -> Res<()> {
             ),
         );
     }
-    let same_loop = match (other.event_loop(), task.as_future().event_loop()) {
+    let same_loop = match (awaited.event_loop(), task.as_future().event_loop()) {
         (Some(theirs), Some(ours)) => theirs.is(ours),
         _ => false,
     };
     if !same_loop {
-        return other_loop(task, &awaited);
+        return other_loop(task, awaited.object());
     }
-    if !other.is_blocking() {
-        return not_awaited(task, &awaited);
+    if !awaited.is_blocking() {
+        return not_awaited(task, awaited.object());
     }
-    asyncio_part::add_awaiter(&awaited, task.object())?;
-    other.set_blocking(false);
-    future::add_waiter(&awaited, task.object())?;
-    this.waits_for.set(awaited);
+    asyncio_part::add_awaiter(awaited.asyncio_part(), task.asyncio_part())?;
+    awaited.set_blocking(false);
+    future::add_waiter(&awaited, task)?;
+    this.waits_for.set(awaited.into_owned());
     if this.has(MUST_CANCEL) {
         cancel_awaited(task)?;
     }
@@ -433,17 +433,14 @@ fn yielded_other(task: &Native<Task>, result: Owned, event_loop: &Object) -> Res
             ),
         );
     }
-    if asyncio_part::has_awaiters(&result)? {
-        asyncio_part::add_awaiter(&result, task.object())?;
+    if let Some(awaited) = asyncio_part::with_awaiters(&result) {
+        asyncio_part::add_awaiter(awaited, task.asyncio_part())?;
     }
     result.setattr(&names.asyncio_future_blocking, &Owned::from_bool(false))?;
     let this: &Task = task;
     result.call_method_with(
         &names.add_done_callback,
-        &[
-            &*methods::wakeup_callable(task.object())?,
-            &*this.context.or_none(),
-        ],
+        &[&*methods::wakeup_callable(task)?, &*this.context.or_none()],
         Some(&imports().kw_context),
     )?;
     this.waits_for.set(result);
@@ -459,5 +456,5 @@ fn throw_soon(task: &Native<Task>, message: String) -> Res<()> {
     let error = Builtin::Runtime.instance(&message)?;
     task.pending_exception.set(error);
     let event_loop = task.as_future().event_loop().unwrap_or(none()).own();
-    schedule_step(task.object(), &event_loop)
+    schedule_step(task, &event_loop)
 }

@@ -14,16 +14,16 @@ use rondel_engine::event_loop::inbox::Inbox;
 use rondel_engine::reactor::Wake;
 
 use crate::cpython::call::call;
-use crate::cpython::collected::{Collected, slots};
+use crate::cpython::collected::Collected;
 use crate::cpython::error::{is_exit, restore, take_exception};
 use crate::cpython::method::{Args, attribute, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::types::{TypeBuilder, allocate};
 use crate::cpython::{
-    Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Raised, Res, Slot, context,
-    names,
+    Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
+    context, names,
 };
-use crate::future;
+use crate::future::{self, Future};
 use crate::loop_core::LoopCore;
 use crate::loop_core::item::{Exit, Item, Kind, Remote};
 
@@ -41,7 +41,7 @@ enum Outcome {
 
 #[repr(C)]
 pub(super) struct Job {
-    future: Slot,
+    future: NativeSlot<Future>,
     function: Slot,
     /// A tuple.
     args: Slot,
@@ -59,7 +59,18 @@ unsafe impl Fields for Job {}
 
 // SAFETY: every object reference is visited.
 unsafe impl Collected for Job {
-    slots!(future, function, args, kwargs, context, outcome);
+    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
+        see(self.future.slot());
+        for slot in [
+            &self.function,
+            &self.args,
+            &self.kwargs,
+            &self.context,
+            &self.outcome,
+        ] {
+            see(slot);
+        }
+    }
 }
 
 static CLASS: Class = Class::new();
@@ -83,7 +94,10 @@ pub(crate) struct Call<'a> {
 }
 
 /// Makes a job and the future, of a Rondel loop, that it will complete.
-pub(super) fn new_job(event_loop: &Object, call: Call<'_>) -> Res<(OwnedNative<Job>, Owned)> {
+pub(super) fn new_job(
+    event_loop: &Object,
+    call: Call<'_>,
+) -> Res<(OwnedNative<Job>, OwnedNative<Future>)> {
     let future = future::new_future(event_loop)?;
     // SAFETY: all-zero fields are valid.
     let job = unsafe { OwnedNative::<Job>::new(allocate(CLASS.as_ptr())?) };
@@ -98,13 +112,12 @@ pub(super) fn new_job(event_loop: &Object, call: Call<'_>) -> Res<(OwnedNative<J
 /// Runs a job in a worker thread. Returns the inbox of the loop to wake once this thread releases
 /// the GIL.
 pub(super) fn run(job: &Native<Job>) -> Option<Mailbox> {
-    let wanted = |future: &Object| !future::fields(future).is_done();
     // Kept until the end: releasing them may run user code, which is not part of the call.
     let held = [&job.function, &job.args, &job.kwargs, &job.context].map(Slot::take);
     let [Some(function), Some(args), kwargs, context] = &held else {
         return None; // already run or cancelled
     };
-    if !job.future.get().is_some_and(wanted) {
+    if job.future.get().is_none_or(|future| future.is_done()) {
         return None;
     }
     let result = match context {
@@ -128,7 +141,7 @@ fn post(job: &Native<Job>, kind: Outcome, outcome: Owned) -> Option<Mailbox> {
     let event_loop = job
         .future
         .get()
-        .and_then(|future| future::fields(future).event_loop().map(Object::own))?;
+        .and_then(|future| future.event_loop().map(Object::own))?;
     let core = LoopCore::of(&event_loop)?;
     if core.is_closed() {
         return None;
@@ -168,7 +181,7 @@ fn complete(job: &Native<Job>) -> Res<()> {
     let (Some(future), Some(outcome)) = (job.future.take(), job.outcome.take()) else {
         return Ok(());
     };
-    if future::fields(&future).is_done() {
+    if future.is_done() {
         return Ok(());
     }
     match job.kind.get() {

@@ -113,5 +113,5 @@ pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Opti
     } else {
         executor.call_method(&names.submit_item, &[job.object()])?;
     }
-    Ok(Some(future))
+    Ok(Some(future.into_owned()))
 }

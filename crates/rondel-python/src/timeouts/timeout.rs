@@ -22,11 +22,12 @@ use crate::cpython::types::allocate;
 use crate::cpython::{
     Class, Fields, Native, NativeClass, Object, Owned, OwnedNative, Raised, Res, Slot, names,
 };
+use crate::handle;
 use crate::loop_core::LoopCore;
 use crate::loop_core::current_task;
 use crate::loop_core::item::Kind;
 use crate::loop_core::running_loop;
-use crate::{handle, task};
+use crate::task::{self, Task};
 
 /// Where a timeout stands, as `asyncio.timeouts._State` has it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -211,8 +212,8 @@ pub(super) fn enter(timeout: &Native<Timeout>) -> Res<()> {
     let Some(task) = current_task::of_loop(&event_loop)? else {
         return runtime_error("Timeout should be used inside a task");
     };
-    if task::is_exact(&task) {
-        timeout.cancelling.set(task::cancelling(&task));
+    if let Some(ours) = task.exact::<Task>() {
+        timeout.cancelling.set(task::cancelling(ours));
         timeout.task.set(task);
         timeout.state.set(State::Entered);
     } else {
@@ -317,8 +318,8 @@ pub(super) fn expire(timeout: &Native<Timeout>) -> Res<()> {
         return raise_assertion();
     }
     let task = timeout.task.or_none();
-    if task::is_exact(&task) {
-        task::cancel(&task, None)?;
+    if let Some(task) = task.exact::<Task>() {
+        task::cancel(task, None)?;
     } else {
         task.call_method(&names().cancel, &[])?;
     }
@@ -386,8 +387,10 @@ fn is_ours(timeout: &Native<Timeout>, kind: &Object, error: &Object) -> Res<bool
 /// `task.uncancel() <= self._cancelling`.
 fn uncancel(timeout: &Native<Timeout>) -> Res<bool> {
     let task = timeout.task.or_none();
-    if task::is_exact(&task) && timeout.foreign_cancelling.is_empty() {
-        return Ok(task::uncancel(&task) <= timeout.cancelling.get());
+    if timeout.foreign_cancelling.is_empty()
+        && let Some(task) = task.exact::<Task>()
+    {
+        return Ok(task::uncancel(task) <= timeout.cancelling.get());
     }
     let left = task.call_method(&names().uncancel, &[])?;
     let before = timeout.cancelling()?;

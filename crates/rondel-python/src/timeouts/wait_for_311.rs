@@ -136,8 +136,8 @@ impl WaitFor {
         )?);
         let callback = PARTS.get().partial.call(&[release_function(), &waiter])?;
         let awaited = ensure_future(&event_loop, &awaitable)?;
-        if future::is_native(&awaited) {
-            future::add_callback(&awaited, &callback, &*context::copy_current()?)?;
+        if let Some(future) = awaited.exact::<Future>() {
+            future::add_callback(future, &callback, &*context::copy_current()?)?;
         } else {
             awaited.call_method(&names().add_done_callback, &[&callback])?;
         }
@@ -145,10 +145,10 @@ impl WaitFor {
         self.callback.set(callback);
         self.event_loop.set(event_loop);
         self.stage.set(Stage::Waiting);
-        if future::is_exact(&waiter) {
-            return Ok(Next::Wait(waiter));
-        }
-        Ok(Next::Await(await_any(&waiter)?))
+        Ok(match future::into_plain(waiter) {
+            Ok(waiter) => Next::Wait(waiter),
+            Err(waiter) => Next::Await(await_any(&waiter)?),
+        })
     }
 
     /// Something has happened while the timer was set.
@@ -194,8 +194,8 @@ impl WaitFor {
     }
 
     fn result(&self, awaited: &Object) -> Res<Next> {
-        if future::is_native(awaited) {
-            return future::take_result(future::fields(awaited)).map(Next::Return);
+        if let Some(awaited) = awaited.exact::<Future>() {
+            return future::take_result(awaited).map(Next::Return);
         }
         awaited.call_method(&names().result, &[]).map(Next::Return)
     }
@@ -238,7 +238,8 @@ fn ensure_future(event_loop: &Object, awaitable: &Object) -> Res<Owned> {
     if core.is_some_and(LoopCore::makes_tasks_directly)
         && ptr::eq(awaitable.type_ptr(), imports().coroutine_type.as_type_ptr())
     {
-        return task::new_task(event_loop, awaitable, None, None, false);
+        let task = task::new_task(event_loop, awaitable, None, None, false)?;
+        return Ok(task.into_owned());
     }
     let ensure_future = import("asyncio.tasks")?.getattr(&*Owned::from_str("ensure_future")?)?;
     ensure_future.call_with(&[awaitable, event_loop], Some(&imports().kw_loop))

@@ -4,7 +4,7 @@
 
 use crate::cpython::error::{Builtin, restore, write_unraisable};
 pub(crate) use crate::cpython::error::{take_unless_exit, with_exception_kept};
-use crate::cpython::{Object, Owned, Res, names};
+use crate::cpython::{Object, Owned, OwnedNative, Res, names};
 
 use super::names::imports;
 pub(crate) use crate::future::any::{
@@ -19,7 +19,7 @@ pub(crate) fn create_task(event_loop: &Object, coroutine: &Object) -> Res<Owned>
     match LoopCore::of(event_loop) {
         Some(core) if core.task_factory.is_empty() && core.calls_directly() => {
             check_closed(core)?;
-            task::new_task(event_loop, coroutine, None, None, false)
+            task::new_task(event_loop, coroutine, None, None, false).map(OwnedNative::into_owned)
         }
         _ => event_loop.call_method(&names().create_task, &[coroutine]),
     }

@@ -19,17 +19,20 @@ use crate::awaitable::{
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{guard_object, raise_bare, type_error};
 use crate::cpython::method::{Args, attribute, function, method};
-use crate::cpython::native;
-use crate::cpython::native::Fields;
+use crate::cpython::native::{self, Fields, NativeClass};
 use crate::cpython::object::{check, truth};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{NativeSlot, Object, Owned, Raised, Res, Slot, imports, names, none};
+use crate::cpython::{
+    Native, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot, imports, names, none,
+};
+use crate::future::kinds::Waiter;
 use crate::future::watch::{self, Arrived, Watcher};
+use crate::future::{self, Future};
 use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
 use crate::sleep::start_timer;
 use crate::sync::Queue;
-use crate::{future, handle, sync, task};
+use crate::{handle, sync, task};
 
 // ---- the iterator ----
 
@@ -68,21 +71,39 @@ unsafe impl Collected for Completed {
     }
 }
 
-pub(super) static WATCHER: Watcher = Watcher {
-    class: native::Class::new(),
-    name: |_, _| {
+static CLASS: native::Class = native::Class::new();
+
+// SAFETY: the class is made for these fields, and can't be subclassed.
+unsafe impl NativeClass for Completed {
+    fn class() -> &'static native::Class {
+        &CLASS
+    }
+}
+
+// SAFETY: a class of watchers.
+unsafe impl Waiter for Completed {}
+
+impl Watcher for Native<Completed> {
+    fn name(&self, _: &Object) -> &'static str {
         if cfg!(Py_3_13) {
             "_AsCompletedIterator._handle_completion"
         } else {
             "as_completed.<locals>._on_completion"
         }
-    },
-    method: None,
-    note: |_, _| Ok(Some(false)),
-    act: |iterator, future, _| completed(Completed::of(iterator), future),
-    watches: |_, _| true,
-    arrived: |iterator| &Completed::of(iterator).arrived,
-};
+    }
+
+    fn note(&self, _: &Object) -> Res<Option<bool>> {
+        Ok(Some(false))
+    }
+
+    fn act(&self, future: &Object, _: bool) -> Res<()> {
+        completed(self, future)
+    }
+
+    fn arrived(&self) -> &Arrived {
+        &self.arrived
+    }
+}
 
 impl Completed {
     fn has_todo(&self) -> bool {
@@ -121,9 +142,9 @@ fn completed(this: &Completed, future: &Object) -> Res<()> {
 }
 
 /// Handles the timeout: each future that is not done gives a `TimeoutError`.
-fn handle_timeout(iterator: &Object) -> Res<Owned> {
-    let this = Completed::of(iterator);
-    let (todo, done, task) = (this.todo.or_none(), this.done.cloned(), this.task.cloned());
+fn handle_timeout(iterator: &Native<Completed>) -> Res<Owned> {
+    let (todo, done) = (iterator.todo.or_none(), iterator.done.cloned());
+    let task = iterator.task.cloned();
     for_each(&todo, |future| {
         watch::remove(future, iterator)?;
         unlink(future, task.as_deref())?;
@@ -155,8 +176,8 @@ fn for_each(iterable: &Object, mut f: impl FnMut(&Object) -> Res<()>) -> Res<()>
 
 /// `ensure_future(awaitable, loop=event_loop)`.
 fn ensure_future(event_loop: &Object, core: &LoopCore, awaitable: &Object) -> Res<Owned> {
-    if future::is_native(awaitable) {
-        let theirs = future::fields(awaitable).event_loop();
+    if let Some(future) = awaitable.exact::<Future>() {
+        let theirs = future.event_loop();
         if theirs.is_some_and(|theirs| theirs.is(event_loop)) {
             return Ok(awaitable.own());
         }
@@ -164,21 +185,21 @@ fn ensure_future(event_loop: &Object, core: &LoopCore, awaitable: &Object) -> Re
         && (is_awaitable(awaitable)
             || ptr::eq(awaitable.type_ptr(), imports().coroutine_type.as_type_ptr()))
     {
-        return task::new_task(event_loop, awaitable, None, None, false);
+        let task = task::new_task(event_loop, awaitable, None, None, false)?;
+        return Ok(task.into_owned());
     }
     waits_imports()
         .ensure_future
         .call_with(&[awaitable, event_loop], Some(&imports().kw_loop))
 }
 
-fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
+fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<OwnedNative<Completed>> {
     let event_loop = core.object();
     // SAFETY: all-zero fields are valid.
-    let iterator = unsafe { allocate(WATCHER.class.as_ptr())? };
-    let this = Completed::of(&iterator);
-    this.done.set(sync::new_queue()?);
+    let iterator = unsafe { OwnedNative::<Completed>::new(allocate(CLASS.as_ptr())?) };
+    iterator.done.set(sync::new_queue()?);
     if waits_imports().quirks.as_completed_links {
-        drop(this.task.replace(current_task(event_loop)?));
+        drop(iterator.task.replace(current_task(event_loop)?));
     }
     // SAFETY: live objects, or null for an empty set; a non-iterable raises `TypeError`.
     let (each_once, todo) = unsafe {
@@ -192,7 +213,7 @@ fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
         // SAFETY: a set that no other code has seen, and a live object.
         check(unsafe { ffi::PySet_Add(todo.as_ptr(), future.as_ptr()) })
     })?;
-    let task = this.task.cloned();
+    let task = iterator.task.cloned();
     for_each(&todo, |future| {
         watch::add(future, &iterator)?;
         link(future, task.as_deref())
@@ -200,12 +221,15 @@ fn new(core: &LoopCore, passed: &Object, timeout: &Object) -> Res<Owned> {
     // SAFETY: `todo` is a set.
     let count = unsafe { ffi::PySet_Size(todo.as_ptr()) } as usize;
     if count > 0 && !timeout.is_none() {
-        let late = iterator.getattr(&*Owned::from_str("_handle_timeout")?)?;
-        this.timer
+        let late = iterator
+            .object()
+            .getattr(&*Owned::from_str("_handle_timeout")?)?;
+        iterator
+            .timer
             .set(start_timer(event_loop, timeout, &late, &[])?);
     }
-    this.todo.set(todo);
-    this.left.set(count);
+    iterator.todo.set(todo);
+    iterator.left.set(count);
     Ok(iterator)
 }
 
@@ -215,7 +239,7 @@ awaitable_class!(ONE, 128);
 
 /// Waits for the next future that finishes.
 struct One {
-    iterator: Slot,
+    iterator: NativeSlot<Completed>,
     /// Whether it gives the future (`async for`) or the future's result.
     is_async: Cell<bool>,
 }
@@ -230,8 +254,9 @@ impl Steps for One {
     }
 
     fn advance(&self, awaited: Option<Res<Owned>>) -> Res<Next> {
-        let iterator = self.iterator.or_none();
-        let this = Completed::of(&iterator);
+        let Some(this) = self.iterator.cloned() else {
+            return Ok(Next::Return(Owned::none()));
+        };
         match awaited {
             None => {
                 if self.is_async.get() {
@@ -266,7 +291,7 @@ impl Steps for One {
     }
 
     fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.iterator);
+        see(self.iterator.slot());
     }
 
     fn class() -> &'static Class {
@@ -282,15 +307,15 @@ impl One {
         }
         Ok(Next::Return(if self.is_async.get() {
             item.own()
-        } else if future::is_native(item) {
-            future::take_result(future::fields(item))?
+        } else if let Some(future) = item.exact::<Future>() {
+            future::take_result(future)?
         } else {
             item.call_method(&names().result, &[])?
         }))
     }
 }
 
-fn one(iterator: &Object, is_async: bool) -> Res<Owned> {
+fn one(iterator: &Native<Completed>, is_async: bool) -> Res<Owned> {
     make::<One>(|one| {
         one.iterator.set(iterator.own());
         one.is_async.set(is_async);
@@ -300,36 +325,35 @@ fn one(iterator: &Object, is_async: bool) -> Res<Owned> {
 // ---- what Python sees ----
 
 unsafe extern "C" fn iternext(iterator: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let iterator = unsafe { Object::from_ptr(iterator) };
-    let this = Completed::of(iterator);
-    if this.left.get() == 0 {
+    // SAFETY: the interpreter passes an instance of the class.
+    let iterator = unsafe { Native::<Completed>::from_ptr(iterator) };
+    if iterator.left.get() == 0 {
         return ptr::null_mut(); // exhausted
     }
-    this.left.set(this.left.get() - 1);
+    iterator.left.set(iterator.left.get() - 1);
     guard_object(|| one(iterator, false))
 }
 
 unsafe extern "C" fn anext(iterator: *mut ffi::PyObject) -> *mut ffi::PyObject {
-    // SAFETY: the interpreter passes a live instance.
-    let iterator = unsafe { Object::from_ptr(iterator) };
+    // SAFETY: the interpreter passes an instance of the class.
+    let iterator = unsafe { Native::from_ptr(iterator) };
     guard_object(|| one(iterator, true))
 }
 
-fn get_done(iterator: &Object) -> Res<Owned> {
-    Ok(Completed::of(iterator).done.slot().or_none())
+fn get_done(iterator: &Native<Completed>) -> Res<Owned> {
+    Ok(iterator.done.slot().or_none())
 }
 
-fn get_todo(iterator: &Object) -> Res<Owned> {
-    Ok(Completed::of(iterator).todo.or_none())
+fn get_todo(iterator: &Native<Completed>) -> Res<Owned> {
+    Ok(iterator.todo.or_none())
 }
 
-fn get_left(iterator: &Object) -> Res<Owned> {
-    Owned::from_u64(Completed::of(iterator).left.get() as u64)
+fn get_left(iterator: &Native<Completed>) -> Res<Owned> {
+    Owned::from_u64(iterator.left.get() as u64)
 }
 
-fn get_timer(iterator: &Object) -> Res<Owned> {
-    Ok(Completed::of(iterator).timer.or_none())
+fn get_timer(iterator: &Native<Completed>) -> Res<Owned> {
+    Ok(iterator.timer.or_none())
 }
 
 /// Raises `TypeError` if a single future or coroutine was passed instead of an iterable.
@@ -366,7 +390,7 @@ fn as_completed(_: &Object, args: Args<'_>) -> Res<Owned> {
     };
     let passed = passed.unwrap_or(none());
     check_passed(passed)?;
-    new(core, passed, timeout.unwrap_or(none()))
+    new(core, passed, timeout.unwrap_or(none())).map(OwnedNative::into_owned)
 }
 
 /// Makes the classes and the function, which is returned under the names that the module exports.
@@ -397,7 +421,9 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     ])
     .collected::<Completed>()
     .build()?;
-    watch::register(&WATCHER, &class);
+    CLASS.set(&class);
+    // SAFETY: the class was made for these fields.
+    unsafe { watch::register::<Completed>(&class) };
     init_awaitable::<One>(c"rondel._rondel.NextCompleted")?;
     let made = function(
         method!(fast c"as_completed(fs, *, timeout=None)" as_completed,

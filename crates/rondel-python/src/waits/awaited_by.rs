@@ -5,7 +5,7 @@
 
 use super::names::waits_imports;
 use crate::cpython::{Object, Owned, Res};
-use crate::future::{self, asyncio_part};
+use crate::future::{Future, asyncio_part};
 
 /// The current task of a loop, if links are kept.
 #[inline]
@@ -21,32 +21,31 @@ pub(super) fn current_task(event_loop: &Object) -> Res<Option<Owned>> {
     Ok((!task.is_none()).then_some(task))
 }
 
-/// Whether the link can be changed without asyncio's functions, which check both classes first.
-#[inline]
-fn are_native(future: &Object, task: &Object) -> bool {
-    future::is_native(future) && future::is_native(task)
-}
-
 /// Records that `task` awaits `future`.
 #[inline]
 pub(super) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
-    match (task, &waits_imports().awaited_by) {
-        (Some(task), Some(_)) if are_native(future, task) => {
-            asyncio_part::add_awaiter(future, task)
+    let (Some(task), Some((add, _))) = (task, &waits_imports().awaited_by) else {
+        return Ok(());
+    };
+    // asyncio's function checks both classes first.
+    match (future.exact::<Future>(), task.exact::<Future>()) {
+        (Some(future), Some(task)) => {
+            asyncio_part::add_awaiter(future.asyncio_part(), task.asyncio_part())
         }
-        (Some(task), Some((add, _))) => add.call(&[future, task]).map(drop),
-        _ => Ok(()),
+        _ => add.call(&[future, task]).map(drop),
     }
 }
 
 /// Removes the record that `task` awaits `future`.
 #[inline]
 pub(super) fn unlink(future: &Object, task: Option<&Object>) -> Res<()> {
-    match (task, &waits_imports().awaited_by) {
-        (Some(task), Some(_)) if are_native(future, task) => {
-            asyncio_part::discard_awaiter(future, task)
+    let (Some(task), Some((_, discard))) = (task, &waits_imports().awaited_by) else {
+        return Ok(());
+    };
+    match (future.exact::<Future>(), task.exact::<Future>()) {
+        (Some(future), Some(task)) => {
+            asyncio_part::discard_awaiter(future.asyncio_part(), task.asyncio_part())
         }
-        (Some(task), Some((_, discard))) => discard.call(&[future, task]).map(drop),
-        _ => Ok(()),
+        _ => discard.call(&[future, task]).map(drop),
     }
 }

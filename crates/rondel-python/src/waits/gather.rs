@@ -7,13 +7,14 @@ use std::collections::BTreeMap;
 use std::ptr;
 
 use super::awaited_by::{current_task, link};
-use super::gathering::{self, child_was_done, fields};
+use super::gathering::{self, Gathering, child_was_done};
 use super::names::waits_imports;
 use crate::cpython::method::{Args, function, method};
-use crate::cpython::{Object, Owned, Res, imports, names};
+use crate::cpython::{Native, Object, Owned, OwnedNative, Res, imports, names};
+use crate::future::{self, Future};
 use crate::loop_core::LoopCore;
 use crate::loop_core::running_loop::running_loop;
-use crate::{awaitable, future, task};
+use crate::{awaitable, task};
 
 /// `gather(*coros_or_futures, return_exceptions=False)`.
 fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
@@ -30,11 +31,10 @@ fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
         return waits_imports().stock_gather.call_all(args);
     }
     let outer = gathering::new(&event_loop)?;
-    let this = fields(&outer);
-    this.return_exceptions.set(return_exceptions);
-    drop(this.task.replace(current_task(&event_loop)?));
+    outer.return_exceptions.set(return_exceptions);
+    drop(outer.task.replace(current_task(&event_loop)?));
     let places = first_places(passed);
-    this.count.set(match &places {
+    outer.count.set(match &places {
         None => passed.len(),
         Some(places) => places
             .iter()
@@ -43,12 +43,12 @@ fn gather(_: &Object, args: Args<'_>) -> Res<Owned> {
             .count(),
     });
     match start(&outer, &event_loop, passed, places.as_deref()) {
-        Ok(()) => Ok(outer),
+        Ok(()) => Ok(outer.into_owned()),
         Err(raised) => {
             // The children that were made keep running, and their results are ignored.
             let error = crate::cpython::error::take_exception();
             let _ = raised;
-            future::cancel(&outer, None)?;
+            future::cancel(outer.as_future(), None)?;
             Err(crate::cpython::error::restore(error))
         }
     }
@@ -60,24 +60,21 @@ fn can_take(arg: &Object, event_loop: &Object) -> bool {
     if ptr::eq(arg.type_ptr(), imports().coroutine_type.as_type_ptr()) {
         return true;
     }
-    if future::is_native(arg) {
-        return future::fields(arg)
-            .event_loop()
-            .is_some_and(|other| other.is(event_loop));
+    if let Some(arg) = arg.exact::<Future>() {
+        return arg.event_loop().is_some_and(|other| other.is(event_loop));
     }
     awaitable::is_awaitable(arg)
 }
 
 /// Makes futures of the arguments and watches them.
 fn start(
-    outer: &Object,
+    outer: &Native<Gathering>,
     event_loop: &Object,
     args: &[&Object],
     places: Option<&[usize]>,
 ) -> Res<()> {
-    let this = fields(outer);
-    let task = this.task.cloned();
-    let mut done = Vec::new();
+    let task = outer.task.cloned();
+    let mut done = Vec::<OwnedNative<Future>>::new();
     let mut made = Vec::new();
     let children = Owned::list_of(args.len(), |index| {
         let arg = args[index];
@@ -85,25 +82,26 @@ fn start(
         if first != index {
             return Ok(made_at(&made, first).own());
         }
-        let child = if future::is_native(arg) {
-            arg.own()
-        } else {
-            let child = task::new_task(event_loop, arg, None, None, false)?;
-            task::keep_quiet(&child);
-            child
+        let child = match arg.exact::<Future>() {
+            Some(future) => future.own(),
+            None => {
+                let child = task::new_task(event_loop, arg, None, None, false)?;
+                task::keep_quiet(&child);
+                child.into_future()
+            }
         };
         if places.is_some() {
-            made.push((index, child.clone()));
+            made.push((index, child.object().own()));
         }
-        if cfg!(Py_3_12) && future::fields(&child).is_done() {
+        if cfg!(Py_3_12) && child.is_done() {
             done.push(child.clone());
         } else {
-            link(&child, task.as_deref())?;
+            link(child.object(), task.as_deref())?;
             future::add_waiter(&child, outer)?;
         }
-        Ok(child)
+        Ok(child.into_owned())
     })?;
-    this.children.set(children);
+    outer.children.set(children);
     for child in done {
         child_was_done(outer, &child)?;
     }

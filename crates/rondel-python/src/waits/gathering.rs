@@ -17,9 +17,10 @@ use crate::cpython::method::{Args, attribute, method};
 use crate::cpython::native::Class;
 use crate::cpython::object::check;
 use crate::cpython::types::{TypeBuilder, allocate, is_fresh};
-use crate::cpython::{Fields, Native, NativeClass};
-use crate::cpython::{Object, Owned, Res, Slot, imports, names};
-use crate::future::kinds::GATHERING;
+use crate::cpython::{
+    Fields, Native, NativeClass, Object, Owned, OwnedNative, Res, Slot, imports, names,
+};
+use crate::future::kinds::{Cancellable, GATHERING, Waiter};
 use crate::future::watch::{self, Arrived, Watcher};
 use crate::future::{self, Future, State};
 
@@ -38,15 +39,33 @@ pub(super) struct Gathering {
     arrived: Arrived,
 }
 
-pub(super) static WATCHER: Watcher = Watcher {
-    class: Class::new(),
-    method: None,
-    name: |_, _| "gather.<locals>._done_callback",
-    note,
-    act: |outer, child, last| child_done(outer, child, last),
-    watches: |_, child| future::is_native(child) && future::fields(child).is_done(),
-    arrived: |outer| &fields(outer).arrived,
-};
+impl Watcher for Native<Gathering> {
+    fn name(&self, _: &Object) -> &'static str {
+        "gather.<locals>._done_callback"
+    }
+
+    fn note(&self, child: &Object) -> Res<Option<bool>> {
+        match child.instance() {
+            Some(child) => note(self, child),
+            None => Ok(None),
+        }
+    }
+
+    fn act(&self, child: &Object, last: bool) -> Res<()> {
+        match child.instance() {
+            Some(child) => child_done(self, child, last),
+            None => Ok(()),
+        }
+    }
+
+    fn watches(&self, child: &Object) -> bool {
+        child.exact::<Future>().is_some_and(|child| child.is_done())
+    }
+
+    fn arrived(&self) -> &Arrived {
+        &self.arrived
+    }
+}
 
 free_list!(FREE, 64);
 
@@ -66,64 +85,69 @@ unsafe impl NativeClass for Gathering {
     }
 }
 
+// SAFETY: a class of watchers.
+unsafe impl Waiter for Gathering {}
+
+impl Cancellable for Gathering {
+    fn cancel(outer: &Native<Self>, message: Option<&Object>) -> Res<bool> {
+        cancel(outer, message)
+    }
+}
+
 impl Native<Gathering> {
     /// The same object as a future.
     #[inline]
-    fn as_future(&self) -> &Native<Future> {
+    pub(super) fn as_future(&self) -> &Native<Future> {
         // SAFETY: the fields of a future precede this type's own.
         unsafe { self.object().known() }
     }
 }
 
-#[inline]
-pub(super) fn fields(outer: &Object) -> &Gathering {
-    Gathering::of(outer)
-}
-
 /// Makes a gathering future without children.
-pub(super) fn new(event_loop: &Object) -> Res<Owned> {
-    let class = WATCHER.class.as_ptr();
-    let outer = match FREE.with(|list| list.revive(class, true)) {
-        Some(outer) => outer,
+pub(super) fn new(event_loop: &Object) -> Res<OwnedNative<Gathering>> {
+    let class = GATHERING.class.as_ptr();
+    let object = match FREE.with(|list| list.revive(class, true)) {
+        Some(object) => object,
         // SAFETY: all-zero fields are valid.
         None => unsafe { allocate(class)? },
     };
-    future::init(&outer, event_loop)?;
+    // SAFETY: an instance of the class.
+    let outer = unsafe { OwnedNative::<Gathering>::new(object) };
+    future::init(outer.as_future(), event_loop)?;
     Ok(outer)
 }
 
 /// Counts a child that is done. Returns `Some` if it is the last one or did not succeed, which
 /// needs a watcher item; `Some(true)` means the last one.
-fn note(outer: &Object, child: &Object) -> Res<Option<bool>> {
-    let this = fields(outer);
+#[inline]
+fn note(this: &Gathering, child: &Native<Future>) -> Res<Option<bool>> {
     this.done.set(this.done.get() + 1);
     if let Some(task) = this.task.cloned() {
-        unlink(child, Some(&task))?;
+        unlink(child.object(), Some(&task))?;
     }
     let last = this.done.get() == this.count.get();
-    let child = future::fields(child);
     let succeeded = child.state() == State::Finished && !child.has_failed();
     Ok((last || !succeeded).then_some(last))
 }
 
 /// Handles a child that was already done when it was passed.
-pub(super) fn child_was_done(outer: &Object, child: &Object) -> Res<()> {
+pub(super) fn child_was_done(outer: &Native<Gathering>, child: &Native<Future>) -> Res<()> {
     match note(outer, child)? {
         Some(last) => child_done(outer, child, last),
         None => Ok(()),
     }
 }
 
-fn child_done(outer: &Object, child: &Object, last: bool) -> Res<()> {
-    let (this, base) = (fields(outer), future::fields(child));
-    if future::fields(outer).is_done() {
+fn child_done(outer: &Native<Gathering>, child: &Native<Future>, last: bool) -> Res<()> {
+    let this: &Gathering = outer;
+    if outer.as_future().is_done() {
         // No code will read this exception: it counts as retrieved.
-        base.set_log_traceback(false);
+        child.set_log_traceback(false);
         return Ok(());
     }
     if !this.return_exceptions.get() {
-        if base.state() == State::Cancelled {
-            let error = base.cancelled_error()?;
+        if child.state() == State::Cancelled {
+            let error = child.cancelled_error()?;
             return fail(outer, &error);
         }
         if let Some(exception) = future::exception(child) {
@@ -137,19 +161,19 @@ fn child_done(outer: &Object, child: &Object, last: bool) -> Res<()> {
     if this.cancel_requested.get() {
         // asyncio raises the error of the child that is last in the list.
         let last = last_child(this).unwrap_or_else(|| child.own());
-        return future::fail(outer, &*future::fields(&last).cancelled_error()?);
+        return future::fail(outer.as_future(), &*last.cancelled_error()?);
     }
-    future::finish(outer, results)
+    future::finish(outer.as_future(), results)
 }
 
-fn fail(outer: &Object, exception: &Object) -> Res<()> {
-    let this = fields(outer);
+fn fail(outer: &Native<Gathering>, exception: &Object) -> Res<()> {
+    let this: &Gathering = outer;
     if let Some(task) = this.task.cloned()
         && waits_imports().quirks.gather_unlinks_at_failure
     {
         for_each_child(this, |child| unlink(child, Some(&task)))?;
     }
-    future::fail(outer, exception)
+    future::fail(outer.as_future(), exception)
 }
 
 fn for_each_child(this: &Gathering, mut f: impl FnMut(&Object) -> Res<()>) -> Res<()> {
@@ -169,14 +193,13 @@ fn for_each_child(this: &Gathering, mut f: impl FnMut(&Object) -> Res<()>) -> Re
     Ok(())
 }
 
-fn last_child(this: &Gathering) -> Option<Owned> {
+fn last_child(this: &Gathering) -> Option<OwnedNative<Future>> {
     let children = this.children.get()?;
     // SAFETY: `children` is always a list.
     unsafe {
         let count = ffi::PyList_GET_SIZE(children.as_ptr());
         let last = (count > 0).then(|| ffi::PyList_GET_ITEM(children.as_ptr(), count - 1))?;
-        let last = Object::from_ptr(last);
-        future::is_native(last).then(|| last.own())
+        Object::from_ptr(last).exact().map(Native::own)
     }
 }
 
@@ -221,10 +244,9 @@ fn results(this: &Gathering) -> Res<Owned> {
 /// it, which may change the list, an owned reference keeps it alive.
 #[inline]
 fn result_of(child: &Object) -> Res<Owned> {
-    if !future::is_native(child) {
+    let Some(base) = child.exact::<Future>() else {
         return result_of_foreign(&child.own());
-    }
-    let base = future::fields(child);
+    };
     if base.state() == State::Finished && !base.has_failed() {
         return future::take_result(base);
     }
@@ -239,7 +261,7 @@ fn result_of(child: &Object) -> Res<Owned> {
         };
         return imports().cancelled_error.call(&[&message]);
     }
-    Ok(future::exception(child).unwrap_or_else(Owned::none))
+    Ok(future::exception(base).unwrap_or_else(Owned::none))
 }
 
 /// The result of a foreign object that user code has put into the list.
@@ -261,11 +283,11 @@ fn result_of_foreign(child: &Object) -> Res<Owned> {
 }
 
 /// `cancel`: cancels the children. The future itself ends when they have ended.
-pub(crate) fn cancel(outer: &Object, message: Option<&Object>) -> Res<bool> {
-    if future::fields(outer).is_done() {
+fn cancel(outer: &Native<Gathering>, message: Option<&Object>) -> Res<bool> {
+    let this: &Gathering = outer;
+    if outer.as_future().is_done() {
         return Ok(false);
     }
-    let this = fields(outer);
     let mut requested = false;
     for_each_child(this, |child| {
         requested |= future::cancel_any(child, message)?;
@@ -280,22 +302,22 @@ pub(crate) fn cancel(outer: &Object, message: Option<&Object>) -> Res<bool> {
 
 // ---- what Python sees ----
 
-fn cancel_method(outer: &Object, args: Args<'_>) -> Res<Owned> {
+fn cancel_method(outer: &Native<Gathering>, args: Args<'_>) -> Res<Owned> {
     let message = future::message_of(args, "_GatheringFuture.cancel")?;
     Ok(Owned::from_bool(cancel(outer, message)?))
 }
 
-fn get_children(outer: &Object) -> Res<Owned> {
-    Ok(fields(outer).children.or_none())
+fn get_children(outer: &Native<Gathering>) -> Res<Owned> {
+    Ok(outer.children.or_none())
 }
 
-fn get_cancel_requested(outer: &Object) -> Res<Owned> {
-    Ok(Owned::from_bool(fields(outer).cancel_requested.get()))
+fn get_cancel_requested(outer: &Native<Gathering>) -> Res<Owned> {
+    Ok(Owned::from_bool(outer.cancel_requested.get()))
 }
 
-fn set_cancel_requested(outer: &Object, value: Option<&Object>) -> Res<()> {
+fn set_cancel_requested(outer: &Native<Gathering>, value: Option<&Object>) -> Res<()> {
     let value = value.map_or(Ok(false), Object::is_true)?;
-    fields(outer).cancel_requested.set(value);
+    outer.cancel_requested.set(value);
     Ok(())
 }
 
@@ -345,7 +367,7 @@ unsafe impl Collected for Gathering {
     }
 
     fn finalize(outer: &Native<Self>) -> Res<()> {
-        future::finalize(outer.object())
+        future::finalize(outer.as_future())
     }
 }
 
@@ -369,7 +391,8 @@ pub(super) fn init_type() -> Res<()> {
         attribute!(c"_cancel_requested" get_cancel_requested, set_cancel_requested),
     ]);
     let class = future::build_iterable(builder)?;
-    watch::register(&WATCHER, &class);
-    GATHERING.fill(&class, cancel);
+    // SAFETY: the class was made for these fields.
+    unsafe { watch::register::<Gathering>(&class) };
+    GATHERING.fill::<Gathering>(&class);
     Ok(())
 }

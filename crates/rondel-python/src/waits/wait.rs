@@ -20,14 +20,16 @@ use crate::cpython::error::{
     raise, restore, runtime_error, take_exception, type_error, value_error,
 };
 use crate::cpython::method::{Args, function, method};
-use crate::cpython::native;
-use crate::cpython::native::Fields;
+use crate::cpython::native::{self, Fields, NativeClass};
 use crate::cpython::object::{tuple_item, tuple_len};
 use crate::cpython::types::{TypeBuilder, allocate};
-use crate::cpython::{Object, Owned, Raised, Res, Slot, imports, none};
+use crate::cpython::{
+    Native, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot, imports, none,
+};
 use crate::future::any::{create_future, has_failed, is_done};
+use crate::future::kinds::Waiter;
 use crate::future::watch::{self, Arrived, Watcher};
-use crate::future::{self};
+use crate::future::{self, Future};
 use crate::handle;
 use crate::loop_core::running_loop::running_loop;
 use crate::sleep::start_timer;
@@ -74,54 +76,62 @@ unsafe impl Collected for Waiting {
     }
 }
 
-pub(super) static WATCHER: Watcher = Watcher {
-    class: native::Class::new(),
-    method: None,
-    name: |_, _| "_wait.<locals>._on_completion",
-    note,
-    act,
-    watches: |_, _| true,
-    arrived: |waiting| &Waiting::of(waiting).arrived,
-};
+static CLASS: native::Class = native::Class::new();
 
-/// Counts a future that is done. `Some(true)`: its exception ends the wait, and counts as
-/// retrieved.
-fn note(waiting: &Object, done: &Object) -> Res<Option<bool>> {
-    let this = Waiting::of(waiting);
-    this.left.set(this.left.get().saturating_sub(1));
-    if let Some(task) = this.task.cloned() {
-        unlink(done, Some(&task))?;
+// SAFETY: the class is made for these fields, and can't be subclassed.
+unsafe impl NativeClass for Waiting {
+    fn class() -> &'static native::Class {
+        &CLASS
     }
-    if this.left.get() == 0 {
-        return Ok(Some(false));
-    }
-    Ok(match this.until.get() {
-        Until::All => None,
-        Until::First => (!this.fired.replace(true)).then_some(false),
-        Until::FirstException => has_failed(done)?.then_some(true),
-    })
 }
 
-fn act(waiting: &Object, done: &Object, failed: bool) -> Res<()> {
-    let this = Waiting::of(waiting);
-    if failed && future::is_native(done) {
-        future::fields(done).set_log_traceback(false);
+// SAFETY: a class of watchers.
+unsafe impl Waiter for Waiting {}
+
+impl Watcher for Native<Waiting> {
+    fn name(&self, _: &Object) -> &'static str {
+        "_wait.<locals>._on_completion"
     }
-    cancel_timer(this)?;
-    match this.waiter.cloned() {
-        Some(waiter) => release_waiter(&waiter),
-        None => Ok(()),
+
+    /// Counts a future that is done. `Some(true)`: its exception ends the wait, and counts as
+    /// retrieved.
+    fn note(&self, done: &Object) -> Res<Option<bool>> {
+        self.left.set(self.left.get().saturating_sub(1));
+        if let Some(task) = self.task.cloned() {
+            unlink(done, Some(&task))?;
+        }
+        if self.left.get() == 0 {
+            return Ok(Some(false));
+        }
+        Ok(match self.until.get() {
+            Until::All => None,
+            Until::First => (!self.fired.replace(true)).then_some(false),
+            Until::FirstException => has_failed(done)?.then_some(true),
+        })
+    }
+
+    fn act(&self, done: &Object, failed: bool) -> Res<()> {
+        if failed && let Some(done) = done.exact::<Future>() {
+            done.set_log_traceback(false);
+        }
+        cancel_timer(self)?;
+        match self.waiter.cloned() {
+            Some(waiter) => release_waiter(&waiter),
+            None => Ok(()),
+        }
+    }
+
+    fn arrived(&self) -> &Arrived {
+        &self.arrived
     }
 }
 
 fn release_waiter(waiter: &Object) -> Res<()> {
-    if !future::is_native(waiter) {
-        return waits_imports().release_waiter.call(&[waiter]).map(drop);
+    match waiter.exact::<Future>() {
+        Some(waiter) if waiter.is_done() => Ok(()),
+        Some(waiter) => future::finish(waiter, Owned::none()),
+        None => waits_imports().release_waiter.call(&[waiter]).map(drop),
     }
-    if future::fields(waiter).is_done() {
-        return Ok(());
-    }
-    future::finish(waiter, Owned::none())
 }
 
 fn cancel_timer(this: &Waiting) -> Res<()> {
@@ -143,7 +153,7 @@ struct Wait {
     return_when: Slot,
     /// The set from which the tuple was made.
     set: Slot,
-    waiting: Slot,
+    waiting: NativeSlot<Waiting>,
 }
 
 impl Steps for Wait {
@@ -175,7 +185,7 @@ impl Steps for Wait {
         see(&self.timeout);
         see(&self.return_when);
         see(&self.set);
-        see(&self.waiting);
+        see(self.waiting.slot());
     }
 
     fn class() -> &'static Class {
@@ -211,19 +221,19 @@ impl Wait {
         }
         let waiter = create_future(&event_loop)?;
         // SAFETY: all-zero fields are valid.
-        let waiting = unsafe { allocate(WATCHER.class.as_ptr())? };
-        let this = Waiting::of(&waiting);
-        this.waiter.set(waiter.clone());
-        this.left.set(tuple_len(&futures));
-        this.until.set(until);
+        let waiting = unsafe { OwnedNative::<Waiting>::new(allocate(CLASS.as_ptr())?) };
+        waiting.waiter.set(waiter.clone());
+        waiting.left.set(tuple_len(&futures));
+        waiting.until.set(until);
         let timeout = self.timeout.or_none();
         if !timeout.is_none() {
             let release = &waits_imports().release_waiter;
-            this.timer
+            waiting
+                .timer
                 .set(start_timer(&event_loop, &timeout, release, &[&waiter])?);
         }
         let task = current_task(&event_loop)?;
-        drop(this.task.replace(task.clone()));
+        drop(waiting.task.replace(task.clone()));
         for future in all() {
             watch::add(future, &waiting)?;
             link(future, task.as_deref())?;
@@ -236,9 +246,8 @@ impl Wait {
         let (Some(futures), Some(waiting)) = (self.futures.cloned(), self.waiting.cloned()) else {
             return Ok(());
         };
-        let this = Waiting::of(&waiting);
-        cancel_timer(this)?;
-        let task = this
+        cancel_timer(&waiting)?;
+        let task = waiting
             .task
             .cloned()
             .filter(|_| waits_imports().quirks.wait_unlinks_at_end);
@@ -333,7 +342,9 @@ pub(super) fn init() -> Res<Owned> {
         .not_instantiable()
         .collected::<Waiting>()
         .build()?;
-    watch::register(&WATCHER, &class);
+    CLASS.set(&class);
+    // SAFETY: the class was made for these fields.
+    unsafe { watch::register::<Waiting>(&class) };
     init_awaitable::<Wait>(c"rondel._rondel.Wait")?;
     function(
         method!(fast c"wait(fs, *, timeout=None, return_when='ALL_COMPLETED')" wait,
