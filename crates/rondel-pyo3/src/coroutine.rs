@@ -6,7 +6,6 @@
 //! Rust future first and is raised then. While the future waits for a Python awaitable alone, what
 //! the task sends and throws goes to that one (`delegate.rs`).
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::future::Future;
 use std::mem;
@@ -14,7 +13,6 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::thread::{self, ThreadId};
 
 use pyo3::exceptions::{
     PyGeneratorExit, PyRuntimeError, PyRuntimeWarning, PyStopIteration, PyTypeError, PyValueError,
@@ -26,6 +24,8 @@ use pyo3::prelude::*;
 use crate::delegate::step::Step;
 use crate::delegate::{Awaited, End, Input};
 use crate::local::{Local, OWN_WAKERS, WakeParts};
+use crate::thread_bound::{OfThread, ThreadBound};
+use crate::wakeup::Mailbox;
 
 /// The future behind a coroutine.
 type Boxed = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
@@ -38,15 +38,17 @@ type Boxed = Pin<Box<dyn Future<Output = PyResult<Py<PyAny>>>>>;
 pub struct Coroutine {
     /// The function's, with that of the class before it if it is a method.
     name: &'static str,
-    state: ThreadBound,
+    state: ThreadBound<RefCell<State>>,
 }
 
 /// Where a coroutine stands.
+#[derive(Default)]
 enum State {
     /// It was not awaited yet.
     Fresh(Boxed),
     Suspended(Box<Started>),
     Running,
+    #[default]
     Done,
 }
 
@@ -112,7 +114,7 @@ impl Coroutine {
         };
         Self {
             name,
-            state: ThreadBound::new(State::Fresh(Box::pin(future))),
+            state: ThreadBound::new(RefCell::new(State::Fresh(Box::pin(future)))),
         }
     }
 
@@ -408,52 +410,11 @@ impl Drop for EndedByPanic<'_> {
     }
 }
 
-/// A coroutine's state, which only the thread that made it may look at. Python drops objects in any
-/// thread: in another one it is sent to its loop to be dropped there.
-struct ThreadBound {
-    thread: ThreadId,
-    state: RefCell<State>,
-}
-
-// SAFETY: `get` and `drop` touch the state in its own thread only.
-unsafe impl Send for ThreadBound {}
-// SAFETY: as above.
-unsafe impl Sync for ThreadBound {}
-
-impl ThreadBound {
-    fn new(state: State) -> Self {
-        Self {
-            thread: thread::current().id(),
-            state: RefCell::new(state),
-        }
-    }
-
-    fn get(&self) -> PyResult<&RefCell<State>> {
-        if thread::current().id() != self.thread {
-            return Err(PyRuntimeError::new_err(
-                "a coroutine of Rust's is used in another thread than the one that made it",
-            ));
-        }
-        Ok(&self.state)
-    }
-}
-
-impl Drop for ThreadBound {
-    fn drop(&mut self) {
-        if thread::current().id() == self.thread {
-            return;
-        }
-        let mailbox = match self.state.get_mut() {
+impl OfThread for RefCell<State> {
+    fn mailbox(&mut self) -> Option<Arc<Mailbox>> {
+        match self.get_mut() {
             State::Suspended(started) => Some(Arc::clone(&started.local.mailbox)),
             _ => None,
-        };
-        let state: Box<dyn Any> = Box::new(mem::replace(self.state.get_mut(), State::Done));
-        match mailbox {
-            // SAFETY: the state was made in the loop's thread, or was bound to it when it was
-            // awaited.
-            Some(mailbox) => unsafe { mailbox.send_garbage(state) },
-            // Nobody knows a way to its thread.
-            None => mem::forget(state),
         }
     }
 }

@@ -40,6 +40,8 @@ mod coroutine;
 mod delegate;
 mod local;
 mod locals;
+mod streams;
+mod thread_bound;
 mod wakeup;
 
 pub use bridge::{
@@ -52,6 +54,7 @@ pub use locals::{
     Scope, TaskLocals, get_current_locals, get_current_loop, get_running_loop, scope, scope_local,
 };
 pub use rondel_pyo3_macros::{function, methods};
+pub use streams::{AsyncIterator, PyStream, into_stream};
 
 use std::any::TypeId;
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
 use std::time::Duration;
 
+use futures_core::Stream;
 use pyo3::exceptions::{PyKeyError, PyOSError};
 use pyo3::prelude::*;
 
@@ -390,6 +391,69 @@ fn run_awaiting(py: Python<'_>, function: Py<PyAny>) -> PyResult<Py<PyAny>> {
     })
 }
 
+/// Numbers, each after so many seconds; a negative limit fails instead of ending.
+struct Numbers {
+    next: i64,
+    limit: i64,
+    seconds: f64,
+    sleep: Option<std::pin::Pin<Box<rondel::Sleep>>>,
+    _alive: Alive,
+}
+
+impl Stream for Numbers {
+    type Item = PyResult<i64>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        context: &mut std::task::Context<'_>,
+    ) -> Poll<Option<Self::Item>> {
+        let this = &mut *self;
+        if this.next == this.limit.abs() {
+            let failed = (this.limit < 0).then(|| Err(PyKeyError::new_err("the limit")));
+            return Poll::Ready(failed);
+        }
+        let seconds = this.seconds;
+        let sleep = this
+            .sleep
+            .get_or_insert_with(|| Box::pin(rondel::sleep(Duration::from_secs_f64(seconds))));
+        if sleep.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        this.sleep = None;
+        this.next += 1;
+        Poll::Ready(Some(Ok(this.next - 1)))
+    }
+}
+
+/// An async iterator over numbers.
+#[pyfunction]
+#[pyo3(signature = (limit, seconds=0.0))]
+fn numbers(limit: i64, seconds: f64) -> rondel_pyo3::AsyncIterator {
+    rondel_pyo3::AsyncIterator::new(Numbers {
+        next: 0,
+        limit,
+        seconds,
+        sleep: None,
+        _alive: Alive::new(),
+    })
+}
+
+/// The items of an async iterable, up to so many; an exception of it is the last item.
+#[rondel_pyo3::function(signature = (iterable, limit=usize::MAX))]
+async fn collect(iterable: Py<PyAny>, limit: usize) -> PyResult<Vec<Py<PyAny>>> {
+    let _alive = Alive::new();
+    let mut stream = std::pin::pin!(rondel_pyo3::into_stream(iterable));
+    let mut items = Vec::new();
+    while items.len() < limit {
+        match poll_fn(|context| stream.as_mut().poll_next(context)).await {
+            Some(Ok(item)) => items.push(item),
+            Some(Err(error)) => items.push(Python::attach(|py| error.into_value(py).into_any())),
+            None => break,
+        }
+    }
+    Ok(items)
+}
+
 /// Counts, with async methods of each kind.
 #[pyclass(frozen)]
 struct Counter {
@@ -511,6 +575,8 @@ fn rondel_pyo3_testing(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(loop_of, module)?)?;
     module.add_function(wrap_pyfunction!(run_until_slept, module)?)?;
     module.add_function(wrap_pyfunction!(run_awaiting, module)?)?;
+    module.add_function(wrap_pyfunction!(numbers, module)?)?;
+    module.add_function(wrap_pyfunction!(collect, module)?)?;
     module.add_class::<Counter>()?;
     module.add_class::<Changing>()?;
     Ok(())
