@@ -73,6 +73,13 @@ def test_a_panic_is_an_exception_and_the_loop_goes_on(run) -> None:
         else:
             pytest.fail("no exception")
         assert await rust.give_way() == 1
+        try:
+            await rust.crash_as_future()
+        except BaseException as error:
+            assert "out of cheese" in str(error)  # noqa: PT017
+        else:
+            pytest.fail("no exception")
+        assert rust.alive() == 0
 
     run(main())
 

@@ -32,11 +32,13 @@ first = second = main
 """
 
 
-# tests/ecosystem installs the frameworks, and tests their page.
+# tests/ecosystem installs the frameworks, and tests their page; tests/extension builds the module of
+# the page on extensions.
+ELSEWHERE = [ROOT / "docs" / name for name in ("frameworks.md", "extensions.md")]
 DOCUMENTS = [
     ROOT / "README.md",
     ROOT / "benchmarks" / "README.md",
-    *sorted({*(ROOT / "docs").glob("*.md")} - {ROOT / "docs" / "frameworks.md"}),
+    *sorted({*(ROOT / "docs").glob("*.md")} - {*ELSEWHERE}),
 ]
 #: Pages without programs.
 OTHERS = [ROOT / name for name in ("ARCHITECTURE.md", "CHANGELOG.md")]
@@ -162,7 +164,7 @@ def test_a_block(document, language, text, printed, commands, tmp_path):
         assert str(document.relative_to(ROOT)) in included, "no doctest runs it"
 
 
-@pytest.mark.parametrize("document", [*DOCUMENTS, ROOT / "docs" / "frameworks.md", *OTHERS], ids=lambda path: path.name)
+@pytest.mark.parametrize("document", [*DOCUMENTS, *ELSEWHERE, *OTHERS], ids=lambda path: path.name)
 def test_links_lead_somewhere(document):
     """Links within the repository; mkdocs checks those of the site."""
     for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", document.read_text()):

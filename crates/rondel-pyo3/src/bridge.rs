@@ -2,6 +2,7 @@
 //! Python awaitable as a Rust future that may go to any thread.
 
 use std::future::Future;
+use std::panic::{self, AssertUnwindSafe};
 use std::pin::Pin;
 use std::rc::{Rc, Weak};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +11,7 @@ use std::task::{Context, Poll, Waker};
 use pyo3::exceptions::PyRuntimeError;
 use pyo3::exceptions::asyncio::CancelledError;
 use pyo3::intern;
+use pyo3::panic::PanicException;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 
@@ -107,7 +109,7 @@ where
     let future = scope_local(locals, future);
     let task = local.enter(py, || {
         rondel::create_task(async move {
-            let outcome = future.await;
+            let outcome = Caught(Box::pin(future)).await;
             Python::attach(|py| {
                 if let Err(error) = complete(target.bind(py), outcome) {
                     error.write_unraisable(py, Some(target.bind(py)));
@@ -125,6 +127,31 @@ where
     local.enter(py, || task.detach());
     result.call_method1(py, intern!(py, "add_done_callback"), (cancel,))?;
     Ok(())
+}
+
+/// A future whose panic is an exception.
+struct Caught<F>(Pin<Box<F>>);
+
+impl<F, T> Future for Caught<F>
+where
+    F: Future<Output = PyResult<T>>,
+{
+    type Output = PyResult<T>;
+
+    fn poll(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
+        // The future is not polled again after a panic, but dropped.
+        let poll = AssertUnwindSafe(|| self.0.as_mut().poll(context));
+        panic::catch_unwind(poll).unwrap_or_else(|panic| {
+            let text = match panic.downcast::<String>() {
+                Ok(text) => *text,
+                Err(panic) => match panic.downcast::<&str>() {
+                    Ok(text) => (*text).to_owned(),
+                    Err(_) => "a panic in Rust code".to_owned(),
+                },
+            };
+            Poll::Ready(Err(PanicException::new_err(text)))
+        })
+    }
 }
 
 fn complete<T>(future: &Bound<'_, PyAny>, outcome: PyResult<T>) -> PyResult<()>

@@ -96,7 +96,7 @@ impl Drop for Started {
         let future = self.future.take();
         self.local.give_wake_parts_back(self.wake.take());
         if future.is_some() {
-            Python::attach(|py| self.local.enter(py, || drop(future)));
+            Python::try_attach(|py| self.local.enter(py, || drop(future)));
         }
     }
 }

@@ -1,5 +1,7 @@
 //! What the tests of `rondel-pyo3` await.
 
+mod tutorial;
+
 use std::cell::Cell;
 use std::future::{pending, poll_fn};
 use std::rc::Rc;
@@ -300,6 +302,19 @@ fn fail_as_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
     })
 }
 
+/// A future of the loop's that panics.
+#[pyfunction]
+fn crash_as_future(py: Python<'_>) -> PyResult<Bound<'_, PyAny>> {
+    rondel_pyo3::local_future_into_py(py, async {
+        let _alive = Alive::new();
+        rondel::yield_now().await;
+        if true {
+            panic!("out of cheese")
+        }
+        Ok(())
+    })
+}
+
 /// Gives the values of a context variable before and after a wait, as a task of Rust's.
 #[pyfunction]
 fn variable_as_future(variable: Bound<'_, PyAny>) -> PyResult<Bound<'_, PyAny>> {
@@ -568,6 +583,7 @@ fn rondel_pyo3_testing(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(current_task, module)?)?;
     module.add_function(wrap_pyfunction!(sleep_as_future, module)?)?;
     module.add_function(wrap_pyfunction!(fail_as_future, module)?)?;
+    module.add_function(wrap_pyfunction!(crash_as_future, module)?)?;
     module.add_function(wrap_pyfunction!(variable_as_future, module)?)?;
     module.add_function(wrap_pyfunction!(call_as_future, module)?)?;
     module.add_function(wrap_pyfunction!(awaited_from_a_thread, module)?)?;
