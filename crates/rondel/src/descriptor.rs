@@ -14,6 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+use crate::calls::Call;
 use crate::runtime::{self, Item, Runtime, Source};
 use crate::task::Waiter;
 
@@ -79,6 +80,20 @@ impl Watched {
         for waiter in waiters {
             waiter.wake();
         }
+    }
+
+    /// Wakes all who wait: the side will not be reported any more.
+    fn wake_all(&self, side: Side) {
+        for waiter in self.watch(side).waiters.take() {
+            waiter.wake();
+        }
+    }
+
+    /// The run is over: drops what waits to be called, and what that owns. Nothing calls it any
+    /// more.
+    pub(crate) fn forget(&self) {
+        drop(self.reading.waiters.take());
+        drop(self.writing.waiters.take());
     }
 
     /// Nobody is interested: the next report takes it from what the kernel watches.
@@ -293,6 +308,34 @@ impl<T: AsFd> AsyncFd<T> {
         }
     }
 
+    /// Has the loop call `function` once, when the side is reported.
+    ///
+    /// # Errors
+    /// What registering fails with; that the run is over.
+    pub(crate) fn call_when(
+        &self,
+        side: Side,
+        function: impl FnOnce() + 'static,
+    ) -> io::Result<()> {
+        if self.runtime.is_closing() {
+            return Err(closed());
+        }
+        self.watched.register(side, &self.runtime)?;
+        let call = Waiter::Call(Call::new(Box::new(function)));
+        self.watched.watch(side).waiters.borrow_mut().push(call);
+        Ok(())
+    }
+
+    /// Wakes who waits for a side, as if it had been reported.
+    pub(crate) fn wake_all(&self, side: Side) {
+        self.watched.wake_all(side);
+    }
+
+    /// Whether the loop that it belongs to is closed.
+    pub(crate) fn is_over(&self) -> bool {
+        self.runtime.is_over()
+    }
+
     fn poll_ready(
         &self,
         side: Side,
@@ -306,7 +349,7 @@ impl<T: AsFd> AsyncFd<T> {
         }
         *seen = Some(reports);
         if self.runtime.is_over() {
-            return Poll::Ready(Err(io::Error::other("Event loop is closed")));
+            return Poll::Ready(Err(closed()));
         }
         if let Err(error) = self.watched.register(side, &self.runtime) {
             return Poll::Ready(Err(error));
@@ -317,6 +360,10 @@ impl<T: AsFd> AsyncFd<T> {
         }
         Poll::Pending
     }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("Event loop is closed")
 }
 
 impl<T: AsFd> Drop for AsyncFd<T> {

@@ -8,8 +8,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use rondel::{
-    Process, add_signal_handler, create_datagram_endpoint, create_subprocess_exec, create_task,
-    open_read_pipe, open_write_pipe, run, shell, signal, sleep, timeout, yield_now,
+    Process, add_signal_handler, all_tasks, create_datagram_endpoint, create_subprocess_exec,
+    create_task, open_read_pipe, open_write_pipe, run, shell, signal, sleep, timeout, yield_now,
 };
 
 const AGES: Duration = Duration::from_secs(20);
@@ -168,6 +168,58 @@ fn a_pipe_that_nobody_reads_holds_its_writer_up() {
         drop(writer);
         let read = reading.await.map_err(io::Error::other)??;
         assert_eq!(read, 1_000_000);
+        Ok(())
+    });
+}
+
+#[test]
+fn what_is_written_to_a_pipe_goes_on_without_a_drain() {
+    const LENGTH: usize = 1_000_000;
+    test(async || {
+        let mut cat = create_subprocess_exec(&mut piped("cat")).await?;
+        let (input, output) = (cat.stdin.take().unwrap(), cat.stdout.as_mut().unwrap());
+        input.write(vec![b'x'; LENGTH]);
+        assert_eq!(output.readexactly(LENGTH).await?.len(), LENGTH);
+        input.flushed().await?;
+        // A dropped writer ends behind what was written, and no task of the program's sees to that.
+        input.write(vec![b'y'; LENGTH]);
+        drop(input);
+        assert_eq!(all_tasks().len(), 1);
+        assert_eq!(output.read_to_end().await?.len(), LENGTH);
+        assert!(cat.wait().await?.success());
+        Ok(())
+    });
+}
+
+#[test]
+fn who_waits_for_a_pipe_hears_of_its_end() {
+    test(async || {
+        let (_read, write) = io::pipe()?;
+        let writer = Rc::new(open_write_pipe(write)?);
+        writer.set_write_buffer_limits(0, 0)?;
+        writer.write(vec![0; 1_000_000]);
+        let (drains, closes) = (Rc::clone(&writer), Rc::clone(&writer));
+        let draining = create_task(async move { drains.drain().await });
+        let closing = create_task(async move { closes.wait_closed().await });
+        sleep(SOON).await;
+        assert!(!draining.done() && !closing.done());
+        writer.abort();
+        let drained = draining.await.map_err(io::Error::other)?;
+        assert_eq!(drained.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        closing.await.map_err(io::Error::other)?
+    });
+    test(async || {
+        let (mut read, write) = io::pipe()?;
+        let writer = Rc::new(open_write_pipe(write)?);
+        let closes = Rc::clone(&writer);
+        let closing = create_task(async move { closes.wait_closed().await });
+        sleep(SOON).await;
+        writer.write("the end");
+        writer.close();
+        closing.await.map_err(io::Error::other)??;
+        let mut all = String::new();
+        read.read_to_string(&mut all)?;
+        assert_eq!(all, "the end");
         Ok(())
     });
 }

@@ -654,14 +654,14 @@ fn wake(context: &Context<'_>) {
     context.waker().wake_by_ref();
 }
 
-fn wait_with(waiters: &RefCell<Vec<Waiter>>, context: &Context<'_>) {
+pub(super) fn wait_with(waiters: &RefCell<Vec<Waiter>>, context: &Context<'_>) {
     let mut waiters = waiters.borrow_mut();
     if !waiters.iter().any(|waiter| waiter.is(context)) {
         waiters.push(Waiter::new(context));
     }
 }
 
-fn wake_all(waiters: &RefCell<Vec<Waiter>>) {
+pub(super) fn wake_all(waiters: &RefCell<Vec<Waiter>>) {
     for waiter in waiters.take() {
         waiter.wake();
     }

@@ -68,6 +68,7 @@ fn give_up(connection: &Connection) {
 pub(crate) fn end_of_run(runtime: &Runtime) {
     let mut listeners = Vec::new();
     let mut waiting: Vec<Rc<Connection>> = Vec::new();
+    let mut watched = Vec::new();
     let mut interrupts = false;
     runtime.event_loop.for_each_source(|source| match source {
         Source::Listener(listener) => listeners.push(Rc::clone(listener)),
@@ -78,8 +79,13 @@ pub(crate) fn end_of_run(runtime: &Runtime) {
             }
         }
         Source::Interrupt => interrupts = true,
-        Source::Connecting(_) | Source::Descriptor(_) | Source::TimerFd(_) => {}
+        Source::Descriptor(descriptor) => watched.push(Rc::clone(descriptor)),
+        Source::Connecting(_) | Source::TimerFd(_) => {}
     });
+    // Pipes that nobody has but the loop, which goes on with what they have to write.
+    for descriptor in watched {
+        descriptor.forget();
+    }
     for listener in listeners {
         listener.close_server();
     }

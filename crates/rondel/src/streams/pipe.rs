@@ -17,11 +17,12 @@ use std::task::{Context, Poll};
 use std::time::Instant;
 
 use super::chunk::Chunk;
+use super::connection::{wait_with, wake_all};
 use super::{StreamReader, StreamWriter};
 use crate::descriptor::{AsyncFd, Side};
 use crate::exceptions::call_exception_handler;
 use crate::runtime::{Runtime, with_current};
-use crate::task::create_task;
+use crate::task::Waiter;
 use rondel_engine::read_buffer::{DEFAULT_LIMIT, ReadBuffer};
 use rondel_engine::transport::recv_size::{Received, Room};
 
@@ -102,7 +103,8 @@ pub fn open_write_pipe(pipe: impl Into<OwnedFd>) -> io::Result<StreamWriter> {
         limits: Cell::new((HIGH_WATER, HIGH_WATER / 4)),
         failure: RefCell::new(None),
         closing: Cell::new(false),
-        sender: Cell::new(false),
+        goes_on: Cell::new(false),
+        ending: RefCell::new(Vec::new()),
     })))
 }
 
@@ -242,12 +244,14 @@ pub(super) struct PipeSink {
     limits: Cell<(usize, usize)>,
     failure: RefCell<Option<io::Error>>,
     closing: Cell<bool>,
-    /// A task goes on sending when nobody waits.
-    sender: Cell<bool>,
+    /// The loop goes on sending when the kernel takes more.
+    goes_on: Cell<bool>,
+    /// Who waits until it is closed.
+    ending: RefCell<Vec<Waiter>>,
 }
 
 impl PipeSink {
-    pub(super) fn write(&self, bytes: &[u8]) {
+    pub(super) fn write(self: &Rc<Self>, bytes: &[u8]) {
         assert!(!self.closing.get(), "Cannot call write() after write_eof()");
         if self.fd.borrow().is_none() {
             return;
@@ -257,8 +261,30 @@ impl PipeSink {
         unsent.extend(bytes);
         drop(unsent);
         if was_empty {
+            self.go_on();
+        }
+    }
+
+    /// Sends what waits. What the kernel doesn't take now, the loop sends when it does.
+    fn go_on(self: &Rc<Self>) {
+        match self.send() {
+            Ok(true) if self.closing.get() => self.end(),
             // A failure is the next drain's to tell.
-            let _ = self.send();
+            Ok(true) | Err(_) => {}
+            Ok(false) => {
+                let fd = self.fd.borrow().clone();
+                let Some(fd) = fd else { return };
+                if self.goes_on.replace(true) {
+                    return;
+                }
+                let sink = Rc::clone(self);
+                let called = fd.call_when(Side::Writing, move || {
+                    sink.goes_on.set(false);
+                    sink.go_on();
+                });
+                // After the end of the run; see `drop`.
+                self.goes_on.set(called.is_ok());
+            }
         }
     }
 
@@ -298,11 +324,14 @@ impl PipeSink {
         Ok(())
     }
 
-    /// Closes it: nobody can be waiting for the kernel any more.
+    /// Closes it, and tells everyone who waits.
     fn end(&self) {
         self.closing.set(true);
         self.unsent.borrow_mut().clear();
-        drop(self.fd.take());
+        if let Some(fd) = self.fd.take() {
+            fd.wake_all(Side::Writing);
+        }
+        wake_all(&self.ending);
     }
 
     fn lost(&self) -> io::Error {
@@ -394,22 +423,7 @@ impl PipeSink {
         if self.fd.borrow().is_none() {
             return;
         }
-        match self.send() {
-            Ok(true) => self.end(),
-            Err(_) => {}
-            Ok(false) => {
-                let over = with_current_or_over();
-                if !over && !self.sender.replace(true) {
-                    let sink = Rc::clone(self);
-                    create_task(async move {
-                        // Nobody is left to hear of a failure.
-                        let _ = sink.until(0).await;
-                        sink.end();
-                    })
-                    .detach();
-                }
-            }
-        }
+        self.go_on();
     }
 
     pub(super) fn abort(&self) {
@@ -418,15 +432,20 @@ impl PipeSink {
 
     /// Waits until it is closed.
     pub(super) async fn closed(&self) -> io::Result<()> {
-        if self.closing.get() {
-            let _ = self.flushed().await;
-            self.end();
-            return match &*self.failure.borrow() {
+        poll_fn(|context| {
+            if let Some(fd) = &*self.fd.borrow() {
+                if fd.is_over() {
+                    return Poll::Ready(Err(io::Error::other("Event loop is closed")));
+                }
+                wait_with(&self.ending, context);
+                return Poll::Pending;
+            }
+            Poll::Ready(match &*self.failure.borrow() {
                 Some(failure) => Err(copy(failure)),
                 None => Ok(()),
-            };
-        }
-        poll_fn(|_| Poll::Pending).await
+            })
+        })
+        .await
     }
 
     pub(super) fn with_fd<R>(&self, f: impl FnOnce(&OwnedFd) -> R) -> Option<R> {
@@ -465,11 +484,6 @@ impl Drop for PipeSink {
             }
         }
     }
-}
-
-/// Whether no loop is there to go on with anything.
-fn with_current_or_over() -> bool {
-    crate::runtime::try_current(|runtime| runtime.is_closing()).unwrap_or(true)
 }
 
 fn copy(error: &io::Error) -> io::Error {
