@@ -54,7 +54,7 @@ impl From<(StreamReader, StreamWriter)> for Duplex {
 /// the traits of others.
 #[allow(dead_code, reason = "without features nobody asks")]
 impl StreamReader {
-    /// Reads into `memory` what has come, by `put`.
+    /// Hands at most `room` bytes of what has come to `put`.
     pub(crate) fn poll_read_by(
         &mut self,
         context: &Context<'_>,
@@ -71,186 +71,162 @@ impl StreamReader {
     }
 }
 
+/// The reader of a half or of both: what the traits' methods are written in terms of.
+#[allow(dead_code, reason = "without features nobody asks")]
+pub(crate) trait HasReader {
+    fn reader(&mut self) -> &mut StreamReader;
+}
+
+/// Likewise the writer.
+#[allow(dead_code, reason = "without features nobody asks")]
+pub(crate) trait HasWriter {
+    fn writer(&self) -> &StreamWriter;
+}
+
+impl HasReader for StreamReader {
+    fn reader(&mut self) -> &mut StreamReader {
+        self
+    }
+}
+
+impl HasReader for Duplex {
+    fn reader(&mut self) -> &mut StreamReader {
+        &mut self.reader
+    }
+}
+
+impl HasWriter for StreamWriter {
+    fn writer(&self) -> &StreamWriter {
+        self
+    }
+}
+
+impl HasWriter for Duplex {
+    fn writer(&self) -> &StreamWriter {
+        &self.writer
+    }
+}
+
+/// Implements a trait for writing. The traits differ in the name of the method that ends the
+/// writing side, and in further methods.
+#[allow(unused_macros, reason = "without features nobody asks")]
+macro_rules! impl_write {
+    ($trait:ident for $class:ident; end = $end:ident; $($further:tt)*) => {
+        impl $trait for $class {
+            fn poll_write(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                data: &[u8],
+            ) -> Poll<io::Result<usize>> {
+                self.writer().poll_write_some(context, data)
+            }
+
+            fn poll_write_vectored(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+                pieces: &[io::IoSlice<'_>],
+            ) -> Poll<io::Result<usize>> {
+                self.writer().poll_write_pieces(context, pieces)
+            }
+
+            fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+                self.writer().poll_flush_all(context)
+            }
+
+            fn $end(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+                Poll::Ready(self.writer().shut_down())
+            }
+
+            $($further)*
+        }
+    };
+}
+
+/// Implements a trait for reading from the buffer; futures-io's and tokio's are alike.
+#[allow(unused_macros, reason = "without features nobody asks")]
+macro_rules! impl_buf_read {
+    ($trait:ident for $($class:ident),+) => {$(
+        impl $trait for $class {
+            fn poll_fill_buf(
+                self: Pin<&mut Self>,
+                context: &mut Context<'_>,
+            ) -> Poll<io::Result<&[u8]>> {
+                self.get_mut().reader().poll_buffered(context)
+            }
+
+            fn consume(self: Pin<&mut Self>, count: usize) {
+                StreamReader::consume(self.get_mut().reader(), count);
+            }
+        }
+    )+};
+}
+
+#[cfg(feature = "hyper")]
+pub(crate) use impl_write;
+
 #[cfg(feature = "futures-io")]
 mod for_futures_io {
-    use super::{Context, Duplex, Poll, StreamReader, StreamWriter, io};
+    use super::{Context, Duplex, HasReader, HasWriter, Poll, StreamReader, StreamWriter, io};
     use futures_io::{AsyncBufRead, AsyncRead, AsyncWrite};
     use std::pin::Pin;
 
-    impl AsyncRead for StreamReader {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            memory: &mut [u8],
-        ) -> Poll<io::Result<usize>> {
-            let room = memory.len();
-            self.get_mut().poll_read_by(context, room, |data| {
-                memory[..data.len()].copy_from_slice(data);
-            })
-        }
+    macro_rules! impl_read {
+        ($($class:ident),+) => {$(
+            impl AsyncRead for $class {
+                fn poll_read(
+                    self: Pin<&mut Self>,
+                    context: &mut Context<'_>,
+                    memory: &mut [u8],
+                ) -> Poll<io::Result<usize>> {
+                    let room = memory.len();
+                    self.get_mut().reader().poll_read_by(context, room, |data| {
+                        memory[..data.len()].copy_from_slice(data);
+                    })
+                }
+            }
+        )+};
     }
 
-    impl AsyncBufRead for StreamReader {
-        fn poll_fill_buf(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-        ) -> Poll<io::Result<&[u8]>> {
-            self.get_mut().poll_buffered(context)
-        }
-
-        fn consume(self: Pin<&mut Self>, count: usize) {
-            self.get_mut().consume(count);
-        }
-    }
-
-    impl AsyncWrite for StreamWriter {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            data: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.poll_write_some(context, data)
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.poll_flush_all(context)
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(self.shut_down())
-        }
-    }
-
-    impl AsyncRead for Duplex {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            memory: &mut [u8],
-        ) -> Poll<io::Result<usize>> {
-            Pin::new(&mut self.get_mut().reader).poll_read(context, memory)
-        }
-    }
-
-    impl AsyncBufRead for Duplex {
-        fn poll_fill_buf(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-        ) -> Poll<io::Result<&[u8]>> {
-            self.get_mut().reader.poll_buffered(context)
-        }
-
-        fn consume(self: Pin<&mut Self>, count: usize) {
-            self.get_mut().reader.consume(count);
-        }
-    }
-
-    impl AsyncWrite for Duplex {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            data: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.writer.poll_write_some(context, data)
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.writer.poll_flush_all(context)
-        }
-
-        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(self.writer.shut_down())
-        }
-    }
+    impl_read!(StreamReader, Duplex);
+    impl_buf_read!(AsyncBufRead for StreamReader, Duplex);
+    impl_write!(AsyncWrite for StreamWriter; end = poll_close;);
+    impl_write!(AsyncWrite for Duplex; end = poll_close;);
 }
 
 #[cfg(feature = "tokio-io")]
 mod for_tokio {
-    use super::{Context, Duplex, Poll, StreamReader, StreamWriter, io};
+    use super::{Context, Duplex, HasReader, HasWriter, Poll, StreamReader, StreamWriter, io};
     use std::pin::Pin;
     use tokio::io::{AsyncBufRead, AsyncRead, AsyncWrite, ReadBuf};
 
-    impl AsyncRead for StreamReader {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            memory: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            let room = memory.remaining();
-            self.get_mut()
-                .poll_read_by(context, room, |data| memory.put_slice(data))
-                .map_ok(drop)
-        }
+    macro_rules! impl_read {
+        ($($class:ident),+) => {$(
+            impl AsyncRead for $class {
+                fn poll_read(
+                    self: Pin<&mut Self>,
+                    context: &mut Context<'_>,
+                    memory: &mut ReadBuf<'_>,
+                ) -> Poll<io::Result<()>> {
+                    let room = memory.remaining();
+                    self.get_mut()
+                        .reader()
+                        .poll_read_by(context, room, |data| memory.put_slice(data))
+                        .map_ok(drop)
+                }
+            }
+        )+};
     }
 
-    impl AsyncBufRead for StreamReader {
-        fn poll_fill_buf(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-        ) -> Poll<io::Result<&[u8]>> {
-            self.get_mut().poll_buffered(context)
+    impl_read!(StreamReader, Duplex);
+    impl_buf_read!(AsyncBufRead for StreamReader, Duplex);
+    impl_write!(AsyncWrite for StreamWriter; end = poll_shutdown;
+        fn is_write_vectored(&self) -> bool {
+            true
         }
-
-        fn consume(self: Pin<&mut Self>, count: usize) {
-            StreamReader::consume(self.get_mut(), count);
+    );
+    impl_write!(AsyncWrite for Duplex; end = poll_shutdown;
+        fn is_write_vectored(&self) -> bool {
+            true
         }
-    }
-
-    impl AsyncWrite for StreamWriter {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            data: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.poll_write_some(context, data)
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.poll_flush_all(context)
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(self.shut_down())
-        }
-    }
-
-    impl AsyncRead for Duplex {
-        fn poll_read(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            memory: &mut ReadBuf<'_>,
-        ) -> Poll<io::Result<()>> {
-            Pin::new(&mut self.get_mut().reader).poll_read(context, memory)
-        }
-    }
-
-    impl AsyncBufRead for Duplex {
-        fn poll_fill_buf(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-        ) -> Poll<io::Result<&[u8]>> {
-            self.get_mut().reader.poll_buffered(context)
-        }
-
-        fn consume(self: Pin<&mut Self>, count: usize) {
-            self.get_mut().reader.consume(count);
-        }
-    }
-
-    impl AsyncWrite for Duplex {
-        fn poll_write(
-            self: Pin<&mut Self>,
-            context: &mut Context<'_>,
-            data: &[u8],
-        ) -> Poll<io::Result<usize>> {
-            self.writer.poll_write_some(context, data)
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-            self.writer.poll_flush_all(context)
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(self.writer.shut_down())
-        }
-    }
+    );
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use ::hyper::rt::{Executor, Read, ReadBufCursor, Sleep as HyperSleep, Timer, Write};
 
-use crate::duplex::Duplex;
+use crate::duplex::{Duplex, HasWriter, impl_write};
 use crate::task::create_task;
 use crate::time::{Sleep, sleep};
 
@@ -125,44 +125,8 @@ impl Read for Duplex {
     }
 }
 
-impl Write for Duplex {
-    fn poll_write(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        data: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        self.writer.poll_write_some(context, data)
-    }
-
-    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        self.writer.poll_flush_all(context)
-    }
-
-    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(self.writer.shut_down())
-    }
-
+impl_write!(Write for Duplex; end = poll_shutdown;
     fn is_write_vectored(&self) -> bool {
         true
     }
-
-    fn poll_write_vectored(
-        self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        pieces: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        let mut written = 0;
-        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
-            match self.writer.poll_write_some(context, piece) {
-                Poll::Ready(Ok(count)) => written += count,
-                Poll::Ready(Err(error)) if written == 0 => return Poll::Ready(Err(error)),
-                Poll::Pending if written == 0 => return Poll::Pending,
-                Poll::Ready(Err(_)) | Poll::Pending => break,
-            }
-            if written < piece.len() {
-                break;
-            }
-        }
-        Poll::Ready(Ok(written))
-    }
-}
+);

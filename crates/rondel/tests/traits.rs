@@ -230,3 +230,37 @@ fn futures_traits_read_and_write() {
         Ok(())
     });
 }
+
+/// Pieces around the most that one write takes: what is written of them is a beginning of all.
+#[test]
+fn vectored_writes_leave_nothing_out() {
+    const MOST: usize = 64 * 1024;
+    test(async || {
+        for lengths in [
+            [MOST, MOST + 1, 5],
+            [MOST + 1, 1, 5],
+            [1, 2 * MOST, 5],
+            [0, 3, 5],
+        ] {
+            let (mut one, mut other) = pair()?;
+            // Whatever the peer does, all of it is taken.
+            one.writer.set_write_buffer_limits(10 * MOST, 0)?;
+            let pieces: Vec<Vec<u8>> = lengths
+                .iter()
+                .zip(b"abc")
+                .map(|(length, byte)| vec![*byte; *length])
+                .collect();
+            let slices: Vec<_> = pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
+            let written = poll_fn(|context| {
+                hyper::rt::Write::poll_write_vectored(Pin::new(&mut one), context, &slices)
+            })
+            .await?;
+            AsyncWriteExt::shutdown(&mut one).await?;
+            let mut came = Vec::new();
+            AsyncReadExt::read_to_end(&mut other, &mut came).await?;
+            assert_eq!(came.len(), written);
+            assert!(came == pieces.concat()[..written], "{lengths:?}");
+        }
+        Ok(())
+    });
+}

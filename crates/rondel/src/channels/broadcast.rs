@@ -202,31 +202,19 @@ impl<T: Clone> Receiver<T> {
                 _ => TryRecvError::Empty,
             });
         };
-        let last = *left == 1;
-        let mut copy = None;
-        if !last {
+        // Who is the last to take a value gets it itself. It is the oldest: nobody takes a value
+        // without those before it, so that none of these is waited for either.
+        let taken = if *left == 1 {
+            values.first += 1;
+            values.values.pop_front().map(|(value, _)| value)
+        } else {
             // A `Clone` of the program's own must not use this channel.
-            copy = Some(value.clone());
-        }
-        *left -= 1;
+            let copy = value.clone();
+            *left -= 1;
+            Some(copy)
+        };
         self.next += 1;
-        let mut done = values.take_done();
-        drop(values);
-        // The last to take a value gets it itself, unless others before it are waited for.
-        match copy.or_else(|| done.pop()) {
-            Some(value) => Ok(value),
-            None => self.take_behind(),
-        }
-    }
-
-    /// The value before `next`, which this receiver was the last to take while older ones are still
-    /// there.
-    fn take_behind(&self) -> Result<T, TryRecvError> {
-        let mut values = self.shared.values.borrow_mut();
-        match values.get_mut(self.next - 1) {
-            Some((value, _)) => Ok(value.clone()),
-            None => Err(TryRecvError::Empty),
-        }
+        taken.ok_or(TryRecvError::Empty)
     }
 }
 

@@ -393,6 +393,28 @@ impl StreamWriter {
         Poll::Ready(Ok(piece.len()))
     }
 
+    /// Writes pieces in their order, as many as is appropriate, the last one perhaps in part.
+    pub(crate) fn poll_write_pieces(
+        &self,
+        context: &Context<'_>,
+        pieces: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let mut written = 0;
+        for piece in pieces.iter().filter(|piece| !piece.is_empty()) {
+            match self.poll_write_some(context, piece) {
+                Poll::Ready(Ok(count)) => {
+                    written += count;
+                    if count < piece.len() {
+                        break;
+                    }
+                }
+                Poll::Ready(Err(_)) | Poll::Pending if written > 0 => break,
+                other => return other,
+            }
+        }
+        Poll::Ready(Ok(written))
+    }
+
     /// Hands what was written to the kernel, as far as it takes it; the loop goes on with the rest.
     pub(crate) fn poll_flush_all(&self, context: &Context<'_>) -> Poll<io::Result<()>> {
         match &self.target {
