@@ -21,6 +21,7 @@ use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 
+pub use super::errors::SendError;
 use crate::budget;
 use crate::sync::WaitList;
 
@@ -244,24 +245,6 @@ impl<T> fmt::Debug for Receiver<T> {
         f.write_str("broadcast::Receiver")
     }
 }
-
-/// There is no receiver; the value comes back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SendError<T>(pub T);
-
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SendError(..)")
-    }
-}
-
-impl<T> fmt::Display for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("channel closed")
-    }
-}
-
-impl<T> Error for SendError<T> {}
 
 /// Why [`recv`](Receiver::recv) gave no value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

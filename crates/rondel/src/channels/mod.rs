@@ -13,6 +13,7 @@
 //! thread comes by [`LoopHandle`](crate::LoopHandle).
 
 pub mod broadcast;
+mod errors;
 pub mod mpsc;
 pub mod oneshot;
 pub mod watch;

@@ -22,6 +22,7 @@ use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 
+pub use super::errors::{SendError, TryRecvError};
 use crate::sync::{Core, Fifo, GetNowaitError, PutNowaitError, Reserved};
 
 struct Shared<T> {
@@ -223,24 +224,6 @@ impl<T> fmt::Debug for Receiver<T> {
     }
 }
 
-/// The receiver is gone; the value comes back.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct SendError<T>(pub T);
-
-impl<T> fmt::Debug for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("SendError(..)")
-    }
-}
-
-impl<T> fmt::Display for SendError<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("channel closed")
-    }
-}
-
-impl<T> Error for SendError<T> {}
-
 /// Why [`try_send`](Sender::try_send) did not send; the value comes back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TrySendError<T> {
@@ -269,23 +252,3 @@ impl<T> fmt::Display for TrySendError<T> {
 }
 
 impl<T> Error for TrySendError<T> {}
-
-/// Why [`try_recv`](Receiver::try_recv) gave nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TryRecvError {
-    /// No value waits.
-    Empty,
-    /// No value waits, and none will come.
-    Closed,
-}
-
-impl fmt::Display for TryRecvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "channel empty",
-            Self::Closed => "channel closed",
-        })
-    }
-}
-
-impl Error for TryRecvError {}

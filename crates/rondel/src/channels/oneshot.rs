@@ -10,13 +10,13 @@
 //! ```
 
 use std::cell::Cell;
-use std::error::Error;
 use std::fmt;
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
+pub use super::errors::{RecvError, TryRecvError};
 use crate::task::Waiter;
 
 struct Shared<T> {
@@ -178,35 +178,3 @@ impl<T> fmt::Debug for Receiver<T> {
         f.write_str("oneshot::Receiver")
     }
 }
-
-/// The sender was dropped without sending.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RecvError;
-
-impl fmt::Display for RecvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("channel closed")
-    }
-}
-
-impl Error for RecvError {}
-
-/// Why [`try_recv`](Receiver::try_recv) gave nothing.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TryRecvError {
-    /// Nothing was sent yet.
-    Empty,
-    /// The sender was dropped without sending.
-    Closed,
-}
-
-impl fmt::Display for TryRecvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Empty => "channel empty",
-            Self::Closed => "channel closed",
-        })
-    }
-}
-
-impl Error for TryRecvError {}

@@ -13,10 +13,10 @@
 //! ```
 
 use std::cell::{Cell, Ref, RefCell};
-use std::error::Error;
 use std::fmt;
 use std::rc::Rc;
 
+pub use super::errors::RecvError;
 use crate::sync::WaitList;
 
 struct Shared<T> {
@@ -261,15 +261,3 @@ impl<T> fmt::Debug for Receiver<T> {
         f.write_str("watch::Receiver")
     }
 }
-
-/// All senders are gone, and there is no value that was not seen.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct RecvError;
-
-impl fmt::Display for RecvError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("channel closed")
-    }
-}
-
-impl Error for RecvError {}
