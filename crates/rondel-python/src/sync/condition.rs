@@ -14,21 +14,18 @@ use super::count::compare;
 use super::lock::{self, Lock};
 use super::names::sync_imports;
 use super::primitive::{
-    Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, plain, wait_on,
+    Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, plain,
+    primitive_class, wait_on,
 };
 use super::waiters::Waiters;
 use crate::awaitable::{
     self, Next, Steps, awaitable_class, init_type as init_awaitable, iterator_of, make,
 };
-use crate::cpython::collected::Collected;
 use crate::cpython::error::{chain, exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::names;
 use crate::cpython::python_class::make_class;
-use crate::cpython::{
-    Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
-    imports,
-};
+use crate::cpython::{Native, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot, imports};
 use crate::future::any::{is_done, set_result};
 
 /// A condition's fields.
@@ -43,36 +40,7 @@ pub(super) struct Condition {
     release: Slot,
 }
 
-static CLASS: Class = Class::new();
-
-// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
-unsafe impl Fields for Condition {}
-
-// SAFETY: the class derives from the native class, which is sized for these fields.
-unsafe impl NativeClass for Condition {
-    fn class() -> &'static Class {
-        &CLASS
-    }
-}
-
-// SAFETY: every owned object is shown to the visitor.
-unsafe impl Collected for Condition {
-    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        for slot in [&self.lock, &self.locked, &self.acquire, &self.release] {
-            see(slot);
-        }
-        see(&self.bound.event_loop);
-        see(self.waiters.slot());
-    }
-
-    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
-        self.waiters.for_each(see);
-    }
-
-    fn release_others(&self) {
-        self.waiters.clear();
-    }
-}
+primitive_class!(Condition, lock, locked, acquire, release);
 
 impl Primitive for Condition {
     fn bound(&self) -> &Bound {

@@ -4,18 +4,16 @@ use std::cell::Cell;
 
 use super::names::sync_imports;
 use super::primitive::{
-    Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, wait_on,
+    Bound, Primitive, describe_waiting, native_type, new_instance, new_waiter, primitive_class,
+    wait_on,
 };
 use super::waiters::Waiters;
 use crate::awaitable::{self, Next, Steps, awaitable_class, init_type as init_awaitable, make};
-use crate::cpython::collected::Collected;
 use crate::cpython::error::{restore, take_exception};
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::names;
 use crate::cpython::python_class::make_class;
-use crate::cpython::{
-    Class, Fields, Native, NativeClass, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot,
-};
+use crate::cpython::{Native, NativeSlot, Object, Owned, OwnedNative, Raised, Res, Slot};
 use crate::future;
 use crate::future::any::{is_done, set_result};
 
@@ -27,33 +25,7 @@ pub(super) struct Event {
     value: Cell<bool>,
 }
 
-static CLASS: Class = Class::new();
-
-// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
-unsafe impl Fields for Event {}
-
-// SAFETY: the class derives from the native class, which is sized for these fields.
-unsafe impl NativeClass for Event {
-    fn class() -> &'static Class {
-        &CLASS
-    }
-}
-
-// SAFETY: every owned object is shown to the visitor.
-unsafe impl Collected for Event {
-    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.bound.event_loop);
-        see(self.waiters.slot());
-    }
-
-    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
-        self.waiters.for_each(see);
-    }
-
-    fn release_others(&self) {
-        self.waiters.clear();
-    }
-}
+primitive_class!(Event);
 
 impl Primitive for Event {
     fn bound(&self) -> &Bound {

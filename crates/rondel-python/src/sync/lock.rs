@@ -9,16 +9,13 @@ use std::cell::Cell;
 use super::acquire::{Acquirable, Acquire, acquire};
 use super::async_with;
 use super::names::sync_imports;
-use super::primitive::{Bound, Primitive, describe_waiting, native_type, plain};
+use super::primitive::{Bound, Primitive, describe_waiting, native_type, plain, primitive_class};
 use super::waiters::Waiters;
 use crate::awaitable::{self, awaitable_class, init_type as init_awaitable};
-use crate::cpython::collected::Collected;
 use crate::cpython::error::{exception_matches, restore, runtime_error, take_exception};
 use crate::cpython::method::{Args, Method, attribute, method};
 use crate::cpython::python_class::make_class;
-use crate::cpython::{
-    Class, Fields, Native, NativeClass, Object, Owned, Raised, Res, Slot, imports,
-};
+use crate::cpython::{Native, Object, Owned, Raised, Res, imports};
 use crate::future;
 use crate::future::any::{is_done, set_result};
 
@@ -30,33 +27,7 @@ pub(super) struct Lock {
     locked: Cell<bool>,
 }
 
-static CLASS: Class = Class::new();
-
-// SAFETY: the fields lie behind the object header; `tp_new` initializes them.
-unsafe impl Fields for Lock {}
-
-// SAFETY: the class derives from the native class, which is sized for these fields.
-unsafe impl NativeClass for Lock {
-    fn class() -> &'static Class {
-        &CLASS
-    }
-}
-
-// SAFETY: every owned object is shown to the visitor.
-unsafe impl Collected for Lock {
-    fn for_each_slot(&self, see: &mut dyn FnMut(&Slot)) {
-        see(&self.bound.event_loop);
-        see(self.waiters.slot());
-    }
-
-    fn for_each_other(&self, see: &mut dyn FnMut(&Object)) {
-        self.waiters.for_each(see);
-    }
-
-    fn release_others(&self) {
-        self.waiters.clear();
-    }
-}
+primitive_class!(Lock);
 
 impl Primitive for Lock {
     fn bound(&self) -> &Bound {

@@ -47,6 +47,42 @@ pub(super) trait Primitive: NativeClass + Collected + Default {
     fn repr(this: &Native<Self>) -> Res<Owned>;
 }
 
+/// Declares the class of a primitive with a queue of waiters, in `CLASS`. The collector sees its
+/// loop, its waiters, and the slots that are named.
+macro_rules! primitive_class {
+    ($primitive:ident $(, $slot:ident)*) => {
+        static CLASS: $crate::cpython::Class = $crate::cpython::Class::new();
+
+        // SAFETY: the fields lie behind the object header; `tp_new` initializes them.
+        unsafe impl $crate::cpython::Fields for $primitive {}
+
+        // SAFETY: the class derives from the native class, which is sized for these fields.
+        unsafe impl $crate::cpython::NativeClass for $primitive {
+            fn class() -> &'static $crate::cpython::Class {
+                &CLASS
+            }
+        }
+
+        // SAFETY: every owned object is shown to the visitor.
+        unsafe impl $crate::cpython::collected::Collected for $primitive {
+            fn for_each_slot(&self, see: &mut dyn FnMut(&$crate::cpython::Slot)) {
+                $(see(&self.$slot);)*
+                see(&self.bound.event_loop);
+                see(self.waiters.slot());
+            }
+
+            fn for_each_other(&self, see: &mut dyn FnMut(&$crate::cpython::Object)) {
+                self.waiters.for_each(see);
+            }
+
+            fn release_others(&self) {
+                self.waiters.clear();
+            }
+        }
+    };
+}
+pub(super) use primitive_class;
+
 /// An object as a primitive of this kind, if its class is Rondel's own (not a subclass) and no
 /// method is overridden on it.
 #[inline]
