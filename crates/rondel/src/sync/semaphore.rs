@@ -4,7 +4,6 @@ use std::cell::Cell;
 use std::error::Error;
 use std::fmt;
 use std::future::poll_fn;
-use std::mem;
 use std::ops::Deref;
 use std::rc::Rc;
 
@@ -56,7 +55,7 @@ impl Semaphore {
     /// just been given one, that goes to the next.
     pub async fn acquire(&self) -> SemaphorePermit<&Self> {
         self.acquired().await;
-        SemaphorePermit(self)
+        SemaphorePermit(Some(self))
     }
 
     /// As [`acquire`](Self::acquire), for a permit that can go to another task.
@@ -78,7 +77,7 @@ impl Semaphore {
     /// ```
     pub async fn acquire_owned(self: Rc<Self>) -> SemaphorePermit<Rc<Self>> {
         self.acquired().await;
-        SemaphorePermit(self)
+        SemaphorePermit(Some(self))
     }
 
     /// Takes a permit if there is one and nobody waits.
@@ -89,7 +88,7 @@ impl Semaphore {
     /// assert!(permit.is_some() && semaphore.try_acquire().is_none());
     /// ```
     pub fn try_acquire(&self) -> Option<SemaphorePermit<&Self>> {
-        self.take_at_once().then_some(SemaphorePermit(self))
+        self.take_at_once().then_some(SemaphorePermit(Some(self)))
     }
 
     /// Whether [`acquire`](Self::acquire) would have to wait now.
@@ -193,7 +192,7 @@ impl Drop for Turn<'_> {
 /// assert_eq!(semaphore.available(), 1);
 /// ```
 #[must_use = "the permit goes back when this is dropped"]
-pub struct SemaphorePermit<S>(S)
+pub struct SemaphorePermit<S>(Option<S>)
 where
     S: Deref,
     S::Target: sealed::Permits;
@@ -204,8 +203,8 @@ where
     S::Target: sealed::Permits,
 {
     /// Keeps the permit; [`Semaphore::release`] gives it back.
-    pub fn forget(self) {
-        mem::forget(self);
+    pub fn forget(mut self) {
+        self.0 = None;
     }
 }
 
@@ -215,7 +214,9 @@ where
     S::Target: sealed::Permits,
 {
     fn drop(&mut self) {
-        sealed::Permits::give_back(&*self.0);
+        if let Some(semaphore) = &self.0 {
+            sealed::Permits::give_back(&**semaphore);
+        }
     }
 }
 
@@ -282,7 +283,7 @@ impl BoundedSemaphore {
     /// As [`Semaphore::acquire`].
     pub async fn acquire(&self) -> SemaphorePermit<&Self> {
         self.semaphore.acquired().await;
-        SemaphorePermit(self)
+        SemaphorePermit(Some(self))
     }
 
     /// As [`Semaphore::acquire_owned`].
@@ -291,14 +292,14 @@ impl BoundedSemaphore {
     /// As [`Semaphore::acquire`].
     pub async fn acquire_owned(self: Rc<Self>) -> SemaphorePermit<Rc<Self>> {
         self.semaphore.acquired().await;
-        SemaphorePermit(self)
+        SemaphorePermit(Some(self))
     }
 
     /// As [`Semaphore::try_acquire`].
     pub fn try_acquire(&self) -> Option<SemaphorePermit<&Self>> {
         self.semaphore
             .take_at_once()
-            .then_some(SemaphorePermit(self))
+            .then_some(SemaphorePermit(Some(self)))
     }
 
     /// As [`Semaphore::locked`].

@@ -168,6 +168,19 @@ fn a_permit_too_many_is_told_to_the_exception_handler() {
 }
 
 #[test]
+fn a_permit_that_is_forgotten_lets_go_of_its_semaphore() {
+    let semaphore = Rc::new(rondel::Semaphore::new(1));
+    virtually({
+        let semaphore = Rc::clone(&semaphore);
+        async move { semaphore.acquire_owned().await.forget() }
+    });
+    assert_eq!(
+        (semaphore.available(), Rc::strong_count(&semaphore)),
+        (0, 1)
+    );
+}
+
+#[test]
 fn a_barrier_that_is_broken_stays_so_until_it_is_reset() {
     virtually(async {
         let barrier = Rc::new(Barrier::new(2));
