@@ -249,20 +249,6 @@ macro_rules! slot_fn {
 }
 pub(crate) use slot_fn;
 
-/// Visits slots for `tp_traverse`; leaves the calling function when a visit asks for it.
-macro_rules! visit {
-    ($visit:expr, $arg:expr, $($slot:expr),+ $(,)?) => {
-        $(if let Some(object) = $slot.get() {
-            // SAFETY: the collector's own visitor, with a live object and the collector's argument.
-            let result = unsafe { $visit(object.as_ptr(), $arg) };
-            if result != 0 {
-                return result;
-            }
-        })+
-    };
-}
-pub(crate) use visit;
-
 /// A fresh instance: zeroed behind the header, with one reference, tracked by the collector.
 ///
 /// # Safety

@@ -4,20 +4,19 @@
 //! first step. The class that programs see has asyncio's own as a base, which has whatever is not
 //! here (`__repr__`, `_insert_timeout_error`).
 
-use std::ffi::{c_int, c_void};
+use std::ffi::c_int;
 
 use pyo3::ffi;
 
 use super::names::timeout_imports;
 use super::timeout::{self, State, Timeout, running_loop};
 use crate::awaitable::{self, Next, Steps, awaitable_class, init_type as init_awaitable, make};
-use crate::cpython::error::{attribute_error, guard, guard_object, type_error};
+use crate::cpython::error::{attribute_error, guard, type_error};
 use crate::cpython::method::{
     Args, GetSet, Method, attribute, function, method, with_tuple_and_dict,
 };
-use crate::cpython::nesting::{may_end, nested};
 use crate::cpython::python_class::make_class;
-use crate::cpython::types::{TypeBuilder, allocate, free, slot_fn, visit};
+use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{
     Fields, Native, NativeSlot, Object, Owned, OwnedNative, Res, Slot, names, none,
 };
@@ -276,15 +275,6 @@ fn set_cancelling(timeout: &Native<Timeout>, value: Option<&Object>) -> Res<()> 
     Ok(())
 }
 
-unsafe extern "C" fn tp_new(
-    class: *mut ffi::PyTypeObject,
-    _: *mut ffi::PyObject,
-    _: *mut ffi::PyObject,
-) -> *mut ffi::PyObject {
-    // SAFETY: the slot's contract; all-zero fields are valid.
-    guard_object(|| unsafe { allocate(class) })
-}
-
 unsafe extern "C" fn tp_init(
     object: *mut ffi::PyObject,
     args: *mut ffi::PyObject,
@@ -320,57 +310,6 @@ unsafe extern "C" fn tp_setattro(
     })
 }
 
-unsafe extern "C" fn tp_traverse(
-    object: *mut ffi::PyObject,
-    visitor: ffi::visitproc,
-    arg: *mut c_void,
-) -> c_int {
-    // SAFETY: the collector passes a live instance; its type is visited as heap types require.
-    let this = unsafe {
-        let result = visitor(ffi::Py_TYPE(object).cast(), arg);
-        if result != 0 {
-            return result;
-        }
-        Native::<Timeout>::from_ptr(object)
-    };
-    visit!(
-        visitor,
-        arg,
-        this.when,
-        this.timer,
-        this.task,
-        this.foreign_cancelling,
-    );
-    0
-}
-
-unsafe extern "C" fn tp_clear(object: *mut ffi::PyObject) -> c_int {
-    // SAFETY: the collector passes a live instance.
-    unsafe { Native::<Timeout>::from_ptr(object) }.release();
-    0
-}
-
-unsafe extern "C" fn tp_dealloc(object: *mut ffi::PyObject) {
-    let end = || {
-        // SAFETY: the interpreter passes a dead instance; its fields are released once.
-        unsafe {
-            ffi::PyObject_GC_UnTrack(object.cast());
-            Native::<Timeout>::from_ptr(object).reset();
-            if !timeout::keep(object) {
-                free(object);
-            }
-        }
-    };
-    // SAFETY: as above, and nothing was done yet.
-    unsafe {
-        if may_end(Native::<Timeout>::from_ptr(object).timer.get()) {
-            nested(object, tp_dealloc, end);
-        } else {
-            end();
-        }
-    }
-}
-
 fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"when" when, c"The time at which it expires, in seconds of the loop's time, or None."),
@@ -402,25 +341,19 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let native =
         TypeBuilder::new::<Timeout>(c"rondel._rondel.NativeTimeout", None, Timeout::offset())
             .subclassable()
-            .slot(ffi::Py_tp_new, slot_fn!(tp_new, ffi::newfunc))
             .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
             .slot(
                 ffi::Py_tp_setattro,
                 slot_fn!(tp_setattro, ffi::setattrofunc),
             )
-            .slot(
-                ffi::Py_tp_traverse,
-                slot_fn!(tp_traverse, ffi::traverseproc),
-            )
-            .slot(ffi::Py_tp_clear, slot_fn!(tp_clear, ffi::inquiry))
-            .slot(ffi::Py_tp_dealloc, slot_fn!(tp_dealloc, ffi::destructor))
+            .collected::<Timeout>()
             .getset(attributes())
             .build()?;
     let doc = "What cancels the task that entered it when its time has come, as asyncio.Timeout.";
     let class = make_class("Timeout(when)", doc, &[&native, &stock.timeout], &methods())?;
     let on_timeout = function(method!(onearg c"on_timeout" on_timeout_of,
         c"Cancels the task of a timeout whose time has come."))?;
-    timeout::init(&class, on_timeout);
+    timeout::init(&native, &class, on_timeout);
     if !stock.is_known {
         return Ok(vec![
             ("Timeout", stock.timeout.clone()),

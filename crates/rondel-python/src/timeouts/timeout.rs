@@ -14,9 +14,11 @@ use std::ptr;
 use pyo3::ffi;
 
 use super::names::timeout_imports;
+use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::{raise_instance, restore, runtime_error, type_error};
 use crate::cpython::freelist::free_list;
 use crate::cpython::names::Table;
+use crate::cpython::nesting::may_end;
 use crate::cpython::object::truth;
 use crate::cpython::types::allocate;
 use crate::cpython::{
@@ -79,6 +81,9 @@ pub(super) struct Timeout {
     pub(super) task: Slot,
 }
 
+/// The native base of the class that programs see.
+static BASE: Class = Class::new();
+/// The class that programs see.
 static CLASS: Class = Class::new();
 /// What the timer calls: `_on_timeout` of its argument.
 static ON_TIMEOUT: Table<Owned> = Table::new();
@@ -88,15 +93,45 @@ free_list!(FREE, 256);
 // SAFETY: the fields stand behind the header; zeroed ones are valid.
 unsafe impl Fields for Timeout {}
 
-// SAFETY: the class derives from the native one, which is made for these fields.
+// SAFETY: the base is made for these fields, and the other class derives from it. (`is_exact` is
+// for that one: nothing of its methods is overridden.)
 unsafe impl NativeClass for Timeout {
     fn class() -> &'static Class {
-        &CLASS
+        &BASE
+    }
+
+    #[inline]
+    fn is_exact(object: &Object) -> bool {
+        CLASS.is_exact(object)
     }
 }
 
-/// To be called once, with the class and the function that expires the timeout which it is given.
-pub(super) fn init(class: &Object, on_timeout: Owned) {
+// SAFETY: every object reference is visited.
+unsafe impl Collected for Timeout {
+    slots!(when, timer, task, foreign_cancelling);
+
+    #[inline]
+    fn may_end_others(this: &Native<Self>) -> bool {
+        may_end(this.timer.get())
+    }
+
+    #[inline]
+    unsafe fn keep(object: *mut ffi::PyObject) -> bool {
+        // SAFETY: guaranteed by the caller; a dead instance has its type and its fields still.
+        unsafe {
+            let this = Native::<Self>::from_ptr(object);
+            this.renew();
+            // What a program has set besides may have left something in front of the header.
+            CLASS.is_exact(this.object())
+                && !this.is_patched.get()
+                && FREE.with(|list| list.keep(object))
+        }
+    }
+}
+
+/// To be called once, with the classes and the function that expires the timeout which it is given.
+pub(super) fn init(base: &Object, class: &Object, on_timeout: Owned) {
+    BASE.set(base);
     CLASS.set(class);
     ON_TIMEOUT.fill(on_timeout);
 }
@@ -112,21 +147,6 @@ pub(super) fn new() -> Res<OwnedNative<Timeout>> {
     };
     // SAFETY: an instance of the class.
     Ok(unsafe { OwnedNative::new(timeout) })
-}
-
-/// The end of a timeout's memory, or its way into the freelist. Says whether it was kept.
-///
-/// # Safety
-/// `object` is a timeout that is dead, untracked and empty.
-pub(super) unsafe fn keep(object: *mut ffi::PyObject) -> bool {
-    // SAFETY: guaranteed by the caller; a dead instance has its type and its fields still.
-    unsafe {
-        let this = Native::<Timeout>::from_ptr(object);
-        // What a program has set besides may have left something in front of the header.
-        CLASS.is_exact(this.object())
-            && !this.is_patched.get()
-            && FREE.with(|list| list.keep(object))
-    }
 }
 
 impl Timeout {
@@ -170,18 +190,16 @@ impl Timeout {
 
     /// As it is before `__init__`.
     pub(super) fn reset(&self) {
+        self.renew();
+        self.for_each_slot(&mut Slot::clear);
+    }
+
+    /// The state of a timeout that holds nothing.
+    #[inline]
+    fn renew(&self) {
         self.is_timed.set(false);
         self.state.set(State::Created);
         self.cancelling.set(0);
-        self.release();
-    }
-
-    /// Lets go of everything.
-    pub(super) fn release(&self) {
-        self.when.clear();
-        self.timer.clear();
-        self.task.clear();
-        self.foreign_cancelling.clear();
     }
 
     pub(super) fn cancelling(&self) -> Res<Owned> {
@@ -234,7 +252,7 @@ pub(super) fn enter(timeout: &Native<Timeout>) -> Res<()> {
 /// Whether nothing of it is overridden.
 #[inline]
 fn is_plain(timeout: &Native<Timeout>) -> bool {
-    CLASS.is_exact(timeout.object()) && !timeout.is_patched.get()
+    Timeout::is_exact(timeout.object()) && !timeout.is_patched.get()
 }
 
 /// `reschedule(when)`.
