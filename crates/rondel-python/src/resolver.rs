@@ -13,29 +13,26 @@ use rondel_engine::transport::address::Address;
 use crate::cpython::audit::audit;
 use crate::cpython::error::take_exception;
 use crate::cpython::method::{Args, function, method};
-use crate::cpython::names::{Table, import, interned};
+use crate::cpython::names::{import_from, imported};
 use crate::cpython::{Object, Owned, Raised, Res, none};
 use crate::transport::address;
 
-interned! {
-    struct Names {
-        address_family "AddressFamily",
-        socket_kind "SocketKind",
-        empty "",
+imported! {
+    fn parts() -> Parts {} and {
+        inet: Owned = member("AddressFamily", libc::AF_INET)?,
+        inet6: Owned = member("AddressFamily", libc::AF_INET6)?,
+        stream: Owned = member("SocketKind", libc::SOCK_STREAM)?,
+        dgram: Owned = member("SocketKind", libc::SOCK_DGRAM)?,
+        raw: Owned = member("SocketKind", libc::SOCK_RAW)?,
+        /// The canonical name, which nobody has asked for.
+        no_name: Owned = Owned::from_str("")?,
     }
 }
 
-/// Members of the `socket` module's enumerations.
-struct Members {
-    inet: Owned,
-    inet6: Owned,
-    stream: Owned,
-    dgram: Owned,
-    raw: Owned,
+/// A member of one of the `socket` module's enumerations.
+fn member(class: &str, number: i32) -> Res<Owned> {
+    import_from("socket", class)?.call(&[&*Owned::from_i64(number.into())?])
 }
-
-static NAMES: Table<Names> = Table::new();
-static MEMBERS: Table<Members> = Table::new();
 
 /// Flags that change nothing about a literal host with a numeric port.
 const IDLE_FLAGS: i32 = libc::AI_PASSIVE | libc::AI_NUMERICHOST | libc::AI_NUMERICSERV;
@@ -99,10 +96,10 @@ fn literal_addresses(_: &Object, args: Args<'_>) -> Res<Owned> {
         let port = port_number(port)?;
         let kinds = kinds(number(socket_type)?, number(protocol)?)?;
         let asked = number(family)?;
-        let members = MEMBERS.get();
+        let parts = parts();
         let (own, member) = match literal.ip {
-            IpAddr::V4(_) => (libc::AF_INET, &members.inet),
-            IpAddr::V6(_) => (libc::AF_INET6, &members.inet6),
+            IpAddr::V4(_) => (libc::AF_INET, &parts.inet),
+            IpAddr::V6(_) => (libc::AF_INET6, &parts.inet6),
         };
         let usual = (asked == libc::AF_UNSPEC || asked == own) && number(flags)? & !IDLE_FLAGS == 0;
         usual.then_some((literal, port, kinds, member))
@@ -121,18 +118,18 @@ fn literal_addresses(_: &Object, args: Args<'_>) -> Res<Owned> {
     .unwrap_or_else(Owned::none);
     Owned::list_of(kinds.len(), |index| {
         let (socket_type, protocol) = kinds[index];
-        let members = MEMBERS.get();
+        let parts = parts();
         let member = match socket_type {
-            libc::SOCK_STREAM => &members.stream,
-            libc::SOCK_DGRAM => &members.dgram,
-            _ => &members.raw,
+            libc::SOCK_STREAM => &parts.stream,
+            libc::SOCK_DGRAM => &parts.dgram,
+            _ => &parts.raw,
         };
         let protocol = Owned::from_i64(protocol.into())?;
         Owned::tuple(&[
             family_member,
             member,
             &protocol,
-            &NAMES.get().empty,
+            &parts.no_name,
             &socket_address,
         ])
     })
@@ -140,21 +137,7 @@ fn literal_addresses(_: &Object, args: Args<'_>) -> Res<Owned> {
 
 /// What the module exports.
 pub(crate) fn init() -> Res<Vec<(&'static str, Owned)>> {
-    let names = Names::new()?;
-    let socket = import("socket")?;
-    let member = |class: &Object, number: i32| {
-        socket
-            .getattr(class)?
-            .call(&[&*Owned::from_i64(number.into())?])
-    };
-    MEMBERS.fill(Members {
-        inet: member(&names.address_family, libc::AF_INET)?,
-        inet6: member(&names.address_family, libc::AF_INET6)?,
-        stream: member(&names.socket_kind, libc::SOCK_STREAM)?,
-        dgram: member(&names.socket_kind, libc::SOCK_DGRAM)?,
-        raw: member(&names.socket_kind, libc::SOCK_RAW)?,
-    });
-    NAMES.fill(names);
+    Parts::fill()?;
     Ok(vec![(
         "literal_addresses",
         function(method!(fast c"literal_addresses" literal_addresses,

@@ -19,7 +19,7 @@ use pyo3::ffi;
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::guard;
 use crate::cpython::method::{Args, GetSet, Method, attribute, method, with_tuple_and_dict};
-use crate::cpython::names::{Table, import, interned};
+use crate::cpython::names::{import_from, imported, names};
 use crate::cpython::native::{Class, Fields, NativeClass};
 use crate::cpython::object::{check, truth};
 use crate::cpython::python_class::make_class;
@@ -27,10 +27,11 @@ use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Native, Object, Owned, OwnedNative, Res, Slot};
 use crate::future::kinds::Waiter;
 use crate::future::watch::{self, Arrived, Watcher};
-use crate::future::{self, Future, State, any, asyncio_part};
+use crate::future::{self, State, any};
 use crate::loop_core::LoopCore;
 use crate::task::functions::CREATE_TASK;
 use crate::task::{self, Task};
+use crate::waits::awaited_by;
 
 /// The fields of a group, under asyncio's names.
 #[repr(C)]
@@ -75,27 +76,21 @@ unsafe impl Collected for TaskGroup {
     }
 }
 
-interned! {
-    struct Names {
-        abort "_abort",
-        is_base_error "_is_base_error",
-        on_task_done "_on_task_done",
+imported! {
+    fn stock() -> Stock {
+        class: "asyncio.taskgroups" "TaskGroup",
+    } and {
+        init: Owned = stock_method("__init__")?,
+        create_task: Owned = stock_method("create_task")?,
+        on_task_done: Owned = stock_method("_on_task_done")?,
+        /// Whether asyncio's `__init__` sets attributes that are not kept here.
+        inits_more: bool = inits_more(&*stock_method("__init__")?)?,
     }
 }
 
-/// asyncio's own objects.
-struct Stock {
-    names: Names,
-    init: Owned,
-    create_task: Owned,
-    on_task_done: Owned,
-    /// Whether asyncio's `__init__` sets attributes that are not kept here.
-    inits_more: bool,
-    /// `asyncio.futures.future_add_to_awaited_by` and its opposite, from 3.14 on.
-    awaited_by: Option<(Owned, Owned)>,
+fn stock_method(name: &str) -> Res<Owned> {
+    get(&*import_from("asyncio.taskgroups", "TaskGroup")?, name)
 }
-
-static STOCK: Table<Stock> = Table::new();
 
 /// The native base of the class that user code sees.
 static BASE: Class = Class::new();
@@ -127,7 +122,7 @@ impl Watcher for Native<TaskGroup> {
     /// The bound method `_on_task_done`, which does the same as [`child_done`]. Foreign loops call
     /// it, and it is what `_callbacks` shows.
     fn method(&self) -> Option<Res<Owned>> {
-        Some(self.object().getattr(&STOCK.get().names.on_task_done))
+        Some(self.object().getattr(&names().on_task_done))
     }
 
     fn note(&self, _: &Object) -> Res<Option<bool>> {
@@ -178,8 +173,8 @@ unsafe extern "C" fn init(
         this.tasks
             .set(unsafe { Owned::steal(ffi::PySet_New(ptr::null_mut()))? });
         this.errors.set(Owned::list()?);
-        if STOCK.get().inits_more {
-            STOCK.get().init.call(&[group.object()])?;
+        if stock().inits_more {
+            stock().init.call(&[group.object()])?;
         }
         Ok(0)
     })
@@ -207,7 +202,7 @@ fn create_task(group: &Native<TaskGroup>, args: Args<'_>) -> Res<Owned> {
         Some(task) => Ok(task.into_owned()),
         None => {
             let (items, kwnames) = args.behind(group.object());
-            STOCK.get().create_task.call_with(&items, kwnames)
+            stock().create_task.call_with(&items, kwnames)
         }
     }
 }
@@ -238,14 +233,8 @@ fn create_plainly(group: &Native<TaskGroup>, args: Args<'_>) -> Res<Option<Owned
     };
     // SAFETY: `set_of_tasks` checks that it is a set; the task is alive.
     check(unsafe { ffi::PySet_Add(tasks.as_ptr(), task.as_ptr()) })?;
-    if let Some((add, _)) = &STOCK.get().awaited_by {
-        let parent = this.parent_task.or_none();
-        match parent.exact::<Future>() {
-            Some(parent) => {
-                asyncio_part::add_awaiter(task.asyncio_part(), parent.asyncio_part())?;
-            }
-            None => drop(add.call(&[task.object(), &parent])?),
-        }
+    if awaited_by::are_kept() {
+        awaited_by::link(task.object(), this.parent_task.cloned().as_deref())?;
     }
     future::add_waiter(task.as_future(), group)?;
     Ok(Some(task))
@@ -261,13 +250,13 @@ fn on_task_done(group: &Native<TaskGroup>, child: &Object) -> Res<Owned> {
 #[inline]
 fn child_done(group: &Native<TaskGroup>, child: &Object) -> Res<()> {
     let this: &TaskGroup = group;
-    let stock = STOCK.get();
-    let succeeded = |task: &&Native<Task>| {
+    let stock = stock();
+    let succeeded = |task: &Native<Task>| {
         let base = task.as_future();
         base.state() == State::Cancelled || (base.is_done() && !base.has_failed())
     };
-    let task = child.exact::<Task>().filter(succeeded);
-    let (Some(task), Some(tasks)) = (task, this.set_of_tasks()) else {
+    let plain = child.exact::<Task>().is_some_and(succeeded);
+    let (true, Some(tasks)) = (plain, this.set_of_tasks()) else {
         // This is a callback, not a task's step, and it runs user code, which must see no current
         // task.
         if let Some(core) = this.event_loop.get().and_then(LoopCore::of) {
@@ -278,14 +267,8 @@ fn child_done(group: &Native<TaskGroup>, child: &Object) -> Res<()> {
     // SAFETY: `set_of_tasks` checks that it is a set; the child is alive.
     truth(unsafe { ffi::PySet_Discard(tasks.as_ptr(), child.as_ptr()) })?;
     let left = set_len(&tasks);
-    if let Some((_, discard)) = &stock.awaited_by {
-        let parent = this.parent_task.or_none();
-        match parent.exact::<Future>() {
-            Some(parent) => {
-                asyncio_part::discard_awaiter(task.asyncio_part(), parent.asyncio_part())?;
-            }
-            None => drop(discard.call(&[child, &parent])?),
-        }
+    if awaited_by::are_kept() {
+        awaited_by::unlink(child, this.parent_task.cloned().as_deref())?;
     }
     if left != 0 {
         return Ok(());
@@ -320,8 +303,8 @@ unsafe extern "C" fn setattro(
                 Object::from_ptr(name),
             )
         };
-        let names = &STOCK.get().names;
-        let called: [&Object; 3] = [&names.abort, &names.is_base_error, &names.on_task_done];
+        let names = names();
+        let called: [&Object; 3] = [&names.abort_attr, &names.is_base_error, &names.on_task_done];
         if called.iter().any(|method| method.is(name)) {
             group.patched.set(true);
         }
@@ -428,19 +411,7 @@ fn inits_more(init: &Object) -> Res<bool> {
 
 /// Makes the class.
 pub(crate) fn init_type() -> Res<Owned> {
-    let stock = get(&*import("asyncio.taskgroups")?, "TaskGroup")?;
-    let futures = import("asyncio.futures")?;
-    let optional = |name: &str| futures.getattr_optional(&*Owned::from_str(name)?);
-    let init_of_stock = get(&stock, "__init__")?;
-    STOCK.fill(Stock {
-        names: Names::new()?,
-        create_task: get(&stock, "create_task")?,
-        on_task_done: get(&stock, "_on_task_done")?,
-        inits_more: inits_more(&init_of_stock)?,
-        init: init_of_stock,
-        awaited_by: optional("future_add_to_awaited_by")?
-            .zip(optional("future_discard_from_awaited_by")?),
-    });
+    Stock::fill()?;
     let offset = TaskGroup::offset();
     let native = TypeBuilder::new::<TaskGroup>(c"rondel._rondel.TaskGroup", None, offset)
         .subclassable()
@@ -454,7 +425,7 @@ pub(crate) fn init_type() -> Res<Owned> {
     let class = make_class(
         "TaskGroup()",
         "Waits for a group of tasks, as asyncio.TaskGroup.",
-        &[&native, &stock],
+        &[&native, &stock().class],
         &methods(),
     )?;
     CLASS.set(&class);

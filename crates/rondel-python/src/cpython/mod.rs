@@ -53,6 +53,7 @@ pub(crate) mod dispatch;
 pub(crate) mod ending;
 pub(crate) mod error;
 pub(crate) mod finalize;
+pub(crate) mod flags;
 pub(crate) mod frame;
 pub(crate) mod freelist;
 pub(crate) mod function;

@@ -8,7 +8,7 @@ use pyo3::ffi;
 
 use super::{Object, Owned, Res, call};
 
-/// Declares a table of interned names: `interned! { pub(super) struct Names { wait "wait", … } }`.
+/// Declares the table of interned names: `interned! { pub(crate) struct Names { wait "wait", … } }`.
 macro_rules! interned {
     ($vis:vis struct $table:ident { $($name:ident $text:literal),+ $(,)? }) => {
         /// Names of attributes, methods and keywords, interned.
@@ -23,7 +23,6 @@ macro_rules! interned {
         }
     };
 }
-pub(crate) use interned;
 
 /// Declares a table of objects of the standard library, and the function that gives it:
 ///
@@ -112,6 +111,7 @@ impl<T> Table<T> {
 interned! {
     pub(crate) struct Names {
         abort "abort",
+        abort_attr "_abort",
         accept_tls "_accept_tls",
         acquire "acquire",
         add_done_callback "add_done_callback",
@@ -149,6 +149,7 @@ interned! {
         data_received "data_received",
         datagram_received "datagram_received",
         debug "debug",
+        default_executor "_default_executor",
         detach "_detach",
         detach_socket "detach",
         do_flush "_do_flush",
@@ -165,6 +166,7 @@ interned! {
         exc_info "exc_info",
         exception "exception",
         exceptions "exceptions",
+        executor_shutdown_called "_executor_shutdown_called",
         extend "extend",
         fail "_fail",
         family "family",
@@ -185,6 +187,7 @@ interned! {
         getsockname "getsockname",
         info "info",
         insert_timeout_error "_insert_timeout_error",
+        is_base_error "_is_base_error",
         is_closed "is_closed",
         is_closing "is_closing",
         is_running "is_running",
@@ -199,6 +202,7 @@ interned! {
         name "name",
         notify "notify",
         notify_all "notify_all",
+        on_task_done "_on_task_done",
         on_timeout "_on_timeout",
         pause_reading "pause_reading",
         pause_tls_reading "_pause_reading",
@@ -226,6 +230,7 @@ interned! {
         resume_tls_reading "_resume_reading",
         resume_writing "resume_writing",
         return_exceptions "return_exceptions",
+        run "run",
         run_handle "_run",
         run_in_executor "run_in_executor",
         run_once "_run_once",
@@ -237,6 +242,7 @@ interned! {
         set_result "set_result",
         set_transport "set_transport",
         setblocking "setblocking",
+        shutdown_attr "_shutdown",
         slow_callback_duration "slow_callback_duration",
         socket "socket",
         sockname "sockname",
@@ -247,6 +253,9 @@ interned! {
         sslobj "_sslobj",
         start_serving "_start_serving",
         start_shutdown "_start_shutdown",
+        submit "submit",
+        submit_item "_submit_item",
+        thread_pool_executor "ThreadPoolExecutor",
         throw "throw",
         time "time",
         timer_handle_cancelled "_timer_handle_cancelled",
@@ -256,6 +265,7 @@ interned! {
         wait "wait",
         warning "warning",
         watch_handshake "_watch_handshake",
+        work_queue "_work_queue",
         wrap_bio "wrap_bio",
         write "write",
         write_appdata "_write_appdata",

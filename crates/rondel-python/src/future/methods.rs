@@ -243,7 +243,7 @@ fn get_callbacks(future: &Native<Future>) -> Res<Owned> {
 
 fn get_result(future: &Native<Future>) -> Res<Owned> {
     let this = alive(future)?;
-    Ok(if this.has(super::FAILED) {
+    Ok(if this.flags.has(super::FAILED) {
         Owned::none()
     } else {
         this.result.or_none()
@@ -252,7 +252,7 @@ fn get_result(future: &Native<Future>) -> Res<Owned> {
 
 fn get_exception(future: &Native<Future>) -> Res<Owned> {
     let this = alive(future)?;
-    Ok(if this.has(super::FAILED) {
+    Ok(if this.flags.has(super::FAILED) {
         this.result.or_none()
     } else {
         Owned::none()

@@ -34,6 +34,7 @@ use std::cell::{Cell, RefCell};
 use pyo3::ffi;
 
 use crate::cpython::error::{exception_matches, raise, raise_instance, runtime_error, type_error};
+use crate::cpython::flags::Flags;
 use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::stack::recurse;
@@ -83,7 +84,7 @@ pub(crate) struct Future {
     rare: Cell<Option<Box<Rare>>>,
     /// 0 pending, 1 cancelled, 2 finished: zero must be pending.
     state: Cell<u8>,
-    flags: Cell<u8>,
+    flags: Flags<u8>,
 }
 
 #[derive(Default)]
@@ -223,37 +224,26 @@ impl Future {
     /// Whether `await` has just yielded it, as opposed to a bare `yield`.
     #[inline]
     pub(crate) fn is_blocking(&self) -> bool {
-        self.has(BLOCKING)
+        self.flags.has(BLOCKING)
     }
 
     #[inline]
     pub(crate) fn set_blocking(&self, on: bool) {
-        self.flag(BLOCKING, on);
+        self.flags.set(BLOCKING, on);
     }
 
     pub(crate) fn set_log_traceback(&self, on: bool) {
-        self.flag(LOG_TRACEBACK, on);
+        self.flags.set(LOG_TRACEBACK, on);
     }
 
     pub(crate) fn logs_traceback(&self) -> bool {
-        self.has(LOG_TRACEBACK)
+        self.flags.has(LOG_TRACEBACK)
     }
 
     /// Whether it ended with an exception.
     #[inline]
     pub(crate) fn has_failed(&self) -> bool {
-        self.has(FAILED)
-    }
-
-    #[inline]
-    fn has(&self, flag: u8) -> bool {
-        self.flags.get() & flag != 0
-    }
-
-    #[inline]
-    fn flag(&self, flag: u8, on: bool) {
-        let rest = self.flags.get() & !flag;
-        self.flags.set(if on { rest | flag } else { rest });
+        self.flags.has(FAILED)
     }
 
     /// Runs `f` on the rare fields, which are made if needed. `f` must not run foreign code.
@@ -318,7 +308,7 @@ impl Future {
     /// The exception of a failed future. The first call restores the traceback that it had when it
     /// was set; later calls clear the traceback, as CPython does.
     fn exception_to_raise(&self) -> Option<Owned> {
-        if !self.has(FAILED) {
+        if !self.flags.has(FAILED) {
             return None;
         }
         let exception = self.result.cloned()?;
@@ -396,7 +386,7 @@ pub(crate) fn fail(future: &Native<Future>, exception: &Object) -> Res<()> {
         drop(this.with_rare(|rare| rare.exception_traceback.replace(traceback)));
     }
     this.result.set(exception);
-    this.flag(FAILED, true);
+    this.flags.set(FAILED, true);
     this.state.set(2);
     schedule_callbacks(future)?;
     this.set_log_traceback(true);

@@ -126,7 +126,7 @@ impl Future {
     #[inline]
     pub(crate) fn renew(&self) {
         self.state.set(0);
-        self.flags.set(0);
+        self.flags.set_all(0);
     }
 }
 

@@ -98,8 +98,7 @@ fn set_loop(handle: &Native<Handle>, value: Option<&Object>) -> Res<()> {
 
 fn set_cancelled(this: &Native<Handle>, value: Option<&Object>) -> Res<()> {
     let on = value.map_or(Ok(false), Object::is_true)?;
-    let rest = this.flags.get() & !CANCELLED;
-    this.flags.set(if on { rest | CANCELLED } else { rest });
+    this.flags.set(CANCELLED, on);
     Ok(())
 }
 
@@ -182,7 +181,7 @@ unsafe extern "C" fn init_timer(
                 init(this, callback, args, event_loop, context)?;
                 this.when.set(seconds);
                 note_when(this, when);
-                this.flags.set(this.flags.get() | TIMER);
+                this.flags.set(TIMER, true);
                 Ok(())
             })?;
         }
@@ -251,7 +250,7 @@ unsafe impl Collected for Handle {
     #[cfg(Py_3_14)]
     #[inline]
     fn dies(this: &Native<Self>) {
-        if this.flags.get() & THREAD_SAFE != 0 {
+        if this.flags.has(THREAD_SAFE) {
             thread_safe::clear(this);
         }
     }
@@ -260,7 +259,7 @@ unsafe impl Collected for Handle {
     unsafe fn keep(object: *mut ffi::PyObject) -> bool {
         // SAFETY: guaranteed by the caller.
         unsafe {
-            Native::<Self>::from_ptr(object).flags.set(0);
+            Native::<Self>::from_ptr(object).flags.set_all(0);
             let class = ffi::Py_TYPE(object);
             if ptr::eq(class, HANDLE.as_ptr()) {
                 FREE_HANDLES.with(|list| list.keep(object))
@@ -299,7 +298,7 @@ pub(crate) fn let_go(handle: OwnedNative<Handle>) {
     let left = unsafe {
         ffi::PyObject_GC_UnTrack(handle.as_ptr().cast());
         empty(&handle);
-        handle.flags.set(0);
+        handle.flags.set_all(0);
         FREE_HANDLES.with(|list| list.keep_unused(handle.into_owned()))
     };
     if let Some(handle) = left {
@@ -341,7 +340,7 @@ unsafe extern "C" fn compare_timers(
         let (Some(a), Some(b)) = (left.instance::<Handle>(), right.instance::<Handle>()) else {
             return Ok(not_implemented.own());
         };
-        if b.flags.get() & TIMER == 0 {
+        if !b.flags.has(TIMER) {
             return Ok(not_implemented.own());
         }
         let same = || -> Res<bool> {

@@ -33,6 +33,7 @@ use std::cell::Cell;
 
 use pyo3::ffi;
 
+use crate::cpython::flags::Flags;
 use crate::cpython::frame::source_traceback;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::allocate;
@@ -78,7 +79,7 @@ pub(crate) struct Handle {
     /// The object that was passed as `when`, if it was not a float; see also [`FOREIGN`].
     when_object: Slot,
     nargs: Cell<u8>,
-    flags: Cell<u16>,
+    flags: Flags<u16>,
 }
 
 static HANDLE: Class = Class::new();
@@ -151,7 +152,7 @@ pub(crate) fn new_timer_for_foreign(
 
 /// Whether a native handle stands for this foreign one.
 pub(crate) fn stands_for(handle: &Handle, foreign: &Object) -> bool {
-    handle.flags.get() & FOREIGN != 0 && handle.when_object.holds(foreign)
+    handle.flags.has(FOREIGN) && handle.when_object.holds(foreign)
 }
 
 /// The object that user code sees for a handle: the foreign handle that it stands for, or itself.
@@ -161,7 +162,9 @@ pub(crate) fn shown(handle: &Native<Handle>) -> Owned {
 
 /// The foreign handle that this one stands for.
 fn foreign_of(handle: &Handle) -> Option<Owned> {
-    (handle.flags.get() & FOREIGN != 0)
+    handle
+        .flags
+        .has(FOREIGN)
         .then(|| handle.when_object.cloned())
         .flatten()
 }
@@ -275,7 +278,7 @@ fn fill(
         this.args[0].fill(Owned::tuple(args)?);
         this.nargs.set(IN_A_TUPLE);
     }
-    this.flags.set(flags);
+    this.flags.set_all(flags);
     Ok(())
 }
 
@@ -288,13 +291,11 @@ pub(crate) fn note_origin(handle: &Handle) -> Res<()> {
 impl Handle {
     #[inline]
     pub(crate) fn is_cancelled(&self) -> bool {
-        self.flags.get() & CANCELLED != 0
+        self.flags.has(CANCELLED)
     }
 
     pub(crate) fn set_scheduled(&self, scheduled: bool) {
-        let rest = self.flags.get() & !SCHEDULED;
-        self.flags
-            .set(if scheduled { rest | SCHEDULED } else { rest });
+        self.flags.set(SCHEDULED, scheduled);
     }
 
     /// When it is due, in seconds of the loop's time.
@@ -305,33 +306,33 @@ impl Handle {
     /// If it is in the timer heap, marks it to be dropped from there.
     pub(crate) fn note_moved(&self) {
         if self.is_scheduled() {
-            self.flags.set(self.flags.get() | MOVED);
+            self.flags.set(MOVED, true);
         }
     }
 
     pub(crate) fn is_moved(&self) -> bool {
-        self.flags.get() & MOVED != 0
+        self.flags.has(MOVED)
     }
 
     /// Records that it has left the timer heap.
     pub(crate) fn left_queue(&self) {
-        self.flags.set(self.flags.get() & !(SCHEDULED | MOVED));
+        self.flags.set(SCHEDULED | MOVED, false);
     }
 
     /// Declares that the callback runs no user code, so that it need not run in the handle's
     /// context.
     pub(crate) fn needs_no_context(&self) {
-        self.flags.set(self.flags.get() | NEEDS_NO_CONTEXT);
+        self.flags.set(NEEDS_NO_CONTEXT, true);
     }
 
     /// The context, which is no longer shared after this call.
     #[inline]
     fn own_context(&self) -> Res<Option<Owned>> {
-        if self.flags.get() & SHARES_CONTEXT != 0
+        if self.flags.has(SHARES_CONTEXT)
             && let Some(shared) = self.context.cloned()
         {
             self.context.set(context::copy(&shared)?);
-            self.flags.set(self.flags.get() & !SHARES_CONTEXT);
+            self.flags.set(SHARES_CONTEXT, false);
         }
         Ok(self.context.cloned())
     }
@@ -339,12 +340,11 @@ impl Handle {
     /// Makes it run a handle of a foreign class.
     fn stand_for(&self, foreign: &Object) {
         self.when_object.set(foreign.own());
-        self.flags
-            .set(self.flags.get() | NEEDS_NO_CONTEXT | FOREIGN);
+        self.flags.set(NEEDS_NO_CONTEXT | FOREIGN, true);
     }
 
     fn is_scheduled(&self) -> bool {
-        self.flags.get() & SCHEDULED != 0
+        self.flags.has(SCHEDULED)
     }
 
     fn drop_call(&self) {
@@ -383,13 +383,13 @@ pub(crate) fn cancel(this: &Native<Handle>) -> Res<Owned> {
     }
     let event_loop = this.event_loop.cloned();
     let core = event_loop.as_deref().and_then(LoopCore::of);
-    this.flags.set(this.flags.get() | CANCELLED);
+    this.flags.set(CANCELLED, true);
     if let Some(event_loop) = &event_loop
         && is_debug(event_loop)?
     {
         this.repr.set(this.object().repr()?);
     }
-    if this.flags.get() & TIMER != 0 {
+    if this.flags.has(TIMER) {
         match (core, &event_loop) {
             (Some(core), _) if this.is_scheduled() => core.timer_cancelled(this.object()),
             (None, Some(event_loop)) => {

@@ -48,8 +48,8 @@ impl Handle {
 #[inline]
 pub(crate) fn run(core: &LoopCore, this: &Native<Handle>) -> ControlFlow<Exit> {
     const SPECIAL: u16 = CANCELLED | NEEDS_NO_CONTEXT | THREAD_SAFE | OF_SUBCLASS;
-    if this.flags.get() & (SHARES_CONTEXT | SPECIAL) != SHARES_CONTEXT {
-        return match this.flags.get() & OF_SUBCLASS != 0 {
+    if this.flags.bits() & (SHARES_CONTEXT | SPECIAL) != SHARES_CONTEXT {
+        return match this.flags.has(OF_SUBCLASS) {
             true => run_by_method(this),
             false => run_anywhere(this),
         };
@@ -79,14 +79,14 @@ pub(super) fn run_anywhere(this: &Native<Handle>) -> ControlFlow<Exit> {
         return ControlFlow::Continue(());
     }
     #[cfg(Py_3_14)]
-    if this.flags.get() & THREAD_SAFE != 0 {
+    if this.flags.has(THREAD_SAFE) {
         return thread_safe::run(this, || run_now(this));
     }
     run_now(this)
 }
 
 fn run_now(this: &Native<Handle>) -> ControlFlow<Exit> {
-    let result = if this.flags.get() & NEEDS_NO_CONTEXT != 0 {
+    let result = if this.flags.has(NEEDS_NO_CONTEXT) {
         match foreign_of(this) {
             None => this.call(),
             // The foreign handle reports exceptions itself; an exception that it raises leaves the
@@ -118,7 +118,7 @@ fn run_foreign(handle: &Object) -> Res<()> {
 #[inline]
 fn run_in_copy(core: &LoopCore, this: &Native<Handle>) -> Res<Owned> {
     let context = core.contexts.copy(&this.context.or_none())?;
-    this.flags.set(this.flags.get() & !SHARES_CONTEXT);
+    this.flags.set(SHARES_CONTEXT, false);
     this.context.set(context.clone());
     context::enter(&context)?;
     let result = this.call();

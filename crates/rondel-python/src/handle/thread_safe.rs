@@ -59,7 +59,7 @@ impl Native<ThreadSafe> {
 /// The fields of a handle with the flag `THREAD_SAFE`, which only instances of this class have.
 #[inline]
 fn thread_safe(handle: &Native<Handle>) -> &Native<ThreadSafe> {
-    debug_assert!(handle.flags.get() & THREAD_SAFE != 0);
+    debug_assert!(handle.flags.has(THREAD_SAFE));
     // SAFETY: the flag is set in instances of this class only.
     unsafe { handle.object().known() }
 }

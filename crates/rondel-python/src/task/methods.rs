@@ -76,7 +76,7 @@ fn print_stack(task: &Native<Task>, args: Args<'_>) -> Res<Owned> {
 }
 
 fn get_must_cancel(task: &Native<Task>) -> Res<Owned> {
-    Ok(Owned::from_bool(task.has(MUST_CANCEL)))
+    Ok(Owned::from_bool(task.flags.has(MUST_CANCEL)))
 }
 
 fn get_waits_for(task: &Native<Task>) -> Res<Owned> {
@@ -84,14 +84,14 @@ fn get_waits_for(task: &Native<Task>) -> Res<Owned> {
 }
 
 fn get_log_destroy_pending(task: &Native<Task>) -> Res<Owned> {
-    Ok(Owned::from_bool(!task.has(NO_DESTROY_LOG)))
+    Ok(Owned::from_bool(!task.flags.has(NO_DESTROY_LOG)))
 }
 
 fn set_log_destroy_pending(task: &Native<Task>, value: Option<&Object>) -> Res<()> {
     match value {
         None => not_deletable(task.object(), "_log_destroy_pending"),
         Some(value) => {
-            task.set(NO_DESTROY_LOG, !value.is_true()?);
+            task.flags.set(NO_DESTROY_LOG, !value.is_true()?);
             Ok(())
         }
     }

@@ -24,6 +24,7 @@ use pyo3::ffi;
 
 use crate::cpython::collected::{Collected, slots};
 use crate::cpython::error::type_error;
+use crate::cpython::flags::Flags;
 use crate::cpython::freelist::free_list;
 use crate::cpython::types::{allocate, is_fresh};
 use crate::cpython::{
@@ -64,7 +65,7 @@ pub(crate) struct Task {
     name: Slot,
     number: Cell<u64>,
     cancels_requested: Cell<u32>,
-    flags: Cell<u8>,
+    flags: Flags<u8>,
 }
 
 static NEXT_NUMBER: AtomicU64 = AtomicU64::new(1);
@@ -163,7 +164,7 @@ fn init(
 ) -> Res<()> {
     future::init(task.as_future(), event_loop)?;
     let this: &Task = task;
-    this.flags.set(NO_DESTROY_LOG);
+    this.flags.set_all(NO_DESTROY_LOG);
     if !is_coroutine(coroutine)? {
         let text = coroutine.repr()?.to_text()?;
         return type_error(&format!("a coroutine was expected, got {text}"));
@@ -195,7 +196,7 @@ fn init(
     this.waits_for.clear();
     this.pending_exception.clear();
     this.cancels_requested.set(0);
-    this.flags.set(0);
+    this.flags.set_all(0);
     if eager_start {
         let running = match core {
             Some(core) => core.is_running(),
@@ -236,7 +237,7 @@ fn schedule_step(task: &Native<Task>, event_loop: &Object) -> Res<()> {
 
 /// Suppresses the report that a task was destroyed while it was pending.
 pub(crate) fn keep_quiet(task: &Task) {
-    task.set(NO_DESTROY_LOG, true);
+    task.flags.set(NO_DESTROY_LOG, true);
 }
 
 /// `Task.set_name`.
@@ -267,7 +268,7 @@ pub(crate) fn cancel(task: &Native<Task>, message: Option<&Object>) -> Res<bool>
         // cancelled again then.
         return Ok(true);
     }
-    this.set(MUST_CANCEL, true);
+    this.flags.set(MUST_CANCEL, true);
     base.set_cancel_message(message);
     Ok(true)
 }
@@ -285,24 +286,13 @@ pub(crate) fn uncancel(this: &Task) -> u32 {
         this.cancels_requested.set(requested - 1);
         // From 3.13 on this also revokes a cancellation that has not been delivered yet.
         if cfg!(Py_3_13) && requested == 1 {
-            this.set(MUST_CANCEL, false);
+            this.flags.set(MUST_CANCEL, false);
         }
     }
     this.cancels_requested.get()
 }
 
 impl Task {
-    #[inline]
-    fn has(&self, flag: u8) -> bool {
-        self.flags.get() & flag != 0
-    }
-
-    #[inline]
-    fn set(&self, flag: u8, on: bool) {
-        let rest = self.flags.get() & !flag;
-        self.flags.set(if on { rest | flag } else { rest });
-    }
-
     /// The name, or the number that stands for `Task-<number>`.
     fn name_or_number(&self) -> Res<Owned> {
         match self.name.cloned() {
@@ -333,7 +323,7 @@ fn finalize(task: &Native<Task>) -> Res<()> {
         this.node.unlink();
     }
     if !base.is_done()
-        && !this.has(NO_DESTROY_LOG)
+        && !this.flags.has(NO_DESTROY_LOG)
         && let Some(event_loop) = base.event_loop().map(Object::own)
     {
         let context = Owned::dict()?;
@@ -401,7 +391,7 @@ unsafe impl Collected for Task {
         unsafe {
             let this = Native::<Self>::from_ptr(object);
             this.as_future().renew();
-            this.flags.set(0);
+            this.flags.set_all(0);
             TASK.is_exact(this.object()) && is_fresh(object) && FREE.with(|list| list.keep(object))
         }
     }

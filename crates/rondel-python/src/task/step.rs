@@ -226,14 +226,14 @@ fn run(task: &Native<Task>, exception: Option<Owned>) -> Res<After> {
         return already_done(task, exception.as_deref());
     }
     let mut exception = exception;
-    if this.has(MUST_CANCEL) {
+    if this.flags.has(MUST_CANCEL) {
         let is_cancellation = exception
             .as_deref()
             .is_some_and(|exception| exception_matches(exception, &imports().cancelled_error));
         if !is_cancellation {
             exception = Some(base.cancelled_error()?);
         }
-        this.set(MUST_CANCEL, false);
+        this.flags.set(MUST_CANCEL, false);
     }
     this.waits_for.clear();
     let Some(coroutine) = this.coroutine.cloned() else {
@@ -294,9 +294,9 @@ fn already_done(task: &Native<Task>, exception: Option<&Object>) -> Res<After> {
 fn returned(task: &Native<Task>, value: Owned) -> Res<()> {
     let this: &Task = task;
     all_tasks::unregister(task);
-    if this.has(MUST_CANCEL) {
+    if this.flags.has(MUST_CANCEL) {
         // The task was cancelled right before the coroutine returned.
-        this.set(MUST_CANCEL, false);
+        this.flags.set(MUST_CANCEL, false);
         let message = task.as_future().cancel_message();
         return future::cancel(task.as_future(), message.as_deref()).map(drop);
     }
@@ -360,7 +360,7 @@ fn wait_for(task: &Native<Task>, awaited: OwnedNative<Future>) -> Res<()> {
     awaited.set_blocking(false);
     future::add_waiter(&awaited, task)?;
     this.waits_for.set(awaited.into_owned());
-    if this.has(MUST_CANCEL) {
+    if this.flags.has(MUST_CANCEL) {
         cancel_awaited(task)?;
     }
     Ok(())
@@ -373,7 +373,7 @@ fn cancel_awaited(task: &Native<Task>) -> Res<()> {
     if let Some(awaited) = this.waits_for.cloned()
         && future::cancel_any(&awaited, message.as_deref())?
     {
-        this.set(MUST_CANCEL, false);
+        this.flags.set(MUST_CANCEL, false);
     }
     Ok(())
 }
@@ -444,7 +444,7 @@ fn yielded_other(task: &Native<Task>, result: Owned, event_loop: &Object) -> Res
         Some(&imports().kw_context),
     )?;
     this.waits_for.set(result);
-    if this.has(MUST_CANCEL) {
+    if this.flags.has(MUST_CANCEL) {
         cancel_awaited(task)?;
     }
     Ok(())

@@ -24,9 +24,9 @@ use crate::cpython::collected::Collected;
 use crate::cpython::detach::detached;
 use crate::cpython::error::{guard_object, raise};
 use crate::cpython::method::{Args, method};
-use crate::cpython::names::{Table, import, intern};
+use crate::cpython::names::imported;
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
-use crate::cpython::{Class, Fields, Native, NativeClass, Object, Owned, Res, Slot};
+use crate::cpython::{Class, Fields, Native, NativeClass, Object, Owned, Res, Slot, names};
 use crate::loop_core::Notify;
 
 /// An item that is passed between threads.
@@ -191,12 +191,11 @@ unsafe impl NativeClass for WorkQueue {
     }
 }
 
-struct Imports {
-    empty: Owned,
-    run: Owned,
+imported! {
+    fn queue_imports() -> Imports {
+        empty: "queue" "Empty",
+    } and {}
 }
-
-static IMPORTS: Table<Imports> = Table::new();
 
 /// The shared state of a `WorkQueue`; `None` for any other object.
 pub(super) fn shared(queue: &Object) -> Option<&Arc<Shared>> {
@@ -247,7 +246,7 @@ fn put(queue: &Native<WorkQueue>, args: Args<'_>) -> Res<Owned> {
 fn get_nowait(queue: &Native<WorkQueue>) -> Res<Owned> {
     match queue.alive()?.try_take() {
         Some(item) => Ok(item),
-        None => raise(&IMPORTS.get().empty, ""),
+        None => raise(&queue_imports().empty, ""),
     }
 }
 
@@ -284,7 +283,7 @@ fn work(queue: &Native<WorkQueue>) -> Res<Owned> {
         }
         match item.exact::<Job>() {
             Some(job) => wake = job::run(job),
-            None => drop(item.call_method(&IMPORTS.get().run, &[])?),
+            None => drop(item.call_method(&names().run, &[])?),
         }
     }
 }
@@ -308,10 +307,7 @@ fn at_fork_reinit(queue: &Native<WorkQueue>) -> Res<Owned> {
 
 /// Makes the class.
 pub(super) fn init_type() -> Res<Owned> {
-    IMPORTS.fill(Imports {
-        empty: import("queue")?.getattr(&*intern("Empty")?)?,
-        run: intern("run")?,
-    });
+    Imports::fill()?;
     let class = TypeBuilder::new::<WorkQueue>(
         c"rondel._rondel.WorkQueue",
         None,

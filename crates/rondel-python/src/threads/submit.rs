@@ -9,31 +9,12 @@ use std::sync::Arc;
 use super::job::{Call, new_job};
 use super::queue::{self, Shared};
 use crate::cpython::error::runtime_error;
-use crate::cpython::names::{Table, import, interned};
-use crate::cpython::{Object, Owned, Res};
+use crate::cpython::names::{Table, import, import_from};
+use crate::cpython::{Object, Owned, Res, names};
 use crate::loop_core::LoopCore;
-
-interned! {
-    struct Names {
-        class "ThreadPoolExecutor",
-        dict "__dict__",
-        globals "__globals__",
-        default_executor "_default_executor",
-        executor_shutdown_called "_executor_shutdown_called",
-        loop_executor "LoopExecutor",
-        module "__module__",
-        name "__name__",
-        shutdown "_shutdown",
-        submit "submit",
-        submit_item "_submit_item",
-        thread_name_prefix "thread_name_prefix",
-        work_queue "_work_queue",
-    }
-}
 
 /// Objects that each call needs.
 struct Stock {
-    names: Names,
     /// `concurrent.futures.thread`, whose `_shutdown` says that the interpreter is finalizing.
     /// asyncio also imports it at the first call, which fails during finalization.
     module: Owned,
@@ -41,46 +22,43 @@ struct Stock {
     submit: Owned,
     /// Whether `class` and `submit` are the module's own: user code had not replaced them before.
     are_own: bool,
-    prefix: Owned,
-    kw_prefix: Owned,
 }
 
 static STOCK: Table<Stock> = Table::new();
 
 fn find() -> Res<Stock> {
-    let names = Names::new()?;
+    let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
     let module = import("concurrent.futures.thread")?;
-    let class = module.getattr(&names.class)?;
-    let submit = class.getattr(&names.submit)?;
-    let dict = module.getattr(&names.dict)?;
+    let class = module.getattr(&names().thread_pool_executor)?;
+    let submit = class.getattr(&names().submit)?;
+    let dict = get(&module, "__dict__")?;
     let defined_here = submit
-        .getattr_optional(&names.globals)?
+        .getattr_optional(&*Owned::from_str("__globals__")?)?
         .is_some_and(|globals| globals.is(&dict));
-    let home = class.getattr(&names.module)?;
-    let are_own = defined_here && home.equals(&*module.getattr(&names.name)?)?;
+    let home = get(&class, "__module__")?;
+    let are_own = defined_here && home.equals(&*get(&module, "__name__")?)?;
     Ok(Stock {
         are_own,
         submit,
-        prefix: Owned::from_str("asyncio")?,
-        kw_prefix: Owned::tuple(&[&names.thread_name_prefix])?,
         class,
         module,
-        names,
     })
 }
 
 /// Whether `ThreadPoolExecutor` is unchanged. Tracing tools replace it or its `submit` to follow
 /// calls into threads.
 fn is_untouched(stock: &Stock) -> Res<bool> {
+    let names = names();
+    let class = stock.module.getattr(&names.thread_pool_executor)?;
     Ok(stock.are_own
-        && stock.class.getattr(&stock.names.submit)?.is(&stock.submit)
-        && stock.module.getattr(&stock.names.class)?.is(&stock.class))
+        && stock.class.getattr(&names.submit)?.is(&stock.submit)
+        && class.is(&stock.class))
 }
 
 /// Runs a call in the loop's default executor. `None` if that is not a `LoopExecutor`.
 pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Option<Owned>> {
     let stock = STOCK.get_or_fill(find)?;
-    let names = &stock.names;
+    let names = names();
     if !is_untouched(stock)? {
         return Ok(None);
     }
@@ -92,8 +70,9 @@ pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Opti
     }
     let mut executor = event_loop.getattr(&names.default_executor)?;
     if executor.is_none() {
-        let class = import("rondel._executor")?.getattr(&names.loop_executor)?;
-        executor = class.call_with(&[&stock.prefix], Some(&stock.kw_prefix))?;
+        let class = import_from("rondel._executor", "LoopExecutor")?;
+        let kw_prefix = Owned::tuple(&[&*Owned::from_str("thread_name_prefix")?])?;
+        executor = class.call_with(&[&*Owned::from_str("asyncio")?], Some(&kw_prefix))?;
         event_loop.setattr(&names.default_executor, &executor)?;
     }
     let Some(queue) = executor.getattr_optional(&names.work_queue)? else {
@@ -105,8 +84,8 @@ pub(crate) fn submit_to_default(event_loop: &Object, call: Call<'_>) -> Res<Opti
     let (job, future) = new_job(event_loop, call)?;
     // With the GIL, no other thread can run between the check and the offer.
     if cfg!(not(Py_GIL_DISABLED))
-        && !executor.getattr(&names.shutdown)?.is_true()?
-        && !stock.module.getattr(&names.shutdown)?.is_true()?
+        && !executor.getattr(&names.shutdown_attr)?.is_true()?
+        && !stock.module.getattr(&names.shutdown_attr)?.is_true()?
         && queue::offer(shared, job.object())
     {
         LoopCore::of_loop(event_loop).notify_later(Arc::<Shared>::clone(shared));

@@ -18,8 +18,9 @@ use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names, none};
 use crate::future::any::{create_future, is_done, set_result_unless_cancelled};
+use crate::future::{self, Future};
 use crate::loop_core::LoopCore;
-use crate::{future, handle, task};
+use crate::{handle, task};
 
 awaitable_class!(WAIT_FOR, 128);
 

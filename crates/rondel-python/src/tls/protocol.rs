@@ -17,6 +17,7 @@ use super::session::Direct;
 use super::{attributes, reading, writing};
 use crate::cpython::collected::Collected;
 use crate::cpython::error::{Builtin, guard_object};
+use crate::cpython::flags::Flags;
 use crate::cpython::native::{Class, Fields, Native, NativeClass};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, names};
@@ -77,7 +78,7 @@ pub(crate) struct Tls {
     pub(super) outgoing_low: Limit,
     pub(super) incoming_high: Limit,
     pub(super) incoming_low: Limit,
-    flags: Cell<u16>,
+    flags: Flags<u16>,
 }
 
 /// The transport below takes no more for now.
@@ -157,13 +158,12 @@ impl Tls {
 
     #[inline]
     pub(super) fn has(&self, flag: u16) -> bool {
-        self.flags.get() & flag != 0
+        self.flags.has(flag)
     }
 
     #[inline]
     pub(super) fn set(&self, flag: u16, on: bool) {
-        let rest = self.flags.get() & !flag;
-        self.flags.set(if on { rest | flag } else { rest });
+        self.flags.set(flag, on);
     }
 
     /// The core of the loop, if that is one of ours.
@@ -273,7 +273,7 @@ unsafe extern "C" fn new(
             outgoing_low: Limit::default(),
             incoming_high: Limit::default(),
             incoming_low: Limit::default(),
-            flags: Cell::new(0),
+            flags: Flags::new(0),
         });
         Ok(object)
     })

@@ -27,6 +27,7 @@ use crate::cpython::collected::Collected;
 use crate::cpython::error::{
     guard_object, raise_os_error, restore, take_exception, write_unraisable,
 };
+use crate::cpython::flags::Flags;
 use crate::cpython::method::{Args, GetSet, Method};
 use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
@@ -55,7 +56,7 @@ pub(crate) struct Transport<E> {
     /// What the protocol's `data_received` and so on run in.
     pub(super) context: Slot,
     pub(super) fd: Cell<RawFd>,
-    flags: Cell<u16>,
+    flags: Flags<u16>,
     pub(super) end: E,
 }
 
@@ -239,13 +240,12 @@ unsafe impl<E: End> Collected for Transport<E> {
 impl<E: End> Transport<E> {
     #[inline]
     pub(super) fn has(&self, flag: u16) -> bool {
-        self.flags.get() & flag != 0
+        self.flags.has(flag)
     }
 
     #[inline]
     pub(super) fn set(&self, flag: u16, on: bool) {
-        let rest = self.flags.get() & !flag;
-        self.flags.set(if on { rest | flag } else { rest });
+        self.flags.set(flag, on);
     }
 
     /// The loop's core, until `connection_lost`.
@@ -299,7 +299,7 @@ pub(super) fn make<E: End>(
             waiter: Slot::default(),
             context: Slot::default(),
             fd: Cell::new(fd),
-            flags: Cell::new(STARTING | flags),
+            flags: Flags::new(STARTING | flags),
             end,
         });
         OwnedNative::new(object)

@@ -7,23 +7,25 @@ use super::names::waits_imports;
 use crate::cpython::{Object, Owned, Res};
 use crate::future::{Future, asyncio_part};
 
+/// Whether the running version keeps links.
+#[inline]
+pub(crate) fn are_kept() -> bool {
+    cfg!(Py_3_14) && waits_imports().awaited_by.is_some()
+}
+
 /// The current task of a loop, if links are kept.
 #[inline]
 pub(super) fn current_task(event_loop: &Object) -> Res<Option<Owned>> {
-    if cfg!(not(Py_3_14)) {
+    if !are_kept() || event_loop.is_none() {
         return Ok(None);
     }
-    let imports = waits_imports();
-    if imports.awaited_by.is_none() || event_loop.is_none() {
-        return Ok(None);
-    }
-    let task = imports.current_task.call(&[event_loop])?;
+    let task = waits_imports().current_task.call(&[event_loop])?;
     Ok((!task.is_none()).then_some(task))
 }
 
 /// Records that `task` awaits `future`.
 #[inline]
-pub(super) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
+pub(crate) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
     let (Some(task), Some((add, _))) = (task, &waits_imports().awaited_by) else {
         return Ok(());
     };
@@ -38,7 +40,7 @@ pub(super) fn link(future: &Object, task: Option<&Object>) -> Res<()> {
 
 /// Removes the record that `task` awaits `future`.
 #[inline]
-pub(super) fn unlink(future: &Object, task: Option<&Object>) -> Res<()> {
+pub(crate) fn unlink(future: &Object, task: Option<&Object>) -> Res<()> {
     let (Some(task), Some((_, discard))) = (task, &waits_imports().awaited_by) else {
         return Ok(());
     };

@@ -15,7 +15,7 @@
 //! | `names.rs` | interned names and library objects, and differences between patch releases |
 
 mod as_completed;
-mod awaited_by;
+pub(crate) mod awaited_by;
 mod gather;
 mod gathering;
 mod names;
