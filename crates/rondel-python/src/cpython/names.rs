@@ -18,7 +18,10 @@ macro_rules! interned {
 
         impl $table {
             fn new() -> $crate::cpython::Res<Self> {
-                Ok(Self { $($name: $crate::cpython::names::intern($text)?,)+ })
+                // By way of an array: with a `?` for each field, the code that drops the fields
+                // before it would be half a megabyte.
+                let [$($name),+] = intern_all([$($text),+])?;
+                Ok(Self { $($name),+ })
             }
         }
     };
@@ -350,6 +353,14 @@ pub(crate) fn mentions(class: &Object, method: &str, table: &str, text: &str) ->
     let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
     let code = get(&*get(class, method)?, "__code__")?;
     Ok(get(&code, table)?.repr()?.to_text()?.contains(text))
+}
+
+fn intern_all<const N: usize>(texts: [&str; N]) -> Res<[Owned; N]> {
+    let mut all = texts.map(|_| Owned::none());
+    for (name, text) in all.iter_mut().zip(texts) {
+        *name = intern(text)?;
+    }
+    Ok(all)
 }
 
 pub(crate) fn intern(text: &str) -> Res<Owned> {
