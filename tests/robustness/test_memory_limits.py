@@ -14,6 +14,18 @@ def limit(megabytes):
         size = int(file.read().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (size + (megabytes << 20), resource.RLIM_INFINITY))
 
+def fill():
+    # Until memory is left for small pieces only.
+    limit(10)
+    for size in 1_000_000, 10_000, 1000, 600:
+        try:
+            while True:
+                filled.append(bytes(size))
+        except MemoryError:
+            pass
+
+filled = []
+
 def connected():
     one, other = socket.socketpair()
     one.setblocking(False)
@@ -31,6 +43,7 @@ END = """
     except MemoryError:
         reserve.clear()
         hold.clear()
+        filled.clear()
         resource.setrlimit(resource.RLIMIT_AS, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
         os.write(1, b"MemoryError")
         os._exit(0)
@@ -123,6 +136,53 @@ PROGRAMS = {
         limit(30)
         while True:
             writer.writelines(pieces)
+    """,
+    "a second piece": """
+        pairs = [connected() for _ in range(400)]
+        transports = [
+            (await loop.create_connection(asyncio.Protocol, sock=one))[0] for one, _ in pairs
+        ]
+        piece = bytes(1)
+        for transport in transports:
+            transport.write(bytes(500_000))
+        await asyncio.sleep(0.01)
+        fill()
+        while True:
+            for transport in transports:
+                transport.write(piece)
+    """,
+    "a second datagram": """
+        transports = []
+        for number in range(200):
+            one, other = (socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(2))
+            other.bind(f"\\0rondel-{os.getpid()}-{number}")
+            one.connect(other.getsockname())
+            hold.append(other)
+            transports.append((await loop.create_datagram_endpoint(asyncio.DatagramProtocol, sock=one))[0])
+        piece = bytes(1)
+        for transport in transports:
+            for _ in range(600):
+                transport.sendto(piece)
+        await asyncio.sleep(0.01)
+        fill()
+        while True:
+            for transport in transports:
+                transport.sendto(piece)
+    """,
+    "a second piece for a pipe": """
+        pairs = [os.pipe() for _ in range(200)]
+        transports = [
+            (await loop.connect_write_pipe(asyncio.Protocol, os.fdopen(write, "wb", 0)))[0]
+            for _, write in pairs
+        ]
+        piece = bytes(1)
+        for transport in transports:
+            transport.write(bytes(100_000))
+        await asyncio.sleep(0.01)
+        fill()
+        while True:
+            for transport in transports:
+                transport.write(piece)
     """,
     "a pipe": """
         read, write = os.pipe()

@@ -15,7 +15,7 @@
 //! can't represent is sent by the host itself: a flush stops there and returns
 //! [`Flushed::Foreign`].
 
-use std::collections::VecDeque;
+use std::collections::{TryReserveError, VecDeque};
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, RawFd};
@@ -230,6 +230,15 @@ impl<S: AsRawFd, C: AsRef<[u8]>, D: Destination> Datagrams<S, C, D> {
             -1 => Err(io::Error::last_os_error()),
             _ => Ok(()),
         }
+    }
+
+    /// Reserves memory for one more [`push`](Self::push).
+    ///
+    /// # Errors
+    /// If there is no memory.
+    #[inline]
+    pub fn reserve(&mut self) -> Result<(), TryReserveError> {
+        self.queue.try_reserve(1)
     }
 
     /// Queues a datagram. True: flush now, because too much waits or no step is running.

@@ -6,6 +6,7 @@
 //! each method returns what the host must do. Writes go to the kernel at once and are not batched
 //! per step: the other end may be a terminal or another program's log.
 
+use std::collections::TryReserveError;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, RawFd};
@@ -201,6 +202,14 @@ impl<P: AsRawFd, C: AsRef<[u8]>> WriteEnd<P, C> {
     /// The data that waits to be written.
     pub fn queue(&self) -> &WriteQueue<C> {
         &self.queue
+    }
+
+    /// Reserves memory for what one more [`write`](Self::write) may queue.
+    ///
+    /// # Errors
+    /// If there is no memory.
+    pub fn reserve(&mut self) -> Result<(), TryReserveError> {
+        self.queue.reserve()
     }
 
     /// Writes bytes, which should not be empty. What the kernel does not take is queued as the

@@ -91,7 +91,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
         }
     }
 
-    /// Reserves memory for one more chunk, if the queue holds several already.
+    /// Reserves memory for one more chunk.
     ///
     /// # Errors
     /// If there is no memory.
@@ -99,7 +99,9 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
     pub fn reserve(&mut self) -> Result<(), TryReserveError> {
         match &mut self.rest {
             Some(rest) => rest.try_reserve(1),
-            None => Ok(()),
+            // The first chunk is kept in the queue itself.
+            None if self.first.is_none() => Ok(()),
+            None => self.reserve_many(1),
         }
     }
 
@@ -108,7 +110,11 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
     /// # Errors
     /// If there is no memory.
     pub fn reserve_many(&mut self, more: usize) -> Result<(), TryReserveError> {
-        self.rest.get_or_insert_default().try_reserve(more)
+        let rest = match &mut self.rest {
+            Some(rest) => rest,
+            None => self.rest.insert(try_boxed()?),
+        };
+        rest.try_reserve(more)
     }
 
     /// Calls `extend` to add bytes to the last chunk, if there is one. Returns how many bytes
@@ -116,8 +122,8 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
     #[inline]
     pub fn extend_last(&mut self, extend: impl FnOnce(&mut C) -> usize) -> usize {
         let last = match &mut self.rest {
-            Some(rest) => rest.back_mut(),
-            None => self.first.as_mut(),
+            Some(rest) if !rest.is_empty() => rest.back_mut(),
+            _ => self.first.as_mut(),
         };
         let more = last.map_or(0, extend);
         self.len += more;
@@ -253,6 +259,17 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
     }
 }
 
+/// `Box::default()`, where an allocation that fails is an error and does not end the process.
+fn try_boxed<C>() -> Result<Box<VecDeque<C>>, TryReserveError> {
+    let mut one = Vec::new();
+    one.try_reserve_exact(1)?;
+    one.push(VecDeque::new());
+    let one: *mut [VecDeque<C>] = Box::into_raw(one.into_boxed_slice());
+    // SAFETY: a boxed slice of one element was allocated as a box of that element is: with its size
+    // and its alignment.
+    Ok(unsafe { Box::from_raw(one.cast()) })
+}
+
 fn blocked_or_failed(error: io::Error) -> Flushed {
     match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => Flushed::Blocked,
@@ -381,6 +398,23 @@ mod tests {
         let mut got = Vec::new();
         read_available(&mut theirs, &mut got);
         assert_eq!(got, expected);
+    }
+
+    #[test]
+    fn what_is_reserved_is_there() {
+        let mut queue = WriteQueue::new();
+        queue.reserve().unwrap();
+        assert!(queue.rest.is_none(), "the first chunk needs no memory");
+        queue.push(b"one".to_vec());
+        for count in 1..100 {
+            queue.reserve().unwrap();
+            let room = queue.rest.as_ref().map_or(0, |rest| rest.capacity());
+            assert!(room >= count);
+            // It is found although there is reserved room behind it.
+            assert_eq!(queue.extend_last(|last| usize::from(!last.is_empty())), 1);
+            queue.push(b"more".to_vec());
+            assert_eq!(queue.rest.as_ref().unwrap().capacity(), room);
+        }
     }
 
     #[test]

@@ -185,12 +185,11 @@ pub(crate) fn write_early(stream: &mut Stream<Descriptor, Unsent>, bytes: &[u8])
         return;
     }
     match Chunk::copy(bytes) {
-        Ok(chunk) => stream.write_early(chunk.into()),
-        Err(Raised) => {
-            drop(take_exception());
-            stream.fail_early(io::Error::from_raw_os_error(libc::ENOMEM));
-        }
+        Ok(chunk) if stream.reserve().is_ok() => return stream.write_early(chunk.into()),
+        Ok(_) => {}
+        Err(Raised) => drop(take_exception()),
     }
+    stream.fail_early(io::Error::from_raw_os_error(libc::ENOMEM));
 }
 
 /// Sends what waits, after what other transports wrote before it.

@@ -12,7 +12,7 @@ use super::destination::Destination;
 use super::receiving::error_received;
 use super::{Datagram, HAS_ADDRESS};
 use crate::cpython::error::{
-    Builtin, os_error, raised_matches, restore, take_exception, type_error, value_error,
+    Builtin, no_memory, os_error, raised_matches, restore, take_exception, type_error, value_error,
 };
 use crate::cpython::finalize::finalizing;
 use crate::cpython::method::{Args, Method, method};
@@ -234,7 +234,13 @@ fn block(this: &Native<Datagram>) -> Res<()> {
 }
 
 fn push(this: &Native<Datagram>, data: Chunk, to: Destination) -> Res<()> {
-    let due = this.end.datagrams.borrow_mut().push(data, to);
+    let due = {
+        let mut datagrams = this.end.datagrams.borrow_mut();
+        if datagrams.reserve().is_err() {
+            return no_memory();
+        }
+        datagrams.push(data, to)
+    };
     if due {
         return flush(this);
     }

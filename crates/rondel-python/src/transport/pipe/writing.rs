@@ -8,7 +8,7 @@ use rondel_engine::transport::pipe::{Kind as PipeKind, Sent, WriteEnd, Written};
 use rondel_engine::transport::stream::Close;
 
 use super::{PipeEnd, close_pipe, make, pipe_attributes};
-use crate::cpython::error::{Builtin, os_error, raise};
+use crate::cpython::error::{Builtin, no_memory, os_error, raise};
 use crate::cpython::method::{Args, GetSet, Method, attribute, function, method};
 use crate::cpython::native::{Class, Native};
 use crate::cpython::{Object, Owned, Raised, Res, names, none};
@@ -164,6 +164,9 @@ fn write(this: &Native<WritePipe>, data: &Object) -> Res<Owned> {
     if let Some(core) = this.core() {
         core.flush_in_order();
         core.engine().poll_next_turn();
+    }
+    if this.end.end.borrow_mut().reserve().is_err() {
+        return no_memory();
     }
     let written = match Chunk::exact(data) {
         Some(chunk) => write_bytes(this, chunk.as_ref(), Some(&chunk))?,
