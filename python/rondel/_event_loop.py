@@ -191,7 +191,17 @@ class _AllTasks(weakref.WeakSet[Any]):
         return super().__contains__(item) or any(item in loop._tasks() for loop in list(_loops))
 
 
-if sys.version_info < (3, 12):
-    tasks._all_tasks.__class__ = _AllTasks  # type: ignore[attr-defined]
-elif sys.version_info < (3, 14):
-    tasks._scheduled_tasks.__class__ = _AllTasks  # type: ignore[attr-defined]
+def _show_tasks() -> None:
+    """Have asyncio's set of all tasks show ours; if it is not the known one, put ours into it."""
+    if sys.version_info >= (3, 14):
+        return
+    name = "_all_tasks" if sys.version_info < (3, 12) else "_scheduled_tasks"
+    known = getattr(tasks, name, None)
+    # A program's own subclass has a reason, which ours would not know.
+    if type(known) is weakref.WeakSet:
+        known.__class__ = _AllTasks
+    else:
+        _rondel.register_with_asyncio()
+
+
+_show_tasks()

@@ -228,8 +228,10 @@ def register_public_names(names: dict[str, Any]) -> None:
     """Set the `__module__` of public names; note which functions replace asyncio's."""
     for name in names["__all__"]:
         ours = names.get(name)
-        # Programs import it from the package. The private module that defines it may change.
-        if isinstance(ours, (FunctionType, type)) and ours.__module__.startswith("rondel."):
+        # Programs import it from the package. The private module that defines it may change. But
+        # `inspect` looks for the source of a class written in Python in its module.
+        is_native = isinstance(ours, type) and ours.__module__ == _rondel.__name__
+        if (isinstance(ours, FunctionType) and ours.__module__.startswith("rondel.")) or is_native:
             ours.__module__ = "rondel"
     for name in asyncio.__all__:
         stock, ours = vars(asyncio).get(name), names.get(name)
@@ -265,15 +267,15 @@ def set_reported_modules(installed: bool) -> None:
 
 def _classes() -> dict[str, type]:
     """The private classes of asyncio that are models, by the names of our classes."""
-    selector: Any = selector_events
-    unix: Any = unix_events
-    return {
-        "DatagramTransport": selector._SelectorDatagramTransport,
+    models = {
+        "DatagramTransport": getattr(selector_events, "_SelectorDatagramTransport", None),
         "LoopCore": asyncio.SelectorEventLoop,
-        "ReadPipeTransport": unix._UnixReadPipeTransport,
-        "SocketTransport": selector._SelectorSocketTransport,
-        "WritePipeTransport": unix._UnixWritePipeTransport,
+        "ReadPipeTransport": getattr(unix_events, "_UnixReadPipeTransport", None),
+        "SocketTransport": getattr(selector_events, "_SelectorSocketTransport", None),
+        "WritePipeTransport": getattr(unix_events, "_UnixWritePipeTransport", None),
     }
+    # Without its model a class keeps native methods, which work as well.
+    return {name: model for name, model in models.items() if isinstance(model, type)}
 
 
 _install_in_module()

@@ -32,6 +32,8 @@ def _reason(error: ImportError, folder: Path) -> str:
     built = sorted(file.name for file in folder.glob("_rondel.*") if file.suffix in (".so", ".pyd"))
     ours = [name for name in built if name.removeprefix("_rondel") in importlib.machinery.EXTENSION_SUFFIXES]
     again = f"install it with this interpreter: {sys.executable} -m pip install --force-reinstall rondel"
+    if ours and error.path is None:
+        return str(error)  # by the module itself: the dynamic loader's errors have the file's path
     if ours:
         return f"{folder / ours[0]} does not load: {error}; was it built for another system? If so, {again}"
     if built:

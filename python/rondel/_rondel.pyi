@@ -394,6 +394,9 @@ def run_handle(handle: asyncio.Handle, /) -> None: ...
 def forget_task(task: object, /) -> None:
     """Remove a task from its loop's list, for `asyncio.tasks._unregister_task`."""
 
+def register_with_asyncio() -> None:
+    """Register new tasks with asyncio, whose set does not show the lists of loops."""
+
 # ---- threads ----
 
 @final

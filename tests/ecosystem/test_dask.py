@@ -11,7 +11,7 @@ def test_a_cluster_in_one_program(programs, tmp_path):
     program = programs.start(*PYTHON, "dask_program.py")
     assert program.wait() == 0, program.output
     assert "sum: 332833500" in program.output
-    assert "loops: ['rondel.EventLoop'] in 3 processes" in program.output
+    assert "loops: ['rondel._event_loop.EventLoop'] in 3 processes" in program.output
 
 
 def test_processes_by_the_command(programs, tmp_path):
@@ -30,6 +30,6 @@ def test_processes_by_the_command(programs, tmp_path):
         data = client.submit(bytes, 5_000_000, workers="one")
         assert client.submit(len, data, workers="two").result(30) == 5_000_000
         loops = [loop for loop, _pid in [*client.run(where).values(), client.run_on_scheduler(where)]]
-        assert loops == ["rondel.EventLoop"] * 3
+        assert loops == ["rondel._event_loop.EventLoop"] * 3
         with pytest.raises(ZeroDivisionError):
             client.submit(lambda: 1 / 0).result(30)

@@ -40,5 +40,5 @@ def test_a_terminal(programs, tmp_path, magic):
         *RONDEL, "-m", "IPython", "--no-banner", "--quick", script, folder=tmp_path, IPYTHONDIR=str(tmp_path)
     )
     assert program.wait() == 0, program.output
-    assert "<class 'rondel.EventLoop'>" in program.output
+    assert "<class 'rondel._event_loop.EventLoop'>" in program.output
     assert "slept" in program.output

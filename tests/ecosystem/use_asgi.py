@@ -8,7 +8,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-RONDELS = "rondel.EventLoop"
+RONDELS = "rondel._event_loop.EventLoop"
 
 
 def use_http(base: str, context: ssl.SSLContext | bool = True, http2: bool = False) -> dict[str, Any]:

@@ -138,7 +138,7 @@ def test_the_loop_is_rondels(tmp_path):
     with Terminal(tmp_path, "-m", "rondel") as terminal:
         terminal.expect(PROMPT)
         terminal.expect(PROMPT)
-        terminal.type("print(type(asyncio.get_running_loop()).__module__)\n", "\r\nrondel\r\n>>> ")
+        terminal.type("print(type(asyncio.get_running_loop()).__module__)\n", "\r\nrondel._event_loop\r\n>>> ")
         terminal.type("import rondel; asyncio.Lock is rondel.Lock\n", "\r\nTrue\r\n>>> ")
         assert terminal.end("exit()\n") == 0
 
@@ -209,7 +209,7 @@ def test_the_new_console(tmp_path):
         terminal.type(WAIT + "\r", "waits\r\n")
         terminal.type("\x03", "KeyboardInterrupt")
         terminal.expect(PROMPT)
-        terminal.type("type(asyncio.get_running_loop()).__module__\r", "'rondel'")
+        terminal.type("type(asyncio.get_running_loop()).__module__\r", "'rondel._event_loop'")
         terminal.expect(PROMPT)
         assert terminal.end("exit(5)\r") == 5
 

@@ -123,6 +123,13 @@ fn fill(module: &cpython::Object) -> Res<()> {
             method!(onearg c"forget_task" task::all_tasks::forget, c"Takes a task out of its loop's list."),
         )?,
     )?;
+    add(
+        "register_with_asyncio",
+        function(
+            method!(noargs c"register_with_asyncio" task::all_tasks::register_with_asyncio,
+            c"Has new tasks registered with asyncio, whose set does not show the lists of loops."),
+        )?,
+    )?;
     for (name, value) in monitor::functions()? {
         add(name, value)?;
     }

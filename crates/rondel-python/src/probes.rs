@@ -4,8 +4,8 @@
 //! result (`docs/new-cpython.md`).
 
 use crate::cpython::method::{function, method};
-use crate::cpython::{Object, Owned, Res, context, dispatch, kwdefaults};
-use crate::{loop_core, tls};
+use crate::cpython::{Object, Owned, Res, context, dispatch, kwdefaults, stock_code};
+use crate::{loop_core, task, tls};
 
 fn probes(_: &Object) -> Res<Owned> {
     let found = Owned::dict()?;
@@ -14,6 +14,9 @@ fn probes(_: &Object) -> Res<Owned> {
     put(c"dispatch", dispatch::is_taught())?;
     put(c"kwdefaults", kwdefaults::is_told())?;
     put(c"running_loop", loop_core::running_loop::is_known())?;
+    put(c"current_task", loop_core::current_task::is_known())?;
+    put(c"all_tasks", task::all_tasks::is_known())?;
+    put(c"stock_code", stock_code::is_found())?;
     put(c"tls", tls::is_direct())?;
     #[cfg(Py_3_14)]
     {

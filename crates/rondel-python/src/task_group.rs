@@ -23,6 +23,7 @@ use crate::cpython::names::{import_from, imported, names};
 use crate::cpython::native::{Class, Fields, NativeClass};
 use crate::cpython::object::{check, truth};
 use crate::cpython::python_class::make_class;
+use crate::cpython::stock_code::{self, code_of, get};
 use crate::cpython::types::{TypeBuilder, slot_fn};
 use crate::cpython::{Native, Object, Owned, OwnedNative, Res, Slot};
 use crate::future::kinds::Waiter;
@@ -84,7 +85,7 @@ imported! {
         create_task: Owned = stock_method("create_task")?,
         on_task_done: Owned = stock_method("_on_task_done")?,
         /// Whether asyncio's `__init__` sets attributes that are not kept here.
-        inits_more: bool = inits_more(&*stock_method("__init__")?)?,
+        inits_more: bool = stock_code::look(true, || inits_more(&*stock_method("__init__")?))?,
     }
 }
 
@@ -393,13 +394,9 @@ fn methods() -> [Method; 2] {
     ]
 }
 
-fn get(object: &Object, name: &str) -> Res<Owned> {
-    object.getattr(&*Owned::from_str(name)?)
-}
-
 /// Whether asyncio's `__init__` sets an attribute that is not kept here.
 fn inits_more(init: &Object) -> Res<bool> {
-    let names = get(&*get(init, "__code__")?, "co_names")?;
+    let names = get(&*code_of(init)?, "co_names")?;
     for index in 0..crate::cpython::object::tuple_len(&names) {
         let name = crate::cpython::object::tuple_item(&names, index).to_text()?;
         if name.starts_with('_') && !KEPT.contains(&name.as_str()) {

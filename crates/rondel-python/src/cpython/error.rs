@@ -28,6 +28,7 @@ pub(crate) enum Builtin {
     Connection,
     ConnectionReset,
     Exception,
+    Import,
     Interrupted,
     NotImplemented,
     Os,
@@ -53,6 +54,7 @@ impl Builtin {
                 Self::Connection => ffi::PyExc_ConnectionError,
                 Self::ConnectionReset => ffi::PyExc_ConnectionResetError,
                 Self::Exception => ffi::PyExc_Exception,
+                Self::Import => ffi::PyExc_ImportError,
                 Self::Interrupted => ffi::PyExc_InterruptedError,
                 Self::NotImplemented => ffi::PyExc_NotImplementedError,
                 Self::Os => ffi::PyExc_OSError,
@@ -312,6 +314,14 @@ pub(crate) fn take_unless_exit() -> Res<Owned> {
         return Err(restore(exception));
     }
     Ok(exception)
+}
+
+/// `None` if `what` has raised. `KeyboardInterrupt` and `SystemExit` are passed on.
+pub(crate) fn unless_raised<T>(what: impl FnOnce() -> Res<T>) -> Res<Option<T>> {
+    match what() {
+        Ok(value) => Ok(Some(value)),
+        Err(Raised) => take_unless_exit().map(|_| None),
+    }
 }
 
 /// Reports an exception that has nowhere to go through `sys.unraisablehook`.

@@ -35,6 +35,7 @@
 //! | `stop_iteration.rs` | returning a value from an iterator without building a full exception |
 //! | `detach.rs` | letting other threads have the interpreter during a wait |
 //! | `context.rs` | `contextvars` contexts |
+//! | `stock_code.rs` | what asyncio's own Python code tells about its behaviour |
 //! | `stack.rs` | how deep native code may recurse |
 //! | `nesting.rs` | objects that end each other, one inside the other |
 //! | `native.rs` | native classes, and references whose type says of which class an object is |
@@ -73,6 +74,7 @@ pub(crate) mod python_class;
 pub(crate) mod slots;
 pub(crate) mod special;
 pub(crate) mod stack;
+pub(crate) mod stock_code;
 pub(crate) mod stop_iteration;
 pub(crate) mod types;
 

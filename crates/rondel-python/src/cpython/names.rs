@@ -6,7 +6,8 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
-use super::{Object, Owned, Res, call};
+use super::error::{Builtin, Raised, raise, raised_matches, take_exception};
+use super::{Owned, Res, call, stock_code};
 
 /// Declares the table of interned names: `interned! { pub(crate) struct Names { wait "wait", … } }`.
 macro_rules! interned {
@@ -309,12 +310,10 @@ imported! {
         /// `("loop",)`.
         kw_loop: Owned = Owned::tuple(&[&names().loop_kw])?,
         /// Whether tasks look at the class of the context that they are given.
-        tasks_check_context: bool = mentions(
-            &*import_from("asyncio.tasks", "_PyTask")?,
-            "__init__",
-            "co_names",
-            "'Context'",
-        )?,
+        tasks_check_context: bool = stock_code::look(cfg!(Py_3_15), || {
+            let code = stock_code::code("asyncio.tasks", "_PyTask", "__init__")?;
+            stock_code::mentions(&code, "co_names", "'Context'")
+        })?,
     }
 }
 
@@ -337,22 +336,29 @@ pub(crate) fn import(name: &str) -> Res<Owned> {
     call::import(&name)
 }
 
-/// `from module import name`.
+/// `from module import name`, of what there is no other way for. If it is missing, the
+/// `ImportError` says what and which versions have it.
 pub(crate) fn import_from(module: &str, name: &str) -> Res<Owned> {
-    import(module)?.getattr(&*Owned::from_str(name)?)
+    let found = import(module).and_then(|module| module.getattr(&*Owned::from_str(name)?));
+    if let Err(Raised) = found {
+        let missing = [Builtin::Attribute, Builtin::Import];
+        if missing.iter().any(|class| raised_matches(class.class())) {
+            let text = format!(
+                "Rondel needs {module}.{name}, which this interpreter does not have; {SUPPORTED}"
+            );
+            drop(take_exception());
+            return raise(Builtin::Import.class(), &text);
+        }
+    }
+    found
 }
+
+/// The versions whose asyncio this crate is known to fit.
+const SUPPORTED: &str = "CPython 3.11 to 3.15 are supported";
 
 /// As [`import_from`], of what a version may lack.
 pub(crate) fn import_optional(module: &str, name: &str) -> Res<Option<Owned>> {
     import(module)?.getattr_optional(&*Owned::from_str(name)?)
-}
-
-/// Whether asyncio's own method has this among its constants or names. Some of its behaviour
-/// differs between patch releases, so that the version does not tell.
-pub(crate) fn mentions(class: &Object, method: &str, table: &str, text: &str) -> Res<bool> {
-    let get = |object: &Object, name: &str| object.getattr(&*Owned::from_str(name)?);
-    let code = get(&*get(class, method)?, "__code__")?;
-    Ok(get(&code, table)?.repr()?.to_text()?.contains(text))
 }
 
 fn intern_all<const N: usize>(texts: [&str; N]) -> Res<[Owned; N]> {

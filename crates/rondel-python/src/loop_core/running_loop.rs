@@ -8,7 +8,7 @@ use std::ptr;
 
 use pyo3::ffi;
 
-use crate::cpython::names::{Table, import, intern};
+use crate::cpython::names::{Table, import, import_from, intern};
 use crate::cpython::{Owned, Res, imports};
 
 /// The C function of asyncio's `_get_running_loop`, and its module.
@@ -35,8 +35,10 @@ pub(crate) fn init() -> Res<()> {
                 module: ffi::PyCFunction_GetSelf(function.as_ptr()),
             })
     };
+    // A loop cannot run without it.
+    let _set = import_from("asyncio.events", "_set_running_loop")?;
     #[cfg(not(Py_3_12))]
-    record::init(parts.is_some())?;
+    record::init(parts.is_some(), &_set)?;
     GET_RUNNING_LOOP.fill(parts);
     Ok(())
 }
@@ -88,8 +90,7 @@ mod record {
 
     use pyo3::ffi;
 
-    use crate::cpython::error::runtime_error;
-    use crate::cpython::names::{Table, import, intern};
+    use crate::cpython::names::{Table, intern};
     use crate::cpython::{Object, Owned, Res, imports};
 
     /// The layout in `_asynciomodule.c` of 3.11.
@@ -122,17 +123,20 @@ mod record {
     }
 
     /// Checks the record's layout. Called once, at import.
-    pub(super) fn init(is_stock: bool) -> Res<()> {
+    pub(super) fn init(is_stock: bool, set: &Object) -> Res<()> {
         note_process();
         // SAFETY: the handler is a static function that makes one system call and stores a number.
         let is_told = unsafe { libc::pthread_atfork(None, None, Some(note_process)) } == 0;
-        KNOWN.fill(if is_stock && is_told { probe()? } else { None });
+        KNOWN.fill(if is_stock && is_told {
+            probe(set)?
+        } else {
+            None
+        });
         Ok(())
     }
 
     /// Has asyncio make a record, and checks its contents.
-    fn probe() -> Res<Option<Known>> {
-        let set = import("asyncio.events")?.getattr(&*intern("_set_running_loop")?)?;
+    fn probe(set: &Object) -> Res<Option<Known>> {
         let before = imports().get_running_loop.call(&[])?;
         let sample = Owned::list()?;
         let name = intern("__asyncio_running_event_loop__")?;
@@ -148,9 +152,8 @@ mod record {
             }
         });
         set.call(&[&before])?;
-        if !imports().get_running_loop.call(&[])?.is(&before) {
-            return runtime_error("asyncio does not keep the running loop");
-        }
+        let is_kept = imports().get_running_loop.call(&[])?.is(&before);
+        let known = known.filter(|_| is_kept);
         Ok(known.map(|class| Known { name, class }))
     }
 

@@ -1,7 +1,7 @@
 //! Standard library objects that the primitives use, in addition to those of `cpython/names.rs`.
 
 use crate::cpython::names::{import_from, import_optional, imported};
-use crate::cpython::{Owned, Res};
+use crate::cpython::{Owned, Res, stock_code};
 
 imported! {
     pub(super) fn sync_imports() -> Imports {
@@ -35,14 +35,16 @@ imported! {
 }
 
 fn barrier_states() -> Res<[Owned; 4]> {
-    let states = import_from("asyncio.locks", "_BarrierState")?;
-    let get = |name: &str| states.getattr(&*Owned::from_str(name)?);
-    Ok([
-        get("FILLING")?,
-        get("DRAINING")?,
-        get("RESETTING")?,
-        get("BROKEN")?,
-    ])
+    stock_code::members(
+        "asyncio.locks",
+        "_BarrierState",
+        [
+            ("FILLING", "filling"),
+            ("DRAINING", "draining"),
+            ("RESETTING", "resetting"),
+            ("BROKEN", "broken"),
+        ],
+    )
 }
 
 /// Fills the table. Called once, at import, after `cpython/names.rs` is initialized.

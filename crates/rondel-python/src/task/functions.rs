@@ -7,7 +7,8 @@
 use std::ffi::CStr;
 
 use crate::cpython::method::{Args, function, method};
-use crate::cpython::names::{Table, import};
+use crate::cpython::names::{Table, import_from};
+use crate::cpython::stock_code::{self, get};
 use crate::cpython::{Object, Owned, OwnedNative, Res, imports, names, none};
 use crate::future;
 use crate::loop_core::LoopCore;
@@ -36,11 +37,18 @@ struct Stock {
     loop_create_task: (&'static CStr, bool),
 }
 
-static STOCK: Table<Stock> = Table::new();
-
-fn get(object: &Object, name: &str) -> Res<Owned> {
-    object.getattr(&*Owned::from_str(name)?)
+impl Naming {
+    /// That of the newest release of this version.
+    const fn newest() -> Self {
+        match (cfg!(Py_3_14), cfg!(Py_3_13)) {
+            (true, _) => Self::Factory,
+            (_, true) => Self::Always,
+            _ => Self::IfGiven,
+        }
+    }
 }
+
+static STOCK: Table<Stock> = Table::new();
 
 fn naming(code: &Object) -> Res<Naming> {
     let names = get(code, "co_names")?;
@@ -71,6 +79,18 @@ fn loop_create_task(code: &Object) -> Res<(&'static CStr, bool)> {
         (false, _) => c"create_task(coro, **kwargs)",
     };
     Ok((signature, takes_all))
+}
+
+/// That of the newest release of this version.
+const fn newest_loop_create_task() -> (&'static CStr, bool) {
+    match (cfg!(Py_3_14), cfg!(Py_3_13)) {
+        (true, _) => (c"create_task(coro, **kwargs)", true),
+        (_, true) => (
+            c"create_task(coro, *, name=None, context=None, **kwargs)",
+            true,
+        ),
+        _ => (c"create_task(coro, *, name=None, context=None)", false),
+    }
 }
 
 /// The signature that the loop's `create_task` shows.
@@ -204,22 +224,24 @@ pub(crate) const CREATE_TASK: &CStr = if cfg!(Py_3_14) {
 
 /// The functions, by name.
 pub(crate) fn init(class: &Object) -> Res<Vec<(&'static str, Owned)>> {
-    let tasks = import("asyncio.tasks")?;
     // asyncio's own closure, made for our class: anyio recognizes an eager factory by its code
     // object, and reads the class from the closure.
     let eager = if cfg!(Py_3_12) {
-        get(&tasks, "create_eager_task_factory")?.call(&[class])?
+        import_from("asyncio.tasks", "create_eager_task_factory")?.call(&[class])?
     } else {
         none().own()
     };
-    let base = get(&*import("asyncio.base_events")?, "BaseEventLoop")?;
-    let code = get(&*get(&base, "create_task")?, "__code__")?;
+    let newest = (Naming::newest(), newest_loop_create_task());
+    let (naming, loop_create_task) = stock_code::look(newest, || {
+        let code = stock_code::code("asyncio.base_events", "BaseEventLoop", "create_task")?;
+        Ok((naming(&code)?, loop_create_task(&code)?))
+    })?;
     STOCK.fill(Stock {
-        create_task: get(&tasks, "create_task")?,
-        ensure_future: get(&tasks, "ensure_future")?,
+        create_task: import_from("asyncio.tasks", "create_task")?,
+        ensure_future: import_from("asyncio.tasks", "ensure_future")?,
         eager_task_factory: eager.clone(),
-        naming: naming(&code)?,
-        loop_create_task: loop_create_task(&code)?,
+        naming,
+        loop_create_task,
     });
     let mut functions = vec![
         (

@@ -1,7 +1,7 @@
 //! Objects of the standard library that timeouts use, besides those of `cpython/names.rs`.
 
-use crate::cpython::names::{import_from, imported, mentions};
-use crate::cpython::{Owned, Res, names};
+use crate::cpython::names::{import_from, imported};
+use crate::cpython::{Owned, Res, names, stock_code};
 
 imported! {
     pub(super) fn timeout_imports() -> Imports {
@@ -14,7 +14,7 @@ imported! {
     } and {
         /// The members of `asyncio.timeouts._State`, in the order of
         /// [`State`](super::timeout::State).
-        states: [Owned; 5] = states()?,
+        states: [Owned; 5] = states()?.unwrap_or([(); 5].map(|()| Owned::none())),
         /// Whether this version tells of a timeout in exceptions that are no cancellation (3.13
         /// on).
         inserts_timeout_error: bool = stock()?
@@ -22,7 +22,11 @@ imported! {
             .is_some(),
         /// Whether the stock `Timeout` is the one that is made here, which remembers how many
         /// cancellations there were when it was entered; early patch releases of 3.11 had another.
-        is_known: bool = mentions(&*stock()?, "__aenter__", "co_names", "'_cancelling'")?,
+        /// What asyncio's own methods do with the state has to be known, too.
+        is_known: bool = states()?.is_some() && stock_code::look(cfg!(Py_3_12), || {
+            let code = stock_code::code("asyncio.timeouts", "Timeout", "__aenter__")?;
+            stock_code::mentions(&code, "co_names", "'_cancelling'")
+        })?,
     }
 }
 
@@ -30,16 +34,10 @@ fn stock() -> Res<Owned> {
     import_from("asyncio.timeouts", "Timeout")
 }
 
-fn states() -> Res<[Owned; 5]> {
-    let states = import_from("asyncio.timeouts", "_State")?;
-    let get = |name: &str| states.getattr(&*Owned::from_str(name)?);
-    Ok([
-        get("CREATED")?,
-        get("ENTERED")?,
-        get("EXPIRING")?,
-        get("EXPIRED")?,
-        get("EXITED")?,
-    ])
+/// `None` if it is not the class that is known.
+fn states() -> Res<Option<[Owned; 5]>> {
+    let names = ["CREATED", "ENTERED", "EXPIRING", "EXPIRED", "EXITED"];
+    stock_code::stock_members("asyncio.timeouts", "_State", names)
 }
 
 /// Fills the table. Once, at import, after those of `cpython/names.rs`.

@@ -2,7 +2,7 @@
 //! Filled once, at import.
 
 use crate::cpython::names::{import_from, imported};
-use crate::cpython::{Owned, Res, names};
+use crate::cpython::{Owned, Res, names, stock_code};
 
 imported! {
     pub(super) fn imports() -> Imports {
@@ -25,15 +25,19 @@ imported! {
 }
 
 fn states() -> Res<[Owned; 5]> {
-    let states = import_from("asyncio.sslproto", "SSLProtocolState")?;
-    let get = |name: &str| states.getattr(&*Owned::from_str(name)?);
-    Ok([
-        get("UNWRAPPED")?,
-        get("DO_HANDSHAKE")?,
-        get("WRAPPED")?,
-        get("FLUSHING")?,
-        get("SHUTDOWN")?,
-    ])
+    let same = |name| (name, name);
+    stock_code::members(
+        "asyncio.sslproto",
+        "SSLProtocolState",
+        [
+            "UNWRAPPED",
+            "DO_HANDSHAKE",
+            "WRAPPED",
+            "FLUSHING",
+            "SHUTDOWN",
+        ]
+        .map(same),
+    )
 }
 
 /// Fills the table. Once, at import. False: this interpreter has no TLS.

@@ -2,8 +2,8 @@
 //! the running version behaves. Filled once, at import.
 
 use crate::cpython::error::take_exception;
-use crate::cpython::names::{import_from, imported, mentions};
-use crate::cpython::{Object, Owned, Raised, Res, names};
+use crate::cpython::names::{import_from, imported};
+use crate::cpython::{Object, Owned, Raised, Res, names, stock_code};
 
 imported! {
     pub(crate) fn imports() -> Imports {
@@ -52,18 +52,17 @@ imported! {
             .is_none(),
         /// The types that the message of `write`'s `TypeError` lists.
         expected_data: &'static str =
-            match mentions(&*stock_transport()?, "write", "co_consts", "memoryview")? {
+            match mentions(SOCKET_TRANSPORT, "write", "memoryview")? {
                 true => "bytes, bytearray, or memoryview object",
                 false => "bytes-like object",
             },
         /// Whether `writelines` skips false values of any type.
-        writelines_skips_empty: bool = skips_empty()?,
+        writelines_skips_empty: bool = stock_code::look(cfg!(Py_3_14), skips_empty)?,
         /// Whether an exception of a plain-function connection handler is reported like a
         /// coroutine's, and closes the connection.
         reports_handlers: bool = mentions(
-            &*stock_protocol()?,
+            ("asyncio.streams", "StreamReaderProtocol"),
             "connection_made",
-            "co_consts",
             "'Unhandled exception in client_connected_cb'",
         )?,
         /// Bytes that a waiting datagram counts for besides its own: the size of a header, from
@@ -82,14 +81,24 @@ fn stock_protocol() -> Res<Owned> {
     import_from("asyncio.streams", "StreamReaderProtocol")
 }
 
-fn stock_transport() -> Res<Owned> {
-    import_from("asyncio.selector_events", "_SelectorSocketTransport")
+const SOCKET_TRANSPORT: (&str, &str) = ("asyncio.selector_events", "_SelectorSocketTransport");
+
+/// Whether a method of asyncio's has a text among its constants.
+fn mentions((module, class): (&str, &str), method: &str, text: &str) -> Res<bool> {
+    stock_code::look(cfg!(Py_3_14), || {
+        stock_code::mentions(
+            &*stock_code::code(module, class, method)?,
+            "co_consts",
+            text,
+        )
+    })
 }
 
 /// Whether asyncio's own `writelines` skips false values that are not buffers. It is called on a
 /// stand-in that has the attributes it reads.
 fn skips_empty() -> Res<bool> {
-    let transport = stock_transport()?;
+    let transport = import_from(SOCKET_TRANSPORT.0, SOCKET_TRANSPORT.1)?;
+    let writelines = transport.getattr(&*Owned::from_str("writelines")?)?;
     let none = Owned::none();
     let stand_in = import_from("types", "SimpleNamespace")?.call(&[])?;
     let buffer = import_from("collections", "deque")?.call(&[])?;
@@ -105,10 +114,7 @@ fn skips_empty() -> Res<bool> {
     }
     let lines = Owned::list()?;
     lines.append(&none)?;
-    match transport
-        .getattr(&*Owned::from_str("writelines")?)?
-        .call(&[&stand_in, &lines])
-    {
+    match writelines.call(&[&stand_in, &lines]) {
         Ok(_) => Ok(true),
         // It required a buffer, or an attribute that the stand-in lacks.
         Err(Raised) => {

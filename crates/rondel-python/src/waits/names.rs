@@ -3,6 +3,7 @@
 //! `install()` replaces anything.
 
 use crate::cpython::names::{import, import_optional, imported};
+use crate::cpython::stock_code::{self, code_of, get};
 use crate::cpython::{Object, Owned, Res};
 
 imported! {
@@ -26,7 +27,7 @@ imported! {
         /// The callback that reports a shielded future's exception once nobody waits for it; only
         /// some releases have it.
         log_on_exception: Option<Owned> = import_optional("asyncio.tasks", "_log_on_exception")?,
-        quirks: Quirks = Quirks::new(&*import("asyncio.tasks")?)?,
+        quirks: Quirks = stock_code::look(Quirks::newest(), || Quirks::new(&*import("asyncio.tasks")?))?,
     }
 }
 
@@ -47,10 +48,6 @@ pub(super) struct Quirks {
     pub(super) shield_unlinks_with_outer: bool,
 }
 
-fn get(object: &Object, name: &str) -> Res<Owned> {
-    object.getattr(&*Owned::from_str(name)?)
-}
-
 /// The names that a code object uses, in the order of their first use.
 fn names_in(code: &Object) -> Res<Vec<String>> {
     let used = get(code, "co_names")?;
@@ -66,7 +63,7 @@ fn names_in(code: &Object) -> Res<Vec<String>> {
 
 /// The names that a function's code uses, or those of the nested function named `inner`.
 fn names_of(function: &Object, inner: Option<&str>) -> Res<Vec<String>> {
-    let code = get(function, "__code__")?;
+    let code = code_of(function)?;
     let Some(inner) = inner else {
         return names_in(&code);
     };
@@ -84,6 +81,18 @@ fn names_of(function: &Object, inner: Option<&str>) -> Res<Vec<String>> {
 }
 
 impl Quirks {
+    /// Those of the newest release of this version.
+    fn newest() -> Self {
+        Self {
+            wait_unlinks_at_end: cfg!(Py_3_14),
+            gather_unlinks_at_failure: cfg!(Py_3_14),
+            as_completed_links: cfg!(Py_3_14),
+            as_completed_gives_back: cfg!(Py_3_14),
+            shield_retrieves: !cfg!(Py_3_14),
+            shield_unlinks_with_outer: cfg!(Py_3_14),
+        }
+    }
+
     fn new(tasks: &Object) -> Res<Self> {
         const ADD: &str = "future_add_to_awaited_by";
         const DISCARD: &str = "future_discard_from_awaited_by";

@@ -9,6 +9,9 @@
 //!
 //! Other code may change the entry as well. A task that it stores is the current task from then on;
 //! if it deletes the entry, no new one is made until the step ends.
+//!
+//! If the dict is not found at import, each step calls asyncio's functions (`functions.rs`), as it
+//! does with the entry after one was deleted.
 
 use std::cell::Cell;
 use std::ffi::c_int;
@@ -17,9 +20,10 @@ use std::sync::atomic::{AtomicPtr, Ordering};
 
 use pyo3::ffi;
 
+use super::functions;
 use crate::cpython::collected::Collected;
-use crate::cpython::error::{Raised, guard_object, quietly};
-use crate::cpython::names::import;
+use crate::cpython::error::{Raised, guard_object, quietly, unless_raised};
+use crate::cpython::names::{import_from, import_optional};
 use crate::cpython::native::{Fields, Native};
 use crate::cpython::object::check;
 use crate::cpython::private::{
@@ -28,14 +32,15 @@ use crate::cpython::private::{
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Res, Slot, none};
 
-/// `_asyncio._current_tasks`.
+/// `_asyncio._current_tasks`; null if it is not the dict that asyncio's functions use.
 static DICT: AtomicPtr<ffi::PyObject> = AtomicPtr::new(ptr::null_mut());
 static KEY_CLASS: AtomicPtr<ffi::PyTypeObject> = AtomicPtr::new(ptr::null_mut());
 
 /// Finds the dict and makes the class of keys. Called once, at import.
 pub(crate) fn init() -> Res<()> {
-    let dict = import("_asyncio")?.getattr(&*Owned::from_str("_current_tasks")?)?;
-    DICT.store(dict.into_ptr(), Ordering::Release);
+    if let Some(dict) = find()? {
+        DICT.store(dict.into_ptr(), Ordering::Release);
+    }
     let class = TypeBuilder::new::<LoopKey>(c"rondel._rondel.LoopKey", None, LoopKey::offset())
         .not_instantiable()
         .doc(c"Stands for a loop in asyncio's dict of current tasks.")
@@ -45,6 +50,31 @@ pub(crate) fn init() -> Res<()> {
         .build()?;
     KEY_CLASS.store(class.into_ptr().cast(), Ordering::Release);
     Ok(())
+}
+
+/// The dict, if entering a task of a loop changes it as expected.
+fn find() -> Res<Option<Owned>> {
+    let Some(dict) = import_optional("_asyncio", "_current_tasks")? else {
+        return Ok(None);
+    };
+    // SAFETY: a live object.
+    if unsafe { ffi::PyDict_CheckExact(dict.as_ptr()) } == 0 {
+        return Ok(None);
+    }
+    let class = import_from("builtins", "object")?;
+    let (event_loop, task) = (class.call(&[])?, class.call(&[])?);
+    // SAFETY: a dict and a live object, which is hashed by its address.
+    let entry = || unsafe { ffi::PyDict_GetItemWithError(dict.as_ptr(), event_loop.as_ptr()) };
+    let is_shown = unless_raised(|| {
+        functions::try_out(&event_loop, &task, || ptr::eq(entry(), task.as_ptr()))
+    })?;
+    let is_gone = entry().is_null();
+    Ok((is_shown == Some(true) && is_gone).then_some(dict))
+}
+
+/// Whether the dict was found.
+pub(crate) fn is_known() -> bool {
+    !dict().is_null()
 }
 
 fn dict() -> *mut ffi::PyObject {
@@ -125,7 +155,7 @@ pub(crate) struct CurrentTask {
     shown: Cell<*mut ffi::PyObject>,
     /// The entry's key; null when there is no entry.
     key: Cell<*mut ffi::PyObject>,
-    /// The entry was deleted by other code during a step.
+    /// The entry was deleted by other code during a step; always set if there is no dict.
     disturbed: Cell<bool>,
 }
 
@@ -153,6 +183,7 @@ impl CurrentTask {
     /// Must be called once the loop object exists.
     pub(crate) fn init(&self, event_loop: &Object) -> Res<()> {
         self.event_loop.set(event_loop.as_ptr());
+        self.disturbed.set(!is_known());
         // SAFETY: a live object.
         self.hash
             .set(unsafe { ffi::PyObject_Hash(event_loop.as_ptr()) });
@@ -225,7 +256,7 @@ impl CurrentTask {
     /// Deletes the entry, because the loop has stopped or is being deallocated.
     pub(crate) fn end(&self) {
         self.task.set(ptr::null_mut());
-        self.disturbed.set(false);
+        self.disturbed.set(!is_known());
         self.shown.set(ptr::null_mut());
         let key = self.key.replace(ptr::null_mut());
         if key.is_null() {
@@ -261,6 +292,10 @@ impl CurrentTask {
     }
 
     fn look_up(&self, event_loop: &Object) -> Res<Option<Owned>> {
+        if !is_known() {
+            let task = functions::current(event_loop)?;
+            return Ok((!task.is_none()).then_some(task));
+        }
         // SAFETY: a dict and a live key; the result is a borrowed reference.
         unsafe {
             let task = _PyDict_GetItem_KnownHash(dict(), event_loop.as_ptr(), self.hash.get());
@@ -312,6 +347,10 @@ impl CurrentTask {
     }
 
     fn store(&self, key: &Object, task: &Object) -> Res<()> {
+        if !is_known() {
+            // The key is the loop.
+            return functions::swap(key, task).map(drop);
+        }
         // SAFETY: a dict and live objects; the hash is the key's.
         check(unsafe {
             _PyDict_SetItem_KnownHash(dict(), key.as_ptr(), task.as_ptr(), self.hash.get())
@@ -319,6 +358,9 @@ impl CurrentTask {
     }
 
     fn delete(&self, key: &Object) -> Res<()> {
+        if !is_known() {
+            return functions::swap(key, none()).map(drop);
+        }
         // SAFETY: a dict and a live object; the hash is the key's.
         check(unsafe { _PyDict_DelItem_KnownHash(dict(), key.as_ptr(), self.hash.get()) })
     }

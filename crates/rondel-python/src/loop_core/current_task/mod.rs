@@ -4,22 +4,40 @@
 //! |---|---|
 //! | `dict.rs` | CPython up to 3.13, where asyncio keeps a dict from loop to task |
 //! | `thread_state.rs` | CPython 3.14 and later, where it is a field of the thread state |
+//! | `functions.rs` | asyncio's functions, and what is done where these are gone |
 //! | here | loops of other implementations |
 
 #[cfg(not(Py_3_14))]
 mod dict;
+mod functions;
 #[cfg(Py_3_14)]
 mod thread_state;
 
 #[cfg(not(Py_3_14))]
-pub(crate) use dict::{CurrentTask, init};
+pub(crate) use dict::CurrentTask;
 #[cfg(Py_3_14)]
-pub(crate) use thread_state::{CurrentTask, init};
+pub(crate) use thread_state::CurrentTask;
 
 use super::core::LoopCore;
 use crate::cpython::error::{quietly, restore, take_exception};
 use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Raised, Res};
+
+/// Called once, at import.
+pub(crate) fn init() -> Res<()> {
+    functions::init()?;
+    #[cfg(not(Py_3_14))]
+    dict::init()?;
+    Ok(())
+}
+
+/// Whether asyncio keeps the current task as this version is known to.
+pub(crate) fn is_known() -> bool {
+    #[cfg(not(Py_3_14))]
+    return dict::is_known();
+    #[cfg(Py_3_14)]
+    functions::swaps()
+}
 
 /// The current task of `event_loop`, which may be any loop.
 pub(crate) fn of_loop(event_loop: &Object) -> Res<Option<Owned>> {

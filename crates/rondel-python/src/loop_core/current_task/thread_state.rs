@@ -2,31 +2,15 @@
 //! `_asyncio._swap_current_task`.
 //!
 //! asyncio swaps it before and after each step. Here a step only sets it; it is reset before code
-//! runs that is not a task's step, and before the loop waits.
+//! runs that is not a task's step, and before the loop waits. `functions.rs` has another way where
+//! the function is gone.
 
 use std::cell::Cell;
 
+use super::functions;
 use crate::cpython::error::quietly;
-use crate::cpython::names::{Table, import};
+use crate::cpython::names::import;
 use crate::cpython::{Object, Owned, Res, none};
-
-/// asyncio's C functions.
-struct Register {
-    swap: Owned,
-    current: Owned,
-}
-
-static REGISTER: Table<Register> = Table::new();
-
-/// Fetches the functions. Called once, at import.
-pub(crate) fn init() -> Res<()> {
-    let asyncio = import("_asyncio")?;
-    REGISTER.fill(Register {
-        swap: asyncio.getattr(&*Owned::from_str("_swap_current_task")?)?,
-        current: asyncio.getattr(&*Owned::from_str("current_task")?)?,
-    });
-    Ok(())
-}
 
 /// Whether a loop has set the current task.
 #[derive(Default)]
@@ -54,7 +38,7 @@ impl CurrentTask {
     /// Begins a task's step within another one.
     pub(crate) fn enter_within(&self, event_loop: &Object, task: &Object) -> Res<Entered> {
         self.entered.set(true);
-        let before = REGISTER.get().swap.call(&[event_loop, task])?;
+        let before = functions::swap(event_loop, task)?;
         Ok(Entered((!before.is_none()).then_some(before)))
     }
 
@@ -66,13 +50,13 @@ impl CurrentTask {
     pub(crate) fn resume(&self, event_loop: &Object, entered: Entered) {
         quietly(|| {
             let before = entered.0.as_deref().unwrap_or(none());
-            REGISTER.get().swap.call(&[event_loop, before]).map(drop)
+            functions::swap(event_loop, before).map(drop)
         });
     }
 
     /// The current task.
     pub(crate) fn get(&self, event_loop: &Object) -> Res<Option<Owned>> {
-        let mut task = REGISTER.get().current.call(&[event_loop])?;
+        let mut task = functions::current(event_loop)?;
         if task.is_none() {
             // Tasks of asyncio's pure Python implementation are known only to its pure Python
             // function, which the program may have installed.
@@ -85,7 +69,7 @@ impl CurrentTask {
 
     /// Runs something that may itself be a task's step, within or outside of a step.
     pub(crate) fn aside<R>(&self, event_loop: &Object, run: impl FnOnce() -> R) -> R {
-        let swap = |task: &Object| REGISTER.get().swap.call(&[event_loop, task]);
+        let swap = |task: &Object| functions::swap(event_loop, task);
         let Ok(before) = swap(none()) else {
             drop(crate::cpython::error::take_exception());
             return run();
@@ -109,7 +93,7 @@ impl CurrentTask {
     #[inline]
     pub(crate) fn leave(&self, event_loop: &Object) {
         if self.entered.replace(false) {
-            quietly(|| REGISTER.get().swap.call(&[event_loop, none()]).map(drop));
+            quietly(|| functions::swap(event_loop, none()).map(drop));
         }
     }
 
