@@ -40,7 +40,8 @@ test-rust: tools ## Run the tests of the Rust crates
 test-python: build ## Run the Python tests; ARGS go to pytest
 	$(PY) -m pytest -o cache_dir=$(abspath $(VENV))/pytest-cache $(ARGS)
 
-# The same random programs on asyncio and in the Rust face, whose program for it has a folder of its own.
+# The same random programs on asyncio and in the Rust face, whose program for it has a folder of its
+# own.
 test-traces: build
 	$(CARGO) build --package rondel --example trace --target-dir $(BUILD)
 	$(PY) -m pytest -o cache_dir=$(abspath $(VENV))/pytest-cache tests/differential/test_rust_traces.py --rust-trace $(BUILD)/debug/examples/trace $(ARGS)
@@ -52,7 +53,8 @@ test-extension: build $(VENV)/extension/.built ## Test Rust futures on Python's 
 test-conformance: build ## Run CPython's own asyncio tests on Rondel; ARGS go to tests/conformance/run.py
 	$(PY) tests/conformance/run.py $(ARGS)
 
-# Tests every interleaving of threads, in a separate build: loom replaces the standard library's types.
+# Tests every interleaving of threads, in a separate build: loom replaces the standard library's
+# types.
 test-loom: tools
 	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel-engine --test inbox_loom --target-dir target/loom
 	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel-engine --package rondel --lib --target-dir target/loom interleavings
@@ -60,8 +62,9 @@ test-loom: tools
 test-panic: build $(VENV)/panic-probe
 	$(PY) -m pytest tests/robustness/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe
 
-# Use of freed memory rarely crashes. A build of the module with AddressSanitizer reports each one. Run it
-# to look for such bugs; a workflow runs it every night. It takes longer than all other tests together.
+# Use of freed memory rarely crashes. A build of the module with AddressSanitizer reports each one.
+# Run it to look for such bugs; a workflow runs it every night. It takes longer than all other tests
+# together.
 ASAN_TESTS  := tests/robustness/hostile $(addprefix tests/,$(addsuffix .py,loop/test_calls loop/test_loop_in_steps \
     package/test_keywords robustness/test_collection robustness/test_reentrancy streams/test_cancellation streams/test_streams \
     sync/test_copies sync/test_sync_primitives tasks/test_eager_tasks tasks/test_foreign_futures tasks/test_futures \
@@ -88,8 +91,8 @@ test-ecosystem: build $(VENV)/ecosystem/.ready ## Run real programs (uvicorn, ai
 test-upstream: build $(VENV)/upstream/.ready ## Run the suites of aiohttp, anyio and uvicorn on Rondel; ARGS go to tests/upstream/run.py
 	$(VENV)/upstream/bin/python tests/upstream/run.py $(ARGS)
 
-# One by one if that fails: there are no wheels of some packages for new interpreters. (forbiddenfruit,
-# pure Python, has no wheels at all.)
+# One by one if that fails: there are no wheels of some packages for new interpreters.
+# (forbiddenfruit, pure Python, has no wheels at all.)
 $(VENV)/%/.ready: tests/%/requirements.txt $(VENV)/.built
 	test -x $(VENV)/$*/bin/python || $(PYTHON) -m venv $(VENV)/$*
 	@$(VENV)/$*/bin/python -m pip install --quiet --only-binary :all: --no-binary forbiddenfruit -r $< || sed -e '/^#/d' $< | while read -r package; do \
@@ -209,7 +212,8 @@ $(VENV)/extension/.built: $(VENV)/.built $(shell find crates/rondel/src crates/r
 	    $(@D)/rondel_pyo3_testing$$($(PY) -c 'import sysconfig; print(sysconfig.get_config_var("EXT_SUFFIX"))')
 	@touch $@
 
-# Another build of the module, with functions that panic. After .built: both use the same build directory.
+# Another build of the module, with functions that panic. After .built: both use the same build
+# directory.
 $(VENV)/panic-probe: $(VENV)/.built
 	rm -rf $@ $(VENV)/panic-probe-wheel
 	$(PY) -m maturin build --release --features panic-probe --interpreter $(PY) --target-dir $(BUILD) --out $(VENV)/panic-probe-wheel

@@ -1,6 +1,7 @@
 # shellcheck shell=bash
-# A Debian system with the interpreters that are not on this machine, in a folder. It is made once, as root, by debootstrap.
-# `.ci/run` sources this; it says which versions (`debian_versions`, `debian_later`) and where caches are (`cache`).
+# A Debian system with the interpreters that are not on this machine, in a folder. It is made once,
+# as root, by debootstrap. `.ci/run` sources this; it says which versions (`debian_versions`,
+# `debian_later`) and where caches are (`cache`).
 
 debian=$cache/debian
 
@@ -24,7 +25,8 @@ have_debian() {
     touch "$debian/.complete"
 }
 
-# Runs a command in that system, in this folder. Checkout and home are those of this machine; the mounts go with the command.
+# Runs a command in that system, in this folder. Checkout and home are those of this machine; the
+# mounts go with the command.
 in_debian() {
     # shellcheck disable=SC2016  # the inner shell expands it
     unshare --mount --propagation private bash -euc '

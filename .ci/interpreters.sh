@@ -1,6 +1,6 @@
 # shellcheck shell=bash
-# Which interpreters there are, and the tests of each. What is to be tested stands in `queue`; a lane takes one after the other.
-# `.ci/run` sources this, after debian.sh.
+# Which interpreters there are, and the tests of each. What is to be tested stands in `queue`; a
+# lane takes one after the other. `.ci/run` sources this, after debian.sh.
 
 # The interpreter of a version: from pyenv if it has one, else from PATH.
 find_python() {
@@ -15,8 +15,9 @@ find_python() {
 
 version_of() { "$1" -c 'import sys; print("%d.%d" % sys.version_info[:2])'; }
 
-# Runs a command that runs tests: `steadily WHAT VERSION COMMAND…`. Those that fail run once more: three lanes on two cores
-# keep no test's time. What passes then is named at the end as unsteady; what fails twice, or ends the interpreter, decides.
+# Runs a command that runs tests: `steadily WHAT VERSION COMMAND…`. Those that fail run once more:
+# three lanes on two cores keep no test's time. What passes then is named at the end as unsteady;
+# what fails twice, or ends the interpreter, decides.
 steadily() {
     local what=$1 failures=.venv-$2/pytest-cache/v/cache/lastfailed
     shift 2
@@ -59,7 +60,8 @@ test_interpreter() {
             in_debian bash -c "$(declare -f quickly); quickly $python" || return
             steadily "Debian's Python $which" "$which" in_debian make test-python test-conformance PYTHON="$python"
             ;;
-        # Its extension module has the same name as that of the release that is here: both would be the one built last.
+        # Its extension module has the same name as that of the release that is here: both would be
+        # the one built last.
         later)
             copy_checkout "target/later-$which" && cd "target/later-$which" || return
             in_debian bash -c "$(declare -f quickly); quickly $python" || return
@@ -68,8 +70,8 @@ test_interpreter() {
     esac
 }
 
-# Fills `queue` with what is to be tested, and `newest` with the newest interpreter that is here. That one comes last, as the
-# first lane builds it.
+# Fills `queue` with what is to be tested, and `newest` with the newest interpreter that is here.
+# That one comes last, as the first lane builds it.
 find_interpreters() {
     local version python here=()
     queue=()

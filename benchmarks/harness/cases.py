@@ -115,8 +115,9 @@ def _size(size: int) -> str:
     return f"{size // 1024}KiB" if size >= 1024 else f"{size}B"
 
 
-#: Cases in process, and whether asyncio's module has the function that is measured. If so, it is measured twice:
-#: through asyncio's own function on each loop, and through that of the loop's own module where it has one.
+#: Cases in process, and whether asyncio's module has the function that is measured. If so, it is
+#: measured twice: through asyncio's own function on each loop, and through that of the loop's own
+#: module where it has one.
 IN_PROCESS = {
     "call-soon": False,
     "timer-cancelled": False,
@@ -185,7 +186,8 @@ def _echo() -> list[Case]:
                 cases.append(Case(name, f"{server} echo", workload, (*PYTHON_LOOPS, "floor")))
     two = Echo("two-writes", 100, 1024, copies=2)
     cases.append(Case("two-writes/100x1KiB", "protocol echo", two, PYTHON_LOOPS))
-    # On Rondel's loop these functions give Rondel's own transports: the figure is to be that of `protocol-echo`.
+    # On Rondel's loop these functions give Rondel's own transports: the figure is to be that of
+    # `protocol-echo`.
     by_functions = Echo("aiofastnet", 100, 1024)
     cases.append(Case("aiofastnet-echo/100x1KiB", "protocol echo", by_functions, PYTHON_LOOPS, modules=("aiofastnet",)))
     for connections in (1, 100):

@@ -40,7 +40,8 @@ class Settings:
 
     seconds: float
     warm_up: float
-    #: Core of the measured process and core of the load generator; None where pinning is not possible.
+    #: Core of the measured process and core of the load generator; None where pinning is not
+    #: possible.
     server_cpu: int | None
     load_cpu: int | None
 
@@ -117,7 +118,8 @@ def _under_load(
     with _running(load, settings.load_cpu) as generator:
         figures = generator.read_line(settings.seconds + settings.warm_up + PATIENCE)
         figures["peak_rss"] = server.peak_rss()
-        # The server goes first: thousands of connections closed by the client would be work for nothing.
+        # The server goes first: thousands of connections closed by the client would be work for
+        # nothing.
         server.kill()
         generator.finish()
     return _per_operation(figures)
@@ -191,7 +193,8 @@ def _server(
     if loop in NATIVE:
         command = contenders.command(loop, "echo")
     else:
-        # In its drop-in form: the same program, with `asyncio` bound to the loop's module if it has one.
+        # In its drop-in form: the same program, with `asyncio` bound to the loop's module if it has
+        # one.
         command = contenders.command(loop, "echo_server", "--form", "module", "--server", kind)
         if tls:
             command.append("--tls")

@@ -163,8 +163,8 @@ def svg(record: Record) -> str:
         for column, (title, case) in enumerate(row):
             body += _panel(MARGIN + column * (PANEL + GAP), top, title, case)
         top += TITLE + STEP * max(len(_contenders(case)) for _, case in row) + 14
-    # An SVG text does not wrap. A letter is on average a little over half as wide as it is high; wider
-    # fonts than usual still fit.
+    # An SVG text does not wrap. A letter is on average a little over half as wide as it is high;
+    # wider fonts than usual still fit.
     letters = int((width - 2 * MARGIN) / (FOOTNOTE * 0.58))
     for line in (*textwrap.wrap(described(record), letters, break_on_hyphens=False), FLOOR):
         body.append(_text(MARGIN, top + 12, line, FOOTNOTE, "quiet"))

@@ -39,7 +39,8 @@ while True:
     threading.Thread(target=serve, args=(client,), daemon=True).start()
 """
 
-#: Way of being wrong, and what the load generator has to say about it; None is a server that is right.
+#: Way of being wrong, and what the load generator has to say about it; None is a server that is
+#: right.
 BROKEN = {
     "nothing": None,
     "corrupts": "is not what was sent",

@@ -116,9 +116,10 @@ async def serve_datagrams(asyncio: Any) -> None:
 
 
 async def serve(asyncio: Any, start: Any, tls: dict[str, Any]) -> None:
-    # rloop closes its listener when somebody looks at `server.sockets` or starts a server that is started, as
-    # `serve_forever` does: so the socket is ours and the wait is a future's. The protocol number must be there:
-    # asyncio turns Nagle's algorithm off only where it reads IPPROTO_TCP.
+    # rloop closes its listener when somebody looks at `server.sockets` or starts a server that is
+    # started, as `serve_forever` does: so the socket is ours and the wait is a future's. The
+    # protocol number must be there: asyncio turns Nagle's algorithm off only where it reads
+    # IPPROTO_TCP.
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     listener.bind(("127.0.0.1", 0))
     port = listener.getsockname()[1]

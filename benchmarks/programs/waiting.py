@@ -74,7 +74,8 @@ def main() -> None:
 
     async def run() -> None:
         print(json.dumps(await measure(binding.asyncio, options.on, options.tasks)), flush=True)
-        # The harness reads this process's memory before it closes our input. To end the tasks would take longer than all this.
+        # The harness reads this process's memory before it closes our input. To end the tasks would
+        # take longer than all this.
         sys.stdin.read()
         os._exit(0)
 

@@ -48,7 +48,8 @@ def uvicorn(parser: str) -> Any:
             await send({"type": "http.response.start", "status": 200, "headers": headers})
             await send({"type": "http.response.body", "body": content})
 
-        # `--loop rondel:new_event_loop` does no more than what has been done already: the loop runs.
+        # `--loop rondel:new_event_loop` does no more than what has been done already: the loop
+        # runs.
         options: dict[str, Any] = {"loop": "none", "lifespan": "off", "access_log": False, "log_level": "warning"}
         with tempfile.TemporaryDirectory() as folder:
             config = uvicorn.Config(app, http=parser, **options, **(certified(folder) if tls else {}))

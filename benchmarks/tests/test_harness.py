@@ -202,7 +202,8 @@ def test_what_stands_below_or_above_a_plot_fits_into_it(draw: Callable[[record.R
     assert "loop-number-19 10.20.30" in " ".join(element.text or "" for element in texts)
     for element in texts:
         if element.get("text-anchor") == "start":
-            # The width of a letter in DejaVu Sans, among the widest of usual fonts, is 0.58 of its height.
+            # The width of a letter in DejaVu Sans, among the widest of usual fonts, is 0.58 of its
+            # height.
             end = float(element.get("x", 0)) + len(element.text or "") * float(element.get("font-size", 0)) * 0.58
             assert end <= float(drawn.get("width", 0)), element.text
 

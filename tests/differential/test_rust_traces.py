@@ -18,7 +18,8 @@ import sys
 import pytest
 from clocks import START, JumpingLoop
 
-#: In seconds. Much later, and the time as a float is not exact enough for asyncio to find its timer due.
+#: In seconds. Much later, and the time as a float is not exact enough for asyncio to find its timer
+#: due.
 END = 1_000_000
 PROGRAMS = 400
 

@@ -127,6 +127,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel for an interface's number")]
     fn scopes() {
         // SAFETY: a NUL-terminated string.
         let lo = unsafe { libc::if_nametoindex(c"lo".as_ptr()) };

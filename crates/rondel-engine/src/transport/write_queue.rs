@@ -260,6 +260,7 @@ impl<C: AsRef<[u8]>> WriteQueue<C> {
 }
 
 /// `Box::default()`, where an allocation that fails is an error and does not end the process.
+#[allow(clippy::box_collection, reason = "as the field is")]
 fn try_boxed<C>() -> Result<Box<VecDeque<C>>, TryReserveError> {
     let mut one = Vec::new();
     one.try_reserve_exact(1)?;
