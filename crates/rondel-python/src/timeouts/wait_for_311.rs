@@ -17,6 +17,7 @@ use crate::cpython::error::{chain, restore, take_exception};
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names, none};
+use crate::future::Future;
 use crate::future::any::{create_future, is_done, set_result_unless_cancelled};
 use crate::future::{self, Future};
 use crate::loop_core::LoopCore;
@@ -274,5 +275,5 @@ pub(super) fn init() -> Res<Owned> {
     let partial = import("functools")?.getattr(&*Owned::from_str("partial")?)?;
     PARTS.fill(Parts { release, partial });
     function(method!(fast c"wait_for(fut, timeout)" wait_for,
-        c"Awaits fut and gives its result. After timeout seconds it is cancelled, and TimeoutError is raised."))
+        c"Waits for fut and returns its result. After timeout seconds, cancels it and raises TimeoutError."))
 }
