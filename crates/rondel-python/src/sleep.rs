@@ -213,5 +213,5 @@ pub(crate) fn init() -> Res<Owned> {
     )?;
     WAKE.store(callable.into_ptr(), Ordering::Relaxed);
     method::function(method!(fast c"sleep(delay, result=None)" sleep,
-        c"Waits for delay seconds, and gives the result. With a delay of 0 or less, the loop makes one turn."))
+        c"Waits for delay seconds and returns result. A delay of 0 or less lets other tasks run once."))
 }

@@ -389,7 +389,7 @@ fn attributes() -> [GetSet; KEPT.len()] {
 fn methods() -> [Method; 2] {
     [
         method!(fast CREATE_TASK create_task,
-            c"Runs a coroutine as a task of the group."),
+            c"Creates a task of the group from a coroutine."),
         method!(onearg c"_on_task_done(task, /)" on_task_done, c"A task of the group is done."),
     ]
 }

@@ -357,12 +357,8 @@ pub(crate) fn init_type<T: Steps>(type_name: &'static CStr) -> Res<()> {
             .slot(ffi::Py_am_await, slot_fn!(am_await, ffi::unaryfunc))
             .slot(ffi::Py_am_send, slot_fn!(am_send::<T>, ffi::sendfunc))
             .methods([
-                method::onearg(
-                    c"send",
-                    send::<T>,
-                    c"Goes on until something has to be waited for.",
-                ),
-                method::fast(c"throw", None, throw::<T>, c"Goes on with an exception."),
+                method::onearg(c"send", send::<T>, c"Runs until it has to wait."),
+                method::fast(c"throw", None, throw::<T>, c"Resumes with an exception."),
                 method::noargs(c"close", close::<T>, c"Gives up."),
                 method::noargs(c"__await__", itself, c"This object.").over_slot(),
             ])

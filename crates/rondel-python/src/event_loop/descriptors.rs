@@ -289,10 +289,10 @@ fn refuse_transports(this: &Object, fd: &Object, number: isize) -> Res<()> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"add_reader(fd, callback, *args)" add_reader, c"Calls back whenever a descriptor can be read."),
-        method!(fast c"add_writer(fd, callback, *args)" add_writer, c"Calls back whenever a descriptor can be written."),
-        method!(named c"remove_reader" ("fd") remove_reader, c"Ends what add_reader began; whether there was something."),
-        method!(named c"remove_writer" ("fd") remove_writer, c"Ends what add_writer began; whether there was something."),
+        method!(fast c"add_reader(fd, callback, *args)" add_reader, c"Calls a callback whenever a descriptor is readable."),
+        method!(fast c"add_writer(fd, callback, *args)" add_writer, c"Calls a callback whenever a descriptor is writable."),
+        method!(named c"remove_reader" ("fd") remove_reader, c"Stops watching a descriptor for reading. Returns whether it was watched."),
+        method!(named c"remove_writer" ("fd") remove_writer, c"Stops watching a descriptor for writing. Returns whether it was watched."),
         method!(fast c"_add_reader" private_add_reader, c"add_reader without a look for transports."),
         method!(fast c"_add_writer" private_add_writer, c"add_writer without a look for transports."),
         method!(onearg c"_remove_reader" remove_reader_unchecked, c"remove_reader without a look for transports."),

@@ -350,15 +350,15 @@ pub(crate) fn loop_or_default(event_loop: Option<&Object>) -> Res<Owned> {
 /// Methods that futures and tasks share.
 pub(crate) fn shared_methods() -> Vec<Method> {
     vec![
-        method!(noargs c"result" result, c"The result; raises the exception, CancelledError, or InvalidStateError."),
-        method!(noargs c"exception" exception, c"The exception that was set, or None."),
-        method!(noargs c"cancelled" cancelled, c"Whether it was cancelled."),
-        method!(noargs c"done" done, c"Whether it has a result or an exception, or was cancelled."),
+        method!(noargs c"result" result, c"Returns the result, or raises the exception. Raises CancelledError or InvalidStateError if there is none."),
+        method!(noargs c"exception" exception, c"Returns the exception that was set, or None."),
+        method!(noargs c"cancelled" cancelled, c"Whether the future was cancelled."),
+        method!(noargs c"done" done, c"Whether the future has a result or an exception, or was cancelled."),
         method!(fast c"add_done_callback(fn, /, *, context=None)" add_done_callback,
-            c"Calls fn(future) by call_soon when it is done."),
+            c"Adds a callback: fn(future) is scheduled when the future is done."),
         method!(onearg c"remove_done_callback(fn, /)" remove_done_callback,
-            c"Removes all instances of a callback; returns how many there were."),
-        method!(noargs c"get_loop" get_loop, c"The event loop that it is bound to."),
+            c"Removes all instances of a callback. Returns how many there were."),
+        method!(noargs c"get_loop" get_loop, c"Returns the event loop that the object is bound to."),
         method!(noargs c"_make_cancelled_error" make_cancelled_error, c"The CancelledError to raise."),
     ]
 }
@@ -406,15 +406,15 @@ pub(crate) fn init_types() -> Res<Owned> {
     iter::init_type()?;
     let builder = TypeBuilder::new::<Future>(c"rondel.Future", Some(base), offset)
         .subclassable()
-        .doc(c"A result that is not there yet, as asyncio.Future.")
+        .doc(c"A result that will be available later, as asyncio.Future.")
         .slot(ffi::Py_tp_init, slot_fn!(tp_init, ffi::initproc))
         .slot(ffi::Py_tp_repr, slot_fn!(tp_repr, ffi::reprfunc))
         .collected::<Future>()
         .methods(shared_methods())
         .methods([
-            method!(onearg c"set_result(result, /)" set_result, c"Ends it with a result."),
-            method!(onearg c"set_exception(exception, /)" set_exception, c"Ends it with an exception."),
-            method!(fast c"cancel(msg=None)" cancel_method, c"Cancels it; false if it is done already."),
+            method!(onearg c"set_result(result, /)" set_result, c"Sets the result; the future is done."),
+            method!(onearg c"set_exception(exception, /)" set_exception, c"Sets the exception; the future is done."),
+            method!(fast c"cancel(msg=None)" cancel_method, c"Cancels the future. Returns False if it is done already."),
         ])
         .getset(shared_attributes());
     let class = build_iterable(builder)?;

@@ -364,7 +364,7 @@ unsafe extern "C" fn compare_timers(
 
 fn methods() -> Vec<Method> {
     vec![
-        method!(noargs c"cancel" cancel, c"Prevents the callback from being called."),
+        method!(noargs c"cancel" cancel, c"Cancels the callback."),
         method!(noargs c"cancelled" cancelled, c"Whether cancel() was called."),
         #[cfg(Py_3_12)]
         method!(noargs c"get_context" get_context, c"The context that the callback runs in."),
@@ -413,7 +413,7 @@ pub(crate) fn init_types() -> Res<(Owned, Owned)> {
         .doc(c"TimerHandle(when, callback, args, loop, context=None)\n--\n\nA callback that was scheduled for a time, as asyncio.TimerHandle.")
         .slot(ffi::Py_tp_hash, slot_fn!(hash_timer, ffi::hashfunc))
         .slot(ffi::Py_tp_richcompare, slot_fn!(compare_timers, ffi::richcmpfunc))
-        .methods([method!(noargs c"when" when, c"The time at which the callback is due, in seconds of the loop's time.")])
+        .methods([method!(noargs c"when" when, c"The time of the callback, in seconds of the loop's clock.")])
         .getset([
             attribute!(c"_when" when, set_when),
             attribute!(c"_scheduled" get_scheduled, set_scheduled),

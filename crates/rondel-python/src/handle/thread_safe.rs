@@ -159,7 +159,7 @@ fn cancelled(this: &Native<ThreadSafe>) -> Res<Owned> {
 fn methods() -> [Method; 3] {
     [
         method!(noargs c"_run" run_method, c"Calls the callback in its context."),
-        method!(noargs c"cancel" cancel_method, c"Prevents the callback from being called. Waits while another thread runs it."),
+        method!(noargs c"cancel" cancel_method, c"Cancels the callback. Waits while another thread runs it."),
         method!(noargs c"cancelled" cancelled, c"Whether cancel() was called. Waits while another thread runs the callback."),
     ]
 }

@@ -464,18 +464,18 @@ fn init(this: &Native<Protocol>, args: Args<'_>) -> Res<()> {
 
 fn methods() -> Vec<Method> {
     let mut methods = vec![
-        method!(named c"connection_made" ("transport") connection_made, c"The connection is there."),
-        method!(named c"connection_lost" ("exc") connection_lost, c"The connection is gone."),
-        method!(named c"data_received" ("data") data_received, c"Bytes have come."),
-        method!(noargs c"eof_received" eof_received, c"The peer has ended its side."),
-        method!(noargs c"pause_writing" pause_writing, c"Too much waits to be sent."),
-        method!(noargs c"resume_writing" resume_writing, c"Writing may go on."),
-        method!(noargs c"_drain_helper" drain::drain_helper, c"Await that writing may go on."),
-        method!(onearg c"_get_close_waiter" close_waiter, c"The future that is done when the connection is gone."),
+        method!(named c"connection_made" ("transport") connection_made, c"The connection was made."),
+        method!(named c"connection_lost" ("exc") connection_lost, c"The connection was lost or closed."),
+        method!(named c"data_received" ("data") data_received, c"Data was received."),
+        method!(noargs c"eof_received" eof_received, c"The peer has closed its sending side."),
+        method!(noargs c"pause_writing" pause_writing, c"The transport's buffer is over its high-water mark."),
+        method!(noargs c"resume_writing" resume_writing, c"The transport's buffer has drained."),
+        method!(noargs c"_drain_helper" drain::drain_helper, c"Waits until writing may continue."),
+        method!(onearg c"_get_close_waiter" close_waiter, c"The future that is done when the connection was lost or closed."),
     ];
     methods.push(match imports().protocol_keeps_writer {
-        true => method!(onearg c"_replace_writer" replace_writer, c"Takes the transport of another writer."),
-        false => method!(onearg c"_replace_transport" replace_transport, c"Takes another transport."),
+        true => method!(onearg c"_replace_writer" replace_writer, c"Uses the transport of another writer."),
+        false => method!(onearg c"_replace_transport" replace_transport, c"Changes the transport."),
     });
     methods
 }

@@ -422,11 +422,11 @@ fn wait_for_data(this: &Native<Reader>, function: &Object) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"read(n=-1)" read, c"Await up to n bytes, or all until the end."),
-        method!(fast c"readexactly(n)" readexactly, c"Await exactly n bytes, or raise IncompleteReadError."),
-        method!(fast c"readuntil(separator=b'\\n')" readuntil, c"Await bytes up to and with a separator."),
-        method!(noargs c"readline" readline, c"Await a line with its newline, or what is left at the end."),
-        method!(onearg c"_wait_for_data(func_name, /)" wait_for_data, c"Await that something is fed."),
+        method!(fast c"read(n=-1)" read, c"Reads up to n bytes, or all until the end."),
+        method!(fast c"readexactly(n)" readexactly, c"Reads exactly n bytes, or raises IncompleteReadError."),
+        method!(fast c"readuntil(separator=b'\\n')" readuntil, c"Reads up to and including a separator."),
+        method!(noargs c"readline" readline, c"Reads a line with its newline, or what is left at the end."),
+        method!(onearg c"_wait_for_data(func_name, /)" wait_for_data, c"Waits until data or the end is fed."),
     ]
 }
 

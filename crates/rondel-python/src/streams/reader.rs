@@ -459,12 +459,12 @@ fn aiter(this: &Native<Reader>) -> Res<Owned> {
 fn methods() -> Vec<Method> {
     let mut methods = vec![
         method!(noargs c"exception" exception, c"The exception that reading raises, or None."),
-        method!(named c"set_exception" ("exc") set_exception, c"Lets each read raise an exception."),
-        method!(named c"set_transport" ("transport") set_transport, c"Sets the transport that is paused when too much comes."),
-        method!(noargs c"feed_eof" feed_eof, c"Notes that nothing more will come."),
+        method!(named c"set_exception" ("exc") set_exception, c"Sets the exception that reads raise."),
+        method!(named c"set_transport" ("transport") set_transport, c"Sets the transport, which is paused when the buffer is over its limit."),
+        method!(noargs c"feed_eof" feed_eof, c"Marks the end of the data."),
         method!(noargs c"at_eof" at_eof, c"Whether feed_eof was called and everything is read."),
-        method!(named c"feed_data" ("data") feed_data, c"Adds bytes that have come."),
-        method!(noargs c"_wakeup_waiter" wakeup_waiter, c"Lets the read that waits look again."),
+        method!(named c"feed_data" ("data") feed_data, c"Adds received data to the buffer."),
+        method!(noargs c"_wakeup_waiter" wakeup_waiter, c"Wakes the read that waits."),
         method!(noargs c"_maybe_resume_transport" maybe_resume_transport, c"Resumes a transport that was paused."),
     ];
     methods.extend(read::methods());

@@ -206,9 +206,9 @@ fn methods() -> Vec<Method> {
         method!(noargs c"can_write_eof" can_write_eof, c"Whether the transport has write_eof()."),
         method!(noargs c"close" close, c"Closes the transport once everything is sent."),
         method!(noargs c"is_closing" is_closing, c"Whether the stream is closed or about to be."),
-        method!(noargs c"wait_closed" drain::wait_closed, c"Await that the stream is closed."),
-        method!(noargs c"drain" drain::drain, c"Await that writing may go on."),
-        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Optional information on the transport."),
+        method!(noargs c"wait_closed" drain::wait_closed, c"Waits until the stream is closed."),
+        method!(noargs c"drain" drain::drain, c"Waits until writing may continue."),
+        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Returns optional information about the transport."),
     ]
 }
 

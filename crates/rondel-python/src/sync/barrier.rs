@@ -469,11 +469,11 @@ fn set_cond(barrier: &Native<Barrier>, value: Option<&Object>) -> Res<()> {
 fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"wait" wait_method,
-            c"Waits until as many tasks wait as there are parties. Gives this task's number among them, from 0."),
+            c"Waits until as many tasks wait as there are parties. Returns the index of this task among them."),
         method!(noargs c"reset" reset_method,
-            c"Makes it empty again. Those that wait get a BrokenBarrierError."),
+            c"Returns the barrier to its initial state. Tasks that wait get BrokenBarrierError."),
         method!(noargs c"abort" abort_method,
-            c"Breaks it: all that wait, and will, get a BrokenBarrierError."),
+            c"Breaks the barrier: tasks that wait get BrokenBarrierError, and so do later calls of wait() until reset()."),
         method!(noargs c"__aenter__" enter, c"wait()"),
         method!(fast c"__aexit__(*args)" exit, c"Nothing."),
     ]

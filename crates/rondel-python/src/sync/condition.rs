@@ -429,13 +429,13 @@ fn set_waiters(condition: &Native<Condition>, value: Option<&Object>) -> Res<()>
 fn methods() -> Vec<Method> {
     let mut methods = vec![
         method!(noargs c"wait" wait,
-            c"Gives the lock back, waits until it is notified, and takes the lock again. Gives True."),
+            c"Releases the lock, waits until it is notified, and acquires the lock again. Returns True."),
         method!(fast c"wait_for(predicate)" wait_for,
-            c"Waits until predicate() is true, and gives what it gave."),
+            c"Waits until predicate() is true. Returns its value."),
         method!(fast c"notify(n=1)" notify, c"Wakes n tasks that wait. The lock must be held."),
         method!(noargs c"notify_all" notify_all, c"Wakes all tasks that wait. The lock must be held."),
-        method!(noargs c"__aenter__" enter, c"Takes the lock."),
-        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Gives the lock back."),
+        method!(noargs c"__aenter__" enter, c"Acquires the lock."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Releases the lock."),
     ];
     if sync_imports().passes_wakeups_on {
         methods.push(

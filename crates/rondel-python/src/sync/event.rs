@@ -186,8 +186,8 @@ fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"is_set" is_set, c"Whether the flag is set."),
         method!(noargs c"set" set_method, c"Sets the flag and wakes all tasks that wait for it."),
-        method!(noargs c"clear" clear_method, c"Takes the flag back."),
-        method!(noargs c"wait" wait, c"Waits until the flag is set. Gives True."),
+        method!(noargs c"clear" clear_method, c"Resets the flag."),
+        method!(noargs c"wait" wait, c"Waits until the flag is set. Returns True."),
     ]
 }
 

@@ -166,12 +166,12 @@ fn set_locked(lock: &Native<Lock>, value: Option<&Object>) -> Res<()> {
 fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"locked" locked_method, c"Whether the lock is held."),
-        method!(noargs c"acquire" acquire_method, c"Waits until the lock is free, and takes it. Gives True."),
+        method!(noargs c"acquire" acquire_method, c"Waits until the lock is free, and acquires it. Returns True."),
         method!(noargs c"release" release_method,
-            c"Gives the lock back; the first task that waits for it is woken. RuntimeError if nobody holds it."),
+            c"Releases the lock and wakes the first task that waits for it. Raises RuntimeError if the lock is not held."),
         method!(noargs c"_wake_up_first" wake_up_first_method, c"Wakes the first task that waits."),
         method!(noargs c"__aenter__" enter, c"Waits for the lock."),
-        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Gives the lock back."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Releases the lock."),
     ]
 }
 

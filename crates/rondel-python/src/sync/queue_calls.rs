@@ -226,8 +226,8 @@ fn join(queue: &Native<Queue>) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(noargs c"get" get, c"Takes the next item out; waits until there is one."),
-        method!(fast c"put(item)" put, c"Puts an item in; waits until there is room."),
+        method!(noargs c"get" get, c"Removes and returns an item. Waits until there is one."),
+        method!(fast c"put(item)" put, c"Adds an item. Waits until there is room."),
         method!(noargs c"join" join, c"Waits until task_done() was called for every item."),
     ]
 }

@@ -292,19 +292,19 @@ fn set_waiters(semaphore: &Native<Semaphore>, value: Option<&Object>) -> Res<()>
 fn methods() -> Vec<Method> {
     vec![
         method!(noargs c"locked" locked_method, c"Whether acquire() would have to wait."),
-        method!(noargs c"acquire" acquire_method, c"Waits for a permit, and takes it. Gives True."),
-        method!(noargs c"_wake_up_next" wake_up_next_method, c"Gives a permit to the first task that waits."),
+        method!(noargs c"acquire" acquire_method, c"Waits for a permit, and acquires it. Returns True."),
+        method!(noargs c"_wake_up_next" wake_up_next_method, c"Passes a permit to the first task that waits."),
         method!(noargs c"__aenter__" enter, c"Waits for a permit."),
-        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Gives the permit back."),
+        method!(fast c"__aexit__(exc_type, exc, tb)" async_with::exit_method, c"Releases the permit."),
     ]
 }
 
 fn release_as(bounded: bool) -> Method {
     if bounded {
         method!(noargs c"release" release_bounded_method,
-            c"Gives a permit back, to the first task that waits. ValueError if there would be more than at first.")
+            c"Releases a permit and wakes the first task that waits. Raises ValueError if there would be more than the initial value.")
     } else {
-        method!(noargs c"release" release_method, c"Gives a permit back, to the first task that waits.")
+        method!(noargs c"release" release_method, c"Releases a permit and wakes the first task that waits.")
     }
 }
 

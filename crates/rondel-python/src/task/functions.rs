@@ -247,13 +247,13 @@ pub(crate) fn init(class: &Object) -> Res<Vec<(&'static str, Owned)>> {
         (
             "create_task",
             function(method!(fast CREATE_TASK create_task,
-                c"Runs a coroutine as a task of the running loop."))?,
+                c"Creates a task of the running loop from a coroutine."))?,
         ),
         (
             "ensure_future",
             function(
                 method!(fast c"ensure_future(coro_or_future, *, loop=None)" ensure_future,
-                c"A future as it is; a task of anything else that can be awaited."),
+                c"Returns a future as it is, or a task that awaits anything else."),
             )?,
         ),
     ];

@@ -195,9 +195,9 @@ unsafe extern "C" fn tp_repr(task: *mut ffi::PyObject) -> *mut ffi::PyObject {
 fn methods() -> Vec<Method> {
     vec![
         method!(fast c"cancel(msg=None)" cancel_method,
-            c"Throws CancelledError into the coroutine in the next turn of the loop."),
-        method!(noargs c"cancelling" cancelling, c"How many cancellations were requested and not taken back."),
-        method!(noargs c"uncancel" uncancel, c"Takes one request for cancellation back; returns how many are left."),
+            c"Requests cancellation: CancelledError is thrown into the coroutine in the next turn of the loop."),
+        method!(noargs c"cancelling" cancelling, c"Returns how many cancellation requests were not withdrawn."),
+        method!(noargs c"uncancel" uncancel, c"Withdraws one cancellation request. Returns how many are left."),
         method!(onearg c"set_result(result, /)" set_result, c"Not supported by tasks."),
         method!(onearg c"set_exception(exception, /)" set_exception, c"Not supported by tasks."),
         method!(noargs c"get_name" get_name, c"The task's name."),
@@ -205,8 +205,8 @@ fn methods() -> Vec<Method> {
         method!(noargs c"get_coro" get_coro, c"The coroutine."),
         #[cfg(Py_3_12)]
         method!(noargs c"get_context" get_context, c"The context that the coroutine runs in."),
-        method!(fast c"get_stack(*, limit=None)" get_stack, c"The frames of the coroutine."),
-        method!(fast c"print_stack(*, limit=None, file=None)" print_stack, c"Prints the frames."),
+        method!(fast c"get_stack(*, limit=None)" get_stack, c"Returns the frames of the coroutine's stack."),
+        method!(fast c"print_stack(*, limit=None, file=None)" print_stack, c"Prints the coroutine's stack or the exception's traceback."),
     ]
 }
 

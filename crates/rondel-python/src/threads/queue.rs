@@ -317,11 +317,11 @@ pub(super) fn init_type() -> Res<Owned> {
     .slot(ffi::Py_tp_new, slot_fn!(new, ffi::newfunc))
     .collected::<WorkQueue>()
     .methods([
-        method!(fast c"put(item, block=True, timeout=None)" put, c"Puts an item in."),
-        method!(fast c"get(block=True)" get, c"Takes an item, waiting for one."),
-        method!(noargs c"get_nowait" get_nowait, c"Takes an item, or raises queue.Empty."),
-        method!(noargs c"qsize" qsize, c"How many items there are."),
-        method!(noargs c"empty" empty, c"Whether there is none."),
+        method!(fast c"put(item, block=True, timeout=None)" put, c"Adds an item."),
+        method!(fast c"get(block=True)" get, c"Removes and returns an item. Waits until there is one."),
+        method!(noargs c"get_nowait" get_nowait, c"Removes and returns an item, or raises queue.Empty."),
+        method!(noargs c"qsize" qsize, c"The number of items."),
+        method!(noargs c"empty" empty, c"Whether the queue is empty."),
         method!(noargs c"_work" work, c"Runs items until None is taken."),
         method!(noargs c"_has_worker" has_worker, c"Whether a thread waits for each item."),
         method!(noargs c"_at_fork_reinit" at_fork_reinit, c"Makes it usable in the child of a fork."),

@@ -136,6 +136,6 @@ pub(super) fn init() -> Res<Owned> {
     init_awaitable::<ToThread>(c"rondel._rondel.ToThread")?;
     method::function(
         method!(fast c"to_thread(func, /, *args, **kwargs)" to_thread,
-        c"Calls func in a thread, in a copy of the current context, and gives its result."),
+        c"Calls func in a thread, in a copy of the current context, and returns its result."),
     )
 }

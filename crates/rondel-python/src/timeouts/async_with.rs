@@ -312,12 +312,12 @@ unsafe extern "C" fn tp_setattro(
 
 fn methods() -> Vec<Method> {
     vec![
-        method!(noargs c"when" when, c"The time at which it expires, in seconds of the loop's time, or None."),
+        method!(noargs c"when" when, c"The time at which the timeout expires, in seconds of the loop's clock; None for never."),
         method!(named c"reschedule" ("when") reschedule,
-            c"It expires at another time, or with None never."),
-        method!(noargs c"expired" expired, c"Whether it expired while it was in force."),
-        method!(noargs c"__aenter__" enter_method, c"Begins. Gives the timeout itself."),
-        method!(fast c"__aexit__(exc_type, exc_val, exc_tb)" exit_method, c"Ends. A cancellation of its own becomes a TimeoutError."),
+            c"Sets the time at which the timeout expires; None for never."),
+        method!(noargs c"expired" expired, c"Whether the timeout expired while it was active."),
+        method!(noargs c"__aenter__" enter_method, c"Starts the timeout. Returns it."),
+        method!(fast c"__aexit__(exc_type, exc_val, exc_tb)" exit_method, c"Ends the timeout. A cancellation that it requested becomes TimeoutError."),
         method!(noargs c"_on_timeout" on_timeout, c"Cancels the task."),
     ]
 }
@@ -362,9 +362,9 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
         ]);
     }
     let timeout = function(method!(fast c"timeout(delay)" timeout_function,
-        c"For `async with`: what takes longer than delay seconds is cancelled, and TimeoutError is raised. None: no limit."))?;
+        c"An asynchronous context manager that cancels its body after delay seconds and raises TimeoutError. None: no limit."))?;
     let timeout_at = function(method!(fast c"timeout_at(when)" timeout_at,
-        c"As timeout(), with a time of the loop's time() instead of a delay, in seconds."))?;
+        c"As timeout(), with an absolute time of the loop's clock instead of a delay."))?;
     Ok(vec![
         ("Timeout", class),
         ("timeout", timeout),

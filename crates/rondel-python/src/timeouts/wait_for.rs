@@ -130,5 +130,5 @@ fn wait_for(_: &Object, args: Args<'_>) -> Res<Owned> {
 pub(super) fn init() -> Res<Owned> {
     init_awaitable::<WaitFor>(c"rondel._rondel.WaitFor")?;
     function(method!(fast c"wait_for(fut, timeout)" wait_for,
-        c"Awaits fut and gives its result. After timeout seconds it is cancelled, and TimeoutError is raised."))
+        c"Waits for fut and returns its result. After timeout seconds, cancels it and raises TimeoutError."))
 }

@@ -293,12 +293,12 @@ fn get_read_buffer_size(this: &Native<Tls>) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(noargs c"_do_read" do_read, c"Decrypts what has come and passes it on."),
+        method!(noargs c"_do_read" do_read, c"Decrypts received data and passes it on."),
         method!(noargs c"_control_ssl_reading" control_reading_method, c"Pauses or resumes the transport below."),
-        method!(noargs c"_get_read_buffer_size" get_read_buffer_size, c"How many encrypted bytes wait to be read."),
-        method!(noargs c"_pause_reading" pause_reading, c"Passes nothing on until _resume_reading()."),
-        method!(noargs c"_resume_reading" resume_reading, c"Passes bytes on again."),
-        method!(noargs c"_resumed" fed_method, c"Passes on what has come while reading was paused."),
+        method!(noargs c"_get_read_buffer_size" get_read_buffer_size, c"The number of encrypted bytes that wait to be read."),
+        method!(noargs c"_pause_reading" pause_reading, c"Stops passing data on until _resume_reading()."),
+        method!(noargs c"_resume_reading" resume_reading, c"Passes data on again."),
+        method!(noargs c"_resumed" fed_method, c"Passes on the data that was received while reading was paused."),
         method!(onearg c"buffer_updated" buffer_updated, c"A transport that is not ours has filled the buffer."),
     ]
 }

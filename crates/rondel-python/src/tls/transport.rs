@@ -226,8 +226,8 @@ fn methods() -> Vec<Method> {
         method!(named c"write" ("data") write, c"Writes bytes, without waiting."),
         method!(named c"writelines" ("list_of_data") writelines, c"Writes several bytes objects, without waiting."),
         method!(noargs c"is_closing" is_closing_method, c"Whether it is closed or about to be."),
-        method!(noargs c"pause_reading" pause_reading, c"Passes nothing to the protocol until resume_reading()."),
-        method!(noargs c"resume_reading" resume_reading, c"Passes bytes to the protocol again."),
+        method!(noargs c"pause_reading" pause_reading, c"Stops passing data to the protocol until resume_reading()."),
+        method!(noargs c"resume_reading" resume_reading, c"Passes received data to the protocol again."),
     ]
 }
 

@@ -444,12 +444,12 @@ fn resume_writing(this: &Native<Tls>) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(onearg c"_write_appdata" write_appdata, c"Takes pieces to encrypt and send."),
-        method!(noargs c"_do_write" do_write_method, c"Encrypts and sends what waits."),
-        method!(noargs c"_process_outgoing" process_outgoing_method, c"Sends what is encrypted."),
+        method!(onearg c"_write_appdata" write_appdata, c"Queues data to be encrypted and sent."),
+        method!(noargs c"_do_write" do_write_method, c"Encrypts and sends the queued data."),
+        method!(noargs c"_process_outgoing" process_outgoing_method, c"Sends the encrypted data."),
         method!(noargs c"_control_app_writing" control_writing_method, c"Has the program pause or go on writing."),
-        method!(noargs c"_get_write_buffer_size" get_write_buffer_size, c"How many bytes wait to be encrypted or sent."),
-        method!(noargs c"_flush_written" flush_written, c"Sends what was written in the running turn."),
+        method!(noargs c"_get_write_buffer_size" get_write_buffer_size, c"The number of bytes that wait to be encrypted or sent."),
+        method!(noargs c"_flush_written" flush_written, c"Sends the data written in the running turn."),
         method!(noargs c"pause_writing" pause_writing, c"The transport below takes no more for now."),
         method!(noargs c"resume_writing" resume_writing, c"The transport below takes more again."),
     ]

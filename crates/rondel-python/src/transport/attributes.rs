@@ -1,7 +1,7 @@
 //! The attributes of asyncio's socket transport that libraries read.
 
-use super::base;
 use super::chunk::Chunk;
+use super::methods;
 use super::names::imports;
 use super::socket::{Socket, StreamSocket};
 use super::writing::flush_if_dirty;
@@ -46,15 +46,15 @@ fn get_buffer(this: &Native<Socket>) -> Res<Owned> {
 }
 
 pub(super) fn attributes() -> Vec<GetSet> {
-    let mut attributes = base::attributes!(StreamSocket);
+    let mut attributes = methods::attributes!(StreamSocket);
     attributes.extend(flow::writing_attributes!(StreamSocket));
     attributes.extend(extra::attributes());
     attributes.extend([
         attribute!(c"_server" get_server, set_server),
-        attribute!(c"_sock_fd" base::get_fd::<StreamSocket>),
+        attribute!(c"_sock_fd" methods::get_fd::<StreamSocket>),
         attribute!(c"_eof" get_eof),
-        attribute!(c"_paused" base::get_paused::<StreamSocket>),
-        attribute!(c"_protocol_connected" base::get_true::<StreamSocket>),
+        attribute!(c"_paused" methods::get_paused::<StreamSocket>),
+        attribute!(c"_protocol_connected" methods::get_true::<StreamSocket>),
         attribute!(c"_empty_waiter" get_empty_waiter),
         attribute!(c"_buffer" get_buffer),
     ]);

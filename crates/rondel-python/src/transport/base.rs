@@ -2,7 +2,7 @@
 //!
 //! An [`End`] holds what is specific to sockets, datagram sockets or pipes, around the engine's
 //! state. [`Reads`] and [`Writes`](super::flow::Writes) are for the kinds that read and write.
-//! `ending.rs` has closing and failing, `flow.rs` flow control.
+//! `methods.rs` has what a program calls, `ending.rs` closing and failing, `flow.rs` flow control.
 //!
 //! No borrow of the engine's state is ever held while Python code runs.
 
@@ -17,9 +17,8 @@ use rondel_engine::transport::intake::Intake;
 use rondel_engine::transport::stream::Close;
 
 use super::ending;
-use super::extra::ask_replaced;
 use super::loop_calls::{
-    call_soon, debug_in_log, report_callback, set_result_unless_cancelled, warn_of_resource,
+    call_soon, report_callback, set_result_unless_cancelled, warn_of_resource,
 };
 use super::receiver::{self, Receiver};
 use super::ways::Watched;
@@ -28,13 +27,13 @@ use crate::cpython::error::{
     guard_object, raise_os_error, restore, take_exception, write_unraisable,
 };
 use crate::cpython::flags::Flags;
-use crate::cpython::method::{Args, GetSet, Method};
+use crate::cpython::method::{GetSet, Method};
 use crate::cpython::native::{Class, Fields, Native, NativeClass, OwnedNative, This};
 use crate::cpython::types::{TypeBuilder, allocate, slot_fn};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, names, none};
 use crate::handle;
 use crate::loop_core::item::{Exit, Kind, Source};
-use crate::loop_core::{LoopCore, check_closed, is_debug};
+use crate::loop_core::{LoopCore, check_closed};
 
 /// A transport's fields, behind those of asyncio's classes.
 #[repr(C)]
@@ -441,149 +440,6 @@ pub(super) fn in_context(own: Option<Owned>, body: impl FnOnce() -> Res<()>) -> 
         }
     }
 }
-
-// ---- methods and attributes ----
-
-/// Logs a line about the transport, in debug mode.
-pub(super) fn log_in_debug<E: End>(this: &Native<Transport<E>>, format: &str) -> Res<()> {
-    if let Some(event_loop) = this.event_loop.cloned()
-        && is_debug(&event_loop)?
-    {
-        debug_in_log(format, &[this.object()])?;
-    }
-    Ok(())
-}
-
-pub(super) fn is_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
-    let is_reading = this.end.intake(|intake| intake.is_reading());
-    Ok(Owned::from_bool(is_reading))
-}
-
-pub(super) fn get_paused<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
-    Ok(Owned::from_bool(
-        this.end.intake(|intake| intake.is_paused()),
-    ))
-}
-
-pub(crate) fn pause_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
-    if this.end.intake(Intake::pause) {
-        unwatch(this, WATCHED_FOR_READING);
-        log_in_debug(this, "%r pauses reading")?;
-    }
-    Ok(Owned::none())
-}
-
-pub(crate) fn resume_reading<E: Reads>(this: &Native<Transport<E>>) -> Res<Owned> {
-    if this.end.intake(Intake::resume) {
-        // asyncio's `add_reader` copies the caller's context.
-        if !this.context.is_empty() && !this.has(CONTEXT_WAS_GIVEN) {
-            this.context.set(context::copy_current()?);
-        }
-        E::resumed(this)?;
-        log_in_debug(this, "%r resumes reading")?;
-    }
-    Ok(Owned::none())
-}
-
-pub(super) fn get_protocol<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
-    Ok(this.protocol.or_none())
-}
-
-pub(super) fn set_protocol_method<E: End>(
-    this: &Native<Transport<E>>,
-    protocol: &Object,
-) -> Res<Owned> {
-    E::set_protocol(this, protocol)?;
-    Ok(Owned::none())
-}
-
-pub(super) fn set_protocol_attribute<E: End>(
-    this: &Native<Transport<E>>,
-    value: Option<&Object>,
-) -> Res<()> {
-    E::set_protocol(this, value.unwrap_or(none()))
-}
-
-pub(super) fn get_extra_info<E: End>(this: &Native<Transport<E>>, args: Args<'_>) -> Res<Owned> {
-    let [name, default] = args.parse("get_extra_info", ["name", "default"], 2, 1)?;
-    if let Some(answer) = ask_replaced(this.object(), name, default)? {
-        return Ok(answer);
-    }
-    this.extra.or_none().call_method(
-        &names().get,
-        &[name.unwrap_or(none()), default.unwrap_or(none())],
-    )
-}
-
-pub(super) fn get_extra<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
-    Ok(this.extra.or_none())
-}
-
-pub(super) fn set_extra<E: End>(this: &Native<Transport<E>>, value: Option<&Object>) -> Res<()> {
-    this.extra.set(value.unwrap_or(none()).own());
-    Ok(())
-}
-
-pub(super) fn get_loop<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
-    Ok(this.event_loop.or_none())
-}
-
-pub(super) fn get_fd<E: End>(this: &Native<Transport<E>>) -> Res<Owned> {
-    Owned::from_i64(this.fd.get().into())
-}
-
-pub(super) fn get_true<E: End>(_: &Native<Transport<E>>) -> Res<Owned> {
-    Ok(Owned::from_bool(true))
-}
-
-pub(super) fn get_none<E: End>(_: &Native<Transport<E>>) -> Res<Owned> {
-    Ok(Owned::none())
-}
-
-/// The methods that all kinds have.
-macro_rules! methods {
-    ($end:ty, $fatal_error:literal) => {{
-        use $crate::cpython::method::method;
-        use $crate::transport::{base, ending};
-        vec![
-            method!(noargs c"close" ending::close::<$end>, c"Closes once everything is sent."),
-            method!(noargs c"is_closing" ending::is_closing::<$end>, c"Whether it is closed or about to be."),
-            method!(noargs c"get_protocol" base::get_protocol::<$end>, c"The protocol."),
-            method!(named c"set_protocol" ("protocol") base::set_protocol_method::<$end>, c"Replaces the protocol."),
-            method!(fast $fatal_error ending::fatal_error_method::<$end>, c"Reports an exception and closes at once."),
-            method!(onearg c"_call_connection_lost(exc, /)" ending::call_connection_lost::<$end>, c"Tells the protocol and closes the descriptor."),
-        ]
-    }};
-}
-pub(super) use methods;
-
-/// The attributes that all kinds have.
-macro_rules! attributes {
-    ($end:ty) => {{
-        use $crate::cpython::method::attribute;
-        use $crate::transport::{base, ending};
-        vec![
-            attribute!(c"_protocol" base::get_protocol::<$end>, base::set_protocol_attribute::<$end>),
-            attribute!(c"_loop" base::get_loop::<$end>),
-            attribute!(c"_closing" ending::get_closing::<$end>),
-        ]
-    }};
-}
-pub(super) use attributes;
-
-/// The methods of a kind that reads.
-macro_rules! reading_methods {
-    ($end:ty) => {{
-        use $crate::cpython::method::method;
-        use $crate::transport::base;
-        vec![
-            method!(noargs c"is_reading" base::is_reading::<$end>, c"Whether what comes is passed to the protocol."),
-            method!(noargs c"pause_reading" base::pause_reading::<$end>, c"Passes nothing to the protocol until resume_reading()."),
-            method!(noargs c"resume_reading" base::resume_reading::<$end>, c"Passes what comes to the protocol again."),
-        ]
-    }};
-}
-pub(super) use reading_methods;
 
 // ---- the type ----
 

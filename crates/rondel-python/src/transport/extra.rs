@@ -197,7 +197,7 @@ fn get_sock(this: &Native<Socket>) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Optional information on the connection."),
+        method!(fast c"get_extra_info(name, default=None)" get_extra_info, c"Returns optional information about the connection."),
     ]
 }
 

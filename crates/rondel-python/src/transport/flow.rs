@@ -208,12 +208,12 @@ macro_rules! writing_methods {
         use $crate::cpython::method::method;
         use $crate::transport::{ending, flow};
         vec![
-            method!(noargs c"abort" ending::abort::<$end>, c"Closes at once; what waits is not sent."),
-            method!(noargs c"get_write_buffer_size" flow::get_write_buffer_size::<$end>, c"How many bytes wait to be sent."),
-            method!(noargs c"get_write_buffer_limits" flow::get_write_buffer_limits::<$end>, c"The low and the high water mark, in bytes."),
-            method!(fast c"set_write_buffer_limits(high=None, low=None)" flow::set_write_buffer_limits::<$end>, c"Sets the high and the low water mark, in bytes."),
-            method!(noargs c"_maybe_pause_protocol" flow::maybe_pause_method::<$end>, c"Pauses writing if too much waits."),
-            method!(noargs c"_maybe_resume_protocol" flow::maybe_resume_method::<$end>, c"Resumes writing if little waits."),
+            method!(noargs c"abort" ending::abort::<$end>, c"Closes at once, without sending queued data."),
+            method!(noargs c"get_write_buffer_size" flow::get_write_buffer_size::<$end>, c"The number of bytes that wait to be sent."),
+            method!(noargs c"get_write_buffer_limits" flow::get_write_buffer_limits::<$end>, c"Returns the low-water and the high-water mark, in bytes."),
+            method!(fast c"set_write_buffer_limits(high=None, low=None)" flow::set_write_buffer_limits::<$end>, c"Sets the high-water and the low-water mark, in bytes."),
+            method!(noargs c"_maybe_pause_protocol" flow::maybe_pause_method::<$end>, c"Pauses the protocol if the buffer is over its high-water mark."),
+            method!(noargs c"_maybe_resume_protocol" flow::maybe_resume_method::<$end>, c"Resumes the protocol if the buffer is below its low-water mark."),
         ]
     }};
 }

@@ -384,7 +384,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
             "make_socket_transport",
             method::function(
                 method!(fast c"make_socket_transport(loop, sock, protocol, waiter=None, extra=None, server=None, context=None)" make_socket_transport,
-                c"A transport for a connected socket."),
+                c"Creates a transport for a connected socket."),
             )?,
         ),
     ])

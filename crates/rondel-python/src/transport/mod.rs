@@ -9,7 +9,7 @@
 //!
 //! | file | what it has |
 //! |---|---|
-//! | `base.rs`, `ending.rs`, `flow.rs` | what all transports have in common |
+//! | `base.rs`, `methods.rs`, `ending.rs`, `flow.rs` | what all transports have in common |
 //! | `ways.rs` | what the loop calls, by class |
 //! | `receiver.rs`, `above.rs` | who hears of what comes; what the folders above register |
 //! | `socket.rs` | `SocketTransport` |
@@ -34,6 +34,7 @@ mod extra;
 pub(crate) mod flow;
 mod listener;
 pub(crate) mod loop_calls;
+mod methods;
 pub(crate) mod names;
 mod pipe;
 pub(crate) mod reading;

@@ -10,10 +10,11 @@ use std::mem::MaybeUninit;
 
 use rondel_engine::transport::recv_size::{MAX_RECV, Received, Room, SCRATCH_SIZE};
 
-use super::base::{End, Transport, WATCHED_FOR_READING, in_context, log_in_debug, unwatch};
+use super::base::{End, Transport, WATCHED_FOR_READING, in_context, unwatch};
 use super::chunk::{Chunk, with_writable_buffer};
 use super::ending::{close, fatal_error};
 use super::loop_calls::take_unless_exit;
+use super::methods::log_in_debug;
 use super::receiver::Receiver;
 use super::socket::Socket;
 use crate::cpython::error::{Builtin, os_error, runtime_error};

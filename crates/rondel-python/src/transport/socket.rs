@@ -18,6 +18,7 @@ use super::base::{
     WATCHED_FOR_WRITING, polling,
 };
 use super::flow::Writes;
+use super::methods;
 use super::names::imports;
 use super::receiver::{self, Receiver};
 use super::unsent::{Unsent, release_views};
@@ -427,18 +428,18 @@ pub(super) fn set_protocol(this: &Native<Socket>, protocol: &Object) -> Res<()> 
     Ok(())
 }
 
-pub(crate) use super::base::{pause_reading, resume_reading};
+pub(crate) use super::methods::{pause_reading, resume_reading};
 
 // ---- the type ----
 
 /// Makes the class.
 pub(super) fn init_type() -> Res<Owned> {
     let methods = [
-        base::methods!(
+        methods::methods!(
             StreamSocket,
             c"_fatal_error(exc, message='Fatal error on transport')"
         ),
-        base::reading_methods!(StreamSocket),
+        methods::reading_methods!(StreamSocket),
         super::flow::writing_methods!(StreamSocket),
         reading::methods(),
         writing::methods(),

@@ -520,7 +520,7 @@ pub(super) fn methods() -> Vec<Method> {
     vec![
         method!(named c"write" ("data") write, c"Writes bytes, without waiting."),
         method!(named c"writelines" ("list_of_data") writelines, c"Writes several bytes objects, without waiting."),
-        method!(onearg c"_force_close(exc, /)" force_close_method::<StreamSocket>, c"Closes at once, with an exception for the protocol."),
+        method!(onearg c"_force_close(exc, /)" force_close_method::<StreamSocket>, c"Closes at once; the protocol gets the exception."),
         method!(noargs c"write_eof" write_eof, c"Ends the writing half once everything is sent."),
         method!(noargs c"can_write_eof" can_write_eof, c"True."),
         method!(noargs c"_make_empty_waiter" make_empty_waiter, c"A future that is done when everything is sent."),

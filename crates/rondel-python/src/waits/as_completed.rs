@@ -427,7 +427,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     init_awaitable::<One>(c"rondel._rondel.NextCompleted")?;
     let made = function(
         method!(fast c"as_completed(fs, *, timeout=None)" as_completed,
-        c"Iterates over awaitables, or the futures themselves, as they are done."),
+        c"Iterates over awaitables in the order in which they are done."),
     )?;
     let mut names = vec![("_as_completed", made.clone())];
     if cfg!(Py_3_13) {

@@ -158,6 +158,6 @@ fn repeats(args: &[&Object]) -> bool {
 pub(super) fn init() -> Res<Owned> {
     function(
         method!(fast c"gather(*coros_or_futures, return_exceptions=False)" gather,
-        c"A future of all their results."),
+        c"Returns a future of the results of all awaitables."),
     )
 }

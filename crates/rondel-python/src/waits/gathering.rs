@@ -382,10 +382,10 @@ pub(super) fn init_type() -> Res<()> {
         Future::offset(),
     )
     .not_instantiable()
-    .doc(c"What gather() returns.")
+    .doc(c"The future that gather() returns.")
     .collected::<Gathering>()
     .methods([method!(fast c"cancel(msg=None)" cancel_method,
-                c"Cancels the children; false if all are done already.")])
+                c"Cancels the children. Returns False if all are done already.")])
     .getset([
         attribute!(c"_children" get_children),
         attribute!(c"_cancel_requested" get_cancel_requested, set_cancel_requested),

@@ -210,5 +210,5 @@ pub(super) fn init() -> Res<Owned> {
     // SAFETY: the class was made for these fields.
     unsafe { watch::register::<Shield>(&class) };
     function(method!(fast c"shield(arg)" shield,
-        c"A future that ends as arg does. Cancelling it does not cancel arg."))
+        c"Returns a future with the outcome of arg. Cancelling it does not cancel arg."))
 }

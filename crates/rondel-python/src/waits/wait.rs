@@ -348,6 +348,6 @@ pub(super) fn init() -> Res<Owned> {
     init_awaitable::<Wait>(c"rondel._rondel.Wait")?;
     function(
         method!(fast c"wait(fs, *, timeout=None, return_when='ALL_COMPLETED')" wait,
-        c"The futures that are done, and those that are not, as two sets."),
+        c"Waits for futures. Returns two sets: those that are done, and those that are not."),
     )
 }

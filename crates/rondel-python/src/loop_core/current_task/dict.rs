@@ -43,7 +43,7 @@ pub(crate) fn init() -> Res<()> {
     }
     let class = TypeBuilder::new::<LoopKey>(c"rondel._rondel.LoopKey", None, LoopKey::offset())
         .not_instantiable()
-        .doc(c"Stands for a loop in asyncio's dict of current tasks.")
+        .doc(c"The key of a loop in asyncio's dict of current tasks.")
         .collected::<LoopKey>()
         .slot(ffi::Py_tp_richcompare, slot_fn!(compare, ffi::richcmpfunc))
         .slot(ffi::Py_tp_hash, slot_fn!(hash, ffi::hashfunc))

@@ -130,19 +130,19 @@ hooks!(init_priority, get_priority, put_priority, Order::Priority);
 fn hooks(order: Order) -> [Method; 3] {
     match order {
         Order::Fifo => [
-            method!(onearg c"_init" init_fifo, c"Makes it empty."),
-            method!(noargs c"_get" get_fifo, c"Takes the oldest item out."),
-            method!(onearg c"_put" put_fifo, c"Puts an item in."),
+            method!(onearg c"_init" init_fifo, c"Creates the empty container of the items."),
+            method!(noargs c"_get" get_fifo, c"Removes and returns the oldest item."),
+            method!(onearg c"_put" put_fifo, c"Adds an item."),
         ],
         Order::Lifo => [
-            method!(onearg c"_init" init_lifo, c"Makes it empty."),
-            method!(noargs c"_get" get_lifo, c"Takes the newest item out."),
-            method!(onearg c"_put" put_lifo, c"Puts an item in."),
+            method!(onearg c"_init" init_lifo, c"Creates the empty container of the items."),
+            method!(noargs c"_get" get_lifo, c"Removes and returns the newest item."),
+            method!(onearg c"_put" put_lifo, c"Adds an item."),
         ],
         Order::Priority => [
-            method!(onearg c"_init" init_priority, c"Makes it empty."),
-            method!(noargs c"_get" get_priority, c"Takes the smallest item out."),
-            method!(onearg c"_put" put_priority, c"Puts an item in."),
+            method!(onearg c"_init" init_priority, c"Creates the empty container of the items."),
+            method!(noargs c"_get" get_priority, c"Removes and returns the smallest item."),
+            method!(onearg c"_put" put_priority, c"Adds an item."),
         ],
     }
 }
@@ -239,19 +239,19 @@ fn attributes() -> Vec<GetSet> {
 
 fn methods() -> Vec<Method> {
     let mut methods = vec![
-        method!(noargs c"qsize" qsize, c"How many items are in it."),
+        method!(noargs c"qsize" qsize, c"The number of items."),
         method!(noargs c"empty" empty, c"Whether it is empty."),
-        method!(noargs c"full" full, c"Whether it has maxsize items."),
-        method!(fast c"put_nowait(item)" put_nowait_method, c"Puts an item in. QueueFull if there is no room."),
-        method!(noargs c"get_nowait" get_nowait, c"Takes the next item out. QueueEmpty if there is none."),
-        method!(noargs c"task_done" task_done, c"Tells that the work on an item is done, for join()."),
-        method!(noargs c"_format" format_method, c"What its repr shows."),
+        method!(noargs c"full" full, c"Whether the queue has maxsize items."),
+        method!(fast c"put_nowait(item)" put_nowait_method, c"Adds an item. Raises QueueFull if there is no room."),
+        method!(noargs c"get_nowait" get_nowait, c"Removes and returns an item. Raises QueueEmpty if there is none."),
+        method!(noargs c"task_done" task_done, c"Marks an item as processed, for join()."),
+        method!(noargs c"_format" format_method, c"The parts of the repr."),
         method!(onearg c"_wakeup_next" wakeup_next, c"Wakes the first task of a deque that still waits."),
     ];
     methods.extend(queue_calls::methods());
     if sync_imports().queue_shut_down.is_some() {
         methods.push(method!(fast c"shutdown(immediate=False)" shutdown,
-            c"From now on put() and, once it is empty, get() raise QueueShutDown. If immediate, it is empty now."));
+            c"Shuts the queue down: put() raises QueueShutDown, and get() does when the queue is empty. immediate empties it now."));
     }
     methods
 }

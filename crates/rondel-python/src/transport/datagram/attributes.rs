@@ -6,7 +6,7 @@ use crate::cpython::method::{GetSet, Method, attribute, method};
 use crate::cpython::native::Native;
 use crate::cpython::{Owned, Res};
 use crate::transport::names::imports;
-use crate::transport::{base, ending, flow};
+use crate::transport::{ending, flow, methods};
 
 fn get_sock(this: &Native<Datagram>) -> Res<Owned> {
     Ok(match this.end.datagrams.borrow().socket() {
@@ -37,22 +37,22 @@ fn get_buffer(this: &Native<Datagram>) -> Res<Owned> {
 
 pub(super) fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"get_extra_info(name, default=None)" base::get_extra_info::<DatagramSocket>, c"Optional information on the socket."),
-        method!(onearg c"_force_close(exc, /)" ending::force_close_method::<DatagramSocket>, c"Closes at once, with an exception for the protocol."),
+        method!(fast c"get_extra_info(name, default=None)" methods::get_extra_info::<DatagramSocket>, c"Returns optional information about the socket."),
+        method!(onearg c"_force_close(exc, /)" ending::force_close_method::<DatagramSocket>, c"Closes at once; the protocol gets the exception."),
     ]
 }
 
 pub(super) fn attributes() -> Vec<GetSet> {
-    let mut attributes = base::attributes!(DatagramSocket);
+    let mut attributes = methods::attributes!(DatagramSocket);
     attributes.extend(flow::writing_attributes!(DatagramSocket));
     attributes.extend([
-        attribute!(c"_extra" base::get_extra::<DatagramSocket>, base::set_extra::<DatagramSocket>),
+        attribute!(c"_extra" methods::get_extra::<DatagramSocket>, methods::set_extra::<DatagramSocket>),
         attribute!(c"_sock" get_sock),
-        attribute!(c"_sock_fd" base::get_fd::<DatagramSocket>),
+        attribute!(c"_sock_fd" methods::get_fd::<DatagramSocket>),
         attribute!(c"_address" get_address),
-        attribute!(c"_server" base::get_none::<DatagramSocket>),
-        attribute!(c"_paused" base::get_paused::<DatagramSocket>),
-        attribute!(c"_protocol_connected" base::get_true::<DatagramSocket>),
+        attribute!(c"_server" methods::get_none::<DatagramSocket>),
+        attribute!(c"_paused" methods::get_paused::<DatagramSocket>),
+        attribute!(c"_protocol_connected" methods::get_true::<DatagramSocket>),
         attribute!(c"_buffer_size" flow::get_write_buffer_size::<DatagramSocket>),
         attribute!(c"_buffer" get_buffer),
     ]);

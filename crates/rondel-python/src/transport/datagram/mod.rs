@@ -36,6 +36,7 @@ use super::base::{
 use super::chunk::Chunk;
 use super::descriptor::Owner;
 use super::flow::Writes;
+use super::methods;
 use super::names::imports;
 use crate::cpython::error::{Builtin, raised_matches, runtime_error, take_exception};
 use crate::cpython::method::{Args, function, method};
@@ -266,11 +267,11 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let mut bases = vec![&*imports().transport];
     bases.extend(imports().datagram_transport.as_deref());
     let methods = [
-        base::methods!(
+        methods::methods!(
             DatagramSocket,
             c"_fatal_error(exc, message='Fatal error on transport')"
         ),
-        base::reading_methods!(DatagramSocket),
+        methods::reading_methods!(DatagramSocket),
         super::flow::writing_methods!(DatagramSocket),
         receiving::methods(),
         sending::methods(),
@@ -284,7 +285,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
             "make_datagram_transport",
             function(
                 method!(fast c"make_datagram_transport" make_datagram_transport,
-                c"A transport for a datagram socket."),
+                c"Creates a transport for a datagram socket."),
             )?,
         ),
     ])

@@ -127,9 +127,9 @@ fn set_pipe<E: PipeEnd>(this: &Native<Transport<E>>, value: Option<&Object>) -> 
 macro_rules! pipe_attributes {
     ($end:ty) => {
         [
-            attribute!(c"_extra" base::get_extra::<$end>),
+            attribute!(c"_extra" methods::get_extra::<$end>),
             attribute!(c"_pipe" super::get_pipe::<$end>, super::set_pipe::<$end>),
-            attribute!(c"_fileno" base::get_fd::<$end>),
+            attribute!(c"_fileno" methods::get_fd::<$end>),
         ]
     };
 }

@@ -22,6 +22,7 @@ use crate::transport::ending::{
     fatal_error, force_close_method, is_os_error, schedule_connection_lost,
 };
 use crate::transport::loop_calls::{call_soon_bare, info_in_log};
+use crate::transport::methods;
 use crate::transport::names::imports;
 use crate::transport::reading::{Brought, deliver, receive_by};
 
@@ -54,7 +55,7 @@ impl PipeEnd for Reading {
 
 impl End for Reading {
     const NAME: &'static CStr = c"rondel.ReadPipeTransport";
-    const DOC: &'static CStr = c"The end of a pipe that is read, as asyncio's pipe transport.";
+    const DOC: &'static CStr = c"The reading end of a pipe, as asyncio's pipe transport.";
     const FATAL_ERROR: &'static str = "Fatal error on pipe transport";
     const DESCRIBED_AS_PIPE: bool = true;
 
@@ -182,26 +183,26 @@ fn read_ready_method(this: &Native<ReadPipe>) -> Res<Owned> {
 
 fn methods() -> Vec<Method> {
     vec![
-        method!(fast c"get_extra_info(name, default=None)" base::get_extra_info::<Reading>, c"Optional information on the pipe."),
+        method!(fast c"get_extra_info(name, default=None)" methods::get_extra_info::<Reading>, c"Returns optional information about the pipe."),
         method!(noargs c"_read_ready" read_ready_method, c"The pipe can be read."),
-        method!(onearg c"_close(exc, /)" force_close_method::<Reading>, c"Closes the pipe, with an exception for the protocol."),
+        method!(onearg c"_close(exc, /)" force_close_method::<Reading>, c"Closes the pipe; the protocol gets the exception."),
     ]
 }
 
 fn attributes() -> Vec<GetSet> {
-    let mut attributes = base::attributes!(Reading);
+    let mut attributes = methods::attributes!(Reading);
     attributes.extend(pipe_attributes!(Reading));
-    attributes.push(attribute!(c"_paused" base::get_paused::<Reading>));
+    attributes.push(attribute!(c"_paused" methods::get_paused::<Reading>));
     attributes
 }
 
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let methods = [
-        base::methods!(
+        methods::methods!(
             Reading,
             c"_fatal_error(exc, message='Fatal error on pipe transport')"
         ),
-        base::reading_methods!(Reading),
+        methods::reading_methods!(Reading),
         methods(),
     ];
     let class = base::make_class::<Reading>(&[&imports().read_transport], methods, attributes())?;
@@ -212,7 +213,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
             "make_read_pipe_transport",
             function(
                 method!(fast c"make_read_pipe_transport" make_read_pipe_transport,
-                c"A transport for the end of a pipe that is read."),
+                c"Creates a transport for the reading end of a pipe."),
             )?,
         ),
     ])

@@ -21,6 +21,7 @@ use crate::transport::descriptor::Owner;
 use crate::transport::ending::{call_connection_lost, close, fatal_error, force_close};
 use crate::transport::flow::{self, Writes, maybe_pause, maybe_resume};
 use crate::transport::loop_calls::{info_in_log, take_unless_exit, warn_in_log};
+use crate::transport::methods;
 use crate::transport::names::imports;
 
 /// The end that is written.
@@ -59,7 +60,7 @@ impl PipeEnd for Writing {
 
 impl End for Writing {
     const NAME: &'static CStr = c"rondel.WritePipeTransport";
-    const DOC: &'static CStr = c"The end of a pipe that is written, as asyncio's pipe transport.";
+    const DOC: &'static CStr = c"The writing end of a pipe, as asyncio's pipe transport.";
     const FATAL_ERROR: &'static str = "Fatal error on pipe transport";
     const DESCRIBED_AS_PIPE: bool = true;
 
@@ -263,14 +264,14 @@ fn methods() -> Vec<Method> {
         method!(named c"write" ("data") write, c"Writes bytes, without waiting."),
         method!(named c"writelines" ("list_of_data") writelines, c"Writes several bytes objects, without waiting."),
         method!(noargs c"write_eof" close::<Writing>, c"Closes once everything is written."),
-        method!(noargs c"can_write_eof" base::get_true::<Writing>, c"True."),
-        method!(fast c"get_extra_info(name, default=None)" base::get_extra_info::<Writing>, c"Optional information on the pipe."),
-        method!(fast c"_close(exc=None)" close_with, c"Closes at once, with an exception for the protocol."),
+        method!(noargs c"can_write_eof" methods::get_true::<Writing>, c"True."),
+        method!(fast c"get_extra_info(name, default=None)" methods::get_extra_info::<Writing>, c"Returns optional information about the pipe."),
+        method!(fast c"_close(exc=None)" close_with, c"Closes at once; the protocol gets the exception."),
     ]
 }
 
 fn attributes() -> Vec<GetSet> {
-    let mut attributes = base::attributes!(Writing);
+    let mut attributes = methods::attributes!(Writing);
     attributes.extend(flow::writing_attributes!(Writing));
     attributes.extend(pipe_attributes!(Writing));
     attributes.push(attribute!(c"_buffer" get_buffer));
@@ -279,7 +280,7 @@ fn attributes() -> Vec<GetSet> {
 
 pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
     let methods = [
-        base::methods!(
+        methods::methods!(
             Writing,
             c"_fatal_error(exc, message='Fatal error on pipe transport')"
         ),
@@ -293,7 +294,7 @@ pub(super) fn init() -> Res<Vec<(&'static str, Owned)>> {
             "make_write_pipe_transport",
             function(
                 method!(fast c"make_write_pipe_transport" make_write_pipe_transport,
-                c"A transport for the end of a pipe that is written."),
+                c"Creates a transport for the writing end of a pipe."),
             )?,
         ),
     ])
