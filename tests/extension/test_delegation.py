@@ -12,7 +12,8 @@ import pytest
 
 rust = pytest.importorskip("rondel_pyo3_testing", reason="make test-extension builds it")
 
-# How Rust awaits: delegating, beside a timer of its own, several at once, and as a task of the loop.
+# How Rust awaits: delegating, beside a timer of its own, several at once, and as a task of the
+# loop.
 WAYS = {
     "alone": rust.awaited,
     "beside a timer": lambda awaitable: rust.awaited_within(60, awaitable),

@@ -32,8 +32,8 @@ first = second = main
 """
 
 
-# tests/ecosystem installs the frameworks, and tests their page; tests/extension builds the module of
-# the page on extensions.
+# tests/ecosystem installs the frameworks, and tests their page; tests/extension builds the module
+# of the page on extensions.
 ELSEWHERE = [ROOT / "docs" / name for name in ("frameworks.md", "extensions.md")]
 DOCUMENTS = [
     ROOT / "README.md",

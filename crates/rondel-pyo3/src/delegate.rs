@@ -180,7 +180,8 @@ impl Future for AwaitPy {
 
 impl AwaitPy {
     /// It has yielded something. The coroutine decides how to wait for that if it polls this future
-    /// with its own waker. With another one, which wakes a part of the Rust future, a callback does.
+    /// with its own waker. With another one, which wakes a part of the Rust future, a callback
+    /// does.
     fn suspend(&self, context: &mut Context<'_>) -> Poll<PyResult<Py<PyAny>>> {
         if !step::register(&self.shared, context.waker()) {
             Python::attach(|py| self.shared.wait(py, context.waker()));
@@ -365,8 +366,8 @@ impl Drop for AwaitPy {
     }
 }
 
-/// Cancels an awaitable that nobody awaits any more, as `Task.cancel` does: first what it waits for,
-/// or else by throwing. What is left of it then goes on as a task.
+/// Cancels an awaitable that nobody awaits any more, as `Task.cancel` does: first what it waits
+/// for, or else by throwing. What is left of it then goes on as a task.
 fn cancel(py: Python<'_>, state: State) {
     let (iterator, waits_for) = match state {
         State::Yielded(iterator, yielded) => (iterator, Some(yielded)),

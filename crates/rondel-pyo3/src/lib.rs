@@ -26,9 +26,9 @@
 //! # How it works
 //! For each loop there is a [`rondel::Guest`]: an executor and a reactor whose descriptor the loop
 //! watches (`local.rs`). A [`Coroutine`] polls its future within it (`coroutine.rs`). A waker, on
-//! whatever thread, leads back to the loop (`wakeup.rs`). A Python awaitable is advanced in the same
-//! step (`delegate.rs`). All of the crate `rondel` works in such a future: sockets, timers, tasks,
-//! threads for what blocks.
+//! whatever thread, leads back to the loop (`wakeup.rs`). A Python awaitable is advanced in the
+//! same step (`delegate.rs`). All of the crate `rondel` works in such a future: sockets, timers,
+//! tasks, threads for what blocks.
 //!
 //! # Cancellation
 //! A cancelled task drops the future at its `await`, on the loop's thread, before the coroutine
