@@ -16,7 +16,7 @@ use std::task::{Context, Poll, Waker};
 
 use super::errors::{CancelledError, JoinError};
 use super::header::{CANCEL, COMPLETE, HANDLE, Header, TaskRef, TaskVTable};
-use super::waker;
+use super::{memory, waker};
 use crate::exceptions::{call_exception_handler, report_panic};
 use crate::runtime::LoopInbox;
 
@@ -35,24 +35,30 @@ enum Stage<F: Future> {
 
 /// Allocates a task; returns its first reference.
 pub(super) fn allocate<F: Future>(future: F, inbox: *const LoopInbox, state: u8) -> TaskRef {
-    let cell = Box::new(TaskCell {
+    let header = place(TaskCell {
         header: Header::new(const { &table::<F>() }, inbox, state),
         stage: UnsafeCell::new(Stage::Running(future)),
     });
-    let header = NonNull::from(Box::leak(cell)).cast::<Header>();
     // SAFETY: the header's count starts with this reference.
     unsafe { TaskRef::from_raw(header) }
+}
+
+#[inline]
+fn place<F: Future>(cell: TaskCell<F>) -> NonNull<Header> {
+    let memory = memory::take::<TaskCell<F>>();
+    // SAFETY: allocated for a cell of this type.
+    unsafe { memory.write(cell) };
+    memory.cast()
 }
 
 /// Allocates a task that is complete, as one that was cancelled. Its future is neither run nor
 /// dropped.
 pub(super) fn allocate_leaking<F: Future>(future: F, inbox: *const LoopInbox) -> TaskRef {
     mem::forget(future);
-    let cell = Box::new(TaskCell::<F> {
+    let header = place(TaskCell::<F> {
         header: Header::new(const { &table::<F>() }, inbox, COMPLETE | HANDLE),
         stage: UnsafeCell::new(Stage::Finished(Err(JoinError::Cancelled(CancelledError)))),
     });
-    let header = NonNull::from(Box::leak(cell)).cast::<Header>();
     // SAFETY: the header's count starts with this reference.
     unsafe { TaskRef::from_raw(header) }
 }
@@ -202,6 +208,11 @@ unsafe fn clear<F: Future>(header: NonNull<Header>) {
 /// # Safety
 /// There is no reference to the task any more. Any thread.
 unsafe fn free<F: Future>(header: NonNull<Header>) {
-    // SAFETY: made by `Box` in `allocate`. The stage is `Consumed` by now (see `header.rs`).
-    drop(unsafe { Box::from_raw(header.cast::<TaskCell<F>>().as_ptr()) });
+    let cell = header.cast::<TaskCell<F>>();
+    // SAFETY: made by `place`, and nobody's any more. The stage is `Consumed` by now (see
+    // `header.rs`).
+    unsafe {
+        cell.drop_in_place();
+        memory::give_back(cell);
+    }
 }

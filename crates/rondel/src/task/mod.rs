@@ -22,6 +22,7 @@ mod header;
 mod interleavings;
 mod join;
 mod list;
+mod memory;
 mod scope;
 mod wait;
 mod waiter;
