@@ -1,10 +1,13 @@
 //! The ready ring: items that run next, first in, first out.
 //!
 //! A ring buffer in a `RefCell`. Each borrow lasts for one push or pop, so a running item may queue
-//! others.
+//! others. Memory that a burst of items has left is freed when the loop polls.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+
+/// Room for so many items is never given back.
+const KEPT_ROOM: usize = 4096;
 
 /// A queue of items that can be pushed to while one of them runs.
 pub struct Ready<T> {
@@ -74,6 +77,26 @@ impl<T> Ready<T> {
     #[inline]
     pub fn is_empty(&self) -> bool {
         self.ring.borrow().is_empty()
+    }
+
+    /// Frees memory if the ring uses less than an eighth of it. A program whose turns differ that
+    /// much pays little for it: a ring that grows again copies each item once or twice.
+    #[inline]
+    pub fn shrink(&self) {
+        let ring = self.ring.borrow();
+        let is_too_large = ring.capacity() > KEPT_ROOM && ring.len() < ring.capacity() / 8;
+        drop(ring);
+        if is_too_large {
+            self.give_back();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back(&self) {
+        let mut ring = self.ring.borrow_mut();
+        let room = KEPT_ROOM.max(ring.len() * 2);
+        ring.shrink_to(room);
     }
 
     /// Calls `f` for each item, first to last.

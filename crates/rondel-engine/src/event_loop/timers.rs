@@ -39,6 +39,9 @@ pub struct Timers<T> {
 /// in memory.
 const ARITY: usize = 4;
 
+/// Room for so many entries is never given back.
+const KEPT_ROOM: usize = 1024;
+
 /// Up to this many cancelled entries there is no clean-up (asyncio's number).
 const MIN_CANCELLED: usize = 100;
 
@@ -149,6 +152,21 @@ impl<T: Timer> Timers<T> {
             .into_iter()
             .map(|entry| entry.timer)
             .collect()
+    }
+
+    /// Frees memory if the heap uses less than an eighth of it.
+    #[inline]
+    pub fn shrink(&mut self) {
+        if self.heap.capacity() > KEPT_ROOM && self.heap.len() < self.heap.capacity() / 8 {
+            self.give_back();
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn give_back(&mut self) {
+        let room = KEPT_ROOM.max(self.heap.len() * 2);
+        self.heap.shrink_to(room);
     }
 
     #[cold]

@@ -126,6 +126,8 @@ impl<H: Host> EventLoop<H> {
     /// queues an item for each side of each ready descriptor.
     fn poll(&self, idle: bool, until_due: Option<u64>) -> Result<(), H::Exit> {
         self.unpolled_turns.set(0);
+        self.ready.shrink();
+        self.timers.borrow_mut().shrink();
         if idle && let ControlFlow::Break(exit) = self.host.before_wait() {
             return Err(exit);
         }

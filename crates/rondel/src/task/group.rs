@@ -269,6 +269,9 @@ impl<E> Drop for AbortOnDrop<'_, E> {
     }
 }
 
+/// A group that has no member left keeps room for so many at most.
+const KEPT_ROOM: usize = 64;
+
 /// A task's place in its group, held by its future.
 struct Member<E> {
     inner: Rc<Inner<E>>,
@@ -279,6 +282,9 @@ impl<E> Drop for Member<E> {
     fn drop(&mut self) {
         let mut members = self.inner.members.borrow_mut();
         drop(members.try_remove(self.key));
+        if members.is_empty() && members.capacity() > KEPT_ROOM {
+            *members = Slab::new();
+        }
         let last = members.is_empty();
         drop(members);
         if last {

@@ -254,6 +254,9 @@ impl<E> fmt::Debug for TaskScope<'_, E> {
     }
 }
 
+/// A scope that has no child left keeps room for so many at most.
+const KEPT_ROOM: usize = 64;
+
 struct Inner<'env, E> {
     children: RefCell<Slab<Child<'env>>>,
     bells: Bells,
@@ -292,7 +295,13 @@ impl<E> Inner<'_, E> {
             Err(panic) => self.fail(TaskFailure::Panic(panic.into())),
         }
         self.drop_child(future);
-        drop(self.children.borrow_mut().try_remove(number));
+        let mut children = self.children.borrow_mut();
+        let child = children.try_remove(number);
+        if children.is_empty() && children.capacity() > KEPT_ROOM {
+            *children = Slab::new();
+        }
+        drop(children);
+        drop(child);
     }
 
     fn drop_child(&self, future: Pin<Box<dyn Future<Output = ()> + '_>>) {
