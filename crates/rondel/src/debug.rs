@@ -6,8 +6,9 @@ use std::panic::Location;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use crate::exceptions::warn;
+use crate::exceptions::write;
 use crate::runtime::{self, Runtime};
+use crate::spans;
 use crate::task::{self, TaskRef};
 
 type Reporter = dyn Fn(&SlowStep);
@@ -52,10 +53,11 @@ impl Debug {
             created_at: task.created_at(),
             duration,
         };
+        spans::slow_step(task, &step);
         let reporter = self.reporter.borrow().clone();
         match reporter {
             Some(reporter) => reporter(&step),
-            None => warn(&step.to_string()),
+            None => write(&format!("{step}\n")),
         }
     }
 }

@@ -16,6 +16,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 
 use crate::runtime;
+use crate::spans;
 use crate::task::panic_message;
 
 /// What an exception handler is told; its text is `message: exception`.
@@ -130,6 +131,8 @@ pub fn default_exception_handler(context: &ExceptionContext<'_>) {
 /// ```
 pub fn call_exception_handler(message: &str, exception: &dyn fmt::Display) {
     let context = ExceptionContext { message, exception };
+    // A `Display` of the program's own may panic.
+    let _ = catch_unwind(AssertUnwindSafe(|| spans::exception(&context)));
     let own = runtime::try_current(|runtime| runtime.exception_handler.0.borrow().clone());
     let Some(handler) = own.flatten() else {
         default_exception_handler(&context);
@@ -153,10 +156,12 @@ pub(crate) fn report_panic(message: &str, panic: &(dyn Any + Send)) {
 
 /// Says what asyncio logs as a warning.
 pub(crate) fn warn(text: &str) {
+    spans::warning(text);
     write(&format!("{text}\n"));
 }
 
-fn write(text: &str) {
+/// Writes to standard error, or doesn't if nobody reads.
+pub(crate) fn write(text: &str) {
     // Not `eprintln!`, which panics if nobody reads.
     let _ = io::stderr().write_all(text.as_bytes());
 }

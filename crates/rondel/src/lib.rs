@@ -74,6 +74,7 @@
 //! | `future`, `calls`, `loop_handle` | [`Future`]; [`call_soon`] and its like; the loop for other threads: [`LoopHandle`] |
 //! | `context` | values of a task and those that it creates: [`ContextVar`] |
 //! | `runner`, `debug` | [`Runner`]; slow steps |
+//! | `spans` | spans and events for the crate `tracing` |
 //! | `primitives` | locks and atomics of the standard library, or loom's where threads are model-checked |
 
 #[cfg(not(target_os = "linux"))]
@@ -105,6 +106,7 @@ mod runner;
 mod runtime;
 mod signal;
 mod signals;
+mod spans;
 mod streams;
 mod sync;
 mod task;

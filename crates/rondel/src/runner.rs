@@ -57,6 +57,7 @@ impl Runner {
     ///
     /// # Panics
     /// With the panic of `main`.
+    #[track_caller]
     pub fn run<F: Future>(&self, main: F) -> Result<F::Output, RunError> {
         self.run_main(main)?.outcome()
     }
@@ -69,6 +70,7 @@ impl Runner {
     /// Takes the loop down, as dropping does.
     pub fn close(self) {}
 
+    #[track_caller]
     pub(crate) fn run_main<F: Future>(&self, main: F) -> Result<Ran<F::Output>, RunError> {
         if try_current(|_| ()).is_some() {
             return Err(RunError::AlreadyRunning);

@@ -406,6 +406,7 @@ impl Runtime {
 ///     })?
 /// }
 /// ```
+#[track_caller]
 pub fn run<F: Future>(main: F) -> Result<F::Output, RunError> {
     Builder::new().run(main)
 }
@@ -549,6 +550,7 @@ impl Builder {
     ///
     /// # Panics
     /// As [`run`].
+    #[track_caller]
     pub fn run<F: Future>(self, main: F) -> Result<F::Output, RunError> {
         let runner = self.build()?;
         let ran = runner.run_main(main)?;

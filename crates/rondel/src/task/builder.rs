@@ -7,6 +7,7 @@ use super::join::Task;
 use super::{cell, end, inherit, start, step_eagerly};
 use crate::context::Context;
 use crate::runtime;
+use crate::spans;
 use crate::task::header::HANDLE;
 
 /// How a task is to be made, where there is more to say than [`create_task`](crate::create_task)
@@ -122,6 +123,7 @@ impl TaskBuilder {
             task.header().with_extra(|extra| extra.name = name);
         }
         if !runtime.is_closing() {
+            spans::begin(&task);
             match self.eager_start {
                 true => step_eagerly(&runtime, &task),
                 false => start(&runtime, &task),

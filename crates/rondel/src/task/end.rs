@@ -24,6 +24,7 @@ use super::header::{CANCEL, HANDLE, Header, ODD, TaskRef};
 use super::{cell, complete};
 use crate::exceptions::call_exception_handler;
 use crate::runtime::{self, Runtime};
+use crate::spans;
 
 /// How deep futures are dropped within the dropping of others: little stack, whatever they are.
 const MAX_DEPTH: u32 = 32;
@@ -110,7 +111,9 @@ pub(super) fn cancel_now(runtime: &Runtime, task: &TaskRef) {
     }
     // SAFETY: the table is the cell's, this is its thread, and `task` is a reference. Nobody else
     // is at the future: the task was taken from the ring, or is not running, as the caller knows.
-    unsafe { (task.header().vtable.cancel)(task.as_ptr()) };
+    spans::within(task, || unsafe {
+        (task.header().vtable.cancel)(task.as_ptr())
+    });
     if outer.is_some() {
         runtime.ending.interrupted.borrow_mut().pop();
     }

@@ -20,6 +20,9 @@ pub(super) struct Extra {
     pub(super) context: Context,
     /// In debug mode.
     pub(super) created_at: Option<&'static Location<'static>>,
+    /// If a subscriber wants it; none once the task is complete.
+    #[cfg(feature = "tracing")]
+    pub(super) span: Option<tracing::Span>,
 }
 
 /// The number of the next task that is asked for its name and has none.

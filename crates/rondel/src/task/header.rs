@@ -54,6 +54,9 @@ pub(super) const MAIN: u8 = 16;
 pub(super) const ODD: u8 = 32;
 /// It has a context.
 pub(super) const CONTEXT: u8 = 64;
+/// It has a span of the crate `tracing`.
+#[cfg(feature = "tracing")]
+const SPAN: u8 = 128;
 
 /// What differs from one type of future to another.
 pub(super) struct TaskVTable {
@@ -319,6 +322,38 @@ impl TaskRef {
     /// Where the task was created, if it is known.
     pub(crate) fn created_at(&self) -> Option<&'static Location<'static>> {
         self.header().with_extra(|extra| extra.created_at)
+    }
+
+    /// What the task is called in reports: as Python's `id()`, unique among those that are alive.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn address(&self) -> usize {
+        self.0.addr().get()
+    }
+
+    /// The task's span, if a subscriber wants one.
+    #[cfg(feature = "tracing")]
+    #[inline]
+    pub(crate) fn span(&self) -> Option<tracing::Span> {
+        if self.header().state.get() & SPAN == 0 {
+            return None;
+        }
+        self.header().with_extra(|extra| extra.span.clone())
+    }
+
+    #[cfg(feature = "tracing")]
+    pub(crate) fn set_span(&self, span: tracing::Span) {
+        self.header().set(SPAN);
+        self.header().with_extra(|extra| extra.span = Some(span));
+    }
+
+    #[cfg(feature = "tracing")]
+    #[inline]
+    pub(crate) fn take_span(&self) -> Option<tracing::Span> {
+        if self.header().state.get() & SPAN == 0 {
+            return None;
+        }
+        self.header().clear(SPAN);
+        self.header().with_extra(|extra| extra.span.take())
     }
 
     /// Gives up the reference without dropping it.

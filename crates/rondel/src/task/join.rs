@@ -12,6 +12,7 @@ use super::header::{CANCEL, HANDLE, Header, TaskRef};
 use super::waiter::Waiter;
 use super::{NotSend, cell, end};
 use crate::runtime;
+use crate::spans;
 
 /// A running task, as [`create_task`](crate::create_task) gives it.
 ///
@@ -94,8 +95,7 @@ impl<T> Task<T> {
 
     /// As [`CancelHandle::set_name`].
     pub fn set_name(&self, name: impl Into<String>) {
-        let name = name.into();
-        self.task.header().with_extra(|extra| extra.name = name);
+        set_name(&self.task, name.into());
     }
 
     /// Lets the task run on without a handle.
@@ -286,8 +286,7 @@ impl CancelHandle {
 
     /// Gives the task a name.
     pub fn set_name(&self, name: impl Into<String>) {
-        let name = name.into();
-        self.0.header().with_extra(|extra| extra.name = name);
+        set_name(&self.0, name.into());
     }
 
     /// Whether both are handles of the same task.
@@ -375,6 +374,11 @@ fn uncancel(task: &TaskRef) -> usize {
         header.clear(CANCEL);
     }
     left.into()
+}
+
+fn set_name(task: &TaskRef, name: String) {
+    spans::rename(task, &name);
+    task.header().with_extra(|extra| extra.name = name);
 }
 
 pub(crate) fn name(task: &TaskRef) -> String {

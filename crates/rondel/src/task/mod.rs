@@ -34,6 +34,7 @@ use std::panic::Location;
 
 use crate::context::copy_context;
 use crate::runtime::{self, Runtime};
+use crate::spans;
 
 pub use builder::{TaskBuilder, build_task};
 pub(crate) use catch::catch;
@@ -81,6 +82,7 @@ where
     } else {
         let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE);
         inherit(&runtime, &task);
+        spans::begin(&task);
         start(&runtime, &task);
         task
     };
@@ -92,9 +94,11 @@ where
 ///
 /// # Safety
 /// The future may borrow: the caller sees to it that the task is complete before the borrows end.
+#[track_caller]
 pub(crate) unsafe fn create_main_task<F: Future>(runtime: &Runtime, future: F) -> Task<F::Output> {
     let task = cell::allocate(future, runtime.inbox_ptr(), HANDLE | MAIN);
     inherit(runtime, &task);
+    spans::begin(&task);
     start(runtime, &task);
     // SAFETY: the future's output is what the handle says.
     unsafe { Task::new::<F>(task) }
@@ -149,7 +153,7 @@ pub(crate) fn step(runtime: &Runtime, task: &TaskRef) {
     let outer = runtime.current_task.replace(Some(task.as_ptr()));
     // SAFETY: the table is the cell's, this is its thread, `task` is a reference, and steps don't
     // nest.
-    let done = unsafe { (header.vtable.poll)(task.as_ptr()) };
+    let done = spans::within(task, || unsafe { (header.vtable.poll)(task.as_ptr()) });
     runtime.current_task.set(outer);
     if done {
         complete(runtime, task);
@@ -184,7 +188,9 @@ fn complete(runtime: &Runtime, task: &TaskRef) {
     }
     if state & HANDLE == 0 {
         // SAFETY: complete, and nobody wants it.
-        unsafe { (header.vtable.drop_output)(task.as_ptr()) };
+        spans::within(task, || unsafe {
+            (header.vtable.drop_output)(task.as_ptr())
+        });
     } else if let Some(joiner) = header.set_joiner(None) {
         joiner.wake();
     }
@@ -193,6 +199,7 @@ fn complete(runtime: &Runtime, task: &TaskRef) {
         let context = header.with_extra(|extra| std::mem::take(&mut extra.context));
         drop(context);
     }
+    spans::end(task);
 }
 
 /// Keeps a type on the thread where it was made.
