@@ -1,17 +1,21 @@
 //! Cancel safety: what a future has taken that is dropped before it is ready. One generated test
 //! for each function, which drops it at every one of its polls.
 
+use std::fs::File;
 use std::future::{Future, poll_fn};
 use std::io::{self, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::os::fd::FromRawFd;
 use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::process::{Command, Stdio};
 use std::task::Poll;
 use std::time::Duration;
 
 use rondel::{
-    AsyncFd, ServerOptions, StreamReader, StreamWriter, from_std, listen, open_connection, run,
-    sleep, timeout, yield_now,
+    AsyncFd, DatagramEndpoint, ServerOptions, StreamReader, StreamWriter, create_datagram_endpoint,
+    create_subprocess_exec, from_std, listen, open_connection, open_read_pipe, open_write_pipe,
+    run, sleep, timeout, yield_now,
 };
 
 const AGES: Duration = Duration::from_secs(20);
@@ -50,6 +54,32 @@ fn connected() -> io::Result<(StreamReader, StreamWriter, UnixStream)> {
     Ok((reader, writer, theirs))
 }
 
+/// A reader, what keeps its other half open, and the peer's writing side.
+type Reading = (StreamReader, Option<StreamWriter>, Box<dyn Write>);
+
+fn reading_a_socket() -> io::Result<Reading> {
+    let (reader, writer, peer) = connected()?;
+    Ok((reader, Some(writer), Box::new(peer)))
+}
+
+fn reading_a_pipe() -> io::Result<Reading> {
+    let (read, write) = io::pipe()?;
+    Ok((open_read_pipe(read)?, None, Box::new(write)))
+}
+
+/// A writer, what keeps its other half open, and the peer's reading side.
+type Writing = (StreamWriter, Option<StreamReader>, Box<dyn Read + Send>);
+
+fn writing_a_socket() -> io::Result<Writing> {
+    let (reader, writer, peer) = connected()?;
+    Ok((writer, Some(reader), Box::new(peer)))
+}
+
+fn writing_a_pipe() -> io::Result<Writing> {
+    let (read, write) = io::pipe()?;
+    Ok((open_write_pipe(write)?, None, Box::new(read)))
+}
+
 // Reading: a byte comes, the read is begun and dropped, and so on. In the end all bytes have been
 // given out, once.
 
@@ -58,10 +88,11 @@ const STREAM: &[u8] = b"0123456789|line\n|the rest of it";
 /// Reads the whole stream by a function that is dropped after so many polls, each time when a byte
 /// more has come.
 async fn read_all(
+    ends: fn() -> io::Result<Reading>,
     polls: usize,
     piece: impl AsyncFn(&mut StreamReader) -> io::Result<Vec<u8>>,
 ) -> io::Result<Vec<Vec<u8>>> {
-    let (mut reader, _writer, mut peer) = connected()?;
+    let (mut reader, _writer, mut peer) = ends()?;
     let mut pieces = Vec::new();
     for index in 0..STREAM.len() {
         peer.write_all(&STREAM[index..=index])?;
@@ -100,11 +131,11 @@ macro_rules! reads {
             fn dropped_at_every_poll_loses_nothing() {
                 test(async || {
                     let read = async |$reader: &mut StreamReader| -> io::Result<Vec<u8>> { $read };
-                    let undisturbed = read_all(usize::MAX.min(1000), read).await;
-                    let undisturbed = undisturbed?.concat();
-                    assert_eq!(undisturbed, STREAM);
-                    for polls in 1..6 {
-                        assert_eq!(read_all(polls, read).await?.concat(), STREAM);
+                    for ends in [reading_a_socket, reading_a_pipe] {
+                        for polls in [1000, 1, 2, 3, 4, 5] {
+                            let all = read_all(ends, polls, read).await?.concat();
+                            assert_eq!(all, STREAM);
+                        }
                     }
                     Ok(())
                 });
@@ -170,10 +201,11 @@ const RECORD: usize = 50_000;
 const RECORDS: u8 = 40;
 
 async fn write_records(
+    ends: fn() -> io::Result<Writing>,
     polls: usize,
     wait: impl AsyncFn(&StreamWriter) -> io::Result<()>,
 ) -> io::Result<()> {
-    let (_reader, writer, mut peer) = connected()?;
+    let (writer, _reader, mut peer) = ends()?;
     let receiver = std::thread::spawn(move || {
         let mut all = Vec::new();
         peer.read_to_end(&mut all).map(|_| all)
@@ -204,7 +236,9 @@ macro_rules! waits {
                 test(async || {
                     for polls in 1..6 {
                         let wait = async |$writer: &StreamWriter| -> io::Result<()> { $wait };
-                        write_records(polls, wait).await?;
+                        for ends in [writing_a_socket, writing_a_pipe] {
+                            write_records(ends, polls, wait).await?;
+                        }
                     }
                     Ok(())
                 });
@@ -217,6 +251,207 @@ waits! {
     drain: |writer| writer.drain().await;
     flushed: |writer| writer.flushed().await;
     wait_closed: |writer| writer.wait_closed().await;
+}
+
+/// A file that has no name.
+fn file_with(content: &[u8]) -> io::Result<File> {
+    // SAFETY: a name that ends; the descriptor is nobody else's.
+    let mut file = unsafe {
+        let fd = libc::memfd_create(c"cancellation".as_ptr(), libc::MFD_CLOEXEC);
+        assert!(fd >= 0);
+        File::from_raw_fd(fd)
+    };
+    file.write_all(content)?;
+    Ok(file)
+}
+
+#[test]
+fn a_sendfile_that_is_dropped_has_sent_a_part_from_the_beginning_on() {
+    test(async || {
+        let content: Vec<u8> = (0..4_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let file = file_with(&content)?;
+        for ends in [writing_a_socket, writing_a_pipe] {
+            let mut ended_early = 0;
+            for polls in 1..8 {
+                let (writer, _reader, mut peer) = ends()?;
+                let receiver = std::thread::spawn(move || {
+                    let mut all = Vec::new();
+                    peer.read_to_end(&mut all).map(|_| all)
+                });
+                let sent = at_most(polls, writer.sendfile(&file, 0, None)).await;
+                ended_early += usize::from(sent.is_none());
+                // The connection is as good as before.
+                writer.write(b"behind it");
+                writer.flushed().await?;
+                writer.write_eof()?;
+                let received = receiver.join().unwrap()?;
+                let part = received.strip_suffix(b"behind it").expect("it is the end");
+                assert!(content.starts_with(part), "with {polls} polls");
+                if let Some(sent) = sent {
+                    assert_eq!((sent?, part.len()), (4_000_000, 4_000_000));
+                }
+            }
+            assert!(ended_early > 0);
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_descriptor_s_write_that_is_dropped_has_written_nothing() {
+    test(async || {
+        for polls in 1..6 {
+            let (ours, mut theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            let ours = AsyncFd::new(ours);
+            let (mut sent, mut received) = (Vec::new(), Vec::new());
+            let mut drops = 0;
+            for record in 0..RECORDS {
+                let data = vec![record; RECORD];
+                let write = ours.write_with(|mut it| it.write(&data));
+                match at_most(polls, write).await {
+                    Some(count) => sent.extend_from_slice(&data[..count?]),
+                    None => {
+                        drops += 1;
+                        let mut memory = vec![0; 3 * RECORD];
+                        let count = theirs.read(&mut memory)?;
+                        received.extend_from_slice(&memory[..count]);
+                    }
+                }
+            }
+            drop(ours.into_inner());
+            theirs.read_to_end(&mut received)?;
+            assert!(drops > 0 && received == sent, "with {polls} polls");
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_wait_for_a_descriptor_that_is_dropped_takes_no_readiness() {
+    test(async || {
+        for polls in 1..6 {
+            let (ours, mut theirs) = UnixStream::pair()?;
+            ours.set_nonblocking(true)?;
+            let ours = AsyncFd::new(ours);
+            for _ in 0..10 {
+                assert!(at_most(polls, ours.readable()).await.is_none());
+                theirs.write_all(b"!")?;
+                // Dropped when the reactor has told, and before.
+                while at_most(polls, ours.readable()).await.is_none() {
+                    yield_now().await;
+                }
+                ours.readable().await?;
+                ours.writable().await?;
+                assert_eq!(ours.read_with(|mut it| it.read(&mut [0; 9])).await?, 1);
+            }
+        }
+        Ok(())
+    });
+}
+
+// Datagrams: each is somebody's.
+
+macro_rules! receives {
+    ($($name:ident: |$socket:ident| $receive:expr;)*) => {$(
+        mod $name {
+            use super::*;
+
+            #[test]
+            fn dropped_at_every_poll_loses_no_datagram() {
+                test(async || {
+                    let receive = async |$socket: &DatagramEndpoint| -> io::Result<Vec<u8>> { $receive };
+                    for polls in 1..6 {
+                        let local = ("127.0.0.1", 0);
+                        let ours = create_datagram_endpoint(Some(local.into()), None).await?;
+                        let theirs = UdpSocket::bind(local)?;
+                        for number in 0..20 {
+                            assert!(at_most(polls, receive(&ours)).await.is_none());
+                            theirs.send_to(&[number; 3], ours.local_addr()?)?;
+                            let received = at_most(polls, receive(&ours)).await;
+                            assert_eq!(received.expect("it is there")?, [number; 3]);
+                        }
+                    }
+                    Ok(())
+                });
+            }
+        }
+    )*};
+}
+
+receives! {
+    recv: |socket| socket.recv().await;
+    recv_from: |socket| Ok(socket.recv_from().await?.0);
+    recv_from_into: |socket| {
+        let mut memory = [0; 9];
+        let (count, _) = socket.recv_from_into(&mut memory).await?;
+        Ok(memory[..count].to_vec())
+    };
+}
+
+#[test]
+fn a_datagram_is_sent_whole_or_not_at_all() {
+    test(async || {
+        let theirs = UdpSocket::bind("127.0.0.1:0")?;
+        let address = theirs.local_addr()?;
+        let ours = create_datagram_endpoint(None, Some(address.into())).await?;
+        for polls in 0..4 {
+            let sent = at_most(polls, ours.send(&[1; 1000])).await;
+            let sent_to = at_most(polls, ours.send_to(&[2; 1000], address)).await;
+            // The kernel takes it at the first poll.
+            assert_eq!((sent.is_some(), sent_to.is_some()), (polls > 0, polls > 0));
+        }
+        theirs.set_nonblocking(true)?;
+        let mut memory = [0; 2000];
+        for number in [1, 2, 1, 2, 1, 2] {
+            assert_eq!(theirs.recv(&mut memory)?, 1000);
+            assert_eq!(memory[..1000], [number; 1000]);
+        }
+        assert!(theirs.recv(&mut memory).is_err());
+        Ok(())
+    });
+}
+
+// Children.
+
+#[test]
+fn a_communicate_that_is_dropped_at_every_poll_loses_nothing() {
+    test(async || {
+        let much: Vec<u8> = (0..300_000_u32).map(|n| (n % 251) as u8).collect();
+        for polls in 1..6 {
+            let mut command = Command::new("tee");
+            command.arg("/dev/stderr").stdin(Stdio::piped());
+            command.stdout(Stdio::piped()).stderr(Stdio::piped());
+            let mut child = create_subprocess_exec(&mut command).await?;
+            let mut input = &much[..];
+            let (output, errors) = loop {
+                match at_most(polls, child.communicate(input)).await {
+                    Some(result) => break result?,
+                    // Not in vain: the child is to have its time, too.
+                    None => sleep(Duration::from_micros(200)).await,
+                }
+                input = &[];
+            };
+            assert!(output == much && errors == much, "with {polls} polls");
+            assert_eq!(child.returncode(), Some(0));
+        }
+        Ok(())
+    });
+}
+
+#[test]
+fn a_wait_for_a_child_that_is_dropped_at_every_poll_finds_its_end_later() {
+    test(async || {
+        for polls in 1..6 {
+            let mut child = create_subprocess_exec(&mut Command::new("true")).await?;
+            while at_most(polls, child.wait()).await.is_none() {
+                sleep(Duration::from_micros(200)).await;
+            }
+            assert_eq!(child.returncode(), Some(0));
+            assert!(child.wait().await?.success());
+        }
+        Ok(())
+    });
 }
 
 #[test]

@@ -255,6 +255,56 @@ fn a_certificate_that_is_not_trusted_or_for_another_is_refused() {
 }
 
 #[test]
+fn a_start_tls_that_is_dropped_at_any_poll_closes_the_connection() {
+    /// Polls a future so many times, when it was woken; `None` if it is not ready then.
+    async fn at_most<F: Future>(polls: usize, future: F) -> Option<F::Output> {
+        let mut future = std::pin::pin!(future);
+        let mut left = polls;
+        std::future::poll_fn(|context| {
+            if left == 0 {
+                return std::task::Poll::Ready(None);
+            }
+            left -= 1;
+            match future.as_mut().poll(context) {
+                std::task::Poll::Pending if left == 0 => std::task::Poll::Ready(None),
+                polled => polled.map(Some),
+            }
+        })
+        .await
+    }
+    test(async || {
+        let (client, server) = (Arc::new(client()), Arc::new(server()));
+        let name = || "localhost".try_into().unwrap();
+        let mut polls = 0;
+        loop {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+            let (reader, writer) = from_std(theirs)?;
+            let tls = Tls::Server(Arc::clone(&server));
+            let peer = create_task(async move {
+                let (mut reader, _writer) = start_tls(reader, writer, tls).await?;
+                reader.read(100).await.map(<[u8]>::to_vec)
+            });
+            let (reader, writer) = from_std(ours)?;
+            let upgraded = start_tls(reader, writer, Tls::Client(Arc::clone(&client), name()));
+            let upgraded = at_most(polls, upgraded).await;
+            let Some(upgraded) = upgraded else {
+                // The peer is told, wherever the handshake was.
+                let told = peer.await.map_err(io::Error::other)?;
+                assert!(told.is_err(), "{told:?} after {polls} polls");
+                polls += 1;
+                continue;
+            };
+            let (_reader, writer) = upgraded?;
+            writer.write("hello");
+            assert_eq!(peer.await.map_err(io::Error::other)??, b"hello");
+            break;
+        }
+        assert!(polls > 1);
+        Ok(())
+    });
+}
+
+#[test]
 fn handshakes_that_do_not_come_to_an_end_are_given_up() {
     test(async || {
         let silent = TcpListener::bind(LOCAL)?;
