@@ -9,14 +9,21 @@ use std::time::{Duration, Instant};
 
 /// The path of an example, built if need be.
 fn example(name: &str) -> PathBuf {
-    let features = if name.starts_with("hyper") {
-        "hyper"
-    } else {
-        ""
-    };
+    // Those of this test: then the library, and mostly the example itself, is built already.
+    let features = [
+        ("futures-io", cfg!(feature = "futures-io")),
+        ("hyper", cfg!(feature = "hyper")),
+        ("rustls", cfg!(feature = "rustls")),
+        ("tokio-io", cfg!(feature = "tokio-io")),
+        ("tracing", cfg!(feature = "tracing")),
+    ];
+    let features: Vec<&str> = features
+        .into_iter()
+        .filter_map(|(name, is_on)| is_on.then_some(name))
+        .collect();
     let built = Command::new(env!("CARGO"))
         .args(["build", "--quiet", "--package", "rondel", "--example", name])
-        .args(["--features", features])
+        .args(["--features", &features.join(",")])
         .current_dir(env!("CARGO_MANIFEST_DIR"))
         .status()
         .unwrap();
@@ -374,5 +381,260 @@ fn hyper_hello() {
             "{answer}"
         );
     }
+    server.stop();
+}
+
+#[test]
+fn worker_pool() {
+    let program = example("worker_pool");
+    let run = |arguments: &[&str]| {
+        let output = Command::new(&program).args(arguments).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        stdout(&output).to_owned()
+    };
+    assert_eq!(
+        run(&["4", "100"]),
+        "100 jobs, total 328350\n0 tasks are left\n"
+    );
+    // More workers than jobs, and no jobs.
+    assert_eq!(run(&["9", "3"]), "3 jobs, total 5\n0 tasks are left\n");
+    assert_eq!(run(&["2", "0"]), "0 jobs, total 0\n0 tasks are left\n");
+    let failed = run(&["4", "100", "50"]);
+    let [told, left] = failed.lines().collect::<Vec<_>>()[..] else {
+        panic!("{failed}");
+    };
+    assert!(told.starts_with("given up: ") && told.contains("job 50 can't be done"));
+    assert_eq!(left, "0 tasks are left");
+}
+
+/// Feeds a program; gives what it has printed.
+fn fed(program: &str, arguments: &[&str], input: &str) -> String {
+    let mut process = Command::new(example(program))
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    // All at once: it is less than a pipe takes.
+    let mut stdin = process.stdin.take().unwrap();
+    stdin.write_all(input.as_bytes()).unwrap();
+    drop(stdin);
+    let output = process.wait_with_output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    stdout(&output).to_owned()
+}
+
+/// Commands of Redis, and what the client prints.
+const COMMANDS: [(&str, &str); 9] = [
+    ("SET counter 41", "OK"),
+    ("INCR counter", "42"),
+    ("GET counter", "42"),
+    ("GET nothing", "(nothing)"),
+    ("RPUSH list a bc", "2"),
+    ("LRANGE list 0 -1", "[a, bc]"),
+    ("LRANGE nothing 0 -1", "[]"),
+    ("ECHO last", "last"),
+    ("NONSENSE", "error: ERR unknown command"),
+];
+
+fn check_redis(port: u16) {
+    let (commands, answers): (Vec<_>, Vec<_>) = COMMANDS.iter().copied().unzip();
+    let input = commands.join("\n") + "\n";
+    let printed = fed("redis_client", &["127.0.0.1", &port.to_string()], &input);
+    let printed: Vec<&str> = printed.lines().collect();
+    assert_eq!(printed.len(), answers.len(), "{printed:?}");
+    for (printed, answer) in printed.iter().zip(answers) {
+        assert!(printed.starts_with(answer), "{printed}, not {answer}");
+    }
+}
+
+#[test]
+fn redis_client_of_a_server_that_answers_byte_by_byte() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serving = std::thread::spawn(move || {
+        let (mut client, _) = listener.accept().unwrap();
+        client.set_nodelay(true).unwrap();
+        let mut requests = BufReader::new(client.try_clone().unwrap());
+        let mut line = || {
+            let mut line = String::new();
+            requests.read_line(&mut line).unwrap();
+            line.trim_end().to_owned()
+        };
+        let answers = [
+            "+OK\r\n",
+            ":42\r\n",
+            "$2\r\n42\r\n",
+            "$-1\r\n",
+            ":2\r\n",
+            "*2\r\n$1\r\na\r\n$2\r\nbc\r\n",
+            "*0\r\n",
+            "$4\r\nlast\r\n",
+            "-ERR unknown command\r\n",
+        ];
+        for ((command, _), answer) in COMMANDS.iter().zip(answers) {
+            let count: usize = line().strip_prefix('*').unwrap().parse().unwrap();
+            let words: Vec<String> = (0..count)
+                .map(|_| {
+                    let length = line();
+                    let word = line();
+                    assert_eq!(length, format!("${}", word.len()));
+                    word
+                })
+                .collect();
+            assert_eq!(words.join(" "), *command);
+            for byte in answer.bytes() {
+                client.write_all(&[byte]).unwrap();
+            }
+        }
+    });
+    check_redis(port);
+    serving.join().unwrap();
+}
+
+#[test]
+fn redis_client_of_redis() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = port.local_addr().unwrap().port();
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
+    command.args(["--save", "", "--appendonly", "no", "--dir", "/tmp"]);
+    let Ok(process) = command.stdout(Stdio::null()).spawn() else {
+        eprintln!("skipped: there is no redis-server");
+        return;
+    };
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let _server = Serving { process, address };
+    let began = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it does not serve"
+        );
+        std::thread::sleep(Duration::from_millis(20)); // nothing tells when it does
+    }
+    check_redis(port);
+}
+
+#[cfg(feature = "rustls")]
+fn data(name: &str) -> String {
+    format!("{}/tests/data/{name}", env!("CARGO_MANIFEST_DIR"))
+}
+
+/// What is to be skipped without OpenSSL's program.
+#[cfg(feature = "rustls")]
+fn have_openssl() -> bool {
+    let version = Command::new("openssl").arg("version").output();
+    let found = version.is_ok();
+    if !found {
+        eprintln!("skipped: there is no openssl");
+    }
+    found
+}
+
+#[test]
+#[cfg(feature = "rustls")]
+fn tls_echo() {
+    let (certificate, key) = (data("server.pem"), data("server.key"));
+    let server = Serving::start("tls_echo", &["serve", "0", &certificate, &key]);
+    let port = server.address.port().to_string();
+    let authority = data("ca.pem");
+    let arguments = ["visit", "localhost", &port, &authority];
+    // The server is at 127.0.0.1 alone, the name has two addresses.
+    assert_eq!(
+        fed("tls_echo", &arguments, "hello\nworld\n"),
+        "hello\nworld\n"
+    );
+    if have_openssl() {
+        let mut client = Command::new("openssl")
+            .args(["s_client", "-quiet", "-verify_return_error"])
+            .args(["-connect", &server.address.to_string()])
+            .args(["-servername", "localhost", "-verify_hostname", "localhost"])
+            .args(["-CAfile", &authority])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        client.stdin.as_mut().unwrap().write_all(b"ping\n").unwrap();
+        let mut line = String::new();
+        let mut output = BufReader::new(client.stdout.take().unwrap());
+        output.read_line(&mut line).unwrap();
+        assert_eq!(line, "ping\n");
+        client.kill().unwrap();
+        client.wait().unwrap();
+    }
+    server.stop();
+}
+
+#[test]
+#[cfg(feature = "rustls")]
+fn tls_visit_of_openssl_s_server() {
+    if !have_openssl() {
+        return;
+    }
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = port.local_addr().unwrap().port();
+    let process = Command::new("openssl")
+        .args(["s_server", "-quiet", "-rev"])
+        .args(["-accept", &format!("127.0.0.1:{port}")])
+        .args(["-cert", &data("server.pem"), "-key", &data("server.key")])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let _server = Serving { process, address };
+    let began = Instant::now();
+    while TcpStream::connect(address).is_err() {
+        assert!(
+            began.elapsed() < Duration::from_secs(20),
+            "it does not serve"
+        );
+        std::thread::sleep(Duration::from_millis(20)); // nothing tells when it does
+    }
+    let (port, authority) = (port.to_string(), data("ca.pem"));
+    let arguments = ["visit", "127.0.0.1", &port, &authority];
+    assert_eq!(fed("tls_echo", &arguments, "abc\nxyz\n"), "cba\nzyx\n");
+}
+
+#[test]
+#[cfg(feature = "futures-io")]
+fn websocket() {
+    use async_tungstenite::tungstenite::{Message, client};
+
+    let server = Serving::start("websocket", &["0"]);
+    let visit = || {
+        let url = format!("ws://{}/", server.address);
+        client(url, server.connect().into_inner()).unwrap().0
+    };
+    let (mut ann, mut bob) = (visit(), visit());
+    ann.send(Message::text("hello")).unwrap();
+    assert_eq!(ann.read().unwrap(), Message::text("HELLO"));
+    assert_eq!(bob.read().unwrap(), Message::text("HELLO"));
+    let long = "x".repeat(200_000);
+    bob.send(Message::text(long.clone())).unwrap();
+    assert_eq!(ann.read().unwrap(), Message::text(long.to_uppercase()));
+    ann.close(None).unwrap();
+    assert!(matches!(ann.read(), Ok(Message::Close(_))));
+    server.stop();
+}
+
+#[test]
+#[cfg(feature = "hyper")]
+fn axum_hello() {
+    let server = Serving::start("axum_hello", &["0"]);
+    let ask = |path: &str| {
+        let mut client = server.connect().into_inner();
+        let request =
+            format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        client.write_all(request.as_bytes()).unwrap();
+        let mut answer = String::new();
+        client.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    assert!(ask("/hello/ann").ends_with("Hello, ann, visitor 1\n"));
+    assert!(ask("/hello/bob").ends_with("Hello, bob, visitor 2\n"));
+    assert!(ask("/nowhere").starts_with("HTTP/1.1 404 Not Found\r\n"));
     server.stop();
 }
