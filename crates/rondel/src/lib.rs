@@ -65,6 +65,7 @@
 //! | `exceptions` | failures that reach nobody: [`set_exception_handler`] |
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
 //! | `budget` | how much a step may do before it gives way |
+//! | [`fs`] | files, by these threads |
 //! | `descriptor` | descriptors of the program's own: [`AsyncFd`] |
 //! | `process` | children: [`create_subprocess_exec`] |
 //! | `datagram` | UDP: [`create_datagram_endpoint`] |
@@ -93,6 +94,7 @@ mod debug;
 mod descriptor;
 mod duplex;
 mod exceptions;
+pub mod fs;
 mod future;
 mod guest;
 #[cfg(feature = "hyper")]
