@@ -5,7 +5,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -21,15 +21,19 @@ pub(crate) struct Call {
     function: Cell<Option<Box<dyn FnOnce()>>>,
     context: Cell<Option<Context>>,
     cancelled: Cell<bool>,
+    /// In debug mode.
+    created_at: Option<&'static Location<'static>>,
 }
 
 impl Call {
     /// Of whatever runs now.
+    #[track_caller]
     pub(crate) fn new(function: Box<dyn FnOnce()>) -> Rc<Self> {
         Rc::new(Self {
             function: Cell::new(Some(function)),
             context: Cell::new(Some(copy_context())),
             cancelled: Cell::new(false),
+            created_at: in_debug_mode().then(Location::caller),
         })
     }
 
@@ -39,8 +43,14 @@ impl Call {
             return;
         };
         let outer = context::swap(context);
-        if let Err(panic) = catch_unwind(AssertUnwindSafe(function)) {
-            report_panic("Exception in callback", &*panic);
+        let call = || {
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(function)) {
+                report_panic("Exception in callback", &*panic);
+            }
+        };
+        match in_debug_mode() {
+            false => call(),
+            true => runtime::current().debug.callback(self.created_at, call),
         }
         drop(context::swap(outer));
     }
@@ -55,6 +65,10 @@ impl Call {
         drop(function);
         was_there
     }
+}
+
+fn in_debug_mode() -> bool {
+    runtime::try_current(|runtime| runtime.debug.is_on()).unwrap_or(false)
 }
 
 /// Has the running loop call `function` in its next turn, after all that is ready already.

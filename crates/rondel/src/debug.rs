@@ -1,4 +1,4 @@
-//! Debug mode: which steps last too long, and whose they are.
+//! Debug mode: which steps and callbacks last too long, and whose they are.
 
 use std::cell::{Cell, RefCell};
 use std::fmt;
@@ -42,21 +42,43 @@ impl Debug {
     /// is kept.
     #[cold]
     pub(crate) fn step(&self, runtime: &Runtime, task: &TaskRef) {
-        let began = Instant::now();
-        task::step(runtime, task);
-        let duration = began.elapsed();
-        if duration < self.most.get() {
-            return;
+        if let Some(duration) = self.too_long(|| task::step(runtime, task)) {
+            self.report(&SlowStep {
+                task: Some((task::name(task), spans::id(task))),
+                created_at: task.created_at(),
+                duration,
+            });
         }
-        let step = SlowStep {
-            name: task::name(task),
-            created_at: task.created_at(),
-            duration,
-        };
-        spans::slow_step(task, &step);
+    }
+
+    /// A function of `call_soon` and its like, whose time is taken.
+    #[cold]
+    pub(crate) fn callback(
+        &self,
+        created_at: Option<&'static Location<'static>>,
+        function: impl FnOnce(),
+    ) {
+        if let Some(duration) = self.too_long(function) {
+            self.report(&SlowStep {
+                task: None,
+                created_at,
+                duration,
+            });
+        }
+    }
+
+    fn too_long(&self, step: impl FnOnce()) -> Option<Duration> {
+        let began = Instant::now();
+        step();
+        let duration = began.elapsed();
+        (duration >= self.most.get()).then_some(duration)
+    }
+
+    fn report(&self, step: &SlowStep) {
+        spans::slow_step(step);
         let reporter = self.reporter.borrow().clone();
         match reporter {
-            Some(reporter) => reporter(&step),
+            Some(reporter) => reporter(step),
             None => write(&format!("{step}\n")),
         }
     }
@@ -75,7 +97,7 @@ impl Debug {
 /// let report = slow.clone();
 /// let debugged = rondel::Builder::new().debug(true).slow_callback_duration(Duration::from_millis(2));
 /// debugged.run(async {
-///     rondel::set_slow_step_reporter(move |step| report.borrow_mut().push(step.name().to_owned()));
+///     rondel::set_slow_step_reporter(move |step| report.borrow_mut().push(step.name().unwrap().to_owned()));
 ///     let task = rondel::build_task().name("greedy").create(async {
 ///         std::thread::sleep(Duration::from_millis(3));
 ///     });
@@ -91,21 +113,45 @@ pub fn set_slow_step_reporter(reporter: impl Fn(&SlowStep) + 'static) {
     drop(before); // with the cell free: it may hold anything
 }
 
-/// A step that has kept the thread for too long. Its text is asyncio's warning.
+/// A task's step, or a function of [`call_soon`](crate::call_soon) and its like, that has kept the
+/// thread for too long. Its text is asyncio's warning.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// let debugged = rondel::Builder::new().debug(true).slow_callback_duration(Duration::from_millis(2));
+/// debugged.run(async {
+///     rondel::set_slow_step_reporter(|step: &rondel::SlowStep| {
+///         assert!(step.name().is_none() && step.created_at().is_some());
+///         assert!(step.duration() >= Duration::from_millis(2));
+///         assert!(step.to_string().starts_with("Executing <Handle created at "));
+///     });
+///     rondel::call_soon(|| std::thread::sleep(Duration::from_millis(3)));
+///     rondel::yield_now().await;
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 #[derive(Clone)]
 pub struct SlowStep {
-    name: String,
+    /// Its name and number; none if it is a function.
+    task: Option<(String, usize)>,
     created_at: Option<&'static Location<'static>>,
     duration: Duration,
 }
 
 impl SlowStep {
-    /// The task's name.
-    pub fn name(&self) -> &str {
-        &self.name
+    /// The task's name; `None` if it is a function.
+    pub fn name(&self) -> Option<&str> {
+        self.task.as_ref().map(|(name, _)| name.as_str())
     }
 
-    /// Where the task was created; `None` if that was before the loop knew of debug mode.
+    /// The task's number in spans.
+    #[cfg(feature = "tracing")]
+    pub(crate) fn id(&self) -> Option<usize> {
+        self.task.as_ref().map(|(_, id)| *id)
+    }
+
+    /// Where the task or the function's handle was created; `None` if that was before the loop knew of debug mode.
     pub fn created_at(&self) -> Option<&'static Location<'static>> {
         self.created_at
     }
@@ -118,7 +164,10 @@ impl SlowStep {
 
 impl fmt::Display for SlowStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Executing <Task name='{}'", self.name)?;
+        match self.name() {
+            Some(name) => write!(f, "Executing <Task name='{name}'")?,
+            None => write!(f, "Executing <Handle")?,
+        }
         if let Some(place) = self.created_at {
             write!(f, " created at {}:{}", place.file(), place.line())?;
         }

@@ -9,15 +9,16 @@
 //! future is gone comes through the loop's inbox ([`LostPanic`]).
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::io::{self, Write};
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::ptr::NonNull;
 use std::rc::Rc;
 
 use crate::runtime;
 use crate::spans;
-use crate::task::panic_message;
+use crate::task::{self, CancelHandle, Header, panic_message};
 
 /// What an exception handler is told; its text is `message: exception`.
 ///
@@ -38,6 +39,7 @@ use crate::task::panic_message;
 pub struct ExceptionContext<'a> {
     message: &'a str,
     exception: &'a dyn fmt::Display,
+    task: Option<&'a CancelHandle>,
 }
 
 impl<'a> ExceptionContext<'a> {
@@ -49,6 +51,24 @@ impl<'a> ExceptionContext<'a> {
     /// What it happened with: an error, or the text of a panic.
     pub fn exception(&self) -> &'a dyn fmt::Display {
         self.exception
+    }
+
+    /// The task that it is about: the one that has failed, or else the one that ran when this was
+    /// told. It may be done. asyncio's `task` or `future`.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     rondel::set_exception_handler(|context| {
+    ///         assert_eq!(context.task().unwrap().name(), "cook");
+    ///     });
+    ///     let cook = rondel::build_task().name("cook");
+    ///     cook.create(async { panic!("out of cheese") }).detach();
+    ///     rondel::yield_now().await;
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
+    pub fn task(&self) -> Option<&'a CancelHandle> {
+        self.task
     }
 }
 
@@ -71,11 +91,19 @@ type Handler = dyn Fn(&ExceptionContext<'_>);
 
 /// A loop's exception handler, if it has one of its own.
 #[derive(Default)]
-pub(crate) struct ExceptionHandler(RefCell<Option<Rc<Handler>>>);
+pub(crate) struct ExceptionHandler {
+    own: RefCell<Option<Rc<Handler>>>,
+    /// The task whose output is being dropped, which may be a failure: alive meanwhile.
+    pub(crate) about: Cell<Option<NonNull<Header>>>,
+}
 
 impl ExceptionHandler {
+    pub(crate) fn set(&self, handler: impl Fn(&ExceptionContext<'_>) + 'static) {
+        self.replace(Some(Rc::new(handler)));
+    }
+
     fn replace(&self, handler: Option<Rc<Handler>>) {
-        let before = self.0.replace(handler);
+        let before = self.own.replace(handler);
         drop(before); // with the cell free: it may hold anything
     }
 
@@ -107,7 +135,7 @@ impl ExceptionHandler {
 #[track_caller]
 pub fn set_exception_handler(handler: impl Fn(&ExceptionContext<'_>) + 'static) {
     let runtime = runtime::current();
-    runtime.exception_handler.replace(Some(Rc::new(handler)));
+    runtime.exception_handler.set(handler);
 }
 
 /// Reports on standard error. If that is closed, or full, nothing happens.
@@ -130,10 +158,15 @@ pub fn default_exception_handler(context: &ExceptionContext<'_>) {
 /// # Ok::<(), rondel::RunError>(())
 /// ```
 pub fn call_exception_handler(message: &str, exception: &dyn fmt::Display) {
-    let context = ExceptionContext { message, exception };
+    let task = runtime::try_current(task::of_report).flatten();
+    let context = ExceptionContext {
+        message,
+        exception,
+        task: task.as_ref(),
+    };
     // A `Display` of the program's own may panic.
     let _ = catch_unwind(AssertUnwindSafe(|| spans::exception(&context)));
-    let own = runtime::try_current(|runtime| runtime.exception_handler.0.borrow().clone());
+    let own = runtime::try_current(|runtime| runtime.exception_handler.own.borrow().clone());
     let Some(handler) = own.flatten() else {
         default_exception_handler(&context);
         return;
@@ -145,6 +178,7 @@ pub fn call_exception_handler(message: &str, exception: &dyn fmt::Display) {
         default_exception_handler(&ExceptionContext {
             message: "Unhandled error in exception handler",
             exception: &panic_message(&*panic),
+            task: None,
         });
     }
 }

@@ -50,7 +50,7 @@
 //! | `create_datagram_endpoint(protocol)` | [`create_datagram_endpoint`], whose [`DatagramEndpoint`] sends and receives |
 //! | `loop.add_reader()`, `add_writer()` | [`AsyncFd`] |
 //! | `async with TaskGroup()` | [`task_group`] with an async closure |
-//! | `async with asyncio.timeout()` | [`timeout`], [`timeout_at`] |
+//! | `async with asyncio.timeout() as cm` | [`timeout`], [`timeout_at`], and [`timeout_scope`] for `cm` |
 //! | `asyncio.to_thread`, `run_in_executor` | [`spawn_blocking`] |
 //!
 //! # Its parts
@@ -60,7 +60,7 @@
 //! | `streams` | readers, writers, servers, and the connections that they share |
 //! | `task` | Rust futures as tasks: [`create_task`], [`gather`], [`task_group`] |
 //! | `sync` | [`Lock`], [`Event`], [`Condition`], [`Semaphore`], [`Barrier`], [`Queue`] |
-//! | `time` | [`sleep`], [`timeout`] |
+//! | `time`, `timeout` | [`sleep`], [`timeout`] |
 //! | `resolver` | names to addresses: [`getaddrinfo`] |
 //! | `exceptions` | failures that reach nobody: [`set_exception_handler`] |
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
@@ -113,6 +113,7 @@ mod streams;
 mod sync;
 mod task;
 mod time;
+mod timeout;
 
 pub use blocking::{BlockingTask, spawn_blocking};
 pub use calls::{Handle, TimerHandle, call_at, call_later, call_soon};
@@ -184,9 +185,8 @@ pub use task::{
     build_task, create_task, current_task, gather, gather_scoped, shield, task_group, task_scope,
     try_gather, try_gather_scoped, wait,
 };
-pub use time::{
-    Instant, Sleep, Timeout, advance, sleep, sleep_until, timeout, timeout_at, yield_now,
-};
+pub use time::{Instant, Sleep, advance, sleep, sleep_until, yield_now};
+pub use timeout::{Timeout, TimeoutHandle, timeout, timeout_at, timeout_scope};
 
 /// Runs the Rust programs of README and documentation. Some show what features give.
 #[cfg(all(doctest, feature = "hyper", feature = "rustls"))]

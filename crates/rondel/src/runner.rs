@@ -5,6 +5,7 @@ use std::future::Future;
 use std::process;
 use std::rc::Rc;
 
+use crate::exceptions::ExceptionContext;
 use crate::loop_handle::LoopHandle;
 use crate::runtime::{Builder, RunError, Runtime, Visit, try_current};
 use crate::signal::Interrupts;
@@ -60,6 +61,29 @@ impl Runner {
     #[track_caller]
     pub fn run<F: Future>(&self, main: F) -> Result<F::Output, RunError> {
         self.run_main(main)?.outcome()
+    }
+
+    /// Has the loop call `handler` for failures that reach nobody, in all its runs and at its end;
+    /// see [`set_exception_handler`](crate::set_exception_handler).
+    ///
+    /// ```
+    /// use std::{cell::Cell, rc::Rc};
+    ///
+    /// let runner = rondel::Runner::new()?;
+    /// let told = Rc::new(Cell::new(0));
+    /// let count = Rc::clone(&told);
+    /// runner.set_exception_handler(move |_| count.set(count.get() + 1));
+    /// for _ in 0..2 {
+    ///     runner.run(async {
+    ///         rondel::create_task(async { panic!("out of cheese") }).detach();
+    ///         rondel::yield_now().await;
+    ///     })?;
+    /// }
+    /// assert_eq!(told.get(), 2);
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
+    pub fn set_exception_handler(&self, handler: impl Fn(&ExceptionContext<'_>) + 'static) {
+        self.runtime.exception_handler.set(handler);
     }
 
     /// A handle of the loop, for other threads.

@@ -53,10 +53,21 @@ pub(crate) fn rename(task: &TaskRef, name: &str) {
 }
 
 /// A step has lasted for too long.
-pub(crate) fn slow_step(task: &TaskRef, step: &SlowStep) {
+pub(crate) fn slow_step(step: &SlowStep) {
     #[cfg(feature = "tracing")]
-    live::slow_step(task, step);
-    let _ = (task, step);
+    live::slow_step(step);
+    let _ = step;
+}
+
+/// What the task is called in spans.
+pub(crate) fn id(task: &TaskRef) -> usize {
+    #[cfg(feature = "tracing")]
+    return task.address();
+    #[cfg(not(feature = "tracing"))]
+    {
+        let _ = task;
+        0
+    }
 }
 
 /// The exception handler is told of something.
@@ -64,7 +75,10 @@ pub(crate) fn exception(context: &ExceptionContext<'_>) {
     #[cfg(feature = "tracing")]
     tracing::error!(
         target: "rondel::exception",
-        exception = %context.exception(),
+        {
+            exception = %context.exception(),
+            task.name = context.task().map(crate::task::CancelHandle::name),
+        },
         "{}",
         context.message(),
     );
@@ -116,13 +130,13 @@ mod live {
         }
     }
 
-    pub(super) fn slow_step(task: &TaskRef, step: &SlowStep) {
+    pub(super) fn slow_step(step: &SlowStep) {
         let place = step.created_at();
         tracing::warn!(
             target: "rondel::debug",
             {
                 task.name = step.name(),
-                task.id = task.address(),
+                task.id = step.id(),
                 loc.file = place.map(Location::file),
                 loc.line = place.map(Location::line),
                 duration = ?step.duration(),

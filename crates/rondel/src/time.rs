@@ -1,4 +1,4 @@
-//! Time: the loop's clock as programs see it, `sleep`, `timeout`.
+//! Time: the loop's clock as programs see it, `sleep`.
 //!
 //! A sleeping future shares one small entry with the loop's timer heap. The heap's side marks it as
 //! fired and wakes the sleeper; the future's side marks it as cancelled when it is dropped first,
@@ -6,7 +6,7 @@
 
 use std::cell::Cell;
 use std::fmt;
-use std::future::{Future, IntoFuture};
+use std::future::Future;
 use std::ops::{Add, AddAssign, Sub, SubAssign};
 use std::pin::Pin;
 use std::rc::Rc;
@@ -14,7 +14,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use crate::runtime::{self, Item, Runtime};
-use crate::task::{TimeoutError, Waiter};
+use crate::task::Waiter;
 use rondel_engine::event_loop::timers::Timer;
 
 /// A point of the running loop's time: nanoseconds of a clock that never goes back, or of the
@@ -320,6 +320,14 @@ enum SleepState {
     Done,
 }
 
+impl Sleep {
+    /// One that is in the timer heap at once, until the time that `deadline` makes of that of now.
+    #[inline]
+    pub(crate) fn begin(context: &Context<'_>, deadline: impl FnOnce(Instant) -> Instant) -> Self {
+        Self(SleepState::queued(context, |now| deadline(Instant(now)).0))
+    }
+}
+
 impl Future for Sleep {
     type Output = ();
 
@@ -379,101 +387,5 @@ impl Drop for Sleep {
 impl fmt::Debug for Sleep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Sleep").finish_non_exhaustive()
-    }
-}
-
-/// Awaits `future` for at most `duration`; drops it, which cancels it, when the time is over.
-///
-/// ```
-/// use std::time::Duration;
-///
-/// rondel::run(async {
-///     let quick = rondel::timeout(Duration::from_secs(5), async { "done" }).await;
-///     assert_eq!(quick, Ok("done"));
-///
-///     let never = rondel::timeout(Duration::from_millis(1), std::future::pending::<()>()).await;
-///     assert_eq!(never, Err(rondel::TimeoutError));
-/// })?;
-/// # Ok::<(), rondel::RunError>(())
-/// ```
-pub fn timeout<F: IntoFuture>(duration: Duration, future: F) -> Timeout<F::IntoFuture> {
-    Timeout {
-        future: Some(future.into_future()),
-        // Not `sleep`: a timeout of zero is over at once, it does not yield first.
-        sleep: Sleep(SleepState::For(nanos(duration))),
-    }
-}
-
-/// Awaits `future` until `deadline`; see [`timeout`].
-///
-/// ```
-/// use std::time::Duration;
-///
-/// rondel::run(async {
-///     let deadline = rondel::Instant::now() + Duration::from_millis(1);
-///     let both = async {
-///         rondel::sleep(Duration::from_secs(1)).await;
-///         rondel::sleep(Duration::from_secs(1)).await;
-///     };
-///     assert!(rondel::timeout_at(deadline, both).await.is_err());
-/// })?;
-/// # Ok::<(), rondel::RunError>(())
-/// ```
-pub fn timeout_at<F: IntoFuture>(deadline: Instant, future: F) -> Timeout<F::IntoFuture> {
-    Timeout {
-        future: Some(future.into_future()),
-        sleep: sleep_until(deadline),
-    }
-}
-
-/// The future of [`timeout`] and [`timeout_at`].
-///
-/// ```
-/// use std::future::Ready;
-/// use std::time::Duration;
-///
-/// rondel::run(async {
-///     // A future that is ready in time wins, even if there is no time at all.
-///     let at_once: rondel::Timeout<Ready<i32>> = rondel::timeout(Duration::ZERO, std::future::ready(1));
-///     assert_eq!(at_once.await, Ok(1));
-/// })?;
-/// # Ok::<(), rondel::RunError>(())
-/// ```
-#[must_use = "futures do nothing unless awaited"]
-pub struct Timeout<F> {
-    /// `None` once it has ended or was cancelled.
-    future: Option<F>,
-    sleep: Sleep,
-}
-
-impl<F: Future> Future for Timeout<F> {
-    type Output = Result<F::Output, TimeoutError>;
-
-    fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Self::Output> {
-        // SAFETY: `future` is pinned as `self` is: never moved, dropped in place. `sleep` is
-        // `Unpin`.
-        let this = unsafe { self.get_unchecked_mut() };
-        // SAFETY: the same.
-        let mut future = unsafe { Pin::new_unchecked(&mut this.future) };
-        if let Some(inner) = future.as_mut().as_pin_mut()
-            && let Poll::Ready(output) = inner.poll(context)
-        {
-            return Poll::Ready(Ok(output));
-        }
-        match Pin::new(&mut this.sleep).poll(context) {
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(()) => {
-                // The future is gone before whoever waits for it goes on, as a cancelled task is in
-                // asyncio.
-                future.set(None);
-                Poll::Ready(Err(TimeoutError))
-            }
-        }
-    }
-}
-
-impl<F> fmt::Debug for Timeout<F> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Timeout").finish_non_exhaustive()
     }
 }

@@ -3,6 +3,7 @@
 use std::fmt;
 use std::future::Future;
 use std::marker::PhantomData;
+use std::panic::Location;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
@@ -10,7 +11,7 @@ use std::task::{Context, Poll};
 use super::errors::JoinError;
 use super::header::{CANCEL, HANDLE, Header, TaskRef};
 use super::waiter::Waiter;
-use super::{NotSend, cell, end};
+use super::{NotSend, about, cell, end};
 use crate::runtime;
 use crate::spans;
 
@@ -196,8 +197,7 @@ impl<T> Drop for Task<T> {
         drop(header.set_joiner(None));
         header.clear(HANDLE);
         if header.is_complete() {
-            // SAFETY: complete, on its thread; whatever is left is nobody's any more.
-            unsafe { (header.vtable.drop_output)(self.task.as_ptr()) };
+            drop_output(&self.task);
         } else if self.awaited {
             end::cancel_at_once(&self.task);
         }
@@ -289,6 +289,24 @@ impl CancelHandle {
         set_name(&self.0, name.into());
     }
 
+    /// Where the task was created, if that is known: in
+    /// [debug mode](crate::Builder::debug).
+    ///
+    /// ```
+    /// rondel::Builder::new().debug(true).run(async {
+    ///     let task = rondel::create_task(async {}).cancel_handle();
+    ///     assert_eq!(task.created_at().unwrap().file(), file!());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
+    pub fn created_at(&self) -> Option<&'static Location<'static>> {
+        self.0.created_at()
+    }
+
+    pub(crate) fn of(task: TaskRef) -> Self {
+        Self(task)
+    }
+
     /// Whether both are handles of the same task.
     pub fn is(&self, other: &Self) -> bool {
         self.0.as_ptr() == other.0.as_ptr()
@@ -374,6 +392,18 @@ fn uncancel(task: &TaskRef) -> usize {
         header.clear(CANCEL);
     }
     left.into()
+}
+
+/// Drops what nobody has taken of a complete task. Only on its loop's thread.
+fn drop_output(task: &TaskRef) {
+    let vtable = task.header().vtable;
+    // SAFETY: the table is the cell's, the task is complete, and this is its thread.
+    if unsafe { (vtable.output)(task.as_ptr()) }.is_null() {
+        return;
+    }
+    // SAFETY: the same; whatever is left is nobody's any more.
+    let drop_output = || unsafe { (vtable.drop_output)(task.as_ptr()) };
+    runtime::try_current(|runtime| about(runtime, task, drop_output)).unwrap_or_else(drop_output);
 }
 
 fn set_name(task: &TaskRef, name: String) {

@@ -31,6 +31,7 @@ mod waker;
 use std::future::Future;
 use std::marker::PhantomData;
 use std::panic::Location;
+use std::ptr::NonNull;
 
 use crate::context::copy_context;
 use crate::runtime::{self, Runtime};
@@ -177,6 +178,28 @@ fn step_eagerly(runtime: &Runtime, task: &TaskRef) {
     step(runtime, task);
 }
 
+/// Drops a task's output: what is told meanwhile is about that task.
+fn about(runtime: &Runtime, task: &TaskRef, drop_output: impl FnOnce()) {
+    struct Reset<'a>(&'a Runtime, Option<NonNull<Header>>);
+    impl Drop for Reset<'_> {
+        fn drop(&mut self) {
+            self.0.exception_handler.about.set(self.1);
+        }
+    }
+    let told = &runtime.exception_handler.about;
+    let _reset = Reset(runtime, told.replace(Some(task.as_ptr())));
+    drop_output();
+}
+
+/// The task that a report of now is about: the one that has failed, or the one that runs.
+pub(crate) fn of_report(runtime: &Runtime) -> Option<CancelHandle> {
+    let failed = runtime.exception_handler.about.get();
+    let task = failed.or(runtime.current_task.get())?;
+    // SAFETY: who drops a task's output, or runs its step, holds a reference, and this is its
+    // thread.
+    Some(CancelHandle::of(unsafe { TaskRef::borrow_raw(task) }))
+}
+
 fn complete(runtime: &Runtime, task: &TaskRef) {
     let header = task.header();
     header.set(COMPLETE);
@@ -188,9 +211,8 @@ fn complete(runtime: &Runtime, task: &TaskRef) {
     }
     if state & HANDLE == 0 {
         // SAFETY: complete, and nobody wants it.
-        spans::within(task, || unsafe {
-            (header.vtable.drop_output)(task.as_ptr())
-        });
+        let drop_output = || unsafe { (header.vtable.drop_output)(task.as_ptr()) };
+        spans::within(task, || about(runtime, task, drop_output));
     } else if let Some(joiner) = header.set_joiner(None) {
         joiner.wake();
     }
