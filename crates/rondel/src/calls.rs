@@ -161,11 +161,29 @@ pub struct Handle(Rc<Call>);
 
 impl Handle {
     /// Has the function not be called, and drops it. `false` if it was called before, or cancelled.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let handle = rondel::call_soon(|| unreachable!());
+    ///     assert!(handle.cancel());
+    ///     assert!(!handle.cancel(), "it is cancelled already");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancel(&self) -> bool {
         self.0.cancel()
     }
 
     /// Whether it was cancelled.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let handle = rondel::call_soon(|| ());
+    ///     rondel::yield_now().await;
+    ///     assert!(!handle.cancel() && !handle.cancelled(), "it was called");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancelled(&self) -> bool {
         self.0.cancelled.get()
     }
@@ -199,17 +217,47 @@ pub struct TimerHandle {
 
 impl TimerHandle {
     /// As [`Handle::cancel`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let handle = rondel::call_later(Duration::from_secs(9), || unreachable!());
+    ///     assert!(handle.cancel());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancel(&self) -> bool {
         self.alarm.cancel();
         self.call.cancel()
     }
 
     /// Whether it was cancelled.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let handle = rondel::call_later(Duration::from_secs(9), || ());
+    ///     assert!(!handle.cancelled());
+    ///     handle.cancel();
+    ///     assert!(handle.cancelled());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancelled(&self) -> bool {
         self.call.cancelled.get()
     }
 
     /// When it is to be called.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let deadline = rondel::Instant::now();
+    ///     assert_eq!(rondel::call_at(deadline, || ()).when(), deadline);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn when(&self) -> Instant {
         self.when
     }

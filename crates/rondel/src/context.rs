@@ -66,6 +66,17 @@ impl Context {
     }
 
     /// Calls `f` with these values. What it sets is gone when it returns.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     static USER: rondel::ContextVar<&str> = rondel::ContextVar::new("user");
+    ///
+    ///     let context = rondel::copy_context();
+    ///     context.run(|| USER.set("ann"));
+    ///     assert_eq!(USER.get(), None);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn run<R>(&self, f: impl FnOnce() -> R) -> R {
         struct Back(Option<Context>);
         impl Drop for Back {
@@ -113,6 +124,18 @@ pub(crate) fn swap(context: Context) -> Context {
 /// The values that all context variables have now.
 ///
 /// See [`Context`] for an example.
+///
+/// ```
+/// rondel::run(async {
+///     static USER: rondel::ContextVar<&str> = rondel::ContextVar::new("user");
+///
+///     USER.set("ann");
+///     let context = rondel::copy_context();
+///     USER.set("bob");
+///     assert_eq!(context.run(|| USER.get()), Some("ann"));
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 pub fn copy_context() -> Context {
     with(|context| context.clone())
 }
@@ -155,6 +178,11 @@ pub struct ContextVar<T> {
 
 impl<T: 'static> ContextVar<T> {
     /// A variable; the name is for who debugs.
+    ///
+    /// ```
+    /// static REQUEST: rondel::ContextVar<u64> = rondel::ContextVar::new("request");
+    /// assert_eq!(REQUEST.get(), None);
+    /// ```
     pub const fn new(name: &'static str) -> Self {
         Self {
             name,
@@ -184,6 +212,15 @@ impl<T: 'static> ContextVar<T> {
     }
 
     /// The value; `None` if it has none here.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     static REQUEST: rondel::ContextVar<u64> = rondel::ContextVar::new("request");
+    ///     REQUEST.set(7);
+    ///     assert_eq!(REQUEST.get(), Some(7));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn get(&self) -> Option<T>
     where
         T: Clone,
@@ -204,6 +241,16 @@ impl<T: 'static> ContextVar<T> {
     }
 
     /// Sets the value for what runs now, and what it creates from now on.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     static REQUEST: rondel::ContextVar<u64> = rondel::ContextVar::new("request");
+    ///     let token = REQUEST.set(7);
+    ///     REQUEST.reset(token);
+    ///     assert_eq!(REQUEST.get(), None);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn set(&self, value: T) -> Token<T> {
         let id = self.id();
         let value: Rc<dyn Any> = Rc::new(value);

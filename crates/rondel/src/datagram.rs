@@ -102,6 +102,20 @@ fn open(local: Option<SocketAddr>, remote: Option<SocketAddr>) -> io::Result<Udp
 ///
 /// A datagram is received or sent whole by one call: a future that is dropped before it is ready
 /// has received none, and sent none.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let local = ("127.0.0.1", 0);
+///     let server = rondel::create_datagram_endpoint(Some(local.into()), None).await?;
+///     let client = rondel::create_datagram_endpoint(Some(local.into()), None).await?;
+///     client.send_to(b"ping", server.local_addr()?).await?;
+///     let (data, from) = server.recv_from().await?;
+///     assert_eq!((&*data, from), (&b"ping"[..], client.local_addr()?));
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub struct DatagramEndpoint {
     socket: AsyncFd<UdpSocket>,
 }
@@ -114,6 +128,18 @@ impl DatagramEndpoint {
     ///
     /// # Panics
     /// If no loop runs on this thread.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let socket = std::net::UdpSocket::bind("127.0.0.1:0")?;
+    ///     let endpoint = rondel::DatagramEndpoint::from_std(socket)?;
+    ///     endpoint.send_to(b"to itself", endpoint.local_addr()?).await?;
+    ///     assert_eq!(endpoint.recv().await?, b"to itself");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     #[track_caller]
     pub fn from_std(socket: UdpSocket) -> io::Result<Self> {
         socket.set_nonblocking(true)?;
@@ -123,11 +149,34 @@ impl DatagramEndpoint {
     }
 
     /// Gives the socket back. It still does not block.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let local = Some(("127.0.0.1", 0).into());
+    ///     let endpoint = rondel::create_datagram_endpoint(local, None).await?;
+    ///     let socket: std::net::UdpSocket = endpoint.into_std();
+    ///     socket.set_nonblocking(false)?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn into_std(self) -> UdpSocket {
         self.socket.into_inner()
     }
 
     /// The socket, to set an option of it.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let local = Some(("127.0.0.1", 0).into());
+    ///     let endpoint = rondel::create_datagram_endpoint(local, None).await?;
+    ///     endpoint.socket().set_broadcast(true)?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn socket(&self) -> &UdpSocket {
         self.socket.get_ref()
     }
@@ -136,6 +185,17 @@ impl DatagramEndpoint {
     ///
     /// # Errors
     /// What `getsockname` fails with.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let local = Some(("127.0.0.1", 0).into());
+    ///     let endpoint = rondel::create_datagram_endpoint(local, None).await?;
+    ///     assert_ne!(endpoint.local_addr()?.port(), 0);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.socket().local_addr()
     }
@@ -144,6 +204,17 @@ impl DatagramEndpoint {
     ///
     /// # Errors
     /// `NotConnected` if it is not.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let remote = ("127.0.0.1", 53).into();
+    ///     let endpoint = rondel::create_datagram_endpoint(None, Some(remote)).await?;
+    ///     assert_eq!(endpoint.peer_addr()?.port(), 53);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.socket().peer_addr()
     }
@@ -152,6 +223,18 @@ impl DatagramEndpoint {
     ///
     /// # Errors
     /// What `sendto` fails with: that it is too large, or that an earlier one was refused.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let local = Some(("127.0.0.1", 0).into());
+    ///     let endpoint = rondel::create_datagram_endpoint(local, None).await?;
+    ///     endpoint.send_to(b"data", endpoint.local_addr()?).await?;
+    ///     assert_eq!(endpoint.recv().await?, b"data");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn send_to(&self, data: &[u8], address: SocketAddr) -> io::Result<()> {
         let send = |socket: &UdpSocket| socket.send_to(data, address);
         self.socket.with(Side::Writing, send).await.map(|_| ())
@@ -161,6 +244,20 @@ impl DatagramEndpoint {
     ///
     /// # Errors
     /// As [`send_to`](Self::send_to); `DestinationAddressRequired` if it is not connected.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let local = Some(("127.0.0.1", 0).into());
+    ///     let server = rondel::create_datagram_endpoint(local, None).await?;
+    ///     let remote = Some(server.local_addr()?.into());
+    ///     let client = rondel::create_datagram_endpoint(None, remote).await?;
+    ///     client.send(b"data").await?;
+    ///     assert_eq!(server.recv().await?, b"data");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn send(&self, data: &[u8]) -> io::Result<()> {
         let send = |socket: &UdpSocket| socket.send(data);
         self.socket.with(Side::Writing, send).await.map(|_| ())
@@ -171,6 +268,19 @@ impl DatagramEndpoint {
     /// # Errors
     /// What `recvfrom` fails with: `ConnectionRefused` if what was sent from a connected endpoint
     /// had nobody to receive it.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let local = Some(("127.0.0.1", 0).into());
+    ///     let endpoint = rondel::create_datagram_endpoint(local, None).await?;
+    ///     let address = endpoint.local_addr()?;
+    ///     endpoint.send_to(b"data", address).await?;
+    ///     assert_eq!(endpoint.recv_from().await?, (b"data".to_vec(), address));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn recv_from(&self) -> io::Result<(Vec<u8>, SocketAddr)> {
         let mut memory = Vec::new();
         let receive = |socket: &UdpSocket| {
@@ -188,6 +298,20 @@ impl DatagramEndpoint {
     ///
     /// # Errors
     /// As [`recv_from`](Self::recv_from).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let local = Some(("127.0.0.1", 0).into());
+    ///     let endpoint = rondel::create_datagram_endpoint(local, None).await?;
+    ///     endpoint.send_to(b"data", endpoint.local_addr()?).await?;
+    ///     let mut memory = [0; 3];
+    ///     let (count, _) = endpoint.recv_from_into(&mut memory).await?;
+    ///     assert_eq!(&memory[..count], b"dat");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn recv_from_into(&self, memory: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
         let receive = |socket: &UdpSocket| socket.recv_from(memory);
         self.socket.with(Side::Reading, receive).await
@@ -197,6 +321,18 @@ impl DatagramEndpoint {
     ///
     /// # Errors
     /// As [`recv_from`](Self::recv_from).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let local = Some(("127.0.0.1", 0).into());
+    ///     let endpoint = rondel::create_datagram_endpoint(local, None).await?;
+    ///     endpoint.send_to(b"", endpoint.local_addr()?).await?;
+    ///     assert_eq!(endpoint.recv().await?, b"", "a datagram may be empty");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn recv(&self) -> io::Result<Vec<u8>> {
         self.recv_from().await.map(|(data, _)| data)
     }

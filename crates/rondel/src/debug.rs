@@ -97,7 +97,9 @@ impl Debug {
 /// let report = slow.clone();
 /// let debugged = rondel::Builder::new().debug(true).slow_callback_duration(Duration::from_millis(2));
 /// debugged.run(async {
-///     rondel::set_slow_step_reporter(move |step| report.borrow_mut().push(step.name().unwrap().to_owned()));
+///     rondel::set_slow_step_reporter(move |step| {
+///         report.borrow_mut().extend(step.name().map(str::to_owned));
+///     });
 ///     let task = rondel::build_task().name("greedy").create(async {
 ///         std::thread::sleep(Duration::from_millis(3));
 ///     });
@@ -151,7 +153,8 @@ impl SlowStep {
         self.task.as_ref().map(|(_, id)| *id)
     }
 
-    /// Where the task or the function's handle was created; `None` if that was before the loop knew of debug mode.
+    /// Where the task or the function's handle was created; `None` if that was before the loop
+    /// knew of debug mode.
     pub fn created_at(&self) -> Option<&'static Location<'static>> {
         self.created_at
     }

@@ -174,6 +174,17 @@ impl<T: AsFd> AsyncFd<T> {
     ///
     /// # Panics
     /// If no loop runs on this thread.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     ours.set_nonblocking(true)?;
+    ///     rondel::AsyncFd::new(ours).writable().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     #[track_caller]
     pub fn new(inner: T) -> Self {
         Self::with_kind(inner, false)
@@ -200,6 +211,17 @@ impl<T: AsFd> AsyncFd<T> {
     }
 
     /// What it owns.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let watched = rondel::AsyncFd::new(ours);
+    ///     watched.get_ref().set_nonblocking(true)?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn get_ref(&self) -> &T {
         let Some(inner) = &self.inner else {
             unreachable!("only `into_inner`, which consumes, takes it")
@@ -208,6 +230,17 @@ impl<T: AsFd> AsyncFd<T> {
     }
 
     /// Gives the descriptor back, watched no more.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let ours: std::os::unix::net::UnixStream = rondel::AsyncFd::new(ours).into_inner();
+    ///     ours.set_nonblocking(false)?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn into_inner(mut self) -> T {
         let inner = self.inner.take();
         let Some(inner) = inner else {
@@ -221,6 +254,20 @@ impl<T: AsFd> AsyncFd<T> {
     ///
     /// # Errors
     /// What registering fails with; that the loop is closed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::Write;
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let watched = rondel::AsyncFd::new(ours);
+    ///     theirs.write_all(b"!")?;
+    ///     watched.readable().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn readable(&self) -> io::Result<()> {
         self.wait(Side::Reading).await
     }
@@ -229,6 +276,16 @@ impl<T: AsFd> AsyncFd<T> {
     ///
     /// # Errors
     /// What registering fails with; that the loop is closed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     rondel::AsyncFd::new(ours).writable().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn writable(&self) -> io::Result<()> {
         self.wait(Side::Writing).await
     }
@@ -239,6 +296,23 @@ impl<T: AsFd> AsyncFd<T> {
     ///
     /// # Errors
     /// What `f` fails with; what waiting fails with.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::{Read, Write};
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     ours.set_nonblocking(true)?;
+    ///     let watched = rondel::AsyncFd::new(ours);
+    ///     theirs.write_all(b"hello")?;
+    ///     let mut memory = [0; 10];
+    ///     let count = watched.read_with(|mut stream| stream.read(&mut memory)).await?;
+    ///     assert_eq!(&memory[..count], b"hello");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn read_with<R>(&self, f: impl FnMut(&T) -> io::Result<R>) -> io::Result<R> {
         self.with(Side::Reading, f).await
     }

@@ -34,11 +34,35 @@ pub struct Duplex {
 
 impl Duplex {
     /// Both halves as one value.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (one, _other) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (reader, writer) = rondel::from_std(one)?;
+    ///     let both = rondel::Duplex::new(reader, writer);
+    ///     both.writer.write("hello");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn new(reader: StreamReader, writer: StreamWriter) -> Self {
         Self { reader, writer }
     }
 
     /// The halves again.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (one, _other) = std::os::unix::net::UnixStream::pair()?;
+    ///     let both = rondel::Duplex::from(rondel::from_std(one)?);
+    ///     let (_reader, writer) = both.into_split();
+    ///     writer.write("hello");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn into_split(self) -> (StreamReader, StreamWriter) {
         (self.reader, self.writer)
     }

@@ -44,11 +44,31 @@ pub struct ExceptionContext<'a> {
 
 impl<'a> ExceptionContext<'a> {
     /// What has happened, in asyncio's words.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     rondel::set_exception_handler(|context| {
+    ///         assert_eq!(context.message(), "The cache is cold");
+    ///     });
+    ///     rondel::call_exception_handler("The cache is cold", &"no file");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn message(&self) -> &'a str {
         self.message
     }
 
     /// What it happened with: an error, or the text of a panic.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     rondel::set_exception_handler(|context| {
+    ///         assert_eq!(context.exception().to_string(), "no file");
+    ///     });
+    ///     rondel::call_exception_handler("The cache is cold", &"no file");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn exception(&self) -> &'a dyn fmt::Display {
         self.exception
     }
@@ -139,6 +159,17 @@ pub fn set_exception_handler(handler: impl Fn(&ExceptionContext<'_>) + 'static) 
 }
 
 /// Reports on standard error. If that is closed, or full, nothing happens.
+///
+/// ```
+/// rondel::run(async {
+///     rondel::set_exception_handler(|context| {
+///         // To standard error as before, and the program's own log besides.
+///         rondel::default_exception_handler(context);
+///         println!("{context}");
+///     });
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 pub fn default_exception_handler(context: &ExceptionContext<'_>) {
     // A `Display` of the program's own may panic.
     let text = catch_unwind(AssertUnwindSafe(|| format!("{context}\n")))

@@ -17,6 +17,18 @@ use crate::task::CancelledError;
 /// A future without a result: asyncio's `loop.create_future()`.
 ///
 /// See [`Future`] for an example.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// rondel::run(async {
+///     let future = rondel::create_future();
+///     let to_complete = future.clone();
+///     rondel::call_soon(move || to_complete.set_result(42).unwrap());
+///     assert_eq!(future.await?, 42);
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub fn create_future<T>() -> Future<T> {
     Future(Rc::new(Inner {
         result: RefCell::new(None),
@@ -60,6 +72,15 @@ impl<T: 'static> Future<T> {
     ///
     /// # Errors
     /// If it has one already.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let future = rondel::create_future();
+    ///     assert!(future.set_result(1).is_ok());
+    ///     assert_eq!(future.set_result(2), Err(rondel::InvalidStateError));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn set_result(&self, result: T) -> Result<(), InvalidStateError> {
         self.finish(Ok(result))
     }
@@ -86,6 +107,15 @@ impl<T: 'static> Future<T> {
     }
 
     /// Lets it be cancelled; `false` if it has a result.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let future = rondel::create_future::<()>();
+    ///     assert!(future.cancel());
+    ///     assert!(future.await.is_err());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancel(&self) -> bool {
         self.finish(Err(FutureError::Cancelled(CancelledError)))
             .is_ok()
@@ -137,11 +167,30 @@ impl<T: 'static> Future<T> {
 
 impl<T> Future<T> {
     /// Whether it has a result, an exception, or is cancelled.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let future = rondel::create_future();
+    ///     assert!(!future.done());
+    ///     future.set_result(1).unwrap();
+    ///     assert!(future.done());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn done(&self) -> bool {
         self.0.result.borrow().is_some()
     }
 
     /// Whether it is cancelled.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let future = rondel::create_future::<()>();
+    ///     future.cancel();
+    ///     assert!(future.cancelled());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancelled(&self) -> bool {
         matches!(
             *self.0.result.borrow(),
@@ -150,6 +199,16 @@ impl<T> Future<T> {
     }
 
     /// A copy of the result; `None` if it is not done, where asyncio has an `InvalidStateError`.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let future = rondel::create_future();
+    ///     assert!(future.result().is_none());
+    ///     future.set_result(1).unwrap();
+    ///     assert_eq!(future.result().unwrap().unwrap(), 1);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn result(&self) -> Option<Result<T, FutureError>>
     where
         T: Clone,
@@ -168,6 +227,17 @@ impl<T> Future<T> {
     ///
     /// # Cancel safety
     /// A future that is dropped has changed nothing.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let future = rondel::create_future::<i32>();
+    ///     let waited = rondel::timeout(Duration::from_millis(1), future.shielded()).await;
+    ///     assert!(waited.is_err() && !future.cancelled());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn shielded(&self) -> Result<T, FutureError>
     where
         T: Clone,

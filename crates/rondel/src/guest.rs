@@ -75,6 +75,15 @@ impl Guest {
     ///
     /// # Errors
     /// What `epoll_create1`, `eventfd` and `timerfd_create` fail with.
+    ///
+    /// ```
+    /// let guest = rondel::Guest::new()?;
+    /// let task = guest.enter(|| rondel::create_task(async { 42 }));
+    /// while !task.done() {
+    ///     guest.turn()?;
+    /// }
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn new() -> io::Result<Self> {
         let runtime = Rc::new(Runtime::new(Clock::Monotonic, Duration::ZERO)?);
         let timer = TimerFd::new()?;
@@ -110,6 +119,14 @@ impl Guest {
     ///
     /// # Errors
     /// What `epoll_wait` fails with.
+    ///
+    /// ```
+    /// let guest = rondel::Guest::new()?;
+    /// let task = guest.enter(|| rondel::create_task(async {}));
+    /// guest.turn()?;
+    /// assert!(task.done());
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn turn(&self) -> io::Result<()> {
         if self.depth.get() > 0 {
             return Ok(());
@@ -133,6 +150,13 @@ impl Guest {
     /// futures of this crate. May be called within itself, and from what runs in
     /// [`turn`](Self::turn). The outermost call counts as one step: what it has written is sent
     /// when it ends, and operations that are ready at once give way after 128 of them.
+    ///
+    /// ```
+    /// let guest = rondel::Guest::new()?;
+    /// let now = guest.enter(rondel::Instant::now);
+    /// assert!(guest.enter(rondel::Instant::now) >= now);
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn enter<R>(&self, f: impl FnOnce() -> R) -> R {
         let _inside = self.inside();
         if self.depth.get() == 1 {
@@ -149,6 +173,15 @@ impl Guest {
 
     /// How long it is until the next timer is due; `None` if there is none. The guest's descriptor
     /// becomes readable then by itself.
+    ///
+    /// ```
+    /// use std::time::Duration;
+    ///
+    /// let guest = rondel::Guest::new()?;
+    /// guest.enter(|| rondel::call_later(Duration::from_secs(60), || ()));
+    /// assert!(guest.next_deadline().is_some_and(|left| left <= Duration::from_secs(60)));
+    /// # Ok::<(), std::io::Error>(())
+    /// ```
     pub fn next_deadline(&self) -> Option<Duration> {
         let event_loop = &self.runtime.event_loop;
         let deadline = event_loop.next_deadline()?;

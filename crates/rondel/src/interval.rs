@@ -31,6 +31,17 @@ pub fn interval(period: Duration) -> Interval {
 ///
 /// # Panics
 /// If `period` is zero.
+///
+/// ```
+/// rondel::run(async {
+///     use std::time::Duration;
+///
+///     let start = rondel::Instant::now() + Duration::from_millis(1);
+///     let mut ticks = rondel::interval_at(start, Duration::from_secs(60));
+///     assert_eq!(ticks.tick().await, start);
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 pub fn interval_at(start: Instant, period: Duration) -> Interval {
     assert!(!period.is_zero(), "a period must not be zero");
     Interval {
@@ -98,6 +109,17 @@ pub struct Interval {
 
 impl Interval {
     /// What is to become of ticks that are missed.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let ticks = rondel::interval(Duration::from_secs(1));
+    ///     let ticks = ticks.missed_ticks(rondel::MissedTicks::Skip);
+    ///     assert_eq!(ticks.period(), Duration::from_secs(1));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     #[must_use]
     pub fn missed_ticks(mut self, missed: MissedTicks) -> Self {
         self.missed = missed;
@@ -108,6 +130,17 @@ impl Interval {
     ///
     /// # Cancel safety
     /// A future that is dropped has taken no tick.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let mut ticks = rondel::interval(Duration::from_millis(1));
+    ///     let first = ticks.tick().await;
+    ///     assert_eq!(ticks.tick().await - first, Duration::from_millis(1));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn tick(&mut self) -> Instant {
         let due = self.next;
         sleep_until(due).await;
@@ -126,11 +159,36 @@ impl Interval {
     }
 
     /// Lets the next tick come a period from now.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let mut ticks = rondel::interval(Duration::from_millis(2));
+    ///     ticks.tick().await;
+    ///     rondel::sleep(Duration::from_millis(1)).await;
+    ///     ticks.reset();
+    ///     let from = rondel::Instant::now();
+    ///     ticks.tick().await;
+    ///     assert!(from.elapsed() >= Duration::from_millis(1));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn reset(&mut self) {
         self.next = Instant::now() + self.period;
     }
 
     /// The time between two ticks.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let ticks = rondel::interval(Duration::from_millis(2));
+    ///     assert_eq!(ticks.period(), Duration::from_millis(2));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn period(&self) -> Duration {
         self.period
     }

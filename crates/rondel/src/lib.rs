@@ -60,7 +60,7 @@
 //! | `streams` | readers, writers, servers, and the connections that they share |
 //! | `task` | Rust futures as tasks: [`create_task`], [`gather`], [`task_group`] |
 //! | `sync` | [`Lock`], [`Event`], [`Condition`], [`Semaphore`], [`Barrier`], [`Queue`] |
-//! | `time`, `timeout` | [`sleep`], [`timeout`] |
+//! | `time`, `time_limit` | [`sleep`], [`timeout`] |
 //! | `resolver` | names to addresses: [`getaddrinfo`] |
 //! | `exceptions` | failures that reach nobody: [`set_exception_handler`] |
 //! | `blocking` | threads for work that blocks: [`spawn_blocking`] |
@@ -113,7 +113,7 @@ mod streams;
 mod sync;
 mod task;
 mod time;
-mod timeout;
+mod time_limit;
 
 pub use blocking::{BlockingTask, spawn_blocking};
 pub use calls::{Handle, TimerHandle, call_at, call_later, call_soon};
@@ -186,7 +186,7 @@ pub use task::{
     try_gather, try_gather_scoped, wait,
 };
 pub use time::{Instant, Sleep, advance, sleep, sleep_until, yield_now};
-pub use timeout::{Timeout, TimeoutHandle, timeout, timeout_at, timeout_scope};
+pub use time_limit::{Timeout, TimeoutHandle, timeout, timeout_at, timeout_scope};
 
 /// Runs the Rust programs of README and documentation. Some show what features give.
 #[cfg(all(doctest, feature = "hyper", feature = "rustls"))]

@@ -116,6 +116,22 @@ impl LoopHandle {
     /// `Send`; its output has to.
     ///
     /// If the loop is closed, or ends before the task does, the task counts as cancelled.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// rondel::run(async {
+    ///     let event_loop = rondel::get_running_loop();
+    ///     let thread = std::thread::spawn(move || {
+    ///         event_loop.run_coroutine_threadsafe(async || 6 * 7).result(None)
+    ///     });
+    ///     while !thread.is_finished() {
+    ///         rondel::yield_now().await;
+    ///     }
+    ///     assert_eq!(thread.join().unwrap()?, 42);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn run_coroutine_threadsafe<C, F>(&self, coroutine: C) -> ConcurrentFuture<F::Output>
     where
         C: FnOnce() -> F + Send + 'static,
@@ -156,6 +172,15 @@ impl LoopHandle {
     ///
     /// # Errors
     /// If the loop is closed.
+    ///
+    /// ```
+    /// let stopped = rondel::run(async {
+    ///     let event_loop = rondel::get_running_loop();
+    ///     std::thread::spawn(move || event_loop.stop());
+    ///     std::future::pending::<()>().await
+    /// });
+    /// assert!(matches!(stopped, Err(rondel::RunError::Stopped)));
+    /// ```
     pub fn stop(&self) -> Result<(), LoopClosedError> {
         self.call_soon_threadsafe(stop)
     }
@@ -316,11 +341,30 @@ impl<T> ConcurrentFuture<T> {
     }
 
     /// Whether the task is done.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let future = rondel::get_running_loop().run_coroutine_threadsafe(async || 1);
+    ///     while !future.done() {
+    ///         rondel::yield_now().await;
+    ///     }
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn done(&self) -> bool {
         self.0.lock().is_over
     }
 
     /// Asks for the task to be cancelled; `false` if it is done.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let event_loop = rondel::get_running_loop();
+    ///     let future = event_loop.run_coroutine_threadsafe(std::future::pending::<()>);
+    ///     assert!(future.cancel());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancel(&self) -> bool {
         let mut state = self.0.lock();
         if state.is_over {

@@ -93,6 +93,19 @@ pub fn shell(text: &str) -> Command {
 /// Dropping it leaves it running, as the standard library does (see
 /// [`kill_on_drop`](Self::kill_on_drop)); when it ends it is collected, as long as the loop runs,
 /// so that no zombie is left.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     use std::process::Command;
+///
+///     let mut command = Command::new("true");
+///     let mut process: rondel::Process = rondel::create_subprocess_exec(&mut command).await?;
+///     assert!(process.wait().await?.success());
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub struct Process {
     child: Option<Reaped>,
     pid: u32,
@@ -170,6 +183,17 @@ impl Process {
     }
 
     /// Its number.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let mut process = rondel::create_subprocess_shell("exit 0").await?;
+    ///     assert_ne!(process.pid(), std::process::id());
+    ///     process.wait().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn pid(&self) -> u32 {
         self.pid
     }
@@ -177,6 +201,17 @@ impl Process {
     /// How it has ended, if that is known by [`wait`](Self::wait) or
     /// [`communicate`](Self::communicate): the code it has exited with, or the number of the signal
     /// that has ended it, negated.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let mut process = rondel::create_subprocess_shell("exit 3").await?;
+    ///     process.wait().await?;
+    ///     assert_eq!(process.returncode(), Some(3));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn returncode(&self) -> Option<i32> {
         let status = self.status?;
         status
@@ -189,6 +224,16 @@ impl Process {
     ///
     /// # Errors
     /// What the kernel's wait fails with, `ECHILD` if somebody else has collected the child.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let mut process = rondel::create_subprocess_shell("exit 3").await?;
+    ///     assert_eq!(process.wait().await?.code(), Some(3));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn wait(&mut self) -> io::Result<ExitStatus> {
         if let Some(status) = self.status {
             return Ok(status);
@@ -211,6 +256,21 @@ impl Process {
     ///
     /// # Errors
     /// What reading or waiting fails with.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::process::Stdio;
+    ///
+    ///     let mut command = rondel::shell("tr a-z A-Z");
+    ///     command.stdin(Stdio::piped()).stdout(Stdio::piped());
+    ///     let mut process = rondel::create_subprocess_exec(&mut command).await?;
+    ///     let (output, errors) = process.communicate("hello").await?;
+    ///     assert_eq!((&*output, &*errors), (&b"HELLO"[..], &b""[..]));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn communicate(&mut self, input: impl AsRef<[u8]>) -> io::Result<(Vec<u8>, Vec<u8>)> {
         if let Some(stdin) = self.stdin.take() {
             stdin.write(input);
@@ -255,6 +315,18 @@ impl Process {
     ///
     /// # Errors
     /// What `kill` fails with.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let mut process = rondel::create_subprocess_shell("exec sleep 60").await?;
+    ///     process.send_signal(libc::SIGTERM)?;
+    ///     process.wait().await?;
+    ///     assert_eq!(process.returncode(), Some(-libc::SIGTERM));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn send_signal(&self, signal: i32) -> io::Result<()> {
         let Some(child) = &self.child else {
             return Ok(());
@@ -275,6 +347,17 @@ impl Process {
     ///
     /// # Errors
     /// As [`send_signal`](Self::send_signal).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let mut process = rondel::create_subprocess_shell("exec sleep 60").await?;
+    ///     process.terminate()?;
+    ///     assert!(!process.wait().await?.success());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn terminate(&self) -> io::Result<()> {
         self.send_signal(libc::SIGTERM)
     }
@@ -283,12 +366,33 @@ impl Process {
     ///
     /// # Errors
     /// As [`send_signal`](Self::send_signal).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let mut process = rondel::create_subprocess_shell("exec sleep 60").await?;
+    ///     process.kill()?;
+    ///     assert!(!process.wait().await?.success());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn kill(&self) -> io::Result<()> {
         self.send_signal(libc::SIGKILL)
     }
 
     /// Whether it is killed when this is dropped, so that a future that is cancelled leaves no
     /// child: no, if nothing is said.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let mut process = rondel::create_subprocess_shell("exec sleep 60").await?;
+    ///     process.kill_on_drop(true);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn kill_on_drop(&mut self, kill: bool) {
         self.kill_on_drop = kill;
     }

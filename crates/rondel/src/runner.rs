@@ -40,6 +40,12 @@ impl Runner {
     ///
     /// # Errors
     /// If no loop can be made.
+    ///
+    /// ```
+    /// let runner = rondel::Runner::new()?;
+    /// assert_eq!(runner.run(async { 42 })?, 42);
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn new() -> Result<Self, RunError> {
         Builder::new().build()
     }
@@ -58,6 +64,13 @@ impl Runner {
     ///
     /// # Panics
     /// With the panic of `main`.
+    ///
+    /// ```
+    /// let runner = rondel::Runner::new()?;
+    /// let task = runner.run(async { rondel::create_task(async { "begun in one run" }) })?;
+    /// assert_eq!(runner.run(task)?.unwrap(), "begun in one run");
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     #[track_caller]
     pub fn run<F: Future>(&self, main: F) -> Result<F::Output, RunError> {
         self.run_main(main)?.outcome()
@@ -87,11 +100,27 @@ impl Runner {
     }
 
     /// A handle of the loop, for other threads.
+    ///
+    /// ```
+    /// let runner = rondel::Runner::new()?;
+    /// let event_loop = runner.get_loop();
+    /// let future = event_loop.run_coroutine_threadsafe(async || 42);
+    /// assert_eq!(runner.run(future)?.unwrap(), 42);
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn get_loop(&self) -> LoopHandle {
         LoopHandle::new(&self.runtime)
     }
 
     /// Takes the loop down, as dropping does.
+    ///
+    /// ```
+    /// let runner = rondel::Runner::new()?;
+    /// let event_loop = runner.get_loop();
+    /// runner.close();
+    /// assert!(event_loop.stop().is_err());
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn close(self) {}
 
     #[track_caller]

@@ -36,6 +36,14 @@ pub struct Instant(u64);
 
 impl Instant {
     /// Now, by the running loop's clock; by the monotonic clock if there is none.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let earlier = rondel::Instant::now();
+    ///     assert!(rondel::Instant::now() >= earlier);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn now() -> Self {
         Self(
             runtime::try_current(|runtime| runtime.event_loop.now())
@@ -71,11 +79,34 @@ impl Instant {
     }
 
     /// How much time has passed since then; zero if it lies ahead.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let start = rondel::Instant::now();
+    ///     rondel::sleep(Duration::from_millis(1)).await;
+    ///     assert!(start.elapsed() >= Duration::from_millis(1));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn elapsed(self) -> Duration {
         Self::now() - self
     }
 
     /// How much later this is than `earlier`; zero if it isn't.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let start = rondel::Instant::now();
+    ///     let later = start + Duration::from_secs(1);
+    ///     assert_eq!(later.duration_since(start), Duration::from_secs(1));
+    ///     assert_eq!(start.duration_since(later), Duration::ZERO);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn duration_since(self, earlier: Self) -> Duration {
         Duration::from_nanos(self.0.saturating_sub(earlier.0))
     }
@@ -137,6 +168,17 @@ impl fmt::Debug for Instant {
 ///
 /// # Panics
 /// If no loop runs on this thread, or its clock is the real one.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// rondel::Builder::new().virtual_clock().run(async {
+///     let start = rondel::Instant::now();
+///     rondel::advance(Duration::from_secs(60));
+///     assert_eq!(start.elapsed(), Duration::from_secs(60));
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 #[track_caller]
 pub fn advance(duration: Duration) {
     runtime::with_current(|runtime| {

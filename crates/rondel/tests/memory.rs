@@ -86,14 +86,16 @@ fn tasks_that_nobody_has_waited_for() {
 
 #[test]
 fn tasks_that_have_slept() {
-    let slept = rondel::Builder::new().virtual_clock().run(left_by(async || {
-        let tasks: Vec<_> = (0..MANY)
-            .map(|number| create_task(sleep(Duration::from_millis(number as u64))))
-            .collect();
-        for task in tasks {
-            task.await.unwrap();
-        }
-    }));
+    let slept = rondel::Builder::new()
+        .virtual_clock()
+        .run(left_by(async || {
+            let tasks: Vec<_> = (0..MANY)
+                .map(|number| create_task(sleep(Duration::from_millis(number as u64))))
+                .collect();
+            for task in tasks {
+                task.await.unwrap();
+            }
+        }));
     let left = slept.unwrap();
     assert!(left <= KEPT, "{left} bytes");
 }

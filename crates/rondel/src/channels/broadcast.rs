@@ -66,6 +66,18 @@ impl<T> Values<T> {
 ///
 /// # Panics
 /// If `capacity` is zero.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// rondel::run(async {
+///     let (sender, mut ann) = rondel::broadcast::channel(10);
+///     let mut bob = sender.subscribe();
+///     sender.send("hello")?;
+///     assert_eq!((ann.recv().await?, bob.recv().await?), ("hello", "hello"));
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub fn channel<T: Clone>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     assert!(capacity > 0, "a channel needs room for a value");
     let shared = Rc::new(Shared {
@@ -96,6 +108,12 @@ impl<T: Clone> Sender<T> {
     ///
     /// # Errors
     /// The value, if there is no receiver.
+    ///
+    /// ```
+    /// let (sender, _one) = rondel::broadcast::channel(10);
+    /// let _two = sender.subscribe();
+    /// assert_eq!(sender.send(1), Ok(2));
+    /// ```
     pub fn send(&self, value: T) -> Result<usize, SendError<T>> {
         let receivers = self.0.receivers.get();
         if receivers == 0 {
@@ -115,6 +133,14 @@ impl<T: Clone> Sender<T> {
     }
 
     /// One more receiver, of what is sent from now on.
+    ///
+    /// ```
+    /// let (sender, mut first) = rondel::broadcast::channel(10);
+    /// sender.send(1).unwrap();
+    /// let mut late = sender.subscribe();
+    /// assert_eq!(first.try_recv(), Ok(1));
+    /// assert!(late.try_recv().is_err());
+    /// ```
     pub fn subscribe(&self) -> Receiver<T> {
         self.0.receivers.set(self.0.receivers.get() + 1);
         Receiver {
@@ -124,6 +150,13 @@ impl<T: Clone> Sender<T> {
     }
 
     /// How many receivers there are.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::broadcast::channel::<()>(1);
+    /// assert_eq!(sender.receiver_count(), 1);
+    /// drop(receiver);
+    /// assert_eq!(sender.receiver_count(), 0);
+    /// ```
     pub fn receiver_count(&self) -> usize {
         self.0.receivers.get()
     }
@@ -174,6 +207,19 @@ impl<T: Clone> Receiver<T> {
     ///
     /// # Cancel safety
     /// A future that is dropped has taken nothing.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use rondel::broadcast::{RecvError, channel};
+    ///
+    ///     let (sender, mut receiver) = channel(10);
+    ///     sender.send(1).unwrap();
+    ///     drop(sender);
+    ///     assert_eq!(receiver.recv().await, Ok(1));
+    ///     assert_eq!(receiver.recv().await, Err(RecvError::Closed));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn recv(&mut self) -> Result<T, RecvError> {
         budget::taken().await;
         loop {
@@ -190,6 +236,15 @@ impl<T: Clone> Receiver<T> {
     ///
     /// # Errors
     /// If it is not; if values were missed, once; if none will come.
+    ///
+    /// ```
+    /// use rondel::broadcast::{TryRecvError, channel};
+    ///
+    /// let (sender, mut receiver) = channel(10);
+    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    /// sender.send(1).unwrap();
+    /// assert_eq!(receiver.try_recv(), Ok(1));
+    /// ```
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         let mut values = self.shared.values.borrow_mut();
         if self.next < values.first {
@@ -247,6 +302,19 @@ impl<T> fmt::Debug for Receiver<T> {
 }
 
 /// Why [`recv`](Receiver::recv) gave no value.
+///
+/// ```
+/// rondel::run(async {
+///     use rondel::broadcast::{RecvError, channel};
+///
+///     let (sender, mut receiver) = channel(1);
+///     sender.send("missed").unwrap();
+///     sender.send("kept").unwrap();
+///     assert_eq!(receiver.recv().await, Err(RecvError::Lagged(1)));
+///     assert_eq!(receiver.recv().await, Ok("kept"));
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RecvError {
     /// So many values were missed; the next call gives the oldest there is.
@@ -267,6 +335,14 @@ impl fmt::Display for RecvError {
 impl Error for RecvError {}
 
 /// Why [`try_recv`](Receiver::try_recv) gave no value.
+///
+/// ```
+/// use rondel::broadcast::{TryRecvError, channel};
+///
+/// let (sender, mut receiver) = channel::<()>(1);
+/// drop(sender);
+/// assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TryRecvError {
     /// Nothing waits.

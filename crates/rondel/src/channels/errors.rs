@@ -4,6 +4,14 @@ use std::error::Error;
 use std::fmt;
 
 /// There is no receiver any more; the value comes back.
+///
+/// ```
+/// use rondel::broadcast::{SendError, channel};
+///
+/// let (sender, receiver) = channel(10);
+/// drop(receiver);
+/// assert_eq!(sender.send(1), Err(SendError(1)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct SendError<T>(pub T);
 
@@ -22,6 +30,15 @@ impl<T> fmt::Display for SendError<T> {
 impl<T> Error for SendError<T> {}
 
 /// The senders are gone, and have left nothing that could be received.
+///
+/// ```
+/// rondel::run(async {
+///     let (sender, receiver) = rondel::oneshot::channel::<()>();
+///     drop(sender);
+///     assert_eq!(receiver.await, Err(rondel::oneshot::RecvError));
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct RecvError;
 
@@ -34,6 +51,14 @@ impl fmt::Display for RecvError {
 impl Error for RecvError {}
 
 /// Why `try_recv` gave nothing.
+///
+/// ```
+/// use rondel::mpsc::{TryRecvError, channel};
+///
+/// let (sender, mut receiver) = channel::<()>(1);
+/// drop(sender);
+/// assert_eq!(receiver.try_recv(), Err(TryRecvError::Closed));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TryRecvError {
     /// There is no value yet.

@@ -34,12 +34,40 @@ struct Shared<T> {
 ///
 /// # Panics
 /// If `capacity` is zero.
+///
+/// ```
+/// rondel::run(async {
+///     let (sender, mut receiver) = rondel::mpsc::channel(2);
+///     rondel::create_task(async move {
+///         for number in 0..10 {
+///             if sender.send(number).await.is_err() {
+///                 break; // nobody receives any more
+///             }
+///         }
+///     })
+///     .detach();
+///     let mut sum = 0;
+///     while let Some(number) = receiver.recv().await {
+///         sum += number;
+///     }
+///     assert_eq!(sum, 45);
+/// })?;
+/// # Ok::<(), rondel::RunError>(())
+/// ```
 pub fn channel<T>(capacity: usize) -> (Sender<T>, Receiver<T>) {
     assert!(capacity > 0, "a channel needs room for a value");
     with_room(capacity)
 }
 
 /// A channel in which any number of values may wait: sending never does.
+///
+/// ```
+/// let (sender, receiver) = rondel::mpsc::unbounded();
+/// for number in 0..1000 {
+///     sender.try_send(number).unwrap();
+/// }
+/// assert_eq!(receiver.len(), 1000);
+/// ```
 pub fn unbounded<T>() -> (Sender<T>, Receiver<T>) {
     with_room(0)
 }
@@ -71,6 +99,16 @@ impl<T> Sender<T> {
     /// # Cancel safety
     /// A future that is dropped has sent nothing, and the value goes with it. Where that may
     /// happen, as in a `select!`, wait for [`reserve`](Self::reserve), and send then.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let (sender, receiver) = rondel::mpsc::channel(1);
+    ///     assert_eq!(sender.send(1).await, Ok(()));
+    ///     drop(receiver);
+    ///     assert_eq!(sender.send(2).await, Err(rondel::mpsc::SendError(2)));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn send(&self, value: T) -> Result<(), SendError<T>> {
         let sent = self.0.channel.put(value).await;
         sent.map_err(|error| SendError(error.0))
@@ -80,6 +118,14 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     /// If there is none, or the receiver is gone. The value is in the error.
+    ///
+    /// ```
+    /// use rondel::mpsc::TrySendError;
+    ///
+    /// let (sender, _receiver) = rondel::mpsc::channel(1);
+    /// assert_eq!(sender.try_send(1), Ok(()));
+    /// assert_eq!(sender.try_send(2), Err(TrySendError::Full(2)));
+    /// ```
     pub fn try_send(&self, value: T) -> Result<(), TrySendError<T>> {
         self.0
             .channel
@@ -117,6 +163,12 @@ impl<T> Sender<T> {
     }
 
     /// Whether the receiver is gone.
+    ///
+    /// ```
+    /// let (sender, mut receiver) = rondel::mpsc::channel::<()>(1);
+    /// receiver.close();
+    /// assert!(sender.is_closed());
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.0.channel.is_shut_down()
     }
@@ -140,11 +192,34 @@ impl<T> Drop for Sender<T> {
 }
 
 /// Room for one value; see [`Sender::reserve`]. Dropping it gives the room back.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// rondel::run(async {
+///     let (sender, mut receiver) = rondel::mpsc::channel(1);
+///     let permit: rondel::mpsc::Permit<'_, i32> = sender.reserve().await?;
+///     permit.send(1);
+///     assert_eq!(receiver.try_recv(), Ok(1));
+///     Ok(())
+/// })?
+/// # }
+/// ```
 #[must_use = "the room is given back when this is dropped"]
 pub struct Permit<'a, T>(Reserved<'a, Fifo<T>>);
 
 impl<T> Permit<'_, T> {
     /// Sends the value. If the receiver is gone, or has closed the channel, it is dropped.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// rondel::run(async {
+    ///     let (sender, mut receiver) = rondel::mpsc::channel(1);
+    ///     sender.reserve().await?.send("there was room");
+    ///     assert_eq!(receiver.try_recv(), Ok("there was room"));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn send(self, value: T) {
         self.0.put(value);
     }
@@ -167,6 +242,17 @@ impl<T> Receiver<T> {
     ///
     /// # Cancel safety
     /// A future that is dropped has taken nothing.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let (sender, mut receiver) = rondel::mpsc::channel(1);
+    ///     sender.try_send(1).unwrap();
+    ///     drop(sender);
+    ///     assert_eq!(receiver.recv().await, Some(1));
+    ///     assert_eq!(receiver.recv().await, None);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn recv(&mut self) -> Option<T> {
         self.0.channel.get().await.ok()
     }
@@ -175,6 +261,15 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// If it is not, or will not come.
+    ///
+    /// ```
+    /// use rondel::mpsc::TryRecvError;
+    ///
+    /// let (sender, mut receiver) = rondel::mpsc::channel(1);
+    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    /// sender.try_send(1).unwrap();
+    /// assert_eq!(receiver.try_recv(), Ok(1));
+    /// ```
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         self.0.channel.get_nowait().map_err(|error| match error {
             GetNowaitError::Empty => TryRecvError::Empty,
@@ -183,16 +278,37 @@ impl<T> Receiver<T> {
     }
 
     /// Lets nothing more be sent. What was sent before can still be received.
+    ///
+    /// ```
+    /// let (sender, mut receiver) = rondel::mpsc::channel(2);
+    /// sender.try_send(1).unwrap();
+    /// receiver.close();
+    /// assert!(sender.try_send(2).is_err());
+    /// assert_eq!(receiver.try_recv(), Ok(1));
+    /// ```
     pub fn close(&mut self) {
         self.0.channel.shutdown(false);
     }
 
     /// How many values wait.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::mpsc::channel(2);
+    /// sender.try_send(1).unwrap();
+    /// assert_eq!(receiver.len(), 1);
+    /// ```
     pub fn len(&self) -> usize {
         self.0.channel.qsize()
     }
 
     /// Whether none waits.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::mpsc::channel(2);
+    /// assert!(receiver.is_empty());
+    /// sender.try_send(1).unwrap();
+    /// assert!(!receiver.is_empty());
+    /// ```
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
@@ -225,6 +341,14 @@ impl<T> fmt::Debug for Receiver<T> {
 }
 
 /// Why [`try_send`](Sender::try_send) did not send; the value comes back.
+///
+/// ```
+/// use rondel::mpsc::{TrySendError, channel};
+///
+/// let (sender, receiver) = channel(1);
+/// drop(receiver);
+/// assert_eq!(sender.try_send(1), Err(TrySendError::Closed(1)));
+/// ```
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TrySendError<T> {
     /// There is no room.

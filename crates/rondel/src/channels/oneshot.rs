@@ -30,6 +30,17 @@ struct Shared<T> {
 }
 
 /// A sender and a receiver of one value.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// rondel::run(async {
+///     let (sender, receiver) = rondel::oneshot::channel();
+///     rondel::create_task(async move { sender.send("done") }).detach();
+///     assert_eq!(receiver.await?, "done");
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub fn channel<T>() -> (Sender<T>, Receiver<T>) {
     let shared = Rc::new(Shared {
         value: Cell::new(None),
@@ -55,6 +66,12 @@ impl<T> Sender<T> {
     ///
     /// # Errors
     /// The value, if the receiver is gone.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::oneshot::channel();
+    /// drop(receiver);
+    /// assert_eq!(sender.send("nobody wants it"), Err("nobody wants it"));
+    /// ```
     pub fn send(self, value: T) -> Result<(), T> {
         if self.0.closed.get() {
             return Err(value);
@@ -64,6 +81,13 @@ impl<T> Sender<T> {
     }
 
     /// Whether the receiver is gone.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::oneshot::channel::<()>();
+    /// assert!(!sender.is_closed());
+    /// drop(receiver);
+    /// assert!(sender.is_closed());
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.0.closed.get()
     }
@@ -127,6 +151,15 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// If it is not there, or will not come.
+    ///
+    /// ```
+    /// use rondel::oneshot::{TryRecvError, channel};
+    ///
+    /// let (sender, mut receiver) = channel();
+    /// assert_eq!(receiver.try_recv(), Err(TryRecvError::Empty));
+    /// sender.send(1).unwrap();
+    /// assert_eq!(receiver.try_recv(), Ok(1));
+    /// ```
     pub fn try_recv(&mut self) -> Result<T, TryRecvError> {
         match self.0.value.take() {
             Some(value) => Ok(value),
@@ -136,6 +169,12 @@ impl<T> Receiver<T> {
     }
 
     /// Takes nothing that is sent from now on. What was sent before can still be taken.
+    ///
+    /// ```
+    /// let (sender, mut receiver) = rondel::oneshot::channel();
+    /// receiver.close();
+    /// assert_eq!(sender.send(1), Err(1));
+    /// ```
     pub fn close(&mut self) {
         self.0.closed.set(true);
         if let Some(waiter) = self.0.sender.take() {

@@ -31,6 +31,18 @@ struct Shared<T> {
 }
 
 /// A value that is watched. The first one counts as seen.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// rondel::run(async {
+///     let (sender, mut receiver) = rondel::watch::channel("red");
+///     rondel::create_task(async move { sender.send("green") }).detach();
+///     receiver.changed().await?;
+///     assert_eq!(*receiver.borrow(), "green");
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
     let shared = Rc::new(Shared {
         value: RefCell::new(value),
@@ -57,6 +69,12 @@ impl<T> Sender<T> {
     ///
     /// # Panics
     /// If the value is being looked at: what [`borrow`](Receiver::borrow) gave is still there.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::watch::channel(1);
+    /// assert_eq!(sender.send(2), 1);
+    /// assert_eq!(*receiver.borrow(), 2);
+    /// ```
     pub fn send(&self, value: T) -> T {
         let before = self.0.value.replace(value);
         self.notify();
@@ -67,6 +85,12 @@ impl<T> Sender<T> {
     ///
     /// # Panics
     /// As [`send`](Self::send).
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::watch::channel(vec![1]);
+    /// sender.send_modify(|values| values.push(2));
+    /// assert_eq!(*receiver.borrow(), [1, 2]);
+    /// ```
     pub fn send_modify(&self, modify: impl FnOnce(&mut T)) {
         self.send_if_modified(|value| {
             modify(value);
@@ -78,6 +102,17 @@ impl<T> Sender<T> {
     ///
     /// # Panics
     /// As [`send`](Self::send).
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::watch::channel(5);
+    /// let largest = |new| {
+    ///     sender.send_if_modified(|value| std::mem::replace(value, new.max(*value)) < new)
+    /// };
+    /// assert!(!largest(3));
+    /// assert_eq!(receiver.has_changed(), Ok(false));
+    /// assert!(largest(7));
+    /// assert_eq!(receiver.has_changed(), Ok(true));
+    /// ```
     pub fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
         let modified = modify(&mut self.0.value.borrow_mut());
         if modified {
@@ -92,11 +127,23 @@ impl<T> Sender<T> {
     }
 
     /// The value. Don't keep the borrow over an `await`: nothing can be sent meanwhile.
+    ///
+    /// ```
+    /// let (sender, _receiver) = rondel::watch::channel(1);
+    /// assert_eq!(*sender.borrow(), 1);
+    /// ```
     pub fn borrow(&self) -> Ref<'_, T> {
         self.0.value.borrow()
     }
 
     /// One more receiver, that has seen the value as it is now.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::watch::channel(1);
+    /// sender.send(2);
+    /// assert_eq!(receiver.has_changed(), Ok(true));
+    /// assert_eq!(sender.subscribe().has_changed(), Ok(false));
+    /// ```
     pub fn subscribe(&self) -> Receiver<T> {
         self.0.receivers.set(self.0.receivers.get() + 1);
         Receiver {
@@ -106,6 +153,12 @@ impl<T> Sender<T> {
     }
 
     /// Whether there are no receivers.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::watch::channel(1);
+    /// drop(receiver);
+    /// assert!(sender.is_closed());
+    /// ```
     pub fn is_closed(&self) -> bool {
         self.0.receivers.get() == 0
     }
@@ -114,6 +167,15 @@ impl<T> Sender<T> {
     ///
     /// # Cancel safety
     /// A future that is dropped has changed nothing.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let (sender, receiver) = rondel::watch::channel(1);
+    ///     rondel::create_task(async move { drop(receiver) }).detach();
+    ///     sender.closed().await;
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn closed(&self) {
         while !self.is_closed() {
             self.0.closed.wait().await;
@@ -155,11 +217,25 @@ pub struct Receiver<T> {
 
 impl<T> Receiver<T> {
     /// The value; it does not count as seen by that. Don't keep the borrow over an `await`.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::watch::channel(1);
+    /// sender.send(2);
+    /// assert_eq!(*receiver.borrow(), 2);
+    /// assert_eq!(receiver.has_changed(), Ok(true));
+    /// ```
     pub fn borrow(&self) -> Ref<'_, T> {
         self.shared.value.borrow()
     }
 
     /// The value, which counts as seen. Don't keep the borrow over an `await`.
+    ///
+    /// ```
+    /// let (sender, mut receiver) = rondel::watch::channel(1);
+    /// sender.send(2);
+    /// assert_eq!(*receiver.borrow_and_update(), 2);
+    /// assert_eq!(receiver.has_changed(), Ok(false));
+    /// ```
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
         self.seen = self.shared.version.get();
         self.shared.value.borrow()
@@ -169,6 +245,13 @@ impl<T> Receiver<T> {
     ///
     /// # Errors
     /// If there is none, and all senders are gone.
+    ///
+    /// ```
+    /// let (sender, receiver) = rondel::watch::channel(1);
+    /// assert_eq!(receiver.has_changed(), Ok(false));
+    /// sender.send(1);
+    /// assert_eq!(receiver.has_changed(), Ok(true));
+    /// ```
     pub fn has_changed(&self) -> Result<bool, RecvError> {
         if self.seen != self.shared.version.get() {
             return Ok(true);
@@ -186,6 +269,19 @@ impl<T> Receiver<T> {
     ///
     /// # Cancel safety
     /// A future that is dropped has seen nothing.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// rondel::run(async {
+    ///     let (sender, mut receiver) = rondel::watch::channel(1);
+    ///     sender.send(2);
+    ///     sender.send(3);
+    ///     receiver.changed().await?;
+    ///     assert_eq!(*receiver.borrow(), 3);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn changed(&mut self) -> Result<(), RecvError> {
         while !self.has_changed()? {
             self.shared.changed.wait().await;

@@ -1,7 +1,7 @@
 //! Files, by threads that may block: the standard library's `std::fs`, to be awaited.
 //!
 //! The kernel has no readiness for files: a read of one blocks the thread until the disk has
-//! answered. So each call here runs in the pool of [`spawn_blocking`](crate::spawn_blocking).
+//! answered. So each call here runs in the pool of [`spawn_blocking`].
 //! Names, arguments and errors are those of `std::fs`; [`File`] differs where a dropped future
 //! would lose data otherwise.
 //!

@@ -45,6 +45,18 @@ pub fn from_std(socket: impl Into<OwnedFd>) -> io::Result<(StreamReader, StreamW
 }
 
 /// What [`into_std`] gives back.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+///     let (reader, writer) = rondel::from_std(ours)?;
+///     let adopted: rondel::Adopted = rondel::into_std(reader, writer).await?;
+///     let _stream = std::os::unix::net::UnixStream::from(adopted.socket);
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub struct Adopted {
     /// The socket, which still does not block: `set_nonblocking(false)` changes that.
     pub socket: OwnedFd,

@@ -21,7 +21,7 @@ use crate::exceptions::call_exception_handler;
 use crate::runtime::{Runtime, Source};
 use crate::signal::Interrupts;
 use crate::task::create_task;
-use crate::timeout::timeout;
+use crate::time_limit::timeout;
 
 /// How long is waited for a peer that takes nothing, unless the program sets it.
 pub(crate) const DEFAULT: Duration = Duration::from_secs(10);

@@ -58,6 +58,20 @@ pub async fn listen(
 ///
 /// # Errors
 /// As [`start_unix_server`](crate::start_unix_server).
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let path = format!("\0rondel-listen-{}", std::process::id());
+///     let listener = rondel::listen_unix(&path, rondel::ServerOptions::default())?;
+///     let (_reader, writer) = rondel::open_unix_connection(&path).await?;
+///     writer.write("hello\n");
+///     let (mut reader, _writer) = listener.accept().await?;
+///     assert_eq!(reader.readline().await?, b"hello\n");
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub fn listen_unix(path: impl AsRef<Path>, options: ServerOptions) -> io::Result<StreamListener> {
     let (socket, unlink) = binding::bind_unix(path.as_ref(), &options)?;
     Ok(StreamListener::new(socket.into(), &options, unlink))
@@ -65,6 +79,20 @@ pub fn listen_unix(path: impl AsRef<Path>, options: ServerOptions) -> io::Result
 
 /// A listening socket, of [`listen`] or [`from_std`](Self::from_std). Dropping it ends the
 /// listening.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let options = rondel::ServerOptions::default();
+///     let listener: rondel::StreamListener = rondel::listen(("127.0.0.1", 0), options).await?;
+///     let (_reader, writer) = rondel::open_connection(listener.local_addr()?).await?;
+///     writer.write("hello\n");
+///     let (mut reader, _writer) = listener.accept().await?;
+///     assert_eq!(reader.readline().await?, b"hello\n");
+///     Ok(())
+/// })?
+/// # }
+/// ```
 pub struct StreamListener {
     socket: AsyncFd<OwnedFd>,
     limit: usize,
@@ -88,6 +116,18 @@ impl StreamListener {
     ///
     /// # Errors
     /// What making it non-blocking fails with.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let listener = std::net::TcpListener::bind("127.0.0.1:0")?;
+    ///     let listener = rondel::StreamListener::from_std(listener)?;
+    ///     let _client = rondel::open_connection(listener.local_addr()?).await?;
+    ///     let (_reader, _writer) = listener.accept().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn from_std(listener: impl Into<OwnedFd>) -> io::Result<Self> {
         let socket = binding::adopted(listener.into())?;
         Ok(Self::new(socket, &ServerOptions::default(), None))
@@ -99,6 +139,19 @@ impl StreamListener {
     /// What `accept` fails with. When descriptors or memory are used up (`EMFILE`, `ENFILE`, …),
     /// the call after that first waits for a second, so that a loop which only reports errors does
     /// not spin.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let options = rondel::ServerOptions::default();
+    ///     let listener = rondel::listen(("127.0.0.1", 0), options).await?;
+    ///     let (reader, _writer) = rondel::open_connection(listener.local_addr()?).await?;
+    ///     let (accepted, _) = listener.accept().await?;
+    ///     assert_eq!(accepted.peer_addr()?, reader.local_addr()?);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn accept(&self) -> io::Result<(StreamReader, StreamWriter)> {
         if let Some(at) = self.retry_at.get() {
             sleep_until(at).await;
@@ -127,6 +180,17 @@ impl StreamListener {
     ///
     /// # Errors
     /// `Unsupported` for a Unix socket.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let options = rondel::ServerOptions::default();
+    ///     let listener = rondel::listen(("127.0.0.1", 0), options).await?;
+    ///     assert_ne!(listener.local_addr()?.port(), 0);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         Address::of_socket(self.socket.as_fd().as_raw_fd())?
             .as_socket()

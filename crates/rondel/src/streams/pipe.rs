@@ -138,6 +138,17 @@ pub fn stdin() -> io::Result<StreamReader> {
 ///
 /// # Errors
 /// What opening it fails with.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let output = rondel::stdout()?;
+///     output.write("hello\n");
+///     output.drain().await?;
+///     Ok(())
+/// })?
+/// # }
+/// ```
 #[track_caller]
 pub fn stdout() -> io::Result<StreamWriter> {
     open_write_pipe(own(io::stdout().as_fd(), libc::O_WRONLY)?)
@@ -147,6 +158,17 @@ pub fn stdout() -> io::Result<StreamWriter> {
 ///
 /// # Errors
 /// What opening it fails with.
+///
+/// ```
+/// # fn main() -> std::io::Result<()> {
+/// rondel::run(async {
+///     let errors = rondel::stderr()?;
+///     errors.write("no failure, an example\n");
+///     errors.drain().await?;
+///     Ok(())
+/// })?
+/// # }
+/// ```
 #[track_caller]
 pub fn stderr() -> io::Result<StreamWriter> {
     open_write_pipe(own(io::stderr().as_fd(), libc::O_WRONLY)?)

@@ -156,6 +156,17 @@ impl StreamReader {
     ///
     /// # Errors
     /// `Unsupported` for a socket that has no host and port, as a Unix socket.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     let (reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert_eq!(reader.peer_addr()?, server.addresses()[0]);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.connection()?.peer_addr()
     }
@@ -164,6 +175,17 @@ impl StreamReader {
     ///
     /// # Errors
     /// As [`peer_addr`](Self::peer_addr); `NotConnected` if the connection is closed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     let (reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert!(reader.local_addr()?.ip().is_loopback());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.connection()?.local_addr()
     }
@@ -316,6 +338,22 @@ impl StreamReader {
     ///
     /// # Panics
     /// If there are not so many.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::Write;
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (mut reader, _writer) = rondel::from_std(ours)?;
+    ///     theirs.write_all(b"hello")?;
+    ///     assert_eq!(reader.fill_buf().await?, b"hello");
+    ///     reader.consume(2);
+    ///     assert_eq!(reader.fill_buf().await?, b"llo");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn consume(&mut self, n: usize) {
         self.begin();
         assert!(n <= self.buffer.len(), "more is consumed than there is");
@@ -327,6 +365,21 @@ impl StreamReader {
     ///
     /// # Errors
     /// What has broken the connection.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::Write;
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (mut reader, _writer) = rondel::from_std(ours)?;
+    ///     theirs.write_all(b"all of it")?;
+    ///     drop(theirs);
+    ///     assert_eq!(reader.read_to_end().await?, b"all of it");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn read_to_end(&mut self) -> io::Result<&[u8]> {
         self.begin();
         self.step(|_, eof| if eof { Step::Incomplete } else { Step::Wait })
@@ -342,6 +395,23 @@ impl StreamReader {
     /// # Errors
     /// `InvalidData` if the line is longer than the limit; it is thrown away then, as asyncio does.
     /// What has broken the connection.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::Write;
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (mut reader, _writer) = rondel::from_std(ours)?;
+    ///     theirs.write_all(b"one\ntwo")?;
+    ///     drop(theirs);
+    ///     assert_eq!(reader.readline().await?, b"one\n");
+    ///     assert_eq!(reader.readline().await?, b"two");
+    ///     assert_eq!(reader.readline().await?, b"");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn readline(&mut self) -> io::Result<&[u8]> {
         const NEWLINE: &[u8] = b"\n";
         self.begin();
@@ -369,6 +439,23 @@ impl StreamReader {
     /// # Errors
     /// [`ReadError::Incomplete`], with what there was, if the stream ends before; the stream is at
     /// its end then.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::Write;
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (mut reader, _writer) = rondel::from_std(ours)?;
+    ///     theirs.write_all(&[0, 5])?;
+    ///     theirs.write_all(b"hello")?;
+    ///     let length = reader.readexactly(2).await?.try_into().unwrap();
+    ///     let length = u16::from_be_bytes(length);
+    ///     assert_eq!(reader.readexactly(length.into()).await?, b"hello");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn readexactly(&mut self, n: usize) -> Result<&[u8], ReadError> {
         self.begin();
         match self
@@ -389,6 +476,20 @@ impl StreamReader {
     ///
     /// # Panics
     /// If the separator is empty.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::Write;
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (mut reader, _writer) = rondel::from_std(ours)?;
+    ///     theirs.write_all(b"head\r\n\r\nbody")?;
+    ///     assert_eq!(reader.readuntil(b"\r\n\r\n").await?, b"head\r\n\r\n");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn readuntil(&mut self, separator: &[u8]) -> Result<&[u8], ReadError> {
         assert!(
             !separator.is_empty(),
@@ -446,6 +547,20 @@ impl StreamReader {
     }
 
     /// Whether the stream has ended and everything is read.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (mut reader, _writer) = rondel::from_std(ours)?;
+    ///     assert!(!reader.at_eof());
+    ///     drop(theirs);
+    ///     assert_eq!(reader.read(1).await?, b"");
+    ///     assert!(reader.at_eof());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn at_eof(&self) -> bool {
         self.source.is_eof() && self.buffer.len() == self.given && !self.source.has_arrived()
     }

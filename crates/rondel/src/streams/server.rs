@@ -563,17 +563,52 @@ pub struct Server {
 impl Server {
     /// The addresses it was bound to; asyncio's `[s.getsockname() for s in server.sockets]`. Empty
     /// for a Unix server.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     assert!(server.addresses()[0].ip().is_loopback());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn addresses(&self) -> &[SocketAddr] {
         &self.addresses
     }
 
     /// Whether it accepts connections.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     assert!(server.is_serving());
+    ///     server.close();
+    ///     assert!(!server.is_serving());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn is_serving(&self) -> bool {
         self.serving.is_serving()
     }
 
     /// Serves until the task is cancelled (by Ctrl-C, say), which closes the server, or until
     /// somebody [closes](Self::close) it and its connections are over.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     let served = rondel::timeout(Duration::from_millis(1), server.serve_forever()).await;
+    ///     assert!(served.is_err());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn serve_forever(&self) {
         struct CloseOnDrop<'a>(&'a Serving);
         impl Drop for CloseOnDrop<'_> {
@@ -586,11 +621,33 @@ impl Server {
     }
 
     /// Stops listening. Connections live on.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     server.close();
+    ///     assert!(rondel::open_connection(server.addresses()[0]).await.is_err());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn close(&self) {
         self.serving.close();
     }
 
     /// Waits until the server is closed and all its connections are over.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     server.close();
+    ///     server.wait_closed().await;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn wait_closed(&self) {
         self.serving
             .wait_until(|serving| !serving.is_serving() && serving.connections.borrow().is_empty())
@@ -598,6 +655,21 @@ impl Server {
     }
 
     /// Closes all connections, each when what was written to it is sent.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let wait = async |mut reader: rondel::StreamReader, _| reader.read(1).await.map(|_| ());
+    ///     let server = rondel::start_server(wait, ("127.0.0.1", 0)).await?;
+    ///     let (mut reader, _writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     rondel::sleep(std::time::Duration::from_millis(1)).await;
+    ///     server.close();
+    ///     server.close_clients();
+    ///     assert_eq!(reader.read(1).await?, b"");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn close_clients(&self) {
         for connection in self.serving.clients() {
             connection.close();
@@ -605,6 +677,17 @@ impl Server {
     }
 
     /// Closes all connections at once.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     server.close();
+    ///     server.abort_clients();
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn abort_clients(&self) {
         for connection in self.serving.clients() {
             connection.abort();

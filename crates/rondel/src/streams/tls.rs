@@ -11,7 +11,7 @@ use rustls::{
 };
 
 use super::{StreamReader, StreamWriter};
-use crate::timeout::timeout;
+use crate::time_limit::timeout;
 
 /// asyncio's `SSL_HANDSHAKE_TIMEOUT`.
 pub(crate) const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(60);

@@ -91,6 +91,23 @@ impl StreamWriter {
     ///
     /// # Panics
     /// After [`write_eof`](Self::write_eof).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::Read;
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.write("hello");
+    ///     writer.flushed().await?;
+    ///     let mut memory = [0; 5];
+    ///     theirs.read_exact(&mut memory)?;
+    ///     assert_eq!(&memory, b"hello");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn write(&self, data: impl AsRef<[u8]>) {
         self.write_bytes(data.as_ref());
     }
@@ -99,6 +116,18 @@ impl StreamWriter {
     ///
     /// # Panics
     /// As [`write`](Self::write).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.writelines(["one\n", "two\n"]);
+    ///     writer.drain().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn writelines<D: AsRef<[u8]>>(&self, pieces: impl IntoIterator<Item = D>) {
         for piece in pieces {
             self.write_bytes(piece.as_ref());
@@ -110,6 +139,20 @@ impl StreamWriter {
     ///
     /// # Panics
     /// As [`write`](Self::write).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::IoSlice;
+    ///
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.write_vectored(&[IoSlice::new(b"head"), IoSlice::new(b"body")]);
+    ///     writer.drain().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn write_vectored(&self, pieces: &[io::IoSlice<'_>]) {
         for piece in pieces {
             self.write_bytes(piece);
@@ -151,6 +194,17 @@ impl StreamWriter {
     ///
     /// # Panics
     /// As [`write`](Self::write).
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.write_all(b"hello").await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn write_all(&self, data: &[u8]) -> io::Result<()> {
         const PIECE: usize = 64 * 1024;
         for piece in data.chunks(PIECE) {
@@ -167,6 +221,20 @@ impl StreamWriter {
     ///
     /// # Errors
     /// What has broken the connection; `ConnectionReset` if it is closed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     for number in 0..10 {
+    ///         writer.write(format!("{number}\n"));
+    ///         writer.drain().await?; // not faster than the peer reads
+    ///     }
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn drain(&self) -> io::Result<()> {
         let connection = match &self.target {
             Target::Socket(connection) => connection,
@@ -231,6 +299,24 @@ impl StreamWriter {
     ///
     /// # Errors
     /// What `shutdown` fails with.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     use std::io::Read;
+    ///
+    ///     let (ours, mut theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.write("that was all");
+    ///     writer.write_eof()?;
+    ///     writer.flushed().await?;
+    ///     let mut all = String::new();
+    ///     theirs.read_to_string(&mut all)?;
+    ///     assert_eq!(all, "that was all");
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn write_eof(&self) -> io::Result<()> {
         match &self.target {
             Target::Socket(connection) => connection.write_eof(),
@@ -243,6 +329,19 @@ impl StreamWriter {
 
     /// Closes the connection, both directions, after what was written is sent. Nothing is received
     /// any more; what was can be read.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.write("goodbye");
+    ///     writer.close();
+    ///     writer.wait_closed().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn close(&self) {
         match &self.target {
             Target::Socket(connection) => connection.close(),
@@ -251,6 +350,19 @@ impl StreamWriter {
     }
 
     /// Closes the connection at once; what was not sent is lost.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.write(vec![0; 10_000_000]);
+    ///     writer.abort(); // what is not sent by now never is
+    ///     assert!(writer.is_closing());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn abort(&self) {
         match &self.target {
             Target::Socket(connection) => connection.abort(),
@@ -259,6 +371,19 @@ impl StreamWriter {
     }
 
     /// Whether the connection is closed, or about to be.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     assert!(!writer.is_closing());
+    ///     writer.close();
+    ///     assert!(writer.is_closing());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn is_closing(&self) -> bool {
         match &self.target {
             Target::Socket(connection) => connection.is_closing(),
@@ -271,6 +396,18 @@ impl StreamWriter {
     ///
     /// # Errors
     /// What has broken the connection.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.close();
+    ///     writer.wait_closed().await?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub async fn wait_closed(&self) -> io::Result<()> {
         let connection = match &self.target {
             Target::Socket(connection) => connection,
@@ -285,11 +422,33 @@ impl StreamWriter {
     }
 
     /// `get_extra_info("peername")`: the other end's address. `None` for Unix sockets.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     let (_reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert_eq!(writer.peername(), Some(server.addresses()[0]));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn peername(&self) -> Option<SocketAddr> {
         self.peer_addr().ok()
     }
 
     /// `get_extra_info("sockname")`: this end's address. `None` for Unix sockets and closed ones.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     let (_reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert!(writer.sockname().is_some());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn sockname(&self) -> Option<SocketAddr> {
         self.local_addr().ok()
     }
@@ -299,6 +458,18 @@ impl StreamWriter {
     ///
     /// # Panics
     /// If `f` itself uses the connection.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     let (_reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     let copy = writer.with_socket(|socket| socket.try_clone_to_owned());
+    ///     assert!(copy.is_some_and(|copy| copy.is_ok()));
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn with_socket<R>(&self, f: impl FnOnce(BorrowedFd<'_>) -> R) -> Option<R> {
         match &self.target {
             Target::Socket(connection) => connection.with_socket(|socket| f(socket.as_fd())),
@@ -310,6 +481,17 @@ impl StreamWriter {
     ///
     /// # Errors
     /// `Unsupported` for a socket that has no host and port, as a Unix socket.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     let (_reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert_eq!(writer.peer_addr()?, server.addresses()[0]);
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn peer_addr(&self) -> io::Result<SocketAddr> {
         self.connection()?.peer_addr()
     }
@@ -318,6 +500,17 @@ impl StreamWriter {
     ///
     /// # Errors
     /// As [`peer_addr`](Self::peer_addr); `NotConnected` if the connection is closed.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let server = rondel::start_server(async |_, _| (), ("127.0.0.1", 0)).await?;
+    ///     let (_reader, writer) = rondel::open_connection(server.addresses()[0]).await?;
+    ///     assert!(writer.local_addr()?.ip().is_loopback());
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn local_addr(&self) -> io::Result<SocketAddr> {
         self.connection()?.local_addr()
     }
@@ -333,6 +526,19 @@ impl StreamWriter {
     }
 
     /// How many bytes are written but not sent.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     writer.write(vec![0; 10_000_000]);
+    ///     assert!(writer.write_buffer_size() > 1_000_000, "more than the kernel takes");
+    ///     writer.abort();
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn write_buffer_size(&self) -> usize {
         match &self.target {
             Target::Socket(connection) => connection.write_buffer_size(),
@@ -345,6 +551,18 @@ impl StreamWriter {
     ///
     /// # Errors
     /// `InvalidInput` if `high < low`.
+    ///
+    /// ```
+    /// # fn main() -> std::io::Result<()> {
+    /// rondel::run(async {
+    ///     let (ours, _theirs) = std::os::unix::net::UnixStream::pair()?;
+    ///     let (_reader, writer) = rondel::from_std(ours)?;
+    ///     // `drain` waits from 1 MiB on, until it is 256 KiB.
+    ///     writer.set_write_buffer_limits(1 << 20, 1 << 18)?;
+    ///     Ok(())
+    /// })?
+    /// # }
+    /// ```
     pub fn set_write_buffer_limits(&self, high: usize, low: usize) -> io::Result<()> {
         match &self.target {
             Target::Socket(connection) => connection.set_write_buffer_limits(high, low),

@@ -44,6 +44,11 @@ impl Barrier {
     ///
     /// # Panics
     /// If `parties` is zero; asyncio's `ValueError`.
+    ///
+    /// ```
+    /// let barrier = rondel::Barrier::new(3);
+    /// assert_eq!(barrier.parties(), 3);
+    /// ```
     pub fn new(parties: usize) -> Self {
         assert!(parties > 0, "parties must be > 0");
         Self {
@@ -152,11 +157,19 @@ impl Barrier {
     }
 
     /// How many tasks it waits for.
+    ///
+    /// ```
+    /// assert_eq!(rondel::Barrier::new(2).parties(), 2);
+    /// ```
     pub fn parties(&self) -> usize {
         self.parties
     }
 
     /// How many tasks wait for the others.
+    ///
+    /// ```
+    /// assert_eq!(rondel::Barrier::new(2).n_waiting(), 0);
+    /// ```
     pub fn n_waiting(&self) -> usize {
         match self.state.get() {
             State::Filling => self.count.get(),
@@ -165,6 +178,16 @@ impl Barrier {
     }
 
     /// Whether it is broken.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let barrier = rondel::Barrier::new(2);
+    ///     assert!(!barrier.broken());
+    ///     barrier.abort().await;
+    ///     assert!(barrier.broken());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn broken(&self) -> bool {
         self.state.get() == State::Broken
     }

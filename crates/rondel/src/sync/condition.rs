@@ -44,6 +44,11 @@ pub struct Condition<T: ?Sized = ()> {
 
 impl<T> Condition<T> {
     /// A condition with a lock of its own.
+    ///
+    /// ```
+    /// let condition = rondel::Condition::new("value");
+    /// assert!(!condition.locked());
+    /// ```
     pub fn new(value: T) -> Self {
         Self::with_lock(Rc::new(Lock::new(value)))
     }
@@ -51,6 +56,19 @@ impl<T> Condition<T> {
 
 impl<T: ?Sized> Condition<T> {
     /// A condition of a lock that is used by others, too, e.g. by another condition.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::rc::Rc;
+    ///
+    ///     let lock = Rc::new(rondel::Lock::new(0));
+    ///     let not_empty = rondel::Condition::with_lock(Rc::clone(&lock));
+    ///     let not_full = rondel::Condition::with_lock(lock);
+    ///     let _guard = not_empty.acquire().await;
+    ///     assert!(not_full.locked());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn with_lock(lock: Rc<Lock<T>>) -> Self {
         Self {
             waiters: WaitList::default(),
@@ -62,6 +80,16 @@ impl<T: ?Sized> Condition<T> {
     ///
     /// # Cancel safety
     /// As [`Lock::acquire`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let condition = rondel::Condition::new(1);
+    ///     let mut guard = condition.acquire().await;
+    ///     *guard += 1;
+    ///     guard.notify_all();
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn acquire(&self) -> ConditionGuard<'_, T> {
         ConditionGuard {
             guard: self.lock.acquire().await,
@@ -70,6 +98,17 @@ impl<T: ?Sized> Condition<T> {
     }
 
     /// As [`Lock::locked`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let condition = rondel::Condition::new(());
+    ///     let guard = condition.acquire().await;
+    ///     assert!(condition.locked());
+    ///     drop(guard);
+    ///     assert!(!condition.locked());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn locked(&self) -> bool {
         self.lock.locked()
     }
@@ -154,6 +193,16 @@ impl<'a, T: ?Sized> ConditionGuard<'a, T> {
     ///
     /// # Cancel safety
     /// As [`wait`](Self::wait).
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let condition = rondel::Condition::new(3);
+    ///     // It says yes at once: nobody is waited for.
+    ///     let guard = condition.acquire().await.wait_for(|value| *value > 2).await;
+    ///     assert_eq!(*guard, 3);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn wait_for(self, mut predicate: impl FnMut(&mut T) -> bool) -> Self {
         let mut guard = self;
         while !predicate(&mut guard) {
@@ -163,6 +212,25 @@ impl<'a, T: ?Sized> ConditionGuard<'a, T> {
     }
 
     /// Wakes the first `n` of those who wait. They go on one after the other, as they get the lock.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::rc::Rc;
+    ///
+    ///     let condition = Rc::new(rondel::Condition::new(()));
+    ///     let of_tasks = Rc::clone(&condition);
+    ///     let waiting = move || {
+    ///         let condition = Rc::clone(&of_tasks);
+    ///         rondel::create_task(async move { drop(condition.acquire().await.wait().await) })
+    ///     };
+    ///     let (first, second) = (waiting(), waiting());
+    ///     rondel::yield_now().await;
+    ///     condition.acquire().await.notify(1);
+    ///     first.await.unwrap();
+    ///     assert!(!second.done());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn notify(&self, n: usize) {
         for _ in 0..n {
             if !self.condition.waiters.wake_next_or_cancelled() {
@@ -172,16 +240,42 @@ impl<'a, T: ?Sized> ConditionGuard<'a, T> {
     }
 
     /// Wakes all who wait.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let condition = rondel::Condition::new(());
+    ///     condition.acquire().await.notify_all(); // nobody waits, nothing happens
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn notify_all(&self) {
         self.condition.notify_all();
     }
 
     /// The plain guard of the lock.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let condition = rondel::Condition::new(1);
+    ///     let guard: rondel::LockGuard<'_, i32> = condition.acquire().await.into_guard();
+    ///     assert_eq!(*guard, 1);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn into_guard(self) -> LockGuard<'a, T> {
         self.guard
     }
 
     /// The lock, e.g. for another condition.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let condition = rondel::Condition::new(1);
+    ///     let lock = condition.acquire().await.lock();
+    ///     assert!(!lock.locked(), "the guard is gone");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn lock(&self) -> &'a Lock<T> {
         self.guard.lock()
     }

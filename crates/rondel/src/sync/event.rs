@@ -30,11 +30,21 @@ pub struct Event {
 
 impl Event {
     /// An event that is not set.
+    ///
+    /// ```
+    /// assert!(!rondel::Event::new().is_set());
+    /// ```
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Whether it is set.
+    ///
+    /// ```
+    /// let event = rondel::Event::new();
+    /// event.set();
+    /// assert!(event.is_set());
+    /// ```
     pub fn is_set(&self) -> bool {
         self.value.get()
     }
@@ -55,6 +65,13 @@ impl Event {
     }
 
     /// Takes it back: from now on [`wait`](Self::wait) waits again.
+    ///
+    /// ```
+    /// let event = rondel::Event::new();
+    /// event.set();
+    /// event.clear();
+    /// assert!(!event.is_set());
+    /// ```
     pub fn clear(&self) {
         self.value.set(false);
     }
@@ -63,6 +80,15 @@ impl Event {
     ///
     /// # Cancel safety
     /// A future that is dropped has taken nothing.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let event = rondel::Event::new();
+    ///     event.set();
+    ///     event.wait().await;
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn wait(&self) {
         if self.is_set() {
             budget::taken().await;

@@ -49,6 +49,11 @@ pub struct Lock<T: ?Sized = ()> {
 
 impl<T> Lock<T> {
     /// A lock that nobody has.
+    ///
+    /// ```
+    /// let lock = rondel::Lock::new("value");
+    /// assert!(!lock.locked());
+    /// ```
     pub fn new(value: T) -> Self {
         Self {
             locked: Cell::new(false),
@@ -58,6 +63,10 @@ impl<T> Lock<T> {
     }
 
     /// The value, of a lock that nobody uses any more.
+    ///
+    /// ```
+    /// assert_eq!(rondel::Lock::new("value").into_inner(), "value");
+    /// ```
     pub fn into_inner(self) -> T {
         self.value.into_inner()
     }
@@ -114,11 +123,25 @@ impl<T: ?Sized> Lock<T> {
     }
 
     /// Whether somebody has the lock.
+    ///
+    /// ```
+    /// let lock = rondel::Lock::new(());
+    /// let guard = lock.try_acquire();
+    /// assert!(lock.locked());
+    /// drop(guard);
+    /// assert!(!lock.locked());
+    /// ```
     pub fn locked(&self) -> bool {
         self.locked.get()
     }
 
     /// The value, of a lock that nobody else can use now.
+    ///
+    /// ```
+    /// let mut lock = rondel::Lock::new(1);
+    /// *lock.get_mut() += 1;
+    /// assert_eq!(lock.into_inner(), 2);
+    /// ```
     pub fn get_mut(&mut self) -> &mut T {
         self.value.get_mut()
     }

@@ -464,6 +464,17 @@ pub enum PutNowaitError<T> {
 
 impl<T> PutNowaitError<T> {
     /// The item.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use rondel::PutNowaitError;
+    ///
+    ///     let queue = rondel::Queue::new(1);
+    ///     queue.put_nowait(1).unwrap();
+    ///     assert_eq!(queue.put_nowait(2).map_err(PutNowaitError::into_inner), Err(2));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn into_inner(self) -> T {
         match self {
             Self::Full(item) | Self::ShutDown(item) => item,

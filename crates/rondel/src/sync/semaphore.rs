@@ -41,6 +41,10 @@ pub struct Semaphore {
 
 impl Semaphore {
     /// A semaphore with so many permits.
+    ///
+    /// ```
+    /// assert_eq!(rondel::Semaphore::new(3).available(), 3);
+    /// ```
     pub fn new(value: usize) -> Self {
         Self {
             value: Cell::new(value),
@@ -53,6 +57,17 @@ impl Semaphore {
     /// # Cancel safety
     /// A future that is dropped has taken no permit, and has lost its place in the queue. If it had
     /// just been given one, that goes to the next.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let semaphore = rondel::Semaphore::new(1);
+    ///     let permit = semaphore.acquire().await;
+    ///     assert!(semaphore.locked());
+    ///     drop(permit);
+    ///     assert!(!semaphore.locked());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn acquire(&self) -> SemaphorePermit<&Self> {
         self.acquired().await;
         SemaphorePermit(Some(self))
@@ -92,11 +107,21 @@ impl Semaphore {
     }
 
     /// Whether [`acquire`](Self::acquire) would have to wait now.
+    ///
+    /// ```
+    /// assert!(rondel::Semaphore::new(0).locked());
+    /// ```
     pub fn locked(&self) -> bool {
         self.value.get() == 0 || !self.waiters.all_cancelled()
     }
 
     /// How many permits there are that nobody has and nobody waits for.
+    ///
+    /// ```
+    /// let semaphore = rondel::Semaphore::new(2);
+    /// let _permit = semaphore.try_acquire();
+    /// assert_eq!(semaphore.available(), 1);
+    /// ```
     pub fn available(&self) -> usize {
         self.value.get()
     }
@@ -203,6 +228,12 @@ where
     S::Target: sealed::Permits,
 {
     /// Keeps the permit; [`Semaphore::release`] gives it back.
+    ///
+    /// ```
+    /// let semaphore = rondel::Semaphore::new(1);
+    /// semaphore.try_acquire().unwrap().forget();
+    /// assert_eq!(semaphore.available(), 0);
+    /// ```
     pub fn forget(mut self) {
         self.0 = None;
     }
@@ -270,6 +301,10 @@ pub struct BoundedSemaphore {
 
 impl BoundedSemaphore {
     /// A semaphore with so many permits, now and at most.
+    ///
+    /// ```
+    /// assert_eq!(rondel::BoundedSemaphore::new(3).available(), 3);
+    /// ```
     pub fn new(value: usize) -> Self {
         Self {
             semaphore: Semaphore::new(value),
@@ -281,6 +316,15 @@ impl BoundedSemaphore {
     ///
     /// # Cancel safety
     /// As [`Semaphore::acquire`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let semaphore = rondel::BoundedSemaphore::new(1);
+    ///     let _permit = semaphore.acquire().await;
+    ///     assert!(semaphore.locked());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn acquire(&self) -> SemaphorePermit<&Self> {
         self.semaphore.acquired().await;
         SemaphorePermit(Some(self))
@@ -290,12 +334,26 @@ impl BoundedSemaphore {
     ///
     /// # Cancel safety
     /// As [`Semaphore::acquire`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let semaphore = std::rc::Rc::new(rondel::BoundedSemaphore::new(1));
+    ///     let permit = std::rc::Rc::clone(&semaphore).acquire_owned().await;
+    ///     rondel::create_task(async move { drop(permit) }).await.unwrap();
+    ///     assert_eq!(semaphore.available(), 1);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn acquire_owned(self: Rc<Self>) -> SemaphorePermit<Rc<Self>> {
         self.semaphore.acquired().await;
         SemaphorePermit(Some(self))
     }
 
     /// As [`Semaphore::try_acquire`].
+    ///
+    /// ```
+    /// assert!(rondel::BoundedSemaphore::new(0).try_acquire().is_none());
+    /// ```
     pub fn try_acquire(&self) -> Option<SemaphorePermit<&Self>> {
         self.semaphore
             .take_at_once()
@@ -303,11 +361,19 @@ impl BoundedSemaphore {
     }
 
     /// As [`Semaphore::locked`].
+    ///
+    /// ```
+    /// assert!(!rondel::BoundedSemaphore::new(1).locked());
+    /// ```
     pub fn locked(&self) -> bool {
         self.semaphore.locked()
     }
 
     /// As [`Semaphore::available`].
+    ///
+    /// ```
+    /// assert_eq!(rondel::BoundedSemaphore::new(1).available(), 1);
+    /// ```
     pub fn available(&self) -> usize {
         self.semaphore.available()
     }
@@ -316,6 +382,13 @@ impl BoundedSemaphore {
     ///
     /// # Errors
     /// If all permits are there.
+    ///
+    /// ```
+    /// let semaphore = rondel::BoundedSemaphore::new(1);
+    /// semaphore.try_acquire().unwrap().forget();
+    /// assert_eq!(semaphore.release(), Ok(()));
+    /// assert_eq!(semaphore.release(), Err(rondel::ReleaseError));
+    /// ```
     pub fn release(&self) -> Result<(), ReleaseError> {
         if self.available() >= self.bound {
             return Err(ReleaseError);

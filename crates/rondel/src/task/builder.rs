@@ -47,6 +47,14 @@ pub fn build_task() -> TaskBuilder {
 
 impl TaskBuilder {
     /// Its name; otherwise it is called `Task-1`, `Task-2`, …
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::build_task().name("reader").create(async {});
+    ///     assert_eq!(task.name(), "reader");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
@@ -106,6 +114,14 @@ impl TaskBuilder {
     ///
     /// # Panics
     /// If no loop runs on this thread.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::build_task().create(async { 42 });
+    ///     assert_eq!(task.await.unwrap(), 42);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     #[track_caller]
     pub fn create<F: Future + 'static>(self, future: F) -> Task<F::Output> {
         let runtime = runtime::current();

@@ -73,21 +73,40 @@ unsafe impl Sync for Panic {}
 
 impl Panic {
     /// The panic of `std::panic::panic_any(payload)`.
+    ///
+    /// ```
+    /// let panic = rondel::Panic::new("out of cheese");
+    /// assert_eq!(panic.message(), "out of cheese");
+    /// ```
     pub fn new(payload: impl Any + Send) -> Self {
         Self(Box::new(payload))
     }
 
     /// What it said, as far as it was a text.
+    ///
+    /// ```
+    /// assert_eq!(rondel::Panic::new(String::from("no")).message(), "no");
+    /// ```
     pub fn message(&self) -> &str {
         panic_message(&*self.0)
     }
 
     /// The payload, as `std::panic::resume_unwind` takes it.
+    ///
+    /// ```
+    /// let payload = rondel::Panic::new(42).into_inner();
+    /// assert_eq!(payload.downcast_ref(), Some(&42));
+    /// ```
     pub fn into_inner(self) -> Box<dyn Any + Send> {
         self.0
     }
 
     /// Panics again.
+    ///
+    /// ```
+    /// let caught = std::panic::catch_unwind(|| rondel::Panic::new("on it goes").resume());
+    /// assert_eq!(caught.unwrap_err().downcast_ref(), Some(&"on it goes"));
+    /// ```
     pub fn resume(self) -> ! {
         std::panic::resume_unwind(self.0)
     }
@@ -130,11 +149,28 @@ pub enum JoinError {
 
 impl JoinError {
     /// Whether the task was cancelled.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(std::future::pending::<()>());
+    ///     task.cancel();
+    ///     assert!(task.await.unwrap_err().is_cancelled());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled(_))
     }
 
     /// Whether the task panicked.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async { panic!("no") });
+    ///     assert!(task.await.unwrap_err().is_panic());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn is_panic(&self) -> bool {
         matches!(self, Self::Panicked(_))
     }

@@ -180,6 +180,17 @@ impl<K, G: Gather<K>> GatherFuture<K, G> {
 }
 
 /// The future of [`GatherFuture::return_exceptions`].
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// rondel::run(async {
+///     let results = rondel::gather([1, 2].map(async |n| n)).return_exceptions().await;
+///     let sum: i32 = results.into_iter().filter_map(Result::ok).sum();
+///     assert_eq!(sum, 3);
+///     Ok(())
+/// })?
+/// # }
+/// ```
 #[must_use = "the tasks run on, but their results are lost, when this is dropped"]
 pub struct GatherResults<K, G: Gather<K>>(GatherFuture<K, G>);
 

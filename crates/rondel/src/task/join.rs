@@ -70,31 +70,87 @@ impl<T> Task<T> {
     ///
     /// A task may cancel itself; it then ends at its next `await` that has to wait, or when it
     /// returns.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(std::future::pending::<()>());
+    ///     assert!(task.cancel());
+    ///     assert!(task.await.unwrap_err().is_cancelled());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancel(&self) -> bool {
         cancel(&self.task)
     }
 
     /// Whether the task has a result, was cancelled, or panicked.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async {});
+    ///     assert!(!task.done());
+    ///     rondel::yield_now().await;
+    ///     assert!(task.done());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn done(&self) -> bool {
         self.task.header().is_complete()
     }
 
     /// As [`CancelHandle::uncancel`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async { "goes on" });
+    ///     task.cancel();
+    ///     assert_eq!(task.uncancel(), 0);
+    ///     assert_eq!(task.await.unwrap(), "goes on");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn uncancel(&self) -> usize {
         uncancel(&self.task)
     }
 
     /// As [`CancelHandle::cancelling`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(std::future::pending::<()>());
+    ///     assert_eq!(task.cancelling(), 0);
+    ///     task.cancel();
+    ///     assert_eq!(task.cancelling(), 1);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancelling(&self) -> usize {
         self.task.header().cancelling.get().into()
     }
 
     /// As [`CancelHandle::name`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async {});
+    ///     assert_eq!(task.name(), "Task-1");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn name(&self) -> String {
         name(&self.task)
     }
 
     /// As [`CancelHandle::set_name`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async {});
+    ///     task.set_name("reader");
+    ///     assert_eq!(task.name(), "reader");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn set_name(&self, name: impl Into<String>) {
         set_name(&self.task, name.into());
     }
@@ -128,6 +184,17 @@ impl<T> Task<T> {
     }
 
     /// The output of a task that is done; `None` before that, and after it was taken.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let mut task = rondel::create_task(async { 42 });
+    ///     assert!(task.result().is_none());
+    ///     rondel::yield_now().await;
+    ///     assert_eq!(task.result().unwrap().unwrap(), 42);
+    ///     assert!(task.result().is_none(), "it was taken");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn result(&mut self) -> Option<Result<T, JoinError>> {
         if !self.done() {
             return None;
@@ -234,17 +301,48 @@ impl CancelHandle {
     }
 
     /// As [`Task::cancel`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(std::future::pending::<()>());
+    ///     let handle = task.cancel_handle();
+    ///     assert!(handle.cancel());
+    ///     assert!(task.await.unwrap_err().is_cancelled());
+    ///     assert!(!handle.cancel(), "it is done");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancel(&self) -> bool {
         cancel(&self.0)
     }
 
     /// As [`Task::done`].
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async {});
+    ///     let handle = task.cancel_handle();
+    ///     assert!(!handle.done());
+    ///     task.await.unwrap();
+    ///     assert!(handle.done());
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn done(&self) -> bool {
         self.0.header().is_complete()
     }
 
     /// How often the task was asked to be [cancelled](Self::cancel), less what was [taken
     /// back](Self::uncancel).
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let handle = rondel::create_task(std::future::pending::<()>()).cancel_handle();
+    ///     handle.cancel();
+    ///     assert_eq!(handle.cancelling(), 1);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn cancelling(&self) -> usize {
         self.0.header().cancelling.get().into()
     }
@@ -285,6 +383,15 @@ impl CancelHandle {
     }
 
     /// Gives the task a name.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async {});
+    ///     task.cancel_handle().set_name("reader");
+    ///     assert_eq!(task.name(), "reader");
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn set_name(&self, name: impl Into<String>) {
         set_name(&self.0, name.into());
     }
@@ -308,6 +415,15 @@ impl CancelHandle {
     }
 
     /// Whether both are handles of the same task.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let task = rondel::create_task(async {});
+    ///     let (one, other) = (task.cancel_handle(), task.cancel_handle());
+    ///     assert!(one.is(&other) && !one.is(&rondel::current_task().unwrap()));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn is(&self, other: &Self) -> bool {
         self.0.as_ptr() == other.0.as_ptr()
     }

@@ -193,6 +193,19 @@ impl<'env, E: 'env> TaskScope<'env, E> {
     /// handle gives the value.
     ///
     /// In a scope that is over or has failed the future is dropped at once.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let words = vec!["one", "two"];
+    ///     let lengths = rondel::task_scope(async |scope| {
+    ///         let first = scope.create_task(async { Ok::<_, String>(words[0].len()) });
+    ///         let second = scope.create_task(async { Ok(words[1].len()) });
+    ///         Ok::<_, String>(first.await.unwrap() + second.await.unwrap())
+    ///     });
+    ///     assert_eq!(lengths.await.unwrap(), 6);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn create_task<T, F>(&self, future: F) -> ScopedTask<T>
     where
         T: 'env,
@@ -211,6 +224,21 @@ impl<'env, E: 'env> TaskScope<'env, E> {
     }
 
     /// As [`create_task`](Self::create_task), for a future that can't fail, but by a panic.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let counter = std::cell::Cell::new(0);
+    ///     let counted = rondel::task_scope(async |scope| {
+    ///         for _ in 0..3 {
+    ///             scope.create_plain_task(async { counter.set(counter.get() + 1) });
+    ///         }
+    ///         Ok::<_, String>(())
+    ///     });
+    ///     counted.await.unwrap();
+    ///     assert_eq!(counter.get(), 3);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn create_plain_task<T, F>(&self, future: F) -> ScopedTask<T>
     where
         T: 'env,

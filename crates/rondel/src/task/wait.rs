@@ -160,12 +160,34 @@ struct Running {
 
 impl<W: Awaitable> Wait<W> {
     /// When to stop waiting; if nothing is said, when all are done.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let quick = rondel::create_task(async { 1 });
+    ///     let never = rondel::create_task(std::future::pending());
+    ///     let first = rondel::ReturnWhen::FirstCompleted;
+    ///     let (done, pending) = rondel::wait([quick, never]).return_when(first).await;
+    ///     assert_eq!((done.len(), pending.len()), (1, 1));
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn return_when(mut self, return_when: ReturnWhen) -> Self {
         self.return_when = return_when;
         self
     }
 
     /// How long to wait at most, from the first poll on.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     use std::time::Duration;
+    ///
+    ///     let never = rondel::create_task(std::future::pending::<()>());
+    ///     let (done, pending) = rondel::wait([never]).timeout(Duration::from_millis(1)).await;
+    ///     assert!(done.is_empty() && pending.len() == 1);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(sleep(timeout));
         self
@@ -356,6 +378,19 @@ impl<W: Awaitable> AsCompleted<W> {
     ///
     /// # Cancel safety
     /// A future that is dropped has taken nothing.
+    ///
+    /// ```
+    /// rondel::run(async {
+    ///     let tasks = [1, 2].map(|n| rondel::create_task(async move { n }));
+    ///     let mut tasks = rondel::as_completed(tasks);
+    ///     let mut sum = 0;
+    ///     while let Some(task) = tasks.next().await {
+    ///         sum += task.await.unwrap();
+    ///     }
+    ///     assert_eq!(sum, 3);
+    /// })?;
+    /// # Ok::<(), rondel::RunError>(())
+    /// ```
     pub async fn next(&mut self) -> Option<W> {
         if self.left == 0 {
             return None;
