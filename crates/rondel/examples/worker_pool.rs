@@ -38,7 +38,9 @@ async fn main() -> io::Result<()> {
             let work = async move {
                 // The error of a queue that was shut down, and is empty, ends the loop.
                 while let Ok(job) = queue.get().await {
-                    total.set(total.get() + square(job, bad).await?);
+                    let squared = square(job, bad).await?;
+                    // Read behind the await: others add meanwhile.
+                    total.set(total.get() + squared);
                     done.set(done.get() + 1);
                 }
                 Ok::<(), String>(())
@@ -54,7 +56,7 @@ async fn main() -> io::Result<()> {
     .await;
     match worked {
         Ok(()) => println!("{} jobs, total {}", done.get(), total.get()),
-        Err(failures) => println!("given up: {failures}"),
+        Err(failures) => println!("given up: {failures:?}"),
     }
     println!("{} tasks are left", rondel::all_tasks().len() - 1);
     Ok(())

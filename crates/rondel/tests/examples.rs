@@ -437,6 +437,11 @@ const COMMANDS: [(&str, &str); 9] = [
     ("NONSENSE", "error: ERR unknown command"),
 ];
 
+fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
 fn check_redis(port: u16) {
     let (commands, answers): (Vec<_>, Vec<_>) = COMMANDS.iter().copied().unzip();
     let input = commands.join("\n") + "\n";
@@ -494,8 +499,7 @@ fn redis_client_of_a_server_that_answers_byte_by_byte() {
 
 #[test]
 fn redis_client_of_redis() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = port.local_addr().unwrap().port();
+    let port = free_port();
     let mut command = Command::new("redis-server");
     command.args(["--port", &port.to_string(), "--bind", "127.0.0.1"]);
     command.args(["--save", "", "--appendonly", "no", "--dir", "/tmp"]);
@@ -573,8 +577,7 @@ fn tls_visit_of_openssl_s_server() {
     if !have_openssl() {
         return;
     }
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = port.local_addr().unwrap().port();
+    let port = free_port();
     let process = Command::new("openssl")
         .args(["s_server", "-quiet", "-rev"])
         .args(["-accept", &format!("127.0.0.1:{port}")])
