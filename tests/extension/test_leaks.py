@@ -75,7 +75,8 @@ def test_memory_stays_flat(run, kind) -> None:
         await calls(CALLS)
         gc.collect()
         assert sys.getallocatedblocks() - blocks < 200
-        # An allocation of Rust's for each call would be more; the allocators keep room of their own.
+        # An allocation of Rust's for each call would be more; the allocators keep room of their
+        # own.
         assert resident() - memory < CALLS * 32 // 1024
 
     run(main())

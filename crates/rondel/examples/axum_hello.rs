@@ -1,7 +1,8 @@
 //! axum on one thread: `curl http://127.0.0.1:8892/hello/ann`. A port can be given as argument.
 //!
-//! `serve` does what `axum::serve` does with tokio: hyper has the connections, and the router, which
-//! is a service, answers. axum wants its state to be `Send` and `Sync`; nothing of Rondel's is in it.
+//! `serve` does what `axum::serve` does with tokio: hyper has the connections, and the router,
+//! which is a service, answers. axum wants its state to be `Send` and `Sync`; nothing of Rondel's
+//! is in it.
 
 use std::io;
 use std::net::SocketAddr;

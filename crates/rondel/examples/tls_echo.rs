@@ -1,8 +1,8 @@
 //! An echo server over TLS, and a client for it, both by rustls:
 //!
 //! * `tls_echo serve PORT CERTIFICATE KEY`. Try it with `openssl s_client -connect 127.0.0.1:PORT`.
-//! * `tls_echo visit NAME PORT AUTHORITY` sends what it reads from standard input, line by line, and
-//!   prints what comes back.
+//! * `tls_echo visit NAME PORT AUTHORITY` sends what it reads from standard input, line by line,
+//!   and prints what comes back.
 
 use std::io;
 use std::sync::Arc;

@@ -1,5 +1,5 @@
-//! Workers that share a queue: `worker_pool WORKERS JOBS [BAD]`. The job of number `BAD` fails, which
-//! ends all others.
+//! Workers that share a queue: `worker_pool WORKERS JOBS [BAD]`. The job of number `BAD` fails,
+//! which ends all others.
 //!
 //! A task group owns producer and workers. When the jobs are in the queue the producer shuts it
 //! down: the workers do what is left and end by themselves. If one fails, the group cancels the

@@ -9,7 +9,8 @@ use pyo3::ffi;
 use super::error::{Builtin, Raised, raise, raised_matches, take_exception};
 use super::{Owned, Res, call, stock_code};
 
-/// Declares the table of interned names: `interned! { pub(crate) struct Names { wait "wait", … } }`.
+/// Declares the table of interned names:
+/// `interned! { pub(crate) struct Names { wait "wait", … } }`.
 macro_rules! interned {
     ($vis:vis struct $table:ident { $($name:ident $text:literal),+ $(,)? }) => {
         /// Names of attributes, methods and keywords, interned.

@@ -105,7 +105,7 @@ impl<T> Sender<T> {
     ///
     /// ```
     /// let (sender, receiver) = rondel::watch::channel(5);
-    /// let largest = |new| {
+    /// let largest = |new: i32| {
     ///     sender.send_if_modified(|value| std::mem::replace(value, new.max(*value)) < new)
     /// };
     /// assert!(!largest(3));

@@ -32,6 +32,7 @@ mod race;
 mod reader;
 mod sendfile;
 mod server;
+mod server_options;
 #[cfg(feature = "rustls")]
 mod tls;
 mod writer;
@@ -51,9 +52,10 @@ pub use pipe::{open_read_pipe, open_write_pipe, stderr, stdin, stdout};
 pub use reader::StreamReader;
 pub(crate) use server::Listener;
 pub use server::{
-    HandlerOutput, Server, ServerOptions, start_server, start_server_on, start_server_with,
-    start_unix_server, start_unix_server_with,
+    Server, start_server, start_server_on, start_server_with, start_unix_server,
+    start_unix_server_with,
 };
+pub use server_options::{HandlerOutput, ServerOptions};
 #[cfg(feature = "rustls")]
 pub use tls::{Tls, start_tls};
 pub use writer::StreamWriter;

@@ -79,7 +79,8 @@ pub(super) fn take<T>() -> NonNull<T> {
 }
 
 /// # Safety
-/// The memory is of [`take`], for the same type, and nobody uses it any more. What was in it was dropped.
+/// The memory is of [`take`], for the same type, and nobody uses it any more. What was in it was
+/// dropped.
 #[inline]
 pub(super) unsafe fn give_back<T>(memory: NonNull<T>) {
     let Some((list, layout)) = (const { class(Layout::new::<T>()) }) else {
