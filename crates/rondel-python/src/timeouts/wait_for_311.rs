@@ -17,7 +17,6 @@ use crate::cpython::error::{chain, restore, take_exception};
 use crate::cpython::method::{Args, function, method};
 use crate::cpython::names::{Table, import};
 use crate::cpython::{Object, Owned, Raised, Res, Slot, context, imports, names, none};
-use crate::future::Future;
 use crate::future::any::{create_future, is_done, set_result_unless_cancelled};
 use crate::future::{self, Future};
 use crate::loop_core::LoopCore;
