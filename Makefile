@@ -18,7 +18,7 @@ RUST    := --workspace --exclude rondel-python --exclude rondel-pyo3 --exclude r
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-rust test-loom test-python test-traces test-extension test-conformance test-panic test-asan test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows lint-shell lint-words check-msrv deny fmt docs wheel wheels clean tools
+.PHONY: help run test test-rust test-loom test-miri test-python test-traces test-extension test-conformance test-panic test-asan test-bench test-packaging test-ecosystem test-upstream ecosystem-setup build bench figures lint lint-rust lint-python lint-docs lint-workflows lint-shell lint-words check-msrv deny fmt docs wheel wheels clean tools
 
 help: ## List what can be made
 	@echo "usage: make TARGET [PYTHON=python3.13] [ARGS=...]"
@@ -58,6 +58,16 @@ test-conformance: build ## Run CPython's own asyncio tests on Rondel; ARGS go to
 test-loom: tools
 	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel-engine --test inbox_loom --target-dir target/loom
 	RUSTFLAGS="--cfg loom" $(CARGO) test --package rondel-engine --package rondel --lib --target-dir target/loom interleavings
+
+# Miri interprets what makes no system calls: the engine's modules of that kind, and scopes of
+# tasks. There a test forgets a scope, so that leaks are allowed. A few cases of each property are
+# enough.
+MIRI_ENGINE := event_loop read_buffer flow_control recv_size literal interest
+test-miri: tools ## Run the engine's pure modules and scopes of tasks under Miri, if nightly Rust has it
+	@if $(CARGO) +nightly miri --version >/dev/null 2>&1; then set -ex; export PROPTEST_CASES=4; \
+	    MIRIFLAGS=-Zmiri-disable-isolation $(CARGO) +nightly miri test --package rondel-engine --lib --target-dir target/miri -- $(MIRI_ENGINE); \
+	    MIRIFLAGS=-Zmiri-ignore-leaks $(CARGO) +nightly miri test --package rondel --lib --target-dir target/miri -- task::scope; \
+	else echo "SKIPPED: nightly Rust with Miri is not here (rustup toolchain install nightly --component miri,rust-src)"; fi
 
 test-panic: build $(VENV)/panic-probe
 	$(PY) -m pytest tests/robustness/test_panics.py --panic-probe $(abspath $(VENV))/panic-probe

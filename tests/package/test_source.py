@@ -2,6 +2,7 @@
 
 import io
 import re
+import shutil
 import subprocess
 import tokenize
 from pathlib import Path
@@ -16,6 +17,8 @@ LONGER = {}
 
 
 def tracked(*patterns):
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     listed = subprocess.run(["git", "-C", ROOT, "ls-files", "--", *patterns], capture_output=True, text=True)
     if listed.returncode != 0:
         pytest.skip("not a git checkout")

@@ -97,6 +97,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
+    #[cfg_attr(miri, ignore = "looks up a network interface")]
     fn addresses_and_what_only_looks_like_one() {
         for host in [
             "127.0.0.1",
