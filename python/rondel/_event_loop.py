@@ -193,15 +193,14 @@ class _AllTasks(weakref.WeakSet[Any]):
 
 def _show_tasks() -> None:
     """Have asyncio's set of all tasks show ours; if it is not the known one, put ours into it."""
-    if sys.version_info >= (3, 14):
-        return
-    name = "_all_tasks" if sys.version_info < (3, 12) else "_scheduled_tasks"
-    known = getattr(tasks, name, None)
-    # A program's own subclass has a reason, which ours would not know.
-    if type(known) is weakref.WeakSet:
-        known.__class__ = _AllTasks
-    else:
-        _rondel.register_with_asyncio()
+    if sys.version_info < (3, 14):
+        name = "_all_tasks" if sys.version_info < (3, 12) else "_scheduled_tasks"
+        known = getattr(tasks, name, None)
+        # A program's own subclass has a reason, which ours would not know.
+        if type(known) is weakref.WeakSet:
+            known.__class__ = _AllTasks
+        else:
+            _rondel.register_with_asyncio()
 
 
 _show_tasks()
