@@ -45,7 +45,7 @@ fn each_job_runs_once_before_the_pool_is_joined() {
                 let ran = Arc::clone(&ran);
                 submit(&pool, move || ran.fetch_add(1, Ordering::Relaxed)).detach();
             }
-            pool.join();
+            assert!(pool.join(None));
             assert_eq!(ran.load(Ordering::Relaxed), 2);
             assert_eq!(pool.shared.lock().alive, 0);
         });
@@ -63,7 +63,7 @@ fn a_thread_that_has_become_idle_is_told_of_the_next_job() {
             // By now it may be waiting for work, be about to, or not be done.
             done.wait();
         }
-        pool.join();
+        assert!(pool.join(None));
     });
 }
 
@@ -90,7 +90,7 @@ fn who_waits_for_a_result_is_woken() {
             }
         };
         assert_eq!(result.unwrap(), 7);
-        pool.join();
+        assert!(pool.join(None));
     });
 }
 
@@ -103,7 +103,7 @@ fn a_job_whose_future_goes_has_run_whole_or_not_at_all() {
         let mut task = submit(&pool, move || of_job.fetch_add(1, Ordering::Relaxed));
         let polled = Pin::new(&mut task).poll(&mut Context::from_waker(Waker::noop()));
         drop(task);
-        pool.join();
+        assert!(pool.join(None));
         let ran = ran.load(Ordering::Relaxed);
         assert!(ran == 1 || (ran == 0 && polled.is_pending()));
     });
